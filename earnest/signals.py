@@ -63,3 +63,29 @@ SIGNALS = {
         Signal("skipped_clips", "clips", "clips left out so far because they could not be read"),
     ]
 }
+
+
+FACTS = {
+    "system": "which of the four systems, or the model's class",
+    "text_vocab": "ids that can occur as a text target",
+    "audio_vocab": "ids that can occur as a target of one codebook, special tokens included",
+    "codebooks": "number of codebooks",
+    "delays": "delay of each codebook, in frames",
+    "label_counts": "stream -> {id: how often it is a counted target in the training data}",
+    "pretrained": "whether training started from pretrained weights",
+    "unconditional_frac": "configured share of clips trained without their condition",
+    "guidance": "guidance scale used for demos (1 = conditional only, uncond + s * (cond - uncond))",
+    "max_grad_norm": "gradient norm at which clipping starts",
+    "accumulation_steps": "micro-batches per optimizer step",
+    "schedule_steps": "optimizer steps that the learning-rate schedule was made for",
+    "warmup_steps": "optimizer steps of warm-up",
+    "train_clips": "clips trained on",
+    "held_out_clips": "clips evaluated on",
+    "train_targets": "counted targets in one epoch",
+    "steps_per_epoch": "optimizer steps in one pass over the data",
+    "trainable_parameters": "number of trainable parameters",
+    "loss_weights": "stream -> weight in the optimised loss",
+    "sample_rate_hz": "audio sample rate",
+    "config": "the whole resolved configuration",
+    "versions": "package -> version",
+}

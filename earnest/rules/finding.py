@@ -1,0 +1,70 @@
+"""What the doctor says: a `Verdict` per stream, `Finding`s, and what was not checked.
+
+The JSON form (``earnest diagnose --format json``) is these fields, under ``"schema": 1``.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Severity = Literal["critical", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "note")  # most important first
+
+Word = Literal["worse-than-chance", "at-chance", "unigram-only", "learning", "converged", "memorising", "degenerate", "cannot-judge"]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a predictor that has learnt nothing of the kind would score on the same targets."""
+
+    name: str
+    value: float
+    interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Is this stream learning? `baseline` is the lowest rung reached; `ladder` holds every rung, highest first."""
+
+    stream: str
+    verdict: Word
+    value: float | None
+    unit: str
+    baseline: Baseline | None
+    since_step: int | None
+    why: str
+    ladder: list[Baseline] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault: what, since which step, the evidence, the likely causes, the next probe, the fix."""
+
+    rule: str
+    name: str
+    severity: Severity
+    stream: str | None
+    confidence: float
+    since_step: int | None
+    summary: str
+    evidence: list[dict[str, Any]]
+    causes: list[str]
+    next_probe: str
+    fix: str
+
+
+@dataclass(frozen=True)
+class NotChecked:
+    """A rule that could not run, and what it needs."""
+
+    rule: str
+    needs: str
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Everything said of one run."""
+
+    verdicts: list[Verdict]
+    findings: list[Finding]
+    not_checked: list[NotChecked]
+    mapping: dict[str, str] = field(default_factory=dict)
