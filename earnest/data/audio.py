@@ -1,0 +1,81 @@
+"""Audio files in and out: path <-> wave_N, float32, one channel, in [-1, 1]."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from earnest.errors import UserError
+
+# What libsndfile reads and names itself; `.g722` has no header and goes through the g722 package.
+AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".g722"})
+G722_HZ, G722_BITS_PER_S = 16000, 64000  # ITU-T G.722 at its usual rate; the file itself says neither
+
+
+class ClipError(ValueError):
+    """One clip cannot be used: which file, and why. Callers skip it and count it; see `folder.read_clips`."""
+
+    def __init__(self, path: str | os.PathLike, reason: str):
+        super().__init__(str(path), reason)
+        self.path, self.reason = Path(path), reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+def read_wave(path: str | os.PathLike, sample_rate_hz: int) -> np.ndarray:
+    """Read an audio file as wave_N: float32 (N,), at `sample_rate_hz`, the mean of its channels.
+
+    Any rate is resampled by soxr at its high quality. Raises ClipError where the file is unreadable, holds no sample,
+    or holds NaN or infinity; UserError where a .g722 file needs the g722 package.
+    """
+    path = Path(path)
+    wave_N, file_hz = _read_g722(path) if path.suffix.lower() == ".g722" else _read_soundfile(path)
+    if not len(wave_N):
+        raise ClipError(path, "no samples")
+    if not np.isfinite(wave_N).all():
+        raise ClipError(path, "NaN or infinite samples")
+    wave_N = soxr.resample(wave_N, file_hz, sample_rate_hz)
+    if not len(wave_N):
+        raise ClipError(path, f"no samples at {sample_rate_hz} Hz")
+    return wave_N
+
+
+def write_wave(path: str | os.PathLike, wave_N: np.ndarray, sample_rate_hz: int) -> float:
+    """Write wave_N as 16-bit PCM, in the format that the suffix names (.wav, .flac); return the share that was clipped.
+
+    Samples outside [-1, 1) are clipped. 16-bit audio that `read_wave` returned is written back bit by bit.
+    Raises ClipError where a sample is NaN or infinite: silence in its place would hide a broken model.
+    """
+    wave_N = np.asarray(wave_N, dtype=np.float32)
+    if not np.isfinite(wave_N).all():
+        raise ClipError(path, "not written: NaN or infinite samples")
+    pcm_N = np.rint(wave_N * 32768)
+    soundfile.write(path, np.clip(pcm_N, -32768, 32767).astype(np.int16), sample_rate_hz, subtype="PCM_16")
+    # Full scale itself (+1.0 -> 32768) misses by one step of 65536, which nobody hears: not counted.
+    return float(np.mean((pcm_N < -32768) | (pcm_N > 32768))) if len(pcm_N) else 0.0
+
+
+def _read_soundfile(path: Path) -> tuple[np.ndarray, int]:
+    if not path.is_file():
+        raise ClipError(path, "no such file")
+    try:
+        wave_NK, file_hz = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, OSError) as error:
+        raise ClipError(path, f"unreadable ({getattr(error, 'error_string', error)})") from error
+    return wave_NK.mean(axis=1), file_hz
+
+
+def _read_g722(path: Path) -> tuple[np.ndarray, int]:
+    try:
+        from G722 import G722
+    except ImportError as error:
+        raise UserError(f"{path}, and no g722 package", "the g722 package, to read .g722 files", "pip install g722") from error
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ClipError(path, f"unreadable ({error.strerror})") from error
+    pcm_N = np.array(G722(G722_HZ, G722_BITS_PER_S).decode(data), dtype=np.int16)
+    return pcm_N.astype(np.float32) / 32768, G722_HZ

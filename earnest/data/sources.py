@@ -1,0 +1,303 @@
+"""Real speech with transcripts, as audiofolders: Debian's Asterisk prompts, and an espeak-ng corpus that needs pip alone.
+
+Each source writes a folder of 16 kHz, 16-bit audio with metadata.csv (file_name, text, speaker, language) and an
+ATTRIBUTION file; the folder appears whole or not at all.
+"""
+
+import csv
+import ctypes
+import gzip
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import soxr
+
+from earnest.data.audio import ClipError, read_wave, write_wave
+from earnest.errors import UserError
+
+SAMPLE_RATE_HZ = 16000
+Row = tuple[str, np.ndarray, str, str, str]  # file_name, wave_N, text, speaker, language
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a source wrote: how many clips, how long they are together, and what it left out, by reason."""
+
+    path: Path
+    clips: int
+    minutes: float
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        left_out = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
+        return f"{self.path}: {self.clips} clips, {self.minutes:.1f} minutes" + (f"; left out: {left_out}" if left_out else "")
+
+
+# --- Asterisk -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Debian's prompts of one language: the sounds' folder, who speaks, and the credit that the licence asks for."""
+
+    folder: str
+    speaker: str
+    licence: str
+    credit: str
+
+
+ASTERISK = {  # facts from /usr/share/doc/asterisk-core-sounds-*/copyright
+    "en": Prompts("en_US_f_Allison", "allison", "CC-BY-SA-3.0", "Copyright 2003-2010, Allison Smith"),
+    "es": Prompts("es_MX_f_Allison", "allison", "CC-BY-SA-3.0", "Copyright 2003-2010, Allison Smith"),
+    "fr": Prompts("fr_CA_f_June", "june", "CC-BY-SA-3.0", "Copyright 2006-2008, June Wallack"),
+    "it": Prompts("it_IT_m_Carlo", "carlo", "CC-BY-3.0", "Copyright 2012 Carlo Flora; text translated by Silvia Petrin"),
+    "ru": Prompts("ru_RU_f_IvrvoiceRU", "ivrvoice", "CC-BY-3.0", "Copyright 2010, Maxim Topal (ivrvoice.ru)"),
+}
+
+
+def asterisk(language: str, out: Path, root: Path = Path("/")) -> Prepared:
+    """Turn Debian's Asterisk prompts of one language (en, es, fr, it, ru) into an audiofolder of 16 kHz FLAC.
+
+    One studio voice per language. Left out: prompts without a text, texts without a prompt, and texts with brackets: they
+    describe a sound (``[simple tone]``) or carry a note, so what is said is not what is written.
+    Raises UserError where the language is unknown, the packages are not installed, or `out` holds something already.
+    """
+    if language not in ASTERISK:
+        raise UserError(f"language {language!r}", f"one of {', '.join(ASTERISK)}", "choose one of these")
+    prompts = ASTERISK[language]
+    sounds = root / "usr/share/asterisk/sounds" / prompts.folder
+    listing = root / f"usr/share/doc/asterisk-core-sounds-{language}/core-sounds-{language}.txt.gz"
+    audio = {path.relative_to(sounds).with_suffix("").as_posix(): path for path in sorted(sounds.rglob("*.g722"))}
+    if not audio or not listing.exists():
+        raise UserError(
+            f"no {listing if audio else sounds / '*.g722'}",
+            f"the prompts and texts of Debian's asterisk-core-sounds-{language}",
+            f"apt-get install asterisk-core-sounds-{language}-g722 asterisk-core-sounds-{language}",
+        )
+    texts = _asterisk_texts(listing)
+    left_out = Counter({"texts without a prompt": len(texts.keys() - audio.keys())})
+
+    def rows() -> Iterator[Row]:
+        for name, path in audio.items():
+            text = texts.get(name, "")
+            if not text:
+                left_out["without a text"] += 1
+            elif re.search(r"[][()<>]", text):
+                left_out["with brackets in the text"] += 1
+            else:
+                try:
+                    yield f"{name}.flac", read_wave(path, SAMPLE_RATE_HZ), text, prompts.speaker, language
+                except ClipError as error:
+                    left_out[error.reason] += 1
+
+    attribution = (
+        f"Asterisk core sounds ({language}), from the Debian package asterisk-core-sounds-{language}-g722.\n"
+        f"{prompts.credit}\nLicence: {prompts.licence}\n"
+        "Changed: decoded from G.722 to 16-bit PCM and stored as FLAC; some prompts left out.\n"
+    )
+    return _write_folder(out, rows(), attribution, left_out)
+
+
+def _asterisk_texts(listing: Path) -> dict[str, str]:
+    """``key: text`` lines -> {key: text}; a line without a key continues the text above it, `;` begins a comment.
+
+    A key's first line stands: the Spanish listing has digits/0 twice, the second time with the text of 10.
+    """
+    texts: dict[str, str] = {}
+    key = None
+    for line in gzip.decompress(listing.read_bytes()).decode("utf-8-sig").splitlines():
+        if line.startswith(";") or not line.strip():
+            continue
+        start = re.match(r"([\w/-]+):(?: |$)", line)
+        if start:
+            key = start[1] if start[1] not in texts else None
+            # `slash [/]` names a symbol, which is not read out; the Russian listing has one key twice in its line
+            text = re.sub(r"\[\W?\]", "", line[start.end() :]).strip().removeprefix(f"{start[1]}:")
+        else:
+            text = line
+        if key is not None:
+            texts[key] = " ".join(f"{texts.get(key, '')} {text}".split())
+    return texts
+
+
+# --- espeak-ng ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Voice:
+    """An espeak-ng voice: a language with a variant (`en-us+f1`), how fast and how high it speaks."""
+
+    name: str = "en-us"
+    words_per_minute: int = 130
+    pitch: int = 50  # 0..99
+
+
+VOICES = [
+    Voice("en-us+f1", 130, 52),
+    Voice("en-us+f2", 120, 60),
+    Voice("en-us+f4", 125, 45),
+    Voice("en-us+f5", 125, 55),
+    Voice("en-us+m1", 120, 50),
+    Voice("en-us+m3", 115, 40),
+    Voice("en-us+m4", 125, 55),
+    Voice("en-us+m7", 120, 35),
+]
+DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+PHRASES = """\
+a small boat on the lake
+she found the blue key
+three birds sang at dawn
+close the window please
+my brother likes fresh bread
+five of them were late
+the train leaves at nine
+turn left after the bridge
+we saw two young foxes
+good morning everyone
+a cup of hot tea
+the music stopped again
+seven days of rain
+open the green box
+he threw the ball high
+thank you very much
+zero degrees this morning
+which shoes are yours
+the doctor will call back
+take one more apple
+my voice is quiet now
+eight years ago today
+a joyful noise outside
+count from six to four
+the judge changed her mind
+put the book down
+they measured every house
+nobody knows the answer
+four chairs and a table
+sunshine after the storm
+drive slowly through town
+her watch was wrong
+choose a number
+what a pleasure to hear
+the fire burned all night
+six children play outside
+look under the old bed
+yes that would be lovely
+nine clouds in the sky
+please wait a moment
+""".splitlines()
+
+ESPEAK_RATE, ESPEAK_PITCH = 1, 3  # espeak_PARAMETER, espeak-ng's speak_lib.h
+ESPEAK_SYNCHRONOUS, ESPEAK_DONT_EXIT, ESPEAK_UTF8, ESPEAK_CHARACTERS = 2, 0x8000, 1, 1  # ibid.
+ESPEAK_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+
+
+def espeak(out: Path) -> Prepared:
+    """Write the embedded corpus: ten digits and forty short phrases in eight voices, synthesised by espeak-ng, as 16 kHz WAV.
+
+    Bit-identical from run to run. It is synthetic speech, made to let the whole path run anywhere; a model trained on it
+    has learnt espeak-ng. Raises UserError without the espeakng-loader package or where `out` holds something already.
+    """
+
+    def rows() -> Iterator[Row]:
+        for voice in VOICES:
+            for text in DIGITS + PHRASES:
+                yield f"{voice.name}/{text.replace(' ', '_')}.wav", speak(text, voice), text, voice.name, "en"
+
+    attribution = (
+        "Synthesised by espeak-ng (GPL-3.0-or-later) as shipped in the espeakng-loader wheel.\nThe texts are earnest's own (Apache-2.0).\n"
+    )
+    return _write_folder(out, rows(), attribution, Counter())
+
+
+def speak(text: str, voice: Voice = VOICES[0], sample_rate_hz: int = SAMPLE_RATE_HZ) -> np.ndarray:
+    """Speak a text: wave_N, float32, with the silence around it cut; the same arguments give the same samples.
+
+    Raises UserError without the espeakng-loader package, for an unknown voice, and for a text that gives no sound.
+    """
+    with _fresh_espeak() as (library, espeak_hz, chunks):
+        if library.espeak_SetVoiceByName(voice.name.encode()) != 0:
+            raise UserError(f"voice {voice.name!r}", "a voice of espeak-ng, such as en-us+f1, ar, fr or de", "choose one of these")
+        library.espeak_SetParameter(ESPEAK_RATE, voice.words_per_minute, 0)
+        library.espeak_SetParameter(ESPEAK_PITCH, voice.pitch, 0)
+        data = text.encode() + b"\0"
+        library.espeak_Synth(data, ctypes.c_size_t(len(data)), 0, ESPEAK_CHARACTERS, 0, ESPEAK_UTF8, None, None)
+    wave_N = np.concatenate([*chunks, np.zeros(0, np.int16)]).astype(np.float32) / 32768
+    if not wave_N.any():
+        raise UserError(f"espeak-ng gives no sound for {text!r}", "a text with words in it", "change the text")
+    return _trim(soxr.resample(wave_N, espeak_hz, sample_rate_hz), sample_rate_hz)
+
+
+@contextmanager
+def _fresh_espeak():
+    """Load espeak-ng, and unload it at the end: (library, its rate, the list its callback fills with int16 chunks).
+
+    Loaded anew for each utterance (6 ms, measured): its synthesiser keeps phase and flutter between utterances, so the
+    same word comes out differently the second time, and neither its seed nor a new initialisation resets them.
+    """
+    try:
+        import espeakng_loader
+    except ImportError as error:
+        raise UserError("no espeakng-loader package", "espeakng-loader, which carries espeak-ng", 'pip install "earnest[demo]"') from error
+    from _ctypes import dlclose
+
+    library = ctypes.CDLL(espeakng_loader.get_library_path())
+    chunks: list[np.ndarray] = []
+
+    @ESPEAK_CALLBACK
+    def collect(pcm, count, events):
+        if pcm and count:
+            chunks.append(np.ctypeslib.as_array(pcm, (count,)).copy())
+        return 0
+
+    try:
+        espeak_hz = library.espeak_Initialize(ESPEAK_SYNCHRONOUS, 0, espeakng_loader.get_data_path().encode(), ESPEAK_DONT_EXIT)
+        if espeak_hz <= 0:
+            raise UserError(
+                f"espeak-ng does not start with {espeakng_loader.get_data_path()}",
+                "its data at a path that it can take",
+                "reinstall espeakng-loader, in an environment with a shorter path",
+            )
+        library.espeak_SetSynthCallback(collect)
+        yield library, espeak_hz, chunks
+        library.espeak_Terminate()
+    finally:
+        dlclose(library._handle)
+
+
+def _trim(wave_N: np.ndarray, sample_rate_hz: int, before_s: float = 0.02, after_s: float = 0.06) -> np.ndarray:
+    """Cut what lies below -40 dB of the peak at both ends, but for a little before and after."""
+    loud = np.flatnonzero(np.abs(wave_N) > 0.01 * np.abs(wave_N).max())
+    return wave_N[max(0, loud[0] - round(before_s * sample_rate_hz)) : loud[-1] + round(after_s * sample_rate_hz)]
+
+
+# --- both ---------------------------------------------------------------------------------------------------------------
+
+
+def _write_folder(out: Path, rows: Iterable[Row], attribution: str, left_out: Counter) -> Prepared:
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} holds something already", "a new or empty folder", "name another folder, or remove this one")
+    aside = out.with_name(f"{out.name}.{os.getpid()}.tmp")
+    try:
+        clips = samples = 0
+        aside.mkdir(parents=True)
+        with open(aside / "metadata.csv", "w", encoding="utf-8", newline="") as file:
+            metadata = csv.writer(file)
+            metadata.writerow(["file_name", "text", "speaker", "language"])
+            for name, wave_N, *facts in rows:
+                (aside / name).parent.mkdir(parents=True, exist_ok=True)
+                write_wave(aside / name, wave_N, SAMPLE_RATE_HZ)
+                metadata.writerow([name, *facts])
+                clips, samples = clips + 1, samples + len(wave_N)
+        (aside / "ATTRIBUTION").write_text(attribution, encoding="utf-8")
+        os.replace(aside, out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return Prepared(out, clips, samples / SAMPLE_RATE_HZ / 60, {reason: count for reason, count in left_out.items() if count})
