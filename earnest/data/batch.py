@@ -1,0 +1,115 @@
+"""`Batch`: what a model sees and what it is scored on, and how clips are gathered into batches."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from earnest.data.masks import IGNORE
+
+
+def codebook_stream(codebook: int) -> str:
+    return f"codebook_{codebook}"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One clip laid out over positions, targets already aligned with the logits that predict them.
+
+    text_S: text id at each position (a placeholder id where audio stands) · tokens_SC: codebook tokens (0 where text stands) ·
+    is_audio_S: which of the two a position holds · text_targets_S, audio_targets_SC: what its logits must predict, or IGNORE.
+    """
+
+    text_S: Tensor
+    tokens_SC: Tensor
+    is_audio_S: Tensor
+    text_targets_S: Tensor
+    audio_targets_SC: Tensor
+
+    def __len__(self) -> int:
+        return len(self.text_S)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`Example`s of several clips, padded at the end; `exists_BS` is False at padding, `clip_B` says which clips these are."""
+
+    clip_B: Tensor
+    exists_BS: Tensor
+    text_BS: Tensor
+    tokens_BSC: Tensor
+    is_audio_BS: Tensor
+    text_targets_BS: Tensor
+    audio_targets_BSC: Tensor
+
+    @property
+    def codebooks(self) -> int:
+        return self.tokens_BSC.shape[-1]
+
+    @property
+    def padding_frac(self) -> float:
+        return 1 - self.exists_BS.float().mean().item()
+
+    def counted(self) -> dict[str, int]:
+        """How many targets count, per stream."""
+        audio_C = (self.audio_targets_BSC != IGNORE).sum((0, 1)).tolist()
+        return {"text": int((self.text_targets_BS != IGNORE).sum()), **{codebook_stream(c): n for c, n in enumerate(audio_C)}}
+
+    def pairs(self) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
+        """Per stream: (stream, clip, input token, target) of every counted position, each (N,): for label histograms and bigrams."""
+        clip_BS = self.clip_B[:, None].expand(self.text_BS.shape)
+        counts = self.text_targets_BS != IGNORE
+        yield "text", clip_BS[counts], self.text_BS[counts], self.text_targets_BS[counts]
+        for c in range(self.codebooks):
+            targets_BS = self.audio_targets_BSC[..., c]
+            counts = targets_BS != IGNORE
+            yield codebook_stream(c), clip_BS[counts], self.tokens_BSC[..., c][counts], targets_BS[counts]
+
+    def to(self, device: torch.device | str) -> "Batch":
+        return replace(self, **{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+
+def collate(examples: Sequence[Example], clips: Sequence[int], pad_id: int) -> Batch:
+    """Pad at the end: text with `pad_id`, tokens with 0, targets with IGNORE."""
+
+    def padded(name: str, value: int) -> Tensor:
+        return pad_sequence([getattr(example, name) for example in examples], batch_first=True, padding_value=value)
+
+    lengths_B = torch.tensor([len(example) for example in examples])
+    return Batch(
+        clip_B=torch.tensor(list(clips)),
+        exists_BS=torch.arange(int(lengths_B.max()))[None] < lengths_B[:, None],
+        text_BS=padded("text_S", pad_id),
+        tokens_BSC=padded("tokens_SC", 0),
+        is_audio_BS=padded("is_audio_S", False),
+        text_targets_BS=padded("text_targets_S", IGNORE),
+        audio_targets_BSC=padded("audio_targets_SC", IGNORE),
+    )
+
+
+def bucketed(lengths: Sequence[int], positions_per_batch: int, seed: int | None = None, epoch: int = 0) -> list[list[int]]:
+    """Plan one epoch: clips of similar length share a batch of at most `positions_per_batch` positions, padding counted.
+
+    With a `seed`, which clips meet and the order of batches are drawn anew each epoch, the same for the same (seed, epoch);
+    without one, batches run from short to long. Every clip stands in exactly one batch, one longer than the budget alone.
+    """
+    if seed is not None:
+        random = np.random.default_rng([seed, epoch])
+        # A jitter of up to 5 % of the length mixes neighbours without spending much on padding (assumed, not tuned).
+        order = np.argsort(np.asarray(lengths) * random.uniform(0.95, 1.05, len(lengths)), kind="stable")
+    else:
+        order = np.argsort(np.asarray(lengths), kind="stable")
+    batches: list[list[int]] = [[]]
+    longest = 0
+    for clip in order.tolist():
+        longest = max(longest, lengths[clip])
+        if batches[-1] and longest * (len(batches[-1]) + 1) > positions_per_batch:
+            batches.append([])
+            longest = lengths[clip]
+        batches[-1].append(clip)
+    if seed is not None:
+        random.shuffle(batches)
+    return batches

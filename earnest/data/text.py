@@ -1,0 +1,47 @@
+"""Text to ids: the ChatML layout of Higgs, for Llama's tokenizer and for a byte tokenizer that needs no download."""
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+BEGIN, START_HEADER, END_HEADER, END_OF_TURN, END_OF_TEXT = (
+    "<|begin_of_text|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eot_id|>",
+    "<|end_of_text|>",
+)
+AUDIO_OUT_BOS, AUDIO_OUT, AUDIO_DELAY, AUDIO_EOS = "<|audio_out_bos|>", "<|AUDIO_OUT|>", "<|reserved_special_token_6|>", "<|audio_eos|>"
+SPECIALS = [BEGIN, END_OF_TEXT, START_HEADER, END_HEADER, END_OF_TURN, AUDIO_OUT_BOS, AUDIO_OUT, AUDIO_DELAY, AUDIO_EOS]
+ONE_TOKEN_WORDS = ["system", "user", "assistant", "\n\n"]  # one token each in Llama's vocabulary too
+
+
+def byte_tokenizer() -> PreTrainedTokenizerBase:
+    """A tokenizer of 256 bytes and Higgs' special tokens: any text survives encode → decode exactly."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={char: index for index, char in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in SPECIALS])
+    tokenizer.add_tokens([AddedToken(word, normalized=False) for word in ONE_TOKEN_WORDS])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=BEGIN, eos_token=END_OF_TURN, pad_token=END_OF_TEXT, clean_up_tokenization_spaces=False
+    )
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, text: str, speaker: str = "") -> list[int]:
+    """Everything before the audio: system turn with the speaker, user turn with the text, and the assistant's audio start.
+
+    User text cannot smuggle in special tokens: it is encoded with ``split_special_tokens``.
+    """
+
+    def turn(role: str, content: str) -> list[int]:
+        header = tokenizer.encode(f"{START_HEADER}{role}{END_HEADER}\n\n", add_special_tokens=False)
+        return header + tokenizer.encode(content, add_special_tokens=False, split_special_tokens=True)
+
+    end_of_turn = special_id(tokenizer, END_OF_TURN)
+    ids_L = [special_id(tokenizer, BEGIN), *turn("system", speaker), end_of_turn, *turn("user", text), end_of_turn, *turn("assistant", "")]
+    return [*ids_L, special_id(tokenizer, AUDIO_OUT_BOS)]
+
+
+def special_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
+    return tokenizer.convert_tokens_to_ids(token)  # type: ignore[return-value]

@@ -1,0 +1,1 @@
+"""The language-model systems: `Batch` in, hidden states and heads out."""

@@ -1,0 +1,190 @@
+"""Higgs Audio v2: a Llama whose layers route text and audio positions to separate feed-forward networks.
+
+On transformers' `HiggsAudioV2ForConditionalGeneration` with its text head; heads are applied by the loss, only where a
+target counts. Layout and ids: boson-ai/higgs-audio and transformers' higgs_audio_v2.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoTokenizer,
+    Cache,
+    DynamicCache,
+    HiggsAudioV2Config,
+    HiggsAudioV2ForConditionalGeneration,
+    PreTrainedTokenizerBase,
+)
+
+from earnest.data.batch import Batch, Example
+from earnest.data.masks import IGNORE, ends_at_eos, shift
+from earnest.data.patterns import delay, framed
+from earnest.data.text import AUDIO_DELAY, AUDIO_EOS, AUDIO_OUT, AUDIO_OUT_BOS, BEGIN, END_OF_TEXT, END_OF_TURN, prompt_ids, special_id
+from earnest.errors import UserError
+
+STREAM_SPECIALS = 2  # BOS and EOS of the audio stream, above the codec's codes: codebook_size = codes + 2
+
+
+class Higgs(nn.Module):
+    """The language model with its tokenizer: lays clips out, runs them, and advances one frame at a time."""
+
+    def __init__(self, lm: HiggsAudioV2ForConditionalGeneration, tokenizer: PreTrainedTokenizerBase):
+        super().__init__()
+        self.lm = lm
+        self.tokenizer = tokenizer
+        self.codebooks: int = lm.config.num_codebooks
+        self.codes: int = lm.config.codebook_size - STREAM_SPECIALS
+        self.bos_id: int = lm.config.audio_stream_bos_id
+        self.eos_id: int = lm.config.audio_stream_eos_id
+        self.delays = list(range(self.codebooks))
+        self.max_positions: int = lm.config.max_position_embeddings
+        if self.eos_id >= lm.config.codebook_size:
+            raise UserError(
+                f"codebook_size {lm.config.codebook_size} with stream ids {self.bos_id} and {self.eos_id}",
+                f"codebook_size {self.eos_id + 1}: codes and both stream ids have rows of their own",
+                f"set codebook_size={self.eos_id + 1} in the model's config (transformers' default of 1024 is wrong)",
+            )
+
+    @classmethod
+    def new(
+        cls, tokenizer: PreTrainedTokenizerBase, *, codebooks: int, codes: int, width: int, layers: int, heads: int, ffn: int, max_positions: int
+    ) -> "Higgs":
+        """A fresh model: `codes` ids per codebook and the two stream ids above them."""
+        config = HiggsAudioV2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=ffn,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=heads,
+            head_dim=width // heads,
+            max_position_embeddings=max_positions,
+            rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+            num_codebooks=codebooks,
+            codebook_size=codes + STREAM_SPECIALS,
+            audio_stream_bos_id=codes,
+            audio_stream_eos_id=codes + 1,
+            audio_token_id=special_id(tokenizer, AUDIO_OUT),
+            audio_delay_token_id=special_id(tokenizer, AUDIO_DELAY),
+            audio_bos_token_id=special_id(tokenizer, AUDIO_OUT_BOS),
+            bos_token_id=special_id(tokenizer, BEGIN),
+            eos_token_id=special_id(tokenizer, END_OF_TURN),
+            pad_token_id=special_id(tokenizer, END_OF_TEXT),
+        )
+        return cls(HiggsAudioV2ForConditionalGeneration(config, use_text_head=True), tokenizer)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> "Higgs":
+        """Load a directory in transformers' format, with the tokenizer beside the weights."""
+        lm = HiggsAudioV2ForConditionalGeneration.from_pretrained(path, use_text_head=True)
+        return cls(lm, AutoTokenizer.from_pretrained(path))
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write config, safetensors and tokenizer, as transformers' own classes read them."""
+        self.lm.save_pretrained(path)
+        self.tokenizer.save_pretrained(path)
+
+    @property
+    def vocabularies(self) -> dict[str, int]:
+        """Stream facts: how many ids can occur as a target."""
+        return {"text_vocab": self.lm.config.vocab_size, "audio_vocab": self.lm.config.codebook_size}
+
+    # --- from a clip to positions -------------------------------------------------------------------------------------
+
+    def prompt(self, text: str, speaker: str = "") -> list[int]:
+        """Ids before the audio. Raises UserError where nothing would be left for audio."""
+        ids_L = prompt_ids(self.tokenizer, text, speaker)
+        if len(ids_L) + self.codebooks >= self.max_positions:
+            raise UserError(
+                f"a text of {len(ids_L)} tokens ({text[:40]!r}…)",
+                f"fewer than {self.max_positions - self.codebooks} tokens, so that audio fits into {self.max_positions} positions",
+                "shorten the text, or split it into sentences",
+            )
+        return ids_L
+
+    def lay_out(self, codes_CT: Tensor, text: str, speaker: str = "") -> Example:
+        """Prompt, then [BOS] + codes + [EOS] delayed, then the end of the turn.
+
+        Only the assistant's turn counts: its text tokens, and per codebook T codes and one EOS.
+        Raises UserError where the codes are not of this model's codebooks, or the clip is longer than the context.
+        """
+        codebooks, frames = codes_CT.shape
+        if codebooks != self.codebooks or int(codes_CT.max()) >= self.codes:
+            raise UserError(
+                f"codes of {codebooks} codebooks with ids up to {int(codes_CT.max())}",
+                f"{self.codebooks} codebooks with ids below {self.codes}",
+                "take the codec that this recipe was made for, or set the model's codebooks and codes to the codec's",
+            )
+        prompt_L = self.prompt(text, speaker)
+        tokens_CS = delay(framed(codes_CT.long(), self.bos_id, self.eos_id), self.delays, before=self.bos_id, behind=self.eos_id)
+        audio_positions = tokens_CS.shape[1]
+        after_L = [special_id(self.tokenizer, AUDIO_EOS), special_id(self.tokenizer, END_OF_TURN)]
+        start, stop = len(prompt_L), len(prompt_L) + audio_positions
+        positions = stop + len(after_L)
+        if positions > self.max_positions:
+            raise UserError(f"a clip of {positions} positions", f"at most {self.max_positions}", "cut the clip, or raise the model's context")
+        placeholder = [special_id(self.tokenizer, AUDIO_OUT)] * audio_positions
+        text_S = torch.tensor([*prompt_L, *placeholder, *after_L])
+        tokens_SC = torch.zeros(positions, codebooks, dtype=torch.long)
+        tokens_SC[start:stop] = tokens_CS.T
+        is_audio_S = torch.zeros(positions, dtype=torch.bool)
+        is_audio_S[start:stop] = True
+        text_labels_S = text_S.clone()
+        text_labels_S[: start - 1] = IGNORE  # system, user and the turn's header: given, not predicted
+        text_labels_S[start:stop] = IGNORE
+        audio_labels_SC = torch.full_like(tokens_SC, IGNORE)
+        audio_labels_SC[start:stop] = ends_at_eos(tokens_CS, self.delays, frames).T
+        return Example(text_S, tokens_SC, is_audio_S, shift(text_labels_S), shift(audio_labels_SC))
+
+    # --- training -------------------------------------------------------------------------------------------------------
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Hidden states (B, S, D) of every position."""
+        return self.lm.model(
+            input_ids=batch.text_BS,
+            audio_input_ids=batch.tokens_BSC,
+            audio_input_ids_mask=batch.is_audio_BS,
+            attention_mask=batch.exists_BS,
+            use_cache=False,
+        ).last_hidden_state
+
+    def text_logits(self, hidden_ND: Tensor) -> Tensor:
+        """(N, D) -> (N, V)."""
+        return self.lm.text_lm_head(hidden_ND)
+
+    def audio_logits(self, hidden_ND: Tensor) -> Tensor:
+        """(N, D) -> (N, C, V)."""
+        return self.lm.audio_lm_head(hidden_ND).unflatten(-1, (self.codebooks, -1))
+
+    # --- generation -----------------------------------------------------------------------------------------------------
+
+    def begin(self, prompts: list[list[int]]) -> "HiggsStream":
+        """Read prompts of any lengths (padded in front), so that frames can be advanced one at a time."""
+        return HiggsStream(self, prompts)
+
+
+class HiggsStream:
+    """A batch of sequences being continued: the key-value cache and which cached positions exist."""
+
+    def __init__(self, model: Higgs, prompts: list[list[int]]):
+        self.model = model
+        self.cache: Cache = DynamicCache(config=model.lm.config)
+        device = model.lm.device
+        longest = max(map(len, prompts))
+        pad_id = model.lm.config.pad_token_id
+        text_BS = torch.tensor([[pad_id] * (longest - len(ids)) + ids for ids in prompts], device=device)
+        self.exists_BS = torch.arange(longest, device=device)[None] >= torch.tensor([longest - len(ids) for ids in prompts], device=device)[:, None]
+        self._run(input_ids=text_BS)
+
+    def advance(self, frame_BC: Tensor) -> Tensor:
+        """Append one frame of tokens (B, C); returns the audio logits (B, C, V) of the next."""
+        self.exists_BS = torch.cat([self.exists_BS, self.exists_BS.new_ones(len(frame_BC), 1)], dim=1)
+        hidden_BD = self._run(audio_input_ids=frame_BC[:, None])
+        return self.model.audio_logits(hidden_BD)
+
+    def _run(self, **inputs: Tensor) -> Tensor:
+        position_BS = (self.exists_BS.cumsum(1) - 1).clamp(min=0)[:, self.cache.get_seq_length() :]
+        return self.model.lm.model(
+            attention_mask=self.exists_BS, position_ids=position_BS, past_key_values=self.cache, use_cache=True, **inputs
+        ).last_hidden_state[:, -1]

@@ -1,0 +1,1 @@
+"""The loop: steps of language models and of GANs, optimizers, evaluation, checkpoints."""

@@ -1,0 +1,69 @@
+"""Held-out cross-entropy per stream, and where it stands on the chance ladder, clip by clip."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+
+from earnest.data import baselines
+from earnest.data.batch import Batch
+from earnest.losses.tokens import stream_sums
+
+
+@torch.no_grad()
+def clip_sums(model, batches: Iterable[Batch], clips: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Teacher-forced cross-entropy (nats, summed) and counted targets per clip: stream -> ((clips,), (clips,))."""
+    model.eval()
+    sums: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for batch in batches:
+        for stream, stream_sum in stream_sums(model, batch.to(next(model.parameters()).device)).items():
+            ce, counted = sums.setdefault(stream, (np.zeros(clips), np.zeros(clips)))
+            rows = batch.clip_B.cpu().numpy()
+            np.add.at(ce, rows, stream_sum.ce_B.double().cpu().numpy())
+            np.add.at(counted, rows, stream_sum.counted_B.double().cpu().numpy())
+    return sums
+
+
+def mean_nats(sums: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    return {stream: float(ce.sum() / counted.sum()) for stream, (ce, counted) in sums.items()}
+
+
+class Ladder:
+    """The uniform, unigram and bigram rungs of every stream, measured once on the data, against which a model is placed."""
+
+    def __init__(self, train: Iterable[Batch], held_out: Iterable[Batch], clips: int, vocabularies: dict[str, int]):
+        self.clips = clips
+        self.vocabularies = vocabularies
+        train_pairs = baselines.collect_pairs(train)
+        self.label_counts = {stream: baselines.label_counts(pairs) for stream, pairs in train_pairs.items()}
+        self.rungs: dict[str, dict[str, np.ndarray]] = {}  # stream -> rung -> nats per clip
+        for stream, pairs in baselines.collect_pairs(held_out).items():
+            vocabulary = self.vocabulary(stream)
+            self.rungs[stream] = {
+                "unigram": baselines.per_clip(baselines.unigram_nats(train_pairs[stream], pairs, vocabulary), pairs.clip, clips),
+                "bigram": baselines.per_clip(baselines.bigram_nats(train_pairs[stream], pairs, vocabulary), pairs.clip, clips),
+            }
+
+    def vocabulary(self, stream: str) -> int:
+        return self.vocabularies["text_vocab" if stream == "text" else "audio_vocab"]
+
+    def place(self, sums: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, dict[str, Any]]:
+        """The probe ``held_out``: per stream the model's nats with interval, each rung, and the paired gap (negative: better)."""
+        placed = {}
+        for stream, (ce, counted) in sums.items():
+            total = counted.sum()
+            entry: dict[str, Any] = {
+                "ce_nats": float(ce.sum() / total),
+                "interval": baselines.bootstrap_interval(ce, counted),
+                "counted": int(total),
+                "clips": int((counted > 0).sum()),
+                "uniform_nats": math.log(self.vocabulary(stream)),
+            }
+            for rung, rung_ce in self.rungs[stream].items():
+                gap = ce - rung_ce
+                entry[f"{rung}_nats"] = float(rung_ce.sum() / total)
+                entry[f"{rung}_gap"] = [float(gap.sum() / total), *baselines.bootstrap_interval(gap, counted)]
+            placed[stream] = entry
+        return placed
