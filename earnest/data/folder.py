@@ -1,0 +1,291 @@
+"""Folders of audio -> clips, by the Hugging Face audiofolder convention; and clips -> train and held-out clips.
+
+https://huggingface.co/docs/datasets/audio_dataset: FOLDER/metadata.csv or metadata.jsonl (or one in each sub-folder) has a
+column file_name, relative to the metadata's own folder, and a text; FOLDER/train, FOLDER/validation, FOLDER/test are splits.
+"""
+
+import csv
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from earnest.data.audio import AUDIO_SUFFIXES, ClipError, read_wave
+from earnest.errors import UserError
+
+log = logging.getLogger(__name__)
+
+# The first column present is taken.
+TEXT_COLUMNS = ("text", "transcription", "transcript", "sentence")
+SPEAKER_COLUMNS = ("speaker", "speaker_id")
+TAGS_COLUMNS = ("tags", "caption")
+SPLITS = {  # datasets.data_files.SPLIT_KEYWORDS
+    **dict.fromkeys(["train", "training"], "train"),
+    **dict.fromkeys(["validation", "valid", "dev", "val"], "validation"),
+    **dict.fromkeys(["test", "testing", "eval", "evaluation"], "test"),
+}
+BAD_CLIPS_FRAC = 0.05  # assumed: a few broken files are life, more are a broken corpus
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One training example on disk. `name` is its path relative to the folder; fields that the folder lacks are empty."""
+
+    path: Path
+    name: str
+    text: str = ""
+    speaker: str = ""
+    language: str = ""
+    tags: str = ""
+    split: str | None = None
+    source: str = ""
+
+
+def load_clips(path: str | os.PathLike, text_needed: bool = True) -> list[Clip]:
+    """All clips of a folder (or of a dataset on the Hub, `owner/name`), sorted by name; no audio is read.
+
+    With `text_needed`, clips without a text are left out and logged; without it, every audio file is a clip.
+    Raises UserError for a folder that is missing, empty, or whose metadata is wrong, naming the file and the line.
+    """
+    folder = Path(path)
+    if not folder.exists() and _is_hub_name(os.fspath(path)):
+        return [replace(clip, source=os.fspath(path)) for clip in load_clips(_hub_folder(os.fspath(path)), text_needed)]
+    if not folder.is_dir():
+        raise UserError(
+            f"{'a file at' if folder.exists() else 'no folder'} {folder}",
+            "a folder of audio files with metadata.csv or metadata.jsonl, or the name of a dataset on the Hub (owner/name)",
+            "check the path, or make such a folder (`earnest data asterisk-en OUT` makes one)",
+        )
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and "/." not in f"/{file.relative_to(folder).as_posix()}")
+    audio = {file.relative_to(folder).as_posix() for file in files if file.suffix.lower() in AUDIO_SUFFIXES}
+    if not audio:
+        raise UserError(f"no audio file in {folder}", f"files such as {', '.join(sorted(AUDIO_SUFFIXES))}", "check the path")
+    metadata = [file for file in files if file.name in ("metadata.csv", "metadata.jsonl")]
+    for file in metadata:
+        if file.suffix == ".jsonl" and file.with_suffix(".csv") in metadata:
+            raise UserError(f"{file} beside metadata.csv", "one metadata file in a folder", "remove the one that is not meant")
+    if text_needed and not metadata:
+        raise UserError(
+            f"no metadata.csv or metadata.jsonl in {folder}",
+            f"one that gives the text of each file, in columns file_name and {TEXT_COLUMNS[0]}",
+            "write it beside the audio files; only training a codec needs no text",
+        )
+    clips: dict[str, Clip] = {}
+    for file in metadata:
+        for clip in _metadata_clips(folder, file, audio, text_needed):
+            if clip.name in clips:
+                raise UserError(f"{file} names {clip.name} a second time", "one line for each file", "remove the line that is wrong")
+            clips[clip.name] = clip
+    if text_needed:
+        _log_left_out("not in the metadata", sorted(audio - clips.keys()))
+        _log_left_out("without a text", [name for name, clip in clips.items() if not clip.text])
+        clips = {name: clip for name, clip in clips.items() if clip.text}
+        if not clips:
+            raise UserError(f"every text in {metadata[0]} is empty", "the words spoken in each file", "fill in the text column")
+    else:
+        for name in audio - clips.keys():
+            clips[name] = Clip(folder / name, name, split=_split(name), source=os.fspath(folder))
+    return [clips[name] for name in sorted(clips)]
+
+
+def split_clips(clips: Sequence[Clip], held_out_frac: float, seed: int) -> tuple[list[Clip], list[Clip]]:
+    """Clips -> (train, held out), by a hash of seed and file name: a clip keeps its side when others are added or leave.
+
+    A validation split that the folder brings wins over `held_out_frac`; a test split is in neither. Each side holds at
+    least one clip. Raises UserError where there are too few.
+    """
+    train = [clip for clip in clips if clip.split in (None, "train")]
+    held_out = [clip for clip in clips if clip.split == "validation"]
+    if not held_out:
+        place = {clip: _uniform(f"{seed}/{clip.name}") for clip in train}
+        ordered = sorted(train, key=place.__getitem__)
+        count = sum(place[clip] < held_out_frac for clip in train)
+        count = min(max(count, 1), len(train) - 1)
+        chosen = set(ordered[:count])
+        held_out = [clip for clip in train if clip in chosen]
+        train = [clip for clip in train if clip not in chosen]
+    if not train or not held_out:
+        raise UserError(
+            f"{len(train)} clips to train on and {len(held_out)} to hold out, of {len(clips)}",
+            "at least one of each, beside the test split",
+            "add clips, or a folder train/ beside validation/",
+        )
+    return train, held_out
+
+
+def read_clips(clips: Sequence[Clip], sample_rate_hz: int, skipped: list[ClipError]) -> Iterator[tuple[Clip, np.ndarray]]:
+    """Yield (clip, wave_N) at `sample_rate_hz`; a clip that cannot be used is appended to `skipped` instead.
+
+    Raises UserError as soon as more than 5 % of all the clips were skipped, naming the first ten.
+    """
+    bad = 0
+    for read, clip in enumerate(clips, 1):
+        try:
+            wave_N = read_wave(clip.path, sample_rate_hz)
+        except ClipError as error:
+            skipped.append(error)
+            bad += 1
+            if bad > BAD_CLIPS_FRAC * len(clips):
+                listed = "".join(f"\n          {error}" for error in skipped[-bad:][:10])
+                raise UserError(
+                    f"{bad} of the first {read} clips cannot be used (of {len(clips)}; reading stopped there):{listed}",
+                    f"at most {BAD_CLIPS_FRAC:.0%} of the clips broken",
+                    "mend these files, or take them out of the folder",
+                ) from error
+            continue
+        yield clip, wave_N
+
+
+def _metadata_clips(folder: Path, metadata: Path, audio: set[str], text_needed: bool) -> Iterator[Clip]:
+    here = metadata.parent.relative_to(folder)
+    absent, texts, line = [], 0, 0
+    for line, row in _rows(metadata):
+        if not row.get("file_name"):
+            raise UserError(
+                f"{metadata}:{line} has no file_name (it has {', '.join(row)})", "a column file_name", "name the audio file there"
+            )
+        texts += _first(row, TEXT_COLUMNS) is not None
+        # Compared by its letters, not resolved: folders of symbolic links are common, and their targets lie elsewhere.
+        name = os.path.normpath(here / row["file_name"])
+        if os.path.isabs(name) or name.split(os.sep)[0] == os.pardir:
+            raise UserError(f"{metadata}:{line} names {row['file_name']}", f"files inside {folder}", "move the file into the folder")
+        name = PurePosixPath(Path(name)).as_posix()
+        if name not in audio:
+            absent.append(f"{row['file_name']} (line {line})")
+            continue
+        yield Clip(
+            path=folder / name,
+            name=name,
+            text=(_first(row, TEXT_COLUMNS) or "").strip(),
+            speaker=_first(row, SPEAKER_COLUMNS) or "",
+            language=row.get("language", ""),
+            tags=_first(row, TAGS_COLUMNS) or "",
+            split=_split(name),
+            source=os.fspath(folder),
+        )
+    if absent:
+        raise UserError(
+            f"{metadata} names {len(absent)} files that are not there or are not audio: {', '.join(absent[:5])}"
+            + (", ..." if len(absent) > 5 else ""),
+            f"each file_name relative to {metadata.parent}",
+            "add these files, or remove their lines",
+        )
+    if not line:
+        raise UserError(f"{metadata} has no rows", "a line for each audio file", "fill it in, or remove it")
+    if text_needed and not texts:
+        raise UserError(f"{metadata} has no text column", f"a column named one of {', '.join(TEXT_COLUMNS)}", "add it, or rename yours")
+
+
+def _rows(metadata: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of metadata.csv or metadata.jsonl as (line number, {column: text}); an empty field of jsonl is left out."""
+    expected = "a CSV table with a header, in UTF-8" if metadata.suffix == ".csv" else "one JSON object a line, in UTF-8"
+    line = 0
+    try:
+        with open(metadata, encoding="utf-8-sig", newline="") as file:
+            if metadata.suffix == ".csv":
+                reader = csv.DictReader(file, strict=True)
+                for row in reader:
+                    line = reader.line_num
+                    if None in row or None in row.values():
+                        columns = len(reader.fieldnames or [])
+                        raise UserError(
+                            f"{metadata}:{line} does not have the {columns} columns of the header",
+                            expected,
+                            "put texts with commas between double quotes",
+                        )
+                    yield line, row
+            else:
+                for line, text in enumerate(file, 1):
+                    if text.strip():
+                        row = json.loads(text)
+                        if not isinstance(row, dict):
+                            raise ValueError(f"a {type(row).__name__}")
+                        yield line, {column: _text(value) for column, value in row.items() if value is not None}
+    except (csv.Error, ValueError) as error:
+        raise UserError(f"{metadata}, after line {line}: {error}", expected, "mend the file") from error
+
+
+def _text(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _first(row: Mapping[str, str], columns: Iterable[str]) -> str | None:
+    return next((row[column] for column in columns if column in row), None)
+
+
+def _split(name: str) -> str | None:
+    parts = PurePosixPath(name).parts
+    return SPLITS.get(parts[0].lower()) if len(parts) > 1 else None
+
+
+def _uniform(text: str) -> float:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) / 2**64
+
+
+def _log_left_out(reason: str, names: Sequence[str]) -> None:
+    if names:
+        log.warning("left out %d clips %s: %s%s", len(names), reason, ", ".join(names[:5]), ", ..." if len(names) > 5 else "")
+
+
+# --- Hub ----------------------------------------------------------------------------------------------------------------
+
+
+def _is_hub_name(path: str) -> bool:
+    owner, _, _ = path.partition("/")
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", path) is not None and not Path(owner).exists()  # a folder `owner` here: a mistyped path
+
+
+def _hub_folder(name: str) -> Path:
+    """Load a dataset from the Hub and lay it out as an audiofolder in the datasets cache, once per version of it."""
+    import datasets
+    from datasets.config import HF_DATASETS_CACHE
+
+    try:
+        splits = datasets.load_dataset(name)
+    except Exception as error:  # datasets raises OSError, ValueError and classes of its own for what is one thing to a user
+        raise UserError(
+            f"no folder {name}, and the Hub gave no dataset of that name ({type(error).__name__}: {str(error).splitlines()[0]})",
+            "a folder, or a dataset that can be reached",
+            "check the name and the network, or download the dataset and pass its folder",
+        ) from error
+    version = "-".join(splits[split]._fingerprint for split in sorted(splits))
+    folder = Path(HF_DATASETS_CACHE) / "earnest" / f"{name.replace('/', '--')}-{hashlib.sha256(version.encode()).hexdigest()[:16]}"
+    if not folder.exists():
+        lay_out(splits, name, folder)
+    return folder
+
+
+def lay_out(splits: Mapping, name: str, folder: Path) -> None:
+    """Write the splits of a Hub dataset (name -> datasets.Dataset) as an audiofolder, whole or not at all.
+
+    The audio bytes are copied as they are, not decoded. Raises UserError where the dataset has no audio column.
+    """
+    import datasets
+
+    aside = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    try:
+        for split, table in splits.items():
+            column = next((column for column, feature in table.features.items() if isinstance(feature, datasets.Audio)), None)
+            if column is None:
+                raise UserError(
+                    f"{name} has columns {', '.join(table.column_names)}", "a column of audio", "take a speech or music dataset"
+                )
+            facts = [column for column in table.column_names if column in (*TEXT_COLUMNS, *SPEAKER_COLUMNS, *TAGS_COLUMNS, "language")]
+            (aside / split).mkdir(parents=True)
+            with open(aside / split / "metadata.jsonl", "w", encoding="utf-8") as metadata:
+                for index, row in enumerate(table.cast_column(column, datasets.Audio(decode=False))):
+                    audio = row[column]
+                    suffix = Path(audio["path"] or "").suffix.lower()
+                    file_name = f"{index:07d}{suffix if suffix in AUDIO_SUFFIXES else '.wav'}"  # libsndfile goes by content
+                    (aside / split / file_name).write_bytes(audio["bytes"] or Path(audio["path"]).read_bytes())
+                    metadata.write(json.dumps({"file_name": file_name, **{fact: row[fact] for fact in facts}}, ensure_ascii=False) + "\n")
+        aside.replace(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
