@@ -120,22 +120,25 @@ def split_clips(clips: Sequence[Clip], held_out_frac: float, seed: int) -> tuple
     return train, held_out
 
 
-def read_clips(clips: Sequence[Clip], sample_rate_hz: int, skipped: list[ClipError]) -> Iterator[tuple[Clip, np.ndarray]]:
+def read_clips(
+    clips: Sequence[Clip], sample_rate_hz: int, skipped: list[ClipError], total: int | None = None
+) -> Iterator[tuple[Clip, np.ndarray]]:
     """Yield (clip, wave_N) at `sample_rate_hz`; a clip that cannot be used is appended to `skipped` instead.
 
-    Raises UserError as soon as more than 5 % of all the clips were skipped, naming the first ten.
+    Raises UserError as soon as more than 5 % of the clips were skipped, naming the first ten; `total` is how many clips there
+    are, where `clips` are only those of them that were not read before.
     """
-    bad = 0
+    total, bad = total or len(clips), 0
     for read, clip in enumerate(clips, 1):
         try:
             wave_N = read_wave(clip.path, sample_rate_hz)
         except ClipError as error:
             skipped.append(error)
             bad += 1
-            if bad > BAD_CLIPS_FRAC * len(clips):
+            if bad > BAD_CLIPS_FRAC * total:
                 listed = "".join(f"\n          {error}" for error in skipped[-bad:][:10])
                 raise UserError(
-                    f"{bad} of the first {read} clips cannot be used (of {len(clips)}; reading stopped there):{listed}",
+                    f"{bad} of the first {read} clips cannot be used (of {total}; reading stopped there):{listed}",
                     f"at most {BAD_CLIPS_FRAC:.0%} of the clips broken",
                     "mend these files, or take them out of the folder",
                 ) from error

@@ -1,0 +1,198 @@
+"""The store of codes: each clip is encoded once per codec and kept in Hugging Face `datasets` tables on disk.
+
+CACHE/<codec name>-<fingerprint>/ holds codec.json (what encoded it) and one table for each stretch of clips encoded together.
+Tables are added, never changed: a killed run loses only the stretch under way, and two runs may fill one store.
+"""
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, Features, List, Value, concatenate_datasets, load_from_disk
+
+from earnest.data.audio import ClipError
+from earnest.data.folder import Clip, read_clips
+from earnest.run import write_whole
+
+FEATURES = Features({"key": Value("string"), "codes": List(Value("uint16")), "frames": Value("int32"), "wave_sha256": Value("string")})
+STRETCH_SAMPLES = 2**24  # audio read before it is encoded and written: 17 minutes at 16 kHz, 64 MiB
+BATCH_S = 60.0  # audio in one call of the codec; assumed to fit the memory of a laptop
+PAD_FRAMES = 32  # clips are padded to a multiple of this, so that clips of about one length share a batch
+
+
+class CodeTable(Sequence):
+    """Encoded clips, in the order asked for: row -> codes_CT (int64, (C, T)), frames, wave_sha256 and the clip's own facts.
+
+    `codec` says what encoded them: name, fingerprint, sample_rate_hz, hop_samples, codebooks, codebook_size.
+    """
+
+    def __init__(self, rows: Dataset, clips: Sequence[Clip], codec: dict[str, Any]):
+        self.rows, self.clips, self.codec = rows.with_format("numpy"), clips, codec
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        clip, row = self.clips[index], self.rows[index]
+        return {
+            "codes_CT": row["codes"].astype(np.int64).reshape(self.codec["codebooks"], -1),
+            "frames": int(row["frames"]),
+            "text": clip.text,
+            "speaker": clip.speaker,
+            "language": clip.language,
+            "tags": clip.tags,
+            "source": str(clip.path),
+            "wave_sha256": str(row["wave_sha256"]),
+        }
+
+
+def encode_clips(
+    clips: Sequence[Clip], codec: Any, cache: Path, on_progress: Callable[[int, int], None] = lambda done, total: None
+) -> tuple[CodeTable, list[str]]:
+    """Encode clips, or find them encoded: (table, one line for each clip that was skipped).
+
+    `codec` is a torch module with the Codec protocol. A clip counts as known while its path, size and time of change stay the
+    same; a codec with other weights has a store of its own. A clip's codes do not depend on its neighbours in a batch, up to
+    rounding: it is padded with silence to a multiple of 32 frames, and codes beyond its own frames are cut. (Encoded without
+    that padding, its last frames may differ where the codec looks ahead.)
+    `on_progress(done, total)` counts the clips that had to be encoded.
+    Raises UserError when more than 5 % of the clips cannot be used, ValueError when the codec breaks its protocol.
+    """
+    facts = _codec_facts(codec)
+    store = Path(cache) / f"{codec.name.replace('/', '--')}-{facts['fingerprint'][:16]}"
+    store.mkdir(parents=True, exist_ok=True)
+    if not (store / "codec.json").exists():
+        write_whole(store / "codec.json", json.dumps(facts, indent=1))
+    known = {key for table in _tables(store) for key in table["key"]}
+    keys = [_key(clip) for clip in clips]
+    wanted = {clip: key for clip, key in zip(clips, keys, strict=True) if key not in known}
+    skipped: list[ClipError] = []
+    done = 0
+    with _evaluating(codec):
+        for stretch in _stretches(read_clips(list(wanted), codec.sample_rate_hz, skipped, len(clips))):
+            rows = []
+            for batch in _batches(stretch, codec):
+                rows += _encode(batch, codec, wanted)
+                done += len(batch)
+                on_progress(done, len(wanted))
+            _add(store, rows)
+
+    tables = _tables(store) or [Dataset.from_dict({name: [] for name in FEATURES}, FEATURES)]
+    stored = concatenate_datasets(tables)
+    place = {key: index for index, key in enumerate(stored["key"])}
+    kept = [(clip, place[key]) for clip, key in zip(clips, keys, strict=True) if key in place]
+    return CodeTable(stored.select([index for _, index in kept]), [clip for clip, _ in kept], facts), [str(error) for error in skipped]
+
+
+def cache_dir() -> Path:
+    """Where what can be made again is kept: $EARNEST_CACHE, else earnest/ in the user's cache directory."""
+    if "EARNEST_CACHE" in os.environ:
+        return Path(os.environ["EARNEST_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "earnest"
+
+
+def fingerprint(codec: torch.nn.Module) -> str:
+    """sha256 over names, shapes and values of the codec's weights and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(codec.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _codec_facts(codec: Any) -> dict[str, Any]:
+    facts = {name: getattr(codec, name) for name in ("name", "sample_rate_hz", "hop_samples", "codebooks", "codebook_size")}
+    if facts["codebook_size"] > 2**16:
+        raise ValueError(f"codec {codec.name}: {facts['codebook_size']} codes in a codebook; the store holds up to 65536")
+    # The facts are part of it: one set of weights may be used with fewer codebooks.
+    return {**facts, "fingerprint": hashlib.sha256((json.dumps(facts) + fingerprint(codec)).encode()).hexdigest()}
+
+
+def _key(clip: Clip) -> str:
+    try:
+        stat = clip.path.stat()
+    except OSError:
+        return f"absent {clip.path}"  # reading it fails in its turn, and counts there
+    return hashlib.sha256(f"{clip.path.absolute()}\n{stat.st_size}\n{stat.st_mtime_ns}".encode()).hexdigest()
+
+
+def _tables(store: Path) -> list[Dataset]:
+    return [load_from_disk(path) for path in sorted(store.glob("table-*"))]  # type: ignore[misc]
+
+
+def _add(store: Path, rows: list[dict[str, Any]]) -> None:
+    name = hashlib.sha256("".join(row["key"] for row in rows).encode()).hexdigest()[:16]
+    with tempfile.TemporaryDirectory(dir=store, prefix=".writing-") as aside:
+        table = Dataset.from_dict({column: [row[column] for row in rows] for column in FEATURES}, FEATURES)
+        table.save_to_disk(f"{aside}/table")
+        if not (store / f"table-{name}").exists():  # another run may have been faster
+            os.rename(f"{aside}/table", store / f"table-{name}")
+
+
+@contextmanager
+def _evaluating(codec: torch.nn.Module) -> Iterator[None]:
+    """No gradients, and no dropout or running statistics that change; the codec is left as it was."""
+    was_training = codec.training
+    codec.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        codec.train(was_training)
+
+
+def _stretches(waves: Iterable[tuple[Clip, np.ndarray]]) -> Iterator[list[tuple[Clip, np.ndarray]]]:
+    """Gather clips into stretches of STRETCH_SAMPLES, so that memory and what a kill can lose stay small."""
+    stretch: list[tuple[Clip, np.ndarray]] = []
+    samples = 0
+    for clip, wave_N in waves:
+        stretch.append((clip, wave_N))
+        samples += len(wave_N)
+        if samples >= STRETCH_SAMPLES:
+            yield stretch
+            stretch, samples = [], 0
+    if stretch:
+        yield stretch
+
+
+def _batches(stretch: list[tuple[Clip, np.ndarray]], codec: Any) -> Iterator[list[tuple[Clip, np.ndarray]]]:
+    """Gather clips whose padded length is the same, at most BATCH_S of audio (or one clip) together."""
+    ordered = sorted(stretch, key=lambda pair: _padded_samples(pair[1], codec))
+    for samples, group in groupby(ordered, key=lambda pair: _padded_samples(pair[1], codec)):
+        together = max(1, int(BATCH_S * codec.sample_rate_hz / samples))
+        while batch := list(islice(group, together)):
+            yield batch
+
+
+def _padded_samples(wave_N: np.ndarray, codec: Any) -> int:
+    return math.ceil(len(wave_N) / (PAD_FRAMES * codec.hop_samples)) * PAD_FRAMES * codec.hop_samples
+
+
+def _encode(batch: Sequence[tuple[Clip, np.ndarray]], codec: Any, keys: Mapping[Clip, str]) -> list[dict[str, Any]]:
+    """Encode one batch: the rows of the table. Raises ValueError when the codec breaks its protocol."""
+    wave_BN = torch.zeros(len(batch), _padded_samples(batch[0][1], codec))
+    for index, (_, wave_N) in enumerate(batch):
+        wave_BN[index, : len(wave_N)] = torch.from_numpy(wave_N)
+    device = next((weight.device for weight in codec.parameters()), None)
+    codes_BCT = codec.encode(wave_BN.to(device)).cpu().numpy()
+    expected = (len(batch), codec.codebooks, wave_BN.shape[1] // codec.hop_samples)
+    if codes_BCT.shape != expected or codes_BCT.min() < 0 or codes_BCT.max() >= codec.codebook_size:
+        raise ValueError(
+            f"codec {codec.name} gave codes {codes_BCT.shape} from {codes_BCT.min()} to {codes_BCT.max()}; "
+            f"it promises {expected} below {codec.codebook_size}"
+        )
+    rows = []
+    for (clip, wave_N), codes_CT in zip(batch, codes_BCT, strict=True):
+        frames = math.ceil(len(wave_N) / codec.hop_samples)
+        codes = codes_CT[:, :frames].astype(np.uint16).ravel()
+        rows.append({"key": keys[clip], "codes": codes, "frames": frames, "wave_sha256": hashlib.sha256(wave_N.tobytes()).hexdigest()})
+    return rows
