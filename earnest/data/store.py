@@ -8,7 +8,6 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby, islice
@@ -17,7 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, Features, List, Value, concatenate_datasets, load_from_disk
+from datasets import Dataset, Features, List, Value, concatenate_datasets
+from datasets.arrow_writer import ArrowWriter
 
 from earnest.data.audio import ClipError
 from earnest.data.folder import Clip, read_clips
@@ -126,16 +126,20 @@ def _key(clip: Clip) -> str:
 
 
 def _tables(store: Path) -> list[Dataset]:
-    return [load_from_disk(path) for path in sorted(store.glob("table-*"))]  # type: ignore[misc]
+    return [Dataset.from_file(str(path)) for path in sorted(store.glob("table-*.arrow"))]
 
 
 def _add(store: Path, rows: list[dict[str, Any]]) -> None:
     name = hashlib.sha256("".join(row["key"] for row in rows).encode()).hexdigest()[:16]
-    with tempfile.TemporaryDirectory(dir=store, prefix=".writing-") as aside:
-        table = Dataset.from_dict({column: [row[column] for row in rows] for column in FEATURES}, FEATURES)
-        table.save_to_disk(f"{aside}/table")
-        if not (store / f"table-{name}").exists():  # another run may have been faster
-            os.rename(f"{aside}/table", store / f"table-{name}")
+    aside = store / f"{name}.{os.getpid()}.tmp"
+    try:
+        with ArrowWriter(path=str(aside), features=FEATURES) as writer:
+            for row in rows:
+                writer.write(row)
+            writer.finalize()
+        aside.replace(store / f"table-{name}.arrow")
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -184,11 +188,12 @@ def _encode(batch: Sequence[tuple[Clip, np.ndarray]], codec: Any, keys: Mapping[
         wave_BN[index, : len(wave_N)] = torch.from_numpy(wave_N)
     device = next((weight.device for weight in codec.parameters()), None)
     codes_BCT = codec.encode(wave_BN.to(device)).cpu().numpy()
-    expected = (len(batch), codec.codebooks, wave_BN.shape[1] // codec.hop_samples)
-    if codes_BCT.shape != expected or codes_BCT.min() < 0 or codes_BCT.max() >= codec.codebook_size:
+    frames = wave_BN.shape[1] // codec.hop_samples
+    right_shape = codes_BCT.shape[:2] == (len(batch), codec.codebooks) and codes_BCT.shape[2] >= frames
+    if not right_shape or codes_BCT.min() < 0 or codes_BCT.max() >= codec.codebook_size:
         raise ValueError(
-            f"codec {codec.name} gave codes {codes_BCT.shape} from {codes_BCT.min()} to {codes_BCT.max()}; "
-            f"it promises {expected} below {codec.codebook_size}"
+            f"codec {codec.name} gave codes {codes_BCT.shape} from {codes_BCT.min(initial=0)} to {codes_BCT.max(initial=0)}; "
+            f"it promises {len(batch)} clips, {codec.codebooks} codebooks, {frames} frames, codes below {codec.codebook_size}"
         )
     rows = []
     for (clip, wave_N), codes_CT in zip(batch, codes_BCT, strict=True):

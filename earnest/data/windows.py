@@ -24,8 +24,8 @@ def window(codes_CT: Array, window_frames: int, start: int = 0) -> Array:
 def random_start(frames: int, window_frames: int, seed: int, epoch: int, clip_index: int) -> int:
     """Where the window of this clip starts in this epoch: uniform on 0 .. frames - window_frames, 0 for a shorter clip.
 
-    A pure function of (seed, epoch, clip_index), by a hash: no generator state, so workers and ranks agree on nothing and
-    collide on nothing, and a resumed run draws what the uninterrupted one would have.
+    A pure function of (seed, epoch, clip_index), by a hash. There is no generator whose state workers and ranks would share
+    or copy, and a resumed run draws what the uninterrupted one would have.
     """
     starts = max(frames - window_frames, 0) + 1
     digest = hashlib.blake2b(struct.pack("<qqq", seed, epoch, clip_index), digest_size=8).digest()
