@@ -2,11 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from earnest.codecs import Codec, load_codec
 from earnest.data.patterns import undelay
+from earnest.models.higgs import Higgs
+from earnest.run import latest_checkpoint, read_run
 
 
 @dataclass(frozen=True)
@@ -75,3 +80,10 @@ def sample(logits_BCV: Tensor, temperature_B: Tensor, top_k: int, top_p: float, 
     race_BCK = torch.stack([torch.empty(p_BCK.shape[1:]).exponential_(generator=random) for random in randoms]).to(p_BCK)
     choice_BC = torch.where(heat_B11[..., 0] > 0, (p_BCK / race_BCK).argmax(-1), 0)
     return id_BCK.gather(-1, choice_BC[..., None])[..., 0]
+
+
+def load_run(run_dir: Path) -> tuple[Higgs, Codec, dict[str, Any]]:
+    """The model of a run's newest checkpoint, its codec, and the run's facts. Raises UserError where one is missing."""
+    run = read_run(run_dir)
+    model = Higgs.from_pretrained(latest_checkpoint(run_dir))
+    return model, load_codec(run.facts["config"]["codec"]), run.facts

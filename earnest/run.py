@@ -94,6 +94,25 @@ def write_whole(path: Path, text: str) -> None:
     os.replace(aside, path)
 
 
+def checkpoint_path(run_dir: Path, step: int) -> Path:
+    return run_dir / "checkpoints" / f"step_{step:07d}"
+
+
+def checkpoints(run_dir: Path) -> list[Path]:
+    """Whole checkpoints of a run, oldest first."""
+    return sorted(path for path in (run_dir / "checkpoints").glob("step_*") if path.suffix != ".tmp")
+
+
+def latest_checkpoint(run_dir: Path) -> Path:
+    """Raises UserError where the run has none."""
+    found = checkpoints(run_dir)
+    if not found:
+        raise UserError(
+            f"no checkpoint in {run_dir}", "a run that has saved at least one", "train for longer, or save more often (--save-every-steps)"
+        )
+    return found[-1]
+
+
 class RunWriter:
     """Writes a run directory; open an existing one to continue it."""
 
@@ -155,11 +174,17 @@ def read_run(path: Path) -> Run:
     path = Path(path)
     run_json = path / "run.json"
     if not run_json.exists():
-        raise UserError(f"no run.json in {path}", "a run directory written by `earnest train`", "pass the directory that `earnest train` printed")
+        raise UserError(
+            f"no run.json in {path}", "a run directory written by `earnest train`", "pass the directory that `earnest train` printed"
+        )
     try:
         stored = json.loads(run_json.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{run_json} is not JSON ({error})", "the run.json of a run directory", "restore the file or train again") from error
+        raise UserError(
+            f"{run_json} is not JSON ({error})", "the run.json of a run directory", "restore the file or train again"
+        ) from error
+    if not isinstance(stored, dict) or not isinstance(stored.get("facts"), dict):
+        raise UserError(f"{run_json} without facts", "the run.json of a run directory", "restore the file or train again")
     notes: list[str] = []
     rows = list(_rows(path / "steps.jsonl", notes))
     artifacts = [Artifact(**row) for row in _rows(path / "artifacts.jsonl", notes)]

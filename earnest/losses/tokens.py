@@ -46,7 +46,9 @@ def stream_sums(model, batch: Batch) -> dict[str, StreamSums]:
         target_NK, input_NK, clip_N = targets_BSK[rows_BS], inputs_BSK[rows_BS], rows_BS.nonzero()[:, 0]
         counts_NK = target_NK != IGNORE
         # float(): under bf16 autocast the cross-entropy itself stays in fp32
-        ce_NK = F.cross_entropy(logits_NKV.flatten(0, 1).float(), target_NK.flatten(), ignore_index=IGNORE, reduction="none").view_as(target_NK)
+        ce_NK = F.cross_entropy(logits_NKV.flatten(0, 1).float(), target_NK.flatten(), ignore_index=IGNORE, reduction="none").view_as(
+            target_NK
+        )
         with torch.no_grad():
             log_p_NKV = logits_NKV.float().log_softmax(-1)
             entropy_NK = -(log_p_NKV.exp() * log_p_NKV).sum(-1)
@@ -93,4 +95,3 @@ def token_loss(model, batch: Batch, counted: Mapping[str, int], weights: Mapping
         for name, signal in SIGNAL_NAMES.items():
             signals[key(signal, stream)] = getattr(stream_sum, name).item() / counted[stream]
     return loss, signals
-

@@ -4,6 +4,7 @@ On transformers' `HiggsAudioV2ForConditionalGeneration` with its text head; head
 target counts. Layout and ids: boson-ai/higgs-audio and transformers' higgs_audio_v2.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,10 +21,61 @@ from transformers import (
 from earnest.data.batch import Batch, Example
 from earnest.data.masks import IGNORE, ends_at_eos, shift
 from earnest.data.patterns import delay, framed
-from earnest.data.text import AUDIO_DELAY, AUDIO_EOS, AUDIO_OUT, AUDIO_OUT_BOS, BEGIN, END_OF_TEXT, END_OF_TURN, prompt_ids, special_id
+from earnest.data.text import (
+    AUDIO_DELAY,
+    AUDIO_EOS,
+    AUDIO_OUT,
+    AUDIO_OUT_BOS,
+    BEGIN,
+    END_OF_TEXT,
+    END_OF_TURN,
+    byte_tokenizer,
+    prompt_ids,
+    special_id,
+)
 from earnest.errors import UserError
 
 STREAM_SPECIALS = 2  # BOS and EOS of the audio stream, above the codec's codes: codebook_size = codes + 2
+
+
+@dataclass(frozen=True)
+class HiggsShape:
+    """A Higgs model trained from scratch, with a byte tokenizer."""
+
+    width: int = 256
+    """Width of the residual stream."""
+    layers: int = 4
+    heads: int = 4
+    ffn: int = 512
+    """Inner width of the text and of the audio feed-forward network."""
+    max_positions: int = 2048
+    """Context: prompt, audio frames and the end of the turn."""
+
+    def build(self, codebooks: int, codes: int) -> "Higgs":
+        """A fresh model for a codec of `codebooks` codebooks with `codes` entries each; two stream ids come on top."""
+        tokenizer = byte_tokenizer()
+        config = HiggsAudioV2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=self.width,
+            intermediate_size=self.ffn,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            num_key_value_heads=self.heads,
+            head_dim=self.width // self.heads,
+            max_position_embeddings=self.max_positions,
+            rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+            num_codebooks=codebooks,
+            codebook_size=codes + STREAM_SPECIALS,
+            audio_stream_bos_id=codes,
+            audio_stream_eos_id=codes + 1,
+            audio_token_id=special_id(tokenizer, AUDIO_OUT),
+            audio_delay_token_id=special_id(tokenizer, AUDIO_DELAY),
+            audio_bos_token_id=special_id(tokenizer, AUDIO_OUT_BOS),
+            bos_token_id=special_id(tokenizer, BEGIN),
+            eos_token_id=special_id(tokenizer, END_OF_TURN),
+            pad_token_id=special_id(tokenizer, END_OF_TEXT),
+        )
+        return Higgs(HiggsAudioV2ForConditionalGeneration(config, use_text_head=True), tokenizer)
 
 
 class Higgs(nn.Module):
@@ -45,34 +97,6 @@ class Higgs(nn.Module):
                 f"codebook_size {self.eos_id + 1}: codes and both stream ids have rows of their own",
                 f"set codebook_size={self.eos_id + 1} in the model's config (transformers' default of 1024 is wrong)",
             )
-
-    @classmethod
-    def new(
-        cls, tokenizer: PreTrainedTokenizerBase, *, codebooks: int, codes: int, width: int, layers: int, heads: int, ffn: int, max_positions: int
-    ) -> "Higgs":
-        """A fresh model: `codes` ids per codebook and the two stream ids above them."""
-        config = HiggsAudioV2Config(
-            vocab_size=len(tokenizer),
-            hidden_size=width,
-            intermediate_size=ffn,
-            num_hidden_layers=layers,
-            num_attention_heads=heads,
-            num_key_value_heads=heads,
-            head_dim=width // heads,
-            max_position_embeddings=max_positions,
-            rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
-            num_codebooks=codebooks,
-            codebook_size=codes + STREAM_SPECIALS,
-            audio_stream_bos_id=codes,
-            audio_stream_eos_id=codes + 1,
-            audio_token_id=special_id(tokenizer, AUDIO_OUT),
-            audio_delay_token_id=special_id(tokenizer, AUDIO_DELAY),
-            audio_bos_token_id=special_id(tokenizer, AUDIO_OUT_BOS),
-            bos_token_id=special_id(tokenizer, BEGIN),
-            eos_token_id=special_id(tokenizer, END_OF_TURN),
-            pad_token_id=special_id(tokenizer, END_OF_TEXT),
-        )
-        return cls(HiggsAudioV2ForConditionalGeneration(config, use_text_head=True), tokenizer)
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> "Higgs":
@@ -123,7 +147,9 @@ class Higgs(nn.Module):
         start, stop = len(prompt_L), len(prompt_L) + audio_positions
         positions = stop + len(after_L)
         if positions > self.max_positions:
-            raise UserError(f"a clip of {positions} positions", f"at most {self.max_positions}", "cut the clip, or raise the model's context")
+            raise UserError(
+                f"a clip of {positions} positions", f"at most {self.max_positions}", "cut the clip, or raise the model's context"
+            )
         placeholder = [special_id(self.tokenizer, AUDIO_OUT)] * audio_positions
         text_S = torch.tensor([*prompt_L, *placeholder, *after_L])
         tokens_SC = torch.zeros(positions, codebooks, dtype=torch.long)
@@ -174,7 +200,9 @@ class HiggsStream:
         longest = max(map(len, prompts))
         pad_id = model.lm.config.pad_token_id
         text_BS = torch.tensor([[pad_id] * (longest - len(ids)) + ids for ids in prompts], device=device)
-        self.exists_BS = torch.arange(longest, device=device)[None] >= torch.tensor([longest - len(ids) for ids in prompts], device=device)[:, None]
+        self.exists_BS = (
+            torch.arange(longest, device=device)[None] >= torch.tensor([longest - len(ids) for ids in prompts], device=device)[:, None]
+        )
         self._run(input_ids=text_BS)
 
     def advance(self, frame_BC: Tensor) -> Tensor:

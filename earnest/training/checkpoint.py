@@ -11,8 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 from earnest.errors import UserError
-
-PREFIX = "step_"
+from earnest.run import checkpoint_path, checkpoints
 
 
 def write_directory(path: Path, fill: Callable[[Path], None]) -> None:
@@ -51,7 +50,7 @@ def save_checkpoint(
 ) -> Path:
     """Write ``checkpoints/step_N``: the model as `save_model` writes it, training_state.pt (tensors and plain values,
     read back with weights_only=True) and checkpoint.json (`facts`); then drop all but the newest `keep`."""
-    path = run_dir / "checkpoints" / f"{PREFIX}{step:07d}"
+    path = checkpoint_path(run_dir, step)
 
     def fill(aside: Path) -> None:
         save_model(aside)
@@ -62,19 +61,6 @@ def save_checkpoint(
     for old in checkpoints(run_dir)[:-keep]:
         shutil.rmtree(old)
     return path
-
-
-def checkpoints(run_dir: Path) -> list[Path]:
-    """Whole checkpoints of a run, oldest first."""
-    return sorted(path for path in (run_dir / "checkpoints").glob(PREFIX + "*") if path.suffix != ".tmp")
-
-
-def latest_checkpoint(run_dir: Path) -> Path:
-    """Raises UserError where the run has none."""
-    found = checkpoints(run_dir)
-    if not found:
-        raise UserError(f"no checkpoint in {run_dir}", "a run that has saved at least one", "train for longer, or save more often (--save-every-steps)")
-    return found[-1]
 
 
 def load_training_state(path: Path) -> dict[str, Any]:

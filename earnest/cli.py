@@ -1,0 +1,258 @@
+"""The command line: ``earnest COMMAND ...``. A command is one function below, and its signature is its options.
+
+What a command needs it imports when it is called, so that ``earnest diagnose`` starts without torch.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import io
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import tyro
+
+from earnest.errors import UserError
+
+EXIT_FOUND, EXIT_UNREADABLE = 1, 2
+Positional = tyro.conf.Positional
+
+
+def train(recipe: str, args: list[str]) -> int:
+    """Train a recipe, then diagnose the run: earnest train RECIPE [--out DIR] [--resume] [--any.field VALUE ...]."""
+    chosen, call = _configured(recipe, args, "train", [("out", Path | None, None), ("resume", bool, False)])
+    run_dir: Path = call.out or Path("runs") / recipe
+    with _progress(call.config.steps) as on_step:
+        chosen.train(call.config, run_dir, resume=call.resume, on_step=on_step)
+    return report(run_dir)
+
+
+def trace(recipe: str, args: list[str]) -> int:
+    """Show one clip at every stop from disk to loss: earnest trace RECIPE [--any.field VALUE ...]."""
+    _, call = _configured(recipe, args, "trace", [])
+    from earnest.trace import trace_clip
+
+    trace_clip(call.config)
+    return 0
+
+
+def data(source: Positional[str], out: Positional[Path]) -> int:
+    """Make a folder to train on: asterisk-en (-es, -fr, -it, -ru) from Debian's studio recordings, or espeak."""
+    from earnest.data import sources
+
+    kind, _, language = source.partition("-")
+    if kind == "asterisk":
+        print(sources.asterisk(language, out))
+    elif source == "espeak":
+        print(sources.espeak(out))
+    else:
+        raise UserError(f"source {source!r}", "espeak, or asterisk-en (-es, -fr, -it, -ru)", "earnest data asterisk-en OUT")
+    return 0
+
+
+def generate(
+    run: Positional[Path],
+    text: str,
+    out: Path,
+    speaker: str | None = None,
+    temperature: float = 0.0,
+    top_k: int = 50,
+    top_p: float = 0.95,
+    seed: int = 0,
+    max_duration_s: float = 10.0,
+) -> int:
+    """Say a text with a trained run.
+
+    Args:
+        run: A run directory that `earnest train` wrote.
+        text: What is said.
+        out: The wav to write.
+        speaker: A speaker of the training data; the first one if not given.
+        temperature: 0 takes the likeliest token each time.
+        top_k: How many of the likeliest tokens are drawn from.
+        top_p: Of these, the smallest set that holds this much probability.
+        seed: Of the random numbers.
+        max_duration_s: Where the audio is cut if the model does not end it.
+    """
+    import torch
+
+    from earnest.data.audio import write_wave
+    from earnest.generate import Request, load_run
+    from earnest.generate import generate as generate_codes
+
+    model, codec, facts = load_run(run)
+    speakers = facts["speakers"]
+    if speaker is not None and speaker not in speakers:
+        raise UserError(f"speaker {speaker!r}", f"one of {', '.join(speakers)}", "leave --speaker out for the first of these")
+    request = Request(model.prompt(text, speakers[0] if speaker is None else speaker), temperature, seed)
+    [result] = generate_codes(model, [request], max_frames=round(max_duration_s * codec.frame_rate_hz), top_k=top_k, top_p=top_p)
+    with torch.inference_mode():
+        wave_N = codec.decode(result.codes_CT[None])[0].numpy()
+    write_wave(out, wave_N, codec.sample_rate_hz)
+    ended = "ended by the model" if result.stopped else f"cut at --max-duration-s {max_duration_s:g}"
+    print(f"{out}: {len(wave_N) / codec.sample_rate_hz:.2f} s, {ended}")
+    return 0
+
+
+def encode(audio: Positional[Path], out: Positional[Path], codec: str = "amy-tiny") -> int:
+    """Audio file -> codes (C, T) in a safetensors file that names its codec."""
+    import torch
+    from safetensors.torch import save_file
+
+    from earnest.codecs import load_codec
+    from earnest.data.audio import ClipError, read_wave
+
+    loaded = load_codec(codec)
+    try:
+        wave_N = read_wave(audio, loaded.sample_rate_hz)
+    except ClipError as error:
+        raise UserError(str(error), "a readable audio file with at least one sample", "check the file") from error
+    with torch.inference_mode():
+        codes_CT = loaded.encode(torch.from_numpy(wave_N)[None])[0]
+    save_file({"codes_CT": codes_CT.contiguous()}, out, metadata={"codec": codec, "samples": str(len(wave_N))})
+    kbit_s = loaded.codebooks * (loaded.codebook_size - 1).bit_length() * loaded.frame_rate_hz / 1000
+    print(f"{out}: {codes_CT.shape[0]} codebooks × {codes_CT.shape[1]} frames, {kbit_s:g} kbit/s")
+    return 0
+
+
+def decode(codes: Positional[Path], out: Positional[Path]) -> int:
+    """Codes that `earnest encode` wrote -> audio file."""
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    from earnest.codecs import load_codec
+    from earnest.data.audio import write_wave
+
+    try:
+        with safe_open(codes, "pt") as file:
+            metadata, codes_CT = file.metadata() or {}, file.get_tensor("codes_CT")
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{codes}: {error}", "a safetensors file with codes_CT", "make one with `earnest encode`") from error
+    if "codec" not in metadata:
+        raise UserError(f"{codes} does not name its codec", "metadata written by `earnest encode`", "encode the audio again")
+    codec = load_codec(metadata["codec"])
+    with torch.inference_mode():
+        wave_N = codec.decode(codes_CT[None])[0].numpy()
+    write_wave(out, wave_N[: int(metadata["samples"])], codec.sample_rate_hz)
+    print(f"{out}: {len(wave_N) / codec.sample_rate_hz:.2f} s")
+    return 0
+
+
+def report(run: Positional[Path]) -> int:
+    """Diagnose a run directory of ours, and write report.html, report.md and report.json into it."""
+    from rich.console import Console
+
+    from earnest.report import terminal, write
+    from earnest.rules import diagnose as judge
+    from earnest.run import read_run
+
+    facts_and_steps = read_run(run)
+    diagnosis = judge(facts_and_steps)
+    write(facts_and_steps, diagnosis, run)
+    console = Console()
+    terminal(facts_and_steps, diagnosis, console)
+    console.print(f"\nreport with plots and demos: {run / 'report.html'}", soft_wrap=True)
+    return 0
+
+
+def explain(topic: Positional[str]) -> int:
+    """Print what a rule (E101, ...), `tokens` or `bands` is about."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from earnest.rules.explain import explain as text_of
+
+    Console().print(Markdown(text_of(topic)))
+    return 0
+
+
+COMMANDS: dict[str, Callable[..., int]] = {
+    command.__name__: command for command in (train, trace, data, generate, encode, decode, report, explain)
+}
+TAKE_A_RECIPE = (train, trace)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command. A mistake that a user can mend ends in three lines and exit code 2, never in a traceback."""
+    word, *args = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    try:
+        if word in ("-h", "--help"):
+            print("usage: earnest COMMAND ...\n")
+            for name, command in COMMANDS.items():
+                print(f"  {name:<9} {(command.__doc__ or '').splitlines()[0]}")
+            return 0
+        if word not in COMMANDS:
+            raise UserError(f"command {word!r}", f"one of {', '.join(COMMANDS)}", "earnest --help")
+        command = COMMANDS[word]
+        if command in TAKE_A_RECIPE:
+            return command(args[0] if args else "", args[1:])
+        return _parse(command, args, f"earnest {word}")()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return EXIT_UNREADABLE
+    except ModuleNotFoundError as error:
+        if error.name not in TRAIN_PACKAGES:
+            raise
+        print(UserError(f"no package {error.name}", "earnest with its training part", 'pip install "earnest[train]"'), file=sys.stderr)
+        return EXIT_UNREADABLE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+TRAIN_PACKAGES = ("torch", "transformers", "accelerate", "datasets", "safetensors", "soundfile", "soxr", "tokenizers")
+
+
+def _configured(name: str, args: list[str], command: str, options: list[tuple[str, Any, Any]]) -> tuple[Any, Any]:
+    """A recipe by name, and its configuration with the command line's overrides, every field an option."""
+    from earnest.recipes import RECIPES
+
+    if name not in RECIPES:
+        seen = f"recipe {name!r}" if name and not name.startswith("-") else "no recipe"
+        raise UserError(seen, f"one of {', '.join(RECIPES)}", f"earnest {command} {next(iter(RECIPES))}")
+    config = RECIPES[name].configure()
+    unnamed = Annotated[type(config), tyro.conf.arg(name="")]  # --steps rather than --config.steps
+    call = dataclasses.make_dataclass(command.title(), [("config", unnamed, config), *options], frozen=True)
+    return RECIPES[name], _parse(call, args, f"earnest {command} {name}")()
+
+
+def _parse(target: Callable, args: list[str], prog: str) -> Callable[[], Any]:
+    """Read `args` by the signature of `target`; returns the call, not yet made. Raises UserError for what does not fit."""
+
+    @functools.wraps(target, updated=())
+    def later(*values, **named):
+        return lambda: target(*values, **named)
+
+    said, complaint = io.StringIO(), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complaint):
+            return tyro.cli(later, args=args, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
+    except SystemExit as end:
+        if end.code == 0:
+            _leave(said.getvalue())
+        words = [line.strip(" │╭╰─╮╯") for line in complaint.getvalue().splitlines()]
+        words = [line for line in words if line and set(line) != {"-"}]
+        hint = [line for line in words[2:] if line.startswith("--")]
+        raise UserError(words[1], " or ".join(hint) or f"options that `{prog}` has", f"{prog} --help lists them") from None
+
+
+def _leave(text: str) -> NoReturn:
+    print(text)
+    raise SystemExit(0)
+
+
+@contextlib.contextmanager
+def _progress(steps: int) -> Iterator[Callable]:
+    """A bar with the loss and the time left; the callback takes each `Step`."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("step {task.completed}/{task.total}"), BarColumn(), TextColumn("loss {task.fields[loss]}"))
+    with Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()) as bar:
+        task = bar.add_task("train", total=steps, loss="…")
+        yield lambda step: bar.update(task, completed=step.index, loss=f"{step.signals['train/loss']:.3f}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

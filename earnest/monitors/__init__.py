@@ -1,0 +1,1 @@
+"""What is measured beside the loss: `Step` in, signals and artifacts out."""

@@ -1,0 +1,19 @@
+"""Recipes: each a function that returns one full frozen configuration, and the function that trains it."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from earnest.recipes.amy import amy_tiny, train_amy
+from earnest.recipes.higgs import higgs_tiny
+from earnest.training.language_model import train_lm
+
+
+class Recipe(NamedTuple):
+    configure: Callable
+    train: Callable  # train(config, run_dir, resume, on_step)
+
+
+RECIPES = {
+    "higgs-tiny": Recipe(higgs_tiny, train_lm),
+    "amy-tiny": Recipe(amy_tiny, train_amy),
+}

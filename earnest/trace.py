@@ -1,0 +1,67 @@
+"""One clip shown at every stop from disk to loss: name, shape, type, range, share masked.
+
+Documentation, first diagnosis and bug report in one: ``earnest trace higgs-tiny``.
+"""
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from earnest.codecs import load_codec
+from earnest.data.audio import read_wave
+from earnest.data.batch import Example, collate
+from earnest.data.masks import IGNORE
+from earnest.losses.tokens import stream_weights, token_loss
+from earnest.training.config import LMConfig
+from earnest.training.language_model import find_clips
+
+LABEL_COLUMNS = 8  # positions of the label picture at either end
+
+
+def trace_clip(config: LMConfig, console: Console | None = None) -> None:
+    """Carry the first clip of the data through reading, encoding, layout, batching, the model and the loss, and print each stop."""
+    console = console or Console()
+    table = Table("stop", "tensor", "shape", "type", "range", "masked", box=None, pad_edge=False)
+
+    def stop(number: str, name: str, tensor: Tensor) -> None:
+        counted = tensor[tensor != IGNORE] if not tensor.is_floating_point() else tensor
+        span = f"{counted.min().item():.4g} … {counted.max().item():.4g}" if counted.numel() and counted.dtype != torch.bool else ""
+        masked = f"{1 - counted.numel() / tensor.numel():.0%}" if "target" in name else ""
+        table.add_row(number, name, " × ".join(map(str, tensor.shape)) or "scalar", str(tensor.dtype).removeprefix("torch."), span, masked)
+
+    torch.manual_seed(config.seed)
+    codec = load_codec(config.codec)
+    model = config.model.build(codec.codebooks, codec.codebook_size).eval()
+    clip = find_clips(config.data.path)[0]
+    with torch.inference_mode():
+        wave_N = torch.from_numpy(read_wave(clip.path, codec.sample_rate_hz))
+        codes_CT = codec.encode(wave_N[None])[0]
+        example = model.lay_out(codes_CT, clip.text, clip.speaker)
+        batch = collate([example], [0], model.lm.config.pad_token_id)
+        hidden_BSD = model(batch)
+        loss, signals = token_loss(model, batch, batch.counted(), stream_weights(model.codebooks, config.text_weight, config.audio_weight))
+    stop("1 audio", "wave_N", wave_N)
+    stop("2 codec", "codes_CT", codes_CT)
+    stop("5 text", "prompt_L", torch.tensor(model.prompt(clip.text, clip.speaker)))
+    for name, tensor in vars(example).items():
+        stop("6 layout", name, tensor)
+    for name, tensor in vars(batch).items():
+        stop("8 batch", name, tensor)
+    stop("9 model", "hidden_BSD", hidden_BSD)
+    stop("10 loss", "loss", loss)
+    console.print(f"{clip.path}: {clip.text!r}, speaker {clip.speaker!r}, {len(wave_N) / codec.sample_rate_hz:.2f} s", highlight=False)
+    console.print(table)
+    console.print(_label_picture(example, model.delays))
+    console.print({name: round(value, 3) for name, value in signals.items() if name.startswith("train/ce_nats")})
+
+
+def _label_picture(example: Example, delays: list[int]) -> Table:
+    """Which audio targets count, first and last positions of each codebook; -100 does not count."""
+    table = Table("codebook", "delay", "first targets", "last targets", "counted", box=None, pad_edge=False, title="audio targets")
+    audio_SC = example.audio_targets_SC[example.is_audio_S]
+    for codebook, delay in enumerate(delays):
+        targets_S = audio_SC[:, codebook]
+        first, last = (" ".join(map(str, part.tolist())) for part in (targets_S[: LABEL_COLUMNS + 1], targets_S[-LABEL_COLUMNS - 1 :]))
+        table.add_row(str(codebook), str(delay), first, last, f"{(targets_S != IGNORE).sum()} of {len(targets_S)}")
+    return table

@@ -1,0 +1,114 @@
+"""What every language-model recipe is made of; a recipe returns one `LMConfig`, whole."""
+
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any
+
+from earnest.errors import UserError
+from earnest.models.higgs import HiggsShape
+
+
+@dataclass(frozen=True)
+class Data:
+    path: str = "espeak"
+    """A folder in Hugging Face's audiofolder form (metadata.csv or .jsonl with file_name and text), a dataset on the Hub,
+    or "espeak": the embedded corpus of spoken digits and short phrases."""
+    held_out_frac: float = 0.05
+    """Share of the clips kept for evaluation, unless the folder has a validation split."""
+    max_duration_s: float = 15.0
+    """Longer clips are left out, and counted."""
+    positions_per_batch: int = 2048
+    """Positions in one micro-batch, padding included."""
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    learning_rate: float = 1e-3
+    """Peak learning rate of AdamW."""
+    weight_decay: float = 0.01
+    """Decay of matrices; vectors are not decayed."""
+    warmup_steps: int = 50
+    """Linear warm-up, then a cosine to a tenth of the peak."""
+    max_grad_norm: float = 1.0
+    """Gradients are clipped to this norm; how often is measured."""
+    accumulation_steps: int = 1
+    """Micro-batches per optimizer step."""
+
+
+@dataclass(frozen=True)
+class Demos:
+    every_steps: int = 250
+    """How often demos are generated; 0 for none. A last set is made at the end."""
+    texts: tuple[str, ...] = ("seven", "three")
+    """What is said."""
+    speaker: str = ""
+    """Whose voice; empty for the first speaker of the data."""
+    temperatures: tuple[float, ...] = (0.0, 0.5, 1.0)
+    """Each text is generated at each temperature."""
+    seed: int = 0
+    """Fixed, so that demos of different steps differ only by the model."""
+    max_duration_s: float = 3.0
+    """Where a demo is cut if the model does not end it."""
+
+
+@dataclass(frozen=True)
+class LMConfig:
+    model: HiggsShape = field(default_factory=HiggsShape)
+    codec: str = "amy-tiny"
+    """An embedded codec, a codec directory, or a checkpoint that transformers knows (DAC, EnCodec, Mimi, Higgs tokenizer)."""
+    data: Data = field(default_factory=Data)
+    steps: int = 600
+    """Optimizer steps; the schedule ends with them."""
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    text_weight: float = 0.1
+    """Weight of the text stream's mean cross-entropy."""
+    audio_weight: float = 1.0
+    """Weight of the mean over codebooks of their mean cross-entropies."""
+    demos: Demos = field(default_factory=Demos)
+    evaluate_every_steps: int = 100
+    """How often the held-out clips are scored."""
+    save_every_steps: int = 200
+    """How often a checkpoint is written."""
+    mixed_precision: str = "no"
+    """"no" or "bf16": autocast of the forward pass; the cross-entropy stays in fp32."""
+    seed: int = 0
+    """Of weights, order of clips and everything else that is random."""
+
+
+def differences(stored: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:
+    """Fields in which two configurations differ, as ``name: stored -> wanted``."""
+    found = []
+    for name in sorted(stored.keys() | wanted.keys()):
+        before, after = stored.get(name), wanted.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += differences(before, after, f"{prefix}{name}.")
+        elif _plain(before) != _plain(after):
+            found.append(f"{prefix}{name}: {before} -> {after}")
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def check_same(stored: dict[str, Any], config: Any) -> None:
+    """Raises UserError where a run would be continued with another configuration than it was started with."""
+    changed = differences(stored, asdict(config))
+    if changed:
+        raise UserError(
+            f"another configuration than the run was started with ({'; '.join(changed)})",
+            "the same configuration, so that the curve continues as if never interrupted",
+            "drop these options, or start a new run with --out",
+        )
+
+
+def from_dict(kind: type, stored: dict[str, Any]) -> Any:
+    """Read a stored configuration back into its dataclasses."""
+    values = {}
+    for entry in fields(kind):
+        if entry.name in stored:
+            value = stored[entry.name]
+            default = getattr(kind(), entry.name)
+            values[entry.name] = (
+                from_dict(type(default), value) if is_dataclass(default) else tuple(value) if isinstance(value, list) else value
+            )
+    return kind(**values)

@@ -1,0 +1,203 @@
+"""Training a language model from a configuration: data → codes → batches → steps → evaluation, demos, checkpoints."""
+
+import math
+import platform
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from earnest.codecs import Codec, load_codec
+from earnest.data.corpus import Corpus
+from earnest.data.folder import Clip, load_clips, split_clips
+from earnest.data.sources import espeak
+from earnest.data.store import cache_dir, encode_clips
+from earnest.errors import UserError
+from earnest.losses.tokens import stream_weights, token_loss
+from earnest.models.higgs import Higgs
+from earnest.monitors.demos import make_demos
+from earnest.run import RunWriter, Step, checkpoints, read_run
+from earnest.signals import key
+from earnest.training.checkpoint import load_training_state, save_checkpoint
+from earnest.training.config import LMConfig, check_same
+from earnest.training.evaluate import Ladder, clip_sums, mean_nats
+from earnest.training.lm_steps import lm_steps
+from earnest.training.optim import adamw, warmup_cosine
+
+
+def train_lm(config: LMConfig, run_dir: Path, resume: bool = False, on_step: Callable[[Step], None] = lambda step: None) -> None:
+    """Train into `run_dir`; with `resume`, continue what stands there, bit-identically on a CPU.
+
+    Ctrl-C ends the step under way, writes a checkpoint and returns. Raises UserError on anything a user can mend.
+    """
+    start = _starting_point(config, run_dir, resume)
+    set_seed(config.seed)
+    accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=not torch.cuda.is_available())
+    codec = load_codec(config.codec)
+    model = Higgs.from_pretrained(start) if start else config.model.build(codec.codebooks, codec.codebook_size)
+    train, held_out, data_facts = prepare(config, model, codec)
+    vocabularies = model.vocabularies
+    ladder = Ladder(train.batches(), held_out.batches(), len(held_out), vocabularies)
+
+    optimizer = adamw(model, config.optimizer.learning_rate, config.optimizer.weight_decay)
+    schedule = warmup_cosine(optimizer, config.optimizer.warmup_steps, config.steps)
+    done = 0
+    if start:
+        state = load_training_state(start)
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        torch.set_rng_state(state["torch_rng"])
+        done = state["step"]
+    model, optimizer = accelerator.prepare(model, optimizer)
+
+    writer = RunWriter(run_dir)
+    writer.event(done, "resumed" if resume else "started")
+    writer.facts(data_facts | vocabularies | _facts(config, model, codec, train, ladder))
+    weights = stream_weights(model.codebooks, config.text_weight, config.audio_weight)
+
+    def evaluate(step: int) -> None:
+        sums = clip_sums(model, held_out.batches(), len(held_out))
+        writer.step(step, {key("ce_nats", stream, "eval"): nats for stream, nats in mean_nats(sums).items()})
+        writer.probe("held_out", {"step": step, "streams": ladder.place(sums)})
+
+    def save(step: int) -> None:
+        state = {"step": step, "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(), "torch_rng": torch.get_rng_state()}
+        save_checkpoint(run_dir, step, accelerator.unwrap_model(model).save_pretrained, state, {"config": asdict(config)})
+
+    def demos(step: int) -> None:
+        wanted = config.demos
+        speaker = wanted.speaker or data_facts["speakers"][0]
+        make_demos(model, codec, wanted.texts, speaker, wanted.temperatures, wanted.seed, wanted.max_duration_s, step, writer)
+
+    if done == 0:
+        evaluate(0)
+    groups = train.groups(config.optimizer.accumulation_steps, config.seed, skip=done)
+    loss_fn = lambda model, batch, counted: token_loss(model, batch, counted, weights)  # noqa: E731
+    with interruptible() as interrupted:
+        before = time.perf_counter()
+        for step in lm_steps(model, groups, loss_fn, optimizer, schedule, config.optimizer.max_grad_norm, accelerator, done + 1):
+            now = time.perf_counter()
+            writer.step(step.index, {**step.signals, key("step_s"): now - before})
+            last = step.index >= config.steps or interrupted()
+            if last or step.index % config.evaluate_every_steps == 0:
+                evaluate(step.index)
+            if config.demos.every_steps and (last or step.index % config.demos.every_steps == 0):
+                demos(step.index)
+            if last or step.index % config.save_every_steps == 0:
+                save(step.index)
+            model.train()
+            on_step(step)
+            if last:
+                break
+            before = time.perf_counter()
+        writer.event(step.index, "interrupted" if interrupted() else "finished")
+    writer.close()
+
+
+def prepare(config: LMConfig, model: Higgs, codec: Codec) -> tuple[Corpus, Corpus, dict[str, Any]]:
+    """Read, split and encode the data; returns the training and held-out corpora, and the facts about them."""
+    _check_codec(model, codec)
+    sides = split_clips(find_clips(config.data.path), config.data.held_out_frac, config.seed)
+    corpora, left_out = [], []
+    max_frames = int(config.data.max_duration_s * codec.frame_rate_hz)
+    for clips in sides:
+        table, skipped = encode_clips(clips, codec, cache_dir() / "codes")
+        left_out += skipped
+        rows = [row for row in table if row["codes_CT"].shape[1] <= max_frames]
+        left_out += [
+            f"{row['source']}: longer than {config.data.max_duration_s:g} s" for row in table if row["codes_CT"].shape[1] > max_frames
+        ]
+        corpora.append(Corpus(rows, model.lay_out, model.lm.config.pad_token_id, config.data.positions_per_batch))
+        left_out += corpora[-1].left_out
+    train, held_out = corpora
+    return (
+        train,
+        held_out,
+        {
+            "train_clips": len(train),
+            "held_out_clips": len(held_out),
+            "left_out_clips": left_out,
+            "speakers": sorted({row["speaker"] for row in train.rows}),
+        },
+    )
+
+
+def find_clips(path: str) -> list[Clip]:
+    """The clips of a folder or Hub dataset, or of the embedded corpus, which is made on first use."""
+    if path != "espeak":
+        return load_clips(path)
+    folder = cache_dir() / f"espeak-{version('earnest')}"
+    if not folder.exists():
+        espeak(folder)
+    return load_clips(folder)
+
+
+def _check_codec(model: Higgs, codec: Codec) -> None:
+    if (codec.codebooks, codec.codebook_size) != (model.codebooks, model.codes):
+        raise UserError(
+            f"codec {codec.name} with {codec.codebooks} codebooks of {codec.codebook_size}",
+            f"{model.codebooks} codebooks of {model.codes}, as the model has",
+            "take the codec that the model was made for",
+        )
+
+
+def _starting_point(config: LMConfig, run_dir: Path, resume: bool) -> Path | None:
+    """The checkpoint to continue from, None to start anew; refuses to mix two runs in one directory."""
+    exists = (run_dir / "run.json").exists()
+    if exists and not resume:
+        raise UserError(f"a run in {run_dir}", "an empty directory", "add --resume to continue it, or choose another --out")
+    if not exists:
+        return None
+    check_same(read_run(run_dir).facts["config"], config)
+    saved = checkpoints(run_dir)
+    return saved[-1] if saved else None
+
+
+def _facts(config: LMConfig, model: Higgs, codec: Codec, train: Corpus, ladder: Ladder) -> dict[str, Any]:
+    return {
+        "system": "higgs",
+        "config": asdict(config),
+        "codebooks": model.codebooks,
+        "delays": model.delays,
+        "codec": codec.name,
+        "sample_rate_hz": codec.sample_rate_hz,
+        "frame_rate_hz": codec.frame_rate_hz,
+        "pretrained": False,
+        "label_counts": ladder.label_counts,
+        "train_targets": sum(sum(counts.values()) for counts in ladder.label_counts.values()),
+        "steps_per_epoch": math.ceil(len(train.plan()) / config.optimizer.accumulation_steps),
+        "max_grad_norm": config.optimizer.max_grad_norm,
+        "accumulation_steps": config.optimizer.accumulation_steps,
+        "warmup_steps": config.optimizer.warmup_steps,
+        "schedule_steps": config.steps,
+        "loss_weights": stream_weights(model.codebooks, config.text_weight, config.audio_weight),
+        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "versions": {package: version(package) for package in ("earnest", "torch", "transformers")},
+        "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
+    }
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Let a first Ctrl-C ask for an end after the step under way; a second one ends at once."""
+    asked = False
+
+    def ask(signum, frame):
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,112 @@
+"""Sampling: against teacher forcing, transformers' generate, and the distribution it claims to draw from."""
+
+import pytest
+import torch
+
+from earnest.data.batch import collate
+from earnest.generate import Request, generate, sample
+from tests.tiny import CODEBOOKS, CODES, random_batch, tiny_higgs
+
+
+def overfitted(seed=0):
+    """A model that knows its clips by heart, so that it ends them itself."""
+    from earnest.losses.tokens import stream_weights, token_loss
+
+    model = tiny_higgs(seed, width=64)
+    batch = random_batch(model, frames=(5, 9, 7))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for _ in range(120):
+        optimizer.zero_grad()
+        token_loss(model, batch, batch.counted(), stream_weights(CODEBOOKS, 0.1, 1.0))[0].backward()
+        optimizer.step()
+    return model, batch
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return overfitted()
+
+
+def test_an_overfitted_model_says_its_clips_and_stops(trained):
+    model, batch = trained
+    texts = ["one", "twenty-two", "three"]
+    results = generate(model, [Request(model.prompt(text, "a")) for text in texts], max_frames=20)
+    for row, result in enumerate(results):
+        targets = batch.audio_targets_BSC[row]
+        expected_CT = torch.stack([column[(column >= 0) & (column < CODES)] for column in targets.T])
+        assert result.stopped
+        assert torch.equal(result.codes_CT, expected_CT)
+
+
+def test_cached_greedy_equals_uncached_teacher_forcing(trained):
+    """Scoring the generated codes in one pass gives back the same argmax at every step."""
+    model, _ = trained
+    [result] = generate(model, [Request(model.prompt("a new text", "b"))], max_frames=12)
+    batch = collate([model.lay_out(result.codes_CT, "a new text", "b")], [0], 0)
+    with torch.no_grad():
+        logits_BSCV = model.audio_logits(model(batch).flatten(0, 1)).unflatten(0, batch.text_BS.shape)
+    for codebook in range(CODEBOOKS):
+        targets_S = batch.audio_targets_BSC[0, :, codebook]
+        counts_S = (targets_S >= 0) & (targets_S < CODES)
+        assert torch.equal(logits_BSCV[0, counts_S, codebook, :CODES].argmax(-1), targets_S[counts_S])
+
+
+def test_a_row_does_not_depend_on_its_neighbours(trained):
+    model, _ = trained
+    request = Request(model.prompt("one", "a"), temperature=1.0, seed=5)
+    [alone] = generate(model, [request], max_frames=10)
+    together = generate(model, [Request(model.prompt("a much longer text than that", "a"), 0.7, 1), request], max_frames=10)
+    assert torch.equal(alone.codes_CT, together[1].codes_CT)
+
+
+def test_seeds_decide_and_are_reproducible(trained):
+    model, _ = trained
+    requests = [Request(model.prompt("zzz"), temperature=2.0, seed=seed) for seed in (1, 1, 2)]
+    first, again, other = (result.codes_CT for result in generate(model, requests, max_frames=15))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_a_clip_that_does_not_end_is_cut_and_says_so():
+    model = tiny_higgs()
+    with torch.no_grad():
+        model.lm.audio_lm_head.weight.unflatten(0, (CODEBOOKS, -1))[:, model.eos_id] = 0
+        model.lm.audio_lm_head.weight.unflatten(0, (CODEBOOKS, -1))[:, 0] = 1e3 * torch.randn(model.lm.config.hidden_size)
+    [result] = generate(model, [Request(model.prompt("x"))], max_frames=6)
+    if not result.stopped:
+        assert result.codes_CT.shape == (CODEBOOKS, 6)
+    assert int(result.codes_CT.max()) < CODES
+
+
+def test_the_sampler_draws_from_the_distribution_it_claims():
+    logits_V = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -3.0])
+    draws = 20_000
+    tokens = sample(
+        logits_V.expand(draws, 1, 6),
+        torch.full((draws,), 0.7),
+        top_k=4,
+        top_p=1.0,
+        randoms=[torch.Generator().manual_seed(s) for s in range(draws)],
+    )
+    kept = torch.cat([logits_V[:4] / 0.7, torch.full((2,), -torch.inf)]).softmax(-1)
+    observed = torch.bincount(tokens[:, 0], minlength=6) / draws
+    assert (observed - kept).abs().max() < 4 * (0.25 / draws) ** 0.5
+
+
+def test_top_p_keeps_the_smallest_set():
+    logits_V = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
+    draws = 2000
+    tokens = sample(
+        logits_V.expand(draws, 1, 4),
+        torch.ones(draws),
+        top_k=50,
+        top_p=0.75,
+        randoms=[torch.Generator().manual_seed(s) for s in range(draws)],
+    )
+    assert set(tokens.flatten().tolist()) == {0, 1}
+
+
+def test_temperature_zero_is_the_argmax():
+    logits_BCV = torch.randn(5, 3, 17)
+    tokens = sample(logits_BCV, torch.zeros(5), 50, 0.1, [torch.Generator() for _ in range(5)])
+    assert torch.equal(tokens, logits_BCV.argmax(-1))

@@ -1,0 +1,76 @@
+"""Who may import whom (the README's tree, from bottom to top)."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "earnest"
+
+# A part may import those named for it, and nothing else of the package.
+BASE = {"errors", "run", "signals"}
+DATA = BASE | {"data"}
+MODELS = DATA | {"models"}
+GENERATE = MODELS | {"codecs", "generate"}
+MONITORS = GENERATE | {"monitors", "probes"}
+TRAINING = MONITORS | {"losses", "training"}
+ALLOWED = {
+    "errors": set(),
+    "signals": {"signals"},
+    "run": {"errors", "run", "signals"},
+    "rules": BASE | {"rules"},
+    "logs": BASE | {"logs"},
+    "report": BASE | {"rules", "report"},
+    "data": DATA,
+    "codecs": BASE | {"codecs"},
+    "models": MODELS,
+    "losses": DATA | {"losses"},
+    "generate": GENERATE,
+    "monitors": MONITORS,
+    "training": TRAINING,
+    "recipes": TRAINING | {"recipes"},
+    "trace": TRAINING | {"trace"},
+    "cli": {"*"},
+    "__init__": set(),
+}
+NO_TORCH = ["earnest.run", "earnest.signals", "earnest.rules", "earnest.logs", "earnest.report", "earnest.cli"]
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_parts(path: Path) -> set[str]:
+    parts = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = (
+            [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else []
+        )
+        if isinstance(node, ast.ImportFrom) and node.module == "earnest":
+            names = [f"earnest.{alias.name}" for alias in node.names]
+        parts |= {name.split(".")[1] for name in names if name.startswith("earnest.")}
+    return parts
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_follow_the_layout(path):
+    part = part_of(path)
+    assert part in ALLOWED, f"{part}: a new part of the package needs its place in the layout"
+    if "*" not in ALLOWED[part]:
+        assert imported_parts(path) <= ALLOWED[part] | {part}
+
+
+def test_nothing_imports_the_command_line():
+    assert all("cli" not in imported_parts(path) for path in PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("module", NO_TORCH)
+def test_reading_and_judging_needs_no_torch(module):
+    code = f"import sys, {module}; sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
