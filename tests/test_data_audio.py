@@ -73,6 +73,23 @@ def test_no_samples_nan_and_infinity_are_clip_errors(tmp_path, wave_N):
         read_wave(tmp_path / "bad.wav", 16000)
 
 
+def test_an_absurd_sample_rate_is_a_clip_error(tmp_path):
+    soundfile.write(tmp_path / "slow.wav", tone(16000), 3)
+    with pytest.raises(ClipError, match="a sample rate of 3 Hz"):
+        read_wave(tmp_path / "slow.wav", 16000)
+
+
+def test_a_header_that_claims_too_much_costs_no_memory(tmp_path):
+    """Found by damaging MP3 files: a header's frame count of 9.7e9 asked for 36 GiB."""
+    soundfile.write(tmp_path / "a.mp3", tone(16000), 16000)
+    damaged = bytearray((tmp_path / "a.mp3").read_bytes())
+    position = damaged.find(b"Xing") if b"Xing" in damaged else damaged.find(b"Info")
+    damaged[position + 8 : position + 12] = b"\x00\xff\xff\xff"
+    (tmp_path / "a.mp3").write_bytes(damaged)
+    with suppress(ClipError):
+        assert len(read_wave(tmp_path / "a.mp3", 16000)) < 20000
+
+
 def test_one_sample_at_a_high_rate_is_a_clip_error_or_audio_never_a_crash(tmp_path):
     soundfile.write(tmp_path / "one.wav", np.array([0.5]), 48000)
     try:

@@ -28,8 +28,9 @@ class ClipError(ValueError):
 def read_wave(path: str | os.PathLike, sample_rate_hz: int) -> np.ndarray:
     """Read an audio file as wave_N: float32 (N,), at `sample_rate_hz`, the mean of its channels.
 
-    Any rate is resampled by soxr at its high quality. Raises ClipError where the file is unreadable, holds no sample,
-    or holds NaN or infinity; UserError where a .g722 file needs the g722 package.
+    Any rate is resampled by soxr at its high quality. A file cut short is read as far as it goes.
+    Raises ClipError where the file is unreadable, holds no sample, or holds NaN or infinity; UserError where a .g722 file
+    needs the g722 package.
     """
     path = Path(path)
     wave_N, file_hz = _read_g722(path) if path.suffix.lower() == ".g722" else _read_soundfile(path)
@@ -37,6 +38,8 @@ def read_wave(path: str | os.PathLike, sample_rate_hz: int) -> np.ndarray:
         raise ClipError(path, "no samples")
     if not np.isfinite(wave_N).all():
         raise ClipError(path, "NaN or infinite samples")
+    if not 1000 <= file_hz <= 1_000_000:
+        raise ClipError(path, f"a sample rate of {file_hz} Hz")  # a damaged header; from 1 Hz, resampling would fill the memory
     wave_N = soxr.resample(wave_N, file_hz, sample_rate_hz)
     if not len(wave_N):
         raise ClipError(path, f"no samples at {sample_rate_hz} Hz")
@@ -61,11 +64,15 @@ def write_wave(path: str | os.PathLike, wave_N: np.ndarray, sample_rate_hz: int)
 def _read_soundfile(path: Path) -> tuple[np.ndarray, int]:
     if not path.is_file():
         raise ClipError(path, "no such file")
+    blocks = [np.zeros(0, np.float32)]
     try:
-        wave_NK, file_hz = soundfile.read(path, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(path) as file:
+            # In blocks, because a damaged header may claim gigabytes that are not there.
+            while len(block_NK := file.read(2**20, dtype="float32", always_2d=True)):
+                blocks.append(block_NK.mean(axis=1))
     except (soundfile.SoundFileError, OSError) as error:
         raise ClipError(path, f"unreadable ({getattr(error, 'error_string', error)})") from error
-    return wave_NK.mean(axis=1), file_hz
+    return np.concatenate(blocks), file.samplerate
 
 
 def _read_g722(path: Path) -> tuple[np.ndarray, int]:
