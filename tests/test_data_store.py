@@ -1,0 +1,150 @@
+"""The store of codes: what it keeps, when it encodes again, and that neighbours, kills and broken clips change nothing."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from earnest.data.folder import Clip
+from earnest.data.store import cache_dir, encode_clips, fingerprint
+from earnest.errors import UserError
+
+HOP = 80
+
+
+class CountingCodec(torch.nn.Module):
+    """Codes of a clip are its quantised frame means under a random weight; counts how many clips it was given."""
+
+    name, sample_rate_hz, hop_samples, codebooks, codebook_size = "owner/counting", 8000, HOP, 3, 50
+
+    def __init__(self, seed=0):
+        super().__init__()
+        self.weight_C = torch.nn.Parameter(torch.rand(3, generator=torch.Generator().manual_seed(seed)))
+        self.given, self.batches = 0, []
+
+    def encode(self, wave_BN):
+        assert not self.training and not torch.is_grad_enabled()
+        self.given += len(wave_BN)
+        self.batches.append(tuple(wave_BN.shape))
+        frames_BT = wave_BN.unflatten(1, (-1, HOP)).mean(2)
+        return ((frames_BT[:, None] * self.weight_C[:, None] + 1) * 24).long()
+
+
+@pytest.fixture
+def clips(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "audio").mkdir()
+    clips = []
+    for index, samples in enumerate(rng.integers(1, 20000, 40).tolist()):
+        path = tmp_path / f"audio/{index}.wav"
+        soundfile.write(path, rng.uniform(-1, 1, samples), 8000)
+        clips.append(Clip(path, path.name, text=f"text {index}", speaker="ann"))
+    return clips
+
+
+def test_rows_hold_the_codes_and_facts_of_their_clips(clips, tmp_path):
+    codec = CountingCodec()
+    table, skipped = encode_clips(clips, codec, tmp_path / "codes")
+    assert len(table) == 40 and skipped == []
+    for clip, row in zip(clips, table, strict=True):
+        wave_N = soundfile.read(clip.path, dtype="float32")[0]
+        frames = -(-len(wave_N) // HOP)
+        assert row["codes_CT"].shape == (3, frames) and row["frames"] == frames and row["codes_CT"].dtype == np.int64
+        padded_T = np.pad(wave_N, (0, frames * HOP - len(wave_N))).reshape(frames, HOP).mean(1)
+        expected_CT = ((torch.from_numpy(padded_T) * codec.weight_C.detach()[:, None] + 1) * 24).long().numpy()
+        assert np.mean(row["codes_CT"] == expected_CT) > 0.99  # a mean summed in another order may fall on the other side of a step
+        assert (row["text"], row["speaker"], row["source"]) == (clip.text, "ann", str(clip.path))
+        assert len(row["wave_sha256"]) == 64
+    facts = {"name": "owner/counting", "sample_rate_hz": 8000, "hop_samples": HOP, "codebooks": 3, "codebook_size": 50}
+    assert table.codec.items() >= facts.items()
+
+
+def test_a_second_run_encodes_nothing_and_other_weights_everything(clips, tmp_path):
+    codec = CountingCodec()
+    first, _ = encode_clips(clips, codec, tmp_path / "codes")
+    codec.train()
+    again, _ = encode_clips(clips[::-1], codec, tmp_path / "codes")
+    assert codec.given == 40 and codec.training
+    for one, two in zip(first, list(again)[::-1], strict=True):
+        np.testing.assert_array_equal(one["codes_CT"], two["codes_CT"])
+    other = CountingCodec(seed=1)
+    assert fingerprint(other) != fingerprint(codec)
+    encode_clips(clips, other, tmp_path / "codes")
+    assert other.given == 40
+    codec.codebook_size = 60  # the same weights, used otherwise
+    encode_clips(clips, codec, tmp_path / "codes")
+    assert codec.given == 80
+    facts = [json.loads(path.read_text()) for path in sorted((tmp_path / "codes").glob("*/codec.json"))]
+    assert sorted(fact["codebook_size"] for fact in facts) == [50, 50, 60]
+
+
+def test_only_new_and_changed_files_are_encoded_and_texts_come_from_the_clips(clips, tmp_path):
+    codec = CountingCodec()
+    encode_clips(clips[:30], codec, tmp_path / "codes")
+    encode_clips(clips, codec, tmp_path / "codes")
+    assert codec.given == 40
+    soundfile.write(clips[0].path, np.zeros(HOP * 5), 8000)
+    table, _ = encode_clips([Clip(clips[0].path, "0.wav", text="another text")], codec, tmp_path / "codes")
+    assert codec.given == 41 and table[0]["frames"] == 5 and table[0]["text"] == "another text"
+
+
+def test_batches_are_of_one_length_and_progress_is_told(clips, tmp_path):
+    codec, told = CountingCodec(), []
+    encode_clips(clips, codec, tmp_path / "codes", lambda done, total: told.append((done, total)))
+    assert told[-1] == (40, 40) and [done for done, _ in told] == sorted(done for done, _ in told)
+    assert len(codec.batches) < 12 and all(samples % (32 * HOP) == 0 for _, samples in codec.batches)
+
+
+def test_what_was_encoded_before_an_interruption_is_kept(clips, tmp_path, monkeypatch):
+    monkeypatch.setattr("earnest.data.store.STRETCH_SAMPLES", 20000)
+    codec = CountingCodec()
+
+    def interrupt(done, total):
+        if done >= 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encode_clips(clips, codec, tmp_path / "codes", interrupt)
+    given = codec.given
+    table, _ = encode_clips(clips, codec, tmp_path / "codes")
+    assert len(table) == 40 and codec.given - given < 40
+    assert not list((tmp_path / "codes").rglob("*.tmp"))
+
+
+def test_a_broken_clip_is_skipped_and_listed_each_time(clips, tmp_path):
+    clips[3].path.write_bytes(b"not audio")
+    os.remove(clips[7].path)
+    for _ in range(2):
+        table, skipped = encode_clips(clips, CountingCodec(), tmp_path / "codes")
+        assert len(table) == 38 and [row["text"] for row in table] == [clip.text for clip in clips if clip not in (clips[3], clips[7])]
+        assert [line.split(": ")[0] for line in skipped] == [str(clips[3].path), str(clips[7].path)]
+
+
+def test_too_many_broken_clips_stop_it(clips, tmp_path):
+    for clip in clips[:3]:
+        clip.path.write_bytes(b"")
+    with pytest.raises(UserError, match="3 of the first 3 clips cannot be used"):
+        encode_clips(clips, CountingCodec(), tmp_path / "codes")
+
+
+def test_a_codec_that_breaks_its_protocol_is_named(clips, tmp_path):
+    codec = CountingCodec()
+    codec.codebook_size = 5
+    with pytest.raises(ValueError, match="owner/counting gave codes"):
+        encode_clips(clips, codec, tmp_path / "codes")
+
+
+def test_no_clips_give_an_empty_table(tmp_path):
+    table, skipped = encode_clips([], CountingCodec(), tmp_path / "codes")
+    assert len(table) == 0 and list(table) == [] and skipped == []
+
+
+def test_the_cache_directory_follows_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("EARNEST_CACHE", str(tmp_path / "here"))
+    assert cache_dir() == tmp_path / "here"
+    monkeypatch.delenv("EARNEST_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_dir() == tmp_path / "earnest"
