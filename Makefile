@@ -1,0 +1,20 @@
+# Two commands for a fresh machine: `make demo` installs and runs the main job, `make test` installs and passes the tests.
+VENV := .venv
+PYTHON ?= python3
+
+.PHONY: demo test check
+
+demo: $(VENV)/.demo
+	$(VENV)/bin/earnest train higgs-tiny
+
+test: $(VENV)/.test
+	$(VENV)/bin/python -m pytest
+
+check: $(VENV)/.test
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/pyright
+
+$(VENV)/.%: pyproject.toml constraints.txt
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet torch -c constraints.txt
+	$(VENV)/bin/python -m pip install --quiet --editable ".[$*]" -c constraints.txt
+	touch $@
