@@ -23,7 +23,7 @@ Positional = tyro.conf.Positional
 def train(recipe: str, args: list[str]) -> int:
     """Train a recipe, then diagnose the run: earnest train RECIPE [--out DIR] [--resume] [--any.field VALUE ...]."""
     chosen, call = _configured(recipe, args, "train", [("out", Path | None, None), ("resume", bool, False)])
-    run_dir: Path = call.out or Path("runs") / recipe
+    run_dir: Path = call.out or _default_run_dir(recipe, call.resume)
     with _progress(call.config.steps) as on_step:
         chosen.train(call.config, run_dir, resume=call.resume, on_step=on_step)
     return report(run_dir)
@@ -216,6 +216,14 @@ def _configured(name: str, args: list[str], command: str, options: list[tuple[st
     unnamed = Annotated[type(config), tyro.conf.arg(name="")]  # --steps rather than --config.steps
     call = dataclasses.make_dataclass(command.title(), [("config", unnamed, config), *options], frozen=True)
     return RECIPES[name], _parse(call, args, f"earnest {command} {name}")()
+
+
+def _default_run_dir(recipe: str, resume: bool) -> Path:
+    """runs/RECIPE, or the first free runs/RECIPE-2, -3, ...; to resume, the last one that exists."""
+    number, here = 1, Path("runs") / recipe
+    while (following := Path("runs") / (recipe if number == 1 else f"{recipe}-{number}")).exists():
+        number, here = number + 1, following
+    return here if resume else following
 
 
 def _parse(target: Callable, args: list[str], prog: str) -> Callable[[], Any]:

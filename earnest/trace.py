@@ -38,7 +38,7 @@ def trace_clip(config: LMConfig, console: Console | None = None) -> None:
         wave_N = torch.from_numpy(read_wave(clip.path, codec.sample_rate_hz))
         codes_CT = codec.encode(wave_N[None])[0]
         example = model.lay_out(codes_CT, clip.text, clip.speaker)
-        batch = collate([example], [0], model.lm.config.pad_token_id)
+        batch = collate([example], [0], model.pad_id)
         hidden_BSD = model(batch)
         loss, signals = token_loss(model, batch, batch.counted(), stream_weights(model.codebooks, config.text_weight, config.audio_weight))
     stop("1 audio", "wave_N", wave_N)

@@ -23,4 +23,4 @@ def random_batch(model: Higgs, frames=(5, 9, 7), seed: int = 0) -> Batch:
     examples = [
         model.lay_out(random_codes(n, generator, model.codebooks, model.codes), texts[i % len(texts)], "a") for i, n in enumerate(frames)
     ]
-    return collate(examples, range(len(examples)), model.lm.config.pad_token_id)
+    return collate(examples, range(len(examples)), model.pad_id)

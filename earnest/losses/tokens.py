@@ -46,11 +46,9 @@ def stream_sums(model, batch: Batch) -> dict[str, StreamSums]:
         target_NK, input_NK, clip_N = targets_BSK[rows_BS], inputs_BSK[rows_BS], rows_BS.nonzero()[:, 0]
         counts_NK = target_NK != IGNORE
         # float(): under bf16 autocast the cross-entropy itself stays in fp32
-        ce_NK = F.cross_entropy(logits_NKV.flatten(0, 1).float(), target_NK.flatten(), ignore_index=IGNORE, reduction="none").view_as(
-            target_NK
-        )
+        log_p_NKV = logits_NKV.float().log_softmax(-1)
+        ce_NK = F.nll_loss(log_p_NKV.flatten(0, 1), target_NK.flatten(), ignore_index=IGNORE, reduction="none").view_as(target_NK)
         with torch.no_grad():
-            log_p_NKV = logits_NKV.float().log_softmax(-1)
             entropy_NK = -(log_p_NKV.exp() * log_p_NKV).sum(-1)
             guess_NK = logits_NKV.argmax(-1)
             per_clip_2BK = torch.zeros(2, len(batch.clip_B), len(streams), device=ce_NK.device)

@@ -91,6 +91,7 @@ class Higgs(nn.Module):
         self.eos_id: int = lm.config.audio_stream_eos_id
         self.delays = list(range(self.codebooks))
         self.max_positions: int = lm.config.max_position_embeddings
+        self.pad_id = special_id(tokenizer, END_OF_TEXT)
         if self.eos_id >= lm.config.codebook_size:
             raise UserError(
                 f"codebook_size {lm.config.codebook_size} with stream ids {self.bos_id} and {self.eos_id}",
@@ -177,6 +178,7 @@ class Higgs(nn.Module):
 
     def text_logits(self, hidden_ND: Tensor) -> Tensor:
         """(N, D) -> (N, V)."""
+        assert self.lm.text_lm_head is not None  # `build` and `from_pretrained` ask transformers for it
         return self.lm.text_lm_head(hidden_ND)
 
     def audio_logits(self, hidden_ND: Tensor) -> Tensor:
@@ -198,8 +200,7 @@ class HiggsStream:
         self.cache: Cache = DynamicCache(config=model.lm.config)
         device = model.lm.device
         longest = max(map(len, prompts))
-        pad_id = model.lm.config.pad_token_id
-        text_BS = torch.tensor([[pad_id] * (longest - len(ids)) + ids for ids in prompts], device=device)
+        text_BS = torch.tensor([[model.pad_id] * (longest - len(ids)) + ids for ids in prompts], device=device)
         self.exists_BS = (
             torch.arange(longest, device=device)[None] >= torch.tensor([longest - len(ids) for ids in prompts], device=device)[:, None]
         )

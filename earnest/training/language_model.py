@@ -115,7 +115,7 @@ def prepare(config: LMConfig, model: Higgs, codec: Codec) -> tuple[Corpus, Corpu
         left_out += [
             f"{row['source']}: longer than {config.data.max_duration_s:g} s" for row in table if row["codes_CT"].shape[1] > max_frames
         ]
-        corpora.append(Corpus(rows, model.lay_out, model.lm.config.pad_token_id, config.data.positions_per_batch))
+        corpora.append(Corpus(rows, model.lay_out, model.pad_id, config.data.positions_per_batch))
         left_out += corpora[-1].left_out
     train, held_out = corpora
     return (
