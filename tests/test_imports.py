@@ -26,7 +26,7 @@ ALLOWED = {
     "data": DATA,
     "codecs": BASE | {"codecs"},
     "models": MODELS,
-    "losses": DATA | {"losses"},
+    "losses": DATA | {"codecs", "losses"},
     "generate": GENERATE,
     "monitors": MONITORS,
     "training": TRAINING,

@@ -1,0 +1,229 @@
+"""`earnest train` as a user runs it: whole runs, kills, interruptions, mistakes."""
+
+import csv
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from earnest.cli import main
+from earnest.run import checkpoints, read_run
+
+SMALL = "--model.width 32 --model.layers 1 --model.heads 2 --model.ffn 64 --data.positions-per-batch 512 --demos.max-duration-s 0.3".split()
+QUICK = [*SMALL, "--demos.every-steps", "0", "--evaluate-every-steps", "100", "--optimizer.warmup-steps", "2"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """Codes of the tests' clips stay out of the user's cache."""
+    os.environ["EARNEST_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def speech(tmp_path_factory) -> Path:
+    """A folder of thirty spoken numbers, from the embedded corpus."""
+    sources = pytest.importorskip("earnest.data.sources")
+    folder = tmp_path_factory.mktemp("data") / "speech"
+    whole = folder.with_name("whole")
+    sources.espeak(whole)
+    folder.mkdir()
+    with open(whole / "metadata.csv", newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["text"] in ("zero", "one", "two", "seven")][:30]
+    for row in rows:
+        (folder / row["file_name"]).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(whole / row["file_name"], folder / row["file_name"])
+    write_metadata(folder, rows)
+    return folder
+
+
+def write_metadata(folder: Path, rows: list[dict]) -> None:
+    with open(folder / "metadata.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def train(*args, **options) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "earnest.cli", "train", *map(str, args)], capture_output=True, text=True, **options)
+
+
+def losses(run_dir: Path) -> dict[str, list[float]]:
+    """Every signal that does not measure time."""
+    series = read_run(run_dir).series
+    return {name: column.value.tolist() for name, column in series.items() if not name.endswith("_s")}
+
+
+def test_a_whole_run(speech, tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    assert main(["train", "higgs-tiny", "--data.path", str(speech), "--out", str(run_dir), "--steps", "6", *SMALL]) == 0
+    run = read_run(run_dir)
+    assert run.series["train/loss"].step.tolist() == [1, 2, 3, 4, 5, 6]
+    assert set(run.probes["held_out"]["streams"]) == {"text", *(f"codebook_{c}" for c in range(8))}
+    demos = [artifact for artifact in run.artifacts if artifact.kind == "demo"]
+    assert {demo.facts["temperature"] for demo in demos} == {0.0, 0.5, 1.0}
+    for demo in demos:
+        wave_N, rate_hz = soundfile.read(run_dir / demo.path)
+        assert rate_hz == 16000 and len(wave_N) and np.isfinite(wave_N).all()
+    for name in ("report.html", "report.md", "report.json"):
+        assert (run_dir / name).stat().st_size > 500
+    said = capsys.readouterr().out
+    assert "codebook_7" in said and "text" in said
+    out = tmp_path / "seven.wav"
+    assert main(["generate", str(run_dir), "--text", "seven", "--out", str(out), "--max-duration-s", "0.2"]) == 0
+    assert soundfile.info(out).samplerate == 16000
+
+
+def test_killed_at_a_random_step_and_resumed_the_curve_is_bit_identical(speech, tmp_path):
+    options = ["higgs-tiny", "--data.path", speech, "--steps", 14, "--save-every-steps", 4, *QUICK]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert train(*options, "--out", whole).returncode == 0
+    at_step = random.randint(1, 12)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "earnest.cli", "train", *map(str, options), "--out", killed], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    steps = killed / "steps.jsonl"
+    while not (steps.exists() and steps.read_text().count('"train/loss"') >= at_step):
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    resumed = train(*options, "--out", killed, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert losses(killed) == losses(whole), f"killed at step {at_step}"
+
+
+def test_ctrl_c_writes_a_checkpoint_and_the_report(speech, tmp_path):
+    run_dir = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "earnest.cli", "train", "higgs-tiny", "--data.path", speech, "--steps", "100000", *QUICK, "--out", run_dir],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    steps = run_dir / "steps.jsonl"
+    while not (steps.exists() and steps.read_text().count('"train/loss"') >= 3):
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert checkpoints(run_dir)[-1].name == f"step_{read_run(run_dir).last_step:07d}"
+    assert (run_dir / "report.html").exists()
+
+
+def test_a_full_disk_loses_nothing_that_was_saved(speech, tmp_path):
+    """Writing stops with an error at 1 MB a file (a limit of the process, as a full disk would): the weights do not fit."""
+    run_dir = tmp_path / "run"
+    options = ["higgs-tiny", "--data.path", speech, "--steps", 2, *QUICK, "--out", run_dir]
+    ended = train(*options, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)))
+    assert ended.returncode == 2 and "fix:" in ended.stderr and "Traceback" not in ended.stderr, ended.stderr
+    assert checkpoints(run_dir) == [] and not list((run_dir / "checkpoints").glob("*"))
+    assert read_run(run_dir).last_step == 2
+
+
+def broken_folder(speech: Path, folder: Path, rows_change) -> Path:
+    shutil.copytree(speech, folder)
+    with open(folder / "metadata.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    write_metadata(folder, rows_change(rows, folder))
+    return folder
+
+
+def one_bad_clip(rows, folder):
+    (folder / rows[0]["file_name"]).write_bytes(b"not audio")
+    return rows
+
+
+def one_absent_file(rows, folder):
+    return [*rows, rows[0] | {"file_name": "absent.wav"}]
+
+
+def many_bad_clips(rows, folder):
+    for row in rows[:10]:
+        soundfile.write(folder / row["file_name"], np.full(1600, np.nan, dtype=np.float32), 16000, subtype="FLOAT")
+    return rows
+
+
+def one_long_text(rows, folder):
+    rows[0]["text"] = "word " * 1000
+    return rows
+
+
+def test_a_corrupt_clip_is_skipped_counted_and_listed(speech, tmp_path):
+    folder = broken_folder(speech, tmp_path / "data", one_bad_clip)
+    run_dir = tmp_path / "run"
+    assert train("higgs-tiny", "--data.path", folder, "--steps", 2, *QUICK, "--out", run_dir).returncode == 0
+    left_out = read_run(run_dir).facts["left_out_clips"]
+    assert len(left_out) == 1 and "unreadable" in left_out[0]
+
+
+def test_a_clip_whose_text_is_too_long_is_left_out_and_listed(speech, tmp_path):
+    folder = broken_folder(speech, tmp_path / "data", one_long_text)
+    run_dir = tmp_path / "run"
+    assert train("higgs-tiny", "--data.path", folder, "--steps", 2, *QUICK, "--out", run_dir).returncode == 0
+    left_out = read_run(run_dir).facts["left_out_clips"]
+    assert len(left_out) == 1 and "tokens" in left_out[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"), [(one_absent_file, "absent.wav"), (many_bad_clips, "NaN"), (lambda rows, folder: [{"file_name": "a.wav"}], "a.wav")]
+)
+def test_broken_data_ends_in_three_lines(speech, tmp_path, change, words, capsys):
+    folder = broken_folder(speech, tmp_path / "data", change)
+    assert main(["train", "higgs-tiny", "--data.path", str(folder), "--out", str(tmp_path / "run"), *QUICK]) == 2
+    said = capsys.readouterr().err
+    assert words in said and "expected:" in said and "fix:" in said
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["train"], "no recipe"),
+        (["train", "higgs-huge"], "higgs-tiny"),
+        (["train", "higgs-tiny", "--data.pth", "x"], "--data.path"),
+        (["train", "higgs-tiny", "--steps", "ten"], "--steps"),
+        (["train", "higgs-tiny", "--data.path", "/nowhere"], "/nowhere"),
+        (["train", "higgs-tiny", "--codec", "no-such-codec"], "no-such-codec"),
+        (["trian"], "train"),
+        (["generate", "/nowhere", "--text", "x", "--out", "x.wav"], "/nowhere"),
+        (["report", "/nowhere"], "/nowhere"),
+        (["decode", "/nowhere", "x.wav"], "/nowhere"),
+        (["encode", "/nowhere.wav", "x.safetensors"], "/nowhere.wav"),
+        (["data", "asterisk-xx", "out"], "xx"),
+        (["data", "radio", "out"], "radio"),
+        (["explain", "Z999"], "Z999"),
+    ],
+)
+def test_mistakes_end_in_three_lines(args, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(args) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert [line.split(":")[0] for line in lines] == ["seen", "expected", "fix"]
+    assert words in "\n".join(lines)
+
+
+def test_an_empty_folder_and_a_run_in_the_way(speech, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert main(["train", "higgs-tiny", "--data.path", str(tmp_path / "empty"), "--out", str(tmp_path / "run")]) == 2
+    options = ["train", "higgs-tiny", "--data.path", str(speech), "--out", str(tmp_path / "run"), *QUICK]
+    assert main([*options, "--steps", "2"]) == 0
+    assert main([*options, "--steps", "2"]) == 2  # a run is there already
+    assert "--resume" in capsys.readouterr().err
+    assert main([*options, "--steps", "3", "--resume"]) == 2  # another configuration
+    assert "steps: 2 -> 3" in capsys.readouterr().err
+
+
+def test_the_recipe_is_not_for_another_codec(speech, tmp_path, capsys):
+    """A codec with another number of codebooks than the checkpoint to continue from is caught when codes are laid out."""
+    assert main(["trace", "higgs-tiny", "--data.path", str(speech)]) == 0
+    said = capsys.readouterr().out
+    assert "audio_targets_SC" in said and "1025" in said
