@@ -1,0 +1,53 @@
+"""(Run, Diagnosis) -> text: terminal, Markdown, JSON and one self-contained HTML page, all saying the same.
+
+Each format is one module, imported when it is asked for, so that a quick diagnosis does not load the page's parts.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from earnest.rules.finding import Diagnosis
+from earnest.run import Run, write_whole
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def terminal(run: Run, diagnosis: Diagnosis, console: "Console") -> None:
+    """Print the report."""
+    from earnest.report.as_terminal import print_report
+
+    print_report(run, diagnosis, console)
+
+
+def markdown(run: Run, diagnosis: Diagnosis) -> str:
+    """The report as Markdown."""
+    from earnest.report.as_markdown import render
+
+    return render(run, diagnosis)
+
+
+def json(run: Run, diagnosis: Diagnosis) -> str:
+    """The report as JSON; its contract is ``report/schema.json``."""
+    from earnest.report.as_json import render
+
+    return render(run, diagnosis)
+
+
+def html(run: Run, diagnosis: Diagnosis, path: Path) -> None:
+    """Write the report as one page that needs nothing but itself."""
+    from earnest.report.as_html import render
+
+    write_whole(Path(path), render(run, diagnosis))
+
+
+def write(run: Run, diagnosis: Diagnosis, directory: Path) -> list[Path]:
+    """Write report.html, report.md and report.json into `directory`; each appears whole or not at all."""
+    from earnest.report.as_html import render as page
+
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    texts = {"report.html": page(run, diagnosis), "report.md": markdown(run, diagnosis), "report.json": json(run, diagnosis)}
+    for name, text in texts.items():  # only once all three could be made
+        write_whole(directory / name, text)
+    return [directory / name for name in texts]

@@ -1,0 +1,209 @@
+"""The report as one HTML page that needs nothing but itself: no network, no other file.
+
+The page carries a content security policy that allows only its own style and script (by their hashes) and
+embedded pictures and audio, so text from a hostile log can neither run nor fetch anything even if it
+slipped past the escaping.
+"""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from earnest.report import charts, sounds, view
+from earnest.rules.finding import SEVERITIES, Baseline, Diagnosis
+from earnest.run import Artifact, Run
+from earnest.signals import SIGNALS, parse
+
+LOSSES = ("ce_nats", "loss")  # drawn with their baselines; the first that a stream has
+OPTIMISATION = ("learning_rate", "grad_norm")
+MOST_CHARTS = 80  # of each kind on one page
+MOST_SOUND_BYTES = 8_000_000  # embedded; the newest demos first
+MOST_CHARACTERS = 400  # of one fact
+MOST_ITEMS = 64  # of one fact
+
+
+def render(run: Run, diagnosis: Diagnosis) -> str:
+    """The whole page."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"clean": view.clean, "number": view.number, "shown": view.shown, "csp_hash": _csp_hash}
+    signals = _signals(run)
+    loss, left_out = _loss_charts(run, diagnosis, signals)
+    demos, demos_left_out = _demos(run)
+    return environment.get_template("page.html").render(
+        view=view,
+        run=run,
+        diagnosis=diagnosis,
+        findings=view.in_order(diagnosis.findings),
+        severities=SEVERITIES,
+        ladders=[charts.ladder(verdict.value, verdict.ladder or [b for b in [verdict.baseline] if b]) for verdict in diagnosis.verdicts],
+        loss=loss,
+        loss_left_out=left_out,
+        optimisation=_optimisation_charts(run, diagnosis, signals),
+        others=_other_charts(run, signals),
+        demos=demos,
+        demos_left_out=demos_left_out,
+        unmapped=list(_flat(run.facts.get("unmapped") or {})),
+        facts=list(_flat({name: fact for name, fact in run.facts.items() if name not in ("mapping", "unmapped")})),
+        probes=list(_flat(run.probes)),
+        size=(charts.WIDTH, charts.HEIGHT, charts.LEFT, charts.WIDTH - charts.RIGHT, charts.TOP, charts.HEIGHT - charts.BOTTOM),
+    )
+
+
+def _csp_hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(str(text).encode()).digest()).decode()}'"
+
+
+Signals = dict[str, dict[str | None, dict[str, Any]]]  # name -> stream -> split -> Series
+
+
+def _signals(run: Run) -> Signals:
+    """The run's series by name, stream and split: one chart shows the splits of one (name, stream)."""
+    signals: Signals = {}
+    for text, series in run.series.items():
+        try:
+            split, name, stream = parse(text)
+        except ValueError:  # a column that nothing knows: drawn under its own name
+            split, name, stream = "value", text, None
+        signals.setdefault(name, {}).setdefault(stream, {})[view.line(split)] = series
+    return signals
+
+
+def _loss_charts(run: Run, diagnosis: Diagnosis, signals: Signals) -> tuple[list[charts.Chart], int]:
+    """One chart a stream, with its ladder drawn in; streams in the order of the verdicts, then the rest."""
+    verdicts = {verdict.stream: verdict for verdict in diagnosis.verdicts}
+    streams: list[str | None] = [*verdicts, *(stream for name in LOSSES for stream in signals.get(name, {}))]
+    drawn: list[charts.Chart] = []
+    for stream in dict.fromkeys(streams):
+        name = next((name for name in LOSSES if stream in signals.get(name, {})), None)
+        if name is None:
+            continue
+        verdict = verdicts.get(stream or "")
+        marks = [(f.since_step, f.rule) for f in diagnosis.findings if f.since_step and f.stream == stream]
+        chart = charts.chart(
+            view.line(stream or "total loss"),
+            signals[name][stream],
+            run.last_step,
+            SIGNALS[name].unit,
+            (verdict.ladder or [b for b in [verdict.baseline] if b]) if verdict else (),
+            marks,
+            verdict.verdict if verdict else None,
+        )
+        drawn += [chart] if chart else []
+    return drawn[:MOST_CHARTS], max(0, len(drawn) - MOST_CHARTS)
+
+
+def _optimisation_charts(run: Run, diagnosis: Diagnosis, signals: Signals) -> list[charts.Chart]:
+    """Learning rate, and gradient norm with the norm at which it is clipped."""
+    clip = run.facts.get("max_grad_norm")
+    rungs = {"grad_norm": [Baseline("clipped at", float(clip))]} if isinstance(clip, int | float) and clip else {}
+    marks = [(f.since_step, f.rule) for f in diagnosis.findings if f.since_step and f.stream is None]
+    drawn = [
+        charts.chart(
+            _name(name, stream), splits, run.last_step, SIGNALS[name].unit, rungs.get(name, ()), marks, may_log=name == "grad_norm"
+        )
+        for name in OPTIMISATION
+        for stream, splits in signals.get(name, {}).items()
+    ]
+    return [chart for chart in drawn if chart][:MOST_CHARTS]
+
+
+def _other_charts(run: Run, signals: Signals) -> tuple[list[tuple[str, str, list[charts.Chart]]], int]:
+    """Everything else by name -> [(name, meaning, charts)], and how many charts were left out."""
+    groups, room, left_out = [], MOST_CHARTS, 0
+    for name, streams in sorted(signals.items()):
+        if name in OPTIMISATION or name == "ce_nats":
+            continue
+        if name == "loss":  # a stream drawn by its cross-entropy keeps its optimised loss down here
+            streams = {stream: splits for stream, splits in streams.items() if stream in signals.get("ce_nats", {})}
+        meaning, unit = (SIGNALS[name].meaning, SIGNALS[name].unit) if name in SIGNALS else ("", "")
+        taken = list(streams.items())[:room]
+        left_out += len(streams) - len(taken)
+        room -= len(taken)
+        drawn = [charts.chart(_name(name, stream), splits, run.last_step, unit, may_log=True) for stream, splits in taken]
+        if any(drawn):
+            groups.append((view.line(name), meaning, [chart for chart in drawn if chart]))
+    return groups, left_out
+
+
+def _name(name: str, stream: str | None) -> str:
+    return view.line(stream or name.replace("_", " "))
+
+
+@dataclass
+class Clip:
+    """One demo on the page: embedded, or with the reason why not."""
+
+    artifact: Artifact
+    label: str
+    details: str
+    sound: sounds.Sound | None = None
+    problem: str = ""
+
+
+@dataclass
+class Prompt:
+    """All clips of one prompt, by step: the newest first, references before all."""
+
+    text: str
+    rows: dict[str, list[Clip]] = field(default_factory=dict)
+
+
+def _demos(run: Run) -> tuple[list[Prompt], list[str]]:
+    """Embed the demos, newest step first, until the page is full; -> (prompts, paths left out)."""
+    wavs = [artifact for artifact in run.artifacts if Path(artifact.path).suffix.lower() == ".wav"]
+    wavs.sort(key=lambda one: (one.kind != "reference", -one.step))
+    prompts: dict[str, Prompt] = {}
+    left_out, room = [], MOST_SOUND_BYTES
+    for artifact in wavs:
+        clip = Clip(artifact, *_label(artifact))
+        try:
+            clip.sound = sounds.load(_inside(run, artifact)) if room > 0 else None
+        except (OSError, ValueError) as error:
+            clip.problem = f"{artifact.path} cannot be played: {error}"
+        if not clip.problem and (clip.sound is None or clip.sound.size > room):
+            left_out.append(artifact.path)
+            continue
+        room -= clip.sound.size if clip.sound else 0
+        text = str(artifact.facts.get("text", artifact.facts.get("prompt", "")))
+        row = "reference" if artifact.kind == "reference" else f"step {artifact.step:,}"
+        prompts.setdefault(text, Prompt(text)).rows.setdefault(row, []).append(clip)
+    for prompt in prompts.values():
+        for clips in prompt.rows.values():
+            clips.sort(key=lambda clip: float(clip.artifact.facts.get("temperature") or 0))
+    return list(prompts.values()), left_out
+
+
+def _label(artifact: Artifact) -> tuple[str, str]:
+    """What the clip is (its temperature, or its kind), and what else is known of it."""
+    known = {name: fact for name, fact in artifact.facts.items() if name not in ("text", "prompt", "temperature")}
+    temperature = artifact.facts.get("temperature")
+    label = artifact.kind if temperature is None else f"temperature {view.shown(temperature)}"
+    return view.line(label), " · ".join(f"{view.line(name)} {view.shown(fact)}" for name, fact in known.items())
+
+
+def _inside(run: Run, artifact: Artifact) -> Path:
+    """The artifact's file; a run may not name files outside its own directory."""
+    home = (run.path or Path()).resolve()
+    path = (home / artifact.path).resolve()
+    if run.path is None or not path.is_relative_to(home):
+        raise ValueError("it lies outside the run directory")
+    return path
+
+
+def _flat(facts: Mapping[str, Any], before: str = "") -> Any:
+    """Nested facts -> (dotted name, value in words), long ones cut short with a word on their length."""
+    for name, fact in facts.items():
+        if isinstance(fact, Mapping) and fact and len(fact) <= MOST_ITEMS:
+            yield from _flat(fact, f"{before}{name}.")
+        elif isinstance(fact, Mapping | list | tuple) and len(fact) > MOST_ITEMS:
+            yield f"{before}{name}", f"{len(fact):,} entries"
+        else:
+            words = view.shown(fact)
+            yield f"{before}{name}", words if len(words) <= MOST_CHARACTERS else f"{words[:MOST_CHARACTERS]}… ({len(words):,} characters)"
