@@ -1,0 +1,244 @@
+"""The trainable codec: a spectral front end, ConvNeXt blocks, a residual quantiser, and an inverse STFT at the end.
+
+All layers work at 100 or 50 Hz: a transform with a fixed basis is the strided convolution that gets down from the sample
+rate, and the transposed one that gets back (Vocos, Siuzdak 2023, arXiv:2306.00814; ConvNeXt, Liu et al. 2022,
+arXiv:2201.03545). On a CPU that is what lets so small a codec train in an hour.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from earnest.codecs.rvq import Quantised, ResidualVQ
+from earnest.errors import UserError
+
+
+@dataclass(frozen=True)
+class AmyShape:
+    sample_rate_hz: int = 16_000
+    """Samples per second of the audio that goes in and comes out."""
+    hop_samples: int = 320
+    """Samples per codec frame; even, as the layers next to the audio work at twice the frame rate."""
+    window_samples: int = 640
+    """Length of the STFT's window, in the front end and at the end."""
+    phase_bins: int = 128
+    """Lowest bins of the spectrum whose phase the encoder sees; of the others it sees the magnitude."""
+    encoder_dim: int = 192
+    """Width of the encoder."""
+    encoder_hidden: int = 512
+    """Width inside the encoder's blocks."""
+    encoder_blocks: int = 2
+    """Blocks of the encoder at twice the frame rate; one more follows at the frame rate."""
+    decoder_dim: int = 256
+    """Width of the decoder."""
+    decoder_hidden: int = 512
+    """Width inside the decoder's blocks."""
+    decoder_blocks: int = 4
+    """Blocks of the decoder at twice the frame rate, after one at the frame rate."""
+    codebooks: int = 8
+    """Number of codebooks."""
+    codebook_size: int = 1024
+    """Entries of each codebook."""
+    codebook_dim: int = 48
+    """Dimensions of an entry."""
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """wave_BN as long as the input was, and what the quantiser did on the way."""
+
+    wave_BN: Tensor
+    quantised: Quantised
+
+
+class Amy(nn.Module):
+    """A codec after `AmyShape`; `forward` is for training, `encode` and `decode` are the `Codec` protocol."""
+
+    window_W: Tensor
+
+    def __init__(self, shape: AmyShape = AmyShape(), name: str = "amy"):
+        super().__init__()
+        self.shape, self.name = shape, name
+        self.register_buffer("window_W", torch.hann_window(shape.window_samples), persistent=False)
+        bins = shape.window_samples // 2 + 1
+        width, hidden = shape.encoder_dim, shape.encoder_hidden
+        self.encoder = nn.Sequential(
+            nn.Linear(bins + 2 * shape.phase_bins, width),
+            nn.LayerNorm(width),
+            *[ConvNeXtBlock(width, hidden, shape.encoder_blocks + 2) for _ in range(shape.encoder_blocks)],
+            Halve(width),
+            ConvNeXtBlock(width, hidden, shape.encoder_blocks + 2),
+            nn.LayerNorm(width),
+            nn.Linear(width, shape.codebook_dim),
+        )
+        self.quantiser = ResidualVQ(shape.codebooks, shape.codebook_size, shape.codebook_dim)
+        width, hidden = shape.decoder_dim, shape.decoder_hidden
+        self.decoder = nn.Sequential(
+            TimeConv(shape.codebook_dim, width, kernel=3),
+            nn.LayerNorm(width),
+            ConvNeXtBlock(width, hidden, shape.decoder_blocks + 1),
+            Twice(width),
+            *[ConvNeXtBlock(width, hidden, shape.decoder_blocks + 1) for _ in range(shape.decoder_blocks)],
+            nn.LayerNorm(width),
+        )
+        self.head = nn.Linear(width, 2 * bins)
+
+    sample_rate_hz = property(lambda self: self.shape.sample_rate_hz)
+    hop_samples = property(lambda self: self.shape.hop_samples)
+    codebooks = property(lambda self: self.shape.codebooks)
+    codebook_size = property(lambda self: self.shape.codebook_size)
+    frame_rate_hz = property(lambda self: self.sample_rate_hz / self.hop_samples)
+
+    def forward(self, wave_BN: Tensor) -> Reconstruction:
+        quantised = self.quantiser(self.latent(wave_BN))
+        return Reconstruction(self.synthesise(quantised.latent_BDT)[:, : wave_BN.shape[1]], quantised)
+
+    @torch.no_grad()
+    def encode(self, wave_BN: Tensor) -> Tensor:
+        """wave_BN, zero-padded -> codes_BCT int64, T = ceil(N / hop_samples).
+
+        A clip's codes do not depend on the other clips of its batch, nor on how many zeros follow it, but that a clip which
+        another one's length pads is followed by silence where a clip alone is followed by silence too: they are equal up to
+        rounding, which may tip a tie between two entries. Raises ValueError for an empty wave.
+        """
+        return self.quantiser(self.latent(wave_BN)).codes_BCT
+
+    @torch.no_grad()
+    def decode(self, codes_BCT: Tensor) -> Tensor:
+        """codes_BCT -> wave_BN, N = T * hop_samples; fewer codebooks than the codec has are taken as the first ones."""
+        return self.synthesise(self.quantiser.decode(codes_BCT))
+
+    def latent(self, wave_BN: Tensor) -> Tensor:
+        """wave_BN -> latent_BDT before the quantiser, T = ceil(N / hop_samples)."""
+        return self.encoder(self._spectral_features(wave_BN)).float().transpose(1, 2)
+
+    def synthesise(self, latent_BDT: Tensor) -> Tensor:
+        """latent_BDT -> wave_BN, N = T * hop_samples."""
+        log_magnitude_BTF, angle_BTF = self.head(self.decoder(latent_BDT.transpose(1, 2))).float().chunk(2, -1)
+        # 1e2: a bin of a full-scale sine has the window's sum / 2 = 160; the bound keeps the first steps from overflowing
+        spectrum_BTF = torch.polar(log_magnitude_BTF.exp().clamp_max(1e2), angle_BTF)
+        return self._overlap_add(torch.fft.irfft(spectrum_BTF, self.shape.window_samples) * self.window_W)
+
+    @property
+    def _step(self) -> int:
+        return self.shape.hop_samples // 2
+
+    @torch.no_grad()
+    def _spectral_features(self, wave_BN: Tensor) -> Tensor:
+        """Log magnitudes, and the lowest bins' phase weighted by a compressed magnitude: (B, 2 T, features).
+
+        Frame i looks at the window centred in its own half hop; beyond the clip there is silence.
+        """
+        N = wave_BN.shape[1]
+        if not N:
+            raise ValueError("a wave of 0 samples has no frames")
+        edge = (self.shape.window_samples - self._step) // 2
+        padded_BN = F.pad(wave_BN.float(), (edge, edge + -N % self.shape.hop_samples))
+        spectrum_BTF = torch.fft.rfft(padded_BN.unfold(1, self.shape.window_samples, self._step) * self.window_W)
+        magnitude_BTF = spectrum_BTF.abs().clamp_min(1e-3)  # -104 dB of a full-scale sine
+        low_BTF = (spectrum_BTF * magnitude_BTF**-0.7)[..., : self.shape.phase_bins]
+        return torch.cat([magnitude_BTF.log() * 0.3 + 0.8, low_BTF.real, low_BTF.imag], -1)
+
+    def _overlap_add(self, frames_BTW: Tensor) -> Tensor:
+        """Windowed frames -> wave, divided by the windows' sum of squares, its ends cut as `_spectral_features` padded them."""
+        edge = (self.shape.window_samples - self._step) // 2
+
+        def fold(frames_BTW: Tensor) -> Tensor:
+            length = (frames_BTW.shape[1] - 1) * self._step + self.shape.window_samples
+            return F.fold(frames_BTW.transpose(1, 2), (1, length), (1, self.shape.window_samples), stride=(1, self._step))[:, 0, 0]
+
+        envelope_BN = fold(self.window_W.square().expand(1, frames_BTW.shape[1], -1))
+        return (fold(frames_BTW)[:, edge:-edge] / envelope_BN[:, edge:-edge]).contiguous()
+
+    def save_pretrained(self, directory: Path) -> None:
+        """Write config.json and model.safetensors (fp32; the quantiser's statistics with it, so that training can go on)."""
+        self._write(Path(directory), self.state_dict())
+
+    def export(self, directory: Path) -> None:
+        """Write what encoding and decoding need, in fp16: half the size, and too coarse to train on."""
+        tensors = self.state_dict()
+        kept = {name: tensor for name, tensor in tensors.items() if name not in TRAINING_ONLY}
+        self._write(Path(directory), {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in kept.items()})
+
+    def _write(self, directory: Path, tensors: dict[str, Tensor]) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "config.json").write_text(json.dumps({"model_type": "amy", "name": self.name, **asdict(self.shape)}, indent=1) + "\n")
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, directory / "model.safetensors")
+
+    @classmethod
+    def from_pretrained(cls, directory: Path) -> "Amy":
+        """Read what `save_pretrained` or `export` wrote; the codec is in evaluation mode, in fp32.
+
+        Raises UserError where the weights are not those of the configuration.
+        """
+        config = json.loads((Path(directory) / "config.json").read_text())
+        codec = cls(AmyShape(**{name: value for name, value in config.items() if name not in ("model_type", "name")}), config["name"])
+        tensors = load_file(Path(directory) / "model.safetensors")
+        expected = {name: tuple(tensor.shape) for name, tensor in codec.state_dict().items()}
+        wrong = [
+            f"{name} {tuple(tensor.shape)} for {expected.get(name)}" for name, tensor in tensors.items() if tuple(tensor.shape) != expected.get(name)
+        ]
+        wrong += [f"{name} is absent" for name in expected.keys() - tensors.keys() - TRAINING_ONLY]
+        if wrong:
+            raise UserError(
+                f"weights of another shape in {directory}: {'; '.join(wrong[:3])}", "the weights that config.json describes", "take both files of one codec"
+            )
+        codec.load_state_dict(tensors, strict=False)
+        return codec.eval()
+
+
+TRAINING_ONLY = {"quantiser.count_CV", "quantiser.total_CVD"}
+
+
+class ConvNeXtBlock(nn.Module):
+    """x_BTD + a depthwise convolution over 7 frames, a norm and a two-layer network; `depth` blocks share the initial scale."""
+
+    def __init__(self, width: int, hidden: int, depth: int):
+        super().__init__()
+        self.depthwise = nn.Conv1d(width, width, 7, padding=3, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.widen = nn.Linear(width, hidden)
+        self.narrow = nn.Linear(hidden, width)
+        self.scale_D = nn.Parameter(torch.full((width,), 1 / depth))
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        y_BTD = self.norm(self.depthwise(x_BTD.transpose(1, 2)).transpose(1, 2))
+        return x_BTD + self.scale_D * self.narrow(F.gelu(self.widen(y_BTD), approximate="tanh"))
+
+
+class TimeConv(nn.Module):
+    """A convolution over time of x_BTD -> (B, T, out)."""
+
+    def __init__(self, width: int, out: int, kernel: int):
+        super().__init__()
+        self.conv = nn.Conv1d(width, out, kernel, padding=kernel // 2)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return self.conv(x_BTD.transpose(1, 2)).transpose(1, 2)
+
+
+class Halve(nn.Module):
+    """Strided convolution: each pair of frames becomes one; (B, 2 T, D) -> (B, T, D)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.join = nn.Linear(2 * width, width)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return self.join(x_BTD.unflatten(1, (-1, 2)).flatten(2))
+
+
+class Twice(nn.Module):
+    """Transposed convolution: each frame becomes a pair; (B, T, D) -> (B, 2 T, D)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.split = nn.Linear(width, 2 * width)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return self.split(x_BTD).unflatten(2, (2, -1)).flatten(1, 2)

@@ -1,0 +1,48 @@
+"""Hinge adversarial losses and feature matching over the scales of a discriminator; each returns (loss, signals).
+
+Hinge: Lim & Ye 2017, arXiv:1705.02894; as used for codecs: EnCodec, arXiv:2210.13438, section 3.4. Every loss is the mean over scales, so
+that a discriminator that sees no difference costs 2 whatever their number.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from earnest.codecs.discriminators import Verdict
+from earnest.signals import key
+
+Verdicts = Mapping[str, Verdict]
+
+
+def hinge_discriminator(real: Verdicts, fake: Verdicts) -> tuple[Tensor, dict[str, float]]:
+    """E max(0, 1 - D(real)) + E max(0, 1 + D(fake)); 2 for a discriminator that always says 0, less for one that is right."""
+    losses, signals = [], {}
+    for name in real:
+        (real_logits, _), (fake_logits, _) = real[name], fake[name]
+        loss = F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
+        losses.append(loss)
+        signals |= {
+            key("loss", name): loss.item(),
+            key("d_real", name): real_logits.mean().item(),
+            key("d_fake", name): fake_logits.mean().item(),
+        }
+    total = torch.stack(losses).mean()
+    return total, signals | {key("loss", "discriminator"): total.item()}
+
+
+def hinge_generator(fake: Verdicts) -> tuple[Tensor, dict[str, float]]:
+    """-E D(fake): unbounded, and below 0 where the generator fools the discriminator."""
+    loss = -torch.stack([logits.mean() for logits, _ in fake.values()]).mean()
+    return loss, {key("loss", "adversarial"): loss.item()}
+
+
+def feature_matching(real: Verdicts, fake: Verdicts) -> tuple[Tensor, dict[str, float]]:
+    """L1 between the maps of real and generated audio, over the mean magnitude of the real ones; mean over maps and scales.
+
+    The division makes the value comparable between discriminators; MelGAN (arXiv:1910.06711, section 2.3) has it without.
+    """
+    pairs = [(real_map.detach().float(), fake_map.float()) for name in real for real_map, fake_map in zip(real[name][1], fake[name][1], strict=True)]
+    loss = torch.stack([(fake_map - real_map).abs().mean() / real_map.abs().mean().clamp_min(1e-3) for real_map, fake_map in pairs]).mean()
+    return loss, {key("loss", "features"): loss.item()}
