@@ -1,6 +1,6 @@
 """What every language-model recipe is made of; a recipe returns one `LMConfig`, whole."""
 
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from earnest.errors import UserError
@@ -99,16 +99,3 @@ def check_same(stored: dict[str, Any], config: Any) -> None:
             "the same configuration, so that the curve continues as if never interrupted",
             "drop these options, or start a new run with --out",
         )
-
-
-def from_dict(kind: type, stored: dict[str, Any]) -> Any:
-    """Read a stored configuration back into its dataclasses."""
-    values = {}
-    for entry in fields(kind):
-        if entry.name in stored:
-            value = stored[entry.name]
-            default = getattr(kind(), entry.name)
-            values[entry.name] = (
-                from_dict(type(default), value) if is_dataclass(default) else tuple(value) if isinstance(value, list) else value
-            )
-    return kind(**values)

@@ -1,0 +1,53 @@
+"""The README is true: its tree names every module, its commands exist, its links lead somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from earnest.cli import COMMANDS
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TREE = re.search(r"```text\n(earnest/.*?)```", README, re.DOTALL)[1]
+
+
+def tree_paths() -> set[str]:
+    """The tree's lines as paths: a deeper indentation is inside the folder above it."""
+    folders, paths = [], set()
+    for line in TREE.splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        name = line.split()[0]
+        folders[depth:] = [name.rstrip("/")]
+        if not name.endswith("/"):
+            paths.add("/".join(folders))
+    return paths
+
+
+def test_the_tree_names_every_module_and_nothing_else():
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "earnest").rglob("*.py") if path.name != "__init__.py"}
+    assert tree_paths() == modules
+
+
+def test_every_line_of_the_tree_says_what_is_there():
+    assert all(len(line.split(maxsplit=1)) == 2 for line in TREE.splitlines())
+
+
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"^(?:\$ )?earnest (\w+)", README, re.MULTILINE))))
+def test_commands_of_the_readme_exist(command):
+    assert command in COMMANDS
+
+
+def test_every_command_stands_in_the_readme():
+    assert all(re.search(rf"earnest {name}\b", README) for name in COMMANDS)
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
+def test_links_lead_somewhere(link):
+    assert (ROOT / link).exists()
+
+
+def test_make_targets_of_the_readme_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"make (\w+)", README):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
