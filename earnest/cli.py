@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import functools
 import io
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -140,6 +141,48 @@ def decode(codes: Positional[Path], out: Positional[Path]) -> int:
     return 0
 
 
+def diagnose(
+    path: Positional[Path],
+    format: Literal["text", "markdown", "json", "html"] = "text",
+    out: Path | None = None,
+    fail_on: Literal["critical", "warning", "note"] = "critical",
+    map: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
+    fact: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
+    run: str | None = None,
+) -> int:
+    """Diagnose a run from its log, ours or anybody's: exit 0 if nothing is found, 1 if something is, 2 if it cannot be read.
+
+    Args:
+        path: A log, or a directory with one: TensorBoard, W&B, trainer_state.json, Lightning, CSV, JSONL, text, ours, ...
+        format: How the answer is written.
+        out: Where to; standard output if not given (html: report.html).
+        fail_on: The mildest severity that counts as found.
+        map: COLUMN=SIGNAL, where a column was taken for something else: --map "loss 2=train/ce_nats/text". Repeatable.
+        fact: NAME=VALUE for what the log does not hold: --fact audio_vocab=1026 --fact codebooks=8. Repeatable.
+        run: Which one, where a directory holds several.
+    """
+    from earnest import logs, report
+    from earnest.rules import diagnose as judge
+    from earnest.rules.finding import SEVERITIES
+
+    read = logs.read(path, overrides=_pairs(map, "--map COLUMN=SIGNAL"), facts=_facts(fact), run=run)
+    diagnosis = judge(read)
+    if format == "html":
+        out = out or Path("report.html")
+        report.html(read, diagnosis, out)
+        print(out)
+    else:
+        with open(out, "w", encoding="utf-8") if out else contextlib.nullcontext(sys.stdout) as file:
+            if format == "text":
+                from rich.console import Console
+
+                report.terminal(read, diagnosis, Console(file=file))
+            else:
+                print(report.json(read, diagnosis) if format == "json" else report.markdown(read, diagnosis), file=file)
+    counts = SEVERITIES[: SEVERITIES.index(fail_on) + 1]
+    return EXIT_FOUND if any(finding.severity in counts for finding in diagnosis.findings) else 0
+
+
 def report(run: Positional[Path]) -> int:
     """Diagnose a run directory of ours, and write report.html, report.md and report.json into it."""
     from rich.console import Console
@@ -157,8 +200,19 @@ def report(run: Positional[Path]) -> int:
     return 0
 
 
+def rules() -> int:
+    """List every rule."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from earnest.rules.explain import catalogue
+
+    Console().print(Markdown(catalogue()))
+    return 0
+
+
 def explain(topic: Positional[str]) -> int:
-    """Print what a rule (E101, ...), `tokens` or `bands` is about."""
+    """Explain a rule by its code, or `tokens` (what -100, 1024, 1025 mean), or `bands` (thresholds that documents give)."""
     from rich.console import Console
     from rich.markdown import Markdown
 
@@ -169,7 +223,7 @@ def explain(topic: Positional[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[..., int]] = {
-    command.__name__: command for command in (train, trace, data, generate, encode, decode, report, explain)
+    command.__name__: command for command in (train, diagnose, report, rules, explain, trace, data, generate, encode, decode)
 }
 TAKE_A_RECIPE = (train, trace)
 
@@ -216,6 +270,28 @@ def _configured(name: str, args: list[str], command: str, options: list[tuple[st
     unnamed = Annotated[type(config), tyro.conf.arg(name="")]  # --steps rather than --config.steps
     call = dataclasses.make_dataclass(command.title(), [("config", unnamed, config), *options], frozen=True)
     return RECIPES[name], _parse(call, args, f"earnest {command} {name}")()
+
+
+def _pairs(words: tuple[str, ...], form: str) -> dict[str, str]:
+    for word in words:
+        if "=" not in word:
+            raise UserError(repr(word), form, "put = between the two, and quotes around names with spaces")
+    return dict(word.rsplit("=", 1) for word in words)  # type: ignore[misc]
+
+
+def _facts(words: tuple[str, ...]) -> dict[str, Any]:
+    """``name=value`` -> facts, a value read as JSON where it is JSON (8, 0.15, true, [0, 1]), else as text."""
+    from earnest.signals import FACTS
+
+    facts: dict[str, Any] = {}
+    for name, value in _pairs(words, "--fact NAME=VALUE").items():
+        if name not in FACTS:
+            raise UserError(f"fact {name!r}", f"one of {', '.join(FACTS)}", "choose one of these names")
+        try:
+            facts[name] = json.loads(value)
+        except ValueError:
+            facts[name] = value
+    return facts
 
 
 def _default_run_dir(recipe: str, resume: bool) -> Path:
