@@ -1,0 +1,55 @@
+"""Anybody's logs -> `Run`.
+
+`read` finds out by content what a path is. A format is a file here with ``NAME``, ``claims(source)`` and ``read(source)``, and one line in `FORMATS`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from earnest.errors import UserError
+from earnest.logs import document, jsonl, own, parquet, table, text
+from earnest.logs.find import choose
+from earnest.logs.mapping import to_run
+from earnest.logs.settings import facts_beside, facts_of
+from earnest.logs.source import EXPECTED, FIX, Source
+from earnest.run import Run
+
+FORMATS = [own, parquet, document, jsonl, table, text]  # the first that claims a file reads it
+
+
+def read(path: str | Path, *, overrides: Mapping[str, str] | None = None, facts: Mapping[str, Any] | None = None, run: str | None = None) -> Run:
+    """Read the log at `path`, a file or a directory, as a `Run`.
+
+    `overrides`: column -> signal (``{"my_loss": "train/ce_nats/text"}``, or ``step``, ``epoch``, ``ignore``); they win.
+    `facts`: what the log does not hold (`signals.FACTS`); they win over what a configuration beside the log says.
+    `run`: which of several runs, by the name that the error for several lists.
+    Raises UserError where there is no log to read.
+    """
+    source, format, run = choose(Path(path), FORMATS, run)
+    if format is None:
+        source.refuse()
+        raise UserError(f"{source.path.name}: no numbers with names in it", EXPECTED, FIX)
+    log = format.read(source)
+    if isinstance(log, Run):
+        log.facts |= {"format": format.NAME} | dict(facts or {})
+        return log
+    if not any(len(column.row) for column in log.columns.values()):
+        raise UserError(f"{source.path.name} ({log.format}) has no numeric column", EXPECTED, FIX)
+    result = to_run(log, dict(overrides or {}), run)
+    if not result.series:
+        listed = ", ".join(map(repr, list(log.columns)[:20]))
+        raise UserError(f"{source.path.name}: no column is a known signal ({listed})", "a loss, a learning rate, a gradient norm, ...", "name one with --map COLUMN=train/loss")
+    if len(result.series) == 1 and all(len(series) < 2 for series in result.series.values()):
+        raise UserError(f"{source.path.name} holds one number", "values over several steps", "log every step, or pass the whole log")
+    said, sources = facts_of(log.config), {}
+    sources |= dict.fromkeys(said, "the log")
+    for name, (value, where) in facts_beside(source.path).items():
+        if name not in said:
+            said[name], sources[name] = value, where
+    result.facts = said | result.facts | dict(facts or {})
+    result.facts["fact_sources"] = {name: where for name, where in sources.items() if name not in (facts or {})}
+    result.path = Path(path)
+    if all(len(series) < 2 for series in result.series.values()):
+        result.notes.append("one row: values can be compared with baselines, nothing can be said over time")
+    return result

@@ -1,0 +1,75 @@
+"""JSON documents: transformers' ``trainer_state.json``, audiocraft's and dora's ``history.json``, a list of rows, a dictionary of columns.
+
+- transformers: ``log_history`` is a list of rows with ``step``; training and evaluation rows alternate (TrainerState, trainer_callback.py).
+- dora/flashy: a list with an entry per epoch, ``{"train": {...}, "valid": {...}}`` (flashy/solver.py, ``self.history``).
+- Keras: ``history.history`` is a dictionary of equally long lists.
+"""
+
+import json
+import re
+from typing import Any
+
+import numpy as np
+
+from earnest.errors import UserError
+from earnest.logs.log import Log, Table, numbers
+from earnest.logs.source import EXPECTED, FIX, Source
+
+NAME = "json"
+
+
+def claims(source: Source) -> bool:
+    head = b"" if source.is_dir else source.head.lstrip()
+    if not re.match(rb'\[\s*(?:\{\s*["}]|\])|\{\s*["}]', head):
+        return False
+    lines = [line for line in head.splitlines()[:3] if line.strip()]
+    return not (len(lines) > 1 and all(line.startswith(b"{") and line.rstrip().endswith(b"}") for line in lines[:-1]))  # not an object a line
+
+
+def read(source: Source) -> Log:
+    text = source.whole().decode("utf-8", "replace")
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        document = _salvaged(text)
+        source.notes.append("the JSON is damaged or cut short; the rows before the damage were read")
+    table, format, facts = Table(), NAME, {}
+    rows: Any = document
+    if isinstance(document, dict) and isinstance(document.get("log_history"), list):
+        format, rows = "trainer_state", document["log_history"]
+        steps = document.get("max_steps")
+        facts = {"schedule_steps": steps} if isinstance(steps, int) and steps > 0 else {}
+    elif isinstance(document, dict):
+        document = document.get("history", document)
+        columns = {name: cells for name, cells in document.items() if isinstance(cells, list)} if isinstance(document, dict) else {}
+        if isinstance(document, list):
+            rows = document
+        else:
+            height = max((len(cells) for cells in columns.values()), default=0)
+            rows = [{name: cells[index] for name, cells in columns.items() if index < len(cells)} for index in range(height)]
+            rows = rows or [document]
+    if not isinstance(rows, list) or not any(isinstance(row, dict) for row in rows):
+        raise UserError(f"{source.path.name} is JSON without rows of numbers", EXPECTED, FIX)
+    for row in rows:
+        if isinstance(row, dict):
+            table.row(numbers(row))
+    if format == NAME and any(isinstance(row, dict) and isinstance(row.get("train"), dict) for row in rows[:3]):
+        format = "history"
+    epochs = None
+    if format == "history" or (rows is not document and format == NAME):
+        epochs = np.arange(1, table.rows + 1)
+        source.notes.append("an entry is an epoch; steps are epochs from 1")
+    return Log(format, table.columns(), epochs, notes=source.notes, facts=facts)
+
+
+def _salvaged(text: str) -> Any:
+    """The rows of a cut list: every object that is whole, from the first `[` on (from log_history's, where there is one)."""
+    at = text.find("[", max(text.find('"log_history"'), 0))
+    decoder, rows = json.JSONDecoder(), []
+    while at >= 0 and (at := text.find("{", at)) >= 0:
+        try:
+            row, at = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            break
+        rows.append(row)
+    return {"log_history": rows} if '"log_history"' in text else rows

@@ -1,0 +1,253 @@
+"""Foreign names -> our keys, with a record of what was taken for what.
+
+A name is taken apart into words; the split is told by one of them (train, eval, valid, ...), the stream by others
+(text, codebook_3, msspec, ...), the rest is looked up in `signals.ALIASES`. A name that is not understood stays unmapped, with the reason.
+"""
+
+import difflib
+import math
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from earnest.errors import UserError
+from earnest.logs.log import Column, Log, Rows, axis_of, stitch, words
+from earnest.run import Run, Series
+from earnest.signals import ALIASES, SIGNALS, Key, parse
+
+SPLITS = {
+    **dict.fromkeys(["train", "training", "trn", "trainer", "tr", "inner"], "train"),
+    **dict.fromkeys(["eval", "evaluation", "val", "valid", "validation", "dev", "heldout"], "eval"),
+    "test": "test",
+}
+AVERAGING = {"epoch", "step", "avg", "average", "mean", "running", "smoothed", "iter", "batch", "cur", "current", "unweighted", "raw", "total"}
+CODEBOOK = re.compile(r"(?:cb|codebook|code|q|rvq|vq|quantizer|quantiser|level|channel|ch|c|head|layer)(\d{1,3})")
+CODEBOOK_WORDS = {"cb", "codebook", "code", "q", "rvq", "vq", "quantizer", "quantiser", "level", "channel", "head", "book"}
+CODEBOOK_SIGNALS = {"loss", "ce_nats", "accuracy_frac", "perplexity", "used_frac", "entropy_nats", "copy_frac", "counted_frac", "residual_frac"}
+FILLERS = {"audio", "token", "tokens", "codes", "code", "codebook", "cb", "speech", "train", "vq", "rvq", "per", "of"}
+OPTIMIZERS = set("adam adamw adafactor adagrad adamax lamb lion muon nadam prodigy radam rmsprop sgd fused fusedadam".split())  # lr-AdamW/pg1
+FRACTIONS = {"accuracy_frac", "clipped_frac", "used_frac", "padding_frac", "counted_frac", "copy_frac"}
+CLOCK = {"timestamp", "runtime", "time", "walltime", "relative", "seconds", "second", "elapsed", "eta", "date", "flos", "it", "samples", "tokens", "memory", "gpu"}
+
+_KNOWN: dict[str, tuple[str, str | None]] = {}
+for _target, _names in ALIASES.items():
+    _name, _, _stream = _target.partition("/")
+    for _alias in _names.split():
+        _KNOWN[_alias] = (_name, _stream or None)
+for _name in SIGNALS:
+    _KNOWN["_".join(words(_name))] = (_name, None)
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What a column is taken for; `numbered`: its codebook number is as written, perhaps from 1."""
+
+    key: Key
+    numbered: bool = False
+
+
+def guess(column: str) -> Guess | None:
+    """Take one foreign name for a signal, or for nothing."""
+    parts = column.split("/")
+    for start in range(len(parts)):  # `dia-run-3/train/loss`: leading folders may be anybody's words
+        found = _guess(words("/".join(parts[start:])), words("/".join(parts[:start])))
+        if found:
+            return found
+    return None
+
+
+def _guess(named: list[str], folders: list[str]) -> Guess | None:
+    split = next((SPLITS[word] for word in [*named, *folders] if word in SPLITS), "train")
+    rest = [word for word in named if word not in SPLITS]
+    if not rest:
+        return None
+    for candidate in (rest, [word for word in rest if word not in AVERAGING]):
+        if "_".join(candidate) in _KNOWN:
+            name, stream = _KNOWN["_".join(candidate)]
+            return Guess(Key(split, name, stream))
+    if rest[0] == "lr" and all(word in OPTIMIZERS or re.fullmatch(r"(?:pg|group)?\d*", word) for word in rest[1:]):
+        return Guess(Key(split, "learning_rate"))
+    return _of_codebook(rest, split) or _of_loss_part([word for word in rest if word not in AVERAGING], split)
+
+
+def _of_codebook(rest: list[str], split: str) -> Guess | None:
+    """`ce_q1`, `audio_loss_codebook_0`, `loss_cb0`, `codebook_3_loss`."""
+    for index, word in enumerate(rest):
+        match, used = CODEBOOK.fullmatch(word), 1
+        number = match[1] if match else None
+        if word in CODEBOOK_WORDS and index + 1 < len(rest) and rest[index + 1].isdigit():
+            number, used = rest[index + 1], 2
+        if number is None or len(number) > 3:
+            continue
+        others = [other for other in rest[:index] + rest[index + used :] if other not in FILLERS and other not in AVERAGING]
+        name, stream = _KNOWN.get("_".join(others) or "loss", (None, None))
+        if name is None and others == ["ppl"]:
+            name = "perplexity"
+        if name in CODEBOOK_SIGNALS and stream is None and (others or "loss" in rest):
+            return Guess(Key(split, name, f"codebook_{int(number)}"), numbered=True)
+    return None
+
+
+def _of_loss_part(rest: list[str], split: str) -> Guess | None:
+    """`loss/foo` and `foo_loss`: a part of the loss called foo."""
+    if "loss" not in rest or len(rest) > 4 or CLOCK & set(rest) or "scale" in rest or "weight" in rest:
+        return None
+    part = [word for word in rest if word != "loss"]
+    return Guess(Key(split, "loss", "_".join(part) or None))
+
+
+def to_run(log: Log, overrides: dict[str, str], run: str | None) -> Run:
+    """The log as a `Run`: keys, steps, and in its facts what was taken for what."""
+    if log.runs:
+        log.columns = {name: log.columns[column] for name, column in _beside(log, run).items()}
+        run = None
+    chosen = _checked(log, overrides)
+    guesses = {name: guess(name) for name in log.columns if name not in chosen}
+    _count_codebooks_from_0(log, guesses)
+    keys = {name: found.key for name, found in guesses.items() if found}
+    keys.update({name: key for name, key in chosen.items() if isinstance(key, Key)})
+    axes = {name: axis for name, axis in chosen.items() if axis in ("step", "epoch")}
+    rows = stitch(log, axes, run, list(keys) or list(log.columns))
+    for name in rows.axes:
+        keys.pop(name, None)
+    unmapped = {name: _reason(name) for name in log.columns if name not in keys and name not in rows.axes and name not in chosen}
+    _settle_perplexity(log, keys, unmapped, rows)
+    mapping: dict[str, str] = dict(rows.axes)
+    series: dict[str, Series] = {}
+    pieces = {name: rows.series(log.columns[name]) for name in keys}
+    for name in sorted(keys, key=lambda name: (name not in chosen, -len(pieces[name][0]))):  # the user's choice, then the fullest column, wins
+        key, (step, value) = keys[name], pieces[name]
+        if not len(step):
+            unmapped[name] = "no values in the run that is read"
+        elif str(key) in series:
+            taken = next(other for other, mapped in mapping.items() if mapped == str(key))
+            unmapped[name] = f"also {key}, taken from {taken!r}, which has more values"
+        else:
+            series[str(key)] = Series(step.astype(np.int64), _scaled(log, name, key, value))
+            mapping[name] = str(key)
+    facts = {"format": log.format, "mapping": {name: mapping[name] for name in log.columns if name in mapping}, "unmapped": unmapped}
+    facts |= log.facts | _steps_per_epoch(log, rows)
+    if any("avg" in words(name) or "average" in words(name) for name in mapping):
+        log.notes.append("a column is called an average: a mean since the start always looks like a plateau")
+    return Run(facts, series, notes=log.notes)
+
+
+def _beside(log: Log, run: str | None) -> dict[str, str]:
+    if run is None and len(log.runs) == 1:
+        return next(iter(log.runs.values()))
+    if run not in log.runs:
+        raise UserError(
+            f"{len(log.runs)} runs side by side" if run is None else f"run {run!r}",
+            "one run: " + ", ".join(list(log.runs)[:20]),
+            f"choose one, e.g. --run {next(iter(log.runs))!r}",
+        )
+    return log.runs[run]
+
+
+def _checked(log: Log, overrides: dict[str, str]) -> dict[str, Key | str]:
+    """The user's column=signal pairs: a signal of the vocabulary, "step", "epoch" or "ignore"."""
+    chosen: dict[str, Key | str] = {}
+    for column, signal in overrides.items():
+        if column not in log.columns:
+            near = difflib.get_close_matches(column, log.columns, 3) or sorted(log.columns)[:20]
+            raise UserError(f"--map names column {column!r}, which the log has not", "one of " + ", ".join(map(repr, near)), "correct the name")
+        if signal in ("step", "epoch", "ignore"):
+            chosen[column] = signal
+            continue
+        key = parse(signal) if signal.split("/")[0] in ("train", "eval", "test") and "/" in signal else Key("train", *signal.split("/", 1))
+        if key.name not in SIGNALS:
+            near = difflib.get_close_matches(key.name, SIGNALS, 3) or sorted(SIGNALS)
+            raise UserError(f"--map {column}={signal}: {key.name!r} is no signal", "[split/]signal[/stream], the signal one of " + ", ".join(near), f"e.g. --map {column}=train/ce_nats/text")
+        chosen[column] = key
+    return chosen
+
+
+def _count_codebooks_from_0(log: Log, guesses: dict[str, Guess | None]) -> None:
+    """audiocraft calls its first codebook ce_q1: where a family of columns has no codebook 0, it counts from 1."""
+    families: dict[tuple[str, str], dict[str, int]] = {}
+    for name, found in guesses.items():
+        if found and found.numbered and found.key.stream:
+            families.setdefault((found.key.split, found.key.name), {})[name] = int(found.key.stream.removeprefix("codebook_"))
+    for (_, _), numbers in families.items():
+        if len(numbers) > 1 and min(numbers.values()) == 1:
+            log.notes.append(f"codebooks counted from 1 ({', '.join(list(numbers)[:3])}, ...) are counted from 0 here")
+            for name, number in numbers.items():
+                found = guesses[name]
+                assert found
+                guesses[name] = Guess(found.key._replace(stream=f"codebook_{number - 1}"))
+
+
+def _reason(name: str) -> str:
+    named = words(name)
+    if axis_of(name) or axis_of(" ".join(word for word in named if word not in SPLITS)):
+        return "counts steps or epochs"
+    if CLOCK & set(named) or {"per", "sec"} <= set(named):
+        return "a clock, a rate or a resource"
+    if "perplexity" in named or "ppl" in named:
+        return "a perplexity that is neither a codebook's usage by its name nor exp of a loss by its values; name it with --map"
+    return "not a known spelling of a signal; name it with --map"
+
+
+def _settle_perplexity(log: Log, keys: dict[str, Key], unmapped: dict[str, str], rows: Rows) -> None:
+    """A bare perplexity is the exponential of a loss in the log (which tells that loss's unit), or a codebook's usage, or unknown."""
+    for name in [name for name in log.columns if {"perplexity", "ppl"} & set(words(name))]:
+        key = keys.get(name)
+        bare = key is None or (key.name == "perplexity" and not {"codebook", "vq", "rvq", "code", "quantizer", "cb", "q"} & set(words(name)))
+        if not bare:
+            continue
+        keys.pop(name, None)
+        unmapped[name] = _reason(name)
+        for other in [other for other, found in keys.items() if found.name in ("loss", "ce_nats")]:
+            unit = _exponential(log.columns[name], log.columns[other])
+            if unit:
+                unmapped[name] = f"the perplexity of {other!r} ({unit} ** it)"
+                log.notes.append(f"{name!r} is {unit} ** {other!r}: that loss is a mean cross-entropy in {'nats' if unit == 'e' else 'bits'}")
+                if unit == "2":  # of every split: their perplexities may be too few to tell
+                    log.scale.update((alike, (math.log(2), "bits")) for alike, found in keys.items() if found[1:] == keys[other][1:])
+                break
+        else:
+            if any(found.stream == "commitment" for found in keys.values()) and key is not None:
+                keys[name] = key
+                unmapped.pop(name)
+                log.notes.append(f"{name!r} stands beside a quantiser's loss and is the exponential of none: taken for codebook usage")
+
+
+def _exponential(perplexity: Column, loss: Column) -> str | None:
+    """ "e" or "2" where perplexity = base ** loss in almost every row that has both."""
+    _, left, right = np.intersect1d(perplexity.row, loss.row, return_indices=True)
+    p, x = perplexity.value[left], loss.value[right]
+    good = np.isfinite(p) & np.isfinite(x) & (p > 0) & (np.abs(x) > 0.1)
+    if good.sum() < 2 or np.ptp(x[good]) < 0.01:
+        return None
+    for base, factor in (("e", 1.0), ("2", math.log(2))):
+        if np.mean(np.abs(np.log(p[good]) - factor * x[good]) < 0.02 * np.abs(x[good]) * factor + 0.005) > 0.9:
+            return base
+    return None
+
+
+def _scaled(log: Log, name: str, key: Key, value: np.ndarray) -> np.ndarray:
+    factor, why = log.scale.get(name, (1.0, ""))
+    finite = value[np.isfinite(value)]
+    if factor == 1.0 and key.name in FRACTIONS and len(finite) and 1.5 < finite.max() <= 100 and finite.min() >= 0:
+        factor, why = 0.01, "percent"
+    if factor != 1.0:
+        log.notes.append(f"{name!r} is in {why} and was multiplied by {factor:.4g}")
+    return value * factor
+
+
+def _steps_per_epoch(log: Log, rows: Rows) -> dict[str, int]:
+    """How many steps the epoch column counts to one, where it grows with the steps."""
+    if rows.epoch is None or "step" not in rows.axes.values() and log.step is None:
+        return {}
+    step, epoch = rows.step[rows.start : rows.stop], rows.epoch[rows.start : rows.stop]
+    if len(step) < 3 or not np.isfinite(epoch).all() or (np.diff(epoch) < 0).any() or epoch[-1] == epoch[0]:
+        return {}
+    if (epoch == np.floor(epoch)).all():
+        first = step[np.flatnonzero(np.diff(epoch) > 0) + 1]
+        lengths = np.diff(first)
+        if len(lengths) and lengths.min() > 0 and np.ptp(lengths) <= 0.05 * lengths.max():
+            return {"steps_per_epoch": int(np.median(lengths))}
+        return {}
+    slope = (step[-1] - step[0]) / (epoch[-1] - epoch[0])
+    return {"steps_per_epoch": round(slope)} if slope >= 1 else {}

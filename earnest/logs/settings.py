@@ -1,0 +1,2 @@
+def facts_of(config): return {}
+def facts_beside(path): return {}

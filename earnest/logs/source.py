@@ -1,0 +1,177 @@
+"""`Source`: a file as a stream of bytes in bounded memory, and a plain word where it cannot be a log.
+
+Gzip is undone on the way (RFC 1952), UTF-16 and byte-order marks become UTF-8, NUL bytes (a disk's holes after a crash) are left out.
+"""
+
+import codecs
+import errno
+import gzip
+import zlib
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+from earnest.errors import UserError
+
+HEAD_BYTES = 1 << 16
+BLOCK_BYTES = 8 << 20
+LONGEST_LINE_BYTES = 64 << 20
+LARGEST_TEXT_BYTES = 4 << 30  # assumed: a text log above this is thinned by its owner; binary logs are skipped through instead
+LARGEST_RATIO = 500  # assumed: text logs shrink 5 to 40 times under gzip, a bomb a thousand times
+EXPECTED = "a training log: TensorBoard events, W&B, trainer_state.json, CSV, TSV, JSON, JSONL, Parquet or text"
+FIX = "pass the log that your trainer wrote, or the directory that holds it"
+MAGIC = {
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"GIF8": "a GIF image",
+    b"%PDF": "a PDF",
+    b"PK\x03\x04": "a zip archive (a .pt checkpoint is one too)",
+    b"\x7fELF": "a program",
+    b"RIFF": "a WAVE or other RIFF file",
+    b"fLaC": "a FLAC file",
+    b"OggS": "an Ogg file",
+    b"ID3": "an MP3 file",
+    b"\x28\xb5\x2f\xfd": "a zstd archive",
+    b"BZh": "a bzip2 archive",
+    b"\xfd7zXZ": "an xz archive",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"\x93NUMPY": "a numpy array",
+    b"\x80\x02": "a pickle (never opened: it could run code)",
+    b"\x80\x04": "a pickle (never opened: it could run code)",
+    b"\x89HDF": "an HDF5 file",
+}
+
+
+class Source:
+    """One file or directory; `head` is its beginning, unpacked and in UTF-8 where it is text."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.notes: list[str] = []
+        self.is_dir = path.is_dir()
+
+    @property
+    def name(self) -> str:
+        """The file's name without .gz."""
+        return self.path.name.removesuffix(".gz")
+
+    @cached_property
+    def raw(self) -> bytes:
+        return next(self.blocks(HEAD_BYTES), b"")[:HEAD_BYTES]
+
+    @cached_property
+    def head(self) -> bytes:
+        return _decoder(self.raw)(self.raw, False).replace(b"\0", b"")
+
+    def blocks(self, size: int = BLOCK_BYTES) -> Iterator[bytes]:
+        """The file's bytes, unpacked, a block at a time."""
+        with _opened(self.path) as file:
+            magic = file.read(2)
+            file.seek(0)
+            if magic != b"\x1f\x8b":
+                while block := file.read(size):
+                    yield block
+                return
+            packed = gzip.GzipFile(fileobj=file)
+            total = 0
+            while True:
+                try:
+                    block = packed.read(size)
+                except (OSError, EOFError, zlib.error) as error:
+                    if not total:
+                        raise UserError(f"{self.path.name} looks like gzip and cannot be unpacked ({error})", EXPECTED, "compress the log again") from error
+                    self.notes.append(f"the gzip stream ends early or is damaged ({error}); what came before was read")
+                    return
+                if not block:
+                    return
+                total += len(block)
+                if total > LONGEST_LINE_BYTES and total > LARGEST_RATIO * max(file.tell(), 1):
+                    raise UserError(f"{self.path.name} unpacks to over {LARGEST_RATIO} times its size", EXPECTED, "unpack it and pass the log inside")
+                yield block
+
+    def lines(self) -> Iterator[bytes]:
+        """Blocks of whole lines in UTF-8; the last block may end without a newline. `\\r` alone counts as a newline only where no `\\n` is."""
+        decode = _decoder(self.raw)
+        rest, total = [], 0
+        old_mac = b"\r" in self.head and b"\n" not in self.head and b"|" not in self.head
+        for raw in self.blocks():
+            total += len(raw)
+            if total > LARGEST_TEXT_BYTES:
+                raise UserError(
+                    f"{self.path.name} holds more than {LARGEST_TEXT_BYTES >> 30} GiB of text",
+                    f"at most {LARGEST_TEXT_BYTES >> 30} GiB",
+                    "thin it, e.g. awk 'NR == 1 || NR % 10 == 0', and pass the result",
+                )
+            text = decode(raw, False)
+            if b"\0" in text:
+                clean = text.replace(b"\0", b"")
+                if not self.notes:
+                    self.notes.append("the file holds NUL bytes (a disk's hole after a crash?); they were left out")
+                if len(clean) < len(text) // 2 and len(raw) == BLOCK_BYTES:
+                    self.notes[:] = ["the file goes over into NUL bytes (a disk's hole after a crash?); reading stopped there"]
+                    rest.append(clean)
+                    break
+                text = clean
+            if old_mac:
+                text = text.replace(b"\r", b"\n")
+            cut = text.rfind(b"\n") + 1
+            if cut:
+                yield b"".join(rest) + text[:cut]
+                rest = []
+            rest.append(text[cut:])
+            if sum(map(len, rest)) > LONGEST_LINE_BYTES:
+                raise UserError(f"{self.path.name} has a line of over {LONGEST_LINE_BYTES >> 20} MB", EXPECTED, FIX)
+        if last := b"".join(rest):
+            yield last
+
+    def whole(self, limit: int = 512 << 20) -> bytes:
+        """All of it, for formats that are one document."""
+        parts, total = [], 0
+        for part in self.lines():
+            total += len(part)
+            if total > limit:
+                raise UserError(f"{self.path.name} is a single document of over {limit >> 20} MB", f"at most {limit >> 20} MB", "log one JSON object a line")
+            parts.append(part)
+        return b"".join(parts)
+
+    def refuse(self) -> None:
+        """Raise UserError where this cannot be a text log: empty, binary, HTML."""
+        if not self.raw:
+            raise UserError(f"{self.path.name} is empty", EXPECTED, "wait for the first logged step, or pass another file")
+        kind = next((word for magic, word in MAGIC.items() if self.raw.startswith(magic)), None)
+        if kind is None and _controls(self.head if self.raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else self.raw) > 0.02:
+            kind = "binary"
+        if kind is None and self.head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<svg")):
+            kind = "HTML or XML (a page saved in place of the log?)"
+        if kind is None and not self.head.strip():
+            kind = "blank"
+        if kind:
+            raise UserError(f"{self.path.name} is {kind}", EXPECTED, FIX)
+
+
+def _controls(data: bytes) -> float:
+    """Share of bytes that no text log holds: controls but for tab, newlines, backspace and escape."""
+    text = data.translate(None, bytes(range(0, 8)) + bytes([11, 12, *range(14, 27), *range(28, 32), 127]))
+    trailing_hole = len(data) - len(data.rstrip(b"\0"))
+    return (len(data) - len(text) - trailing_hole) / max(len(data) - trailing_hole, 1) if trailing_hole < len(data) else 1.0
+
+
+def _decoder(raw: bytes):
+    """bytes, final -> UTF-8 bytes."""
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        decode = codecs.getincrementaldecoder("utf-16")("replace")
+        return lambda data, final: decode.decode(data, final).encode("utf-8", "replace")
+    if raw.startswith(codecs.BOM_UTF8):
+        decode = codecs.getincrementaldecoder("utf-8-sig")("replace")
+        return lambda data, final: decode.decode(data, final).encode()
+    return lambda data, final: data
+
+
+def _opened(path: Path):
+    try:
+        return open(path, "rb")
+    except PermissionError as error:
+        raise UserError(f"no permission to read {path}", "a readable file", f"chmod +r {path}, or run as its owner") from error
+    except OSError as error:
+        word = "no such file" if error.errno == errno.ENOENT else error.strerror or str(error)
+        raise UserError(f"{path}: {word}", "a log file or a directory of logs", "check the path") from error

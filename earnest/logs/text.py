@@ -1,0 +1,273 @@
+r"""Free text: whatever a training loop printed.
+
+``step 120/300 | loss 5.75 | lr 1e-4`` · ``key=value`` · ``key: value`` · a JSON object or a Python dictionary within a line (transformers' Trainer,
+fairseq) · tqdm bars with carriage returns and a postfix · ANSI colours · ``Epoch 3: 6.01 → 5.76 (avg loss)`` · fairseq, espnet, audiocraft, Keras, torchvision.
+
+Lines of one kind differ only in their numbers. So a line is split into its numbers and the text between them, its *skeleton*,
+and the skeleton is understood once: a plan says which number goes to which column. The rest of such lines costs one split and one look-up.
+"""
+
+import json
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from earnest.logs.log import EPOCH_NAMES, STEP_NAMES, Log, Table, axis_of, flat, words
+from earnest.logs.mapping import SPLITS, guess
+from earnest.logs.source import Source
+
+NAME = "text"
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|[\x08]")
+_NUMBER = r"(?<![\w.])([-+]?(?:%s(?:[eE][-+]?\d+)?|(?:nan|inf|infinity)(?!\w)))"
+NUMBER = re.compile(_NUMBER % r"(?:\d{1,3}(?:,\d{3})+(?![\d,])(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)", re.IGNORECASE)
+NUMBER_COMMA = re.compile(_NUMBER % r"(?:\d+(?:[.,]\d+)?|[.,]\d+)", re.IGNORECASE)
+LONGEST = 100_000  # characters of a line that are looked at, and
+MOST_NUMBERS = 6000  # numbers: one private-use character each
+N = "[\ue000-\uf8ff]"
+CLOCKS = re.compile(rf"{N}[-/.]{N}[-/.]{N}(?:[T ]+{N}:{N}(?::{N})?(?:[,.]{N})?)?|{N}:{N}(?::{N})?(?:[,.]{N})?(?:\s*[AP]M)?|{N}(?=\s*it/s|\s*s/it)")
+BAR = re.compile(rf"^(?P<desc>[^|%]*?):?\s*{N}%\s*\|[^|]*\|\s*(?P<n>{N})(?P<k>[kMG]?)/(?P<total>{N})(?P<kk>[kMG]?)\s*(?:\[(?P<rest>.*?)\]?\s*)?$", re.DOTALL)
+ENDLESS_BAR = re.compile(rf"^(?P<desc>[^|%]*?):?\s*(?P<n>{N})(?P<k>[kMG]?)it \[(?P<rest>.*?)\]?\s*$")
+ESPNET = re.compile(rf"({N})epoch:(\w+):{N}-({N})batch:")
+ESPNET_RESULTS = re.compile(rf"({N})epoch results:")
+WITHIN_EPOCH = re.compile(rf"\bepoch\s*[:=#]?\s*\[?({N})\]?\s*[:|,]?\s*\[?\s*({N})\s*/\s*{N}", re.IGNORECASE)
+LEADING = re.compile(rf"^\W*({N})\s*/\s*{N}\s*[\[\]━=|:, ]")
+ARROW = re.compile(rf"({N})\s*(?:→|->|=>|-->)\s*({N})(?:\s*\(([A-Za-z_ ]+)\))?")
+SPLIT_WORDS = "|".join(sorted(SPLITS, key=len, reverse=True))
+SECTION = re.compile(rf"\[({SPLIT_WORDS})\]|(?:^|(?<=[|\-\s]))({SPLIT_WORDS})(?:\s+(?:summary|results?|set))?\s*[:|](?!\s*{N})", re.IGNORECASE)
+PAIR = re.compile(
+    rf"""(?P<name>[A-Za-z_][\w./@\-]*(?:\ [A-Za-z_][\w./\-]*){{0,4}})['"]?\s*(?:\([A-Za-z/ ]{{1,8}}\)\s*)?"""
+    rf"""(?P<sep>[:=]+|\s|\[)\s*['"~≈\[(]*\s*(?:tensor\(\[*)?(?P<value>{N})(?P<k>[kM](?![A-Za-z]))?""",
+)
+SHARE = re.compile(rf"\s*/\s*{N}(?:\s*\(({N})%\))?")
+CONFIG_LINE = re.compile(r"^\W*\w*(?:Namespace|Arguments|Args|Config|Configuration)\(")
+THOUSANDS = {"": 1.0, None: 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+
+
+class Cell(NamedTuple):
+    """Number `index` of the line goes to column `name`, times `factor`, plus `offset`."""
+
+    name: str
+    index: int
+    factor: float = 1.0
+    offset: float = 0.0
+
+
+class Plan(NamedTuple):
+    """What lines with one skeleton hold: rows of cells; `bar`: the number that names the bar's total, -1 if there is none."""
+
+    rows: list[list[Cell]]
+    bar: int = -1
+    config: bool = False
+
+
+def claims(source: Source) -> bool:
+    if source.is_dir:
+        return False
+    head = source.head.decode("utf-8", "replace")
+    return any(plan.rows for plan, _ in map(_planned, _lines(head)[:5000]))
+
+
+def read(source: Source) -> Log:
+    log = Log(NAME, {}, notes=source.notes)
+    pattern = NUMBER
+    head = ANSI.sub("", source.head.decode("utf-8", "replace"))
+    if re.search(r"[=:]\s*\d+,\d+(?!\d*\.)", head) and not re.search(r"\d\.\d", head):
+        pattern = NUMBER_COMMA
+        log.notes.append("decimal commas read as points")
+    table, current, config, bars = Table(), {}, {}, {}
+    for block in source.lines():
+        for line in _lines(block.decode("utf-8", "replace")):
+            plan, parts = _planned(line, pattern)
+            if plan.config:
+                config.update({cell.name: _value(parts[2 * cell.index + 1]) for row in plan.rows for cell in row})
+                continue
+            for row in plan.rows:
+                cells = {name: _value(parts[2 * index + 1]) * factor + offset for name, index, factor, offset in row}
+                if plan.bar >= 0:
+                    cells[f"bar/{_value(parts[2 * plan.bar + 1]):g}"] = cells.pop("bar")
+                # a line without a step goes on with the row before, until a name comes again
+                if current and (not current.keys().isdisjoint(cells) or any(map(_counts, cells))):
+                    if not all(map(_counts, current)) or any(value < bars.get(name, -1.0) for name, value in current.items()):
+                        table.row(current)  # a bar without values is a row only where it falls back: an epoch begins there
+                    bars.update((name, value) for name, value in current.items() if name.startswith("bar/"))
+                    current = {}
+                current |= cells
+    if current:
+        table.row(current)
+    log.columns = table.columns()
+    _settle_bars(log)
+    for name in [name for name, column in log.columns.items() if len(column.row) == 1 and table.rows > 3 and guess(name) is None]:
+        config.setdefault(name, float(log.columns.pop(name).value[0]))  # printed once: a setting, not a measurement
+    log.config = {name: int(value) if float(value).is_integer() else value for name, value in config.items()}
+    return log
+
+
+def _counts(name: str) -> bool:
+    """Whether a column counts steps or epochs, and measures nothing."""
+    return axis_of(name) is not None or name.startswith("bar/")
+
+
+def _lines(text: str) -> list[str]:
+    if "\x1b" in text or "\x08" in text:
+        text = ANSI.sub("", text)
+    return [line for line in re.split(r"[\r\n]+", text) if line]
+
+
+def _value(text: str) -> float:
+    if "," in text:
+        text = text.replace(",", "" if re.search(r",\d{3}(?!\d)", text) and "." not in text.split(",")[-1] and len(text) > 4 else ".")
+    return float(text)
+
+
+def _planned(line: str, pattern: re.Pattern[str] = NUMBER) -> tuple[Plan, list[str]]:
+    parts = pattern.split(line[:LONGEST])
+    if len(parts) < 3 or len(parts) > 2 * MOST_NUMBERS:
+        return _NOTHING, parts
+    return _plan("\0".join(parts[::2])), parts
+
+
+_NOTHING = Plan([])
+
+
+@lru_cache(maxsize=20_000)
+def _plan(skeleton: str) -> Plan:
+    texts = skeleton.split("\0")
+    line = texts[0] + "".join(chr(0xE000 + index) + text for index, text in enumerate(texts[1:]))
+    if CONFIG_LINE.match(line):
+        return Plan([_pairs(line, "", known_only=False)], config=True)
+    for pattern in (BAR, ENDLESS_BAR):
+        if bar := pattern.match(line):
+            return _bar_plan(bar)
+    cells: list[Cell] = []
+    if match := ESPNET.search(line):
+        cells += [Cell("epoch", _index(match[1]))] + ([Cell("step", _index(match[3]))] if SPLITS.get(match[2]) == "train" else [])
+        line = f"{match[2]}: " + line[match.end() :]
+    elif match := ESPNET_RESULTS.search(line):
+        cells += [Cell("epoch", _index(match[1]))]
+        line = line[match.end() :]
+    elif match := WITHIN_EPOCH.search(line):
+        if (after := line[match.end() :].lstrip()[:1]) != "/":
+            cells += [Cell("epoch", _index(match[1])), Cell("step", _index(match[2]))]
+            line = line[: match.start()] + " " + line[match.end() :]
+    line = CLOCKS.sub(" ", line)
+    if (match := LEADING.match(line)) and not cells:
+        cells.append(Cell("step", _index(match[1])))
+        line = line[match.end() :]
+    if match := ARROW.search(line):
+        return _arrow_plan(line, match, cells)
+    start, prefix = 0, ""
+    for section in [*SECTION.finditer(line), None]:
+        stop = section.start() if section else len(line)
+        cells += _section(line[start:stop], prefix)
+        if section:
+            start, prefix = section.end(), "" if SPLITS[(section[1] or section[2]).lower()] == "train" else (section[1] or section[2]).lower() + "/"
+    return Plan([_first_of_each(cells)]) if cells else _NOTHING
+
+
+def _section(text: str, prefix: str) -> list[Cell]:
+    """A dictionary within the text, else its pairs."""
+    left, right = text.find("{"), text.rfind("}")
+    if 0 <= left < right:
+        quoted = re.sub(rf"""["']?({N})["']?""", r'"\1"', text[left : right + 1])
+        quoted = re.sub(r"\b(?:None|True|False)\b", "null", quoted.replace("'", '"'))
+        quoted = re.sub(rf'\b[\w.]+\(("{N}")[^)]*\)', r"\1", quoted)  # tensor(2.3, device=...), np.float64(2.3)
+        try:
+            row = json.loads(quoted)
+            leaves = {name: leaf for name, leaf in flat(row).items() if isinstance(leaf, str) and re.fullmatch(N, leaf)}
+            return _pairs(text[:left], prefix) + [Cell(_in_split(name, prefix), _index(leaf)) for name, leaf in leaves.items()]
+        except (ValueError, RecursionError, AttributeError):
+            pass
+    return _pairs(text, prefix)
+
+
+def _pairs(text: str, prefix: str, known_only: bool = True) -> list[Cell]:
+    cells = []
+    for match in PAIR.finditer(text):
+        alone = re.search(r"(?:^|[|,;\t\]]|\s-)\s*$", text[: match.start()]) and re.match(rf"(?:/{N})?\s*(?:%|$|[|,;\t]|\s-\s)", text[match.end() :])
+        name = _name(match["name"], loose=not match["sep"].isspace() or bool(alone and "|" in text))
+        index = _index(match["value"])
+        if name and axis_of(name) is None and (share := SHARE.match(text, match.end())):  # Accuracy: 9836/10000 (98%)
+            name, index = (name, _index(share[1])) if share[1] else (None, index)
+        if name:
+            cells.append(Cell(_in_split(name, prefix), index, THOUSANDS[match["k"]] if known_only else 1.0))
+    return cells
+
+
+def _in_split(name: str, prefix: str) -> str:
+    return name if axis_of(name) or any(word in SPLITS for word in words(name)) else prefix + name
+
+
+@lru_cache(maxsize=20_000)
+def _name(text: str, loose: bool) -> str | None:
+    """The longest end of the words before a number that is a known name; of unknown words those that an `=` or `:` follows."""
+    named = text.split()
+    for start in range(len(named)):
+        candidate = " ".join(named[start:])
+        if axis_of(candidate) or (guess(candidate) and len(words(candidate)) <= 4):
+            return candidate
+    return (" ".join(named) if len(named) <= 2 else named[-1]) if loose else None
+
+
+def _bar_plan(bar: re.Match[str]) -> Plan:
+    """tqdm: `desc:  40%|████      | 120/300 [00:10<00:15, 11.9it/s, loss=5.75, lr=0.0001]`."""
+    desc, rest = bar["desc"], bar["rest"] or ""
+    split = next((word for word in words(desc) if SPLITS.get(word, "train") != "train"), None)
+    prefix = f"{split}/" if split else ""
+    described = _pairs(desc + " ", prefix)
+    posted = _pairs(CLOCKS.sub(" ", rest.partition(",")[2]), prefix)
+    known = {*SPLITS, *EPOCH_NAMES, *STEP_NAMES, "of", "progress", "finetuning", "pretraining", "fit"}
+    plain = all(word in known for word in words(re.sub(N, " ", desc)))
+    if split:  # a validation bar counts batches of its own
+        return Plan([_first_of_each(described + posted)]) if posted else _NOTHING
+    if not plain and not described and not posted:  # "Map", "Loading checkpoint shards"
+        return _NOTHING
+    cells = _first_of_each([*described, *posted, Cell("bar", _index(bar["n"]), THOUSANDS[bar["k"]])])
+    return Plan([cells], bar=_index(bar["total" if "total" in bar.re.groupindex else "n"]))
+
+
+def _arrow_plan(line: str, arrow: re.Match[str], cells: list[Cell]) -> Plan:
+    """`Epoch 3: 6.01 → 5.76 (avg loss)`: the value at the epoch's start and at its end."""
+    before = _pairs(line[: arrow.start()] + arrow[1], "")
+    named = next((cell.name for cell in before if cell.index == _index(arrow[1]) and cell.name.lower() not in EPOCH_NAMES), None)
+    name = (arrow[3] or named or "").strip()
+    if not name:
+        return _NOTHING
+    axes = cells + [cell for cell in before if cell.index != _index(arrow[1]) and cell.name != name]
+    at_start = [cell._replace(offset=-1.0) for cell in axes if cell.name.lower() in EPOCH_NAMES]
+    return Plan([[*at_start, Cell(name, _index(arrow[1]))], [*axes, Cell(name, _index(arrow[2]))]])
+
+
+def _index(char: str) -> int:
+    return ord(char) - 0xE000
+
+
+def _first_of_each(cells: list[Cell]) -> list[Cell]:
+    kept: dict[str, Cell] = {}
+    for cell in cells:
+        kept.setdefault(cell.name, cell)
+    return list(kept.values())
+
+
+def _settle_bars(log: Log) -> None:
+    """Of several bars (training, an evaluation within it) the one that counts steps; its falls are epochs where nothing else tells them."""
+    bars = [name for name in log.columns if name.startswith("bar/")]
+    if not bars:
+        return
+    spelled = {"_".join(words(name)) for name in log.columns}
+
+    def worth(name: str) -> tuple[int, int, float]:
+        value = log.columns[name].value
+        return -int((np.diff(value) < 0).sum()), len(value), float(name.partition("/")[2])
+
+    best = max(bars, key=worth)
+    for name in bars:
+        column = log.columns.pop(name)
+        if name != best or spelled & set(STEP_NAMES):
+            continue
+        log.columns["step"] = column
+        ends = np.diff(column.value) < 0
+        if ends.any() and not spelled & set(EPOCH_NAMES) and (column.value[:-1][ends] >= 0.9 * float(name.partition("/")[2])).all():
+            log.columns["epoch"] = column._replace(value=np.append(0.0, np.cumsum(ends)))
+            log.notes.append("a progress bar starts again after its end: each is an epoch")
