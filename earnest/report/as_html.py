@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from earnest.report import charts, sounds, view
-from earnest.rules.finding import SEVERITIES, Baseline, Diagnosis
+from earnest.rules.finding import SEVERITIES, Baseline, Diagnosis, Verdict
 from earnest.run import Artifact, Run
 from earnest.signals import SIGNALS, parse
 
@@ -42,17 +42,18 @@ def render(run: Run, diagnosis: Diagnosis) -> str:
         diagnosis=diagnosis,
         findings=view.in_order(diagnosis.findings),
         severities=SEVERITIES,
-        ladders=[charts.ladder(verdict.value, verdict.ladder or [b for b in [verdict.baseline] if b]) for verdict in diagnosis.verdicts],
+        ladders=[charts.ladder(verdict.value, _ladder(verdict)) for verdict in diagnosis.verdicts],
         loss=loss,
         loss_left_out=left_out,
         optimisation=_optimisation_charts(run, diagnosis, signals),
+        splits=_splits(signals),
         others=_other_charts(run, signals),
         demos=demos,
         demos_left_out=demos_left_out,
         unmapped=list(_flat(run.facts.get("unmapped") or {})),
         facts=list(_flat({name: fact for name, fact in run.facts.items() if name not in ("mapping", "unmapped")})),
         probes=list(_flat(run.probes)),
-        size=(charts.WIDTH, charts.HEIGHT, charts.LEFT, charts.WIDTH - charts.RIGHT, charts.TOP, charts.HEIGHT - charts.BOTTOM),
+        size=(charts.WIDTH, charts.HEIGHT, charts.LEFT, charts.TOP, charts.HEIGHT - charts.BOTTOM),
     )
 
 
@@ -75,6 +76,12 @@ def _signals(run: Run) -> Signals:
     return signals
 
 
+def _splits(signals: Signals) -> list[str]:
+    """The splits of the losses, train first: each has one colour on the whole page."""
+    found = {split for name in LOSSES for splits in signals.get(name, {}).values() for split in splits}
+    return sorted(found, key=lambda split: (split != "train", split))
+
+
 def _loss_charts(run: Run, diagnosis: Diagnosis, signals: Signals) -> tuple[list[charts.Chart], int]:
     """One chart a stream, with its ladder drawn in; streams in the order of the verdicts, then the rest."""
     verdicts = {verdict.stream: verdict for verdict in diagnosis.verdicts}
@@ -85,15 +92,15 @@ def _loss_charts(run: Run, diagnosis: Diagnosis, signals: Signals) -> tuple[list
         if name is None:
             continue
         verdict = verdicts.get(stream or "")
-        marks = [(f.since_step, f.rule) for f in diagnosis.findings if f.since_step and f.stream == stream]
         chart = charts.chart(
             view.line(stream or "total loss"),
             signals[name][stream],
             run.last_step,
             SIGNALS[name].unit,
-            (verdict.ladder or [b for b in [verdict.baseline] if b]) if verdict else (),
-            marks,
+            _ladder(verdict) if verdict else (),
+            _marks(diagnosis, stream),
             verdict.verdict if verdict else None,
+            hues=_splits(signals),
         )
         drawn += [chart] if chart else []
     return drawn[:MOST_CHARTS], max(0, len(drawn) - MOST_CHARTS)
@@ -103,10 +110,10 @@ def _optimisation_charts(run: Run, diagnosis: Diagnosis, signals: Signals) -> li
     """Learning rate, and gradient norm with the norm at which it is clipped."""
     clip = run.facts.get("max_grad_norm")
     rungs = {"grad_norm": [Baseline("clipped at", float(clip))]} if isinstance(clip, int | float) and clip else {}
-    marks = [(f.since_step, f.rule) for f in diagnosis.findings if f.since_step and f.stream is None]
+    marks, hues = _marks(diagnosis, None), _splits(signals)
     drawn = [
         charts.chart(
-            _name(name, stream), splits, run.last_step, SIGNALS[name].unit, rungs.get(name, ()), marks, may_log=name == "grad_norm"
+            _name(name, stream), splits, run.last_step, SIGNALS[name].unit, rungs.get(name, ()), marks, None, name == "grad_norm", hues
         )
         for name in OPTIMISATION
         for stream, splits in signals.get(name, {}).items()
@@ -126,10 +133,21 @@ def _other_charts(run: Run, signals: Signals) -> tuple[list[tuple[str, str, list
         taken = list(streams.items())[:room]
         left_out += len(streams) - len(taken)
         room -= len(taken)
-        drawn = [charts.chart(_name(name, stream), splits, run.last_step, unit, may_log=True) for stream, splits in taken]
+        drawn = [
+            charts.chart(_name(name, stream), splits, run.last_step, unit, may_log=True, hues=_splits(signals)) for stream, splits in taken
+        ]
         if any(drawn):
             groups.append((view.line(name), meaning, [chart for chart in drawn if chart]))
     return groups, left_out
+
+
+def _ladder(verdict: Verdict) -> list[Baseline]:
+    return verdict.ladder or [rung for rung in [verdict.baseline] if rung]
+
+
+def _marks(diagnosis: Diagnosis, stream: str | None) -> list[tuple[int, str]]:
+    """Where findings on this stream begin."""
+    return [(finding.since_step, finding.rule) for finding in diagnosis.findings if finding.since_step and finding.stream == stream]
 
 
 def _name(name: str, stream: str | None) -> str:

@@ -19,7 +19,7 @@ def render(run: Run, diagnosis: Diagnosis) -> str:
             (v.stream, f"**{v.verdict}**", view.value(v), view.baseline(v.baseline), view.number(v.since_step), v.why)
             for v in diagnosis.verdicts
         ]
-        parts += ["## Streams", table(["stream", "verdict", "value", "baseline [interval]", "since step", "why"], rows)]
+        parts += ["## Streams", table(["stream", "verdict", "value", "baseline [interval]", "why"], rows)]
     if diagnosis.not_checked:
         parts += ["## Not checked", "\n".join(f"- {text(rules)}: needs {text(needs)}" for needs, rules in view.not_checked(diagnosis))]
     if diagnosis.mapping or run.notes:

@@ -51,8 +51,7 @@ def _verdicts(diagnosis: Diagnosis, say) -> None:
         level = view.LEVEL[word]
         cells = [stream + " " * (widths[0] - cell_len(stream)), f"{view.MARK[level]} {word:<{widths[1]}}", f"{value:>{widths[2]}}"]
         say(Text.assemble(cells[0], "  ", (cells[1], STYLE[level]), "  ", cells[2], f"  {baseline}"), 2)
-        since = f" (since step {view.number(verdict.since_step)})" if verdict.since_step else ""
-        say(Text(view.line(verdict.why) + since, style="dim"), 6)
+        say(Text(view.why(verdict), style="dim"), 6)
 
 
 def _finding(finding: Finding, say) -> None:

@@ -1,7 +1,7 @@
 """Line charts as plain numbers and SVG paths; ``page.html`` draws them.
 
 A series longer than `BINS` is told by its bins: a line through their means inside a band from lowest to
-highest. So a million steps cost as much as two hundred, and no spike is ever dropped.
+highest. So a million steps cost as much as a hundred, and no spike is ever dropped.
 """
 
 import math
@@ -16,10 +16,10 @@ from earnest.rules.finding import Baseline
 from earnest.run import Series
 
 WIDTH, HEIGHT = 400, 210  # of the drawing, in its own units
-LEFT, RIGHT, TOP, BOTTOM = 46, 92, 10, 24  # margins; the right one holds the baselines' names
-BINS = 200
+LEFT, RIGHT, RUNG_RIGHT, TOP, BOTTOM = 46, 12, 96, 10, 24  # margins; RUNG_RIGHT holds the baselines' names
+BINS = 120
 LABEL_GAP = 12.5  # least distance of two baseline names
-ROBUST = 1.6  # assumed: values beyond this times the robust range go off the scale, and the page says so
+ROBUST = 3.0  # assumed: values beyond this times the range of the middle 96% go off the scale, and the page says so
 
 
 @dataclass
@@ -27,11 +27,13 @@ class Line:
     """One series, drawn: `path` through the means, `band` from lowest to highest, `points` for the read-out."""
 
     name: str
+    hue: int
     path: str
     band: str
     points: dict[str, list[float]]
     dots: list[tuple[float, float]]
     lost: list[float]
+    last: tuple[int, float]
 
 
 @dataclass
@@ -63,8 +65,7 @@ class Chart:
     @property
     def latest(self) -> str:
         """The last value of every line, in words."""
-        ends = [(line.name, line.points["step"][-1], line.points["mean"][-1]) for line in self.lines if line.points["step"]]
-        return " · ".join(f"{name} {view.number(value)} at step {view.number(step)}" for name, step, value in ends) or "no finite value"
+        return " · ".join(f"{line.name} {view.number(line.last[1])} at step {view.number(line.last[0])}" for line in self.lines)
 
     @property
     def described(self) -> str:
@@ -87,9 +88,11 @@ def chart(
     marks: Sequence[tuple[int, str]] = (),
     verdict: str | None = None,
     may_log: bool = False,
+    hues: Sequence[str] = (),
 ) -> Chart | None:
     """Draw named series over steps 0..last_step; None where they hold no point at all."""
-    series = {name: one for name, one in series.items() if len(one)}
+    hue = {name: hues.index(name) if name in hues else index for index, name in enumerate(series)}
+    series = {name: one for name, one in sorted(series.items(), key=lambda item: hue[item[0]]) if len(one)}
     finite = [one.finite.value for one in series.values() if len(one.finite)]
     if not series:
         return None
@@ -97,9 +100,10 @@ def chart(
     low, high, log, said = _range(np.concatenate(finite) if finite else np.zeros(0), [rung.value for rung in ladder], may_log)
     first_step = min(0, *(int(one.step[0]) for one in series.values()))
     span = max(last_step - first_step, 1)
+    right = WIDTH - (RUNG_RIGHT if ladder else RIGHT)
 
     def x(step):
-        return LEFT + (np.asarray(step, float) - first_step) / span * (WIDTH - LEFT - RIGHT)
+        return LEFT + (np.asarray(step, float) - first_step) / span * (right - LEFT)
 
     def y(value):
         scaled = [np.log10(np.maximum(edge, low)) if log else edge for edge in (np.asarray(value, float), low, high)]
@@ -112,14 +116,14 @@ def chart(
     return Chart(
         title,
         unit,
-        [_line(name, one, x, y) for name, one in series.items()],
+        [_line(name, min(hue[name], 3), one, x, y) for name, one in series.items()],
         _rungs(ladder, y),
         [(float(x(tick)), _short(tick)) for tick in _ticks(first_step, first_step + span, 4) if tick == int(tick)],
         [(float(y(tick)), _short(tick)) for tick in (_decades(low, high) if log else _ticks(low, high, 4))],
         [(float(x(step)), label) for step, label in marks if first_step <= step <= first_step + span],
         said,
         verdict,
-        {"left": LEFT, "right": WIDTH - RIGHT, "first": first_step, "last": first_step + span},
+        {"left": LEFT, "right": right, "first": first_step, "last": first_step + span},
     )
 
 
@@ -135,14 +139,15 @@ def binned(series: Series) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarr
     return centre, np.add.reduceat(value, starts) / counts, np.minimum.reduceat(value, starts), np.maximum.reduceat(value, starts)
 
 
-def _line(name: str, series: Series, x, y) -> Line:
+def _line(name: str, hue: int, series: Series, x, y) -> Line:
     step, mean, lowest, highest = binned(series.finite)
     xs, is_binned = x(step), len(series.finite) > BINS
     edge = [*zip(xs, y(highest), strict=True), *zip(xs[::-1], y(lowest)[::-1], strict=True)] if is_binned else []
     points = {"step": step.tolist(), "mean": _rounded(mean)} | ({"low": _rounded(lowest), "high": _rounded(highest)} if is_binned else {})
     dots = [(round(float(px), 1), round(float(py), 1)) for px, py in zip(xs, y(mean), strict=True)] if len(step) <= 30 else []
     lost = np.unique(x(series.step[~np.isfinite(series.value)]).round())
-    return Line(name, _path(zip(xs, y(mean), strict=True)), _path(edge) + "Z" if edge else "", points, dots, lost.tolist())
+    last = (int(series.step[-1]), float(series.value[-1]))
+    return Line(name, hue, _path(zip(xs, y(mean), strict=True)), _path(edge) + "Z" if edge else "", points, dots, lost.tolist(), last)
 
 
 def _path(points) -> str:
@@ -211,33 +216,27 @@ def _short(value: float) -> str:
 
 @dataclass
 class Ladder:
-    """A verdict as a picture: where the value lies between 0 and chance, and where the baselines lie."""
+    """A verdict as a picture: where the value lies among its baselines, higher to the right."""
 
     rungs: list[tuple[float, str, int, tuple[float, float] | None]]
     value: float | None
-    off_scale: bool
 
 
-def ladder(value: float | None, rungs: Sequence[Baseline], width: float = 220) -> Ladder | None:
+def ladder(value: float | None, baselines: Sequence[Baseline], width: float = 220) -> Ladder | None:
     """Draw a verdict's ladder; None where there is no baseline to compare with."""
-    rungs = sorted((rung for rung in rungs if math.isfinite(rung.value)), key=lambda rung: -rung.value)
-    if not rungs:
+    baselines = sorted((rung for rung in baselines if math.isfinite(rung.value)), key=lambda rung: -rung.value)
+    if not baselines:
         return None
-    known = value is not None and math.isfinite(value)
-    low, high = min(0.0, *(rung.value for rung in rungs)), rungs[0].value
-    if known and value > high:  # worse than every baseline: leave room to see by how much, within reason
-        high = min(value, high + (high - low) * 0.5)
-    span = (high - low) * 1.04 or 1.0
+    value = value if value is not None and math.isfinite(value) else None
+    drawn = [rung.value for rung in baselines] + ([value] if value is not None else [])
+    span = max(drawn) - min(drawn) or abs(drawn[0]) or 1.0
 
     def x(position: float) -> float:
-        return round(min(max((position - low) / span, 0.0), 1.0) * (width - 10) + 5, 1)
+        return round(min(max((position - min(drawn)) / span, -0.08), 1.08) * (width - 40) + 20, 1)
 
-    drawn = []
-    for order, rung in enumerate(rungs):
-        band = (
-            (x(rung.interval[0]), x(rung.interval[1]) - x(rung.interval[0]))
-            if rung.interval and all(map(math.isfinite, rung.interval))
-            else None
-        )
-        drawn.append((x(rung.value), view.baseline(rung), min(order, 3), band))
-    return Ladder(drawn, x(value) if known else None, bool(known and (value > high or value < low)))
+    rungs = []
+    for order, rung in enumerate(baselines):
+        known = rung.interval and all(map(math.isfinite, rung.interval))
+        band = (x(rung.interval[0]), x(rung.interval[1]) - x(rung.interval[0])) if rung.interval and known else None
+        rungs.append((x(rung.value), view.baseline(rung), min(order, 3), band))
+    return Ladder(rungs, x(value) if value is not None else None)

@@ -2,6 +2,7 @@
 
 import base64
 import struct
+import warnings
 import wave
 import zlib
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from scipy.io import wavfile
 from scipy.signal import ShortTimeFFT, resample_poly
 
 RATE_HZ = 16_000  # of embedded audio
+RATES_HZ = (1_000, 400_000)  # beyond these a header is broken
+LARGEST_BYTES = 50_000_000
 LONGEST_S = 30  # of one clip; the rest of it stays in its file
 WINDOW_SAMPLES, HOP_SAMPLES = 256, 160  # 16 ms windows every 10 ms: one pixel each, 128 rows of 62.5 Hz
 RANGE_DB = 80.0  # below the loudest a 16-bit file can hold, so that silence looks silent
@@ -37,7 +40,15 @@ class Sound:
 
 def load(path: Path) -> Sound:
     """Read a wav file; raises ValueError or OSError where it is none."""
-    rate, samples = wavfile.read(path)
+    if path.stat().st_size > LARGEST_BYTES:
+        raise ValueError(f"it is larger than {LARGEST_BYTES:,} bytes")
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of chunks that it skips
+            rate, samples = wavfile.read(path)
+    except Exception as error:  # the parser raises whatever a broken header leads it into
+        raise ValueError(f"it is no wav file that can be read ({error})") from error
+    if not RATES_HZ[0] <= rate <= RATES_HZ[1]:
+        raise ValueError(f"its rate is {rate:,} Hz")
     wave_N, length_s, cut = _mono(samples, rate)
     if not len(wave_N):
         raise ValueError("it holds no samples")

@@ -80,12 +80,18 @@ def baseline(rung: Baseline | None) -> str:
     """A baseline's name, value and interval: ``unigram 5.432 [5.401, 5.463]``."""
     if rung is None:
         return "no baseline"
-    return f"{line(rung.name)} {number(rung.value)}" + (f" {shown(list(rung.interval))}" if rung.interval else "")
+    interval = f" [{number(rung.interval[0])},\u00a0{number(rung.interval[1])}]" if rung.interval else ""
+    return f"{line(rung.name)} {number(rung.value)}{interval}"
 
 
 def value(verdict: Verdict) -> str:
     """A verdict's value with its unit."""
     return number(verdict.value) if verdict.value is None else f"{number(verdict.value)} {line(verdict.unit)}".strip()
+
+
+def why(verdict: Verdict) -> str:
+    """The reason of a verdict, and since which step it holds where that is not the start."""
+    return line(verdict.why) + (f" (since step {number(verdict.since_step)})" if (verdict.since_step or 0) > 1 else "")
 
 
 def about(finding: Finding) -> str:
@@ -107,19 +113,20 @@ def columns(finding: Finding, most: int = 6) -> list[str]:
     return list(finding.evidence[0]) if same and len(finding.evidence[0]) <= most else []
 
 
-def headline(diagnosis: Diagnosis) -> str:
-    """One line on everything: how many streams have which verdict, how many findings of which severity."""
+def counts(diagnosis: Diagnosis) -> list[tuple[str, list[tuple[int, str]]]]:
+    """How many streams have which verdict, how many findings which severity: [("10 streams", [(2, "at-chance"), ...]), ...]."""
     words = Counter(verdict.verdict for verdict in diagnosis.verdicts)
     severities = Counter(finding.severity for finding in diagnosis.findings)
-    streams = ", ".join(f"{words[word]} {word}" for word in LEVEL if words[word])
-    findings = ", ".join(f"{severities[word]} {word}" for word in SEVERITIES if severities[word])
-    said = [
-        f"{_many(len(diagnosis.verdicts), 'stream')}: {streams}" if streams else "no stream could be judged",
-        f"{_many(len(diagnosis.findings), 'finding')}: {findings}" if findings else "no findings",
+    return [
+        (_many(len(diagnosis.verdicts), "stream"), [(words[word], word) for word in LEVEL if words[word]]),
+        (_many(len(diagnosis.findings), "finding"), [(severities[word], word) for word in SEVERITIES if severities[word]]),
     ]
-    if diagnosis.not_checked:
-        said.append(f"{_many(len(diagnosis.not_checked), 'rule')} not checked")
-    return " · ".join(said)
+
+
+def headline(diagnosis: Diagnosis) -> str:
+    """`counts` in one line, with the number of rules that could not run."""
+    said = [what + (": " if parts else "") + ", ".join(f"{count} {word}" for count, word in parts) for what, parts in counts(diagnosis)]
+    return " · ".join(said + [f"{_many(len(diagnosis.not_checked), 'rule')} not checked"] * bool(diagnosis.not_checked))
 
 
 def not_checked(diagnosis: Diagnosis) -> list[tuple[str, str]]:
@@ -138,4 +145,4 @@ def title(run: Run) -> str:
 
 
 def _many(count: int, word: str) -> str:
-    return f"{count} {word}" + ("" if count == 1 else "s")
+    return f"{count or 'no'} {word}" + ("" if count == 1 else "s")
