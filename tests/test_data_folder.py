@@ -74,8 +74,9 @@ def test_what_has_no_text_is_left_out_and_said(folder, caplog):
 def test_a_folder_of_symbolic_links_works(folder, tmp_path_factory):
     links = tmp_path_factory.mktemp("links")
     (links / "one.wav").symlink_to(folder / "a.wav")
-    metadata(links, "file_name,text", "one.wav,one")
-    assert [clip.name for clip in load_clips(links)] == ["one.wav"]
+    (links / "linked").symlink_to(folder / "deep")
+    metadata(links, "file_name,text", "one.wav,one", "linked/c.ogg,two")
+    assert [clip.name for clip in load_clips(links)] == ["linked/c.ogg", "one.wav"]
 
 
 def test_missing_and_empty_folders(folder, tmp_path_factory):

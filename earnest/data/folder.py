@@ -65,9 +65,9 @@ def load_clips(path: str | os.PathLike, text_needed: bool = True) -> list[Clip]:
         )
     files = sorted(file for file in folder.rglob("*") if file.is_file() and "/." not in f"/{file.relative_to(folder).as_posix()}")
     audio = {file.relative_to(folder).as_posix() for file in files if file.suffix.lower() in AUDIO_SUFFIXES}
-    if not audio:
-        raise UserError(f"no audio file in {folder}", f"files such as {', '.join(sorted(AUDIO_SUFFIXES))}", "check the path")
     metadata = [file for file in files if file.name in ("metadata.csv", "metadata.jsonl")]
+    if not audio and not metadata:
+        raise UserError(f"no audio file in {folder}", f"files such as {', '.join(sorted(AUDIO_SUFFIXES))}", "check the path")
     for file in metadata:
         if file.suffix == ".jsonl" and file.with_suffix(".csv") in metadata:
             raise UserError(f"{file} beside metadata.csv", "one metadata file in a folder", "remove the one that is not meant")
@@ -79,7 +79,7 @@ def load_clips(path: str | os.PathLike, text_needed: bool = True) -> list[Clip]:
         )
     clips: dict[str, Clip] = {}
     for file in metadata:
-        for clip in _metadata_clips(folder, file, audio, text_needed):
+        for clip in _metadata_clips(folder, file, text_needed):
             if clip.name in clips:
                 raise UserError(f"{file} names {clip.name} a second time", "one line for each file", "remove the line that is wrong")
             clips[clip.name] = clip
@@ -146,7 +146,7 @@ def read_clips(
         yield clip, wave_N
 
 
-def _metadata_clips(folder: Path, metadata: Path, audio: set[str], text_needed: bool) -> Iterator[Clip]:
+def _metadata_clips(folder: Path, metadata: Path, text_needed: bool) -> Iterator[Clip]:
     here = metadata.parent.relative_to(folder)
     absent, texts, line = [], 0, 0
     for line, row in _rows(metadata):
@@ -159,8 +159,8 @@ def _metadata_clips(folder: Path, metadata: Path, audio: set[str], text_needed: 
         name = os.path.normpath(here / row["file_name"])
         if os.path.isabs(name) or name.split(os.sep)[0] == os.pardir:
             raise UserError(f"{metadata}:{line} names {row['file_name']}", f"files inside {folder}", "move the file into the folder")
-        name = PurePosixPath(Path(name)).as_posix()
-        if name not in audio:
+        name = Path(name).as_posix()
+        if Path(name).suffix.lower() not in AUDIO_SUFFIXES or not (folder / name).is_file():
             absent.append(f"{row['file_name']} (line {line})")
             continue
         yield Clip(
@@ -254,7 +254,7 @@ def _hub_folder(name: str) -> Path:
         splits = datasets.load_dataset(name)
     except Exception as error:  # datasets raises OSError, ValueError and classes of its own for what is one thing to a user
         raise UserError(
-            f"no folder {name}, and the Hub gave no dataset of that name ({type(error).__name__}: {str(error).splitlines()[0]})",
+            f"no folder {name}, and the Hub gave no dataset of that name ({type(error).__name__}: {str(error).partition(chr(10))[0]})",
             "a folder, or a dataset that can be reached",
             "check the name and the network, or download the dataset and pass its folder",
         ) from error
