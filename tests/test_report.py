@@ -251,6 +251,13 @@ def test_terminal_fits_80_columns_without_colour(run):
     assert max(len(line) for line in terminal(run, make_diagnosis(), width=40).splitlines()) <= 40
 
 
+def test_terminal_of_any_encoding_can_print_it(run):
+    file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    report.terminal(run, make_diagnosis(), Console(file=file, width=80))
+    file.flush()
+    assert b"worse-than-chance" in file.buffer.getvalue()
+
+
 def test_terminal_names_few_of_many_columns():
     diagnosis = Diagnosis([], [], [], {f"column{index}": f"train/column{index}" for index in range(5000)})
     text = terminal(Run(), diagnosis)

@@ -13,6 +13,7 @@ STYLE = {
     **{"good": "green", "weak": "yellow", "bad": "bold red", "unknown": "dim"},
     **{"critical": "bold red", "warning": "yellow", "note": "cyan"},
 }
+LONGEST_CELL = 17  # "worse-than-chance"; a longer name pushes its own line to the right, not all of them
 MOST_COLUMNS = 12  # of a foreign log's columns are named here; the JSON names all
 
 
@@ -21,7 +22,9 @@ def print_report(run: Run, diagnosis: Diagnosis, console: Console) -> None:
 
     def say(text: str | Text, indent: int = 0) -> None:
         # A `Text` is never read as markup, so "[red]" or ":smile:" in a log stays what it is.
-        console.print(Padding(text if isinstance(text, Text) else Text(text), (0, 0, 0, indent)), highlight=False)
+        text = text if isinstance(text, Text) else Text(text)
+        text.plain = text.plain.encode(console.encoding, "replace").decode(console.encoding)  # an ASCII terminal sees "?", not a crash
+        console.print(Padding(text, (0, 0, 0, indent), expand=False), highlight=False)
 
     say(Text(view.title(run), style="bold"))
     say(view.headline(diagnosis))
@@ -46,7 +49,7 @@ def print_report(run: Run, diagnosis: Diagnosis, console: Console) -> None:
 def _verdicts(diagnosis: Diagnosis, say) -> None:
     """One aligned line a stream, and the reason below it: a column for it would be ten characters wide."""
     rows = [(view.line(v.stream), v.verdict, view.value(v), view.baseline(v.baseline), v) for v in diagnosis.verdicts]
-    widths = [min(max(cell_len(str(row[column])) for row in rows), 20) for column in range(3)]
+    widths = [min(max(cell_len(str(row[column])) for row in rows), LONGEST_CELL) for column in range(3)]
     for stream, word, value, baseline, verdict in rows:
         level = view.LEVEL[word]
         cells = [stream + " " * (widths[0] - cell_len(stream)), f"{view.MARK[level]} {word:<{widths[1]}}", f"{value:>{widths[2]}}"]
