@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from earnest.data.audio import ClipError, read_wave, write_wave
-from earnest.data.sources import ASTERISK, DIGITS, PHRASES, SAMPLE_RATE_HZ, VOICES, Voice, speak
+from earnest.data.sources import ASTERISK, DIGITS, SAMPLE_RATE_HZ, VOICES, Voice, embedded_texts, speak
 
 SOUNDS = Path("/usr/share/asterisk/sounds")
 
@@ -28,7 +28,7 @@ def real_prompts():
 def espeak_speech():
     """Yield (name, wave_N) of synthetic English."""
     for voice in VOICES:
-        for text in DIGITS + PHRASES:
+        for text in sum(embedded_texts().values(), []):
             yield f"espeak/{voice.name}/{text.replace(' ', '_')}", speak(text, voice)
     for variant in [f"f{n}" for n in range(1, 6)] + [f"m{n}" for n in range(1, 8)]:
         voice = Voice(f"en-us+{variant}")

@@ -18,7 +18,7 @@ from accelerate.utils import set_seed
 from earnest.codecs import Codec, load_codec
 from earnest.data.corpus import Corpus
 from earnest.data.folder import Clip, load_clips, split_clips
-from earnest.data.sources import espeak
+from earnest.data.sources import embedded_name, espeak
 from earnest.data.store import cache_dir, encode_clips
 from earnest.errors import UserError
 from earnest.losses.tokens import stream_weights, token_loss
@@ -134,7 +134,7 @@ def find_clips(path: str) -> list[Clip]:
     """The clips of a folder or Hub dataset, or of the embedded corpus, which is made on first use."""
     if path != "espeak":
         return load_clips(path)
-    folder = cache_dir() / f"espeak-{version('earnest')}"
+    folder = cache_dir() / embedded_name()
     if not folder.exists():
         espeak(folder)
     return load_clips(folder)
