@@ -375,3 +375,10 @@ def imports():
 
     code = "import sys; from earnest.report import as_html, as_json, as_markdown, as_terminal; print(*sys.modules)"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_long_names_of_baselines_stay_inside_the_drawing():
+    series = Series(np.arange(10), np.arange(10.0))
+    chart = charts.chart("x", {"train": series}, 10, ladder=[Baseline("a predictor that has learnt nothing of the kind", 7.0)])
+    assert chart is not None and len(chart.rungs[0].label) <= charts.LONGEST_LABEL and "…" in chart.rungs[0].label
+    assert chart.window["right"] + 5 + len(chart.rungs[0].label) * charts.LETTER <= charts.WIDTH

@@ -20,9 +20,11 @@ from earnest.run import Artifact, Run
 from earnest.signals import SIGNALS, parse
 
 LOSSES = ("ce_nats", "loss")  # drawn with their baselines; the first that a stream has
+TOTAL = "total"  # what the verdicts call the loss of all streams
 OPTIMISATION = ("learning_rate", "grad_norm")
 MOST_CHARTS = 80  # of each kind on one page
 MOST_SOUND_BYTES = 8_000_000  # embedded; the newest demos first
+SUBJECTS = ("text", "prompt", "clip")  # what a demo is of: clips of one subject stand together
 MOST_CHARACTERS = 400  # of one fact
 MOST_ITEMS = 64  # of one fact
 
@@ -72,6 +74,8 @@ def _signals(run: Run) -> Signals:
             split, name, stream = parse(text)
         except ValueError:  # a column that nothing knows: drawn under its own name
             split, name, stream = "value", text, None
+        if name in LOSSES:
+            stream = stream or TOTAL
         signals.setdefault(name, {}).setdefault(stream, {})[view.line(split)] = series
     return signals
 
@@ -91,9 +95,9 @@ def _loss_charts(run: Run, diagnosis: Diagnosis, signals: Signals) -> tuple[list
         name = next((name for name in LOSSES if stream in signals.get(name, {})), None)
         if name is None:
             continue
-        verdict = verdicts.get(stream or "")
+        verdict = verdicts.get(stream or TOTAL)
         chart = charts.chart(
-            view.line(stream or "total loss"),
+            view.line(stream or TOTAL),
             signals[name][stream],
             run.last_step,
             SIGNALS[name].unit,
@@ -109,7 +113,7 @@ def _loss_charts(run: Run, diagnosis: Diagnosis, signals: Signals) -> tuple[list
 def _optimisation_charts(run: Run, diagnosis: Diagnosis, signals: Signals) -> list[charts.Chart]:
     """Learning rate, and gradient norm with the norm at which it is clipped."""
     clip = run.facts.get("max_grad_norm")
-    rungs = {"grad_norm": [Baseline("clipped at", float(clip))]} if isinstance(clip, int | float) and clip else {}
+    rungs = {"grad_norm": [Baseline("clipped at", float(clip))]} if clip and _is_number(clip) else {}
     marks, hues = _marks(diagnosis, None), _splits(signals)
     drawn = [
         charts.chart(
@@ -188,19 +192,22 @@ def _demos(run: Run) -> tuple[list[Prompt], list[str]]:
         if not clip.problem and (clip.sound is None or clip.sound.size > room):
             left_out.append(artifact.path)
             continue
-        room -= clip.sound.size if clip.sound else 0
-        text = str(artifact.facts.get("text", artifact.facts.get("prompt", "")))
+        subject = next((str(artifact.facts[name]) for name in SUBJECTS if name in artifact.facts), "")
         row = "reference" if artifact.kind == "reference" else f"step {artifact.step:,}"
-        prompts.setdefault(text, Prompt(text)).rows.setdefault(row, []).append(clip)
+        clips = prompts.setdefault(subject, Prompt(subject)).rows.setdefault(row, [])
+        if row == "reference" and any(clip.sound == other.sound for other in clips):
+            continue  # the same recording, named again at every step
+        clips.append(clip)
+        room -= clip.sound.size if clip.sound else 0
     for prompt in prompts.values():
         for clips in prompt.rows.values():
-            clips.sort(key=lambda clip: float(clip.artifact.facts.get("temperature") or 0))
+            clips.sort(key=lambda clip: clip.artifact.facts["temperature"] if _is_number(clip.artifact.facts.get("temperature")) else 0)
     return list(prompts.values()), left_out
 
 
 def _label(artifact: Artifact) -> tuple[str, str]:
     """What the clip is (its temperature, or its kind), and what else is known of it."""
-    known = {name: fact for name, fact in artifact.facts.items() if name not in ("text", "prompt", "temperature")}
+    known = {name: fact for name, fact in artifact.facts.items() if name not in (*SUBJECTS, "temperature")}
     temperature = artifact.facts.get("temperature")
     label = artifact.kind if temperature is None else f"temperature {view.shown(temperature)}"
     return view.line(label), " · ".join(f"{view.line(name)} {view.shown(fact)}" for name, fact in known.items())
@@ -213,6 +220,10 @@ def _inside(run: Run, artifact: Artifact) -> Path:
     if run.path is None or not path.is_relative_to(home):
         raise ValueError("it lies outside the run directory")
     return path
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
 
 
 def _flat(facts: Mapping[str, Any], before: str = "") -> Any:

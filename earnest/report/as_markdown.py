@@ -16,8 +16,8 @@ def render(run: Run, diagnosis: Diagnosis) -> str:
         parts += ["## Findings", *(_finding(finding) for finding in view.in_order(diagnosis.findings))]
     if diagnosis.verdicts:
         rows = [
-            (v.stream, f"**{v.verdict}**", view.value(v), view.baseline(v.baseline), view.number(v.since_step), v.why)
-            for v in diagnosis.verdicts
+            (verdict.stream, f"**{verdict.verdict}**", view.value(verdict), view.baseline(verdict.baseline), view.why(verdict))
+            for verdict in diagnosis.verdicts
         ]
         parts += ["## Streams", table(["stream", "verdict", "value", "baseline [interval]", "why"], rows)]
     if diagnosis.not_checked:
@@ -40,7 +40,13 @@ def _finding(finding: Finding) -> str:
         text(finding.summary),
         "",
     ]
-    lines += [f"- evidence: {text(view.evidence(row))}" for row in finding.evidence]
+    if columns := view.columns(finding):
+        lines += [
+            table([text(name) for name in columns], [tuple(view.shown(row[name]) for name in columns) for row in finding.evidence]),
+            "",
+        ]
+    else:
+        lines += [f"- evidence: {text(view.evidence(row))}" for row in finding.evidence]
     lines += [f"- cause {rank}: {text(cause)}" for rank, cause in enumerate(finding.causes, 1)]
     lines += [f"- next probe: {text(finding.next_probe)}", f"- **fix: {text(finding.fix)}**"]
     return "\n".join(lines)

@@ -1,8 +1,11 @@
 """The report on a terminal: readable at 80 columns, without colour, and with any text."""
 
+from collections.abc import Iterator
+
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
 from earnest.report import view
@@ -19,52 +22,73 @@ MOST_COLUMNS = 12  # of a foreign log's columns are named here; the JSON names a
 
 def print_report(run: Run, diagnosis: Diagnosis, console: Console) -> None:
     """Print verdicts, findings, what was not checked, and how the run was read."""
+    if hasattr(console.file, "reconfigure"):
+        console.file.reconfigure(errors="replace")  # type: ignore  # a terminal that knows ASCII only shows "?" for "→", not a traceback
+    for part in _parts(run, diagnosis, console.width):
+        console.print(part, highlight=False)
 
-    def say(text: str | Text, indent: int = 0) -> None:
-        # A `Text` is never read as markup, so "[red]" or ":smile:" in a log stays what it is.
-        text = text if isinstance(text, Text) else Text(text)
-        text.plain = text.plain.encode(console.encoding, "replace").decode(console.encoding)  # an ASCII terminal sees "?", not a crash
-        console.print(Padding(text, (0, 0, 0, indent), expand=False), highlight=False)
 
-    say(Text(view.title(run), style="bold"))
-    say(view.headline(diagnosis))
+def _parts(run: Run, diagnosis: Diagnosis, width: int) -> Iterator[RenderableType]:
+    """The report from top to bottom. All of it is `Text`, never markup: "[red]" in a log stays what it is."""
+    yield Text(view.title(run), style="bold")
+    yield Text(view.headline(diagnosis))
     if diagnosis.verdicts:
-        say(Text("\nStreams", style="bold"))
-        _verdicts(diagnosis, say)
+        yield Text("\nStreams", style="bold")
+        yield from _verdicts(diagnosis)
     if diagnosis.findings:
-        say(Text("\nFindings", style="bold"))
-    for finding in view.in_order(diagnosis.findings):
-        _finding(finding, say)
+        yield Text("\nFindings", style="bold")
+        for number, finding in enumerate(view.in_order(diagnosis.findings)):
+            yield from [Text()] * bool(number)
+            yield from _finding(finding, width)
     if diagnosis.not_checked:
-        groups = "; ".join(f"{rules} (needs {needs})" for needs, rules in view.not_checked(diagnosis))
-        say(Text.assemble("\n", ("Not checked: ", "bold"), groups))
+        yield Text("\nNot checked", style="bold")
+        for needs, rules in view.not_checked(diagnosis):
+            yield _indented(Text.assemble((rules, "bold"), f": needs {needs}"), 2)
+    if run.notes or diagnosis.mapping:
+        yield Text("\nHow the run was read", style="bold")
+    for note in run.notes:
+        yield _indented(Text(view.line(note)), 2)
     if diagnosis.mapping:
         columns = [f"{view.line(column)} → {view.line(signal)}" for column, signal in diagnosis.mapping.items()]
-        more = f" · and {len(columns) - MOST_COLUMNS} more" if len(columns) > MOST_COLUMNS else ""
-        say(Text.assemble("\n", ("Read as: ", "bold"), " · ".join(columns[:MOST_COLUMNS]) + more))
-    for note in run.notes:
-        say(Text.assemble(("Note: ", "bold"), view.line(note)))
+        more = [f"and {len(columns) - MOST_COLUMNS} more"] * (len(columns) > MOST_COLUMNS)
+        yield _indented(Text(" · ".join(columns[:MOST_COLUMNS] + more)), 2)
 
 
-def _verdicts(diagnosis: Diagnosis, say) -> None:
+def _indented(text: Text, by: int) -> Padding:
+    return Padding(text, (0, 0, 0, by), expand=False)
+
+
+def _verdicts(diagnosis: Diagnosis) -> Iterator[RenderableType]:
     """One aligned line a stream, and the reason below it: a column for it would be ten characters wide."""
     rows = [(view.line(v.stream), v.verdict, view.value(v), view.baseline(v.baseline), v) for v in diagnosis.verdicts]
     widths = [min(max(cell_len(str(row[column])) for row in rows), LONGEST_CELL) for column in range(3)]
     for stream, word, value, baseline, verdict in rows:
         level = view.LEVEL[word]
-        cells = [stream + " " * (widths[0] - cell_len(stream)), f"{view.MARK[level]} {word:<{widths[1]}}", f"{value:>{widths[2]}}"]
-        say(Text.assemble(cells[0], "  ", (cells[1], STYLE[level]), "  ", cells[2], f"  {baseline}"), 2)
-        say(Text(view.why(verdict), style="dim"), 6)
+        stream += " " * (widths[0] - cell_len(stream))
+        words = (f"{view.MARK[level]} {word:<{widths[1]}}", STYLE[level])
+        yield _indented(Text.assemble(stream, "  ", words, f"  {value:>{widths[2]}}  {baseline}"), 2)
+        yield _indented(Text(view.why(verdict), style="dim"), 6)
 
 
-def _finding(finding: Finding, say) -> None:
-    mark, style = view.MARK[finding.severity], STYLE[finding.severity]
-    say(Text.assemble((f"{mark} {finding.severity}", style), f"  {view.line(finding.rule)} ", (view.line(finding.name), "bold")), 2)
-    say(Text(view.about(finding), style="dim"), 4)
-    say(view.line(finding.summary), 4)
-    for row in finding.evidence:
-        say(Text.assemble(("evidence: ", "bold"), view.evidence(row)), 4)
-    for rank, cause in enumerate(finding.causes, 1):
-        say(Text.assemble((f"cause {rank}: ", "bold"), view.line(cause)), 4)
-    say(Text.assemble(("next probe: ", "bold"), view.line(finding.next_probe)), 4)
-    say(Text.assemble(("fix: ", "bold"), view.line(finding.fix), "\n"), 4)
+def _finding(finding: Finding, width: int) -> Iterator[RenderableType]:
+    words = (f"{view.MARK[finding.severity]} {finding.severity}", STYLE[finding.severity])
+    yield _indented(Text.assemble(words, f"  {view.line(finding.rule)} ", (view.line(finding.name), "bold")), 2)
+    yield _indented(Text(view.about(finding), style="dim"), 4)
+    yield _indented(Text(view.line(finding.summary)), 4)
+    rows = [("evidence", text) for text in _evidence(finding, width - 16)]
+    rows += [("causes", f"{rank}. {view.line(cause)}") for rank, cause in enumerate(finding.causes, 1)]
+    rows += [("next probe", view.line(finding.next_probe)), ("fix", view.line(finding.fix))]
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True, style="dim", width=len("next probe"))
+    grid.add_column(overflow="fold")
+    for index, (label, text) in enumerate(rows):
+        grid.add_row("" if index and rows[index - 1][0] == label else label, Text(text, style="bold" if label == "fix" else ""))
+    yield Padding(grid, (0, 0, 0, 4), expand=False)
+
+
+def _evidence(finding: Finding, room: int) -> list[str]:
+    """Evidence over steps as aligned lines, one for each quantity, where that fits; else one line a row."""
+    columns = [[view.line(name), *(view.shown(row[name]) for row in finding.evidence)] for name in view.columns(finding)]
+    widths = [max(cell_len(cell) for cell in cells) for cells in zip(*columns, strict=True)]
+    lines = ["  ".join(" " * (width - cell_len(cell)) + cell for cell, width in zip(cells, widths, strict=True)) for cells in columns]
+    return lines if lines and cell_len(lines[0]) <= room else [view.evidence(row) for row in finding.evidence]

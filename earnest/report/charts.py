@@ -16,7 +16,8 @@ from earnest.rules.finding import Baseline
 from earnest.run import Series
 
 WIDTH, HEIGHT = 400, 210  # of the drawing, in its own units
-LEFT, RIGHT, RUNG_RIGHT, TOP, BOTTOM = 46, 12, 96, 10, 24  # margins; RUNG_RIGHT holds the baselines' names
+LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 24  # margins
+LETTER, LONGEST_LABEL = 6.2, 26  # a baseline's name stands in the right margin: width of its letters, and how many at most
 BINS = 120
 LABEL_GAP = 12.5  # least distance of two baseline names
 ROBUST = 3.0  # assumed: values beyond this times the range of the middle 96% go off the scale, and the page says so
@@ -100,7 +101,7 @@ def chart(
     low, high, log, said = _range(np.concatenate(finite) if finite else np.zeros(0), [rung.value for rung in ladder], may_log)
     first_step = min(0, *(int(one.step[0]) for one in series.values()))
     span = max(last_step - first_step, 1)
-    right = WIDTH - (RUNG_RIGHT if ladder else RIGHT)
+    right = WIDTH - max([RIGHT, *(len(_label(rung)) * LETTER + 8 for rung in ladder)])
 
     def x(step):
         return LEFT + (np.asarray(step, float) - first_step) / span * (right - LEFT)
@@ -187,11 +188,17 @@ def _rungs(ladder: Sequence[Baseline], y) -> list[Rung]:
             top, bottom = float(y(rung.interval[1])), float(y(rung.interval[0]))
             band = (top, max(bottom - top, 0.0))
         label_y = max(height + 3.5, rungs[-1].label_y + LABEL_GAP) if rungs else height + 3.5
-        rungs.append(Rung(f"{view.line(rung.name)} {view.number(rung.value)}", height, band, label_y, min(order, 3)))
+        rungs.append(Rung(_label(rung), height, band, label_y, min(order, 3)))
     overflow = rungs[-1].label_y - (HEIGHT - BOTTOM + 4) if rungs else 0
     for back, rung in enumerate(reversed(rungs)):  # the lowest name must not leave the drawing: push the pile up again
         rung.label_y = min(rung.label_y, rungs[-1].label_y - max(overflow, 0) - back * LABEL_GAP) if overflow > 0 else rung.label_y
     return rungs
+
+
+def _label(rung: Baseline) -> str:
+    name, value = view.line(rung.name), view.number(rung.value)
+    room = LONGEST_LABEL - len(value) - 1
+    return f"{name if len(name) <= room else name[: room - 1] + '…'} {value}"
 
 
 def _ticks(low: float, high: float, count: int) -> list[float]:
