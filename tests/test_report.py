@@ -293,6 +293,21 @@ def test_a_million_steps_make_a_small_page_in_seconds(tmp_path):
     assert "40" in text  # the one spike is kept
 
 
+def test_thousands_of_columns_are_cut_short_and_counted(tmp_path):
+    names = (
+        [f"train/loss/part_{index}" for index in range(1500)]
+        + [f"train/metric_{index}" for index in range(1500)]
+        + ["no/such/place", "odd"]
+    )
+    run = Run(series={name: Series(np.arange(50), np.linspace(1, 2, 50)) for name in names})
+    start = time.perf_counter()
+    report.html(run, Diagnosis([], [], []), tmp_path / "report.html")
+    assert time.perf_counter() - start < 5
+    text = (tmp_path / "report.html").read_text()
+    assert len(text) < 1_500_000
+    assert "1420 more streams are not drawn" in text and "1422 more signals are not drawn" in text
+
+
 def test_bins_keep_the_extremes_and_the_mean():
     random = np.random.default_rng(1)
     series = Series(np.sort(random.choice(10**6, 5000, replace=False)), random.normal(size=5000))

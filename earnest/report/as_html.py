@@ -88,26 +88,26 @@ def _splits(signals: Signals) -> list[str]:
 
 def _loss_charts(run: Run, diagnosis: Diagnosis, signals: Signals) -> tuple[list[charts.Chart], int]:
     """One chart a stream, with its ladder drawn in; streams in the order of the verdicts, then the rest."""
-    verdicts = {verdict.stream: verdict for verdict in diagnosis.verdicts}
-    streams: list[str | None] = [*verdicts, *(stream for name in LOSSES for stream in signals.get(name, {}))]
-    drawn: list[charts.Chart] = []
-    for stream in dict.fromkeys(streams):
-        name = next((name for name in LOSSES if stream in signals.get(name, {})), None)
-        if name is None:
-            continue
-        verdict = verdicts.get(stream or TOTAL)
-        chart = charts.chart(
-            view.line(stream or TOTAL),
-            signals[name][stream],
-            run.last_step,
-            SIGNALS[name].unit,
-            _ladder(verdict) if verdict else (),
-            _marks(diagnosis, stream),
-            verdict.verdict if verdict else None,
-            hues=_splits(signals),
+    verdicts, hues = {verdict.stream: verdict for verdict in diagnosis.verdicts}, _splits(signals)
+    known = {stream: name for name in reversed(LOSSES) for stream in signals.get(name, {})}
+    streams = [stream for stream in dict.fromkeys([*verdicts, *known]) if stream in known]
+    drawn = []
+    for stream in streams[:MOST_CHARTS]:
+        verdict, name = verdicts.get(stream or TOTAL), known[stream]
+        ladder, word = (_ladder(verdict), verdict.verdict) if verdict else ([], None)
+        drawn.append(
+            charts.chart(
+                view.line(stream),
+                signals[name][stream],
+                run.last_step,
+                SIGNALS[name].unit,
+                ladder,
+                _marks(diagnosis, stream),
+                word,
+                hues=hues,
+            )
         )
-        drawn += [chart] if chart else []
-    return drawn[:MOST_CHARTS], max(0, len(drawn) - MOST_CHARTS)
+    return [chart for chart in drawn if chart], max(0, len(streams) - MOST_CHARTS)
 
 
 def _optimisation_charts(run: Run, diagnosis: Diagnosis, signals: Signals) -> list[charts.Chart]:
