@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from earnest.errors import UserError
-from earnest.logs import document, jsonl, own, parquet, table, text
+from earnest.logs import document, jsonl, mlflow, own, parquet, table, tensorboard, text, trackio, wandb
 from earnest.logs.find import choose
 from earnest.logs.mapping import to_run
 from earnest.logs.settings import facts_beside, facts_of
 from earnest.logs.source import EXPECTED, FIX, Source
 from earnest.run import Run
 
-FORMATS = [own, parquet, document, jsonl, table, text]  # the first that claims a file reads it
+FORMATS = [own, mlflow, tensorboard, wandb, trackio, parquet, document, jsonl, table, text]  # the first that claims a file reads it
 
 
-def read(path: str | Path, *, overrides: Mapping[str, str] | None = None, facts: Mapping[str, Any] | None = None, run: str | None = None) -> Run:
+def read(
+    path: str | Path, *, overrides: Mapping[str, str] | None = None, facts: Mapping[str, Any] | None = None, run: str | None = None
+) -> Run:
     """Read the log at `path`, a file or a directory, as a `Run`.
 
     `overrides`: column -> signal (``{"my_loss": "train/ce_nats/text"}``, or ``step``, ``epoch``, ``ignore``); they win.
@@ -28,8 +30,7 @@ def read(path: str | Path, *, overrides: Mapping[str, str] | None = None, facts:
     """
     source, format, run = choose(Path(path), FORMATS, run)
     if format is None:
-        source.refuse()
-        raise UserError(f"{source.path.name}: no numbers with names in it", EXPECTED, FIX)
+        raise UserError(f"{source.path.name} is {source.kind or 'text without a number that has a name'}", EXPECTED, FIX)
     log = format.read(source)
     if isinstance(log, Run):
         log.facts |= {"format": format.NAME} | dict(facts or {})
@@ -39,7 +40,11 @@ def read(path: str | Path, *, overrides: Mapping[str, str] | None = None, facts:
     result = to_run(log, dict(overrides or {}), run)
     if not result.series:
         listed = ", ".join(map(repr, list(log.columns)[:20]))
-        raise UserError(f"{source.path.name}: no column is a known signal ({listed})", "a loss, a learning rate, a gradient norm, ...", "name one with --map COLUMN=train/loss")
+        raise UserError(
+            f"{source.path.name}: no column is a known signal ({listed})",
+            "a loss, a learning rate, a gradient norm, ...",
+            "name one with --map COLUMN=train/loss",
+        )
     if len(result.series) == 1 and all(len(series) < 2 for series in result.series.values()):
         raise UserError(f"{source.path.name} holds one number", "values over several steps", "log every step, or pass the whole log")
     said, sources = facts_of(log.config), {}

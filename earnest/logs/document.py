@@ -19,11 +19,13 @@ NAME = "json"
 
 
 def claims(source: Source) -> bool:
-    head = b"" if source.is_dir else source.head.lstrip()
+    head = source.head.lstrip() if source.is_text else b""
     if not re.match(rb'\[\s*(?:\{\s*["}]|\])|\{\s*["}]', head):
         return False
     lines = [line for line in head.splitlines()[:3] if line.strip()]
-    return not (len(lines) > 1 and all(line.startswith(b"{") and line.rstrip().endswith(b"}") for line in lines[:-1]))  # not an object a line
+    return not (
+        len(lines) > 1 and all(line.startswith(b"{") and line.rstrip().endswith(b"}") for line in lines[:-1])
+    )  # not an object a line
 
 
 def read(source: Source) -> Log:

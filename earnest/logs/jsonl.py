@@ -15,7 +15,7 @@ NAME = "jsonl"
 
 
 def claims(source: Source) -> bool:
-    if source.is_dir:
+    if not source.is_text:
         return False
     lines = [line for line in source.head.splitlines() if line.strip()][:5]
     if len(source.head) > 60000 and len(lines) > 1:
@@ -72,5 +72,3 @@ def _leaves(frame: pl.DataFrame):
             stack.extend((f"{name}/{leaf}", cells.struct.field(leaf)) for leaf in reversed([field.name for field in cells.dtype.fields]))
         elif cells.dtype.is_numeric() or cells.dtype == pl.String:
             yield name, cells.cast(pl.Float64, strict=False)
-
-

@@ -13,10 +13,33 @@ import numpy as np
 
 from earnest.errors import UserError
 
-STEP_NAMES = (
-    "trainer_global_step train_global_step global_step global_steps num_updates num_update current_step train_step step steps _step nb_steps "
-    "iteration iterations iter iters it itr n_iter update updates batch batch_idx batch_index minibatch"
-).split()
+STEP_NAMES = [
+    "trainer_global_step",
+    "train_global_step",
+    "global_step",
+    "global_steps",
+    "num_updates",
+    "num_update",
+    "current_step",
+    "train_step",
+    "step",
+    "steps",
+    "_step",
+    "nb_steps",
+    "iteration",
+    "iterations",
+    "iter",
+    "iters",
+    "it",
+    "itr",
+    "n_iter",
+    "update",
+    "updates",
+    "batch",
+    "batch_idx",
+    "batch_index",
+    "minibatch",
+]
 EPOCH_NAMES = ("epoch", "epochs", "current_epoch", "train_epoch", "trainer_epoch", "epoch_idx", "ep")
 AXES = {**dict.fromkeys(STEP_NAMES, "step"), **dict.fromkeys(EPOCH_NAMES, "epoch")}
 DISORDER_FRAC = 0.3  # assumed: more steps than this going down is no order at all; a resumed run goes down a handful of times
@@ -147,7 +170,7 @@ def words(name: str) -> list[str]:
 
 @lru_cache(maxsize=50_000)
 def axis_of(name: str) -> str | None:
-    """"step" or "epoch" where a name is one of their spellings."""
+    """ "step" or "epoch" where a name is one of their spellings."""
     return AXES.get("_".join(words(name)))
 
 
@@ -260,11 +283,15 @@ def _one_run(log: Log, step: np.ndarray, row: np.ndarray, falls: np.ndarray, cou
     last = max((index for index, span in enumerate(spans) if len(span) > 1), default=len(spans) - 1)
     if run is not None:
         if not run.isdigit() or not 1 <= int(run) <= len(spans):
-            raise UserError(f"run {run!r}", f"a number from 1 to {len(spans)}: so many runs follow one another in this log", "choose one with --run")
+            raise UserError(
+                f"run {run!r}", f"a number from 1 to {len(spans)}: so many runs follow one another in this log", "choose one with --run"
+            )
         last = int(run) - 1
     if len(spans) > 1:
         listed = ", ".join(f"{number}: steps {span.min()}-{span.max()}" for number, span in enumerate(spans[:20], 1))
-        log.notes.append(f"{len(spans)} runs follow one another in this log ({listed}); number {last + 1} is read, choose another with --run")
+        log.notes.append(
+            f"{len(spans)} runs follow one another in this log ({listed}); number {last + 1} is read, choose another with --run"
+        )
     return edges[last], edges[last + 1]
 
 
@@ -273,6 +300,8 @@ def _tell_resumes(log: Log, name: str, rows: Rows) -> None:
     at = column.row[(column.row >= rows.start) & (column.row < rows.stop)]
     rises = np.diff(rows.step[at])
     for fall in np.flatnonzero(rises < 0)[:5]:
-        log.notes.append(f"resumed: after step {rows.step[at[fall]]} the log goes on at step {rows.step[at[fall + 1]]}; what was written before counts no more")
+        log.notes.append(
+            f"resumed: after step {rows.step[at[fall]]} the log goes on at step {rows.step[at[fall + 1]]}; what was written before counts no more"
+        )
     if (rises == 0).any():
         log.notes.append(f"{int((rises == 0).sum())} steps stand more than once; the last of each counts")

@@ -21,14 +21,58 @@ SPLITS = {
     **dict.fromkeys(["eval", "evaluation", "val", "valid", "validation", "dev", "heldout"], "eval"),
     "test": "test",
 }
-AVERAGING = {"epoch", "step", "avg", "average", "mean", "running", "smoothed", "iter", "batch", "cur", "current", "unweighted", "raw", "total"}
+AVERAGING = {
+    "epoch",
+    "step",
+    "avg",
+    "average",
+    "mean",
+    "running",
+    "smoothed",
+    "iter",
+    "batch",
+    "cur",
+    "current",
+    "unweighted",
+    "raw",
+    "total",
+}
 CODEBOOK = re.compile(r"(?:cb|codebook|code|q|rvq|vq|quantizer|quantiser|level|channel|ch|c|head|layer)(\d{1,3})")
 CODEBOOK_WORDS = {"cb", "codebook", "code", "q", "rvq", "vq", "quantizer", "quantiser", "level", "channel", "head", "book"}
-CODEBOOK_SIGNALS = {"loss", "ce_nats", "accuracy_frac", "perplexity", "used_frac", "entropy_nats", "copy_frac", "counted_frac", "residual_frac"}
+CODEBOOK_SIGNALS = {
+    "loss",
+    "ce_nats",
+    "accuracy_frac",
+    "perplexity",
+    "used_frac",
+    "entropy_nats",
+    "copy_frac",
+    "counted_frac",
+    "residual_frac",
+}
 FILLERS = {"audio", "token", "tokens", "codes", "code", "codebook", "cb", "speech", "train", "vq", "rvq", "per", "of"}
-OPTIMIZERS = set("adam adamw adafactor adagrad adamax lamb lion muon nadam prodigy radam rmsprop sgd fused fusedadam".split())  # lr-AdamW/pg1
+OPTIMIZER = re.compile(
+    r"(?:(?:fused)?(?:adamw?|adafactor|adagrad|adamax|lamb|lion|muon|nadam|prodigy|radam|rmsprop|sgd))?(?:(?:pg|group)?\d+)?"
+)  # lr-AdamW/pg1
 FRACTIONS = {"accuracy_frac", "clipped_frac", "used_frac", "padding_frac", "counted_frac", "copy_frac"}
-CLOCK = {"timestamp", "runtime", "time", "walltime", "relative", "seconds", "second", "elapsed", "eta", "date", "flos", "it", "samples", "tokens", "memory", "gpu"}
+CLOCK = {
+    "timestamp",
+    "runtime",
+    "time",
+    "walltime",
+    "relative",
+    "seconds",
+    "second",
+    "elapsed",
+    "eta",
+    "date",
+    "flos",
+    "it",
+    "samples",
+    "tokens",
+    "memory",
+    "gpu",
+}
 
 _KNOWN: dict[str, tuple[str, str | None]] = {}
 for _target, _names in ALIASES.items():
@@ -66,7 +110,7 @@ def _guess(named: list[str], folders: list[str]) -> Guess | None:
         if "_".join(candidate) in _KNOWN:
             name, stream = _KNOWN["_".join(candidate)]
             return Guess(Key(split, name, stream))
-    if rest[0] == "lr" and all(word in OPTIMIZERS or re.fullmatch(r"(?:pg|group)?\d*", word) for word in rest[1:]):
+    if rest[0] == "lr" and OPTIMIZER.fullmatch("".join(rest[1:])):
         return Guess(Key(split, "learning_rate"))
     return _of_codebook(rest, split) or _of_loss_part([word for word in rest if word not in AVERAGING], split)
 
@@ -116,7 +160,9 @@ def to_run(log: Log, overrides: dict[str, str], run: str | None) -> Run:
     mapping: dict[str, str] = dict(rows.axes)
     series: dict[str, Series] = {}
     pieces = {name: rows.series(log.columns[name]) for name in keys}
-    for name in sorted(keys, key=lambda name: (name not in chosen, -len(pieces[name][0]))):  # the user's choice, then the fullest column, wins
+    for name in sorted(
+        keys, key=lambda name: (name not in chosen, -len(pieces[name][0]))
+    ):  # the user's choice, then the fullest column, wins
         key, (step, value) = keys[name], pieces[name]
         if not len(step):
             unmapped[name] = "no values in the run that is read"
@@ -151,14 +197,20 @@ def _checked(log: Log, overrides: dict[str, str]) -> dict[str, Key | str]:
     for column, signal in overrides.items():
         if column not in log.columns:
             near = difflib.get_close_matches(column, log.columns, 3) or sorted(log.columns)[:20]
-            raise UserError(f"--map names column {column!r}, which the log has not", "one of " + ", ".join(map(repr, near)), "correct the name")
+            raise UserError(
+                f"--map names column {column!r}, which the log has not", "one of " + ", ".join(map(repr, near)), "correct the name"
+            )
         if signal in ("step", "epoch", "ignore"):
             chosen[column] = signal
             continue
         key = parse(signal) if signal.split("/")[0] in ("train", "eval", "test") and "/" in signal else Key("train", *signal.split("/", 1))
         if key.name not in SIGNALS:
             near = difflib.get_close_matches(key.name, SIGNALS, 3) or sorted(SIGNALS)
-            raise UserError(f"--map {column}={signal}: {key.name!r} is no signal", "[split/]signal[/stream], the signal one of " + ", ".join(near), f"e.g. --map {column}=train/ce_nats/text")
+            raise UserError(
+                f"--map {column}={signal}: {key.name!r} is no signal",
+                "[split/]signal[/stream], the signal one of " + ", ".join(near),
+                f"e.g. --map {column}=train/ce_nats/text",
+            )
         chosen[column] = key
     return chosen
 
@@ -193,7 +245,9 @@ def _settle_perplexity(log: Log, keys: dict[str, Key], unmapped: dict[str, str],
     """A bare perplexity is the exponential of a loss in the log (which tells that loss's unit), or a codebook's usage, or unknown."""
     for name in [name for name in log.columns if {"perplexity", "ppl"} & set(words(name))]:
         key = keys.get(name)
-        bare = key is None or (key.name == "perplexity" and not {"codebook", "vq", "rvq", "code", "quantizer", "cb", "q"} & set(words(name)))
+        bare = key is None or (
+            key.name == "perplexity" and not {"codebook", "vq", "rvq", "code", "quantizer", "cb", "q"} & set(words(name))
+        )
         if not bare:
             continue
         keys.pop(name, None)
@@ -202,7 +256,9 @@ def _settle_perplexity(log: Log, keys: dict[str, Key], unmapped: dict[str, str],
             unit = _exponential(log.columns[name], log.columns[other])
             if unit:
                 unmapped[name] = f"the perplexity of {other!r} ({unit} ** it)"
-                log.notes.append(f"{name!r} is {unit} ** {other!r}: that loss is a mean cross-entropy in {'nats' if unit == 'e' else 'bits'}")
+                log.notes.append(
+                    f"{name!r} is {unit} ** {other!r}: that loss is a mean cross-entropy in {'nats' if unit == 'e' else 'bits'}"
+                )
                 if unit == "2":  # of every split: their perplexities may be too few to tell
                     log.scale.update((alike, (math.log(2), "bits")) for alike, found in keys.items() if found[1:] == keys[other][1:])
                 break
@@ -238,7 +294,7 @@ def _scaled(log: Log, name: str, key: Key, value: np.ndarray) -> np.ndarray:
 
 def _steps_per_epoch(log: Log, rows: Rows) -> dict[str, int]:
     """How many steps the epoch column counts to one, where it grows with the steps."""
-    if rows.epoch is None or "step" not in rows.axes.values() and log.step is None:
+    if rows.epoch is None or ("step" not in rows.axes.values() and log.step is None):
         return {}
     step, epoch = rows.step[rows.start : rows.stop], rows.epoch[rows.start : rows.stop]
     if len(step) < 3 or not np.isfinite(epoch).all() or (np.diff(epoch) < 0).any() or epoch[-1] == epoch[0]:

@@ -35,6 +35,7 @@ MAGIC = {
     b"BZh": "a bzip2 archive",
     b"\xfd7zXZ": "an xz archive",
     b"7z\xbc\xaf": "a 7z archive",
+    b"SQLite format 3\0": "an SQLite database, not Trackio's",
     b"\x93NUMPY": "a numpy array",
     b"\x80\x02": "a pickle (never opened: it could run code)",
     b"\x80\x04": "a pickle (never opened: it could run code)",
@@ -79,14 +80,18 @@ class Source:
                     block = packed.read(size)
                 except (OSError, EOFError, zlib.error) as error:
                     if not total:
-                        raise UserError(f"{self.path.name} looks like gzip and cannot be unpacked ({error})", EXPECTED, "compress the log again") from error
+                        raise UserError(
+                            f"{self.path.name} looks like gzip and cannot be unpacked ({error})", EXPECTED, "compress the log again"
+                        ) from error
                     self.notes.append(f"the gzip stream ends early or is damaged ({error}); what came before was read")
                     return
                 if not block:
                     return
                 total += len(block)
                 if total > LONGEST_LINE_BYTES and total > LARGEST_RATIO * max(file.tell(), 1):
-                    raise UserError(f"{self.path.name} unpacks to over {LARGEST_RATIO} times its size", EXPECTED, "unpack it and pass the log inside")
+                    raise UserError(
+                        f"{self.path.name} unpacks to over {LARGEST_RATIO} times its size", EXPECTED, "unpack it and pass the log inside"
+                    )
                 yield block
 
     def lines(self) -> Iterator[bytes]:
@@ -130,23 +135,31 @@ class Source:
         for part in self.lines():
             total += len(part)
             if total > limit:
-                raise UserError(f"{self.path.name} is a single document of over {limit >> 20} MB", f"at most {limit >> 20} MB", "log one JSON object a line")
+                raise UserError(
+                    f"{self.path.name} is a single document of over {limit >> 20} MB",
+                    f"at most {limit >> 20} MB",
+                    "log one JSON object a line",
+                )
             parts.append(part)
         return b"".join(parts)
 
-    def refuse(self) -> None:
-        """Raise UserError where this cannot be a text log: empty, binary, HTML."""
+    @cached_property
+    def is_text(self) -> bool:
+        return not self.is_dir and self.kind is None
+
+    @cached_property
+    def kind(self) -> str | None:
+        """What a file is that cannot be a text log: empty, an image, binary, HTML; None for text."""
         if not self.raw:
-            raise UserError(f"{self.path.name} is empty", EXPECTED, "wait for the first logged step, or pass another file")
+            return "empty"
         kind = next((word for magic, word in MAGIC.items() if self.raw.startswith(magic)), None)
         if kind is None and _controls(self.head if self.raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else self.raw) > 0.02:
-            kind = "binary"
+            kind = "binary, of no known kind"
         if kind is None and self.head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<svg")):
             kind = "HTML or XML (a page saved in place of the log?)"
         if kind is None and not self.head.strip():
             kind = "blank"
-        if kind:
-            raise UserError(f"{self.path.name} is {kind}", EXPECTED, FIX)
+        return kind
 
 
 def _controls(data: bytes) -> float:

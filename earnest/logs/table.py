@@ -18,11 +18,13 @@ MISSING = ["", "null", "NULL", "None", "none", "NA", "N/A", "n/a", "-", "--", "<
 SEPARATORS = ",\t;|"
 DECIMAL_COMMA = r"^\s*[-+]?\d+,\d+(?:[eE][-+]?\d+)?\s*$"
 THOUSANDS = r"^\s*[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?\s*$"
-WRAPPED = r"^\s*(?:(?:\w+\.)*(?:tensor|array|float\d*)\(\[?)?\s*([-+]?(?:[\d.]+(?:[eE][-+]?\d+)?|nan|NaN|inf|Infinity))\s*%?\s*(?:[,\])].*)?$"
+WRAPPED = (
+    r"^\s*(?:(?:\w+\.)*(?:tensor|array|float\d*)\(\[?)?\s*([-+]?(?:[\d.]+(?:[eE][-+]?\d+)?|nan|NaN|inf|Infinity))\s*%?\s*(?:[,\])].*)?$"
+)
 
 
 def claims(source: Source) -> bool:
-    return not source.is_dir and _shape(source) is not None
+    return source.is_text and _shape(source) is not None
 
 
 def _shape(source: Source) -> tuple[str, list[str], int] | None:
@@ -72,7 +74,9 @@ def _table_like(header: list[str], rows: list[list[str]]) -> bool:
         return False
     columns = list(zip(*rows, strict=True)) if rows else []
     found = any(sum(_is_number(cell) for cell in column) >= max(1, 0.8 * sum(cell not in MISSING for cell in column)) for column in columns)
-    return found or (not rows and not any(numeric) and len(header) > 1 and all(re.fullmatch(r'[\w\s./#@%()"-]{1,80}', cell) for cell in header))
+    return found or (
+        not rows and not any(numeric) and len(header) > 1 and all(re.fullmatch(r'[\w\s./#@%()"-]{1,80}', cell) for cell in header)
+    )
 
 
 def _is_number(cell: str) -> bool:
@@ -115,7 +119,9 @@ def _parsed(block: bytes, separator: str, names: list[str], cleaned: dict[str, s
     try:
         text = pl.read_csv(block, schema={name: pl.String for name in names}, n_rows=1000, **options)
         kinds = {
-            name: pl.Float64 if not len(cells := text[name].drop_nulls()) or cells.cast(pl.Float64, strict=False).null_count() == 0 else pl.String
+            name: pl.Float64
+            if not len(cells := text[name].drop_nulls()) or cells.cast(pl.Float64, strict=False).null_count() == 0
+            else pl.String
             for name in names
         }
         if pl.String not in kinds.values():

@@ -23,11 +23,17 @@ ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|[\x08]")
 _NUMBER = r"(?<![\w.])([-+]?(?:%s(?:[eE][-+]?\d+)?|(?:nan|inf|infinity)(?!\w)))"
 NUMBER = re.compile(_NUMBER % r"(?:\d{1,3}(?:,\d{3})+(?![\d,])(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)", re.IGNORECASE)
 NUMBER_COMMA = re.compile(_NUMBER % r"(?:\d+(?:[.,]\d+)?|[.,]\d+)", re.IGNORECASE)
+ENDLESS = -1
 LONGEST = 100_000  # characters of a line that are looked at, and
 MOST_NUMBERS = 6000  # numbers: one private-use character each
 N = "[\ue000-\uf8ff]"
-CLOCKS = re.compile(rf"{N}[-/.]{N}[-/.]{N}(?:[T ]+{N}:{N}(?::{N})?(?:[,.]{N})?)?|{N}:{N}(?::{N})?(?:[,.]{N})?(?:\s*[AP]M)?|{N}(?=\s*it/s|\s*s/it)")
-BAR = re.compile(rf"^(?P<desc>[^|%]*?):?\s*{N}%\s*\|[^|]*\|\s*(?P<n>{N})(?P<k>[kMG]?)/(?P<total>{N})(?P<kk>[kMG]?)\s*(?:\[(?P<rest>.*?)\]?\s*)?$", re.DOTALL)
+CLOCKS = re.compile(
+    rf"{N}[-/.]{N}[-/.]{N}(?:[T ]+{N}:{N}(?::{N})?(?:[,.]{N})?)?|{N}:{N}(?::{N})?(?:[,.]{N})?(?:\s*[AP]M)?|{N}(?=\s*it/s|\s*s/it)"
+)
+BAR = re.compile(
+    rf"^(?P<desc>[^|%]*?):?\s*{N}%\s*\|[^|]*\|\s*(?P<n>{N})(?P<k>[kMG]?)/(?P<total>{N})(?P<kk>[kMG]?)\s*(?:\[(?P<rest>.*?)\]?\s*)?$",
+    re.DOTALL,
+)
 ENDLESS_BAR = re.compile(rf"^(?P<desc>[^|%]*?):?\s*(?P<n>{N})(?P<k>[kMG]?)it \[(?P<rest>.*?)\]?\s*$")
 ESPNET = re.compile(rf"({N})epoch:(\w+):{N}-({N})batch:")
 ESPNET_RESULTS = re.compile(rf"({N})epoch results:")
@@ -35,7 +41,9 @@ WITHIN_EPOCH = re.compile(rf"\bepoch\s*[:=#]?\s*\[?({N})\]?\s*[:|,]?\s*\[?\s*({N
 LEADING = re.compile(rf"^\W*({N})\s*/\s*{N}\s*[\[\]━=|:, ]")
 ARROW = re.compile(rf"({N})\s*(?:→|->|=>|-->)\s*({N})(?:\s*\(([A-Za-z_ ]+)\))?")
 SPLIT_WORDS = "|".join(sorted(SPLITS, key=len, reverse=True))
-SECTION = re.compile(rf"\[({SPLIT_WORDS})\]|(?:^|(?<=[|\-\s]))({SPLIT_WORDS})(?:\s+(?:summary|results?|set))?\s*[:|](?!\s*{N})", re.IGNORECASE)
+SECTION = re.compile(
+    rf"\[({SPLIT_WORDS})\]|(?:^|(?<=[|\-\s]))({SPLIT_WORDS})(?:\s+(?:summary|results?|set))?\s*[:|](?!\s*{N})", re.IGNORECASE
+)
 PAIR = re.compile(
     rf"""(?P<name>[A-Za-z_][\w./@\-]*(?:\ [A-Za-z_][\w./\-]*){{0,4}})['"]?\s*(?:\([A-Za-z/ ]{{1,8}}\)\s*)?"""
     rf"""(?P<sep>[:=]+|\s|\[)\s*['"~≈\[(]*\s*(?:tensor\(\[*)?(?P<value>{N})(?P<k>[kM](?![A-Za-z]))?""",
@@ -55,15 +63,15 @@ class Cell(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What lines with one skeleton hold: rows of cells; `bar`: the number that names the bar's total, -1 if there is none."""
+    """What lines with one skeleton hold: rows of cells; `bar`: which number is the progress bar's total, by which bars are told apart."""
 
     rows: list[list[Cell]]
-    bar: int = -1
+    bar: int = ENDLESS
     config: bool = False
 
 
 def claims(source: Source) -> bool:
-    if source.is_dir:
+    if not source.is_text:
         return False
     head = source.head.decode("utf-8", "replace")
     return any(plan.rows for plan, _ in map(_planned, _lines(head)[:5000]))
@@ -85,11 +93,12 @@ def read(source: Source) -> Log:
                 continue
             for row in plan.rows:
                 cells = {name: _value(parts[2 * index + 1]) * factor + offset for name, index, factor, offset in row}
-                if plan.bar >= 0:
-                    cells[f"bar/{_value(parts[2 * plan.bar + 1]):g}"] = cells.pop("bar")
+                if "bar" in cells:
+                    cells["bar/" + ("0" if plan.bar == ENDLESS else parts[2 * plan.bar + 1])] = cells.pop("bar")
                 # a line without a step goes on with the row before, until a name comes again
-                if current and (not current.keys().isdisjoint(cells) or any(map(_counts, cells))):
-                    if not all(map(_counts, current)) or any(value < bars.get(name, -1.0) for name, value in current.items()):
+                counting = all(map(_counts, current))
+                if not current.keys().isdisjoint(cells) or (not counting and any(map(_counts, cells))):
+                    if not counting or any(value < bars.get(name, -1.0) for name, value in current.items()):
                         table.row(current)  # a bar without values is a row only where it falls back: an epoch begins there
                     bars.update((name, value) for name, value in current.items() if name.startswith("bar/"))
                     current = {}
@@ -162,7 +171,10 @@ def _plan(skeleton: str) -> Plan:
         stop = section.start() if section else len(line)
         cells += _section(line[start:stop], prefix)
         if section:
-            start, prefix = section.end(), "" if SPLITS[(section[1] or section[2]).lower()] == "train" else (section[1] or section[2]).lower() + "/"
+            start, prefix = (
+                section.end(),
+                "" if SPLITS[(section[1] or section[2]).lower()] == "train" else (section[1] or section[2]).lower() + "/",
+            )
     return Plan([_first_of_each(cells)]) if cells else _NOTHING
 
 
@@ -185,7 +197,9 @@ def _section(text: str, prefix: str) -> list[Cell]:
 def _pairs(text: str, prefix: str, known_only: bool = True) -> list[Cell]:
     cells = []
     for match in PAIR.finditer(text):
-        alone = re.search(r"(?:^|[|,;\t\]]|\s-)\s*$", text[: match.start()]) and re.match(rf"(?:/{N})?\s*(?:%|$|[|,;\t]|\s-\s)", text[match.end() :])
+        alone = re.search(r"(?:^|[|,;\t\]]|\s-)\s*$", text[: match.start()]) and re.match(
+            rf"(?:/{N})?\s*(?:%|$|[|,;\t]|\s-\s)", text[match.end() :]
+        )
         name = _name(match["name"], loose=not match["sep"].isspace() or bool(alone and "|" in text))
         index = _index(match["value"])
         if name and axis_of(name) is None and (share := SHARE.match(text, match.end())):  # Accuracy: 9836/10000 (98%)
@@ -224,7 +238,7 @@ def _bar_plan(bar: re.Match[str]) -> Plan:
     if not plain and not described and not posted:  # "Map", "Loading checkpoint shards"
         return _NOTHING
     cells = _first_of_each([*described, *posted, Cell("bar", _index(bar["n"]), THOUSANDS[bar["k"]])])
-    return Plan([cells], bar=_index(bar["total" if "total" in bar.re.groupindex else "n"]))
+    return Plan([cells], bar=_index(bar["total"]) if bar.re is BAR else ENDLESS)
 
 
 def _arrow_plan(line: str, arrow: re.Match[str], cells: list[Cell]) -> Plan:
@@ -266,8 +280,9 @@ def _settle_bars(log: Log) -> None:
         column = log.columns.pop(name)
         if name != best or spelled & set(STEP_NAMES):
             continue
+        total, ends = float(name.partition("/")[2]), np.diff(column.value) < 0
+        if ends.any() and total and (column.value[:-1][ends] >= 0.9 * total).all():  # each bar an epoch
+            column = column._replace(value=column.value + total * np.append(0.0, np.cumsum(ends)))
+            log.notes.append(f"a bar of {total:g} starts again after its end: each is an epoch, laid end to end")
         log.columns["step"] = column
-        ends = np.diff(column.value) < 0
-        if ends.any() and not spelled & set(EPOCH_NAMES) and (column.value[:-1][ends] >= 0.9 * float(name.partition("/")[2])).all():
-            log.columns["epoch"] = column._replace(value=np.append(0.0, np.cumsum(ends)))
-            log.notes.append("a progress bar starts again after its end: each is an epoch")
+        log.notes.append("steps are read off a progress bar, which may lag behind the values by a few")

@@ -1,0 +1,280 @@
+"""TensorBoard event files, and a tree of them.
+
+A record is length (uint64), CRC of it (4 bytes), data, CRC of it (4 bytes), all little-endian (tensorflow/core/lib/io/record_writer.h).
+The data is an ``Event``: wall_time = 1 (double), step = 2, file_version = 3, summary = 5; a ``Summary`` holds values = 1, each
+tag = 1, simple_value = 2 (float), tensor = 8, metadata = 9 (tensorflow/core/util/event.proto, framework/summary.proto).
+
+A scalar's record differs from its neighbour's in the wall time, the step and four bytes of value. So records of one length are
+laid out as a matrix, a row is walked once per kind of record (tag, length of the step), and the columns of the matrix are the fields.
+CRCs are not checked (most of the time of TensorBoard's own reader); a broken chain of lengths ends the reading, as a damaged file would.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from earnest.errors import UserError
+from earnest.logs.log import Column, Log
+from earnest.logs.mapping import SPLITS
+from earnest.logs.proto import fields
+from earnest.logs.source import EXPECTED, FIX, Source
+
+NAME = "tensorboard"
+FRAME_BYTES = 16
+SHORT_BYTES = 512  # longer records are no scalars: images, histograms, text
+LONGEST_BYTES = 1 << 31
+FLOAT_TYPES = {1: np.dtype("<f4"), 2: np.dtype("<f8"), 3: np.dtype("<i4"), 9: np.dtype("<i8")}  # tensorflow/core/framework/types.proto
+FLOAT_FIELDS = {5: np.dtype("<f4"), 6: np.dtype("<f8")}  # TensorProto: float_val, double_val, packed
+
+
+def claims(source: Source) -> bool:
+    if source.is_dir:
+        return any(_event_files(source.path))
+    return source.raw[8 + 4 : 13 + 4][:1] == b"\x09" and source.raw[1:8] == bytes(7) and b"brain.Event:" in source.raw[:64]
+
+
+def _event_files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.glob("*tfevents*") if path.is_file())
+
+
+def read(source: Source) -> Log:
+    """One file, or a directory: its files one after another as they were begun, and the writers beside and below it that belong to the run."""
+    log = Log(NAME, {}, notes=source.notes)
+    gathered: dict[str, list[Column]] = {}
+    steps: list[np.ndarray] = []
+    rows = 0
+    for prefix, path in _files_of_run(source.path) if source.is_dir else [("", source.path)]:
+        file = source if path == source.path else Source(path)
+        tags, step, texts = _scalars(file)
+        if file is not source:
+            log.notes += [f"{path.name}: {note}" for note in file.notes]
+        for tag, (row, value) in tags.items():
+            gathered.setdefault(prefix + tag, []).append(Column(row + rows, value))
+        log.config |= texts
+        steps.append(step)
+        rows += len(step)
+    log.columns = {
+        name: Column(np.concatenate([piece.row for piece in pieces]), np.concatenate([piece.value for piece in pieces]))
+        for name, pieces in gathered.items()
+    }
+    log.step = np.concatenate(steps) if steps else np.zeros(0, np.int64)
+    if not gathered:
+        raise UserError(f"{source.path.name} holds TensorBoard events without a scalar", EXPECTED, FIX)
+    return log
+
+
+def _files_of_run(folder: Path) -> Iterator[tuple[str, Path]]:
+    """(prefix of its tags, file). Keras writes train/ and validation/, add_scalars a folder per curve, add_hparams one named by the time."""
+    yield from (("", path) for path in sorted(_event_files(folder), key=_begun))
+    for below in sorted(path for path in folder.iterdir() if path.is_dir()):
+        if not belongs(folder, below):
+            continue
+        prefix = "" if re.fullmatch(r"\d+\.\d+", below.name) else f"{below.name}/"
+        yield from ((prefix, path) for path in sorted(_event_files(below), key=_begun))
+
+
+def belongs(folder: Path, below: Path) -> bool:
+    """Whether the events in a folder below another are of the same run: a split, a time stamp, or a curve of add_scalars."""
+    if below.name.lower() in SPLITS or re.fullmatch(r"\d{9,}\.\d+", below.name):
+        return True
+    return (
+        any(_event_files(folder)) and not any(path.is_dir() for path in below.iterdir()) and not re.match(r"version_|run|exp", below.name)
+    )
+
+
+def _begun(path: Path) -> tuple[int, str]:
+    match = re.search(r"tfevents\.(\d+)", path.name)
+    return int(match[1]) if match else 0, path.name
+
+
+def _scalars(source: Source) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], np.ndarray, dict[str, Any]]:
+    """tag -> (record number, value), the step of every record, and the configuration that text summaries hold."""
+    pieces: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    steps: list[np.ndarray] = []
+    texts: dict[str, Any] = {}
+    rows = 0
+    for data, start_N, length_N in _records(source):
+        step_N = np.zeros(len(start_N), np.int64)
+        for length in np.unique(length_N[length_N <= SHORT_BYTES]):
+            same = np.flatnonzero(length_N == length)
+            _of_one_length(data, start_N[same], int(length), same, step_N, rows, pieces)
+        for index in np.flatnonzero(length_N > SHORT_BYTES):
+            step_N[index] = _long(data, int(start_N[index]), int(length_N[index]), texts)
+        steps.append(step_N)
+        rows += len(step_N)
+    tags = {
+        tag: (np.concatenate([row for row, _ in parts]), np.concatenate([value for _, value in parts])) for tag, parts in pieces.items()
+    }
+    for tag, (row, value) in tags.items():  # one chunk's lengths come one after another
+        if (np.diff(row) < 0).any():
+            order = np.argsort(row, kind="stable")
+            tags[tag] = row[order], value[order]
+    return tags, np.concatenate(steps) if steps else np.zeros(0, np.int64), texts
+
+
+def _records(source: Source) -> Iterator[tuple[bytes, np.ndarray, np.ndarray]]:
+    """Chunks of whole records: the bytes, where each record's data starts, and its length."""
+    rest = b""
+    for block in source.blocks():
+        data = rest + block
+        start_N, length_N, end, broken = _chain(data)
+        if len(start_N):
+            yield data, start_N, length_N
+        rest = data[end:]
+        if broken:
+            source.notes.append("the chain of records breaks (a damaged file?); what came before was read")
+            return
+    if rest:
+        source.notes.append("the last record is cut short and was left out")
+
+
+def _chain(data: bytes) -> tuple[np.ndarray, np.ndarray, int, bool]:
+    """Follow lengths from record to record.
+
+    Guess every place that looks like the start of a short event (seven high bytes of the length 0, data starting with wall_time's tag);
+    where each guess's end is the next guess, the guesses are the chain. A plain walk bridges the places where they are not.
+    """
+    size = len(data)
+    bytes_N = np.frombuffer(data, np.uint8)
+    if size < FRAME_BYTES:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64), 0, False
+    looks = bytes_N[12:-1] == 0x09
+    for offset in range(2, 8):
+        looks &= bytes_N[offset : offset + len(looks)] == 0
+    guess_N = np.flatnonzero(looks)
+    length_N = bytes_N[guess_N].astype(np.int64) | bytes_N[guess_N + 1].astype(np.int64) << 8
+    next_N = guess_N + FRAME_BYTES + length_N
+    follows_N = np.append(next_N[:-1] == guess_N[1:], False)
+    breaks = np.flatnonzero(~follows_N)
+    starts: list[np.ndarray] = []
+    lengths: list[np.ndarray] = []
+    at, broken = 0, False
+    while at + FRAME_BYTES <= size:
+        index = int(np.searchsorted(guess_N, at))
+        if index < len(guess_N) and guess_N[index] == at:
+            stop = int(breaks[np.searchsorted(breaks, index)]) + 1  # the guesses up to here are a chain, and the last of them is a record
+            if next_N[stop - 1] > size:
+                stop -= 1
+            if stop > index:
+                starts.append(guess_N[index:stop])
+                lengths.append(length_N[index:stop])
+                at = int(next_N[stop - 1])
+                continue
+        length = int.from_bytes(data[at : at + 8], "little")
+        if length > LONGEST_BYTES:
+            broken = True
+            break
+        if at + FRAME_BYTES + length > size:
+            break
+        starts.append(np.array([at]))
+        lengths.append(np.array([length]))
+        at += FRAME_BYTES + length
+    if not starts:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64), at, broken
+    return np.concatenate(starts).astype(np.int64) + 12, np.concatenate(lengths).astype(np.int64), at, broken
+
+
+def _of_one_length(data: bytes, start_N: np.ndarray, length: int, row_N: np.ndarray, step_N: np.ndarray, rows: int, pieces) -> None:
+    """Records of one length as a matrix: group those whose bytes outside of wall time, step and the last four agree, walk one of each group."""
+    if length < 11:
+        return
+    windows = np.lib.stride_tricks.sliding_window_view(np.frombuffer(data, np.uint8), length)
+    event_NL = windows[start_N]
+    step_bytes_N = np.where(event_NL[:, 9] == 0x10, 1 + np.argmax(event_NL[:, 10 : min(20, length)] < 0x80, axis=1), 0)
+    for step_bytes in np.unique(step_bytes_N):
+        chosen = np.flatnonzero(step_bytes_N == step_bytes)
+        event = event_NL[chosen]
+        head = 9 + (1 + int(step_bytes) if step_bytes else 0)
+        step = np.zeros(len(event), np.int64)
+        for index in range(int(step_bytes)):
+            step |= (event[:, 10 + index] & 0x7F).astype(np.int64) << min(7 * index, 63)
+        step_N[row_N[chosen]] = step
+        body = event[:, head:-4] if length - head > 4 else event[:, head:]
+        left = _hashes(body)
+        order = np.argsort(left, kind="stable")
+        edges = np.flatnonzero(np.diff(left[order])) + 1
+        for group in np.split(order, edges):
+            _decode(event[group], head, rows + row_N[chosen[group]], pieces, depth=0)
+
+
+def _hashes(matrix: np.ndarray) -> np.ndarray:
+    """A 64-bit hash of every row: equal rows, equal hashes; `_decode` compares the bytes themselves."""
+    rng = np.random.default_rng(0)
+    weights = rng.integers(1, 2**63, matrix.shape[1], dtype=np.uint64)
+    total = np.zeros(len(matrix), np.uint64)
+    for column, weight in zip(matrix.T, weights, strict=True):
+        total += column.astype(np.uint64) * weight
+    return total
+
+
+def _decode(event_NL: np.ndarray, head: int, row_N: np.ndarray, pieces, depth: int) -> None:
+    """Walk the first record; take the same bytes of every record that is built the same, and go on with the others."""
+    length = event_NL.shape[1]
+    try:
+        found = list(_values(event_NL[0].tobytes(), head))
+    except (ValueError, IndexError):
+        found = []
+    if not found:
+        return
+    fixed = np.ones(length, bool)
+    fixed[:head] = False
+    for _, start, stop, _ in found:
+        fixed[start:stop] = False
+    same = (event_NL[:, fixed] == event_NL[0, fixed]).all(axis=1)
+    for tag, start, stop, dtype in found:
+        value = np.ascontiguousarray(event_NL[same, start:stop]).view(dtype)[:, 0].astype(np.float64)
+        pieces.setdefault(tag, []).append((row_N[same], value))
+    if not same.all() and depth < 200:
+        _decode(event_NL[~same], head, row_N[~same], pieces, depth + 1)
+
+
+def _values(event: bytes, start: int = 0) -> Iterator[tuple[str, int, int, np.dtype]]:
+    """(tag, where its value stands, its type) of every scalar of an event."""
+    for number, wire, _, begin, end in fields(event, start):
+        if number != 5 or wire != 2:
+            continue
+        for value_number, value_wire, _, value_begin, value_end in fields(event, begin, end):
+            if value_number != 1 or value_wire != 2:
+                continue
+            tag, place = "", None
+            for number_in, wire_in, _, at, until in fields(event, value_begin, value_end):
+                if number_in == 1 and wire_in == 2:
+                    tag = event[at:until].decode("utf-8", "replace")
+                elif number_in == 2 and wire_in == 5:
+                    place = (at, until, np.dtype("<f4"))
+                elif number_in == 8 and wire_in == 2:
+                    place = _tensor(event, at, until)
+            if tag and place:
+                yield (tag, *place)
+
+
+def _tensor(event: bytes, start: int, stop: int) -> tuple[int, int, np.dtype] | None:
+    """Where the one number of a TensorProto stands: dtype = 1, tensor_content = 4, float_val = 5, double_val = 6."""
+    dtype = 0
+    for number, wire, value, begin, end in fields(event, start, stop):
+        if number == 1 and wire == 0:
+            dtype = value
+        elif number == 4 and wire == 2 and dtype in FLOAT_TYPES and end - begin == FLOAT_TYPES[dtype].itemsize:
+            return begin, end, FLOAT_TYPES[dtype]
+        elif number in FLOAT_FIELDS and wire == 2 and end - begin == FLOAT_FIELDS[number].itemsize:
+            return begin, end, FLOAT_FIELDS[number]
+    return None
+
+
+def _long(data: bytes, start: int, length: int, texts: dict[str, Any]) -> int:
+    """The step of a long record; transformers writes its arguments and the model's configuration as JSON text (integration_utils.py)."""
+    step = 0
+    try:
+        for number, wire, value, begin, end in fields(data, start, start + length):
+            if number == 2 and wire == 0:
+                step = value
+            elif number == 5 and wire == 2 and length < 1 << 20:
+                text = data[begin:end]
+                if (tag := re.search(rb"(args|model_config)/text_summary", text)) and (found := re.search(rb"\{.*\}", text, re.DOTALL)):
+                    texts[tag[1].decode()] = found[0].decode("utf-8", "replace")
+    except (ValueError, IndexError):
+        pass
+    return step if step < 2**62 else 0

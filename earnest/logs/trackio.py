@@ -1,0 +1,47 @@
+"""Trackio's SQLite file, one per project: a row of ``metrics`` is (timestamp, run_name, step, metrics as JSON); ``configs`` holds (run_name, config)."""
+
+import json
+import sqlite3
+import zlib
+
+import numpy as np
+
+from earnest.errors import UserError
+from earnest.logs.log import Log, Table, numbers
+from earnest.logs.source import EXPECTED, FIX, Source
+
+NAME = "trackio"
+
+
+def claims(source: Source) -> bool:
+    return not source.is_dir and source.raw.startswith(b"SQLite format 3\0")
+
+
+def read(source: Source) -> Log:
+    """Runs in one file stand side by side: a run's columns are called `run/metric`."""
+    table, config, steps = Table(), {}, []
+    runs: dict[str, dict[str, str]] = {}
+    try:
+        # immutable: a log is not written to, not even a lock
+        with sqlite3.connect(f"{source.path.absolute().as_uri()}?mode=ro&immutable=1", uri=True) as file:
+            for run, step, cells in file.execute("SELECT run_name, step, metrics FROM metrics ORDER BY id"):
+                found = numbers(_json(cells))
+                own = runs.setdefault(str(run), {})
+                own.update((name, f"{run}/{name}") for name in found)
+                table.row({own[name]: value for name, value in found.items()})
+                steps.append(step if isinstance(step, int) else 0)
+            for run, cells in file.execute("SELECT run_name, config FROM configs"):
+                config[str(run)] = _json(cells)
+    except (sqlite3.Error, zlib.error) as error:
+        raise UserError(f"{source.path.name} is an SQLite file without Trackio's tables, or damaged ({error})", EXPECTED, FIX) from error
+    return Log(NAME, table.columns(), np.array(steps, np.int64), config=config, notes=source.notes, runs=runs)
+
+
+def _json(cells) -> dict:
+    if isinstance(cells, bytes):
+        cells = zlib.decompress(cells) if cells[:1] == b"\x78" else cells
+    try:
+        found = json.loads(cells)
+    except (ValueError, TypeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
