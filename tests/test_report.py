@@ -9,6 +9,7 @@ import sys
 import time
 import zlib
 from base64 import b64decode
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import get_args
@@ -20,7 +21,8 @@ from rich.console import Console
 from earnest import report
 from earnest.report import charts, sounds, view
 from earnest.report.as_json import plain
-from earnest.rules.finding import Baseline, Diagnosis, Word
+from earnest.rules import diagnose
+from earnest.rules.finding import Baseline, Diagnosis, NotChecked, Word
 from earnest.run import Artifact, Run, Series
 from tests.report_fixture import ARABIC, STEPS, make_diagnosis, make_run, tone
 
@@ -397,3 +399,53 @@ def test_long_names_of_baselines_stay_inside_the_drawing():
     chart = charts.chart("x", {"train": series}, 10, ladder=[Baseline("a predictor that has learnt nothing of the kind", 7.0)])
     assert chart is not None and len(chart.rungs[0].label) <= charts.LONGEST_LABEL and "…" in chart.rungs[0].label
     assert chart.window["right"] + 5 + len(chart.rungs[0].label) * charts.LETTER <= charts.WIDTH
+
+
+def finding(**changes):
+    return replace(make_diagnosis().findings[0], **changes)
+
+
+@pytest.mark.parametrize(
+    "stream, said",
+    [
+        (None, "whole run"),
+        ("text", "text"),
+        ("codebook_1,codebook_2", "codebook_1, codebook_2"),
+        ("codebook_1,codebook_2,codebook_3", "codebook_1 to codebook_3"),
+        ("codebook_1,codebook_3,codebook_4", "codebook_1, codebook_3, codebook_4"),
+        ("text,codebook_0,codebook_1,codebook_2", "text, codebook_0, codebook_1, codebook_2"),
+    ],
+)
+def test_streams_of_a_finding_are_told_in_short(stream, said):
+    assert view.about(finding(stream=stream, since_step=0)) == f"{said} · from the start · confidence 0.70"
+
+
+def test_evidence_of_one_kind_stands_together():
+    """Rows of the same quantities are one table; a long list is cut on the terminal, with a word on it."""
+    rows = [{"stream": None, "seen": "4 drops"}, *({"step": step, "drop": 0.1} for step in range(20))]
+    first, second = view.evidence(finding(evidence=rows))
+    assert first.lines == ["seen 4 drops"] and second.names == ["step", "drop"] and len(second.values) == 20
+    odd = [{"step": index, f"value_{index}": 1.0} for index in range(30)]
+    text = terminal(Run(), Diagnosis([], [finding(evidence=odd)], []))
+    assert "value_8" in text and "value_9" not in text and "and 21 more lines in the other formats" in text
+
+
+def test_rules_that_lack_the_same_stand_together():
+    lacking = [NotChecked("A1", "x"), NotChecked("A2", "x"), NotChecked("E1", "5 points of y"), NotChecked("E1", "5 points of z")]
+    assert view.not_checked(Diagnosis([], [], lacking)) == [("A1, A2", "x"), ("E1", "5 points of y (and 1 more like it)")]
+    assert "3 rules not checked" in view.headline(Diagnosis([], [], lacking))
+
+
+def test_a_finding_on_several_streams_is_marked_in_the_chart_of_each(run, tmp_path):
+    several = finding(rule="E204", stream="codebook_3,codebook_5", since_step=100)
+    report.html(run, Diagnosis([], [several], []), tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text().count('class="mark-name"') == 2
+
+
+def test_rules_and_report_fit_together(run, tmp_path):
+    """The real doctor's diagnosis of a run can be written in every format, and its JSON keeps the contract."""
+    diagnosis = diagnose(run)
+    assert diagnosis.verdicts and diagnosis.findings
+    *_, path = report.write(run, diagnosis, tmp_path)
+    assert valid(json.loads(path.read_text()), SCHEMA)
+    assert max(len(line) for line in terminal(run, diagnosis).splitlines()) <= 80

@@ -150,8 +150,12 @@ def _ladder(verdict: Verdict) -> list[Baseline]:
 
 
 def _marks(diagnosis: Diagnosis, stream: str | None) -> list[tuple[int, str]]:
-    """Where findings on this stream begin."""
-    return [(finding.since_step, finding.rule) for finding in diagnosis.findings if finding.since_step and finding.stream == stream]
+    """Where findings on this stream begin; None: those on the whole run."""
+    return [
+        (finding.since_step, finding.rule)
+        for finding in diagnosis.findings
+        if finding.since_step and (stream in view.streams(finding) or stream is finding.stream is None)
+    ]
 
 
 def _name(name: str, stream: str | None) -> str:

@@ -1,6 +1,7 @@
 """The report as Markdown, for an issue, a pull request or a notebook."""
 
 import re
+from collections.abc import Sequence
 
 from earnest.report import view
 from earnest.rules.finding import Diagnosis, Finding
@@ -21,7 +22,7 @@ def render(run: Run, diagnosis: Diagnosis) -> str:
         ]
         parts += ["## Streams", table(["stream", "verdict", "value", "baseline [interval]", "why"], rows)]
     if diagnosis.not_checked:
-        parts += ["## Not checked", "\n".join(f"- {text(rules)}: needs {text(needs)}" for needs, rules in view.not_checked(diagnosis))]
+        parts += ["## Not checked", "\n".join(f"- {text(rules)}: needs {text(needs)}" for rules, needs in view.not_checked(diagnosis))]
     if diagnosis.mapping or run.notes:
         parts += ["## How the run was read", "\n".join(f"- {text(note)}" for note in run.notes)]
     if diagnosis.mapping:
@@ -40,19 +41,15 @@ def _finding(finding: Finding) -> str:
         text(finding.summary),
         "",
     ]
-    if columns := view.columns(finding):
-        lines += [
-            table([text(name) for name in columns], [tuple(view.shown(row[name]) for name in columns) for row in finding.evidence]),
-            "",
-        ]
-    else:
-        lines += [f"- evidence: {text(view.evidence(row))}" for row in finding.evidence]
+    for rows in view.evidence(finding):
+        several = len(rows.values) > 1
+        lines += [table([text(name) for name in rows.names], rows.values), ""] if several else [f"- evidence: {text(rows.lines[0])}", ""]
     lines += [f"- cause {rank}: {text(cause)}" for rank, cause in enumerate(finding.causes, 1)]
     lines += [f"- next probe: {text(finding.next_probe)}", f"- **fix: {text(finding.fix)}**"]
     return "\n".join(lines)
 
 
-def table(head: list[str], rows: list[tuple]) -> str:
+def table(head: list[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; cells already bold (``**...**``) keep their stars."""
     lines = [head, ["---"] * len(head), *([cell if cell.startswith("**") else text(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -17,6 +17,7 @@ STYLE = {
     **{"critical": "bold red", "warning": "yellow", "note": "cyan"},
 }
 LONGEST_CELL = 17  # "worse-than-chance"; a longer name pushes its own line to the right, not all of them
+MOST_EVIDENCE = 9  # lines of one finding
 MOST_COLUMNS = 12  # of a foreign log's columns are named here; the JSON names all
 
 
@@ -42,8 +43,7 @@ def _parts(run: Run, diagnosis: Diagnosis, width: int) -> Iterator[RenderableTyp
             yield from _finding(finding, width)
     if diagnosis.not_checked:
         yield Text("\nNot checked", style="bold")
-        for needs, rules in view.not_checked(diagnosis):
-            yield _indented(Text.assemble((rules, "bold"), f": needs {needs}"), 2)
+        yield _indented(Text(" · ".join(f"{rules} needs {needs}" for rules, needs in view.not_checked(diagnosis))), 2)
     if run.notes or diagnosis.mapping:
         yield Text("\nHow the run was read", style="bold")
     for note in run.notes:
@@ -88,7 +88,11 @@ def _finding(finding: Finding, width: int) -> Iterator[RenderableType]:
 
 def _evidence(finding: Finding, room: int) -> list[str]:
     """Evidence over steps as aligned lines, one for each quantity, where that fits; else one line a row."""
-    columns = [[view.line(name), *(view.shown(row[name]) for row in finding.evidence)] for name in view.columns(finding)]
-    widths = [max(cell_len(cell) for cell in cells) for cells in zip(*columns, strict=True)]
-    lines = ["  ".join(" " * (width - cell_len(cell)) + cell for cell, width in zip(cells, widths, strict=True)) for cells in columns]
-    return lines if lines and cell_len(lines[0]) <= room else [view.evidence(row) for row in finding.evidence]
+    said: list[str] = []
+    for rows in view.evidence(finding):
+        columns = [[name, *(row[index] for row in rows.values)] for index, name in enumerate(rows.names)]
+        widths = [max(cell_len(cell) for cell in cells) for cells in zip(*columns, strict=True)]
+        lines = ["  ".join(" " * (width - cell_len(cell)) + cell for cell, width in zip(cells, widths, strict=True)) for cells in columns]
+        said += lines if len(rows.values) > 1 and cell_len(lines[0]) <= room else rows.lines
+    left_out = len(said) - MOST_EVIDENCE
+    return [*said[:MOST_EVIDENCE], f"and {left_out} more lines in the other formats"] if left_out > 1 else said

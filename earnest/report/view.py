@@ -7,7 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from earnest.rules.finding import SEVERITIES, Baseline, Diagnosis, Finding, Verdict
 from earnest.run import Run
@@ -94,23 +94,43 @@ def why(verdict: Verdict) -> str:
     return line(verdict.why) + (f" (since step {number(verdict.since_step)})" if (verdict.since_step or 0) > 1 else "")
 
 
+def streams(finding: Finding) -> list[str]:
+    """The streams that a finding is about; none for the whole run."""
+    return finding.stream.split(",") if finding.stream else []
+
+
 def about(finding: Finding) -> str:
-    """Where, since when and how sure: ``codebook_3 · since step 400 · confidence 0.90``."""
+    """Where, since when and how sure: ``codebook_0 to codebook_3 · since step 400 · confidence 0.90``."""
+    named = streams(finding)
+    indices = [int(index) for index in re.findall(r"\bcodebook_(\d+)(?=,|$)", finding.stream or "")]
+    if len(indices) > 2 and len(indices) == len(named) and indices == list(range(indices[0], indices[-1] + 1)):
+        named = [f"{named[0]} to {named[-1]}"]
+    where = ", ".join(line(stream) for stream in named) or "whole run"
     since = "from the start" if finding.since_step == 0 else f"since step {number(finding.since_step)}"
-    parts = [line(finding.stream) if finding.stream else "whole run", since if finding.since_step is not None else "step unknown"]
-    return " · ".join([*parts, f"confidence {finding.confidence:.2f}"])
+    return " · ".join([where, since if finding.since_step is not None else "step unknown", f"confidence {finding.confidence:.2f}"])
 
 
-def evidence(row: Mapping[str, Any]) -> str:
-    """One row of evidence: ``step 400 · used_frac 0.04``."""
-    return " · ".join(f"{line(name)} {shown(item)}" for name, item in row.items())
+class Rows(NamedTuple):
+    """Rows of evidence with the same quantities: their names, and the values of every row."""
+
+    names: list[str]
+    values: list[list[str]]
+
+    @property
+    def lines(self) -> list[str]:
+        """One line a row: ``step 400 · used_frac 0.04``."""
+        return [" · ".join(f"{name} {value}" for name, value in zip(self.names, row, strict=True)) for row in self.values]
 
 
-def columns(finding: Finding, most: int = 6) -> list[str]:
-    """The columns of a table of the evidence, where its rows have the same few; else none."""
-    names = {tuple(row) for row in finding.evidence}
-    same = len(names) == 1 and len(finding.evidence) > 1
-    return list(finding.evidence[0]) if same and len(finding.evidence[0]) <= most else []
+def evidence(finding: Finding) -> list[Rows]:
+    """A finding's evidence in words; rows that follow each other and name the same quantities stand together."""
+    groups: list[Rows] = []
+    for row in finding.evidence:
+        known = {line(name): shown(item) for name, item in row.items() if item is not None}
+        if not groups or groups[-1].names != list(known):
+            groups.append(Rows(list(known), []))
+        groups[-1].values.append(list(known.values()))
+    return groups
 
 
 def counts(diagnosis: Diagnosis) -> list[tuple[str, list[tuple[int, str]]]]:
@@ -126,15 +146,22 @@ def counts(diagnosis: Diagnosis) -> list[tuple[str, list[tuple[int, str]]]]:
 def headline(diagnosis: Diagnosis) -> str:
     """`counts` in one line, with the number of rules that could not run."""
     said = [what + (": " if parts else "") + ", ".join(f"{count} {word}" for count, word in parts) for what, parts in counts(diagnosis)]
-    return " · ".join(said + [f"{_many(len(diagnosis.not_checked), 'rule')} not checked"] * bool(diagnosis.not_checked))
+    return " · ".join([*said, unchecked(diagnosis)] if diagnosis.not_checked else said)
+
+
+def unchecked(diagnosis: Diagnosis) -> str:
+    return f"{_many(len({one.rule for one in diagnosis.not_checked}), 'rule')} not checked"
 
 
 def not_checked(diagnosis: Diagnosis) -> list[tuple[str, str]]:
-    """What a group of rules needs, and their codes: rules that miss the same thing stand together."""
-    groups: dict[str, list[str]] = {}
-    for rule in diagnosis.not_checked:
-        groups.setdefault(line(rule.needs), []).append(line(rule.rule))
-    return [(needs, ", ".join(rules)) for needs, rules in groups.items()]
+    """[(codes of rules, what they need)]: rules that need the same stand together, and so do the needs of one rule."""
+    needing: dict[str, list[str]] = {}
+    for one in diagnosis.not_checked:
+        needing.setdefault(line(one.needs), []).append(line(one.rule))
+    needed: dict[str, list[str]] = {}
+    for needs, rules in needing.items():
+        needed.setdefault(", ".join(dict.fromkeys(rules)), []).append(needs)
+    return [(rules, needs[0] + (f" (and {len(needs) - 1} more like it)" if len(needs) > 1 else "")) for rules, needs in needed.items()]
 
 
 def title(run: Run) -> str:
