@@ -1,0 +1,84 @@
+"""From evidence to findings: one cause instead of six symptoms, a confidence, and silence where that is too low.
+
+Every piece of evidence carries odds: how many times likelier it is under the fault than in a healthy run. A finding's confidence is
+the posterior probability of the fault given those odds; more evidence multiplies them. A finding whose rule explains another one takes
+that one in as evidence. What stays below `ABSTAIN` is not said; its probe is.
+"""
+
+from dataclasses import replace
+from itertools import groupby
+
+from earnest.rules.catalogue import RULES, Evidence
+from earnest.rules.finding import SEVERITIES, Finding, NotChecked
+
+# Prior odds that a given fault is in a run (assumed: one run in twenty; published bug studies see each class in 1-10 % of broken runs).
+PRIOR_ODDS = 1 / 20
+ABSTAIN = 0.6  # DOCTOR.md, section 3
+# Odds, in three words (assumed; their order matters, not their digits): what cannot happen in a healthy run, what hardly does, what
+# sometimes does.
+EXACT, STRONG, FAIR, WEAK = 2000.0, 200.0, 60.0, 20.0
+
+
+def confidence(odds: float) -> float:
+    """Posterior probability of a fault with these odds, never 1."""
+    posterior = PRIOR_ODDS * odds
+    return min(0.99, posterior / (1 + posterior))
+
+
+def decide(seen: list[tuple[str, Evidence]]) -> tuple[list[Finding], list[NotChecked]]:
+    """One finding per rule, causes before symptoms; and the rules that saw something but too little."""
+    findings = [
+        _finding(code, [evidence for _, evidence in group])
+        for code, group in groupby(sorted(seen, key=lambda item: item[0]), key=lambda item: item[0])
+    ]
+    believed = {finding.rule: finding for finding in findings if finding.confidence >= ABSTAIN}
+    abstained = [
+        NotChecked(
+            finding.rule, f"more evidence ({finding.summary}; confidence {finding.confidence:.2f}). Next probe: {finding.next_probe}"
+        )
+        for finding in findings
+        if finding.rule not in believed
+    ]
+    for code in sorted(believed, key=lambda code: -len(RULES[code].explains)):
+        for symptom in RULES[code].explains:
+            if code in believed and symptom in believed and symptom != code and _same_matter(believed[code], believed[symptom]):
+                believed[code] = _absorb(believed[code], believed.pop(symptom))
+    order = sorted(believed.values(), key=lambda finding: (SEVERITIES.index(finding.severity), -finding.confidence, finding.rule))
+    return order, abstained
+
+
+def _finding(code: str, evidence: list[Evidence]) -> Finding:
+    rule = RULES[code]
+    evidence = sorted(evidence, key=lambda one: SEVERITIES.index(one.severity or rule.severity))
+    first = evidence[0]
+    streams = list(dict.fromkeys(one.stream for one in evidence if one.stream))
+    steps = [one.at_step for one in evidence if one.at_step is not None]
+    more = f" (and {len(evidence) - 1} more: {', '.join(streams[1:])})" if len(streams) > 1 else ""
+    return Finding(
+        rule=code,
+        name=rule.name,
+        severity=first.severity or rule.severity,
+        stream=",".join(streams) or None,
+        confidence=confidence(max(one.odds for one in evidence)),
+        since_step=min(steps) if steps else None,
+        summary=first.summary + more,
+        evidence=[
+            row for one in evidence for row in ([{"stream": one.stream, "seen": one.summary}] if len(evidence) > 1 else []) + one.rows
+        ],
+        causes=first.causes or rule.causes,
+        next_probe=first.next_probe or rule.next_probe,
+        fix=first.fix or rule.fix,
+    )
+
+
+def _same_matter(cause: Finding, symptom: Finding) -> bool:
+    """A cause explains a symptom of its own streams, or of any where one of the two speaks of the whole run."""
+    if not cause.stream or not symptom.stream:
+        return True
+    return set(symptom.stream.split(",")) <= set(cause.stream.split(","))
+
+
+def _absorb(cause: Finding, symptom: Finding) -> Finding:
+    severity = min(cause.severity, symptom.severity, key=SEVERITIES.index)
+    row = {"explains": f"{symptom.rule} {symptom.name}", "stream": symptom.stream, "seen": symptom.summary}
+    return replace(cause, severity=severity, evidence=[*cause.evidence, row])

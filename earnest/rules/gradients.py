@@ -1,0 +1,230 @@
+"""Family C: does gradient arrive? The logged side, and the results of the probes that look at parameters."""
+
+import numpy as np
+
+from earnest.rules.catalogue import Evidence, rule
+from earnest.rules.decision import EXACT, FAIR, STRONG
+
+
+@rule("C101", needs=["grad_norm"], severity="critical", points=3, explains=("B102", "B103", "C301", "C302", "D102"))
+def gradient_is_zero(grad_norm):
+    """No gradient arrives.
+
+    ## What it sees
+    The gradient norm is exactly 0 in the last three logged steps or in a tenth of all. With a stream, of that group of parameters.
+    ## Likely causes
+    - the loss does not depend on the trainable parameters: detached, frozen, or computed under no_grad
+    - gradient checkpointing over a frozen embedding without enable_input_require_grads
+    - every target is masked
+    ## Next probe
+    After one backward pass list name, requires_grad and gradient norm of every parameter.
+    ## Fix
+    Call `model.enable_input_require_grads()` with gradient checkpointing and LoRA; remove detach() from the path to the loss.
+    ## References
+    locuslab/open-unlearning#178: LoRA without effect.
+    """
+    values = grad_norm.finite
+    zero = values.value == 0
+    if zero[-3:].all() or zero.mean() >= 0.1:
+        start = int(values.step[np.argmax(zero)])
+        yield Evidence(start, f"gradient norm exactly 0 in {zero.mean():.0%} of the logged steps", EXACT, grad_norm.rows(start))
+
+
+@rule("C102", needs=["probe:gradients"], severity="critical", explains=("B102", "B103", "C103"))
+def trainable_without_gradient(gradients):
+    """Parameters that should learn get no gradient.
+
+    ## What it sees
+    The gradient probe: parameters with requires_grad whose gradient is None or 0 after a backward pass.
+    ## Likely causes
+    - a wrapper stripped the loss of that module
+    - a codebook is a buffer, or its straight-through path is detached
+    - the module is not used by this batch (text-only batch, unused expert)
+    ## Next probe
+    Sum that module's output into the loss by hand: if its gradient is still None, the path is cut before it.
+    ## Fix
+    Return and add the module's own loss; use z + (q - z).detach() for a quantiser.
+    ## References
+    modelscope/ms-swift PR#9752: the sub-talker's loss was stripped, so that module learnt nothing.
+    """
+    names = gradients.get("without_gradient") or []
+    if names:
+        yield Evidence(
+            gradients.get("step"),
+            f"{len(names)} trainable parameters get no gradient: {', '.join(names[:3])}",
+            EXACT,
+            [{"parameter": name} for name in names[:6]],
+        )
+
+
+@rule("C103", needs=["update_frac"], severity="warning", points=5, explains=("B102",))
+def updates_out_of_range(update_frac):
+    """Each step changes the weights far too little or far too much.
+
+    ## What it sees
+    The ratio of update to weight norm of a group stays below 1e-6 or above 0.1 in the last half of the run (usual: 1e-5 to 5e-2, about
+    1e-3).
+    ## Likely causes
+    - learning rate wrong by orders of magnitude, or zero for this group
+    - updates lost in bf16 weights: below 1/256 of a weight they round to nothing
+    ## Next probe
+    Log the ratio per group for fifty steps at ten times and a tenth of the learning rate.
+    ## Fix
+    Keep a float32 copy of the weights, and set the learning rate so that the ratio is near 1e-3.
+    ## References
+    Karpathy, micrograd/makemore lectures: update ratio about 1e-3 (a rule of thumb, assumed).
+    """
+    half = update_frac.tail(0.5)
+    level = float(np.median(half.value))
+    if level < 1e-6 or level > 0.1:
+        yield Evidence(int(half.step[0]), f"an update is {level:.1e} of the weights", STRONG, half.rows())
+
+
+@rule("C104", needs=["probe:frozen"], severity="critical", explains=("D203",))
+def frozen_weights_change(frozen):
+    """Something that was meant to be frozen changes.
+
+    ## What it sees
+    The probe that hashes frozen parameters and buffers found changed ones.
+    ## Likely causes
+    - EMA codebooks or batch-norm statistics update in train mode although requires_grad is False
+    - weight decay is applied to parameters without a gradient
+    ## Next probe
+    Hash parameters and buffers before and after ten steps with learning rate 0.
+    ## Fix
+    Put frozen parts in eval() after every call of model.train(), and leave them out of the optimizer.
+    ## References
+    hungphongtrn/Amy-LM: rvq_rest.eval().
+    """
+    names = frozen.get("changed") or []
+    if names:
+        yield Evidence(
+            frozen.get("step"),
+            f"{len(names)} frozen tensors changed: {', '.join(names[:3])}",
+            EXACT,
+            [{"tensor": name} for name in names[:6]],
+        )
+
+
+@rule("C105", needs=["probe:optimizer"], severity="critical", explains=("B102", "B103"))
+def trainable_not_in_optimizer(optimizer):
+    """Parameters that require a gradient are not given to the optimizer.
+
+    ## What it sees
+    The probe that compares requires_grad with the optimizer's groups found parameters that no group holds.
+    ## Likely causes
+    - the optimizer was built before adapters or new embeddings were added
+    - a name filter matches nothing
+    ## Next probe
+    Print the number of parameters per optimizer group and of requires_grad.
+    ## Fix
+    Build the optimizer last, from `[p for p in model.parameters() if p.requires_grad]`.
+    ## References
+    SLM-MoT train_hf.py: the name filter 'adapter' matches nothing.
+    """
+    names = optimizer.get("missing") or []
+    if names:
+        yield Evidence(
+            0,
+            f"{len(names)} trainable parameters are in no optimizer group: {', '.join(names[:3])}",
+            EXACT,
+            [{"parameter": name} for name in names[:6]],
+        )
+
+
+@rule("C106", needs=["probe:inputs"], severity="critical", explains=("A101", "B102", "B103", "D102", "B106"))
+def inputs_are_dropped(inputs):
+    """A key of the batch never reaches the model.
+
+    ## What it sees
+    The probe that compares the batch's keys with the arguments of the innermost forward call: keys are missing there, or the logits are
+    empty.
+    ## Likely causes
+    - Trainer removes columns that the signature of forward does not name (PeftModel's signature)
+    - a wrapper passes on only the keys it knows
+    ## Next probe
+    Print the keyword arguments in the base model's forward for one batch.
+    ## Fix
+    Set remove_unused_columns=False and task_type=None, or name the arguments in forward.
+    ## References
+    huggingface/transformers PR#27865; higgs-audio forks with logits of shape [0, 8, 1026].
+    """
+    dropped = list(inputs.get("dropped") or [])
+    shape = inputs.get("logits_shape")
+    if dropped or (shape and 0 in shape):
+        words = f"dropped on the way: {', '.join(dropped)}" if dropped else f"logits of shape {list(shape)}"
+        yield Evidence(0, words, EXACT, [{"dropped": dropped, "logits_shape": shape}])
+
+
+@rule("C201", needs=["fact:loss_weights", "run"], severity="warning")
+def declared_loss_absent(weights, run):
+    """A loss that has a weight does not appear in the log.
+
+    ## What it sees
+    A stream with a weight above 0 has neither a loss nor a cross-entropy in the log, while others have.
+    ## Likely causes
+    - a wrapper drops that loss, so its module gets no gradient
+    - it is only added in a later phase, or logged under another name (`--map column=signal`)
+    ## Next probe
+    Check that the module of this stream has a gradient after one backward pass.
+    ## Fix
+    Return the loss from forward and log it unweighted.
+    ## References
+    modelscope/ms-swift PR#9752.
+    """
+    logged = {name.split("/", 2)[2] for name in run.series if name.startswith(("train/loss/", "train/ce_nats/"))}
+    absent = [stream for stream, weight in weights.items() if weight and stream not in logged]
+    known = [stream for stream in weights if stream in logged]
+    if known and absent and run.last_step >= 20:
+        later = f"; logged are {', '.join(known)}"
+        yield Evidence(
+            0,
+            f"no loss of {', '.join(absent)} in the log{later}",
+            FAIR,
+            [{"stream": stream, "weight": weights[stream]} for stream in absent],
+        )
+
+
+@rule("C301", needs=["ce_nats|loss"], severity="critical", points=8)
+def loss_never_changes(series):
+    """The training loss is the same number at every step.
+
+    ## What it sees
+    At least 8 logged values, the last half of all, are equal to the last digit though batches differ.
+    ## Likely causes
+    - the model returns a constant: an early return, a cached loss, or logits that do not depend on weights and batch
+    - a stale value is logged
+    ## Next probe
+    Feed two different batches and compare the losses.
+    ## Fix
+    Log the loss of this step; remove the constant path.
+    ## References
+    DOCTOR, family C.
+    """
+    values = series.finite
+    end = values.value[len(values) // 2 :] if len(values) >= 16 else values.value
+    if len(end) >= 8 and end[0] != 0 and (end == end[0]).all():
+        start = int(values.step[np.flatnonzero(values.value != end[0])[-1] + 1]) if (values.value != end[0]).any() else int(values.step[0])
+        yield Evidence(start, f"exactly {end[0]:.6g} in {len(end)} logged steps", EXACT, series.rows(start))
+
+
+@rule("C302", needs=["eval/ce_nats|eval/loss", "run"], severity="critical", points=3, explains=("B102",))
+def evaluation_never_changes(evaluated, run):
+    """The evaluation gives the same number every time: the weights do not move.
+
+    ## What it sees
+    Three or more evaluations, all of them, equal to the last digit.
+    ## Likely causes
+    - the optimizer steps other parameters than the model uses (copy, wrong wrapper, adapters not active)
+    - learning rate 0, or no gradient arrives
+    - the evaluation loads a checkpoint that is never renewed
+    ## Next probe
+    Hash the parameters before and after ten steps.
+    ## Fix
+    Build the optimizer from the model that is trained; with LoRA and gradient checkpointing call enable_input_require_grads().
+    ## References
+    locuslab/open-unlearning#178.
+    """
+    values = evaluated.finite
+    if len(values) >= 3 and values.value[0] != 0 and (values.value == values.value[0]).all():
+        yield Evidence(int(values.step[0]), f"exactly {values.value[0]:.6g} in {len(values)} evaluations", EXACT, evaluated.rows())

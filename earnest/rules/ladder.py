@@ -1,0 +1,495 @@
+"""The chance ladder: is each stream learning, against what a predictor that has learnt nothing would score?
+
+A cross-entropy is compared, in this order, with a uniform guess over the ids that can occur, with the label frequencies (unigram)
+and with the previous frame (bigram). Other losses have baselines of their own: a hinge discriminator 2, a cosine distillation the
+constant mean
+vector. A stream without a known baseline is not judged: the verdict says which fact is missing.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from earnest.rules.curve import Curve, curve
+from earnest.rules.finding import Baseline, Verdict, Word
+from earnest.rules.statistics import boundary, mean_interval, miller_madow, noise, trend
+from earnest.run import Run
+from earnest.signals import parse
+
+# Practical equivalence with a baseline, as a share of it (assumed): below it a difference may be real but teaches nothing.
+EQUAL = 0.005
+# Above chance by this share is worse than chance, not a fresh head's overconfidence (assumed; a fresh wide head starts within 0.3 nats, 4
+# % of ln 1026).
+WORSE = 0.02
+# Where the label histogram is unknown, a cross-entropy within this share of ln V says nothing (assumed: label frequencies alone give
+# neural codecs
+# some 2-12 %, and a natural language some 30-40 %).
+FREQUENCIES_AUDIO, FREQUENCIES_TEXT = 0.15, 0.30
+NEAR_CHANCE = 0.06  # within it and no histogram: at chance (assumed; a real run at 2-5 % below chance had learnt nothing)
+# Audio codes are never this predictable on unseen data, as a share of ln V: 0.35 nats of 6.93. Lowest believable report known: 0.96 nats,
+# on
+# silence-heavy sound effects (audiocraft#447).
+TOO_GOOD = 0.05
+# The constant-mean baseline of 1 - cos, 1 - sqrt(r) with r the energy share of the mean: calculated for r = 0.10 (WavLM-large features) and
+# r = 0.85 (Qwen3 hidden states); assumed for a run that does not measure its own (probe "baselines").
+CONSTANT_MEAN = {"wavlm": 0.683, "llm": 0.078}
+DISCRIMINATOR, ADVERSARIAL, FEATURES = ("loss_d", "discriminator"), ("adv_g", "adversarial"), ("feat", "features")
+UNBOUNDED = {
+    **dict.fromkeys(ADVERSARIAL, "-E D(fake) has no baseline and may be negative: judge the gap D(real) - D(fake)"),
+    **dict.fromkeys(
+        FEATURES, "feature matching is in units of the discriminator's own activations: judge it by the discriminator and by ear"
+    ),
+    "loss_g": "a weighted sum has no baseline: judge its parts",
+    "commitment": "commitment has no baseline but 0: judge codebook usage and reconstruction",
+}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a verdict is about: the value now, its interval, where it was read, and the curve behind it."""
+
+    value: float
+    interval: tuple[float, float] | None
+    source: str
+    curve: Curve | None
+
+    @property
+    def low(self) -> float:
+        return self.interval[0] if self.interval else self.value
+
+    @property
+    def high(self) -> float:
+        return self.interval[1] if self.interval else self.value
+
+
+def is_audio(stream: str) -> bool:
+    return stream == "audio" or stream.startswith(("codebook", "audio"))
+
+
+def vocabulary(run: Run, stream: str) -> int | None:
+    name = "text_vocab" if stream == "text" else "audio_vocab" if is_audio(stream) else None
+    size = run.facts.get(name) if name else None
+    return int(size) if size and float(size) > 1 else None
+
+
+def held_out(run: Run) -> dict[str, dict[str, Any]]:
+    """The probe ``held_out``: stream -> its cross-entropy, the rungs and the paired gaps, measured on held-out clips."""
+    probe = run.probes.get("held_out", {})
+    return probe.get("streams", probe) if isinstance(probe, Mapping) else {}
+
+
+def token_curve(run: Run, split: str, stream: str | None) -> Curve | None:
+    """The cross-entropy of a token stream; a plain loss of that stream is taken for it. `total` is the loss without a stream."""
+    stream = None if stream == "total" else stream
+    return curve(run, split, "ce_nats", stream) or curve(run, split, "loss", stream)
+
+
+def token_streams(run: Run) -> list[str]:
+    """Streams of tokens: those with a cross-entropy, and text and audio where only a loss is logged; text first."""
+    found = set(held_out(run))
+    for name in run.series:
+        signal = parse(name)
+        if signal.stream and (signal.name == "ce_nats" or (signal.name == "loss" and (signal.stream == "text" or is_audio(signal.stream)))):
+            found.add(signal.stream)
+    return sorted(found, key=lambda stream: (stream != "text", len(stream), stream))
+
+
+def verdicts(run: Run) -> list[Verdict]:
+    """One verdict per stream: tokens first, then the other losses, then a total that stands alone."""
+    tokens = token_streams(run)
+    others = [parse(name).stream for name in run.series if parse(name)[:2] == ("train", "loss")]
+    result = [judge_tokens(run, stream) for stream in tokens]
+    result += [judge_other(run, stream) for stream in others if stream and stream not in tokens]
+    total = curve(run, "train", "loss") or curve(run, "train", "ce_nats")
+    if total is not None and not any(set(others) - {None, *tokens}):
+        nothing_learnt = all(verdict.verdict in ("at-chance", "worse-than-chance") for verdict in result)
+        verdict = judge_total(run, total, alone=not tokens) if nothing_learnt else None
+        result += [verdict] if verdict else []
+    return result
+
+
+def degenerate(series: Curve | None) -> tuple[int, str] | None:
+    """Since when, and in words, a loss is nothing: never a number, exactly 0, or no longer a number."""
+    if series is None:
+        return None
+    if not len(series):
+        return 0, "logged, but without a single value"
+    last = series.value[-min(3, len(series)) :]
+    if not np.isfinite(last).any():
+        since = int(series.step[_start_of_last(~np.isfinite(series.value))])
+        return since, f"not a number since step {since}"
+    if (last == 0).all():
+        since = int(series.step[_start_of_last(series.value == 0)])
+        return since, f"exactly 0 since step {since}: nothing was scored, or a NaN was logged as 0"
+    return None
+
+
+def _start_of_last(condition: np.ndarray) -> int:
+    """Index at which the stretch of True that reaches the end begins."""
+    wrong = np.flatnonzero(~condition)
+    return int(wrong[-1]) + 1 if len(wrong) else 0
+
+
+def measure(run: Run, stream: str) -> Measure | None:
+    """Where the stream stands: held-out probe, else the last evaluations, else the end of training."""
+    held = held_out(run).get(stream)
+    train, evaluated = token_curve(run, "train", stream), token_curve(run, "eval", stream)
+    if held and math.isfinite(held.get("ce_nats", math.nan)):
+        interval = held.get("interval")
+        return Measure(
+            float(held["ce_nats"]), (float(interval[0]), float(interval[1])) if interval else None, "held out", evaluated or train
+        )
+    for series, source, share in ((evaluated, "evaluation", 0.0), (train, "training", 0.1)):
+        if series is not None and len(series.finite):
+            return series_measure(series, source, share)
+    return None
+
+
+def series_measure(series: Curve, source: str, share: float = 0.1) -> Measure:
+    """The mean of the end of a series, with an interval that respects autocorrelation."""
+    if share == 0.0:
+        last = series.finite.value[-1]
+        half = 2 * noise(series.finite.value)
+        return Measure(float(last), (last - half, last + half) if half else None, source, series)
+    value, interval = mean_interval(series.tail(share, at_least=8).value)
+    return Measure(value, interval, source, series)
+
+
+def rungs(run: Run, stream: str) -> list[Baseline]:
+    """The baselines of a token stream that are known, highest first."""
+    held = held_out(run).get(stream, {})
+    counts = (run.facts.get("label_counts") or {}).get(stream)
+    size = vocabulary(run, stream)
+    found = []
+    if "uniform_nats" in held or size:
+        found.append(Baseline("uniform", float(held.get("uniform_nats", math.log(size) if size else math.nan))))
+    if "unigram_nats" in held:
+        found.append(Baseline("unigram", float(held["unigram_nats"])))
+    elif counts and sum(counts.values()):
+        found.append(Baseline("unigram", miller_madow(counts)))
+    if "bigram_nats" in held:
+        found.append(Baseline("bigram", float(held["bigram_nats"])))
+    return found
+
+
+def _is_below(run: Run, stream: str, rung: Baseline, now: Measure) -> bool:
+    """Below a rung by more than the interval: the paired one where clips were compared, else that of the series."""
+    gap = held_out(run).get(stream, {}).get(f"{rung.name}_gap")
+    if gap and now.source == "held out":
+        return gap[2] < 0
+    return now.high < rung.value * (1 - EQUAL)
+
+
+def judge_tokens(run: Run, stream: str) -> Verdict:
+    """The verdict of a stream of tokens."""
+    ladder = rungs(run, stream)
+    uniform = ladder[0] if ladder and ladder[0].name == "uniform" else None
+    train, evaluated = token_curve(run, "train", stream), token_curve(run, "eval", stream)
+
+    def verdict(word: Word, why: str, value: float | None, baseline: Baseline | None = uniform, since: int | None = None) -> Verdict:
+        return Verdict(stream, word, value, "nats", baseline, since, why, ladder)
+
+    if broken := degenerate(train) or degenerate(evaluated):
+        value = (train or evaluated).value[-1] if len(train or evaluated or ()) else None  # type: ignore[union-attr]
+        return verdict("degenerate", broken[1], value, since=broken[0])
+    now = measure(run, stream)
+    if now is None or held_out(run).get(stream, {}).get("counted") == 0:
+        return verdict("degenerate", "no target of this stream was counted", None)
+    if uniform is None:
+        fact = "text_vocab" if stream == "text" else "audio_vocab"
+        return verdict("cannot-judge", f"vocabulary size unknown, pass --fact {fact}=...", now.value)
+
+    reference = min(ladder, key=lambda rung: rung.value)
+    where = f"{now.source} {now.value:.3f} nats"
+    remembered = memorising(run, stream, train, evaluated, now, ladder)
+    if remembered:
+        return verdict("memorising", remembered[1], now.value, reference, remembered[0])
+    if is_audio(stream) and now.value < TOO_GOOD * uniform.value:
+        why = (
+            f"{where} are {math.exp(now.value):.2f} choices per code: audio codes are not that predictable, so the target reaches the input"
+        )
+        return verdict("degenerate", why, now.value, since=_since_below(now.curve, TOO_GOOD * uniform.value))
+    if now.low > uniform.value * (1 + WORSE):
+        return verdict(
+            "worse-than-chance",
+            f"{where} are above the {uniform.value:.3f} of a uniform guess",
+            now.value,
+            since=_since_above(now.curve, uniform),
+        )
+
+    share_below = 1 - now.value / uniform.value
+    known = {rung.name: rung for rung in ladder}
+    if "unigram" not in known:
+        start = train or evaluated
+        limit = FREQUENCIES_TEXT if stream == "text" else FREQUENCIES_AUDIO
+        if share_below <= limit and (above := began_above_chance(start, uniform)):
+            why = (
+                f"{where}, after {above[1]:.2f} nats until step {above[0]}: above the {uniform.value:.3f} of a uniform guess for that long"
+            )
+            return verdict("worse-than-chance", why, now.value, since=int(start.step[0]) if start else None)
+        if share_below <= NEAR_CHANCE:
+            return verdict(
+                "at-chance", f"{where} are {_percent(share_below)} chance, {uniform.value:.3f}", now.value, since=_first_step(now)
+            )
+        if share_below <= limit:
+            why = (
+                f"{where} are {share_below:.0%} below chance, which label frequencies alone may give; pass label_counts or a held-out probe"
+            )
+            return verdict("cannot-judge", why, now.value)
+        word: Word = "converged" if is_flat(now.curve, uniform.value - now.value) else "learning"
+        why = f"{where} are {share_below:.0%} below chance, {uniform.value:.3f}; the label frequencies are unknown"
+        return verdict(word, why, now.value, since=_since_below(now.curve, (1 - limit) * uniform.value))
+
+    if not _is_below(run, stream, uniform, now) and known["unigram"].value < uniform.value * (1 - EQUAL):
+        return verdict("at-chance", f"{where} are not below chance, {uniform.value:.3f}", now.value, since=_first_step(now))
+    if not _is_below(run, stream, known["unigram"], now):
+        if known["unigram"].value >= uniform.value * (1 - EQUAL):
+            return verdict(
+                "at-chance", f"{where}: chance is {uniform.value:.3f}, and the labels are evenly spread", now.value, since=_first_step(now)
+            )
+        why = f"{where} are no better than the label frequencies, {known['unigram'].value:.3f}"
+        return verdict("unigram-only", why, now.value, known["unigram"], _since_below(now.curve, uniform.value))
+    best = known["unigram"]
+    if "bigram" in known and _is_below(run, stream, known["bigram"], now):
+        best = known["bigram"]
+    word = "converged" if is_flat(now.curve, uniform.value - now.value) else "learning"
+    why = f"{where}, below the {best.name} baseline of {best.value:.3f}"
+    if best.name == "unigram" and "bigram" in known:
+        why += f", not yet below the bigram of {known['bigram'].value:.3f}"
+    return verdict(word, why, now.value, best, _since_below(now.curve, best.value))
+
+
+def _percent(share_below: float) -> str:
+    return f"{share_below:.1%} below" if share_below > 0 else f"{-share_below:.1%} above"
+
+
+def _first_step(now: Measure) -> int | None:
+    return int(now.curve.step[0]) if now.curve is not None and len(now.curve) else None
+
+
+def _since_below(series: Curve | None, level: float) -> int | None:
+    """The step from which a series stayed below a level (as binned means)."""
+    if series is None or not len(series.binned):
+        return None
+    start = _start_of_last(series.binned.value < level)
+    return int(series.binned.step[start]) if start < len(series.binned) else None
+
+
+def _since_above(series: Curve | None, uniform: Baseline) -> int | None:
+    if series is None or not len(series.binned):
+        return None
+    start = _start_of_last(series.binned.value > uniform.value)
+    return int(series.binned.step[start]) if start < len(series.binned) else None
+
+
+def began_above_chance(series: Curve | None, uniform: Baseline) -> tuple[int, float] | None:
+    """Last step and mean of a start clearly above chance that lasted at least a fifth of the run and 50 steps, else None.
+
+    A fresh wide head also starts above chance but falls to it within a few steps: that is benign and is not reported.
+    """
+    if series is None or len(series.binned) < 2:
+        return None
+    binned = series.binned
+    above = binned.value > uniform.value * (1 + WORSE)
+    if not above[0]:
+        return None
+    count = int(np.argmin(above)) if not above.all() else len(above)
+    until = int(binned.step[count - 1])
+    lasted = until - int(binned.step[0])
+    if lasted < max(50, 0.2 * (binned.last_step - int(binned.step[0]))):
+        return None
+    return until, float(binned.value[:count].mean())
+
+
+def is_flat(series: Curve | None, gained: float) -> bool:
+    """The last third moves by less than 1 % of what was gained, on at least 12 points, without a trend that can be believed."""
+    if series is None or gained <= 0:
+        return False
+    end = series.binned.value[-max(12, len(series.binned) // 3) :]
+    if len(end) < 12:
+        return False
+    found = trend(end)
+    return abs(found.change) < 0.01 * gained and not (found.z < -boundary(found.points))
+
+
+def rising_since(evaluated: Curve | None, scale: float) -> tuple[int, float] | None:
+    """Step of the lowest evaluation and the rise since, where evaluations clearly rise after it: at least 4 of them (DOCTOR.md, family E).
+
+    The lowest point is chosen by looking, so the trend is asked of the points after it only. Few points: every one must
+    stand above the minimum by 4 times the noise, and their order must be rising; `scale` is what a real rise is measured by.
+    """
+    if evaluated is None or len(evaluated.binned) < 5:
+        return None
+    value, step = evaluated.binned.value, evaluated.binned.step
+    lowest = int(np.argmin(value))
+    after = value[lowest + 1 :]
+    if len(after) < 4:
+        return None
+    found = trend(after)
+    sigma = noise(value)
+    rise = float(np.mean(after[-2:]) - value[lowest])
+    clear = after[len(after) // 2 :].min() > value[lowest] + 4 * sigma
+    # one-sided 5 % for 4 points in order (exact 1/24), and the anytime boundary once there are points enough to reach it
+    ordered = found.z > min(boundary(found.points), 0.55 * math.sqrt(found.points) + 0.5)
+    return (int(step[lowest]), rise) if clear and ordered and rise > 0.02 * scale else None
+
+
+def memorising(
+    run: Run, stream: str, train: Curve | None, evaluated: Curve | None, now: Measure, ladder: list[Baseline]
+) -> tuple[int | None, str] | None:
+    """Training far below held-out while held-out stalls or rises; since when, and in words."""
+    if now.source == "training" or train is None or not len(train.finite):
+        return None
+    uniform, reference = ladder[0].value, min(rung.value for rung in ladder)
+    trained = series_measure(train, "training")
+    seen = f"training {trained.value:.2f} nats against {now.value:.2f} {'held out' if now.source == 'held out' else 'in evaluation'}"
+    if trained.value >= min(now.value, reference):
+        return None
+    rising = rising_since(evaluated, uniform)
+    if rising and rising[1] > 0.1 * max(uniform - (now.value - rising[1]), 0.1 * uniform) and falling(train):
+        return rising[0], f"{seen}, which has risen by {rising[1]:.2f} since step {rising[0]}"
+    stalled = evaluated is None or len(evaluated.binned) < 4 or trend(evaluated.binned.value[-max(4, len(evaluated.binned) // 3) :]).z > -1
+    # more than twice as far below the baseline in training as held out (assumed)
+    if stalled and reference - trained.value > 2 * max(reference - now.value, 0) and now.value - trained.value > 0.15 * uniform:
+        return None if rising is None and evaluated is not None and len(evaluated.binned) < 4 else (rising[0] if rising else None, seen)
+    return None
+
+
+def falling(series: Curve | None) -> bool:
+    """The second half lies below the first by more than the noise."""
+    if series is None or len(series.binned) < 4:
+        return False
+    value = series.binned.value
+    half = len(value) // 2
+    return float(np.median(value[half:])) < float(np.median(value[:half])) - noise(value) / math.sqrt(half)
+
+
+def judge_other(run: Run, stream: str) -> Verdict:
+    """The verdict of a loss that is not a cross-entropy of tokens."""
+    series = curve(run, "train", "loss", stream)
+    measured = (run.probes.get("baselines") or {}).get(stream) or {}
+    ladder = sorted((Baseline(name, float(value)) for name, value in measured.items()), key=lambda rung: -rung.value)
+    if broken := degenerate(series):
+        return Verdict(stream, "degenerate", None, "", None, broken[0], broken[1], ladder)
+    assert series is not None
+    now = series_measure(series, "training")
+    if stream in DISCRIMINATOR:
+        return judge_discriminator(run, stream, now)
+    note = ""
+    if not ladder and stream in CONSTANT_MEAN:
+        ladder = [Baseline("constant mean", CONSTANT_MEAN[stream])]
+        note = " (assumed: calculated for such features; the run does not measure its own)"
+    if not ladder:
+        why = UNBOUNDED.get(stream, "its baseline is unknown: log a probe `baselines` (silence, mean frame or constant mean) beside it")
+        return Verdict(stream, "cannot-judge", now.value, "", None, None, why, [])
+    lowest = ladder[-1]
+    # 3 % of the baseline if measured; 5 % if assumed, which is how far the two calculated baselines lie from the values reported
+    margin = (0.05 if note else 0.03) * abs(lowest.value)
+    if now.low > lowest.value + margin:
+        word, relation = "worse-than-chance", "above"
+    elif now.high >= lowest.value - margin:
+        word, relation = "at-chance", "on"
+    else:
+        word, relation = ("converged" if is_flat(series, lowest.value - now.value) else "learning"), "below"
+    why = f"{now.value:.3f} is {relation} the {lowest.name} baseline of {lowest.value:.3f}{note}"
+    return Verdict(
+        stream, word, now.value, "", lowest, _first_step(now) if relation != "below" else _since_below(series, lowest.value), why, ladder
+    )
+
+
+def discriminator_gap(run: Run) -> Curve | None:
+    """D(real) - D(fake) over steps: as logged, else from the hinge loss, 2 - loss_d, which holds while |D| < 1."""
+    real = [curve(run, "train", "d_real", parse(name).stream) for name in run.series if parse(name)[:2] == ("train", "d_real")]
+    gaps = []
+    for one in real:
+        fake = curve(run, "train", "d_fake", one.stream) if one else None
+        if one is not None and fake is not None:
+            steps, i, j = np.intersect1d(one.step, fake.step, return_indices=True)
+            gaps.append((steps, one.value[i] - fake.value[j]))
+    if gaps and all(len(steps) == len(gaps[0][0]) for steps, _ in gaps):
+        return Curve(parse("train/d_gap"), gaps[0][0], np.mean([gap for _, gap in gaps], axis=0))
+    for stream in DISCRIMINATOR:
+        if loss := curve(run, "train", "loss", stream):
+            return Curve(parse("train/d_gap"), loss.step, 2 - loss.value)
+    return None
+
+
+def is_hinge(run: Run) -> bool:
+    return run.facts.get("gan_loss", "hinge") == "hinge"
+
+
+def judge_discriminator(run: Run, stream: str, now: Measure) -> Verdict:
+    """A hinge discriminator scores exactly 2 where it sees no difference, and 0 where it separates everything."""
+    chance = Baseline("no difference seen", 2.0)
+
+    def verdict(word: Word, why: str, since: int | None = None) -> Verdict:
+        return Verdict(stream, word, now.value, "", chance, since, why, [chance])
+
+    if not is_hinge(run):
+        return Verdict(
+            stream, "cannot-judge", now.value, "", None, None, f"a {run.facts['gan_loss']} discriminator: only hinge is judged", []
+        )
+    gap = 2 - now.value
+    if now.value < 0.05:
+        return verdict(
+            "degenerate", f"{now.value:.3f}: real and generated audio are told apart without exception", _since_below(now.curve, 0.05)
+        )
+    if now.low > 2.1:
+        return verdict("worse-than-chance", f"{now.value:.3f}, above the 2 of a discriminator that sees no difference (taken for hinge)")
+    if now.value > 1.95:
+        return verdict(
+            "at-chance",
+            f"{now.value:.3f} is a gap D(real) - D(fake) of {gap:.3f}: it sees no difference (taken for hinge)",
+            _first_step(now),
+        )
+    return verdict("learning", f"{now.value:.3f}, below the 2 of a discriminator that sees no difference (taken for hinge)")
+
+
+def judge_total(run: Run, total: Curve, alone: bool) -> Verdict | None:
+    """A loss without a stream: the sum of two chances is recognised; alone, and with one vocabulary known, it is taken for that
+    cross-entropy."""
+    name = "total"
+    if broken := degenerate(total):
+        return Verdict(name, "degenerate", None, "nats", None, broken[0], broken[1], []) if alone else None
+    start, now = float(total.head(3).value.mean()), series_measure(total, "training")
+    text, audio = vocabulary(run, "text"), vocabulary(run, "audio")
+    codebooks = int(run.facts.get("codebooks") or 1)
+    sums = {}
+    if text and audio:
+        sums["sum of the chances of text and audio"] = math.log(text) + math.log(audio)
+    if audio and codebooks > 1:
+        sums[f"sum of the chances of {codebooks} codebooks"] = codebooks * math.log(audio)
+        if text:
+            sums[f"sum of the chances of text and {codebooks} codebooks"] = math.log(text) + codebooks * math.log(audio)
+    for words, chance in sums.items():
+        if abs(now.value / chance - 1) < NEAR_CHANCE:
+            why = f"{now.value:.2f} nats are the {words}, {chance:.2f}: a total at chance"
+            return Verdict(name, "at-chance", now.value, "nats", Baseline(words, chance), _first_step(now), why, [Baseline(words, chance)])
+        if alone and abs(start / chance - 1) < 0.15:  # it began as that sum: judged against it
+            word: Word = (
+                "worse-than-chance"
+                if now.low > chance * (1 + WORSE)
+                else "learning"
+                if now.value < (1 - FREQUENCIES_TEXT) * chance
+                else "cannot-judge"
+            )
+            why = f"{now.value:.2f} nats, after a start at the {words}, {chance:.2f}; log the streams apart to see which one learns"
+            return Verdict(name, word, now.value, "nats", Baseline(words, chance), None, why, [Baseline(words, chance)])
+    if not alone:
+        return None
+    if audio or text:
+        stream = "audio" if audio else "text"
+        logged = {split: run.series.get(f"{split}/{total.key.name}") for split in ("train", "eval")}
+        taken = Run(run.facts, {f"{split}/ce_nats/{stream}": series for split, series in logged.items() if series is not None})
+        verdict = judge_tokens(taken, stream)
+        why = f"taken for the mean cross-entropy of {stream} targets: {verdict.why}"
+        if text and audio:
+            joint = math.log(text + audio)
+            why += f"; chance over the joint vocabulary is {joint:.3f}, of which {joint - math.log(audio):.2f} only choose audio"
+        return Verdict(name, verdict.verdict, verdict.value, "nats", verdict.baseline, verdict.since_step, why, verdict.ladder)
+    return Verdict(
+        name, "cannot-judge", now.value, "nats", None, None, "vocabulary size unknown, pass --fact audio_vocab=... or text_vocab=...", []
+    )

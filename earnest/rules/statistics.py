@@ -1,0 +1,147 @@
+"""Statistics for series that are autocorrelated, sparsely or noisily logged.
+
+Every test here is *valid at every length at once*: a run that is polled a thousand times while it grows
+keeps one false-alarm budget (`boundary`). Long series are binned first (`Curve.binned`): means of neighbours keep
+the trend, and averaging can only shrink the noise.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+# The chance that any statistical rule cries wolf on one healthy run, over its whole life, for all its streams (assumed: DOCTOR's goal of
+# 1 %).
+BUDGET = 0.01
+# Statistical tests that a run can meet: about ten tests on at most thirty streams (counted from the catalogue, rounded up).
+TESTS = 300
+
+
+def boundary(points: int, alpha: float = BUDGET / TESTS) -> float:
+    """How large a z-score must be to be believed, whenever one looks: the stitched boundary of the iterated logarithm.
+
+    P(any n: z_n > boundary(n)) <= alpha for sums of n independent sub-Gaussian terms
+    (Howard, Ramdas, McAuliffe, Sekhon 2021, "Time-uniform, nonparametric, nonasymptotic confidence sequences", eq. 2).
+    """
+    return 1.7 * math.sqrt(math.log(math.log(2 * max(points, 2))) + 0.72 * math.log(5.2 / alpha))
+
+
+def noise(value: np.ndarray) -> float:
+    """Robust standard deviation of the point-to-point noise, blind to any trend: from second differences."""
+    if len(value) < 3:
+        return 0.0
+    second = value[2:] - 2 * value[1:-1] + value[:-2]  # variance 6 sigma^2 for white noise
+    return float(1.4826 * np.median(np.abs(second - np.median(second))) / math.sqrt(6))
+
+
+def effective_size(value: np.ndarray) -> float:
+    """Independent points that carry as much as these: n / (1 + 2 sum of autocorrelations), Geyer's (1992) initial positive pairs."""
+    n = len(value)
+    centred = value - value.mean()
+    variance = float(centred @ centred) / n
+    if n < 4 or variance <= 0:
+        return float(n)
+    spectrum = np.fft.rfft(centred, 2 * n)
+    rho = np.fft.irfft(spectrum * spectrum.conj(), 2 * n)[: n // 2] / (n * variance)
+    pairs = rho[1:-1:2] + rho[2::2] if len(rho) > 2 else rho[1:]
+    positive = np.cumprod(pairs > 0).astype(bool)
+    return max(1.0, n / max(1.0, 1 + 2 * float(pairs[positive].sum())))
+
+
+def mean_interval(value: np.ndarray, level: float = 0.95) -> tuple[float, tuple[float, float] | None]:
+    """Mean and its interval: Student's t on the effective number of points; no interval on fewer than 4 points."""
+    mean = float(value.mean())
+    if len(value) < 4:
+        return mean, None
+    size = max(2.0, effective_size(value))
+    half = float(stats.t.ppf(0.5 + level / 2, size - 1)) * float(value.std(ddof=1)) / math.sqrt(size)
+    return mean, (mean - half, mean + half)
+
+
+class Trend(NamedTuple):
+    """Mann-Kendall z (positive: rising), the Theil-Sen change over the stretch, and the points used."""
+
+    z: float
+    change: float
+    points: int
+
+    def believed(self) -> bool:
+        return abs(self.z) > boundary(self.points)
+
+
+def trend(value: np.ndarray) -> Trend:
+    """Is there a monotone trend? Mann-Kendall with the variance of Hamed & Rao (1998), and Theil-Sen for its size.
+
+    Hamed-Rao: the variance is multiplied by 1 + 2/(n(n-1)(n-2)) sum (n-k)(n-k-1)(n-k-2) rho_k, rho of the ranks
+    after Theil-Sen detrending. Only positive sums are kept, so that the test can only become more careful.
+    """
+    if len(value) > 128:  # n^2 pairs: 128 bins are enough for any shape that a rule asks for
+        edges = np.linspace(0, len(value), 129).astype(int)
+        value = np.add.reduceat(value, edges[:-1]) / np.diff(edges)
+    n = len(value)
+    if n < 3:
+        return Trend(0.0, float(value[-1] - value[0]) if n else 0.0, n)
+    i, j = np.triu_indices(n, 1)
+    score = float(np.sign(value[j] - value[i]).sum())
+    slope = float(np.median((value[j] - value[i]) / (j - i)))
+    variance = n * (n - 1) * (2 * n + 5) / 18
+    if n >= 10:
+        ranks = stats.rankdata(value - slope * np.arange(n))
+        centred = ranks - ranks.mean()
+        energy = float(centred @ centred)
+        if energy > 0:
+            lags = np.arange(1, n - 3)
+            rho = np.array([float(centred[:-k] @ centred[k:]) / energy for k in lags])
+            rho[np.abs(rho) < 1.96 / math.sqrt(n)] = 0  # Hamed & Rao keep only the significant ones
+            factor = 1 + 2 / (n * (n - 1) * (n - 2)) * float(((n - lags) * (n - lags - 1) * (n - lags - 2) * rho).sum())
+            variance *= max(1.0, factor)
+    z = (score - math.copysign(1, score)) / math.sqrt(variance) if score else 0.0
+    return Trend(z, slope * (n - 1), n)
+
+
+def page_hinkley(value: np.ndarray, sigma: float, drift: float = 0.5, level: float = 8.0) -> int | None:
+    """Index at which an upward shift began, or None: Page's (1954) cumulative sum against the lowest level so far.
+
+    Each value is compared with the running minimum of the 5-point median, in units of `sigma`; the sum resets at 0.
+    `drift` and `level` in sigmas are Montgomery's usual choice, with a higher level (5 -> 8, assumed) for autocorrelation.
+    """
+    if len(value) < 6 or sigma <= 0:
+        return None
+    smooth = np.array([np.median(value[max(0, i - 4) : i + 1]) for i in range(len(value))])
+    lowest = np.minimum.accumulate(smooth)
+    total, began = 0.0, None
+    for i in range(5, len(value)):
+        total = max(0.0, total + (value[i] - lowest[i - 1]) / sigma - drift - 1)
+        if total == 0:
+            began = None
+        elif began is None:
+            began = i
+        if total > level:
+            return began
+    return None
+
+
+def spikes(value: np.ndarray, window: int = 25, z: float = 8.0) -> np.ndarray:
+    """Indices of upward outliers from a running median, in robust standard deviations (z assumed; heavy-tailed batches reach 6)."""
+    if len(value) < 12:
+        return np.zeros(0, dtype=int)
+    half = min(window, len(value) // 2) // 2
+    padded = np.pad(value, half, mode="edge")
+    centre = np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1), axis=1)
+    rest = value - centre
+    sigma = 1.4826 * float(np.median(np.abs(rest)))
+    return np.flatnonzero(rest > z * sigma) if sigma > 0 else np.zeros(0, dtype=int)
+
+
+def miller_madow(counts: dict[int, int] | dict[str, int]) -> float:
+    """Entropy of a histogram in nats, with the bias of a small sample put back (Miller 1955): + (m - 1) / 2n."""
+    n = np.array([count for count in counts.values() if count > 0], dtype=float)
+    total = n.sum()
+    share = n / total
+    return float(-(share * np.log(share)).sum() + (len(n) - 1) / (2 * total))
+
+
+def expected_used(entries: int, draws: float) -> float:
+    """Share of `entries` equally likely entries seen at least once in `draws`: the coupon collector's expectation."""
+    return 1 - (1 - 1 / entries) ** draws
