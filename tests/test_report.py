@@ -52,6 +52,10 @@ def words(text):
     return re.sub(r"\s+", "", text)
 
 
+def words_apart(text):
+    return " ".join(text.split())
+
+
 class Reader(HTMLParser):
     """The text and the tags of a page, as a browser takes them."""
 
@@ -433,6 +437,8 @@ def test_evidence_of_one_kind_stands_together():
 def test_rules_that_lack_the_same_stand_together():
     lacking = [NotChecked("A1", "x"), NotChecked("A2", "x"), NotChecked("E1", "5 points of y"), NotChecked("E1", "5 points of z")]
     assert view.not_checked(Diagnosis([], [], lacking)) == [("A1, A2", "x"), ("E1", "5 points of y (and 1 more like it)")]
+    many = Diagnosis([], [], [NotChecked(f"X{index}", f"signal {index}") for index in range(40)])
+    assert "X5 needs signal 5" in terminal(Run(), many) and "X39; the other formats" in words_apart(terminal(Run(), many))
     assert "3 rules not checked" in view.headline(Diagnosis([], [], lacking))
 
 

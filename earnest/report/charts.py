@@ -20,6 +20,7 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 24  # margins
 LETTER, LONGEST_LABEL = 6.2, 26  # a baseline's name stands in the right margin: width of its letters, and how many at most
 BINS = 120
 LABEL_GAP = 12.5  # least distance of two baseline names
+STROKES = {"uniform": 0, "unigram": 1, "bigram": 2}  # a baseline is drawn the same way in every chart: solid, dashed, dotted
 ROBUST = 3.0  # assumed: values beyond this times the range of the middle 96% go off the scale, and the page says so
 
 
@@ -45,7 +46,7 @@ class Rung:
     y: float
     band: tuple[float, float] | None
     label_y: float
-    order: int
+    stroke: int
 
 
 @dataclass
@@ -181,14 +182,14 @@ def _range(values: np.ndarray, rungs: list[float], may_log: bool) -> tuple[float
 def _rungs(ladder: Sequence[Baseline], y) -> list[Rung]:
     """Baselines from top to bottom, their names pushed apart where they would overlap."""
     rungs: list[Rung] = []
-    for order, rung in enumerate(sorted(ladder, key=lambda one: -one.value)):
+    for rung in sorted(ladder, key=lambda one: -one.value):
         height = float(y(rung.value))
         band = None
         if rung.interval and all(map(math.isfinite, rung.interval)):
             top, bottom = float(y(rung.interval[1])), float(y(rung.interval[0]))
             band = (top, max(bottom - top, 0.0))
         label_y = max(height + 3.5, rungs[-1].label_y + LABEL_GAP) if rungs else height + 3.5
-        rungs.append(Rung(_label(rung), height, band, label_y, min(order, 3)))
+        rungs.append(Rung(_label(rung), height, band, label_y, STROKES.get(rung.name, 0)))
     overflow = rungs[-1].label_y - (HEIGHT - BOTTOM + 4) if rungs else 0
     for back, rung in enumerate(reversed(rungs)):  # the lowest name must not leave the drawing: push the pile up again
         rung.label_y = min(rung.label_y, rungs[-1].label_y - max(overflow, 0) - back * LABEL_GAP) if overflow > 0 else rung.label_y
@@ -242,8 +243,8 @@ def ladder(value: float | None, baselines: Sequence[Baseline], width: float = 22
         return round(min(max((position - min(drawn)) / span, -0.08), 1.08) * (width - 40) + 20, 1)
 
     rungs = []
-    for order, rung in enumerate(baselines):
+    for rung in baselines:
         known = rung.interval and all(map(math.isfinite, rung.interval))
         band = (x(rung.interval[0]), x(rung.interval[1]) - x(rung.interval[0])) if rung.interval and known else None
-        rungs.append((x(rung.value), view.baseline(rung), min(order, 3), band))
+        rungs.append((x(rung.value), view.baseline(rung), STROKES.get(rung.name, 0), band))
     return Ladder(rungs, x(value) if value is not None else None)

@@ -106,8 +106,10 @@ def about(finding: Finding) -> str:
     if len(indices) > 2 and len(indices) == len(named) and indices == list(range(indices[0], indices[-1] + 1)):
         named = [f"{named[0]} to {named[-1]}"]
     where = ", ".join(line(stream) for stream in named) or "whole run"
-    since = "from the start" if finding.since_step == 0 else f"since step {number(finding.since_step)}"
-    return " · ".join([where, since if finding.since_step is not None else "step unknown", f"confidence {finding.confidence:.2f}"])
+    since = (
+        [] if finding.since_step is None else ["from the start" if finding.since_step == 0 else f"since step {number(finding.since_step)}"]
+    )
+    return " · ".join([where, *since, f"confidence {finding.confidence:.2f}"])
 
 
 class Rows(NamedTuple):
