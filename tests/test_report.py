@@ -426,7 +426,7 @@ def test_streams_of_a_finding_are_told_in_short(stream, said):
 
 def test_evidence_of_one_kind_stands_together():
     """Rows of the same quantities are one table; a long list is cut on the terminal, with a word on it."""
-    rows = [{"stream": None, "seen": "4 drops"}, *({"step": step, "drop": 0.1} for step in range(20))]
+    rows = [{}, {"x": None}, {"stream": None, "seen": "4 drops"}, *({"step": step, "drop": 0.1} for step in range(20))]
     first, second = view.evidence(finding(evidence=rows))
     assert first.lines == ["seen 4 drops"] and second.names == ["step", "drop"] and len(second.values) == 20
     odd = [{"step": index, f"value_{index}": 1.0} for index in range(30)]

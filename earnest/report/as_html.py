@@ -55,7 +55,7 @@ def render(run: Run, diagnosis: Diagnosis) -> str:
         unmapped=list(_flat(run.facts.get("unmapped") or {})),
         facts=list(_flat({name: fact for name, fact in run.facts.items() if name not in ("mapping", "unmapped")})),
         probes=list(_flat(run.probes)),
-        size=(charts.WIDTH, charts.HEIGHT, charts.LEFT, charts.TOP, charts.HEIGHT - charts.BOTTOM),
+        size=(charts.WIDTH, charts.HEIGHT),
     )
 
 

@@ -125,7 +125,7 @@ def chart(
         [(float(x(step)), label) for step, label in marks if first_step <= step <= first_step + span],
         said,
         verdict,
-        {"left": LEFT, "right": right, "first": first_step, "last": first_step + span},
+        {"left": LEFT, "right": right, "top": TOP, "bottom": HEIGHT - BOTTOM, "first": first_step, "last": first_step + span},
     )
 
 

@@ -106,9 +106,8 @@ def about(finding: Finding) -> str:
     if len(indices) > 2 and len(indices) == len(named) and indices == list(range(indices[0], indices[-1] + 1)):
         named = [f"{named[0]} to {named[-1]}"]
     where = ", ".join(line(stream) for stream in named) or "whole run"
-    since = (
-        [] if finding.since_step is None else ["from the start" if finding.since_step == 0 else f"since step {number(finding.since_step)}"]
-    )
+    start = "from the start" if finding.since_step == 0 else f"since step {number(finding.since_step)}"
+    since = [start] * (finding.since_step is not None)
     return " · ".join([where, *since, f"confidence {finding.confidence:.2f}"])
 
 
@@ -129,6 +128,8 @@ def evidence(finding: Finding) -> list[Rows]:
     groups: list[Rows] = []
     for row in finding.evidence:
         known = {line(name): shown(item) for name, item in row.items() if item is not None}
+        if not known:
+            continue
         if not groups or groups[-1].names != list(known):
             groups.append(Rows(list(known), []))
         groups[-1].values.append(list(known.values()))
@@ -152,6 +153,7 @@ def headline(diagnosis: Diagnosis) -> str:
 
 
 def unchecked(diagnosis: Diagnosis) -> str:
+    """How many rules could not run; each counts once, whatever it lacks."""
     return f"{_many(len({one.rule for one in diagnosis.not_checked}), 'rule')} not checked"
 
 
