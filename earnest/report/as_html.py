@@ -138,7 +138,8 @@ def _other_charts(run: Run, signals: Signals) -> tuple[list[tuple[str, str, list
         left_out += len(streams) - len(taken)
         room -= len(taken)
         drawn = [
-            charts.chart(_name(name, stream), splits, run.last_step, unit, may_log=True, hues=_splits(signals)) for stream, splits in taken
+            charts.chart(view.line(stream or name), splits, run.last_step, unit, may_log=True, hues=_splits(signals))
+            for stream, splits in taken
         ]
         if any(drawn):
             groups.append((view.line(name), meaning, [chart for chart in drawn if chart]))
@@ -150,16 +151,16 @@ def _ladder(verdict: Verdict) -> list[Baseline]:
 
 
 def _marks(diagnosis: Diagnosis, stream: str | None) -> list[tuple[int, str]]:
-    """Where findings on this stream begin; None: those on the whole run."""
+    """Where findings on this stream begin; those on the whole run are marked on the total and where no stream is named."""
     return [
         (finding.since_step, finding.rule)
         for finding in diagnosis.findings
-        if finding.since_step and (stream in view.streams(finding) or stream is finding.stream is None)
+        if finding.since_step and (stream in view.streams(finding) or (finding.stream is None and stream in (None, TOTAL)))
     ]
 
 
 def _name(name: str, stream: str | None) -> str:
-    return view.line(stream or name.replace("_", " "))
+    return view.line(f"{name.replace('_', ' ')} {stream or ''}")
 
 
 @dataclass

@@ -16,7 +16,7 @@ from earnest.rules.finding import Baseline
 from earnest.run import Series
 
 WIDTH, HEIGHT = 400, 210  # of the drawing, in its own units
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 24  # margins
+LEFT, RIGHT, TOP, BOTTOM = 46, 12, 16, 24  # margins
 LETTER, LONGEST_LABEL = 6.2, 26  # a baseline's name stands in the right margin: width of its letters, and how many at most
 BINS = 120
 LABEL_GAP = 12.5  # least distance of two baseline names

@@ -90,8 +90,9 @@ def value(verdict: Verdict) -> str:
 
 
 def why(verdict: Verdict) -> str:
-    """The reason of a verdict, and since which step it holds where that is not the start."""
-    return line(verdict.why) + (f" (since step {number(verdict.since_step)})" if (verdict.since_step or 0) > 1 else "")
+    """The reason of a verdict, and since which step it holds, unless that is the start or has been said."""
+    reason, since = line(verdict.why), f"step {number(verdict.since_step)}"
+    return reason if (verdict.since_step or 0) <= 1 or since.replace(",", "") in reason.replace(",", "") else f"{reason} (since {since})"
 
 
 def streams(finding: Finding) -> list[str]:
