@@ -5,13 +5,17 @@ or broken lines goes through the standard library, which takes them.
 """
 
 import json
+import re
 
+import numpy as np
 import polars as pl
 
 from earnest.logs.log import Log, Table, numbers
 from earnest.logs.source import Source
 
 NAME = "jsonl"
+# JSON has no NaN and polars reads JSON: these stand for it on the way through (no log holds the largest doubles)
+STANDS_FOR = {b"NaN": b"1.7976931348623151e308", b"Infinity": b"1.7976931348623155e308", b"-Infinity": b"-1.7976931348623155e308"}
 
 
 def claims(source: Source) -> bool:
@@ -39,7 +43,7 @@ def read(source: Source) -> Log:
             continue
         for name, cells in _leaves(frame):
             if cells.null_count() < len(cells):
-                table.block(name, cells.fill_null(0.0).to_numpy(), cells.is_not_null().to_numpy())
+                table.block(name, _values(cells), cells.is_not_null().to_numpy())
         table.rows += len(frame)
     notes = source.notes
     if broken[0]:
@@ -55,6 +59,9 @@ def _loads(line: bytes):
 
 
 def _fast(block: bytes) -> pl.DataFrame | None:
+    if b"NaN" in block or b"Infinity" in block:
+        for token, number in STANDS_FOR.items():  # the token first in the pattern: a literal is searched fast
+            block = re.sub(rb"%b(?<=[:\s]%b)(?=\s*[,}\]])" % (token, token), number, block)
     try:
         return pl.read_ndjson(block, infer_schema_length=None)
     except BaseException as error:  # polars' panics derive from BaseException
@@ -72,3 +79,11 @@ def _leaves(frame: pl.DataFrame):
             stack.extend((f"{name}/{leaf}", cells.struct.field(leaf)) for leaf in reversed([field.name for field in cells.dtype.fields]))
         elif cells.dtype.is_numeric() or cells.dtype == pl.String:
             yield name, cells.cast(pl.Float64, strict=False)
+
+
+def _values(cells: pl.Series) -> np.ndarray:
+    value = cells.fill_null(0.0).to_numpy()
+    for token, number in STANDS_FOR.items():
+        if (same := value == float(number)).any():
+            value = np.where(same, float(token), value)
+    return value

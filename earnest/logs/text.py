@@ -10,6 +10,7 @@ and the skeleton is understood once: a plan says which number goes to which colu
 import json
 import re
 from functools import lru_cache
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ NUMBER = re.compile(_NUMBER % r"(?:\d{1,3}(?:,\d{3})+(?![\d,])(?:\.\d+)?|\d+(?:\
 NUMBER_COMMA = re.compile(_NUMBER % r"(?:\d+(?:[.,]\d+)?|[.,]\d+)", re.IGNORECASE)
 ENDLESS = -1
 LONGEST = 100_000  # characters of a line that are looked at, and
+MOST_WAITING = 10_000
 MOST_NUMBERS = 6000  # numbers: one private-use character each
 N = "[\ue000-\uf8ff]"
 CLOCKS = re.compile(
@@ -49,6 +51,8 @@ PAIR = re.compile(
     rf"""(?P<sep>[:=]+|\s|\[)\s*['"~≈\[(]*\s*(?:tensor\(\[*)?(?P<value>{N})(?P<k>[kM](?![A-Za-z]))?""",
 )
 SHARE = re.compile(rf"\s*/\s*{N}(?:\s*\(({N})%\))?")
+NUMERAL = r"[-+]?(?:[0-9.]+(?:[eE][-+]?[0-9]+)?|[nN][aA][nN]|[iI][nN][fF](?:[iI][nN][iI][tT][yY])?)"
+SOFT = re.compile(r"[█▏▎▍▌▋▊▉\s]")
 CONFIG_LINE = re.compile(r"^\W*\w*(?:Namespace|Arguments|Args|Config|Configuration)\(")
 THOUSANDS = {"": 1.0, None: 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 
@@ -79,38 +83,136 @@ def claims(source: Source) -> bool:
 
 def read(source: Source) -> Log:
     log = Log(NAME, {}, notes=source.notes)
-    pattern = NUMBER
     head = ANSI.sub("", source.head.decode("utf-8", "replace"))
-    if re.search(r"[=:]\s*\d+,\d+(?!\d*\.)", head) and not re.search(r"\d\.\d", head):
-        pattern = NUMBER_COMMA
+    commas = re.search(r"[=:]\s*\d+,\d+(?!\d*\.)", head) is not None and not re.search(r"\d\.\d", head)
+    if commas:
         log.notes.append("decimal commas read as points")
-    table, current, config, bars = Table(), {}, {}, {}
+    rows = _Rows(NUMBER_COMMA if commas else NUMBER)
     for block in source.lines():
-        for line in _lines(block.decode("utf-8", "replace")):
-            plan, parts = _planned(line, pattern)
-            if plan.config:
-                config.update({cell.name: _value(parts[2 * cell.index + 1]) for row in plan.rows for cell in row})
-                continue
-            for row in plan.rows:
-                cells = {name: _value(parts[2 * index + 1]) * factor + offset for name, index, factor, offset in row}
-                if "bar" in cells:
-                    cells["bar/" + ("0" if plan.bar == ENDLESS else parts[2 * plan.bar + 1])] = cells.pop("bar")
-                # a line without a step goes on with the row before, until a name comes again
-                counting = all(map(_counts, current))
-                if not current.keys().isdisjoint(cells) or (not counting and any(map(_counts, cells))):
-                    if not counting or any(value < bars.get(name, -1.0) for name, value in current.items()):
-                        table.row(current)  # a bar without values is a row only where it falls back: an epoch begins there
-                    bars.update((name, value) for name, value in current.items() if name.startswith("bar/"))
-                    current = {}
-                current |= cells
-    if current:
-        table.row(current)
-    log.columns = table.columns()
+        lines = _lines(block.decode("utf-8", "replace"))
+        if (
+            not block.endswith((b"\n", b"\r"))
+            and len(lines) > 1
+            and re.search(r"[\d.eE+-]$", lines[-1])
+            and len(lines[-1]) < len(lines[-2])
+        ):
+            log.notes.append("the last line is cut short and was left out")
+            lines.pop()
+        for line in lines:
+            rows.line(line)
+    rows.end()
+    log.columns, config = rows.table.columns(), rows.config
     _settle_bars(log)
-    for name in [name for name, column in log.columns.items() if len(column.row) == 1 and table.rows > 3 and guess(name) is None]:
+    for name in [name for name, column in log.columns.items() if len(column.row) == 1 and rows.table.rows > 3 and guess(name) is None]:
         config.setdefault(name, float(log.columns.pop(name).value[0]))  # printed once: a setting, not a measurement
     log.config = {name: int(value) if float(value).is_integer() else value for name, value in config.items()}
     return log
+
+
+class _Rows:
+    """Lines -> rows of a table. A line without a step goes on with the row before, until a name comes again.
+
+    Where line after line has one skeleton, a pattern made for it reads them, and they become columns by the thousand.
+    """
+
+    def __init__(self, number: re.Pattern[str]):
+        self.table, self.config = Table(), {}
+        self.number = number
+        self.current: dict[str, float] = {}
+        self.bars: dict[str, float] = {}
+        self.alike: _Alike | None = None
+        self.waiting: list[tuple[str, ...]] = []
+
+    def line(self, line: str) -> None:
+        if self.alike is not None:
+            if match := self.alike.pattern.fullmatch(line):
+                self.waiting.append(match.groups())
+                if len(self.waiting) == MOST_WAITING:
+                    self.unload()
+                return
+            self.unload()
+            self.alike = None
+        plan, parts = _planned(line, self.number)
+        rows = [{name: self.value(parts[2 * index + 1]) * factor + offset for name, index, factor, offset in row} for row in plan.rows]
+        if plan.config:
+            self.config.update(rows[0])
+            return
+        for row in rows:
+            if "bar" in row:
+                row["bar/" + ("0" if plan.bar == ENDLESS else parts[2 * plan.bar + 1])] = row.pop("bar")
+            self.add(row)
+        if len(rows) == 1 and not all(map(_counts, rows[0])):
+            self.alike = _alike(plan, parts, list(rows[0]))
+
+    def add(self, row: dict[str, float]) -> None:
+        counting = all(map(_counts, self.current))
+        if not self.current.keys().isdisjoint(row) or (not counting and any(map(_counts, row))):
+            if not counting or any(value < self.bars.get(name, -1.0) for name, value in self.current.items()):
+                self.table.row(self.current)  # a bar without values is a row only where it falls back: an epoch begins there
+            self.bars.update((name, value) for name, value in self.current.items() if name.startswith("bar/"))
+            self.current = {}
+        self.current |= row
+
+    def unload(self) -> None:
+        alike, waiting, self.waiting = self.alike, self.waiting, []
+        if alike is None or not waiting:
+            return
+        cells = np.fromiter(map(float, chain.from_iterable(waiting)), np.float64, len(waiting) * alike.groups).reshape(-1, alike.groups)
+        value = cells[:, alike.group] * alike.factor
+        self.add(dict(zip(alike.names, value[0].tolist(), strict=True)))
+        if len(value) > 1:
+            self.table.row(self.current)
+            present = np.ones(len(value) - 2, bool)
+            for name, column in zip(alike.names, value[1:-1].T, strict=True):
+                self.table.block(name, column, present)
+            self.table.rows += len(present)
+            self.current = dict(zip(alike.names, value[-1].tolist(), strict=True))
+
+    def end(self) -> None:
+        self.unload()
+        if self.current:
+            self.table.row(self.current)
+
+    def value(self, text: str) -> float:
+        return float(text.replace(",", "" if self.number is NUMBER else "."))
+
+
+class _Alike(NamedTuple):
+    """A pattern for the lines of one skeleton, its `groups` numbers, and which of them goes to which column, times which factor."""
+
+    pattern: re.Pattern[str]
+    groups: int
+    names: list[str]
+    group: list[int]
+    factor: np.ndarray
+
+
+def _alike(plan: Plan, parts: list[str], names: list[str]) -> _Alike | None:
+    """None where a number has an offset or commas. White space and a bar's filling may differ from line to line."""
+    cells = plan.rows[0]
+    if any(cell.offset for cell in cells) or any("," in number for number in parts[1::2]) or len(parts) > 200:
+        return None
+    wanted = sorted({cell.index for cell in cells})
+    pattern = ""
+    for place, part in enumerate(parts):
+        if place % 2 == 0:
+            pattern += _loose(part)
+        elif place // 2 == plan.bar:
+            pattern += re.escape(part)
+        else:
+            pattern += f"({NUMERAL})" if place // 2 in wanted else NUMERAL
+    return _Alike(
+        _compiled(pattern), len(wanted), names, [wanted.index(cell.index) for cell in cells], np.array([cell.factor for cell in cells])
+    )
+
+
+def _loose(text: str) -> str:
+    return "".join(SOFT.pattern + "*" if SOFT.match(piece) else re.escape(piece) for piece in re.split(r"([█▏▎▍▌▋▊▉\s]+)", text) if piece)
+
+
+@lru_cache(maxsize=1000)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern)
 
 
 def _counts(name: str) -> bool:
@@ -121,13 +223,7 @@ def _counts(name: str) -> bool:
 def _lines(text: str) -> list[str]:
     if "\x1b" in text or "\x08" in text:
         text = ANSI.sub("", text)
-    return [line for line in re.split(r"[\r\n]+", text) if line]
-
-
-def _value(text: str) -> float:
-    if "," in text:
-        text = text.replace(",", "" if re.search(r",\d{3}(?!\d)", text) and "." not in text.split(",")[-1] and len(text) > 4 else ".")
-    return float(text)
+    return [line for line in text.replace("\r", "\n").split("\n") if line]
 
 
 def _planned(line: str, pattern: re.Pattern[str] = NUMBER) -> tuple[Plan, list[str]]:
