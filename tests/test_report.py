@@ -455,3 +455,15 @@ def test_rules_and_report_fit_together(run, tmp_path):
     *_, path = report.write(run, diagnosis, tmp_path)
     assert valid(json.loads(path.read_text()), SCHEMA)
     assert max(len(line) for line in terminal(run, diagnosis).splitlines()) <= 80
+
+
+def test_a_finding_on_the_whole_run_is_marked_on_the_total_and_the_optimisation(run, tmp_path):
+    report.html(run, Diagnosis([], [finding(stream=None, since_step=100)], []), tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text().count('class="mark-name"') == 3  # total, learning rate, gradient norm
+
+
+def test_the_step_of_a_verdict_is_said_once():
+    verdict = make_diagnosis().verdicts[0]
+    assert view.why(verdict) == "not a number since step 581"
+    assert view.why(replace(verdict, why="not a number")) == "not a number (since step 581)"
+    assert view.why(replace(verdict, why="low", since_step=1)) == "low"
