@@ -113,11 +113,19 @@ def _loss_charts(run: Run, diagnosis: Diagnosis, signals: Signals) -> tuple[list
 def _optimisation_charts(run: Run, diagnosis: Diagnosis, signals: Signals) -> list[charts.Chart]:
     """Learning rate, and gradient norm with the norm at which it is clipped."""
     clip = run.facts.get("max_grad_norm")
-    rungs = {"grad_norm": [Baseline("clipped at", float(clip))]} if clip and _is_number(clip) else {}
+    rungs = {("grad_norm", None): [Baseline("clipped at", float(clip))]} if clip and _is_number(clip) else {}
     marks, hues = _marks(diagnosis, None), _splits(signals)
     drawn = [
         charts.chart(
-            _name(name, stream), splits, run.last_step, SIGNALS[name].unit, rungs.get(name, ()), marks, None, name == "grad_norm", hues
+            _name(name, stream),
+            splits,
+            run.last_step,
+            SIGNALS[name].unit,
+            rungs.get((name, stream), ()),
+            marks,
+            None,
+            name == "grad_norm",
+            hues,
         )
         for name in OPTIMISATION
         for stream, splits in signals.get(name, {}).items()
