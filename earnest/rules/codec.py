@@ -69,25 +69,26 @@ def discriminator_wins(run):
     ## References
     descriptinc/melgan-neurips#3: D loss near 0, G loss rises.
     """
-    loss = _first(run, DISCRIMINATOR)
-    if loss is None or not is_hinge(run):
+    loss, gap = _first(run, DISCRIMINATOR), discriminator_gap(run)
+    if loss is None or gap is None or not is_hinge(run):
         yield TooEarly("train/loss/loss_d (hinge)")
         return
     if len(loss.finite) < 20:
         yield TooEarly(f"20 points of {loss.key} (it has {len(loss.finite)})")
         return
-    end = loss.tail(0.25, at_least=10)
-    if float(np.median(end.value)) < 0.1 and float(np.quantile(end.value, 0.9)) < 0.3:
+    end, apart = loss.tail(0.25, at_least=10), float(np.median(gap.tail(0.25, at_least=10).value))
+    wins = float(np.median(end.value)) < 0.1 and float(np.quantile(end.value, 0.9)) < 0.3
+    if wins or apart > 4:
         adversarial = _first(run, ADVERSARIAL)
         rises = adversarial is not None and (found := trend(adversarial.binned.value)).z > boundary(found.points)
-        start = next(iter(loss.runs_below(0.3, at_least=5)), None)
-        yield Evidence(
-            start.start if start else int(end.step[0]),
+        start = next(iter(loss.runs_below(0.3, at_least=5) if wins else gap.runs_above(4, at_least=3)), None)
+        words = (
             f"its loss is {np.median(end.value):.3f} (2 sees nothing, 0 separates all)"
-            + (", and the generator's adversarial loss rises" if rises else ""),
-            STRONG,
-            loss.rows(),
+            if wins
+            else f"D(real) - D(fake) = {apart:.1f}, hinge asks for 2"
         )
+        words += ", and the generator's adversarial loss rises" if rises else ""
+        yield Evidence(start.start if start else int(end.step[0]), words, STRONG, (loss if wins else gap).rows())
 
 
 @rule("F103", needs=["run"], severity="warning")

@@ -79,6 +79,5 @@ def _same_matter(cause: Finding, symptom: Finding) -> bool:
 
 
 def _absorb(cause: Finding, symptom: Finding) -> Finding:
-    severity = min(cause.severity, symptom.severity, key=SEVERITIES.index)
     row = {"explains": f"{symptom.rule} {symptom.name}", "stream": symptom.stream, "seen": symptom.summary}
-    return replace(cause, severity=severity, evidence=[*cause.evidence, row])
+    return replace(cause, evidence=[*cause.evidence, row])

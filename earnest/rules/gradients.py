@@ -6,7 +6,7 @@ from earnest.rules.catalogue import Evidence, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
 
 
-@rule("C101", needs=["grad_norm"], severity="critical", points=3, explains=("B102", "B103", "C301", "C302", "D102"))
+@rule("C101", needs=["grad_norm"], severity="critical", points=3, explains=("B102", "B103", "C301", "C302"))
 def gradient_is_zero(grad_norm):
     """No gradient arrives.
 
@@ -208,12 +208,12 @@ def loss_never_changes(series):
         yield Evidence(start, f"exactly {end[0]:.6g} in {len(end)} logged steps", EXACT, series.rows(start))
 
 
-@rule("C302", needs=["eval/ce_nats|eval/loss", "run"], severity="critical", points=3, explains=("B102",))
-def evaluation_never_changes(evaluated, run):
+@rule("C302", needs=["eval/ce_nats|eval/loss"], severity="critical", points=3, explains=("B102",))
+def evaluation_never_changes(evaluated):
     """The evaluation gives the same number every time: the weights do not move.
 
     ## What it sees
-    Three or more evaluations, all of them, equal to the last digit.
+    Three or more evaluations, all of them, equal to five digits (weight decay alone moves the sixth).
     ## Likely causes
     - the optimizer steps other parameters than the model uses (copy, wrong wrapper, adapters not active)
     - learning rate 0, or no gradient arrives
@@ -226,5 +226,8 @@ def evaluation_never_changes(evaluated, run):
     locuslab/open-unlearning#178.
     """
     values = evaluated.finite
-    if len(values) >= 3 and values.value[0] != 0 and (values.value == values.value[0]).all():
-        yield Evidence(int(values.step[0]), f"exactly {values.value[0]:.6g} in {len(values)} evaluations", EXACT, evaluated.rows())
+    moved = float(np.ptp(values.value))
+    # weight decay alone moved the loss of an untrained model by 7e-6 of itself in 300 steps (measured: tests/logs/lightning_loss_detached)
+    if values.value[0] != 0 and moved <= 2e-5 * abs(values.value[0]) and values.step[-1] - values.step[0] >= 20:
+        exactly = "exactly" if moved == 0 else "to five digits"
+        yield Evidence(int(values.step[0]), f"{exactly} {values.value[0]:.5g} in {len(values)} evaluations", EXACT, evaluated.rows())

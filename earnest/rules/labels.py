@@ -5,23 +5,23 @@ import math
 import numpy as np
 
 from earnest.rules.catalogue import Evidence, rule
+from earnest.rules.curve import curve
 from earnest.rules.decision import EXACT, FAIR, STRONG
 from earnest.rules.ladder import (
-    TOO_GOOD,
     WORSE,
     began_above_chance,
     is_audio,
-    memorising,
     rungs,
     series_measure,
     token_curve,
     token_streams,
+    too_good,
     vocabulary,
 )
 from earnest.rules.statistics import noise
 
 
-@rule("A101", needs=["counted_frac"], severity="critical", explains=("A102", "B102", "D102"))
+@rule("A101", needs=["counted_frac"], severity="critical", explains=("A102", "B102", "C101", "D101", "D102"))
 def labels_all_masked(counted):
     """No target of a stream counts.
 
@@ -130,83 +130,41 @@ def labels_not_shifted(run):
     ## References
     higgs-audio#94 and JimmyMa99/train-higgs-audio commit 830e3e6 "[fix]loss"; measured here on random codes: 4.89 falls to 0.03.
     """
-    streams = token_streams(run)
-    ladders = {stream: rungs(run, stream) for stream in streams}
-    low = {}
-    for stream in streams:
-        series = token_curve(run, "train", stream)
-        size = vocabulary(run, stream)
-        if series is None or not is_audio(stream) or len(series.finite) < 3:
+    text, uniform = token_curve(run, "train", "text"), next(iter(rungs(run, "text")), None)
+    above = None
+    if text is not None and uniform is not None and len(text.finite) >= 3:
+        until = began_above_chance(text, uniform)
+        if until or series_measure(text, "training").low > uniform.value * (1 + WORSE):
+            above = f"text above chance ({uniform.value:.2f})" + (f" until step {until[0]}" if until else "")
+    for stream in filter(is_audio, token_streams(run)):
+        loss, copy = token_curve(run, "train", stream), curve(run, "train", "copy_frac", stream)
+        if loss is None or len(loss.finite) < 3:
             continue
-        level = series_measure(series, "training")
-        if 0 < level.value < TOO_GOOD * (math.log(size) if size else 6.9):
-            low[stream] = level.value
-    copied = {}
-    for stream in streams:
-        copy = run.series.get(f"train/copy_frac/{stream}")
-        if (
-            is_audio(stream)
-            and copy is not None
-            and len(copy.finite) >= 3
-            and float(np.median(copy.finite.value[-max(3, len(copy) // 10) :])) > 0.5
-        ):
-            copied[stream] = float(np.median(copy.finite.value[-max(3, len(copy) // 10) :]))
-    text = token_curve(run, "train", "text")
-    above = began_above_chance(text, ladders["text"][0]) if text is not None and ladders.get("text") else None
-    pretrained_text = above or (
-        text is not None
-        and ladders.get("text")
-        and len(text.finite) >= 3
-        and series_measure(text, "training").low > ladders["text"][0].value * (1 + WORSE)
-    )
-    for stream in dict.fromkeys([*low, *copied]):
-        series = token_curve(run, "train", stream)
-        size = vocabulary(run, stream)
-        copies = stream in copied and (
-            stream in low
-            or (
-                series is not None
-                and len(series.finite)
-                and series_measure(series, "training").value < 0.5 * (math.log(size) if size else 6.9)
-            )
-        )
-        if not (copies or (stream in low and pretrained_text)):
-            continue
-        words = []
-        if stream in low:
-            words.append(f"audio at {low[stream]:.3f} nats")
-        if stream in copied:
-            words.append(f"{copied[stream]:.0%} of the predictions repeat the input token")
-        if pretrained_text:
-            words.append("text above chance" + (f" ({above[1]:.1f} nats) until step {above[0]}" if above else ""))
-        yield Evidence(
-            int(series.step[0]) if series is not None and len(series) else None,
-            ", ".join(words),
-            EXACT,
-            series.rows() if series is not None else [],
-            stream,
-        )
-    if low and pretrained_text and text is not None:
-        yield Evidence(
-            int(text.step[0]),
-            f"text starts at {text.finite.value[0]:.1f} nats, above the {ladders['text'][0].value:.2f} of a uniform guess",
-            EXACT,
-            text.rows(),
-            "text",
-        )
+        level = series_measure(loss, "training").value
+        copied = float(np.median(copy.tail(0.1, at_least=3).value)) if copy is not None and len(copy.finite) >= 3 else 0.0
+        low = 0 < level < (too_good(run, stream) or 0)
+        # a codec's data may repeat themselves in half of the frames (silence), not in nine of ten with a falling loss (assumed)
+        copies = (copied > 0.5 and low) or (copied > 0.9 and level < 0.5 * math.log(vocabulary(run, stream) or 1024))
+        if copies or (low and above):
+            words = [f"{level:.3f} nats"] + [f"{copied:.0%} of the predictions repeat the input token"] * copies + [above] * bool(above)
+            yield Evidence(int(loss.step[0]), ", ".join(map(str, words)), EXACT, loss.rows(), stream)
+            if above and text is not None:
+                yield Evidence(int(text.step[0]), above, EXACT, text.rows(), "text")
+                above = None
 
 
 @rule("A202", needs=["run"], severity="critical", explains=("E101",))
-def audio_loss_too_good(run):
-    """An audio loss is lower than audio codes can be predicted.
+def loss_too_good(run):
+    """A loss is lower than its targets can be predicted.
 
     ## What it sees
-    A cross-entropy of audio codes below 5 % of ln V (0.35 nats of 6.93) but not exactly 0, and no held-out loss that would show it as
-    memorised.
+    A cross-entropy of audio codes below 5 % of ln V (0.35 nats of 6.93), or of text without audio beside it below 0.02 nats, but not
+    exactly 0, and no held-out
+    loss that would show it as memorised.
     ## Likely causes
     - copying: the labels are not shifted, so the target stands in the input
     - a leak: attention is not causal over the delayed codebooks, or the reference clip is the target clip
-    - the training set is a handful of clips and has been memorised
+    - the training set is a handful of clips and has been memorised; or the targets are constants
     ## Next probe
     Log the copy rate (predictions equal to the input token) and the same loss on clips never trained on: high copy rate = copying, high
     held-out loss = memorised.
@@ -217,24 +175,18 @@ def audio_loss_too_good(run):
     higgs-audio forks (audio loss 0.004 after LoRA); lowest believable report: 0.96 nats on silence-heavy effects, audiocraft#447.
     """
     for stream in token_streams(run):
-        series, size = token_curve(run, "train", stream), vocabulary(run, stream)
-        if series is None or not is_audio(stream) or len(series.finite) < 3:
+        series, level = token_curve(run, "train", stream), too_good(run, stream)
+        if series is None or level is None or len(series.finite) < 3:
             continue
         now = series_measure(series, "training")
-        level = TOO_GOOD * (math.log(size) if size else 6.9)
         evaluated = token_curve(run, "eval", stream)
         if not 0 < now.value < level or (evaluated is not None and len(evaluated.finite) and evaluated.finite.value[-1] > 3 * level):
             continue
-        if rungs(run, stream) and memorising(run, stream, series, evaluated, now, rungs(run, stream)):
-            continue
         start = int(series.finite.step[np.argmax(series.finite.value < level)])
-        yield Evidence(
-            start,
-            f"{now.value:.3g} nats, {math.exp(now.value):.3f} choices per code: copying or a leak, not an empty loss (that is exactly 0)",
-            STRONG,
-            series.rows(),
-            stream,
+        words = (
+            f"{now.value:.3g} nats, {math.exp(now.value):.3f} choices per target: copying or a leak, not an empty loss (that is exactly 0)"
         )
+        yield Evidence(start, words, STRONG if evaluated is not None or is_audio(stream) else FAIR, series.rows(), stream)
 
 
 @rule("A203", needs=["probe:alignment"], severity="critical", explains=("A202", "B101", "B102", "G102", "G103"))

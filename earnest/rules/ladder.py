@@ -8,7 +8,7 @@ vector. A stream without a known baseline is not judged: the verdict says which 
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,8 @@ NEAR_CHANCE = 0.06  # within it and no histogram: at chance (assumed; a real run
 # on
 # silence-heavy sound effects (audiocraft#447).
 TOO_GOOD = 0.05
+# The same for text without audio beside it, in nats (assumed: supervised answers reach 0.1, constant ones 0.01).
+TOO_GOOD_TEXT = 0.02
 # The constant-mean baseline of 1 - cos, 1 - sqrt(r) with r the energy share of the mean: calculated for r = 0.10 (WavLM-large features) and
 # r = 0.85 (Qwen3 hidden states); assumed for a run that does not measure its own (probe "baselines").
 CONSTANT_MEAN = {"wavlm": 0.683, "llm": 0.078}
@@ -66,13 +68,25 @@ class Measure:
 
 
 def is_audio(stream: str) -> bool:
-    return stream == "audio" or stream.startswith(("codebook", "audio"))
+    return stream.startswith(("codebook", "audio"))
 
 
 def vocabulary(run: Run, stream: str) -> int | None:
-    name = "text_vocab" if stream == "text" else "audio_vocab" if is_audio(stream) else None
-    size = run.facts.get(name) if name else None
+    """How many ids can occur as a target; a total that stands alone is taken for audio, or for text where only that vocabulary is known."""
+    text, audio = run.facts.get("text_vocab"), run.facts.get("audio_vocab")
+    size = text if stream == "text" else audio if is_audio(stream) else (audio or text) if stream == "total" else None
     return int(size) if size and float(size) > 1 else None
+
+
+def too_good(run: Run, stream: str) -> float | None:
+    """The level in nats below which a loss of this stream is not believed, or None where every level is.
+
+    Text beside audio is not judged: for plain speech synthesis its targets are constants (4e-7 nats in higgs-audio#94).
+    """
+    size = vocabulary(run, stream)
+    if is_audio(stream) or (stream == "total" and run.facts.get("audio_vocab")):
+        return TOO_GOOD * math.log(size or 1024)
+    return TOO_GOOD_TEXT if size and stream in ("text", "total") and not any(map(is_audio, token_streams(run))) else None
 
 
 def held_out(run: Run) -> dict[str, dict[str, Any]]:
@@ -88,12 +102,19 @@ def token_curve(run: Run, split: str, stream: str | None) -> Curve | None:
 
 
 def token_streams(run: Run) -> list[str]:
-    """Streams of tokens: those with a cross-entropy, and text and audio where only a loss is logged; text first."""
+    """Streams of tokens: those with a cross-entropy, and text and audio where only a loss is logged, text first; else a total that stands
+    alone."""
     found = set(held_out(run))
     for name in run.series:
         signal = parse(name)
         if signal.stream and (signal.name == "ce_nats" or (signal.name == "loss" and (signal.stream == "text" or is_audio(signal.stream)))):
             found.add(signal.stream)
+    if (
+        not found
+        and not any(parse(name).stream for name in run.series if parse(name).name == "loss")
+        and token_curve(run, "train", "total")
+    ):
+        return ["total"]
     return sorted(found, key=lambda stream: (stream != "text", len(stream), stream))
 
 
@@ -101,14 +122,18 @@ def verdicts(run: Run) -> list[Verdict]:
     """One verdict per stream: tokens first, then the other losses, then a total that stands alone."""
     tokens = token_streams(run)
     others = [parse(name).stream for name in run.series if parse(name)[:2] == ("train", "loss")]
-    result = [judge_tokens(run, stream) for stream in tokens]
+    result = [judge_tokens(run, stream) if stream != "total" else judge_total(run, stream) for stream in tokens]
     result += [judge_other(run, stream) for stream in others if stream and stream not in tokens]
-    total = curve(run, "train", "loss") or curve(run, "train", "ce_nats")
-    if total is not None and not any(set(others) - {None, *tokens}):
-        nothing_learnt = all(verdict.verdict in ("at-chance", "worse-than-chance") for verdict in result)
-        verdict = judge_total(run, total, alone=not tokens) if nothing_learnt else None
-        result += [verdict] if verdict else []
-    return result
+    if (
+        tokens
+        and "total" not in tokens
+        and len(result) == len(tokens)
+        and all(one.verdict in ("at-chance", "worse-than-chance") for one in result)
+    ):
+        total = token_curve(run, "train", "total")
+        at_sum = _at_sum_of_chances(run, total) if total is not None and len(total.finite) else None
+        result += [at_sum] if at_sum else []
+    return [verdict for verdict in result if verdict is not None]
 
 
 def degenerate(series: Curve | None) -> tuple[int, str] | None:
@@ -199,7 +224,7 @@ def judge_tokens(run: Run, stream: str) -> Verdict:
     if now is None or held_out(run).get(stream, {}).get("counted") == 0:
         return verdict("degenerate", "no target of this stream was counted", None)
     if uniform is None:
-        fact = "text_vocab" if stream == "text" else "audio_vocab"
+        fact = "audio_vocab" if is_audio(stream) else "text_vocab" if stream == "text" else "audio_vocab=... or text_vocab"
         return verdict("cannot-judge", f"vocabulary size unknown, pass --fact {fact}=...", now.value)
 
     reference = min(ladder, key=lambda rung: rung.value)
@@ -207,11 +232,9 @@ def judge_tokens(run: Run, stream: str) -> Verdict:
     remembered = memorising(run, stream, train, evaluated, now, ladder)
     if remembered:
         return verdict("memorising", remembered[1], now.value, reference, remembered[0])
-    if is_audio(stream) and now.value < TOO_GOOD * uniform.value:
-        why = (
-            f"{where} are {math.exp(now.value):.2f} choices per code: audio codes are not that predictable, so the target reaches the input"
-        )
-        return verdict("degenerate", why, now.value, since=_since_below(now.curve, TOO_GOOD * uniform.value))
+    if (level := too_good(run, stream)) and now.value < level:
+        why = f"{where} are {math.exp(now.value):.2f} choices per target: nothing real is that predictable, so the target reaches the input"
+        return verdict("degenerate", why, now.value, since=_since_below(now.curve, level))
     if now.low > uniform.value * (1 + WORSE):
         return verdict(
             "worse-than-chance",
@@ -224,7 +247,7 @@ def judge_tokens(run: Run, stream: str) -> Verdict:
     known = {rung.name: rung for rung in ladder}
     if "unigram" not in known:
         start = train or evaluated
-        limit = FREQUENCIES_TEXT if stream == "text" else FREQUENCIES_AUDIO
+        limit = FREQUENCIES_AUDIO if is_audio(stream) or (stream == "total" and run.facts.get("audio_vocab")) else FREQUENCIES_TEXT
         if share_below <= limit and (above := began_above_chance(start, uniform)):
             why = (
                 f"{where}, after {above[1]:.2f} nats until step {above[0]}: above the {uniform.value:.3f} of a uniform guess for that long"
@@ -354,7 +377,7 @@ def memorising(
     stalled = evaluated is None or len(evaluated.binned) < 4 or trend(evaluated.binned.value[-max(4, len(evaluated.binned) // 3) :]).z > -1
     # more than twice as far below the baseline in training as held out (assumed)
     if stalled and reference - trained.value > 2 * max(reference - now.value, 0) and now.value - trained.value > 0.15 * uniform:
-        return None if rising is None and evaluated is not None and len(evaluated.binned) < 4 else (rising[0] if rising else None, seen)
+        return (rising[0] if rising else int(evaluated.step[0]) if evaluated is not None and len(evaluated) else None), seen
     return None
 
 
@@ -448,48 +471,59 @@ def judge_discriminator(run: Run, stream: str, now: Measure) -> Verdict:
     return verdict("learning", f"{now.value:.3f}, below the 2 of a discriminator that sees no difference (taken for hinge)")
 
 
-def judge_total(run: Run, total: Curve, alone: bool) -> Verdict | None:
-    """A loss without a stream: the sum of two chances is recognised; alone, and with one vocabulary known, it is taken for that
-    cross-entropy."""
-    name = "total"
-    if broken := degenerate(total):
-        return Verdict(name, "degenerate", None, "nats", None, broken[0], broken[1], []) if alone else None
-    start, now = float(total.head(3).value.mean()), series_measure(total, "training")
-    text, audio = vocabulary(run, "text"), vocabulary(run, "audio")
-    codebooks = int(run.facts.get("codebooks") or 1)
+def _sums_of_chances(run: Run) -> dict[str, float]:
+    """Totals that streams at chance add up to."""
+    text, audio, codebooks = vocabulary(run, "text"), vocabulary(run, "audio"), int(run.facts.get("codebooks") or 1)
     sums = {}
     if text and audio:
         sums["sum of the chances of text and audio"] = math.log(text) + math.log(audio)
     if audio and codebooks > 1:
         sums[f"sum of the chances of {codebooks} codebooks"] = codebooks * math.log(audio)
-        if text:
-            sums[f"sum of the chances of text and {codebooks} codebooks"] = math.log(text) + codebooks * math.log(audio)
-    for words, chance in sums.items():
+    if text and audio and codebooks > 1:
+        sums[f"sum of the chances of text and {codebooks} codebooks"] = math.log(text) + codebooks * math.log(audio)
+    return sums
+
+
+def _at_sum_of_chances(run: Run, total: Curve) -> Verdict | None:
+    now = series_measure(total, "training")
+    for words, chance in _sums_of_chances(run).items():
         if abs(now.value / chance - 1) < NEAR_CHANCE:
-            why = f"{now.value:.2f} nats are the {words}, {chance:.2f}: a total at chance"
-            return Verdict(name, "at-chance", now.value, "nats", Baseline(words, chance), _first_step(now), why, [Baseline(words, chance)])
-        if alone and abs(start / chance - 1) < 0.15:  # it began as that sum: judged against it
-            word: Word = (
-                "worse-than-chance"
-                if now.low > chance * (1 + WORSE)
-                else "learning"
-                if now.value < (1 - FREQUENCIES_TEXT) * chance
-                else "cannot-judge"
+            rung = Baseline(words, chance)
+            return Verdict(
+                "total",
+                "at-chance",
+                now.value,
+                "nats",
+                rung,
+                _first_step(now),
+                f"{now.value:.2f} nats are the {words}, {chance:.2f}",
+                [rung],
             )
+    return None
+
+
+def judge_total(run: Run, stream: str) -> Verdict:
+    """A loss without a stream, alone in its log: a sum of chances is recognised; else it is taken for the mean of the vocabulary that is
+    known."""
+    total = token_curve(run, "train", stream)
+    assert total is not None
+    if not len(total.finite):
+        return judge_tokens(run, stream)
+    if at_sum := _at_sum_of_chances(run, total):
+        return at_sum
+    start, now = float(total.head(3).value.mean()), series_measure(total, "training")
+    for words, chance in _sums_of_chances(run).items():
+        if abs(start / chance - 1) < 0.1:  # it began as that sum: judged against it (assumed: heads start within 4 % of chance)
+            above, learnt = now.low > chance * (1 + WORSE), now.value < (1 - FREQUENCIES_TEXT) * chance
+            word: Word = "worse-than-chance" if above else "learning" if learnt else "cannot-judge"
             why = f"{now.value:.2f} nats, after a start at the {words}, {chance:.2f}; log the streams apart to see which one learns"
-            return Verdict(name, word, now.value, "nats", Baseline(words, chance), None, why, [Baseline(words, chance)])
-    if not alone:
-        return None
-    if audio or text:
-        stream = "audio" if audio else "text"
-        logged = {split: run.series.get(f"{split}/{total.key.name}") for split in ("train", "eval")}
-        taken = Run(run.facts, {f"{split}/ce_nats/{stream}": series for split, series in logged.items() if series is not None})
-        verdict = judge_tokens(taken, stream)
-        why = f"taken for the mean cross-entropy of {stream} targets: {verdict.why}"
-        if text and audio:
-            joint = math.log(text + audio)
-            why += f"; chance over the joint vocabulary is {joint:.3f}, of which {joint - math.log(audio):.2f} only choose audio"
-        return Verdict(name, verdict.verdict, verdict.value, "nats", verdict.baseline, verdict.since_step, why, verdict.ladder)
-    return Verdict(
-        name, "cannot-judge", now.value, "nats", None, None, "vocabulary size unknown, pass --fact audio_vocab=... or text_vocab=...", []
-    )
+            return Verdict(stream, word, now.value, "nats", Baseline(words, chance), None, why, [Baseline(words, chance)])
+    verdict = judge_tokens(run, stream)
+    text, audio = vocabulary(run, "text"), vocabulary(run, "audio")
+    if verdict.baseline is None:
+        return verdict
+    why = f"taken for the mean cross-entropy of {'audio' if audio else 'text'} targets: {verdict.why}"
+    if text and audio:
+        joint = math.log(text + audio)
+        why += f"; chance over the joint vocabulary is {joint:.3f}, of which {joint - math.log(audio):.2f} only choose audio"
+    return replace(verdict, why=why)

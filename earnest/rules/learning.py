@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from earnest.rules.catalogue import Evidence, TooEarly, rule
+from earnest.rules.catalogue import RULES, Evidence, TooEarly, rule
 from earnest.rules.decision import FAIR, STRONG
 from earnest.rules.ladder import began_above_chance, is_audio, measure, rungs, token_curve, token_streams
 from earnest.rules.statistics import boundary, trend
@@ -30,7 +30,7 @@ def _too_early(run, stream):
     return None, series
 
 
-@rule("B101", needs=["verdicts", "run"], severity="critical", explains=("B102", "D201"))
+@rule("B101", needs=["verdicts", "run"], severity="critical", explains=("B102",))
 def worse_than_chance(verdicts, run):
     """A stream scores worse than a uniform guess.
 
@@ -79,7 +79,12 @@ def nothing_learnt(verdicts, run):
             if early:
                 yield TooEarly(early)
             else:
-                yield Evidence(verdict.since_step, verdict.why, STRONG, series.rows() if series is not None else [], verdict.stream)
+                rate, causes = series_rate(run), None
+                if rate and rate > 0.01:  # Adam moves every weight by about its rate at first; published token models use 1e-5 to 1e-3
+                    causes = [f"the learning rate: {rate:.2g} is far too high for Adam", *RULES["B102"].causes]
+                yield Evidence(
+                    verdict.since_step, verdict.why, STRONG, series.rows() if series is not None else [], verdict.stream, causes=causes
+                )
 
 
 @rule("B103", needs=["verdicts", "run"], severity="warning", explains=("B104",))
@@ -116,7 +121,8 @@ def stalled_near_chance(run, verdicts):
     ## What it sees
     The loss of a token stream fell at first, the last third moves by less than 2 % of what was gained, and what is left is within 30 % of
     chance;
-    whether that is the data's floor is not known, because the label frequencies are not. Only within the first 2000 steps, where real training
+    whether that is the data's floor is not known, because the label frequencies are not. Only within the first 2000 steps, where real
+    training
     still falls, and only if no other stream is well below chance.
     ## Likely causes
     - the floor of the data: noise or dummy audio has an entropy that no learning rate lowers

@@ -51,7 +51,7 @@ def loss_not_a_number(series, grad_norm, rate):
     yield Evidence(onset, words, EXACT, series.rows(int(series.step[max(0, np.argmax(bad) - 4)]), onset), causes=causes)
 
 
-@rule("D102", needs=["ce_nats|loss", "grad_norm?"], severity="critical", points=2, explains=("C301",))
+@rule("D102", needs=["ce_nats|loss", "grad_norm?"], severity="critical", points=2, explains=("C101", "C301"))
 def loss_exactly_zero(series, grad_norm):
     """The loss is exactly 0.
 
@@ -101,12 +101,20 @@ def gradient_not_a_number(grad_norm, loss):
         )
 
 
-@rule("D201", needs=["ce_nats|loss", "grad_norm?", "learning_rate?"], severity="critical", points=10, explains=("D203", "D301"))
+@rule(
+    "D201",
+    needs=["ce_nats|loss", "grad_norm?", "learning_rate?"],
+    severity="critical",
+    points=10,
+    explains=("B101", "B102", "D203", "D301"),
+)
 def diverged(series, grad_norm, rate):
     """The training loss rises and does not come back.
 
     ## What it sees
-    The end lies above the best level by more than a third of what had been gained and eight times the noise, to the last point.
+    The end lies above the best level by more than a third of what had been gained, a tenth of the level and eight times the noise, and
+    nearly all of its
+    points above nearly all of the best ones.
     A spike that returns, and adversarial losses, which may rise, are left alone.
     ## Likely causes
     - the learning rate is too high, most often at the end of the warm-up
@@ -122,23 +130,23 @@ def diverged(series, grad_norm, rate):
     if _rises_freely(series):
         return
     value, step = series.binned.value, series.binned.step
-    width = max(2, len(value) // 10)
-    level = np.convolve(value, np.ones(width) / width, "valid")
+    width = max(3, len(value) // 20)
+    level = np.median(np.lib.stride_tricks.sliding_window_view(value, width), axis=1)
     best = int(np.argmin(level))
     after = value[best + width :]
-    if len(after) < max(3, len(value) // 20):
+    # the last fifth of the bins, and of the points as logged: an end that is still up, not the middle of a spike that returns
+    end = value[-max(3, len(value) // 5) :]
+    if len(after) < len(end):
         return
-    gained = max(float(value[:width].mean() - level[best]), 0.0)
-    # first quarter's own ups and downs are scale as well: a loss that never fell has gained nothing to lose
-    scale = max(gained, 0.05 * abs(level[best]))
-    sigma = max(noise(value), 1.4826 * float(np.median(np.abs(value[best : best + width] - level[best]))))
-    # the last tenth of the binned points, and of the points as logged: an end that is still up, not the middle of a spike that returns
-    end = min(float(np.median(value[-max(3, width) :])), float(np.median(series.finite.value[-3:])))
-    rise = end - level[best]
-    if rise > scale / 3 and rise > 8 * sigma and rise > 0.1 * abs(level[best]) and after[-3:].min() > level[best] + scale / 4:
+    gained = max(float(np.median(value[:width])) - float(level[best]), 0.0)
+    scale = max(gained, 0.05 * abs(level[best]))  # a loss that never fell has gained nothing to lose
+    rise = min(float(np.median(end)), float(np.median(series.finite.value[-3:]))) - float(level[best])
+    apart = np.quantile(end, 0.05) > np.quantile(value[best : best + width], 0.95)
+    sigma = noise(value[: best + width])
+    if apart and rise > scale / 3 and rise > 0.1 * abs(level[best]) and rise > 8 * sigma:
         shifted = page_hinkley(value[best:], max(sigma, 0.02 * scale))
         onset = int(step[best + (shifted if shifted is not None else width)])
-        words = f"{level[best]:.3g} at best, {end:.3g} now, since step {onset}"
+        words = f"{level[best]:.3g} at best, {np.median(end):.3g} now, since step {onset}"
         if (
             rate is not None
             and len(rate) > 3
