@@ -113,7 +113,7 @@ def _loss_charts(run: Run, diagnosis: Diagnosis, signals: Signals) -> tuple[list
 def _optimisation_charts(run: Run, diagnosis: Diagnosis, signals: Signals) -> list[charts.Chart]:
     """Learning rate, and gradient norm with the norm at which it is clipped."""
     clip = run.facts.get("max_grad_norm")
-    rungs = {("grad_norm", None): [Baseline("clipped at", float(clip))]} if clip and _is_number(clip) else {}
+    clipped = [Baseline("clipped at", float(clip))] if clip and _is_number(clip) else []
     marks, hues = _marks(diagnosis, None), _splits(signals)
     drawn = [
         charts.chart(
@@ -121,11 +121,10 @@ def _optimisation_charts(run: Run, diagnosis: Diagnosis, signals: Signals) -> li
             splits,
             run.last_step,
             SIGNALS[name].unit,
-            rungs.get((name, stream), ()),
-            marks,
-            None,
-            name == "grad_norm",
-            hues,
+            ladder=clipped if (name, stream) == ("grad_norm", None) else [],  # a group of its own may be clipped elsewhere
+            marks=marks,
+            may_log=name == "grad_norm",
+            hues=hues,
         )
         for name in OPTIMISATION
         for stream, splits in signals.get(name, {}).items()
