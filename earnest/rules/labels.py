@@ -112,7 +112,7 @@ def codebooks_masked_unevenly(run):
             )
 
 
-@rule("A201", needs=["run"], severity="critical", explains=("A202", "A203", "B101", "B102", "B103", "B104", "E101", "G102"))
+@rule("A201", needs=["run"], severity="critical", explains=("A202", "A203", "B101", "B102", "B103", "B104", "B107", "E101", "G102"))
 def labels_not_shifted(run):
     """The labels are not shifted: the model is scored on the token that it has just been given.
 

@@ -179,7 +179,8 @@ def series_measure(series: Curve, source: str, share: float = 0.1) -> Measure:
         last = series.finite.value[-1]
         half = 2 * noise(series.finite.value)
         return Measure(float(last), (last - half, last + half) if half else None, source, series)
-    value, interval = mean_interval(series.tail(share, at_least=8).value)
+    few = max(3, min(8, len(series.finite) // 3))  # eight points for an interval, but no more than a third of a short log
+    value, interval = mean_interval(series.tail(share, at_least=few).value)
     return Measure(value, interval, source, series)
 
 

@@ -16,7 +16,7 @@ def _rises_freely(series) -> bool:
     return stream in MAY_RISE or stream.startswith(("window", "scale", "stft_", "d_"))
 
 
-@rule("D101", needs=["ce_nats|loss", "grad_norm?", "learning_rate?"], severity="critical", explains=("C101", "D103", "D201"))
+@rule("D101", needs=["ce_nats|loss", "grad_norm?", "learning_rate?"], severity="critical", points=0, explains=("C101", "D103", "D201"))
 def loss_not_a_number(series, grad_norm, rate):
     """The loss is NaN or infinite.
 
