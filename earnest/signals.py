@@ -60,6 +60,10 @@ SIGNALS = {
         Signal("d_fake", "logit", "discriminator's mean output on generated audio"),
         Signal("padding_frac", "fraction", "positions of the batch that hold padding"),
         Signal("step_s", "seconds", "wall time of the step"),
+        Signal("data_s", "seconds", "the part of the step's wall time spent waiting for data"),
+        Signal("memory_bytes", "bytes", "memory in use"),
+        Signal("update_frac", "fraction", "norm of the step's update over the norm of the weights"),
+        Signal("loss_scale", "factor", "of mixed precision's loss scaling"),
         Signal("skipped_clips", "clips", "clips left out so far because they could not be read"),
     ]
 }
@@ -112,8 +116,11 @@ FACTS = {
     "text_vocab": "ids that can occur as a text target",
     "audio_vocab": "ids that can occur as a target of one codebook, special tokens included",
     "codebooks": "number of codebooks",
+    "codebook_size": "entries of one codebook of the codec, special tokens not included",
     "delays": "delay of each codebook, in frames",
     "label_counts": "stream -> {id: how often it is a counted target in the training data}",
+    "eos_id": "id of the end of the audio stream, among a codebook's targets",
+    "pad_id": "id of padding, among a codebook's targets",
     "pretrained": "whether training started from pretrained weights",
     "unconditional_frac": "configured share of clips trained without their condition",
     "guidance": "guidance scale used for demos (1 = conditional only, uncond + s * (cond - uncond))",

@@ -58,6 +58,11 @@ class Batch:
         audio_C = (self.audio_targets_BSC != IGNORE).sum((0, 1)).tolist()
         return {"text": int((self.text_targets_BS != IGNORE).sum()), **{codebook_stream(c): n for c, n in enumerate(audio_C)}}
 
+    def positions(self) -> dict[str, int]:
+        """How many positions hold a token of each stream: what `counted` is a part of."""
+        audio = int(self.is_audio_BS.sum())
+        return {"text": int(self.exists_BS.sum()) - audio, **{codebook_stream(c): audio for c in range(self.codebooks)}}
+
     def pairs(self) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
         """Per stream: (stream, clip, input token, target) of every counted position, each (N,): for label histograms and bigrams."""
         clip_BS = self.clip_B[:, None].expand(self.text_BS.shape)

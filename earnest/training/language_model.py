@@ -167,6 +167,7 @@ def _facts(config: LMConfig, model: Higgs, codec: Codec, train: Corpus, ladder: 
         "config": asdict(config),
         "codebooks": model.codebooks,
         "delays": model.delays,
+        "eos_id": model.eos_id,
         "codec": codec.name,
         "sample_rate_hz": codec.sample_rate_hz,
         "frame_rate_hz": codec.frame_rate_hz,

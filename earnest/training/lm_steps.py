@@ -1,5 +1,6 @@
 """The training loop of every language model, as a generator."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
@@ -29,7 +30,7 @@ def lm_steps(
     """
     for index, group in enumerate(groups, first_step):
         optimizer.zero_grad(set_to_none=True)
-        counted = total_counted(group)
+        counted = _summed(batch.counted() for batch in group)
         signals: dict[str, float] = {}
         for batch in group:
             with accelerator.autocast():
@@ -41,19 +42,20 @@ def lm_steps(
         learning_rate = schedule.get_last_lr()[0]  # the one this step is made with
         optimizer.step()
         schedule.step()
+        positions = _summed(batch.positions() for batch in group)
         measured = {
             key("grad_norm"): grad_norm,
             key("clipped_frac"): float(grad_norm > max_grad_norm),
             key("learning_rate"): learning_rate,
             key("padding_frac"): sum(batch.padding_frac for batch in group) / len(group),
+            **{key("counted_frac", stream): counted[stream] / max(1, positions[stream]) for stream in counted},
         }
         yield Step(index, signals | measured, group[-1], model)
 
 
-def total_counted(group: Sequence[Batch]) -> dict[str, int]:
-    """Counted targets per stream over the micro-batches of a step."""
-    counted: dict[str, int] = {}
-    for batch in group:
-        for stream, count in batch.counted().items():
-            counted[stream] = counted.get(stream, 0) + count
-    return counted
+def _summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Targets or positions per stream over the micro-batches of a step."""
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(count)
+    return dict(total)
