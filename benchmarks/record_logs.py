@@ -1,6 +1,7 @@
 """Record real logs: small runs of the field's own trainers and loggers, healthy and with one planted fault each.
 
     python benchmarks/record_logs.py OUT [NAME ...]
+    python benchmarks/record_logs.py --tensorboard-says OUT
 
 needs torch, transformers, accelerate, lightning, tensorboard, wandb, trackio and mlflow, and no network. What it wrote once is kept in
 tests/logs with a human reading of each (tests/logs/READINGS.md). A fault is planted in data, model or optimiser, never in a log.
@@ -282,6 +283,26 @@ def accelerate_schedule_too_short(out):
     _accelerate(out, schedule=lambda step: max(0.0, 1 - step / 40))
 
 
+@recording
+def tensorboard_everything(out):
+    """All that a writer can write beside scalars, both kinds of scalars, odd steps."""
+    import numpy as np
+    from torch.utils.tensorboard import SummaryWriter
+
+    torch.manual_seed(0)
+    with SummaryWriter(out / "run") as writer:
+        for step in [*range(0, 300), 2**20, 2**34 + 1]:
+            writer.add_scalar("train/loss", 4 / (1 + step), step)
+            writer.add_scalar("eval/loss", torch.tensor(5 / (1 + step)), step, new_style=True)
+            writer.add_scalar("train/grad_norm", float("nan") if step == 7 else -float("inf") if step == 8 else step * 1e-30, step)
+            if step % 100 == 0:
+                writer.add_histogram("weights", torch.randn(1000), step)
+                writer.add_image("picture", np.random.rand(3, 8, 8), step)
+                writer.add_text("note", "words " * 200, step)
+                writer.add_audio("sound", torch.rand(1, 500), step, 8000)
+            writer.add_scalar("a/very/long/name/" + "x" * 150, step, step)
+
+
 # --- W&B offline, Trackio, MLflow -----------------------------------------------------------------
 
 
@@ -425,6 +446,35 @@ def gan_discriminator_lr_x30(out):
     _gan(out, lr_d=3e-2)
 
 
+def tensorboard_says(folder: Path) -> None:
+    """What TensorBoard's own reader says of every event file below a folder: tag -> number of values, first, last, sum of steps, sum of values."""
+    import json
+
+    import numpy as np
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    told = {}
+    for path in sorted(folder.rglob("*tfevents*")):
+        reader = EventAccumulator(str(path), size_guidance={"scalars": 0, "tensors": 0})
+        reader.Reload()
+        tags = {tag: [(event.step, event.value) for event in reader.Scalars(tag)] for tag in reader.Tags()["scalars"]}
+        for tag in reader.Tags()["tensors"]:
+            events = [(event.step, event.tensor_proto) for event in reader.Tensors(tag)]
+            if events[0][1].dtype == 1:  # DT_FLOAT
+                tags[tag] = [(step, tensor.float_val[0]) for step, tensor in events]
+        told[path.relative_to(folder).as_posix()] = {
+            tag: [
+                len(rows),
+                rows[0],
+                rows[-1],
+                sum(step for step, _ in rows),
+                float(np.sum([value for _, value in rows if np.isfinite(value)])),
+            ]
+            for tag, rows in tags.items()
+        }
+    (folder / "tensorboard_says.json").write_text(json.dumps(told, indent=0))
+
+
 def main(out: Path, names: list[str]) -> None:
     """Each recording in a process of its own, its output kept as output.log where a trainer prints the log."""
     for name in names or RECORDINGS:
@@ -439,5 +489,7 @@ def main(out: Path, names: list[str]) -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "--one":
         RECORDINGS[sys.argv[2]](Path(sys.argv[3]))
+    elif sys.argv[1] == "--tensorboard-says":
+        tensorboard_says(Path(sys.argv[2]))
     else:
         main(Path(sys.argv[1]), sys.argv[2:])

@@ -68,10 +68,10 @@ def discover(path: Path, formats) -> dict[str, tuple[Source, object]]:
             continue
         if format is not None:
             found.setdefault(_run_folder(place, path), []).append((RICHNESS.index(format.NAME), place, source, format))
-    if any(
-        log[0] < RICHNESS.index("text") for logs in found.values() for log in logs
-    ):  # what was printed counts only where nothing else was kept
-        found = {folder: kept for folder, logs in found.items() if (kept := [log for log in logs if log[0] < RICHNESS.index("text")])}
+    kept = [folder for folder, logs in found.items() if min(rank for rank, *_ in logs) < RICHNESS.index("text")]
+    for folder in [folder for folder in found if folder not in kept]:  # what was printed counts only where no log was kept above or below
+        if any(folder in other.parents or other in folder.parents for other in kept):
+            del found[folder]
     runs: dict[str, tuple[Source, object]] = {}
     for folder, logs in sorted(found.items(), key=lambda item: str(item[0])):
         best = min(rank for rank, *_ in logs)

@@ -22,7 +22,7 @@ def claims(source: Source) -> bool:
     if not source.is_text:
         return False
     lines = [line for line in source.head.splitlines() if line.strip()][:5]
-    if len(source.head) > 60000 and len(lines) > 1:
+    if not source.head_is_whole and len(lines) > 1:
         lines = lines[:-1]
     objects = sum(isinstance(_loads(line), dict) for line in lines)
     return objects > 0 and objects >= len(lines) - 1

@@ -55,6 +55,7 @@ OPTIMIZER = re.compile(
     r"(?:(?:fused)?(?:adamw?|adafactor|adagrad|adamax|lamb|lion|muon|nadam|prodigy|radam|rmsprop|sgd))?(?:(?:pg|group)?\d+)?"
 )  # lr-AdamW/pg1
 FRACTIONS = {"accuracy_frac", "clipped_frac", "used_frac", "padding_frac", "counted_frac", "copy_frac"}
+FOLDERS = {*SPLITS, "metrics", "metric", "log", "logs", "losses", "scalars", "charts", "monitor", "stats", "global"}
 CLOCK = {
     "timestamp",
     "runtime",
@@ -94,15 +95,19 @@ class Guess:
 def guess(column: str) -> Guess | None:
     """Take one foreign name for a signal, or for nothing."""
     parts = column.split("/")
+    if len(parts) > 1 and parts[0] in ("train", "eval", "test") and parts[1] in SIGNALS:  # our own key
+        return Guess(parse(column))
     for start in range(len(parts)):  # `dia-run-3/train/loss`: leading folders may be anybody's words
-        found = _guess(words("/".join(parts[start:])), words("/".join(parts[:start])))
-        if found:
+        named, folders = words("/".join(parts[start:])), words("/".join(parts[:start]))
+        found = _guess(named, folders)
+        # `foo/loss` is a part called foo, unless foo says nothing or the split comes after it
+        if found and (found.key[1:] != ("loss", None) or FOLDERS.issuperset(folders) or not SPLITS.keys().isdisjoint(named)):
             return found
-    return None
+    return _of_loss_part([word for word in words(column) if word not in SPLITS and word not in AVERAGING], _split(words(column)))
 
 
 def _guess(named: list[str], folders: list[str]) -> Guess | None:
-    split = next((SPLITS[word] for word in [*named, *folders] if word in SPLITS), "train")
+    split = _split([*named, *folders])
     rest = [word for word in named if word not in SPLITS]
     if not rest:
         return None
@@ -112,7 +117,11 @@ def _guess(named: list[str], folders: list[str]) -> Guess | None:
             return Guess(Key(split, name, stream))
     if rest[0] == "lr" and OPTIMIZER.fullmatch("".join(rest[1:])):
         return Guess(Key(split, "learning_rate"))
-    return _of_codebook(rest, split) or _of_loss_part([word for word in rest if word not in AVERAGING], split)
+    return _of_codebook(rest, split)
+
+
+def _split(named: list[str]) -> str:
+    return next((SPLITS[word] for word in named if word in SPLITS), "train")
 
 
 def _of_codebook(rest: list[str], split: str) -> Guess | None:
@@ -221,7 +230,11 @@ def _count_codebooks_from_0(log: Log, guesses: dict[str, Guess | None]) -> None:
     for name, found in guesses.items():
         if found and found.numbered and found.key.stream:
             families.setdefault((found.key.split, found.key.name), {})[name] = int(found.key.stream.removeprefix("codebook_"))
-    for (_, _), numbers in families.items():
+    if any(signal == "ce_nats" for _, signal in families):
+        for name, found in guesses.items():
+            if found and found.key[1:] == ("ce_nats", None):  # audiocraft's ce beside ce_q1, ...: their mean
+                guesses[name] = Guess(found.key._replace(stream="audio"))
+    for numbers in families.values():
         if len(numbers) > 1 and min(numbers.values()) == 1:
             log.notes.append(f"codebooks counted from 1 ({', '.join(list(numbers)[:3])}, ...) are counted from 0 here")
             for name, number in numbers.items():

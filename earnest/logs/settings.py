@@ -59,6 +59,10 @@ STREAM_NAMES = {
 }
 
 
+def is_setting(name: str) -> bool:
+    return "_".join(words(name)) in _FACT
+
+
 def facts_of(config: dict[str, Any]) -> dict[str, Any]:
     """The facts that a (nested) configuration states; a name said twice with two values is no fact."""
     found: dict[str, set] = {}

@@ -6,6 +6,7 @@ Gzip is undone on the way (RFC 1952), UTF-16 and byte-order marks become UTF-8, 
 import codecs
 import errno
 import gzip
+import re
 import zlib
 from collections.abc import Iterator
 from functools import cached_property
@@ -14,6 +15,7 @@ from pathlib import Path
 from earnest.errors import UserError
 
 HEAD_BYTES = 1 << 16
+WIDE_HEAD_BYTES = 4 << 20
 BLOCK_BYTES = 8 << 20
 LONGEST_LINE_BYTES = 64 << 20
 LARGEST_TEXT_BYTES = 4 << 30  # assumed: a text log above this is thinned by its owner; binary logs are skipped through instead
@@ -58,7 +60,14 @@ class Source:
 
     @cached_property
     def raw(self) -> bytes:
-        return next(self.blocks(HEAD_BYTES), b"")[:HEAD_BYTES]
+        raw = next(self.blocks(HEAD_BYTES), b"")
+        if raw.count(b"\n") < 4 and len(raw) == HEAD_BYTES:  # long lines: thousands of columns
+            raw = next(self.blocks(WIDE_HEAD_BYTES), b"")
+        return raw
+
+    @property
+    def head_is_whole(self) -> bool:
+        return len(self.raw) not in (HEAD_BYTES, WIDE_HEAD_BYTES)
 
     @cached_property
     def head(self) -> bytes:
@@ -97,7 +106,7 @@ class Source:
     def lines(self) -> Iterator[bytes]:
         """Blocks of whole lines in UTF-8; the last block may end without a newline. `\\r` alone counts as a newline only where no `\\n` is."""
         decode = _decoder(self.raw)
-        rest, total = [], 0
+        rest, total, before = [], 0, b""
         old_mac = b"\r" in self.head and b"\n" not in self.head and b"|" not in self.head
         for raw in self.blocks():
             total += len(raw)
@@ -121,12 +130,16 @@ class Source:
                 text = text.replace(b"\r", b"\n")
             cut = text.rfind(b"\n") + 1
             if cut:
-                yield b"".join(rest) + text[:cut]
-                rest = []
+                whole = b"".join(rest) + text[:cut]
+                before, rest = whole[-1000:], []
+                yield whole
             rest.append(text[cut:])
             if sum(map(len, rest)) > LONGEST_LINE_BYTES:
                 raise UserError(f"{self.path.name} has a line of over {LONGEST_LINE_BYTES >> 20} MB", EXPECTED, FIX)
-        if last := b"".join(rest):
+        last = b"".join(rest)
+        if _cut_within_a_number(before, last):
+            self.notes.append("the last line is cut short and was left out")
+        elif last:
             yield last
 
     def whole(self, limit: int = 512 << 20) -> bytes:
@@ -160,6 +173,16 @@ class Source:
         if kind is None and not self.head.strip():
             kind = "blank"
         return kind
+
+
+def _cut_within_a_number(before: bytes, last: bytes) -> bool:
+    """Whether a line without an end stops within its last number, by that of the line before: `1.5e-0` after `1.5e-05` would read as 1.5."""
+    number = rb"(\d+(?:\.\d*)?(?:[eE][-+]?\d*)?)\s*$"
+    earlier, now = re.search(number, before), re.search(number, last[-1000:])
+    if earlier is None or now is None or not re.search(rb"[.eE]", earlier[1]):
+        return False
+    exponents = [len(text.lower().partition(b"e")[2]) for text in (earlier[1], now[1])]
+    return exponents[1] < exponents[0] or 2 * len(now[1]) < len(earlier[1])
 
 
 def _controls(data: bytes) -> float:

@@ -30,7 +30,7 @@ def claims(source: Source) -> bool:
 def _shape(source: Source) -> tuple[str, list[str], int] | None:
     """Separator, column names, lines before the first row; None where the text is no table."""
     lines = source.head.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    if len(source.head) > 60000:
+    if not source.head_is_whole:
         lines = lines[:-1]  # the head may end within a line
     skipped = next((index for index, line in enumerate(lines) if line.strip() and not _comment(line, lines[index + 1 : index + 2])), None)
     if skipped is None or len(lines[skipped]) > 1 << 20:

@@ -32,7 +32,7 @@ FLOAT_FIELDS = {5: np.dtype("<f4"), 6: np.dtype("<f8")}  # TensorProto: float_va
 
 def claims(source: Source) -> bool:
     if source.is_dir:
-        return any(_event_files(source.path))
+        return next(_files_of_run(source.path), None) is not None
     return source.raw[8 + 4 : 13 + 4][:1] == b"\x09" and source.raw[1:8] == bytes(7) and b"brain.Event:" in source.raw[:64]
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from earnest.logs.log import EPOCH_NAMES, STEP_NAMES, Log, Table, axis_of, flat, words
 from earnest.logs.mapping import SPLITS, guess
+from earnest.logs.settings import is_setting
 from earnest.logs.source import Source
 
 NAME = "text"
@@ -89,16 +90,7 @@ def read(source: Source) -> Log:
         log.notes.append("decimal commas read as points")
     rows = _Rows(NUMBER_COMMA if commas else NUMBER)
     for block in source.lines():
-        lines = _lines(block.decode("utf-8", "replace"))
-        if (
-            not block.endswith((b"\n", b"\r"))
-            and len(lines) > 1
-            and re.search(r"[\d.eE+-]$", lines[-1])
-            and len(lines[-1]) < len(lines[-2])
-        ):
-            log.notes.append("the last line is cut short and was left out")
-            lines.pop()
-        for line in lines:
+        for line in _lines(block.decode("utf-8", "replace")):
             rows.line(line)
     rows.end()
     log.columns, config = rows.table.columns(), rows.config
@@ -315,7 +307,7 @@ def _name(text: str, loose: bool) -> str | None:
     named = text.split()
     for start in range(len(named)):
         candidate = " ".join(named[start:])
-        if axis_of(candidate) or (guess(candidate) and len(words(candidate)) <= 4):
+        if axis_of(candidate) or is_setting(candidate) or (guess(candidate) and len(words(candidate)) <= 4):
             return candidate
     return (" ".join(named) if len(named) <= 2 else named[-1]) if loose else None
 
