@@ -117,6 +117,7 @@ FACTS = {
     "audio_vocab": "ids that can occur as a target of one codebook, special tokens included",
     "codebooks": "number of codebooks",
     "codebook_size": "entries of one codebook of the codec, special tokens not included",
+    "usage_window_frames": "frames over which the use of a codebook's entries is counted",
     "delays": "delay of each codebook, in frames",
     "label_counts": "stream -> {id: how often it is a counted target in the training data}",
     "eos_id": "id of the end of the audio stream, among a codebook's targets",

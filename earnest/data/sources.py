@@ -189,11 +189,11 @@ yes that would be lovely
 nine clouds in the sky
 please wait a moment
 """.splitlines()
-ADJECTIVES = "red old quiet young broken yellow tall heavy empty wooden cheap frozen".split()
-NOUNS = "apples horses letters windows bottles rivers teachers machines shoes islands spoons".split()
-# Lengths without a common factor, and steps without one with them: no combination comes twice.
-COUNTS = [f"{DIGITS[i % 10]} {ADJECTIVES[5 * i % 12]} {NOUNS[3 * i % 11]}" for i in range(120)]
-NUMBERS = [f"{DIGITS[i % 10]} {DIGITS[(3 * i + i // 10) % 10]} {DIGITS[(7 * i + i // 5) % 10]}" for i in range(80)]
+ADJECTIVES = ["red", "old", "quiet", "young", "broken", "yellow", "tall", "heavy", "empty", "wooden", "cheap", "frozen"]
+NOUNS = ["apples", "horses", "letters", "windows", "bottles", "rivers", "teachers", "machines", "shoes", "islands", "spoons"]
+# The steps through the lists are such that no text comes twice (a test counts them).
+COUNTS = [f"{DIGITS[i % 10]} {ADJECTIVES[5 * i % 12]} {NOUNS[3 * i % 11]}" for i in range(180)]
+NUMBERS = [f"{DIGITS[i % 10]} {DIGITS[(3 * i + i // 10) % 10]} {DIGITS[(7 * i + i // 100) % 10]}" for i in range(140)]
 HELD_OUT_EVERY = 13  # of the longer texts; prime to the lengths above, so that every word is also trained on
 
 

@@ -22,7 +22,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Optimizer:
-    learning_rate: float = 1e-3
+    learning_rate: float = 1.5e-3
     """Peak learning rate of AdamW."""
     weight_decay: float = 0.01
     """Decay of matrices; vectors are not decayed."""
@@ -56,7 +56,7 @@ class LMConfig:
     codec: str = "amy-tiny"
     """An embedded codec, a codec directory, or a checkpoint that transformers knows (DAC, EnCodec, Mimi, Higgs tokenizer)."""
     data: Data = field(default_factory=Data)
-    steps: int = 600
+    steps: int = 500
     """Optimizer steps; the schedule ends with them."""
     optimizer: Optimizer = field(default_factory=Optimizer)
     text_weight: float = 0.1
@@ -66,7 +66,7 @@ class LMConfig:
     demos: Demos = field(default_factory=Demos)
     evaluate_every_steps: int = 100
     """How often the held-out clips are scored."""
-    save_every_steps: int = 200
+    save_every_steps: int = 250
     """How often a checkpoint is written."""
     mixed_precision: str = "no"
     """"no" or "bf16": autocast of the forward pass; the cross-entropy stays in fp32."""
