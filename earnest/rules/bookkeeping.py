@@ -7,7 +7,7 @@ import numpy as np
 from earnest.rules.catalogue import Evidence, TooEarly, rule
 from earnest.rules.curve import curve
 from earnest.rules.decision import EXACT, FAIR, STRONG
-from earnest.rules.statistics import boundary, noise, trend
+from earnest.rules.statistics import boundary, trend
 
 
 @rule("H101", needs=["eval/ce_nats|eval/loss", "run"], severity="warning", points=4, explains=("E101", "E102"))
@@ -230,10 +230,8 @@ def same_value_logged_again(series):
     DOCTOR, family H.
     """
     value = series.finite.value
-    same = np.diff(value) == 0
-    if 0.5 < same.mean() < 1 and np.ptp(value) > 0 and value[-1] != 0:
-        repeats = [stretch for stretch in series.finite.runs(np.concatenate([[False], same]), at_least=2) if stretch.points]
-        # values rounded by the logger to few digits repeat by themselves when they converge
-        digits = len({round(float(one), 3) for one in value}) == len(set(value.tolist()))
-        if len(repeats) >= 3 and not digits and noise(np.array(list(dict.fromkeys(value.tolist())))) > 0:
-            yield Evidence(repeats[0].start, f"{same.mean():.0%} of the values repeat the one before", STRONG, series.rows())
+    same = np.concatenate([[False], np.diff(value) == 0])
+    rounded = np.abs(value * 1000 - np.round(value * 1000)).max() < 1e-6  # three decimals repeat by themselves once a loss has converged
+    repeats = list(series.finite.runs(same, at_least=2))
+    if not rounded and same.mean() > 0.5 and len(repeats) >= 3 and value[-1] != 0:
+        yield Evidence(repeats[0].start, f"{same.mean():.0%} of the values repeat the one before", STRONG, series.rows())

@@ -51,7 +51,7 @@ def discriminator_blind(run):
         yield Evidence(int(half.step[0]), f"{words}: it does not tell them apart", STRONG if len(half) >= 5 else FAIR, gap.rows())
 
 
-@rule("F102", needs=["run"], severity="warning", explains=("F104",))
+@rule("F102", needs=["run"], severity="warning")
 def discriminator_wins(run):
     """The discriminator tells real from generated without effort, and the generator learns little from it.
 
@@ -142,7 +142,7 @@ def adversarial_training_dies(run):
     if features is None or adversarial is None or min(len(features.finite), len(adversarial.finite)) < 20:
         yield TooEarly("20 points of train/loss/feat and train/loss/adv_g")
         return
-    start, end = float(np.median(features.head(5).value)), features.tail(0.5)
+    start, end = float(features.head(5).value.max()), features.tail(0.5)
     still = float(np.ptp(adversarial.tail(0.5).value)) < 0.05 and abs(float(np.median(adversarial.tail(0.5).value))) < 0.05
     if start > 0 and float(np.quantile(end.value, 0.9)) < 0.01 * start and still:
         gone = next(iter(features.runs_below(0.01 * start, at_least=5)), None)

@@ -303,7 +303,7 @@ def start_far_above_chance(run):
                 )
 
 
-@rule("B109", needs=["run"], severity="warning")
+@rule("B109", needs=["run"], severity="warning", explains=("B101", "B108"))
 def loss_is_a_sum(run):
     """A loss is a sum where a mean is meant.
 

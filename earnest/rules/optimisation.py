@@ -106,7 +106,7 @@ def gradient_not_a_number(grad_norm, loss):
     needs=["ce_nats|loss", "grad_norm?", "learning_rate?"],
     severity="critical",
     points=10,
-    explains=("B101", "B102", "D203", "D301"),
+    explains=("B101", "B102", "D301"),
 )
 def diverged(series, grad_norm, rate):
     """The training loss rises and does not come back.
@@ -195,12 +195,14 @@ def loss_spikes_again_and_again(series):
         )
 
 
-@rule("D203", needs=["ce_nats|loss"], severity="warning", points=30)
+@rule("D203", needs=["ce_nats|loss"], severity="warning", points=30, explains=("D201",))
 def loss_stepped_up(series):
     """The loss jumped to a higher level between two steps and goes on from there.
 
     ## What it sees
-    A jump up by more than ten times the noise and a tenth of the loss, after which at least ten points stay above the old level.
+    A jump up by more than ten times the noise and a tenth of the loss, to a level below that of the start, after which the loss is as
+    calm as before and does not
+    rise on.
     ## Likely causes
     - a resume that lost the optimizer's state, the schedule or the data order
     - other data or another mask from there on; a phase with other loss weights
@@ -223,17 +225,20 @@ def loss_stepped_up(series):
     jump = level[width:] - level[:-width]  # level after minus level before, around index i + width
     at = int(np.argmax(jump))
     before, after = values[at : at + width], values[at + width : at + 2 * width]
-    usual = 1.4826 * float(np.median(np.abs(jump - np.median(jump))))  # how far neighbouring levels differ anyway: autocorrelation included
+    elsewhere = jump[np.abs(np.arange(len(jump)) - at) > width]
+    usual = float(np.quantile(elsewhere, 0.9)) if len(elsewhere) else 0.0  # how far levels rise anyway: autocorrelation included
     if (
         jump[at] > 10 * sigma
-        and jump[at] > 8 * usual
+        and jump[at] > 6 * usual
         and jump[at] > 0.1 * abs(level[at])
         and after.min() > before.max()
         and np.median(values[-width:]) > level[at]
     ):
         rest = values[at + width :]
         settled = trend(rest[-max(width, len(rest) // 2) :])
-        if settled.z < boundary(settled.points):  # one that goes on rising is D201's
+        # one that rises on, ends above its start or has grown wild is a divergence
+        calm = noise(rest) < 3 * sigma and np.median(after) < values[:3].max() and settled.z < boundary(settled.points)
+        if calm:
             yield Evidence(
                 int(series.finite.step[at + width]),
                 f"from {level[at]:.3g} to {np.median(after):.3g} between two logged steps",

@@ -1,0 +1,103 @@
+"""The catalogue keeps its own rules, and every rule finds its sick log and leaves the healthy twin alone (tests/rules/CODE.md)."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from earnest.errors import UserError
+from earnest.rules import catalogue, diagnose
+from earnest.rules.catalogue import FAMILIES, HEADINGS
+from earnest.rules.docs import pages
+from earnest.rules.explain import explain
+from earnest.run import Artifact, Run, Series
+
+ROOT = Path(__file__).parent.parent
+CASES = sorted((Path(__file__).parent / "rules").glob("*.md"))
+RULES = {rule.code: rule for rule in catalogue()}
+REMEDIES = ("use", "add", "set", "raise", "lower", "fix", "check", "avoid", "no", "missing")  # a name says what is wrong
+
+
+def case(path: Path, section: str) -> Run:
+    """The log under a heading: a table of series (an empty cell is a step not logged), and JSON with whatever else the run knows."""
+    text = re.search(rf"^## {section}\n(.*?)(?=^## |\Z)", path.read_text(), re.MULTILINE | re.DOTALL)[1]
+    blocks = {language: body for language, body in re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL)}
+    known = json.loads(blocks.get("json", "{}"))
+    series = {}
+    rows = list(csv.DictReader(blocks.get("csv", "").splitlines()))
+    for name in rows[0] if rows else []:
+        if name != "step":
+            logged = [(int(row["step"]), float(row[name])) for row in rows if row[name] != ""]
+            series[name] = Series(np.array([step for step, _ in logged]), np.array([value for _, value in logged]))
+    artifacts = [Artifact("demo", f"{index}.wav", one.pop("step"), one) for index, one in enumerate(known.get("demos", []))]
+    return Run(known.get("facts", {}), series, known.get("probes", {}), artifacts)
+
+
+def test_every_rule_has_a_case():
+    assert [path.stem for path in CASES] == sorted(RULES)
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_sick_log_gives_exactly_this_finding(path):
+    expected = json.loads(re.search(r"## Finds\n+```json\n(.*?)```", path.read_text(), re.DOTALL)[1])
+    findings = diagnose(case(path, "Sick")).findings
+    assert path.stem in [finding.rule for finding in findings], [(one.rule, one.summary) for one in findings]
+    finding = next(finding for finding in findings if finding.rule == path.stem)
+    assert {field: getattr(finding, field) for field in expected} == expected
+    assert finding.causes and finding.next_probe and finding.fix and finding.confidence >= 0.6
+    assert findings[0].rule == path.stem or findings[0].severity == finding.severity, "another finding stands before it"
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_healthy_twin_is_silent(path):
+    diagnosis = diagnose(case(path, "Healthy"))
+    assert not diagnosis.findings, [(one.rule, one.summary) for one in diagnosis.findings]
+    assert path.stem not in [one.rule for one in diagnosis.not_checked], "silent because it did not look"
+
+
+@pytest.mark.parametrize("code", sorted(RULES))
+def test_rule_is_documented(code):
+    rule = RULES[code]
+    assert re.fullmatch(r"[A-H]\d{3}", code) and code[0] in FAMILIES
+    headings = re.findall(r"^## (.*)$", rule.text, re.MULTILINE)
+    assert headings == list(HEADINGS)
+    assert all(rule.section(heading) for heading in headings)
+    assert rule.causes and all(len(cause) > 8 for cause in rule.causes)
+    assert rule.text.split("\n")[0].endswith(".")
+    assert rule.name.split("-")[0] not in REMEDIES
+    assert set(rule.explains) <= set(RULES) - {code}
+
+
+def test_names_are_unique_and_no_two_rules_explain_each_other():
+    assert len({rule.name for rule in RULES.values()}) == len(RULES)
+    for code, rule in RULES.items():
+        assert all(code not in RULES[symptom].explains for symptom in rule.explains)
+
+
+def test_pages_are_generated():
+    for path, text in pages().items():
+        assert (ROOT / path).read_text() == text, f"{path} is old: python -m earnest.rules.docs"
+
+
+@pytest.mark.parametrize("topic", ["A101", "a101", "labels-all-masked", "tokens", "bands"])
+def test_explain(topic):
+    assert explain(topic).startswith("# ")
+
+
+def test_explain_something_unknown():
+    with pytest.raises(UserError, match="Z999"):
+        explain("Z999")
+
+
+def test_an_empty_run_is_not_judged():
+    diagnosis = diagnose(Run())
+    assert not diagnosis.findings and not diagnosis.verdicts and diagnosis.not_checked
+
+
+def test_few_points_are_said_to_be_few():
+    run = Run({}, {"train/grad_norm": Series(np.array([1, 2]), np.array([1.0, 2.0]))})
+    needs = {one.rule: one.needs for one in diagnose(run).not_checked}
+    assert needs["C101"] == "3 points of train/grad_norm (it has 2)"
