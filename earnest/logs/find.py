@@ -69,8 +69,8 @@ def discover(path: Path, formats) -> dict[str, tuple[Source, object]]:
         if format is not None:
             found.setdefault(_run_folder(place, path), []).append((RICHNESS.index(format.NAME), place, source, format))
     kept = [folder for folder, logs in found.items() if min(rank for rank, *_ in logs) < RICHNESS.index("text")]
-    for folder in [folder for folder in found if folder not in kept]:  # what was printed counts only where no log was kept above or below
-        if any(folder in other.parents or other in folder.parents for other in kept):
+    for folder in [folder for folder in found if folder not in kept]:  # what was printed counts only where no log was kept below
+        if any(folder in other.parents for other in kept):
             del found[folder]
     runs: dict[str, tuple[Source, object]] = {}
     for folder, logs in sorted(found.items(), key=lambda item: str(item[0])):

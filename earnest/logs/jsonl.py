@@ -7,10 +7,9 @@ or broken lines goes through the standard library, which takes them.
 import json
 import re
 
-import numpy as np
 import polars as pl
 
-from earnest.logs.log import Log, Table, numbers
+from earnest.logs.log import Log, Table, add_frame, numbers
 from earnest.logs.source import Source
 
 NAME = "jsonl"
@@ -29,7 +28,7 @@ def claims(source: Source) -> bool:
 
 
 def read(source: Source) -> Log:
-    table, broken = Table(), [0]
+    table, broken = Table(), 0
     for block in source.lines():
         frame = _fast(block)
         if frame is None:
@@ -39,15 +38,12 @@ def read(source: Source) -> Log:
                     if isinstance(row, dict):
                         table.row(numbers(row))
                     else:
-                        broken[0] += 1
+                        broken += 1
             continue
-        for name, cells in _leaves(frame):
-            if cells.null_count() < len(cells):
-                table.block(name, _values(cells), cells.is_not_null().to_numpy())
-        table.rows += len(frame)
+        add_frame(table, frame)
     notes = source.notes
-    if broken[0]:
-        notes.append(f"{broken[0]} lines are no JSON objects (cut short?) and were left out")
+    if broken:
+        notes.append(f"{broken} lines are no JSON objects (cut short?) and were left out")
     return Log("wandb history" if "_step" in table.columns() else NAME, table.columns(), notes=notes)
 
 
@@ -59,31 +55,18 @@ def _loads(line: bytes):
 
 
 def _fast(block: bytes) -> pl.DataFrame | None:
-    if b"NaN" in block or b"Infinity" in block:
+    """The numeric leaves of a block as Float64 columns, nested objects as name/leaf; None where polars cannot take it."""
+    odd = b"NaN" in block or b"Infinity" in block
+    if odd:
         for token, number in STANDS_FOR.items():  # the token first in the pattern: a literal is searched fast
             block = re.sub(rb"%b(?<=[:\s]%b)(?=\s*[,}\]])" % (token, token), number, block)
     try:
-        return pl.read_ndjson(block, infer_schema_length=None)
+        frame = pl.read_ndjson(block, infer_schema_length=None)
+        while nested := [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Struct)]:
+            frame = frame.unnest(nested, separator="/")
+        frame = frame.select(pl.selectors.numeric() | pl.selectors.string()).cast(pl.Float64, strict=False)
+        return frame.select(pl.all().replace({float(number): float(token) for token, number in STANDS_FOR.items()})) if odd else frame
     except BaseException as error:  # polars' panics derive from BaseException
         if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
             raise
         return None
-
-
-def _leaves(frame: pl.DataFrame):
-    """(name, Float64 cells) of every numeric leaf; nested objects become name/leaf."""
-    stack = [(name, frame[name]) for name in reversed(frame.columns)]
-    while stack:
-        name, cells = stack.pop()
-        if isinstance(cells.dtype, pl.Struct):
-            stack.extend((f"{name}/{leaf}", cells.struct.field(leaf)) for leaf in reversed([field.name for field in cells.dtype.fields]))
-        elif cells.dtype.is_numeric() or cells.dtype == pl.String:
-            yield name, cells.cast(pl.Float64, strict=False)
-
-
-def _values(cells: pl.Series) -> np.ndarray:
-    value = cells.fill_null(0.0).to_numpy()
-    for token, number in STANDS_FOR.items():
-        if (same := value == float(number)).any():
-            value = np.where(same, float(token), value)
-    return value

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
+import polars as pl
 
 from earnest.errors import UserError
 
@@ -128,6 +129,16 @@ class Table:
         return self._cells[name]
 
 
+def add_frame(table: Table, frame: pl.DataFrame) -> None:
+    """The Float64 columns of a block of rows; a null is a cell that is not there."""
+    frame_64 = frame.select(pl.selectors.float())
+    filled, nulls = frame_64.fill_null(0.0).to_numpy(), frame_64.null_count().row(0) if frame_64.width else ()
+    for index, (name, missing) in enumerate(zip(frame_64.columns, nulls, strict=True)):
+        if missing < len(frame):
+            table.block(name, filled[:, index], frame_64[name].is_not_null().to_numpy() if missing else np.ones(len(frame), bool))
+    table.rows += len(frame)
+
+
 def number(value: Any) -> float | None:
     """A cell as a number: JSON numbers, and the strings that stand for one ("10.5", "NaN", "-Infinity"); None for all else."""
     if isinstance(value, bool):
@@ -160,12 +171,13 @@ def numbers(row: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in cells if value is not None}
 
 
-def words(name: str) -> list[str]:
+@lru_cache(maxsize=50_000)
+def words(name: str) -> tuple[str, ...]:
     """Take a foreign name apart: ``trainLoss``, ``train/loss`` and ``Train Loss`` are all train, loss."""
     separated = []
     for before, char in zip(" " + name, name, strict=False):
         separated.append(" " + char if char.isupper() and before.islower() else char if char.isalnum() else " ")
-    return "".join(separated).lower().split()
+    return tuple("".join(separated).lower().split())
 
 
 @lru_cache(maxsize=50_000)

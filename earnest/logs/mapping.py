@@ -7,6 +7,7 @@ A name is taken apart into words; the split is told by one of them (train, eval,
 import difflib
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,7 +107,7 @@ def guess(column: str) -> Guess | None:
     return _of_loss_part([word for word in words(column) if word not in SPLITS and word not in AVERAGING], _split(words(column)))
 
 
-def _guess(named: list[str], folders: list[str]) -> Guess | None:
+def _guess(named: Sequence[str], folders: Sequence[str]) -> Guess | None:
     split = _split([*named, *folders])
     rest = [word for word in named if word not in SPLITS]
     if not rest:
@@ -120,7 +121,7 @@ def _guess(named: list[str], folders: list[str]) -> Guess | None:
     return _of_codebook(rest, split)
 
 
-def _split(named: list[str]) -> str:
+def _split(named: Sequence[str]) -> str:
     return next((SPLITS[word] for word in named if word in SPLITS), "train")
 
 

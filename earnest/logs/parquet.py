@@ -3,7 +3,7 @@
 import polars as pl
 
 from earnest.errors import UserError
-from earnest.logs.log import Log, Table
+from earnest.logs.log import Log, Table, add_frame
 from earnest.logs.source import EXPECTED, FIX, Source
 
 NAME = "parquet"
@@ -21,7 +21,5 @@ def read(source: Source) -> Log:
         rows = frame.select([pl.col(name).cast(pl.Float64) for name in names]).collect()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UserError(f"{source.path.name} starts as Parquet and cannot be read ({error})", EXPECTED, FIX) from error
-    for name in rows.columns:
-        table.block(name, rows[name].fill_null(0.0).to_numpy(), rows[name].is_not_null().to_numpy())
-    table.rows = len(rows)
+    add_frame(table, rows)
     return Log(NAME, table.columns())

@@ -10,7 +10,7 @@ import re
 
 import polars as pl
 
-from earnest.logs.log import Log, Table
+from earnest.logs.log import Log, Table, add_frame
 from earnest.logs.source import Source
 
 NAME = "csv"
@@ -105,11 +105,7 @@ def read(source: Source) -> Log:
         if not block.strip():
             continue
         frame = _parsed(block, separator, names, cleaned)
-        for name in frame.columns:
-            cells = frame[name]
-            if cells.dtype == pl.Float64 and cells.null_count() < len(cells):
-                table.block(name, cells.fill_null(0.0).to_numpy(), cells.is_not_null().to_numpy())
-        table.rows += len(frame)
+        add_frame(table, frame)
     notes += [f"column {name!r}: {how}" for name, how in list(cleaned.items())[:20]]
     return _wandb_export(Log(NAME, table.columns(), notes=notes))
 
@@ -118,14 +114,10 @@ def _parsed(block: bytes, separator: str, names: list[str], cleaned: dict[str, s
     options = {"separator": separator, "has_header": False, "null_values": MISSING, "truncate_ragged_lines": True, "encoding": "utf8-lossy"}
     try:
         text = pl.read_csv(block, schema={name: pl.String for name in names}, n_rows=1000, **options)
-        kinds = {
-            name: pl.Float64
-            if not len(cells := text[name].drop_nulls()) or cells.cast(pl.Float64, strict=False).null_count() == 0
-            else pl.String
-            for name in names
-        }
-        if pl.String not in kinds.values():
-            return pl.read_csv(block, schema=kinds, **options)
+        empty, unread = text.null_count().row(0), text.select(pl.all().cast(pl.Float64, strict=False)).null_count().row(0)
+        kinds = {name: pl.Float64 if a == b else pl.String for name, a, b in zip(names, empty, unread, strict=True)}
+        frame = pl.read_csv(block, schema=kinds, **options)
+        return frame.with_columns([_clean(frame[name], cleaned) for name, kind in kinds.items() if kind == pl.String])
     except (pl.exceptions.PolarsError, ValueError):
         options["quote_char"] = None
     try:

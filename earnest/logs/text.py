@@ -52,7 +52,7 @@ PAIR = re.compile(
     rf"""(?P<sep>[:=]+|\s|\[)\s*['"~≈\[(]*\s*(?:tensor\(\[*)?(?P<value>{N})(?P<k>[kM](?![A-Za-z]))?""",
 )
 SHARE = re.compile(rf"\s*/\s*{N}(?:\s*\(({N})%\))?")
-NUMERAL = r"[-+]?(?:[0-9.]+(?:[eE][-+]?[0-9]+)?|[nN][aA][nN]|[iI][nN][fF](?:[iI][nN][iI][tT][yY])?)"
+NUMERAL = r"[-+]?(?:(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][-+]?[0-9]+)?|[nN][aA][nN]|[iI][nN][fF](?:[iI][nN][iI][tT][yY])?)"
 SOFT = re.compile(r"[█▏▎▍▌▋▊▉\s]")
 CONFIG_LINE = re.compile(r"^\W*\w*(?:Namespace|Arguments|Args|Config|Configuration)\(")
 THOUSANDS = {"": 1.0, None: 1.0, "k": 1e3, "M": 1e6, "G": 1e9}

@@ -24,6 +24,7 @@ def read(source: Source) -> Log:
     try:
         # immutable: a log is not written to, not even a lock
         with sqlite3.connect(f"{source.path.absolute().as_uri()}?mode=ro&immutable=1", uri=True) as file:
+            file.text_factory = lambda text: text.decode("utf-8", "replace")
             for run, step, cells in file.execute("SELECT run_name, step, metrics FROM metrics ORDER BY id"):
                 found = numbers(_json(cells))
                 own = runs.setdefault(str(run), {})
