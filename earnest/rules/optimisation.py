@@ -142,7 +142,8 @@ def diverged(series, grad_norm, rate):
     scale = max(gained, 0.05 * abs(level[best]))  # a loss that never fell has gained nothing to lose
     rise = min(float(np.median(end)), float(np.median(series.finite.value[-3:]))) - float(level[best])
     apart = np.quantile(end, 0.05) > np.quantile(value[best : best + width], 0.95)
-    sigma = noise(value[: best + width])
+    # the noise, and the slow wandering of the level around its best (autocorrelated batches)
+    sigma = max(noise(value[: best + width]), 0.5 * float(value[max(0, best - 3 * width) : best + width].std()))
     if apart and rise > scale / 3 and rise > 0.1 * abs(level[best]) and rise > 8 * sigma:
         shifted = page_hinkley(value[best:], max(sigma, 0.02 * scale))
         onset = int(step[best + (shifted if shifted is not None else width)])
@@ -220,17 +221,16 @@ def loss_stepped_up(series):
     width = 10
     if len(values) < 30 or sigma <= 0:
         return
-    window = np.lib.stride_tricks.sliding_window_view(values, width)
-    level = np.median(window, axis=1)
+    level = np.convolve(values, np.ones(width) / width, "valid")
     jump = level[width:] - level[:-width]  # level after minus level before, around index i + width
     at = int(np.argmax(jump))
     before, after = values[at : at + width], values[at + width : at + 2 * width]
     elsewhere = jump[np.abs(np.arange(len(jump)) - at) > width]
     usual = float(np.quantile(elsewhere, 0.9)) if len(elsewhere) else 0.0  # how far levels rise anyway: autocorrelation included
     if (
-        jump[at] > 10 * sigma
-        and jump[at] > 6 * usual
-        and jump[at] > 0.1 * abs(level[at])
+        jump[at] > 6 * usual
+        and (rise := float(np.median(after) - np.median(before))) > 10 * sigma
+        and rise > 0.1 * abs(level[at])
         and after.min() > before.max()
         and np.median(values[-width:]) > level[at]
     ):
