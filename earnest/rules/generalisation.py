@@ -47,7 +47,7 @@ def overfitting(evaluated, run):
         yield Evidence(rising[0], f"{lowest:.3f} at step {rising[0]}, {evaluated.finite.value[-1]:.3f} now{more}", STRONG, evaluated.rows())
 
 
-@rule("E102", needs=["verdicts"], severity="warning", explains=("E101",))
+@rule("E102", needs=["verdicts"], severity="warning", explains=("E101", "E204"))
 def training_clips_memorised(verdicts):
     """The training clips are known by heart.
 

@@ -378,7 +378,8 @@ def memorising(
     stalled = evaluated is None or len(evaluated.binned) < 4 or trend(evaluated.binned.value[-max(4, len(evaluated.binned) // 3) :]).z > -1
     # more than twice as far below the baseline in training as held out (assumed)
     if stalled and reference - trained.value > 2 * max(reference - now.value, 0) and now.value - trained.value > 0.15 * uniform:
-        return (rising[0] if rising else int(evaluated.step[0]) if evaluated is not None and len(evaluated) else None), seen
+        lowest = int(evaluated.finite.step[np.argmin(evaluated.finite.value)]) if evaluated is not None and len(evaluated.finite) else None
+        return (rising[0] if rising else lowest), seen
     return None
 
 

@@ -205,7 +205,7 @@ def running_mean_logged(series):
     values = series.finite.where(np.arange(len(series.finite)) % (1 + len(series.finite) // 4096) == 0)
     undone = np.diff(values.step * values.value) / np.diff(values.step)
     (power, error), (undone_power, _) = _noise_power(values.step[1:], values.value[1:]), _noise_power(values.step[1:], undone)
-    # a running mean has power -1 and an undone noise of one size; other losses have 0 (cuts assumed; two and a half standard errors from -0.35)
+    # a running mean has power -1 and an undone noise of one size; others have 0 (cuts assumed; 2.5 errors from -0.35)
     if -1.4 < power < -0.6 and power + 2.5 * error < -0.35 and abs(undone_power) < 0.4:
         yield Evidence(int(values.step[0]), f"its noise shrinks as n^{power:.2f}: a mean since the start", FAIR, series.rows())
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from earnest.rules.catalogue import Evidence, TooEarly, rule
+from earnest.rules.curve import curve
 from earnest.rules.decision import EXACT, FAIR, STRONG
 from earnest.rules.ladder import ADVERSARIAL, DISCRIMINATOR, FEATURES
 from earnest.rules.statistics import boundary, noise, page_hinkley, spikes, trend
@@ -11,9 +12,18 @@ from earnest.rules.statistics import boundary, noise, page_hinkley, spikes, tren
 MAY_RISE = {*ADVERSARIAL, *FEATURES, *DISCRIMINATOR, "commitment", "loss_g", "codebook", "vq"}
 
 
-def _rises_freely(series) -> bool:
+def _rises_freely(series, run) -> bool:
+    """An adversarial loss, a loss in the discriminator's units, or a total that has such parts."""
     stream = series.stream or ""
-    return stream in MAY_RISE or stream.startswith(("window", "scale", "stft_", "d_"))
+    if stream in MAY_RISE or stream.startswith(("window", "scale", "stft_", "d_")):
+        return True
+    return not stream and any(curve(run, "train", "loss", part) is not None for part in MAY_RISE - {"commitment"})
+
+
+def _adversary_starts(run, step: int) -> bool:
+    """Whether the discriminator starts at about this step: reconstruction may jump then, and settle higher."""
+    firsts = [one.step[0] for part in (*ADVERSARIAL, *DISCRIMINATOR) if (one := curve(run, "train", "loss", part)) is not None and len(one)]
+    return any(abs(step - first) <= max(20, 0.05 * run.last_step) and first > 0.01 * run.last_step for first in firsts)
 
 
 @rule("D101", needs=["ce_nats|loss", "grad_norm?", "learning_rate?"], severity="critical", points=0, explains=("C101", "D103", "D201"))
@@ -103,12 +113,12 @@ def gradient_not_a_number(grad_norm, loss):
 
 @rule(
     "D201",
-    needs=["ce_nats|loss", "grad_norm?", "learning_rate?"],
+    needs=["ce_nats|loss", "run", "grad_norm?", "learning_rate?"],
     severity="critical",
     points=10,
     explains=("B101", "B102", "D301"),
 )
-def diverged(series, grad_norm, rate):
+def diverged(series, run, grad_norm, rate):
     """The training loss rises and does not come back.
 
     ## What it sees
@@ -127,7 +137,7 @@ def diverged(series, grad_norm, rate):
     ## References
     Page (1954) for the onset; Wortsman et al. 2023 "Small-scale proxies for large-scale Transformer training instabilities".
     """
-    if _rises_freely(series):
+    if _rises_freely(series, run):
         return
     value, step = series.binned.value, series.binned.step
     width = max(3, len(value) // 20)
@@ -147,6 +157,8 @@ def diverged(series, grad_norm, rate):
     if apart and rise > scale / 3 and rise > 0.1 * abs(level[best]) and rise > 8 * sigma:
         shifted = page_hinkley(value[best:], max(sigma, 0.02 * scale))
         onset = int(step[best + (shifted if shifted is not None else width)])
+        if _adversary_starts(run, onset):
+            return
         words = f"{level[best]:.3g} at best, {np.median(end):.3g} now, since step {onset}"
         if (
             rate is not None
@@ -162,8 +174,8 @@ def diverged(series, grad_norm, rate):
         yield Evidence(onset, words, STRONG, series.rows(int(step[best])))
 
 
-@rule("D202", needs=["ce_nats|loss"], severity="warning", points=50)
-def loss_spikes_again_and_again(series):
+@rule("D202", needs=["ce_nats|loss", "run"], severity="warning", points=50)
+def loss_spikes_again_and_again(series, run):
     """The loss spikes so often that spikes are part of the training.
 
     ## What it sees
@@ -180,7 +192,7 @@ def loss_spikes_again_and_again(series):
     ## References
     Chowdhery et al. 2022 (PaLM), section 5.1: spikes, and skipping the batches around them.
     """
-    if _rises_freely(series):
+    if _rises_freely(series, run):
         return
     values = series.finite
     found = spikes(values.value)
@@ -196,8 +208,8 @@ def loss_spikes_again_and_again(series):
         )
 
 
-@rule("D203", needs=["ce_nats|loss"], severity="warning", points=30, explains=("D201",))
-def loss_stepped_up(series):
+@rule("D203", needs=["ce_nats|loss", "run"], severity="warning", points=30, explains=("D201",))
+def loss_stepped_up(series, run):
     """The loss jumped to a higher level between two steps and goes on from there.
 
     ## What it sees
@@ -214,7 +226,7 @@ def loss_stepped_up(series):
     ## References
     DOCTOR, family D: level shifts.
     """
-    if _rises_freely(series):
+    if _rises_freely(series, run):
         return
     values = series.finite.value
     sigma = noise(values)
@@ -238,7 +250,7 @@ def loss_stepped_up(series):
         settled = trend(rest[-max(width, len(rest) // 2) :])
         # one that rises on, ends above its start or has grown wild is a divergence
         calm = noise(rest) < 3 * sigma and np.median(after) < values[:3].max() and settled.z < boundary(settled.points)
-        if calm:
+        if calm and not _adversary_starts(run, int(series.finite.step[at + width])):
             yield Evidence(
                 int(series.finite.step[at + width]),
                 f"from {level[at]:.3g} to {np.median(after):.3g} between two logged steps",
