@@ -7,6 +7,7 @@ more espeak-ng variants at three rates.
 
 import sys
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from earnest.data.audio import ClipError, read_wave, write_wave
@@ -28,9 +29,9 @@ def real_prompts():
 def espeak_speech():
     """Yield (name, wave_N) of synthetic English."""
     for voice in VOICES:
-        for text in sum(embedded_texts().values(), []):
+        for text in chain(*embedded_texts().values()):
             yield f"espeak/{voice.name}/{text.replace(' ', '_')}", speak(text, voice)
-    for variant in [f"f{n}" for n in range(1, 6)] + [f"m{n}" for n in range(1, 8)]:
+    for variant in ["f1", "f2", "f3", "f4", "f5", "m1", "m2", "m3", "m4", "m5", "m6", "m7"]:
         voice = Voice(f"en-us+{variant}")
         for words_per_minute in (110, 140, 180):
             for text in DIGITS:

@@ -131,7 +131,7 @@ def word_error_rate(texts: list[str], heard: list[str]) -> float:
     return wer([words(text) for text in texts], [words(text) for text in heard])
 
 
-NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
+NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 
 
 def words(text: str) -> str:
@@ -159,7 +159,8 @@ def main(folder: tyro.conf.Positional[Path], codec: str = "amy-tiny") -> None:
         print("no Opus: pip install av", file=sys.stderr)
     clips, measures, recognise = held_out_clips(folder), metrics(), recogniser()
     spoken = [clip for clip in clips if clip.text]
-    print(f"{len(clips)} held-out clips, {sum(len(clip.wave_N) for clip in clips) / RATE_HZ:.0f} s; WER on the {len(spoken)} English ones with a text\n")
+    seconds = sum(len(clip.wave_N) for clip in clips) / RATE_HZ
+    print(f"{len(clips)} held-out clips, {seconds:.0f} s; WER on the {len(spoken)} English ones with a text\n")
     print("| | " + " | ".join(measures) + (" | WER |" if recognise else " |"))
     print("|---|" + "---|" * (len(measures) + bool(recognise)))
     for name, system in systems.items():
@@ -167,7 +168,8 @@ def main(folder: tyro.conf.Positional[Path], codec: str = "amy-tiny") -> None:
         row = [np.mean([measure(clip.wave_N, outputs[clip.name]) for clip in clips]) for measure in measures.values()]
         cells = ["" if name == "original" else f"{value:.3f}" for value in row]
         if recognise:
-            cells.append(f"{word_error_rate([clip.text for clip in spoken], [recognise(outputs[clip.name]) for clip in spoken]):.1%}")
+            heard = [recognise(outputs[clip.name]) for clip in spoken]
+            cells.append(f"{word_error_rate([clip.text for clip in spoken], heard):.1%}")
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 

@@ -54,7 +54,7 @@ def load_codec(name_or_path: str) -> Codec:
     elif directory.exists() or name_or_path.count("/") != 1:
         raise UserError(
             f"codec {name_or_path!r}",
-            f"an embedded codec ({', '.join(embedded) or 'none in this installation'}), a directory with config.json and model.safetensors, "
+            f"an embedded codec ({', '.join(embedded) or 'none in this installation'}), a directory with config.json and weights, "
             "or a checkpoint on the Hub (owner/name) of DAC, EnCodec, Mimi or the Higgs tokenizer",
             "check the name or the path",
         )

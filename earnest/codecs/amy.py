@@ -181,12 +181,16 @@ class Amy(nn.Module):
         tensors = load_file(Path(directory) / "model.safetensors")
         expected = {name: tuple(tensor.shape) for name, tensor in codec.state_dict().items()}
         wrong = [
-            f"{name} {tuple(tensor.shape)} for {expected.get(name)}" for name, tensor in tensors.items() if tuple(tensor.shape) != expected.get(name)
+            f"{name} {tuple(tensor.shape)} for {expected.get(name)}"
+            for name, tensor in tensors.items()
+            if tuple(tensor.shape) != expected.get(name)
         ]
         wrong += [f"{name} is absent" for name in expected.keys() - tensors.keys() - TRAINING_ONLY]
         if wrong:
             raise UserError(
-                f"weights of another shape in {directory}: {'; '.join(wrong[:3])}", "the weights that config.json describes", "take both files of one codec"
+                f"weights of another shape in {directory}: {'; '.join(wrong[:3])}",
+                "the weights that config.json describes",
+                "take both files of one codec",
             )
         codec.load_state_dict(tensors, strict=False)
         return codec.eval()

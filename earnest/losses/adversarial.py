@@ -43,6 +43,10 @@ def feature_matching(real: Verdicts, fake: Verdicts) -> tuple[Tensor, dict[str, 
 
     The division makes the value comparable between discriminators; MelGAN (arXiv:1910.06711, section 2.3) has it without.
     """
-    pairs = [(real_map.detach().float(), fake_map.float()) for name in real for real_map, fake_map in zip(real[name][1], fake[name][1], strict=True)]
+    pairs = [
+        (real_map.detach().float(), fake_map.float())
+        for name in real
+        for real_map, fake_map in zip(real[name][1], fake[name][1], strict=True)
+    ]
     loss = torch.stack([(fake_map - real_map).abs().mean() / real_map.abs().mean().clamp_min(1e-3) for real_map, fake_map in pairs]).mean()
     return loss, {key("loss", "features"): loss.item()}

@@ -5,7 +5,7 @@ Distillation into codebook 0, a prosody codebook and a phase of adversarial loss
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -20,15 +20,13 @@ from earnest.codecs.amy import Amy, AmyShape
 from earnest.codecs.discriminators import MultiScaleSTFTDiscriminator
 from earnest.data.audio import ClipError, write_wave
 from earnest.data.folder import load_clips, read_clips, split_clips
-from earnest.errors import UserError
 from earnest.losses.waveform import MultiScaleMelLoss
-from earnest.run import Artifact, RunWriter, Step, checkpoints, read_run
+from earnest.run import Artifact, RunWriter
 from earnest.signals import key
 from earnest.training.checkpoint import load_training_state, save_checkpoint
-from earnest.training.config import check_same
 from earnest.training.gan_steps import Player, gan_steps
-from earnest.training.language_model import interruptible
 from earnest.training.optim import warmup_cosine
+from earnest.training.session import OnProgress, interruptible, silent, starting_point
 
 
 @dataclass(frozen=True)
@@ -87,8 +85,10 @@ class AmyTrainConfig:
     """What the codec calls itself."""
     shape: AmyShape = field(default_factory=AmyShape)
     data: AmyData = field(default_factory=AmyData)
-    steps: int = 5000
+    steps: int = 3400
     """Optimizer steps of the codec; the schedules end with them."""
+    init_frames: int = 20_480
+    """Frames collected, and passed through unquantised, before k-means places the codebooks."""
     loss_weights: LossWeights = field(default_factory=LossWeights)
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     optimizer: CodecOptimizer = field(default_factory=CodecOptimizer)
@@ -113,16 +113,17 @@ def amy_tiny() -> AmyTrainConfig:
     return AmyTrainConfig()
 
 
-def train_amy(config: AmyTrainConfig, run_dir: Path, resume: bool = False, on_step: Callable[[Step], None] = lambda step: None) -> None:
+def train_amy(config: AmyTrainConfig, run_dir: Path, resume: bool = False, on_progress: OnProgress = silent) -> None:
     """Train into `run_dir`; with `resume`, continue what stands there, bit-identically on a CPU.
 
     Ctrl-C ends the step under way, writes a checkpoint and returns. Raises UserError on anything a user can mend.
     """
-    start = _starting_point(config, run_dir, resume)
+    start = starting_point(config, run_dir, resume)
     set_seed(config.seed)
     accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=not torch.cuda.is_available())
     train, held_out, data_facts = load_waves(config)
     codec = Amy.from_pretrained(start) if start else Amy(config.shape, config.name)
+    codec.quantiser.init_frames = config.init_frames
     discriminator = MultiScaleSTFTDiscriminator(config.discriminator.window_samples, config.discriminator.channels)
     mel_loss = MultiScaleMelLoss(config.shape.sample_rate_hz).to(accelerator.device)
 
@@ -195,16 +196,17 @@ def train_amy(config: AmyTrainConfig, run_dir: Path, resume: bool = False, on_st
         for step in steps:
             rows.append({**step.signals, key("step_s"): time.perf_counter() - before})
             last = step.index >= config.steps or interrupted()
-            if last or step.index % config.log_every_steps == 0:
+            saving = last or step.index % config.save_every_steps == 0
+            if saving or step.index % config.log_every_steps == 0:  # saving: a resumed run averages over the same steps
                 writer.step(step.index, {name: float(np.mean([row[name] for row in rows if name in row])) for name in rows[-1]})
                 rows.clear()
             if codec.quantiser.ready and (last or step.index % config.evaluate_every_steps == 0):
                 evaluate(step.index)
             if codec.quantiser.ready and config.demo_every_steps and (last or step.index % config.demo_every_steps == 0):
                 demos(step.index)
-            if last or step.index % config.save_every_steps == 0:
+            if saving:
                 save(step.index)
-            on_step(step)
+            on_progress("train", step.index, config.steps, f"mel {step.signals[key('loss', 'mel')]:.3f}")
             if last:
                 break
             before = time.perf_counter()
@@ -253,21 +255,10 @@ def random_windows(waves: Sequence[np.ndarray], config: AmyTrainConfig, skip: in
 @torch.no_grad()
 def _score(codec: Amy, mel_loss: MultiScaleMelLoss, wave_BN: Tensor) -> dict[str, float]:
     result = codec(wave_BN)
-    return {key("loss", "mel", "eval"): mel_loss(result.wave_BN, wave_BN)[0].item(), **{
-        name: value for name, value in result.quantised.signals.items() if "/residual_frac/" in name
-    }}
-
-
-def _starting_point(config: AmyTrainConfig, run_dir: Path, resume: bool) -> Path | None:
-    """The checkpoint to continue from, None to start anew; refuses to mix two runs in one directory."""
-    exists = (run_dir / "run.json").exists()
-    if exists and not resume:
-        raise UserError(f"a run in {run_dir}", "an empty directory", "add --resume to continue it, or choose another --out")
-    if not exists:
-        return None
-    check_same(read_run(run_dir).facts["config"], config)
-    saved = checkpoints(run_dir)
-    return saved[-1] if saved else None
+    return {
+        key("loss", "mel", "eval"): mel_loss(result.wave_BN, wave_BN)[0].item(),
+        **{name: value for name, value in result.quantised.signals.items() if "/residual_frac/" in name},
+    }
 
 
 def _facts(config: AmyTrainConfig, codec: Amy, discriminator: torch.nn.Module) -> dict:

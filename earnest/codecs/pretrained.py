@@ -1,0 +1,117 @@
+"""Codecs that transformers knows, as `Codec`s: DAC, EnCodec, Mimi and the Higgs tokenizer, chosen by the checkpoint's model_type."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from earnest.errors import UserError
+
+
+class Family(NamedTuple):
+    """Where one model_type keeps what a codec needs: its class, and how to ask the model."""
+
+    model_class: str
+    sample_rate_hz: Callable[[Any], int]
+    hop_samples: Callable[[Any], int]
+    encode: Callable[[Any, Tensor], Tensor]  # model, wave_B1N -> codes_BCT
+    decode: Callable[[Any, Tensor], Tensor]  # model, codes_BCT -> wave (B, N) or (B, 1, N)
+
+
+FAMILIES = {
+    "dac": Family(
+        "DacModel",
+        lambda config: config.sampling_rate,
+        lambda config: config.hop_length,
+        lambda model, wave_B1N: model.encode(wave_B1N).audio_codes,
+        lambda model, codes_BCT: model.decode(audio_codes=codes_BCT).audio_values,
+    ),
+    "encodec": Family(
+        "EncodecModel",
+        lambda config: config.sampling_rate,
+        lambda config: config.hop_length,
+        lambda model, wave_B1N: model.encode(wave_B1N, bandwidth=max(model.config.target_bandwidths)).audio_codes[0],
+        lambda model, codes_BCT: model.decode(codes_BCT[None], [None]).audio_values,
+    ),
+    "mimi": Family(
+        "MimiModel",
+        lambda config: config.sampling_rate,
+        lambda config: round(config.sampling_rate / config.frame_rate),
+        lambda model, wave_B1N: model.encode(wave_B1N).audio_codes,
+        lambda model, codes_BCT: model.decode(codes_BCT).audio_values,
+    ),
+    "higgs_audio_v2_tokenizer": Family(
+        "HiggsAudioV2TokenizerModel",
+        lambda config: config.sample_rate,
+        lambda config: config.hop_length,
+        lambda model, wave_B1N: model.encode(wave_B1N).audio_codes,
+        lambda model, codes_BCT: model.decode(codes_BCT).audio_values,
+    ),
+}
+
+
+class PretrainedCodec:
+    """A transformers codec behind the `Codec` protocol, for inference.
+
+    How far a clip's codes depend on the zeros that pad it is the model's affair: the Higgs tokenizer's semantic encoder
+    attends over the whole batch row.
+    """
+
+    def __init__(self, name: str, model: torch.nn.Module, family: Family):
+        self.name, self.model, self.family = name, model.eval(), family
+        self.sample_rate_hz = int(family.sample_rate_hz(model.config))
+        self.hop_samples = int(family.hop_samples(model.config))
+        self.codebook_size = int(model.config.codebook_size)
+        self.codebooks = self.encode(torch.zeros(1, self.sample_rate_hz)).shape[1]  # asked, as each config counts them in its own way
+
+    @property
+    def frame_rate_hz(self) -> float:
+        return self.sample_rate_hz / self.hop_samples
+
+    @torch.no_grad()
+    def encode(self, wave_BN: Tensor) -> Tensor:
+        padded_BN = F.pad(wave_BN, (0, -wave_BN.shape[1] % self.hop_samples))
+        return self.family.encode(self.model, padded_BN[:, None])[..., : padded_BN.shape[1] // self.hop_samples]
+
+    @torch.no_grad()
+    def decode(self, codes_BCT: Tensor) -> Tensor:
+        wave_BN = self.family.decode(self.model, codes_BCT).flatten(1)
+        samples = codes_BCT.shape[2] * self.hop_samples
+        return F.pad(wave_BN, (0, max(0, samples - wave_BN.shape[1])))[:, :samples]
+
+
+def load_pretrained(name_or_path: str) -> PretrainedCodec:
+    """A checkpoint directory of transformers, or one on the Hub.
+
+    Raises UserError where it cannot be read, is none of `FAMILIES`, is not mono, or scales its input (EnCodec 48 kHz).
+    """
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(name_or_path)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"codec {name_or_path!r}: {str(error).splitlines()[0]}",
+            "a checkpoint that transformers can read",
+            "check the name and the network",
+        ) from error
+    family = FAMILIES.get(config.model_type)
+    if family is None:
+        raise UserError(
+            f"{name_or_path}: model_type {config.model_type!r}", f"one of {', '.join(FAMILIES)}", "choose the checkpoint of a codec"
+        )
+    if getattr(config, "audio_channels", 1) != 1 or getattr(config, "normalize", False):
+        raise UserError(
+            f"{name_or_path} is stereo or scales its input", "a mono codec whose codes say everything", "take its 24 kHz mono version"
+        )
+    try:
+        model = getattr(transformers, family.model_class).from_pretrained(name_or_path, use_safetensors=True)
+    except (OSError, ImportError) as error:  # ImportError: the Higgs tokenizer wants torchaudio
+        raise UserError(
+            f"codec {name_or_path!r}: {' '.join(str(error).split())}",
+            f"weights in safetensors, and what {family.model_class} needs",
+            "add what is missing",
+        ) from error
+    return PretrainedCodec(name_or_path, model, family)

@@ -1,0 +1,136 @@
+"""The residual quantiser: what it returns, where gradients go, how its codebooks move."""
+
+import pytest
+import torch
+
+from earnest.codecs.rvq import ResidualVQ, kmeans, nearest
+
+
+def ready(codebooks=3, size=4, dim=2, frames=64, **settings) -> ResidualVQ:
+    torch.manual_seed(0)
+    quantiser = ResidualVQ(codebooks, size, dim, init_frames=frames, **settings)
+    quantiser(torch.randn(1, dim, frames))
+    assert quantiser.ready
+    return quantiser
+
+
+def test_codes_decode_to_the_latent_that_forward_gives():
+    quantiser = ready().eval()
+    result = quantiser(torch.randn(2, 2, 7))
+    assert result.codes_BCT.shape == (2, 3, 7) and result.codes_BCT.dtype == torch.int64
+    torch.testing.assert_close(quantiser.decode(result.codes_BCT), result.latent_BDT)
+    torch.testing.assert_close(quantiser.decode(result.codes_BCT[:, :1]), result.levels_CBDT[0])
+
+
+def test_each_codebook_takes_the_entry_nearest_to_what_is_left():
+    quantiser = ready().eval()
+    latent_BDT = torch.randn(1, 2, 5)
+    result = quantiser(latent_BDT)
+    for t in range(5):
+        left_D = latent_BDT[0, :, t]
+        for k in range(3):
+            distances = (quantiser.codebook_CVD[k] - left_D).norm(dim=1)
+            assert result.codes_BCT[0, k, t] == distances.argmin()
+            left_D = left_D - quantiser.codebook_CVD[k, distances.argmin()]
+
+
+@pytest.mark.parametrize("level", range(3))
+def test_a_loss_on_one_codebook_reaches_the_encoder(level):
+    quantiser = ready().eval()
+    latent_BDT = torch.randn(1, 2, 5, requires_grad=True)
+    weight_BDT = torch.randn(1, 2, 5)
+    (quantiser(latent_BDT).levels_CBDT[level] * weight_BDT).sum().backward()
+    torch.testing.assert_close(latent_BDT.grad, weight_BDT)  # straight through, not only "not zero"
+
+
+def test_a_loss_on_the_sum_reaches_the_encoder_once():
+    quantiser = ready().eval()
+    latent_BDT = torch.randn(1, 2, 5, requires_grad=True)
+    quantiser(latent_BDT).latent_BDT.sum().backward()
+    torch.testing.assert_close(latent_BDT.grad, torch.ones(1, 2, 5))
+
+
+def test_the_commitment_pulls_the_latent_towards_its_entries():
+    quantiser = ready(codebooks=1).eval()
+    latent_BDT = torch.randn(1, 2, 5, requires_grad=True)
+    result = quantiser(latent_BDT)
+    result.commitment.backward()
+    gap_BDT = latent_BDT.detach() - result.latent_BDT.detach()
+    assert result.commitment.item() == pytest.approx(gap_BDT.square().mean().item())
+    torch.testing.assert_close(latent_BDT.grad, 2 * gap_BDT / gap_BDT.numel())
+
+
+def test_the_ema_equals_a_computation_by_hand():
+    quantiser = ready(codebooks=1, decay=0.9, dead_share=0.0, dropout_frac=0.0)
+    quantiser.codebook_CVD[0] = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [10.0, 10.0]])
+    quantiser.count_CV[0] = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    quantiser.total_CVD[0] = quantiser.codebook_CVD[0] * quantiser.count_CV[0, :, None]
+    quantiser(torch.tensor([[[1.0, 11.0, 9.0], [1.0, 1.0, 0.0]]]))  # the first to entry 0, the others to entry 1
+    assert quantiser.count_CV[0].tolist() == pytest.approx([0.9 + 0.1, 1.8 + 0.2, 2.7, 3.6])
+    expected = [[0.1 * 1, 0.1 * 1], [(18 + 0.1 * 20) / 2, (0.1 * 1) / 2], [0, 10], [10, 10]]
+    torch.testing.assert_close(quantiser.codebook_CVD[0], torch.tensor(expected))
+
+
+def test_evaluation_moves_nothing():
+    quantiser = ready().eval()
+    before = {name: tensor.clone() for name, tensor in quantiser.state_dict().items()}
+    quantiser(torch.randn(4, 2, 50))
+    for name, tensor in quantiser.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_dead_entries_move_to_vectors_of_the_batch():
+    quantiser = ready(codebooks=1, size=8, decay=0.5, dead_share=0.1, dropout_frac=0.0)
+    quantiser.codebook_CVD[0, 3:] = 1e3  # so far away that nobody chooses them
+    quantiser.total_CVD[0] = quantiser.codebook_CVD[0] * quantiser.count_CV[0, :, None]
+    for _ in range(12):
+        latent_BDT = torch.randn(1, 2, 64)
+        result = quantiser(latent_BDT)
+    assert quantiser.codebook_CVD.abs().max() < 10
+    assert result.signals["train/used_frac/codebook_0"] > 0.9
+
+
+def test_kmeans_waits_for_enough_vectors():
+    quantiser = ResidualVQ(2, 4, 2, init_frames=100)
+    for _ in range(3):
+        latent_BDT = torch.randn(1, 2, 30)
+        result = quantiser(latent_BDT)
+        assert not quantiser.ready and result.latent_BDT is latent_BDT
+    quantiser(torch.randn(1, 2, 30))
+    assert quantiser.ready and len(quantiser.codebook_CVD[0].unique(dim=0)) == 4
+
+
+def test_a_codec_that_learnt_nothing_refuses_to_encode():
+    with pytest.raises(RuntimeError, match="codebooks hold nothing"):
+        ResidualVQ(2, 4, 2).eval()(torch.zeros(1, 2, 3))
+
+
+def test_kmeans_finds_clusters_and_refuses_too_few_vectors():
+    torch.manual_seed(1)
+    centres_VD = torch.tensor([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0]])
+    vectors_ND = (centres_VD[:, None] + 0.1 * torch.randn(3, 50, 2)).flatten(0, 1)
+    entries_VD = kmeans(vectors_ND, 12)
+    assert (vectors_ND - entries_VD[nearest(vectors_ND, entries_VD)]).norm(dim=1).mean() < 0.1
+    with pytest.raises(ValueError, match="3 vectors cannot place 4"):
+        kmeans(centres_VD, 4)
+
+
+def test_dropped_codebooks_leave_the_sum_but_not_the_codes():
+    quantiser = ready(dropout_frac=1.0)
+    torch.manual_seed(0)
+    latent_BDT = torch.randn(64, 2, 1)
+    entries_CVD = quantiser.codebook_CVD.clone()  # before this call moves them
+    result = quantiser(latent_BDT)
+    picked_CBD = torch.stack([entries_CVD[k][result.codes_BCT[:, k, 0]] for k in range(3)])
+    sums_CBD = picked_CBD.cumsum(0)
+    kept = [next(n for n in range(3) if torch.allclose(result.latent_BDT[b, :, 0], sums_CBD[n, b], atol=1e-5)) for b in range(64)]
+    assert {kept.count(n) > 10 for n in range(3)} == {True}  # 1, 2 or 3 codebooks, about a third each
+
+
+def test_signals_name_every_codebook():
+    quantiser = ready().eval()
+    signals = quantiser(torch.randn(1, 2, 40)).signals
+    assert set(signals) == {f"eval/{name}/codebook_{k}" for name in ("used_frac", "perplexity", "residual_frac") for k in range(3)}
+    residuals = [signals[f"eval/residual_frac/codebook_{k}"] for k in range(3)]
+    assert residuals == sorted(residuals, reverse=True) and residuals[0] < 1
+    assert 1 <= signals["eval/perplexity/codebook_0"] <= 4

@@ -1,0 +1,165 @@
+"""Training a codec: the GAN loop, the driver, its resume."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+
+from earnest.codecs import load_codec
+from earnest.codecs.amy import Amy, AmyShape
+from earnest.codecs.discriminators import MultiScaleSTFTDiscriminator
+from earnest.data.audio import write_wave
+from earnest.errors import UserError
+from earnest.losses.waveform import MultiScaleMelLoss
+from earnest.recipes.amy import AmyData, DiscriminatorConfig, amy_tiny, random_windows, train_amy
+from earnest.run import read_run
+from earnest.training.gan_steps import Player, gan_steps, random_stretch
+
+SHAPE = AmyShape(encoder_dim=16, encoder_hidden=32, decoder_dim=16, decoder_hidden=32, codebooks=2, codebook_size=16, codebook_dim=8)
+
+
+def player(model, learning_rate=1e-3, max_grad_norm=100.0) -> "RecordingPlayer":
+    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, betas=(0.8, 0.99))
+    return RecordingPlayer(model, optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0), max_grad_norm)
+
+
+def game(steps: int, shape: AmyShape = SHAPE, init_frames: int = 64, learning_rate: float = 1e-3, discriminator_from_step: int = 1):
+    torch.manual_seed(0)
+    codec = Amy(shape)
+    codec.quantiser.init_frames = init_frames
+    discriminator = MultiScaleSTFTDiscriminator((128, 64), channels=4)
+    time_N = torch.arange(6400) / 16_000
+    wave_BN = torch.stack([0.3 * torch.sin(2 * torch.pi * hz * time_N) for hz in (220, 550, 1300, 2900)])
+    weights = {"mel": 100.0, "commitment": 5.0, "adversarial": 1.0, "features": 5.0}
+    accelerator = Accelerator(cpu=True, mixed_precision="no")
+    players = player(codec, learning_rate), player(discriminator)
+    return players, gan_steps(*players, [wave_BN] * steps, MultiScaleMelLoss(16_000), weights, accelerator, discriminator_from_step, 3200)
+
+
+class RecordingPlayer(Player):
+    """Keeps a copy of the gradients that its own step was made with."""
+
+    def step(self, loss, accelerator):
+        norm = super().step(loss, accelerator)
+        self.model.stepped_on = [p.grad.clone() for p in self.model.parameters()]
+        return norm
+
+
+def test_the_discriminator_is_frozen_in_the_codecs_step():
+    """Whatever the codec's step did, the discriminator's gradients are still those of its own loss; the codec's are in place too."""
+    (codec, discriminator), steps = game(3)
+    for _ in steps:
+        for parameter, stepped_on in zip(discriminator.model.parameters(), discriminator.model.stepped_on, strict=True):
+            assert parameter.requires_grad and torch.equal(parameter.grad, stepped_on)
+        assert all(p.grad is not None for p in codec.model.parameters())
+
+
+def test_the_loop_steps_both_and_reports_them():
+    (_, discriminator), steps = game(4, discriminator_from_step=3)
+    start = [p.detach().clone() for p in discriminator.model.parameters()]
+    for step in steps:
+        names = set(step.signals)
+        assert {"train/loss", "train/loss/mel", "train/loss/commitment", "train/grad_norm", "train/learning_rate"} <= names
+        assert ("train/d_real/stft_128" in names) == (step.index >= 3)
+        moved = any(not torch.equal(p, q) for p, q in zip(discriminator.model.parameters(), start, strict=True))
+        assert moved == (step.index >= 3)
+    assert "train/used_frac/codebook_1" in names and "train/grad_norm/discriminator" in names
+    total = sum(
+        weight * step.signals[f"train/loss/{name}"]
+        for name, weight in {"mel": 100, "commitment": 5, "adversarial": 1, "features": 5}.items()
+    )
+    assert step.signals["train/loss"] == pytest.approx(total, rel=1e-4)
+
+
+def test_it_overfits_one_batch():
+    _, steps = game(60, learning_rate=5e-3, discriminator_from_step=1000)
+    losses = [step.signals["train/loss/mel"] for step in steps]
+    assert np.mean(losses[-10:]) < 0.5 * losses[0]
+
+
+def test_random_stretch_takes_the_same_place_of_both():
+    wave_BN = torch.arange(100.0).expand(2, 100)
+    a_BN, b_BN = random_stretch([wave_BN, wave_BN + 1000], 10)
+    assert a_BN.shape == (2, 10) and torch.equal(a_BN + 1000, b_BN)
+    assert random_stretch([wave_BN], None)[0] is wave_BN
+
+
+def test_windows_are_a_function_of_seed_and_step():
+    waves = [np.arange(1, n + 1, dtype=np.int16) for n in (100, 20_000, 30_000)]
+    config = replace(amy_tiny(), data=AmyData(clips_per_batch=6, window_s=0.5))
+    windows = random_windows(waves, config)
+    first_two = [next(windows), next(windows)]
+    assert first_two[0].shape == (6, 8000)
+    assert torch.equal(next(random_windows(waves, config, skip=1)), first_two[1])
+    assert not torch.equal(*first_two)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    random = np.random.default_rng(0)
+    for index in range(8):
+        samples = 1000 if index == 0 else 4000 + 1777 * index
+        write_wave(clips / f"clip_{index}.wav", 0.3 * np.sin(np.cumsum(random.normal(0.15, 0.02, samples))), 16_000)
+    return clips
+
+
+def configure(folder, **changes):
+    return replace(
+        amy_tiny(),
+        shape=replace(SHAPE, codebook_size=8),
+        data=AmyData(str(folder), held_out_frac=0.2, window_s=0.3, clips_per_batch=4),
+        discriminator=DiscriminatorConfig((128,), channels=4, from_step=6, stretch_s=0.1),
+        **{"steps": 10, "mixed_precision": "no"}
+        | {
+            "init_frames": 200,
+            "log_every_steps": 2,
+            "evaluate_every_steps": 5,
+            "save_every_steps": 5,
+            "demo_every_steps": 5,
+            "mixed_precision": "no",
+        }
+        | changes,
+    )
+
+
+def test_training_writes_a_run_that_reads_back_and_a_codec_that_loads(folder, tmp_path):
+    train_amy(configure(folder), tmp_path / "run")
+    run = read_run(tmp_path / "run")
+    assert run.last_step == 10 and run.facts["held_out_clips"] >= 1
+    assert run.facts["train_clips"] + run.facts["held_out_clips"] == 8
+    assert list(run.series["eval/loss/mel"].step) == [5, 10]
+    assert list(run.series["train/loss/discriminator"].step) == [6, 8, 10]
+    assert all((tmp_path / "run" / artifact.path).exists() for artifact in run.artifacts) and run.artifacts
+    codec = load_codec(str(tmp_path / "run/checkpoints/step_0000010"))
+    assert codec.encode(torch.zeros(1, 1000)).shape == (1, 2, 4)
+
+
+def test_an_interrupted_run_resumes_to_the_same_bits(folder, tmp_path):
+    train_amy(configure(folder), tmp_path / "whole")
+
+    class Killed(Exception):
+        pass
+
+    def kill(stage, done, total, note):
+        if done == 8:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train_amy(configure(folder), tmp_path / "killed", on_progress=kill)
+    train_amy(configure(folder), tmp_path / "killed", resume=True)
+    whole, killed = (read_run(tmp_path / name) for name in ("whole", "killed"))
+    assert set(whole.series) == set(killed.series)
+    for name in whole.series.keys() - {"train/step_s"}:
+        assert list(whole.series[name].value) == list(killed.series[name].value), name
+
+
+def test_a_run_is_not_continued_with_another_configuration(folder, tmp_path):
+    train_amy(configure(folder, steps=5), tmp_path / "run")
+    with pytest.raises(UserError, match="steps: 5 -> 6"):
+        train_amy(configure(folder, steps=6), tmp_path / "run", resume=True)
+    with pytest.raises(UserError, match="a run in"):
+        train_amy(configure(folder, steps=5), tmp_path / "run")
