@@ -25,8 +25,8 @@ def train(recipe: str, args: list[str]) -> int:
     """Train a recipe, then diagnose the run: earnest train RECIPE [--out DIR] [--resume] [--any.field VALUE ...]."""
     chosen, call = _configured(recipe, args, "train", [("out", Path | None, None), ("resume", bool, False)])
     run_dir: Path = call.out or _default_run_dir(recipe, call.resume)
-    with _progress(call.config.steps) as on_step:
-        chosen.train(call.config, run_dir, resume=call.resume, on_step=on_step)
+    with _progress() as on_progress:
+        chosen.train(call.config, run_dir, call.resume, on_progress)
     return report(run_dir)
 
 
@@ -205,9 +205,9 @@ def rules() -> int:
     from rich.console import Console
     from rich.markdown import Markdown
 
-    from earnest.rules.explain import catalogue
+    from earnest.rules.explain import listing
 
-    Console().print(Markdown(catalogue()))
+    Console().print(Markdown(listing()))
     return 0
 
 
@@ -328,14 +328,20 @@ def _leave(text: str) -> NoReturn:
 
 
 @contextlib.contextmanager
-def _progress(steps: int) -> Iterator[Callable]:
-    """A bar with the loss and the time left; the callback takes each `Step`."""
+def _progress() -> Iterator[Callable[[str, int, int, str], None]]:
+    """A bar for each stage of the work, with the time left; the callback takes (stage, done, total, note)."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = (TextColumn("step {task.completed}/{task.total}"), BarColumn(), TextColumn("loss {task.fields[loss]}"))
-    with Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()) as bar:
-        task = bar.add_task("train", total=steps, loss="…")
-        yield lambda step: bar.update(task, completed=step.index, loss=f"{step.signals['train/loss']:.3f}")
+    columns = (TextColumn("{task.description} {task.completed}/{task.total}"), BarColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()) as bars:
+        tasks = {}
+
+        def on_progress(stage: str, done: int, total: int, note: str) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total, note=note)
+            bars.update(tasks[stage], completed=done, total=total, note=note)
+
+        yield on_progress
 
 
 if __name__ == "__main__":

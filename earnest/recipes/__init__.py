@@ -10,7 +10,7 @@ from earnest.training.language_model import train_lm
 
 class Recipe(NamedTuple):
     configure: Callable
-    train: Callable  # train(config, run_dir, resume, on_step)
+    train: Callable  # train(config, run_dir, resume, on_progress)
 
 
 RECIPES = {

@@ -2,10 +2,7 @@
 
 import math
 import platform
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -24,26 +21,27 @@ from earnest.errors import UserError
 from earnest.losses.tokens import stream_weights, token_loss
 from earnest.models.higgs import Higgs
 from earnest.monitors.demos import make_demos
-from earnest.run import RunWriter, Step, checkpoints, read_run
+from earnest.run import RunWriter
 from earnest.signals import key
 from earnest.training.checkpoint import load_training_state, save_checkpoint
-from earnest.training.config import LMConfig, check_same
+from earnest.training.config import LMConfig
 from earnest.training.evaluate import Ladder, clip_sums, mean_nats
 from earnest.training.lm_steps import lm_steps
 from earnest.training.optim import adamw, warmup_cosine
+from earnest.training.session import OnProgress, interruptible, silent, starting_point
 
 
-def train_lm(config: LMConfig, run_dir: Path, resume: bool = False, on_step: Callable[[Step], None] = lambda step: None) -> None:
+def train_lm(config: LMConfig, run_dir: Path, resume: bool = False, on_progress: OnProgress = silent) -> None:
     """Train into `run_dir`; with `resume`, continue what stands there, bit-identically on a CPU.
 
     Ctrl-C ends the step under way, writes a checkpoint and returns. Raises UserError on anything a user can mend.
     """
-    start = _starting_point(config, run_dir, resume)
+    start = starting_point(config, run_dir, resume)
     set_seed(config.seed)
     accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=not torch.cuda.is_available())
     codec = load_codec(config.codec)
     model = Higgs.from_pretrained(start) if start else config.model.build(codec.codebooks, codec.codebook_size)
-    train, held_out, data_facts = prepare(config, model, codec)
+    train, held_out, data_facts = prepare(config, model, codec, on_progress)
     vocabularies = model.vocabularies
     ladder = Ladder(train.batches(), held_out.batches(), len(held_out), vocabularies)
 
@@ -94,7 +92,7 @@ def train_lm(config: LMConfig, run_dir: Path, resume: bool = False, on_step: Cal
             if last or step.index % config.save_every_steps == 0:
                 save(step.index)
             model.train()
-            on_step(step)
+            on_progress("train", step.index, config.steps, f"loss {step.signals[key('loss')]:.3f}")
             if last:
                 break
             before = time.perf_counter()
@@ -102,14 +100,14 @@ def train_lm(config: LMConfig, run_dir: Path, resume: bool = False, on_step: Cal
     writer.close()
 
 
-def prepare(config: LMConfig, model: Higgs, codec: Codec) -> tuple[Corpus, Corpus, dict[str, Any]]:
+def prepare(config: LMConfig, model: Higgs, codec: Codec, on_progress: OnProgress = silent) -> tuple[Corpus, Corpus, dict[str, Any]]:
     """Read, split and encode the data; returns the training and held-out corpora, and the facts about them."""
     _check_codec(model, codec)
     sides = split_clips(find_clips(config.data.path), config.data.held_out_frac, config.seed)
     corpora, left_out = [], []
     max_frames = int(config.data.max_duration_s * codec.frame_rate_hz)
     for clips in sides:
-        table, skipped = encode_clips(clips, codec, cache_dir() / "codes")
+        table, skipped = encode_clips(clips, codec, cache_dir() / "codes", lambda done, total: on_progress("encode", done, total, "clips"))
         left_out += skipped
         rows = [row for row in table if row["codes_CT"].shape[1] <= max_frames]
         left_out += [
@@ -149,18 +147,6 @@ def _check_codec(model: Higgs, codec: Codec) -> None:
         )
 
 
-def _starting_point(config: LMConfig, run_dir: Path, resume: bool) -> Path | None:
-    """The checkpoint to continue from, None to start anew; refuses to mix two runs in one directory."""
-    exists = (run_dir / "run.json").exists()
-    if exists and not resume:
-        raise UserError(f"a run in {run_dir}", "an empty directory", "add --resume to continue it, or choose another --out")
-    if not exists:
-        return None
-    check_same(read_run(run_dir).facts["config"], config)
-    saved = checkpoints(run_dir)
-    return saved[-1] if saved else None
-
-
 def _facts(config: LMConfig, model: Higgs, codec: Codec, train: Corpus, ladder: Ladder) -> dict[str, Any]:
     return {
         "system": "higgs",
@@ -185,20 +171,3 @@ def _facts(config: LMConfig, model: Higgs, codec: Codec, train: Corpus, ladder: 
         "versions": {package: version(package) for package in ("earnest", "torch", "transformers")},
         "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
     }
-
-
-@contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Let a first Ctrl-C ask for an end after the step under way; a second one ends at once."""
-    asked = False
-
-    def ask(signum, frame):
-        nonlocal asked
-        asked = True
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield lambda: asked
-    finally:
-        signal.signal(signal.SIGINT, before)
