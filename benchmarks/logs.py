@@ -2,9 +2,10 @@
 
     python benchmarks/logs.py [ROWS ...] [--peers PYTHON]
 
-Every measurement is a process of its own with one thread: CPU seconds and peak memory from before reading to the end, imports left out; ours
-includes finding the format, mapping names and stitching steps, a peer's only the table. Ours and a peer alternate three times and the
-ratio is of medians. PYTHON: an interpreter that has tensorboard and tbparse, where this one has not. A missing peer is named and skipped.
+Every measurement is a process of its own with one thread: CPU seconds and peak memory from before reading to the end, imports left
+out; ours includes finding the format, mapping names and stitching steps, a peer's only the table. Ours and a peer alternate three
+times and the ratio is of medians. PYTHON: an interpreter that has tensorboard and tbparse, where this
+one has not. A missing peer is named and skipped.
 """
 
 import argparse

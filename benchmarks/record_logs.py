@@ -147,11 +147,8 @@ def _hf(out: Path, lr=3e-3, steps=300, clips=512, labels="right", resume=False, 
         stopped.add_callback(_StopAt(180))
         stopped.train()
         trainer(steps).train(resume_from_checkpoint=True)
-        state = json.loads(
-            (max((out / "hf").glob("checkpoint-*"), key=lambda path: int(path.name[11:])) / "trainer_state.json").read_text()
-        )
-        del last
-        (out / "hf" / "trainer_state.json").write_text(json.dumps(state, indent=2))
+        newest = max((out / "hf").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
+        shutil.copy(newest / "trainer_state.json", out / "hf")
     else:
         run = trainer(steps)
         run.train()
@@ -447,7 +444,7 @@ def gan_discriminator_lr_x30(out):
 
 
 def tensorboard_says(folder: Path) -> None:
-    """What TensorBoard's own reader says of every event file below a folder: tag -> number of values, first, last, sum of steps, sum of values."""
+    """What TensorBoard's own reader says of every event file: tag -> number of values, first, last, sum of steps, sum of values."""
     import json
 
     import numpy as np

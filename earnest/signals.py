@@ -74,8 +74,8 @@ SIGNALS = {
 # A plain loss is only ever "loss": whether it is a cross-entropy is decided with facts, never by its name.
 ALIASES = {
     "ce_nats": "ce cross_entropy crossentropy xent ce_loss cross_entropy_loss loss_ce nll nll_loss lm_ce",
-    "loss": "total_loss loss_total lm_loss avg_loss loss_avg average_loss mean_loss smooth_loss batch_loss running_loss combined_loss loss_sum "
-    "loss_value current_loss global_loss",
+    "loss": "total_loss loss_total lm_loss avg_loss loss_avg average_loss mean_loss smooth_loss batch_loss running_loss "
+    "combined_loss loss_sum loss_value current_loss global_loss",
     "accuracy_frac": "accuracy acc token_accuracy mean_token_accuracy top1 top_1 acc1 top1_accuracy next_token_accuracy",
     "copy_frac": "copy_rate copy_ratio copied_frac",
     "counted_frac": "valid_label_frac valid_frac label_frac unmasked_frac",
@@ -84,7 +84,8 @@ ALIASES = {
     "grad_norm_g gnorm_g grad_norm_generator",
     "grad_norm/discriminator": "grad_norm_d gnorm_d grad_norm_discriminator disc_grad_norm",
     "clipped_frac": "clip_frac clip_fraction grad_clipped clipped clip clip_ratio grad_clip_frac",
-    "learning_rate": "lr learningrate learning_rate_0 lr_0 lr0 optim0_lr0 lr_group_0 current_lr last_lr lr_g lr_gen lr_generator learning_rate_g base_lr",
+    "learning_rate": "lr learningrate learning_rate_0 lr_0 lr0 optim0_lr0 lr_group_0 "
+    "current_lr last_lr lr_g lr_gen lr_generator learning_rate_g base_lr",
     "learning_rate/discriminator": "lr_d lr_disc lr_discriminator learning_rate_d",
     "used_frac": "usage codebook_usage code_usage utilization codebook_utilization utilisation coverage vocab_coverage active_codes_frac",
     "perplexity": "codebook_perplexity vq_perplexity quantizer_perplexity code_perplexity codebook_ppl vq_ppl rvq_perplexity",
@@ -99,16 +100,20 @@ ALIASES = {
     "accuracy_frac/text": "text_acc acc_text text_accuracy accuracy_text",
     "accuracy_frac/audio": "audio_acc acc_audio audio_accuracy accuracy_audio",
     "loss/loss_g": "loss_g g_loss loss_gen gen_loss generator_loss loss_generator loss_g_total g_loss_total g_total_loss errg",
-    "loss/loss_d": "loss_d d_loss loss_disc disc_loss discriminator_loss loss_discriminator d_loss_total adv_disc_loss errd loss_dis dis_loss",
+    "loss/loss_d": "loss_d d_loss loss_disc disc_loss discriminator_loss "
+    "loss_discriminator d_loss_total adv_disc_loss errd loss_dis dis_loss",
     "loss/adv_g": "adv_g adv_g_loss loss_adv_g adv adv_loss loss_adv adversarial_loss adversarial adv_gen_loss gen_adv_loss g_adv_loss",
-    "loss/feat": "feat feat_loss loss_feat feature_loss feature_matching feature_matching_loss fm_loss loss_fm loss_feat_match adv_feat_loss",
+    "loss/feat": "feat feat_loss loss_feat feature_loss feature_matching "
+    "feature_matching_loss fm_loss loss_fm loss_feat_match adv_feat_loss",
     "loss/msspec": "msspec msspec_loss loss_msspec multi_scale_spec_loss",
     "loss/mel": "mel mel_loss loss_mel mel_spectrogram_loss mel_error",
     "loss/stft": "stft stft_loss loss_stft multi_res_stft_loss spectral_convergence_loss log_stft_magnitude_loss",
     "loss/waveform": "waveform_loss wave_loss loss_wav l1_wav",
     "loss/llm": "llm llm_loss loss_llm llm_distill_loss",
     "loss/wavlm": "wavlm wavlm_loss loss_wavlm distill_loss loss_distill distillation_loss semantic_distill_loss",
-    "loss/commitment": "commitment commit commit_loss commitment_loss loss_commit loss_commitment vq_commitment_loss vq_loss loss_vq quantization_loss",
+    "loss/vq_codebook": "codebook_loss vq_codebook_loss",
+    "loss/commitment": "commitment commit commit_loss commitment_loss loss_commit "
+    "loss_commitment vq_commitment_loss vq_loss loss_vq quantization_loss",
 }
 
 FACTS = {

@@ -26,8 +26,9 @@ from earnest.run import Run
 LOGS = Path(__file__).parent / "logs"
 CRASHERS = sorted((LOGS / "crashers").glob("*"))
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
-WORDS = [b"step", b"loss", b"train/loss", b"epoch", b"nan", b"1e-4", b"-inf", b"{", b"}", b"'", b'"', b",", b"\t", b"|", b"=", b": ", b"\r", b"\n", b"\0"]
-WORDS += [b"100%|", b"| 3/10 [00:01<00:02, 3.1it/s, loss=2.5]", b"\x1b[31m", b"\xff\xfe", "→".encode(), b"9" * 400, b"1e999", b"[", b"]", b"valid |"]
+WORDS = [b"step", b"loss", b"train/loss", b"epoch", b"nan", b"1e-4", b"-inf", b"1e999", b"9" * 400, b"valid |", "→".encode()]
+WORDS += [b"{", b"}", b"[", b"]", b"'", b'"', b",", b"\t", b"|", b"=", b": ", b"\r", b"\n", b"\0", b"\x1b[31m", b"\xff\xfe"]
+WORDS += [b"100%|", b"| 3/10 [00:01<00:02, 3.1it/s, loss=2.5]"]
 
 
 def answers(path: Path) -> Run | None:
@@ -64,7 +65,8 @@ def test_words_of_logs_in_any_order(data, tmp_path):
     answers(put(tmp_path, b"".join(data)))
 
 
-MAGICS = [b":W&B\xe1\xbe\x00", b"SQLite format 3\0", b"PAR1", b"\x1f\x8b\x08", b"\x18\0\0\0\0\0\0\0\xa3\x7fK\"\t\0\0\xc0\xda\xd4U\xd9A\x1a\rbrain.Event:2"]
+MAGICS = [b":W&B\xe1\xbe\x00", b"SQLite format 3\0", b"PAR1", b"\x1f\x8b\x08"]
+MAGICS += [b'\x18\0\0\0\0\0\0\0\xa3\x7fK"\t\0\0\xc0\xda\xd4U\xd9A\x1a\rbrain.Event:2']
 
 
 @QUICK
@@ -169,4 +171,4 @@ def fuzz(folder: Path, seconds: float, seed: int, keep: Path | None = None) -> i
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as place:
         os.nice(15)
-        fuzz(Path(place), float(sys.argv[1]), seed=int(sys.argv[2]) if len(sys.argv) > 2 else time.time_ns(), keep=Path(place).parent / "crashers")
+        fuzz(Path(place), float(sys.argv[1]), seed=int([*sys.argv, "0"][2]), keep=LOGS / "crashers")

@@ -1,6 +1,7 @@
 """Anybody's logs -> `Run`.
 
-`read` finds out by content what a path is. A format is a file here with ``NAME``, ``claims(source)`` and ``read(source)``, and one line in `FORMATS`.
+`read` finds out by content what a path is. A format is a file here with ``NAME``, ``claims(source)`` and ``read(source)``,
+and its name in `FORMATS`.
 """
 
 from collections.abc import Mapping
@@ -10,12 +11,14 @@ from typing import Any
 from earnest.errors import UserError
 from earnest.logs import document, jsonl, mlflow, own, parquet, table, tensorboard, text, trackio, wandb
 from earnest.logs.find import choose
+from earnest.logs.log import Format
 from earnest.logs.mapping import to_run
 from earnest.logs.settings import facts_beside, facts_of
-from earnest.logs.source import EXPECTED, FIX, Source
+from earnest.logs.source import EXPECTED, FIX
 from earnest.run import Run
 
-FORMATS = [own, mlflow, tensorboard, wandb, trackio, parquet, document, jsonl, table, text]  # the first that claims a file reads it
+# the first that claims a file reads it
+FORMATS: list[Format] = [own, mlflow, tensorboard, wandb, trackio, parquet, document, jsonl, table, text]
 
 
 def read(

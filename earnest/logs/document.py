@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from earnest.errors import UserError
-from earnest.logs.log import Log, Table, numbers
+from earnest.logs.log import Log, Table, labelled, numbers
 from earnest.logs.source import EXPECTED, FIX, Source
 
 NAME = "json"
@@ -54,7 +54,7 @@ def read(source: Source) -> Log:
         raise UserError(f"{source.path.name} is JSON without rows of numbers", EXPECTED, FIX)
     for row in rows:
         if isinstance(row, dict):
-            table.row(numbers(row))
+            table.row(labelled(row, numbers(row)))
     if format == NAME and any(isinstance(row, dict) and isinstance(row.get("train"), dict) for row in rows[:3]):
         format = "history"
     epochs = None

@@ -2,11 +2,12 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from earnest.errors import UserError
 from earnest.logs import tensorboard
+from earnest.logs.log import Format
 from earnest.logs.source import EXPECTED, FIX, Source
 
 DEEPEST = 6
@@ -21,7 +22,7 @@ NO_LOGS = re.compile(
 )
 
 
-def choose(path: Path, formats, run: str | None):
+def choose(path: Path, formats: Sequence[Format], run: str | None) -> tuple[Source, Format | None, str | None]:
     """(source, its format or None, run within the file or None) of a file, or of the one run in a directory, or of the one named `run`."""
     try:
         exists = path.exists()
@@ -54,12 +55,13 @@ def choose(path: Path, formats, run: str | None):
             f"one run: {listed}",
             f"choose one, e.g. --run {next(iter(runs))}, or pass its path",
         )
-    return *runs[run], None
+    found, format = runs[run]
+    return found, format, None
 
 
-def discover(path: Path, formats) -> dict[str, tuple[Source, object]]:
+def discover(path: Path, formats: Sequence[Format]) -> dict[str, tuple[Source, Format]]:
     """The runs below a directory: name -> its log and that log's format. One run's several logs count once, as the richest."""
-    found: dict[Path, list[tuple[int, Path, Source, object]]] = {}
+    found: dict[Path, list[tuple[int, Path, Source, Format]]] = {}
     for place in _places(path):
         source = Source(place)
         try:
@@ -72,7 +74,7 @@ def discover(path: Path, formats) -> dict[str, tuple[Source, object]]:
     for folder in [folder for folder in found if folder not in kept]:  # what was printed counts only where no log was kept below
         if any(folder in other.parents for other in kept):
             del found[folder]
-    runs: dict[str, tuple[Source, object]] = {}
+    runs: dict[str, tuple[Source, Format]] = {}
     for folder, logs in sorted(found.items(), key=lambda item: str(item[0])):
         best = min(rank for rank, *_ in logs)
         richest = sorted((log for log in logs if log[0] == best), key=lambda log: (len(log[1].parts), str(log[1])))
@@ -88,7 +90,7 @@ def discover(path: Path, formats) -> dict[str, tuple[Source, object]]:
     return runs
 
 
-def _format(source: Source, formats):
+def _format(source: Source, formats: Sequence[Format]) -> Format | None:
     return next((format for format in formats if format.claims(source)), None)
 
 

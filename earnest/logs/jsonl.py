@@ -9,7 +9,7 @@ import re
 
 import polars as pl
 
-from earnest.logs.log import Log, Table, add_frame, numbers
+from earnest.logs.log import LABELS, Log, Table, add_frame, labelled, numbers
 from earnest.logs.source import Source
 
 NAME = "jsonl"
@@ -36,7 +36,7 @@ def read(source: Source) -> Log:
                 if line.strip():
                     row = _loads(line)
                     if isinstance(row, dict):
-                        table.row(numbers(row))
+                        table.row(labelled(row, numbers(row)))
                     else:
                         broken += 1
             continue
@@ -64,8 +64,11 @@ def _fast(block: bytes) -> pl.DataFrame | None:
         frame = pl.read_ndjson(block, infer_schema_length=None)
         while nested := [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Struct)]:
             frame = frame.unnest(nested, separator="/")
-        frame = frame.select(pl.selectors.numeric() | pl.selectors.string()).cast(pl.Float64, strict=False)
-        return frame.select(pl.all().replace({float(number): float(token) for token, number in STANDS_FOR.items()})) if odd else frame
+        labels = [name for name in frame.columns if name.lower() in LABELS]
+        numeric = (pl.selectors.numeric() | pl.selectors.string()).exclude(labels)
+        frame = frame.select(*labels, numeric.cast(pl.Float64, strict=False))
+        back = {float(number): float(token) for token, number in STANDS_FOR.items()}
+        return frame.with_columns(pl.selectors.float().replace(back)) if odd else frame
     except BaseException as error:  # polars' panics derive from BaseException
         if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
             raise

@@ -5,14 +5,17 @@ and no others, so a value that was not logged never reads as NaN, and a NaN that
 """
 
 from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import polars as pl
 
 from earnest.errors import UserError
+from earnest.logs.source import Source
+from earnest.run import Run
 
 STEP_NAMES = [
     "trainer_global_step",
@@ -42,6 +45,15 @@ STEP_NAMES = [
     "minibatch",
 ]
 EPOCH_NAMES = ("epoch", "epochs", "current_epoch", "train_epoch", "trainer_epoch", "epoch_idx", "ep")
+# that count the same thing: not batches, nor W&B's log calls
+COUNTERS = {"step", "global_step", "iteration", "iter", "it", "update", "num_updates"}
+SPLITS = {
+    **dict.fromkeys(["train", "training", "trn", "trainer", "tr", "inner"], "train"),
+    **dict.fromkeys(["eval", "evaluation", "val", "valid", "validation", "dev", "heldout"], "eval"),
+    "test": "test",
+}
+LABELS_OF_SPLITS = {"split", "phase", "mode", "stage", "subset", "partition"}
+LABELS = LABELS_OF_SPLITS | {"tag", "tags", "metric", "name", "key"}
 AXES = {**dict.fromkeys(STEP_NAMES, "step"), **dict.fromkeys(EPOCH_NAMES, "epoch")}
 DISORDER_FRAC = 0.3  # assumed: more steps than this going down is no order at all; a resumed run goes down a handful of times
 
@@ -96,6 +108,17 @@ class Rows:
         return step[keep], value[keep]
 
 
+class Format(Protocol):
+    """What a file of this package offers: its name, whether it reads a source, and the reading."""
+
+    @property
+    def NAME(self) -> str: ...
+
+    def claims(self, source: Source) -> bool: ...
+
+    def read(self, source: Source) -> "Log | Run": ...
+
+
 class Table:
     """Gathers cells into columns: whole arrays of a block, or one row at a time, in 16 bytes a cell."""
 
@@ -116,12 +139,16 @@ class Table:
         row.frombytes((np.flatnonzero(present) + self.rows).astype(np.int64).tobytes())
         values.frombytes(value[present].astype(np.float64).tobytes())
 
+    def cells(self, name: str, row: np.ndarray, value: np.ndarray) -> None:
+        rows, values = self._column(name)
+        rows.frombytes(row.astype(np.int64).tobytes())
+        values.frombytes(value.astype(np.float64).tobytes())
+
     def columns(self) -> dict[str, Column]:
-        return {
-            name: Column(np.frombuffer(row, np.int64), np.frombuffer(values, np.float64))
-            for name, (row, values) in self._cells.items()
-            if len(row)
+        arrays = {
+            name: Column(np.frombuffer(row, np.int64), np.frombuffer(value, np.float64)) for name, (row, value) in self._cells.items()
         }
+        return {name: _ordered(column) for name, column in arrays.items()}
 
     def _column(self, name: str) -> tuple[array, array]:
         if name not in self._cells:
@@ -129,8 +156,49 @@ class Table:
         return self._cells[name]
 
 
+def _ordered(column: Column) -> Column:
+    """By row: cells of one column that came in two turns (rows of one split after those of another) are put in order."""
+    if (np.diff(column.row) < 0).any():
+        order = np.argsort(column.row, kind="stable")
+        return Column(column.row[order], column.value[order])
+    return column
+
+
+def _is_label(frame: pl.DataFrame, name: str) -> bool:
+    """Whether a column of text tells splits (train, eval) or, beside a column called value, metrics (train/loss, lr)."""
+    said = frame[name].drop_nulls().unique()
+    if name.lower() in LABELS_OF_SPLITS:
+        return len(said) > 1 and all(word.lower() in SPLITS for word in said)
+    return 0 < len(said) <= 1000 and any(column.lower() == "value" for column in frame.columns)
+
+
+def labelled(row: dict[str, Any], cells: dict[str, float]) -> dict[str, float]:
+    """The cells of one row called as `add_frame` calls them."""
+    split = next((str(row[name]) for name in row if name.lower() in LABELS_OF_SPLITS and str(row[name]).lower() in SPLITS), None)
+    if split is None:
+        return cells
+    return {name if axis_of(name) else f"{split}/{name}": value for name, value in cells.items()}
+
+
 def add_frame(table: Table, frame: pl.DataFrame) -> None:
-    """The Float64 columns of a block of rows; a null is a cell that is not there."""
+    """The Float64 columns of a block of rows; a null is a cell that is not there.
+
+    Where a column says each row's split, or its metric's name, the rows of one word become columns called word/column.
+    """
+    texts = [name for name, dtype in frame.schema.items() if dtype == pl.String and name.lower() in LABELS]
+    label = next((name for name in texts if _is_label(frame, name)), None)
+    if label is not None:
+        order = pl.int_range(table.rows, table.rows + len(frame), dtype=pl.Int64).alias("#row")
+        values = [name for name, dtype in frame.schema.items() if dtype == pl.Float64]
+        metrics = label.lower() not in LABELS_OF_SPLITS
+        for (word,), part in frame.with_columns(order).group_by(label, maintain_order=True):
+            for name in values:
+                called = str(word) if metrics and name.lower() == "value" else f"{word}/{name}"
+                called = name if axis_of(name) or word is None else called
+                present = part[name].is_not_null()
+                table.cells(called, part["#row"].filter(present).to_numpy(), part[name].filter(present).to_numpy())
+        table.rows += len(frame)
+        return
     frame_64 = frame.select(pl.selectors.float())
     filled, nulls = frame_64.fill_null(0.0).to_numpy(), frame_64.null_count().row(0) if frame_64.width else ()
     for index, (name, missing) in enumerate(zip(frame_64.columns, nulls, strict=True)):
@@ -186,7 +254,7 @@ def axis_of(name: str) -> str | None:
     return AXES.get("_".join(words(name)))
 
 
-def stitch(log: Log, chosen: dict[str, str], run: str | None, reference: list[str]) -> Rows:
+def stitch(log: Log, chosen: Mapping[str, object], run: str | None, reference: list[str]) -> Rows:
     """Find every row's step: a step column, an epoch column, or the row's number; then resumes, restarts and disorder.
 
     `chosen`: columns that the user named as "step" or "epoch"; `reference`: the columns that hold signals.
@@ -248,7 +316,7 @@ def _with_other_counters(log: Log, name: str) -> Column:
     """nanoGPT says `step 500: val loss` and `iter 501: loss`: a second counter fills the rows without the first where both only grow."""
     row, value = log.columns[name]
     for other in log.columns:
-        if other == name or "_".join(words(other)) not in STEP_NAMES:
+        if other == name or "_".join(words(other)) not in COUNTERS:
             continue
         extra = ~np.isin(log.columns[other].row, row)
         both_row = np.concatenate([row, log.columns[other].row[extra]])
@@ -312,8 +380,7 @@ def _tell_resumes(log: Log, name: str, rows: Rows) -> None:
     at = column.row[(column.row >= rows.start) & (column.row < rows.stop)]
     rises = np.diff(rows.step[at])
     for fall in np.flatnonzero(rises < 0)[:5]:
-        log.notes.append(
-            f"resumed: after step {rows.step[at[fall]]} the log goes on at step {rows.step[at[fall + 1]]}; what was written before counts no more"
-        )
+        before, after = rows.step[at[fall]], rows.step[at[fall + 1]]
+        log.notes.append(f"resumed: after step {before} the log goes on at step {after}; what was written before counts no more")
     if (rises == 0).any():
         log.notes.append(f"{int((rises == 0).sum())} steps stand more than once; the last of each counts")

@@ -13,15 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from earnest.errors import UserError
-from earnest.logs.log import Column, Log, Rows, axis_of, stitch, words
+from earnest.logs.log import SPLITS, Column, Log, Rows, axis_of, stitch, words
 from earnest.run import Run, Series
 from earnest.signals import ALIASES, SIGNALS, Key, parse
 
-SPLITS = {
-    **dict.fromkeys(["train", "training", "trn", "trainer", "tr", "inner"], "train"),
-    **dict.fromkeys(["eval", "evaluation", "val", "valid", "validation", "dev", "heldout"], "eval"),
-    "test": "test",
-}
 AVERAGING = {
     "epoch",
     "step",
@@ -148,6 +143,8 @@ def _of_loss_part(rest: list[str], split: str) -> Guess | None:
     if "loss" not in rest or len(rest) > 4 or CLOCK & set(rest) or "scale" in rest or "weight" in rest:
         return None
     part = [word for word in rest if word != "loss"]
+    if len(part) > 1 and part[0] in ("audio", "codebook", "text"):  # a stream called audio_... would pass for tokens
+        part = [*part[1:], part[0]]
     return Guess(Key(split, "loss", "_".join(part) or None))
 
 

@@ -1,6 +1,7 @@
 """A run directory of our own (`earnest.run`)."""
 
-from earnest.logs.source import Source
+from earnest.errors import UserError
+from earnest.logs.source import EXPECTED, Source
 from earnest.run import Run, read_run
 
 NAME = "earnest"
@@ -11,4 +12,8 @@ def claims(source: Source) -> bool:
 
 
 def read(source: Source) -> Run:
-    return read_run(source.path)
+    try:
+        return read_run(source.path)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        seen = f"{source.path.name} is a run directory that cannot be read ({error!r})"
+        raise UserError(seen, EXPECTED, "restore its files or train again") from error

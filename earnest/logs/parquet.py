@@ -3,7 +3,7 @@
 import polars as pl
 
 from earnest.errors import UserError
-from earnest.logs.log import Log, Table, add_frame
+from earnest.logs.log import LABELS, Log, Table, add_frame
 from earnest.logs.source import EXPECTED, FIX, Source
 
 NAME = "parquet"
@@ -17,8 +17,8 @@ def read(source: Source) -> Log:
     table = Table()
     try:
         frame = pl.scan_parquet(source.path)
-        names = [name for name, dtype in frame.collect_schema().items() if dtype.is_numeric()]
-        rows = frame.select([pl.col(name).cast(pl.Float64) for name in names]).collect()
+        labels = [name for name, dtype in frame.collect_schema().items() if name.lower() in LABELS and dtype == pl.String]
+        rows = frame.select(*labels, pl.selectors.numeric().cast(pl.Float64)).collect()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UserError(f"{source.path.name} starts as Parquet and cannot be read ({error})", EXPECTED, FIX) from error
     add_frame(table, rows)

@@ -32,9 +32,12 @@ FACTS_SAID = {
     "text_vocab": "text_vocab text_vocab_size text_vocabulary_size",
     "audio_vocab": "audio_vocab audio_vocab_size codebook_vocab_size",
     "codebooks": "codebooks num_codebooks n_codebooks audio_num_codebooks n_q num_quantizers n_quantizers num_audio_codebooks",
-    "max_grad_norm": "max_grad_norm gradient_clip_val clip_grad_norm grad_clip grad_clip_norm gradient_clipping clip_norm max_norm clip_grad grad_norm_clip",
-    "accumulation_steps": "accumulation_steps gradient_accumulation_steps grad_accum_steps accumulate_grad_batches grad_accum accum_grad update_freq",
-    "schedule_steps": "schedule_steps max_steps max_updates total_steps max_train_steps num_training_steps max_update max_iters train_iters",
+    "max_grad_norm": "max_grad_norm gradient_clip_val clip_grad_norm grad_clip grad_clip_norm gradient_clipping clip_norm max_norm "
+    "clip_grad grad_norm_clip",
+    "accumulation_steps": "accumulation_steps gradient_accumulation_steps grad_accum_steps accumulate_grad_batches grad_accum accum_grad "
+    "update_freq",
+    "schedule_steps": "schedule_steps max_steps max_updates total_steps max_train_steps num_training_steps max_update max_iters "
+    "train_iters",
     "warmup_steps": "warmup_steps num_warmup_steps warmup_updates warmup_iters lr_warmup_steps warmup",
     "unconditional_frac": "unconditional_frac cfg_dropout cfg_dropout_prob cfg_dropout_p classifier_free_guidance_dropout cond_drop_prob "
     "uncond_prob unconditional_prob p_uncond classifier_free_guidance_training_dropout training_dropout",
@@ -78,7 +81,7 @@ def facts_of(config: dict[str, Any]) -> dict[str, Any]:
             else:
                 fact = _FACT.get(spelled)
                 if (weight := WEIGHT.fullmatch(spelled)) and weight[1] in STREAM_NAMES and _number(value) is not None:
-                    weights[STREAM_NAMES[weight[1]]] = float(value)
+                    weights[STREAM_NAMES[weight[1]]] = _number(value) or 0.0
             value = _number(value[0] if isinstance(value, list) and len(value) == 1 else value)
             if fact is None or value is None or (fact != "guidance" and value < 0) or (fact == "schedule_steps" and value <= 0):
                 continue

@@ -18,7 +18,7 @@ HEAD_BYTES = 1 << 16
 WIDE_HEAD_BYTES = 4 << 20
 BLOCK_BYTES = 8 << 20
 LONGEST_LINE_BYTES = 64 << 20
-LARGEST_TEXT_BYTES = 4 << 30  # assumed: a text log above this is thinned by its owner; binary logs are skipped through instead
+LARGEST_TEXT_BYTES = 2 << 30  # assumed: a text log above this is thinned by its owner; binary logs are skipped through instead
 LARGEST_RATIO = 500  # assumed: text logs shrink 5 to 40 times under gzip, a bomb a thousand times
 EXPECTED = "a training log: TensorBoard events, W&B, trainer_state.json, CSV, TSV, JSON, JSONL, Parquet or text"
 FIX = "pass the log that your trainer wrote, or the directory that holds it"
@@ -104,7 +104,7 @@ class Source:
                 yield block
 
     def lines(self) -> Iterator[bytes]:
-        """Blocks of whole lines in UTF-8; the last block may end without a newline. `\\r` alone counts as a newline only where no `\\n` is."""
+        """Blocks of whole lines in UTF-8; the last block may end without a newline."""
         decode = _decoder(self.raw)
         rest, total, before = [], 0, b""
         old_mac = b"\r" in self.head and b"\n" not in self.head and b"|" not in self.head
@@ -142,7 +142,7 @@ class Source:
         elif last:
             yield last
 
-    def whole(self, limit: int = 512 << 20) -> bytes:
+    def whole(self, limit: int = 128 << 20) -> bytes:
         """All of it, for formats that are one document."""
         parts, total = [], 0
         for part in self.lines():
@@ -176,7 +176,7 @@ class Source:
 
 
 def _cut_within_a_number(before: bytes, last: bytes) -> bool:
-    """Whether a line without an end stops within its last number, by that of the line before: `1.5e-0` after `1.5e-05` would read as 1.5."""
+    """Whether a line without an end stops within its last number, going by the line before: `1.5e-0` after `1.5e-05` would be 1.5."""
     number = rb"(\d+(?:\.\d*)?(?:[eE][-+]?\d*)?)\s*$"
     earlier, now = re.search(number, before), re.search(number, last[-1000:])
     if earlier is None or now is None or not re.search(rb"[.eE]", earlier[1]):

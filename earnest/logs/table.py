@@ -152,7 +152,7 @@ def _clean(cells: pl.Series, cleaned: dict[str, str]) -> pl.Series:
             better = cells.str.extract(WRAPPED)
         value = better.cast(pl.Float64, strict=False)
         if value.null_count() > 0.5 * len(cells) + 0.5 * cells.null_count():
-            return pl.Series(cells.name, [None] * len(cells), dtype=pl.String)
+            return cells
         cleaned[cells.name] = how
     return value
 

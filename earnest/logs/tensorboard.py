@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 
 from earnest.errors import UserError
-from earnest.logs.log import Column, Log
-from earnest.logs.mapping import SPLITS
+from earnest.logs.log import SPLITS, Column, Log
 from earnest.logs.proto import fields
 from earnest.logs.source import EXPECTED, FIX, Source
 
@@ -41,7 +40,7 @@ def _event_files(folder: Path) -> Iterator[Path]:
 
 
 def read(source: Source) -> Log:
-    """One file, or a directory: its files one after another as they were begun, and the writers beside and below it that belong to the run."""
+    """One file, or a directory: its files in the order they were begun, and the writers below it that belong to the run."""
     log = Log(NAME, {}, notes=source.notes)
     gathered: dict[str, list[Column]] = {}
     steps: list[np.ndarray] = []
@@ -67,7 +66,7 @@ def read(source: Source) -> Log:
 
 
 def _files_of_run(folder: Path) -> Iterator[tuple[str, Path]]:
-    """(prefix of its tags, file). Keras writes train/ and validation/, add_scalars a folder per curve, add_hparams one named by the time."""
+    """(prefix of its tags, file). Keras writes train/ and validation/, add_scalars a folder a curve, add_hparams one named by the time."""
     yield from (("", path) for path in sorted(_event_files(folder), key=_begun))
     for below in sorted(path for path in folder.iterdir() if path.is_dir()):
         if not belongs(folder, below):
@@ -178,7 +177,7 @@ def _chain(data: bytes) -> tuple[np.ndarray, np.ndarray, int, bool]:
 
 
 def _of_one_length(data: bytes, start_N: np.ndarray, length: int, row_N: np.ndarray, step_N: np.ndarray, rows: int, pieces) -> None:
-    """Records of one length as a matrix: group those whose bytes outside of wall time, step and the last four agree, walk one of each group."""
+    """Records of one length as a matrix: those whose bytes but for wall time, step and the last four agree are a group."""
     if length < 11:
         return
     windows = np.lib.stride_tricks.sliding_window_view(np.frombuffer(data, np.uint8), length)
@@ -231,7 +230,7 @@ def _decode(event_NL: np.ndarray, head: int, row_N: np.ndarray, pieces, depth: i
         _decode(event_NL[~same], head, row_N[~same], pieces, depth + 1)
 
 
-def _values(event: bytes, start: int = 0) -> Iterator[tuple[str, int, int, np.dtype]]:
+def _values(event: bytes, start: int = 0) -> Iterator[tuple[str, int, int, np.dtype[Any]]]:
     """(tag, where its value stands, its type) of every scalar of an event."""
     for number, wire, _, begin, end in fields(event, start):
         if number != 5 or wire != 2:
@@ -248,7 +247,7 @@ def _values(event: bytes, start: int = 0) -> Iterator[tuple[str, int, int, np.dt
                 elif number_in == 8 and wire_in == 2:
                     place = _tensor(event, at, until)
             if tag and place:
-                yield (tag, *place)
+                yield tag, place[0], place[1], place[2]
 
 
 def _tensor(event: bytes, start: int, stop: int) -> tuple[int, int, np.dtype] | None:

@@ -1,7 +1,8 @@
 r"""Free text: whatever a training loop printed.
 
-``step 120/300 | loss 5.75 | lr 1e-4`` · ``key=value`` · ``key: value`` · a JSON object or a Python dictionary within a line (transformers' Trainer,
-fairseq) · tqdm bars with carriage returns and a postfix · ANSI colours · ``Epoch 3: 6.01 → 5.76 (avg loss)`` · fairseq, espnet, audiocraft, Keras, torchvision.
+``step 120/300 | loss 5.75 | lr 1e-4`` · ``key=value`` · ``key: value`` · a JSON object or a Python dictionary within a line
+(transformers' Trainer, fairseq) · tqdm bars with carriage returns and a postfix · ANSI colours · ``Epoch 3: 6.01 → 5.76 (avg loss)`` ·
+fairseq, espnet, audiocraft, Keras, torchvision.
 
 Lines of one kind differ only in their numbers. So a line is split into its numbers and the text between them, its *skeleton*,
 and the skeleton is understood once: a plan says which number goes to which column. The rest of such lines costs one split and one look-up.
@@ -15,8 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from earnest.logs.log import EPOCH_NAMES, STEP_NAMES, Log, Table, axis_of, flat, words
-from earnest.logs.mapping import SPLITS, guess
+from earnest.logs.log import EPOCH_NAMES, SPLITS, STEP_NAMES, Log, Table, axis_of, flat, words
+from earnest.logs.mapping import guess
 from earnest.logs.settings import is_setting
 from earnest.logs.source import Source
 
@@ -26,7 +27,8 @@ _NUMBER = r"(?<![\w.])([-+]?(?:%s(?:[eE][-+]?\d+)?|(?:nan|inf|infinity)(?!\w)))"
 NUMBER = re.compile(_NUMBER % r"(?:\d{1,3}(?:,\d{3})+(?![\d,])(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)", re.IGNORECASE)
 NUMBER_COMMA = re.compile(_NUMBER % r"(?:\d+(?:[.,]\d+)?|[.,]\d+)", re.IGNORECASE)
 ENDLESS = -1
-LONGEST = 100_000  # characters of a line that are looked at, and
+LONGEST = 20_000  # characters of a line that are looked at, and
+MOST_SKELETONS = 20_000
 MOST_WAITING = 10_000
 MOST_NUMBERS = 6000  # numbers: one private-use character each
 N = "[\ue000-\uf8ff]"
@@ -75,11 +77,14 @@ class Plan(NamedTuple):
     config: bool = False
 
 
+NOTHING = Plan([])
+
+
 def claims(source: Source) -> bool:
     if not source.is_text:
         return False
     head = source.head.decode("utf-8", "replace")
-    return any(plan.rows for plan, _ in map(_planned, _lines(head)[:5000]))
+    return any(_planned(line, NUMBER, {})[0].rows for line in _lines(head)[:5000])
 
 
 def read(source: Source) -> Log:
@@ -93,6 +98,8 @@ def read(source: Source) -> Log:
         for line in _lines(block.decode("utf-8", "replace")):
             rows.line(line)
     rows.end()
+    if len(rows.plans) >= MOST_SKELETONS:
+        log.notes.append(f"over {MOST_SKELETONS:,} kinds of lines: lines of further kinds were passed over")
     log.columns, config = rows.table.columns(), rows.config
     _settle_bars(log)
     for name in [name for name, column in log.columns.items() if len(column.row) == 1 and rows.table.rows > 3 and guess(name) is None]:
@@ -110,6 +117,8 @@ class _Rows:
     def __init__(self, number: re.Pattern[str]):
         self.table, self.config = Table(), {}
         self.number = number
+        self.plans: dict[str, Plan] = {}
+        self.before = NOTHING
         self.current: dict[str, float] = {}
         self.bars: dict[str, float] = {}
         self.alike: _Alike | None = None
@@ -124,7 +133,7 @@ class _Rows:
                 return
             self.unload()
             self.alike = None
-        plan, parts = _planned(line, self.number)
+        plan, parts = _planned(line, self.number, self.plans)
         rows = [{name: self.value(parts[2 * index + 1]) * factor + offset for name, index, factor, offset in row} for row in plan.rows]
         if plan.config:
             self.config.update(rows[0])
@@ -133,8 +142,9 @@ class _Rows:
             if "bar" in row:
                 row["bar/" + ("0" if plan.bar == ENDLESS else parts[2 * plan.bar + 1])] = row.pop("bar")
             self.add(row)
-        if len(rows) == 1 and not all(map(_counts, rows[0])):
+        if plan is self.before and len(rows) == 1 and not all(map(_counts, rows[0])):  # the second of its kind in a row: more will come
             self.alike = _alike(plan, parts, list(rows[0]))
+        self.before = plan
 
     def add(self, row: dict[str, float]) -> None:
         counting = all(map(_counts, self.current))
@@ -218,17 +228,20 @@ def _lines(text: str) -> list[str]:
     return [line for line in text.replace("\r", "\n").split("\n") if line]
 
 
-def _planned(line: str, pattern: re.Pattern[str] = NUMBER) -> tuple[Plan, list[str]]:
+def _planned(line: str, pattern: re.Pattern[str], plans: dict[str, Plan]) -> tuple[Plan, list[str]]:
+    """The plan for a line, and its parts: text, number, text, ... After MOST_SKELETONS no new kind is looked at."""
     parts = pattern.split(line[:LONGEST])
     if len(parts) < 3 or len(parts) > 2 * MOST_NUMBERS:
-        return _NOTHING, parts
-    return _plan("\0".join(parts[::2])), parts
+        return NOTHING, parts
+    skeleton = "\0".join(parts[::2])
+    plan = plans.get(skeleton)
+    if plan is None:
+        if len(plans) >= MOST_SKELETONS:
+            return NOTHING, parts
+        plan = plans[skeleton] = _plan(skeleton)
+    return plan, parts
 
 
-_NOTHING = Plan([])
-
-
-@lru_cache(maxsize=20_000)
 def _plan(skeleton: str) -> Plan:
     texts = skeleton.split("\0")
     line = texts[0] + "".join(chr(0xE000 + index) + text for index, text in enumerate(texts[1:]))
@@ -244,10 +257,9 @@ def _plan(skeleton: str) -> Plan:
     elif match := ESPNET_RESULTS.search(line):
         cells += [Cell("epoch", _index(match[1]))]
         line = line[match.end() :]
-    elif match := WITHIN_EPOCH.search(line):
-        if (after := line[match.end() :].lstrip()[:1]) != "/":
-            cells += [Cell("epoch", _index(match[1])), Cell("step", _index(match[2]))]
-            line = line[: match.start()] + " " + line[match.end() :]
+    elif (match := WITHIN_EPOCH.search(line)) and not line[match.end() :].lstrip().startswith("/"):
+        cells += [Cell("epoch", _index(match[1])), Cell("step", _index(match[2]))]
+        line = line[: match.start()] + " " + line[match.end() :]
     line = CLOCKS.sub(" ", line)
     if (match := LEADING.match(line)) and not cells:
         cells.append(Cell("step", _index(match[1])))
@@ -263,7 +275,7 @@ def _plan(skeleton: str) -> Plan:
                 section.end(),
                 "" if SPLITS[(section[1] or section[2]).lower()] == "train" else (section[1] or section[2]).lower() + "/",
             )
-    return Plan([_first_of_each(cells)]) if cells else _NOTHING
+    return Plan([_first_of_each(cells)]) if cells else NOTHING
 
 
 def _section(text: str, prefix: str) -> list[Cell]:
@@ -322,9 +334,9 @@ def _bar_plan(bar: re.Match[str]) -> Plan:
     known = {*SPLITS, *EPOCH_NAMES, *STEP_NAMES, "of", "progress", "finetuning", "pretraining", "fit"}
     plain = all(word in known for word in words(re.sub(N, " ", desc)))
     if split:  # a validation bar counts batches of its own
-        return Plan([_first_of_each(described + posted)]) if posted else _NOTHING
+        return Plan([_first_of_each(described + posted)]) if posted else NOTHING
     if not plain and not described and not posted:  # "Map", "Loading checkpoint shards"
-        return _NOTHING
+        return NOTHING
     cells = _first_of_each([*described, *posted, Cell("bar", _index(bar["n"]), THOUSANDS[bar["k"]])])
     return Plan([cells], bar=_index(bar["total"]) if bar.re is BAR else ENDLESS)
 
@@ -335,7 +347,7 @@ def _arrow_plan(line: str, arrow: re.Match[str], cells: list[Cell]) -> Plan:
     named = next((cell.name for cell in before if cell.index == _index(arrow[1]) and cell.name.lower() not in EPOCH_NAMES), None)
     name = (arrow[3] or named or "").strip()
     if not name:
-        return _NOTHING
+        return NOTHING
     axes = cells + [cell for cell in before if cell.index != _index(arrow[1]) and cell.name != name]
     at_start = [cell._replace(offset=-1.0) for cell in axes if cell.name.lower() in EPOCH_NAMES]
     return Plan([[*at_start, Cell(name, _index(arrow[1]))], [*axes, Cell(name, _index(arrow[2]))]])

@@ -1,4 +1,4 @@
-"""Trackio's SQLite file, one per project: a row of ``metrics`` is (timestamp, run_name, step, metrics as JSON); ``configs`` holds (run_name, config)."""
+"""Trackio's SQLite file of a project: ``metrics`` holds (timestamp, run_name, step, metrics as JSON), ``configs`` (run_name, config)."""
 
 import json
 import sqlite3
