@@ -59,7 +59,7 @@ class PretrainedCodec:
     attends over the whole batch row.
     """
 
-    def __init__(self, name: str, model: torch.nn.Module, family: Family):
+    def __init__(self, name: str, model: Any, family: Family):
         self.name, self.model, self.family = name, model.eval(), family
         self.sample_rate_hz = int(family.sample_rate_hz(model.config))
         self.hop_samples = int(family.hop_samples(model.config))
