@@ -88,11 +88,25 @@ class Amy(nn.Module):
         )
         self.head = nn.Linear(width, 2 * bins)
 
-    sample_rate_hz = property(lambda self: self.shape.sample_rate_hz)
-    hop_samples = property(lambda self: self.shape.hop_samples)
-    codebooks = property(lambda self: self.shape.codebooks)
-    codebook_size = property(lambda self: self.shape.codebook_size)
-    frame_rate_hz = property(lambda self: self.sample_rate_hz / self.hop_samples)
+    @property
+    def sample_rate_hz(self) -> int:
+        return self.shape.sample_rate_hz
+
+    @property
+    def hop_samples(self) -> int:
+        return self.shape.hop_samples
+
+    @property
+    def codebooks(self) -> int:
+        return self.shape.codebooks
+
+    @property
+    def codebook_size(self) -> int:
+        return self.shape.codebook_size
+
+    @property
+    def frame_rate_hz(self) -> float:
+        return self.sample_rate_hz / self.hop_samples
 
     def forward(self, wave_BN: Tensor) -> Reconstruction:
         quantised = self.quantiser(self.latent(wave_BN))
@@ -102,8 +116,8 @@ class Amy(nn.Module):
     def encode(self, wave_BN: Tensor) -> Tensor:
         """wave_BN, zero-padded -> codes_BCT int64, T = ceil(N / hop_samples).
 
-        A clip's codes do not depend on the other clips of its batch, nor on how many zeros follow it, but that a clip which
-        another one's length pads is followed by silence where a clip alone is followed by silence too: they are equal up to
+        A clip's codes do not depend on the other clips of its batch. Zeros that pad it are silence to the encoder, which alone would
+        have met the end of its input: the codes of the frames within 7 of the end may differ, all earlier ones are equal up to
         rounding, which may tip a tie between two entries. Raises ValueError for an empty wave.
         """
         return self.quantiser(self.latent(wave_BN)).codes_BCT

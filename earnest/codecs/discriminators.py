@@ -22,7 +22,7 @@ class STFTDiscriminator(nn.Module):
         self.register_buffer("window_W", torch.hann_window(window_samples), persistent=False)
         norm = nn.utils.parametrizations.weight_norm
         self.layers = nn.ModuleList(
-            norm(nn.Conv2d(inputs, outputs, kernel, stride, tuple(k // 2 for k in kernel)))
+            norm(nn.Conv2d(inputs, outputs, kernel, stride, (kernel[0] // 2, kernel[1] // 2)))
             for inputs, outputs, kernel, stride in [
                 (2, channels, (3, 9), (1, 2)),
                 (channels, 2 * channels, (3, 9), (2, 2)),
