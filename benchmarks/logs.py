@@ -1,11 +1,11 @@
 """Speed and memory of the log readers beside their peers.
 
-    python benchmarks/logs.py [ROWS ...] [--peers PYTHON]
+    python benchmarks/logs.py [ROWS ...] [--peers PYTHON ...]
 
 Every measurement is a process of its own with one thread: CPU seconds and peak memory from before reading to the end, imports left
 out; ours includes finding the format, mapping names and stitching steps, a peer's only the table. Ours and a peer alternate three
-times and the ratio is of medians. PYTHON: an interpreter that has tensorboard and tbparse, where this
-one has not. A missing peer is named and skipped.
+times and the ratio is of medians. PYTHON: interpreters that have tensorboard, tbparse or wandb 0.19, where
+this one has not. A missing peer is named and skipped.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from pathlib import Path
 
 READ = {
@@ -29,6 +30,11 @@ READ = {
     "def go(path):\n a = EventAccumulator(path, size_guidance={'scalars': 0}); a.Reload()\n"
     " return sum(len(a.Scalars(tag)) for tag in a.Tags()['scalars'])",
     "tbparse": "from tbparse import SummaryReader\ndef go(path): return len(SummaryReader(path).scalars)",
+    "wandb 0.19 DataStore": "import json\nfrom wandb.sdk.internal.datastore import DataStore\nfrom wandb.proto import wandb_internal_pb2\n"
+    "def go(path):\n store = DataStore(); store.open_for_scan(path); rows = []\n"
+    " while (data := store.scan_data()) is not None:\n"
+    "  record = wandb_internal_pb2.Record(); record.ParseFromString(data)\n"
+    "  rows.append({'/'.join(item.nested_key): json.loads(item.value_json) for item in record.history.item})\n return len(rows)",
     "regex loop": "import re\nP = re.compile(r'([A-Za-z_/]+)[ :=]+([-+.0-9e]+)')\n"
     "def go(path): return len([[(k, float(v)) for k, v in P.findall(line) if v[-1] not in '.e-+'] for line in open(path)])",
 }
@@ -47,7 +53,7 @@ print(json.dumps([time.process_time() - start, rss() - before, count]))
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", type=int, default=[100_000, 1_000_000])
-    parser.add_argument("--peers", default=sys.executable)
+    parser.add_argument("--peers", nargs="*", default=[], metavar="PYTHON")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         for rows in options.rows:
@@ -60,15 +66,15 @@ def main() -> None:
                 path.unlink()
 
 
-def compare(path: Path, peer: str, python: str) -> None:
+def compare(path: Path, peer: str, pythons: list[str]) -> None:
     ours, theirs = [], []
     for _ in range(3):
         ours.append(measure(path, "earnest", sys.executable))
-        theirs.append(measure(path, peer, sys.executable) or measure(path, peer, python))
-        if theirs[-1] is None:
+        found = next(filter(None, (measure(path, peer, python) for python in [sys.executable, *pythons])), None)
+        if found is None:
             print(f"  SKIPPED {peer}: not installed (pass --peers PYTHON)", flush=True)
-            theirs = []
             break
+        theirs.append(found)
     cpu, memory, count = (statistics.median(column) for column in zip(*(one for one in ours if one), strict=True))
     line = f"  earnest {cpu:.2f} s, +{memory:.0f} MB, {count:,.0f} values"
     if theirs:
@@ -82,7 +88,7 @@ def measure(path: Path, reader: str, python: str) -> list[float] | None:
     command = [python, "-W", "ignore", "-c", MEASURE.format(code=READ[reader]), str(path)]
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     if result.returncode:
-        if "ModuleNotFoundError" in result.stderr:
+        if "ModuleNotFoundError" in result.stderr or "ImportError" in result.stderr:
             return None
         raise SystemExit(f"{reader} failed on {path.name}:\n{result.stderr[-2000:]}")
     return json.loads(result.stdout.splitlines()[-1])
@@ -126,6 +132,40 @@ def generate_tqdm(path: Path, rows: int) -> None:
             )
 
 
+def generate_wandb(path: Path, rows: int) -> None:
+    """An offline run's records: history items of key (as one nested_key) and value_json, in LevelDB's framing with its checksums."""
+
+    def field(number: int, data: bytes) -> bytes:
+        return _varint(number << 3 | 2) + _varint(len(data)) + data
+
+    def framed(out: bytearray, data: bytes) -> None:
+        first = True
+        while data or first:
+            left = 32768 - len(out) % 32768
+            if left < 7:
+                out += bytes(left)
+                left = 32768
+            piece, data = data[: left - 7], data[left - 7 :]
+            kind = (1 if first else 4) if not data else (2 if first else 3)
+            out += struct.pack("<IHB", zlib.crc32(bytes([kind]) + piece) & 0xFFFFFFFF, len(piece), kind) + piece
+            first = False
+
+    out = bytearray(b":W&B\xe1\xbe\x00")
+    for step in range(rows):
+        cells = {**_signals(step), "_timestamp": 1.7e9 + step / 7, "_runtime": step / 7, "_step": step}
+        items = b"".join(field(1, field(2, name.encode()) + field(16, json.dumps(value).encode())) for name, value in cells.items())
+        framed(out, b"\x08" + _varint(step + 1) + field(2, items + field(2, b"\x08" + _varint(step))))
+    path.write_bytes(out)
+
+
+def _varint(value: int) -> bytes:
+    out = b""
+    while value > 0x7F:
+        out += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return out + bytes([value])
+
+
 def generate_events(path: Path, rows: int) -> None:
     """Event files as SummaryWriter writes them, a scalar a record (the checksums are right: TensorBoard's reader checks them)."""
     table = [0] * 256
@@ -142,13 +182,6 @@ def generate_events(path: Path, rows: int) -> None:
         crc ^= 0xFFFFFFFF
         return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
-    def varint(value: int) -> bytes:
-        out = b""
-        while value > 0x7F:
-            out += bytes([value & 0x7F | 0x80])
-            value >>= 7
-        return out + bytes([value])
-
     def record(data: bytes) -> bytes:
         length = struct.pack("<Q", len(data))
         return length + masked(length) + data + masked(data)
@@ -158,11 +191,11 @@ def generate_events(path: Path, rows: int) -> None:
         names = [name.encode() for name in _signals(0)]
         for step in range(rows // len(names)):
             clock = b"\x09" + struct.pack("<d", 1.7e9 + step)
-            at = b"\x10" + varint(step) if step else b""
+            at = b"\x10" + _varint(step) if step else b""
             for name, value in zip(names, _signals(step).values(), strict=True):
-                inner = b"\x0a" + varint(len(name)) + name + b"\x15" + struct.pack("<f", value)
-                summary = b"\x0a" + varint(len(inner)) + inner
-                file.write(record(clock + at + b"\x2a" + varint(len(summary)) + summary))
+                inner = b"\x0a" + _varint(len(name)) + name + b"\x15" + struct.pack("<f", value)
+                summary = b"\x0a" + _varint(len(inner)) + inner
+                file.write(record(clock + at + b"\x2a" + _varint(len(summary)) + summary))
 
 
 GENERATE = {
@@ -172,6 +205,7 @@ GENERATE = {
     "text": generate_text,
     "tqdm": generate_tqdm,
     "tfevents": generate_events,
+    "wandb": generate_wandb,
 }
 PEERS = {
     "csv": ["pandas csv", "polars csv"],
@@ -180,6 +214,7 @@ PEERS = {
     "text": ["regex loop"],
     "tqdm": ["regex loop"],
     "tfevents": ["EventAccumulator", "tbparse"],
+    "wandb": ["wandb 0.19 DataStore"],
 }
 
 if __name__ == "__main__":

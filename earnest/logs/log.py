@@ -127,9 +127,10 @@ class Table:
         self._cells: dict[str, tuple[array, array]] = {}
 
     def row(self, cells: dict[str, float]) -> None:
+        known, number = self._cells, self.rows
         for name, value in cells.items():
-            row, values = self._column(name)
-            row.append(self.rows)
+            row, values = known.get(name) or self._column(name)
+            row.append(number)
             values.append(value)
         self.rows += 1
 

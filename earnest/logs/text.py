@@ -50,12 +50,13 @@ SECTION = re.compile(
     rf"\[({SPLIT_WORDS})\]|(?:^|(?<=[|\-\s]))({SPLIT_WORDS})(?:\s+(?:summary|results?|set))?\s*[:|](?!\s*{N})", re.IGNORECASE
 )
 PAIR = re.compile(
-    rf"""(?P<name>[A-Za-z_][\w./@\-]*(?:\ [A-Za-z_][\w./\-]*){{0,4}})['"]?\s*(?:\([A-Za-z/ ]{{1,8}}\)\s*)?"""
+    rf"""(?<![\w./@\-])(?P<name>[A-Za-z_][\w./@\-]{{0,100}}(?:\ [A-Za-z_][\w./\-]*){{0,4}})['"]?\s*(?:\([A-Za-z/ ]{{1,8}}\)\s*)?"""
     rf"""(?P<sep>[:=]+|\s|\[)\s*['"~≈\[(]*\s*(?:tensor\(\[*)?(?P<value>{N})(?P<k>[kM](?![A-Za-z]))?""",
 )
 SHARE = re.compile(rf"\s*/\s*{N}(?:\s*\(({N})%\))?")
 NUMERAL = r"[-+]?(?:(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][-+]?[0-9]+)?|[nN][aA][nN]|[iI][nN][fF](?:[iI][nN][iI][tT][yY])?)"
 SOFT = re.compile(r"[█▏▎▍▌▋▊▉\s]")
+CELL_END = re.compile(rf"(?:/{N})?\s*(?:%|$|[|,;\t]|\s-\s)")
 CONFIG_LINE = re.compile(r"^\W*\w*(?:Namespace|Arguments|Args|Config|Configuration)\(")
 THOUSANDS = {"": 1.0, None: 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 
@@ -243,7 +244,7 @@ def _planned(line: str, pattern: re.Pattern[str], plans: dict[str, Plan]) -> tup
 
 
 def _plan(skeleton: str) -> Plan:
-    texts = skeleton.split("\0")
+    texts = re.sub(N, "?", skeleton).split("\0")
     line = texts[0] + "".join(chr(0xE000 + index) + text for index, text in enumerate(texts[1:]))
     if CONFIG_LINE.match(line):
         return Plan([_pairs(line, "", known_only=False)], config=True)
@@ -297,10 +298,12 @@ def _section(text: str, prefix: str) -> list[Cell]:
 def _pairs(text: str, prefix: str, known_only: bool = True) -> list[Cell]:
     cells = []
     for match in PAIR.finditer(text):
-        alone = re.search(r"(?:^|[|,;\t\]]|\s-)\s*$", text[: match.start()]) and re.match(
-            rf"(?:/{N})?\s*(?:%|$|[|,;\t]|\s-\s)", text[match.end() :]
-        )
-        name = _name(match["name"], loose=not match["sep"].isspace() or bool(alone and "|" in text))
+        loose = not match["sep"].isspace()
+        if not loose and "|" in text:  # `| name 3.5 |`: a cell of its own
+            loose = bool(
+                re.search(r"[|,;\t\]]\s*$", text[max(0, match.start() - 20) : match.start()]) and CELL_END.match(text, match.end())
+            )
+        name = _name(match["name"], loose)
         index = _index(match["value"])
         if name and axis_of(name) is None and (share := SHARE.match(text, match.end())):  # Accuracy: 9836/10000 (98%)
             name, index = (name, _index(share[1])) if share[1] else (None, index)

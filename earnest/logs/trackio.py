@@ -33,7 +33,7 @@ def read(source: Source) -> Log:
                 steps.append(step if isinstance(step, int) else 0)
             for run, cells in file.execute("SELECT run_name, config FROM configs"):
                 config[str(run)] = _json(cells)
-    except (sqlite3.Error, zlib.error) as error:
+    except (sqlite3.Error, zlib.error, UnicodeDecodeError) as error:
         raise UserError(f"{source.path.name} is an SQLite file without Trackio's tables, or damaged ({error})", EXPECTED, FIX) from error
     return Log(NAME, table.columns(), np.array(steps, np.int64), config=config, notes=source.notes, runs=runs)
 

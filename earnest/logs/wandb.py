@@ -7,7 +7,9 @@ an item of each has key = 1, nested_key = 2 and value_json = 16.
 """
 
 import json
+import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from earnest.errors import UserError
@@ -19,6 +21,11 @@ NAME = "wandb"
 BLOCK_BYTES = 32768
 HEADER_BYTES = 7
 HISTORY, CONFIG, RUN = 2, 5, 17
+VARINT = rb"[\x80-\xff]*+[\x00-\x7f]"
+NUMERAL = rb"(-?[0-9]++(?:\.[0-9]++)?(?:[eE][-+]?[0-9]++)?|NaN|-?Infinity)"
+PLAIN_ITEM = re.compile(rb"\n%b[\n\x12]%b([^\x00-\x1f\x82]++)\x82\x01%b%b" % (VARINT, VARINT, VARINT, NUMERAL), re.DOTALL)
+BEFORE_ITEMS = re.compile(rb"\x08%b\x12%b" % (VARINT, VARINT), re.DOTALL)  # the record's number; history, and its length
+AFTER_ITEMS = re.compile(rb"(?:\x12%b\x08%b)?" % (VARINT, VARINT), re.DOTALL)  # the history's step
 
 
 def claims(source: Source) -> bool:
@@ -28,6 +35,9 @@ def claims(source: Source) -> bool:
 def read(source: Source) -> Log:
     table, config, damaged = Table(), {}, 0
     for record in _records(source):
+        if row := _plain_row(record):
+            table.row(row)
+            continue
         try:
             for kind, wire, _, begin, end in fields(record):
                 if wire != 2:
@@ -48,6 +58,19 @@ def read(source: Source) -> Log:
         raise UserError(f"{source.path.name} is a W&B log without history", EXPECTED, "log something with wandb.log, or pass another file")
     config.pop("_wandb", None)
     return Log(NAME, table.columns(), config=config, notes=source.notes)
+
+
+def _plain_row(record: bytes) -> dict[str, float] | None:
+    """A history record whose items are all numbers, in any order (wandb-core shuffles them), read with one pattern; None for any other."""
+    before, *items = PLAIN_ITEM.split(record)
+    if not items or any(items[2:-1:3]) or not BEFORE_ITEMS.fullmatch(before) or not AFTER_ITEMS.fullmatch(items[-1]):
+        return None
+    return {_name(key): float(value) for key, value in zip(items[0::3], items[1::3], strict=True)}
+
+
+@lru_cache(maxsize=10_000)
+def _name(key: bytes) -> str:
+    return key.decode("utf-8", "replace")
 
 
 def _records(source: Source) -> Iterator[bytes]:
