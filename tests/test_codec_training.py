@@ -13,8 +13,9 @@ from earnest.codecs.discriminators import MultiScaleSTFTDiscriminator
 from earnest.data.audio import write_wave
 from earnest.errors import UserError
 from earnest.losses.waveform import MultiScaleMelLoss
-from earnest.recipes.amy import AmyData, DiscriminatorConfig, amy_tiny, random_windows, train_amy
+from earnest.recipes.amy import amy_tiny
 from earnest.run import read_run
+from earnest.training.codec import CodecData, DiscriminatorConfig, random_windows, train_codec
 from earnest.training.gan_steps import Player, gan_steps, random_stretch
 
 SHAPE = AmyShape(encoder_dim=16, encoder_hidden=32, decoder_dim=16, decoder_hidden=32, codebooks=2, codebook_size=16, codebook_dim=8)
@@ -88,7 +89,7 @@ def test_random_stretch_takes_the_same_place_of_both():
 
 def test_windows_are_a_function_of_seed_and_step():
     waves = [np.arange(1, n + 1, dtype=np.int16) for n in (100, 20_000, 30_000)]
-    config = replace(amy_tiny(), data=AmyData(clips_per_batch=6, window_s=0.5))
+    config = replace(amy_tiny(), data=CodecData(clips_per_batch=6, window_s=0.5))
     windows = random_windows(waves, config)
     first_two = [next(windows), next(windows)]
     assert first_two[0].shape == (6, 8000)
@@ -111,7 +112,7 @@ def configure(folder, **changes):
     return replace(
         amy_tiny(),
         shape=replace(SHAPE, codebook_size=8),
-        data=AmyData(str(folder), held_out_frac=0.2, window_s=0.3, clips_per_batch=4),
+        data=CodecData(str(folder), held_out_frac=0.2, window_s=0.3, clips_per_batch=4),
         discriminator=DiscriminatorConfig((128,), channels=4, from_step=6, stretch_s=0.1),
         **{"steps": 10, "mixed_precision": "no"}
         | {
@@ -127,7 +128,7 @@ def configure(folder, **changes):
 
 
 def test_training_writes_a_run_that_reads_back_and_a_codec_that_loads(folder, tmp_path):
-    train_amy(configure(folder), tmp_path / "run")
+    train_codec(configure(folder), tmp_path / "run")
     run = read_run(tmp_path / "run")
     assert run.last_step == 10 and run.facts["held_out_clips"] >= 1
     assert run.facts["train_clips"] + run.facts["held_out_clips"] == 8
@@ -139,7 +140,7 @@ def test_training_writes_a_run_that_reads_back_and_a_codec_that_loads(folder, tm
 
 
 def test_an_interrupted_run_resumes_to_the_same_bits(folder, tmp_path):
-    train_amy(configure(folder), tmp_path / "whole")
+    train_codec(configure(folder), tmp_path / "whole")
 
     class Killed(Exception):
         pass
@@ -149,8 +150,8 @@ def test_an_interrupted_run_resumes_to_the_same_bits(folder, tmp_path):
             raise Killed
 
     with pytest.raises(Killed):
-        train_amy(configure(folder), tmp_path / "killed", on_progress=kill)
-    train_amy(configure(folder), tmp_path / "killed", resume=True)
+        train_codec(configure(folder), tmp_path / "killed", on_progress=kill)
+    train_codec(configure(folder), tmp_path / "killed", resume=True)
     whole, killed = (read_run(tmp_path / name) for name in ("whole", "killed"))
     assert set(whole.series) == set(killed.series)
     for name in whole.series.keys() - {"train/step_s"}:
@@ -158,8 +159,8 @@ def test_an_interrupted_run_resumes_to_the_same_bits(folder, tmp_path):
 
 
 def test_a_run_is_not_continued_with_another_configuration(folder, tmp_path):
-    train_amy(configure(folder, steps=5), tmp_path / "run")
+    train_codec(configure(folder, steps=5), tmp_path / "run")
     with pytest.raises(UserError, match="steps: 5 -> 6"):
-        train_amy(configure(folder, steps=6), tmp_path / "run", resume=True)
+        train_codec(configure(folder, steps=6), tmp_path / "run", resume=True)
     with pytest.raises(UserError, match="a run in"):
-        train_amy(configure(folder, steps=5), tmp_path / "run")
+        train_codec(configure(folder, steps=5), tmp_path / "run")

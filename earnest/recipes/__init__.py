@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from earnest.recipes.amy import amy_tiny, train_amy
+from earnest.recipes.amy import amy_tiny
 from earnest.recipes.higgs import higgs_tiny
+from earnest.training.codec import train_codec
 from earnest.training.language_model import train_lm
 
 
@@ -15,5 +16,5 @@ class Recipe(NamedTuple):
 
 RECIPES = {
     "higgs-tiny": Recipe(higgs_tiny, train_lm),
-    "amy-tiny": Recipe(amy_tiny, train_amy),
+    "amy-tiny": Recipe(amy_tiny, train_codec),
 }

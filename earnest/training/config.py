@@ -36,7 +36,7 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Demos:
-    every_steps: int = 250
+    every_steps: int = 200
     """How often demos are generated; 0 for none. A last set is made at the end."""
     texts: tuple[str, ...] = ("seven", "three")
     """What is said."""
@@ -56,8 +56,10 @@ class LMConfig:
     codec: str = "amy-tiny"
     """An embedded codec, a codec directory, or a checkpoint that transformers knows (DAC, EnCodec, Mimi, Higgs tokenizer)."""
     data: Data = field(default_factory=Data)
-    steps: int = 500
-    """Optimizer steps; the schedule ends with them."""
+    epochs: float = 4.0
+    """Passes over the data; the learning rate's schedule ends with them."""
+    steps: int | None = None
+    """Optimizer steps, instead of `epochs`."""
     optimizer: Optimizer = field(default_factory=Optimizer)
     text_weight: float = 0.1
     """Weight of the text stream's mean cross-entropy."""
@@ -66,7 +68,7 @@ class LMConfig:
     demos: Demos = field(default_factory=Demos)
     evaluate_every_steps: int = 100
     """How often the held-out clips are scored."""
-    save_every_steps: int = 250
+    save_every_steps: int = 200
     """How often a checkpoint is written."""
     mixed_precision: str = "no"
     """"no" or "bf16": autocast of the forward pass; the cross-entropy stays in fp32."""

@@ -45,8 +45,11 @@ def train_lm(config: LMConfig, run_dir: Path, resume: bool = False, on_progress:
     vocabularies = model.vocabularies
     ladder = Ladder(train.batches(), held_out.batches(), len(held_out), vocabularies)
 
+    steps_per_epoch = math.ceil(len(train.plan()) / config.optimizer.accumulation_steps)
+    steps = config.steps or math.ceil(config.epochs * steps_per_epoch)
+
     optimizer = adamw(model, config.optimizer.learning_rate, config.optimizer.weight_decay)
-    schedule = warmup_cosine(optimizer, config.optimizer.warmup_steps, config.steps)
+    schedule = warmup_cosine(optimizer, config.optimizer.warmup_steps, steps)
     done = 0
     if start:
         state = load_training_state(start)
@@ -58,7 +61,9 @@ def train_lm(config: LMConfig, run_dir: Path, resume: bool = False, on_progress:
 
     writer = RunWriter(run_dir)
     writer.event(done, "resumed" if resume else "started")
-    writer.facts(data_facts | vocabularies | _facts(config, model, codec, train, ladder))
+    writer.facts(
+        data_facts | vocabularies | _facts(config, model, codec, ladder) | {"schedule_steps": steps, "steps_per_epoch": steps_per_epoch}
+    )
     weights = stream_weights(model.codebooks, config.text_weight, config.audio_weight)
 
     def evaluate(step: int) -> None:
@@ -84,7 +89,7 @@ def train_lm(config: LMConfig, run_dir: Path, resume: bool = False, on_progress:
         for step in lm_steps(model, groups, loss_fn, optimizer, schedule, config.optimizer.max_grad_norm, accelerator, done + 1):
             now = time.perf_counter()
             writer.step(step.index, {**step.signals, key("step_s"): now - before})
-            last = step.index >= config.steps or interrupted()
+            last = step.index >= steps or interrupted()
             if last or step.index % config.evaluate_every_steps == 0:
                 evaluate(step.index)
             if config.demos.every_steps and (last or step.index % config.demos.every_steps == 0):
@@ -92,7 +97,7 @@ def train_lm(config: LMConfig, run_dir: Path, resume: bool = False, on_progress:
             if last or step.index % config.save_every_steps == 0:
                 save(step.index)
             model.train()
-            on_progress("train", step.index, config.steps, f"loss {step.signals[key('loss')]:.3f}")
+            on_progress("train", step.index, steps, f"loss {step.signals[key('loss')]:.3f}")
             if last:
                 break
             before = time.perf_counter()
@@ -147,7 +152,7 @@ def _check_codec(model: Higgs, codec: Codec) -> None:
         )
 
 
-def _facts(config: LMConfig, model: Higgs, codec: Codec, train: Corpus, ladder: Ladder) -> dict[str, Any]:
+def _facts(config: LMConfig, model: Higgs, codec: Codec, ladder: Ladder) -> dict[str, Any]:
     return {
         "system": "higgs",
         "config": asdict(config),
@@ -160,11 +165,9 @@ def _facts(config: LMConfig, model: Higgs, codec: Codec, train: Corpus, ladder: 
         "pretrained": False,
         "label_counts": ladder.label_counts,
         "train_targets": sum(sum(counts.values()) for counts in ladder.label_counts.values()),
-        "steps_per_epoch": math.ceil(len(train.plan()) / config.optimizer.accumulation_steps),
         "max_grad_norm": config.optimizer.max_grad_norm,
         "accumulation_steps": config.optimizer.accumulation_steps,
         "warmup_steps": config.optimizer.warmup_steps,
-        "schedule_steps": config.steps,
         "loss_weights": stream_weights(model.codebooks, config.text_weight, config.audio_weight),
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "parameters": sum(p.numel() for p in model.parameters()),
