@@ -93,7 +93,7 @@ ALIASES = {
     "d_fake": "disc_fake d_fake_mean logits_fake d_fake_logits score_fake d_gen",
     "padding_frac": "pad_frac padding_fraction padding_ratio",
     "step_s": "step_time time_per_step sec_per_step seconds_per_step train_time iter_time_s time_step batch_time dt_s",
-    "loss/text": "text text_loss loss_text loss_txt txt_loss",
+    "loss/text": "text_loss loss_text loss_txt txt_loss",
     "loss/audio": "audio_loss loss_audio speech_loss loss_speech acoustic_loss codec_loss_lm",
     "ce_nats/text": "text_ce ce_text",
     "ce_nats/audio": "audio_ce ce_audio",

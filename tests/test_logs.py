@@ -360,7 +360,7 @@ def test_table_of_lightning_has_sparse_rows(tmp_path):
     run = read(written(tmp_path, text, "metrics.csv"))
     assert told(run)["train/loss"] == [(0, 3.1), (10, 2.9), (20, 2.5)]
     assert told(run)["eval/loss"] == [(10, 2.95)]
-    assert "train/learning_rate" in run.series and "more values" in run.facts["unmapped"]["train_loss_epoch"]
+    assert "train/learning_rate" in run.series and "as many values" in run.facts["unmapped"]["train_loss_epoch"]
 
 
 def test_table_with_odd_cells(tmp_path):
@@ -568,6 +568,25 @@ def test_the_users_word_wins(tmp_path):
             raise UserError(error.seen + error.expected, "", "") from None
     with pytest.raises(UserError, match="no signal"):
         read(path, overrides={"loss": "los"})
+
+
+def test_what_only_folders_tell_apart_is_not_guessed(tmp_path):
+    text = "step,train/loss,encoder/grad_norm,decoder/grad_norm,optim/lr\n1,3,1,2,0.1\n2,2,1,2,0.1\n"
+    run = read(written(tmp_path, text))
+    assert set(run.series) == {"train/loss", "train/learning_rate"} and "name one" in run.facts["unmapped"]["encoder/grad_norm"]
+    assert "train/grad_norm" in read(written(tmp_path, text.replace("decoder/grad_norm", "x"))).series
+    counts = "step,loss,codebook_usage\n1,3,800\n2,2,900\n"
+    assert "no fraction" in read(written(tmp_path, counts)).facts["unmapped"]["codebook_usage"]
+
+
+def test_rows_that_say_their_split_or_metric(tmp_path):
+    rows = '{"split": "train", "step": 1, "loss": 3}\n{"split": "val", "step": 1, "loss": 3.5}\n{"split": "train", "step": 2, "loss": 2}\n'
+    expected = {"train/loss": [(1, 3.0), (2, 2.0)], "eval/loss": [(1, 3.5)]}
+    assert told(read(written(tmp_path, rows, "a.jsonl"))) == expected
+    assert told(read(written(tmp_path, rows + "{broken\n", "b.jsonl"))) == expected
+    assert told(read(written(tmp_path, "phase,step,loss\ntrain,1,3\nval,1,3.5\ntrain,2,2\n", "c.csv"))) == expected
+    long = "step,tag,value\n1,train/loss,3\n1,val/loss,3.5\n2,train/loss,2\n"
+    assert told(read(written(tmp_path, long, "d.csv"))) == expected
 
 
 def test_perplexity_is_told_apart(tmp_path):

@@ -18,32 +18,10 @@ from earnest.logs.source import Source
 from earnest.run import Run
 
 STEP_NAMES = [
-    "trainer_global_step",
-    "train_global_step",
-    "global_step",
-    "global_steps",
-    "num_updates",
-    "num_update",
-    "current_step",
-    "train_step",
-    "step",
-    "steps",
-    "_step",
-    "nb_steps",
-    "iteration",
-    "iterations",
-    "iter",
-    "iters",
-    "it",
-    "itr",
-    "n_iter",
-    "update",
-    "updates",
-    "batch",
-    "batch_idx",
-    "batch_index",
-    "minibatch",
-]
+    "trainer_global_step", "train_global_step", "global_step", "global_steps", "num_updates", "num_update", "current_step", "train_step",
+    "step", "steps", "_step", "nb_steps", "iteration", "iterations", "iter", "iters", "it", "itr", "n_iter", "update", "updates", "batch",
+    "batch_idx", "batch_index", "minibatch",
+]  # fmt: skip
 EPOCH_NAMES = ("epoch", "epochs", "current_epoch", "train_epoch", "trainer_epoch", "epoch_idx", "ep")
 # that count the same thing: not batches, nor W&B's log calls
 COUNTERS = {"step", "global_step", "iteration", "iter", "it", "update", "num_updates"}

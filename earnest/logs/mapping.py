@@ -8,7 +8,7 @@ import difflib
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,34 +18,13 @@ from earnest.run import Run, Series
 from earnest.signals import ALIASES, SIGNALS, Key, parse
 
 AVERAGING = {
-    "epoch",
-    "step",
-    "avg",
-    "average",
-    "mean",
-    "running",
-    "smoothed",
-    "iter",
-    "batch",
-    "cur",
-    "current",
-    "unweighted",
-    "raw",
-    "total",
-}
-CODEBOOK = re.compile(r"(?:cb|codebook|code|q|rvq|vq|quantizer|quantiser|level|channel|ch|c|head|layer)(\d{1,3})")
-CODEBOOK_WORDS = {"cb", "codebook", "code", "q", "rvq", "vq", "quantizer", "quantiser", "level", "channel", "head", "book"}
+    "epoch", "step", "avg", "average", "mean", "running", "smoothed", "iter", "batch", "cur", "current", "unweighted", "raw", "total",
+}  # fmt: skip
+CODEBOOK = re.compile(r"(?:cb|codebook|code|q|rvq|vq|quantizer|quantiser|level|channel|ch)(\d{1,3})")
+CODEBOOK_WORDS = {"cb", "codebook", "code", "q", "rvq", "vq", "quantizer", "quantiser", "level", "channel", "book"}
 CODEBOOK_SIGNALS = {
-    "loss",
-    "ce_nats",
-    "accuracy_frac",
-    "perplexity",
-    "used_frac",
-    "entropy_nats",
-    "copy_frac",
-    "counted_frac",
-    "residual_frac",
-}
+    "loss", "ce_nats", "accuracy_frac", "perplexity", "used_frac", "entropy_nats", "copy_frac", "counted_frac", "residual_frac",
+}  # fmt: skip
 FILLERS = {"audio", "token", "tokens", "codes", "code", "codebook", "cb", "speech", "train", "vq", "rvq", "per", "of"}
 OPTIMIZER = re.compile(
     r"(?:(?:fused)?(?:adamw?|adafactor|adagrad|adamax|lamb|lion|muon|nadam|prodigy|radam|rmsprop|sgd))?(?:(?:pg|group)?\d+)?"
@@ -53,23 +32,9 @@ OPTIMIZER = re.compile(
 FRACTIONS = {"accuracy_frac", "clipped_frac", "used_frac", "padding_frac", "counted_frac", "copy_frac"}
 FOLDERS = {*SPLITS, "metrics", "metric", "log", "logs", "losses", "scalars", "charts", "monitor", "stats", "global"}
 CLOCK = {
-    "timestamp",
-    "runtime",
-    "time",
-    "walltime",
-    "relative",
-    "seconds",
-    "second",
-    "elapsed",
-    "eta",
-    "date",
-    "flos",
-    "it",
-    "samples",
-    "tokens",
-    "memory",
-    "gpu",
-}
+    "timestamp", "runtime", "time", "walltime", "relative", "seconds", "second", "elapsed", "eta", "date", "flos", "it", "samples",
+    "tokens", "memory", "gpu",
+}  # fmt: skip
 
 _KNOWN: dict[str, tuple[str, str | None]] = {}
 for _target, _names in ALIASES.items():
@@ -86,6 +51,7 @@ class Guess:
 
     key: Key
     numbered: bool = False
+    folder: str = ""  # words before the name that were passed over
 
 
 def guess(column: str) -> Guess | None:
@@ -98,7 +64,7 @@ def guess(column: str) -> Guess | None:
         found = _guess(named, folders)
         # `foo/loss` is a part called foo, unless foo says nothing or the split comes after it
         if found and (found.key[1:] != ("loss", None) or FOLDERS.issuperset(folders) or not SPLITS.keys().isdisjoint(named)):
-            return found
+            return replace(found, folder="" if FOLDERS.issuperset(folders) else "/".join(parts[:start]))
     return _of_loss_part([word for word in words(column) if word not in SPLITS and word not in AVERAGING], _split(words(column)))
 
 
@@ -156,13 +122,15 @@ def to_run(log: Log, overrides: dict[str, str], run: str | None) -> Run:
     chosen = _checked(log, overrides)
     guesses = {name: guess(name) for name in log.columns if name not in chosen}
     _count_codebooks_from_0(log, guesses)
-    keys = {name: found.key for name, found in guesses.items() if found}
+    ambiguous = _of_several_folders(guesses)
+    keys = {name: found.key for name, found in guesses.items() if found and name not in ambiguous}
     keys.update({name: key for name, key in chosen.items() if isinstance(key, Key)})
     axes = {name: axis for name, axis in chosen.items() if axis in ("step", "epoch")}
     rows = stitch(log, axes, run, list(keys) or list(log.columns))
     for name in rows.axes:
         keys.pop(name, None)
     unmapped = {name: _reason(name) for name in log.columns if name not in keys and name not in rows.axes and name not in chosen}
+    unmapped |= ambiguous
     _settle_perplexity(log, keys, unmapped, rows)
     mapping: dict[str, str] = dict(rows.axes)
     series: dict[str, Series] = {}
@@ -175,7 +143,9 @@ def to_run(log: Log, overrides: dict[str, str], run: str | None) -> Run:
             unmapped[name] = "no values in the run that is read"
         elif str(key) in series:
             taken = next(other for other, mapped in mapping.items() if mapped == str(key))
-            unmapped[name] = f"also {key}, taken from {taken!r}, which has more values"
+            unmapped[name] = f"also {key}, taken from {taken!r}, which has at least as many values"
+        elif key.name == "used_frac" and np.nanmax(value, initial=0) > 100:
+            unmapped[name] = "counts entries and is no fraction"
         else:
             series[str(key)] = Series(step.astype(np.int64), _scaled(log, name, key, value))
             mapping[name] = str(key)
@@ -184,6 +154,18 @@ def to_run(log: Log, overrides: dict[str, str], run: str | None) -> Run:
     if any("avg" in words(name) or "average" in words(name) for name in mapping):
         log.notes.append("a column is called an average: a mean since the start always looks like a plateau")
     return Run(facts, series, notes=log.notes)
+
+
+def _of_several_folders(guesses: dict[str, Guess | None]) -> dict[str, str]:
+    """encoder/grad_norm beside decoder/grad_norm is no global norm: columns told apart only by unknown folders are not guessed at."""
+    alike: dict[Key, dict[str, str]] = {}
+    for name, found in guesses.items():
+        if found:
+            alike.setdefault(found.key, {})[name] = found.folder
+    several = [names for names in alike.values() if len(set(names.values())) > 1 and all(names.values())]
+    return {
+        name: f"one of {len(names)} columns of this name, of different folders; name one with --map" for names in several for name in names
+    }
 
 
 def _beside(log: Log, run: str | None) -> dict[str, str]:

@@ -107,7 +107,6 @@ class Source:
         """Blocks of whole lines in UTF-8; the last block may end without a newline."""
         decode = _decoder(self.raw)
         rest, total, before = [], 0, b""
-        old_mac = b"\r" in self.head and b"\n" not in self.head and b"|" not in self.head
         for raw in self.blocks():
             total += len(raw)
             if total > LARGEST_TEXT_BYTES:
@@ -126,9 +125,7 @@ class Source:
                     rest.append(clean)
                     break
                 text = clean
-            if old_mac:
-                text = text.replace(b"\r", b"\n")
-            cut = text.rfind(b"\n") + 1
+            cut = max(text.rfind(b"\n"), text.rfind(b"\r")) + 1
             if cut:
                 whole = b"".join(rest) + text[:cut]
                 before, rest = whole[-1000:], []

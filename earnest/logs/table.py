@@ -82,6 +82,7 @@ def _table_like(header: list[str], rows: list[list[str]]) -> bool:
 
 
 def _is_number(cell: str) -> bool:
+    cell = cell.strip()[:200]
     return re.match(WRAPPED, cell) is not None or re.match(DECIMAL_COMMA, cell) is not None
 
 

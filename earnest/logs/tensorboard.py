@@ -224,7 +224,8 @@ def _decode(event_NL: np.ndarray, head: int, row_N: np.ndarray, pieces, depth: i
         fixed[start:stop] = False
     same = (event_NL[:, fixed] == event_NL[0, fixed]).all(axis=1)
     for tag, start, stop, dtype in found:
-        value = np.ascontiguousarray(event_NL[same, start:stop]).view(dtype)[:, 0].astype(np.float64)
+        with np.errstate(invalid="ignore"):  # a signalling NaN
+            value = np.ascontiguousarray(event_NL[same, start:stop]).view(dtype)[:, 0].astype(np.float64)
         pieces.setdefault(tag, []).append((row_N[same], value))
     if not same.all() and depth < 200:
         _decode(event_NL[~same], head, row_N[~same], pieces, depth + 1)

@@ -22,7 +22,7 @@ from earnest.logs.settings import is_setting
 from earnest.logs.source import Source
 
 NAME = "text"
-ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|[\x08]")
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07\x1b\n]{0,200}\x07|[\x08]")
 _NUMBER = r"(?<![\w.])([-+]?(?:%s(?:[eE][-+]?\d+)?|(?:nan|inf|infinity)(?!\w)))"
 NUMBER = re.compile(_NUMBER % r"(?:\d{1,3}(?:,\d{3})+(?![\d,])(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)", re.IGNORECASE)
 NUMBER_COMMA = re.compile(_NUMBER % r"(?:\d+(?:[.,]\d+)?|[.,]\d+)", re.IGNORECASE)
@@ -49,9 +49,11 @@ SPLIT_WORDS = "|".join(sorted(SPLITS, key=len, reverse=True))
 SECTION = re.compile(
     rf"\[({SPLIT_WORDS})\]|(?:^|(?<=[|\-\s]))({SPLIT_WORDS})(?:\s+(?:summary|results?|set))?\s*[:|](?!\s*{N})", re.IGNORECASE
 )
+# possessive (`++`, `*+`): what a part has taken it keeps, so no line takes more than linear time
 PAIR = re.compile(
-    rf"""(?<![\w./@\-])(?P<name>[A-Za-z_][\w./@\-]{{0,100}}(?:\ [A-Za-z_][\w./\-]*){{0,4}})['"]?\s*(?:\([A-Za-z/ ]{{1,8}}\)\s*)?"""
-    rf"""(?P<sep>[:=]+|\s|\[)\s*['"~≈\[(]*\s*(?:tensor\(\[*)?(?P<value>{N})(?P<k>[kM](?![A-Za-z]))?""",
+    rf"""(?<![\w./@\-])(?P<name>[A-Za-z_][\w./@\-]{{0,100}}+(?:\ [A-Za-z_][\w./\-]{{0,100}}+){{0,4}}+)['"]?+\s*+"""
+    rf"""(?:\([A-Za-z/ ]{{1,8}}\)\s*+)?+(?:(?P<sep>[:=]++|\[)\s*+|(?<=\s))['"~≈\[(]*+\s*+(?:tensor\(\[*+)?+"""
+    rf"""(?P<value>{N})(?P<k>[kM](?![A-Za-z]))?"""
 )
 SHARE = re.compile(rf"\s*/\s*{N}(?:\s*\(({N})%\))?")
 NUMERAL = r"[-+]?(?:(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][-+]?[0-9]+)?|[nN][aA][nN]|[iI][nN][fF](?:[iI][nN][iI][tT][yY])?)"
@@ -244,7 +246,7 @@ def _planned(line: str, pattern: re.Pattern[str], plans: dict[str, Plan]) -> tup
 
 
 def _plan(skeleton: str) -> Plan:
-    texts = re.sub(N, "?", skeleton).split("\0")
+    texts = re.sub(r"\s{3,}", "  ", re.sub(N, "?", skeleton)).split("\0")  # long gaps cost the patterns below their square
     line = texts[0] + "".join(chr(0xE000 + index) + text for index, text in enumerate(texts[1:]))
     if CONFIG_LINE.match(line):
         return Plan([_pairs(line, "", known_only=False)], config=True)
@@ -285,7 +287,7 @@ def _section(text: str, prefix: str) -> list[Cell]:
     if 0 <= left < right:
         quoted = re.sub(rf"""["']?({N})["']?""", r'"\1"', text[left : right + 1])
         quoted = re.sub(r"\b(?:None|True|False)\b", "null", quoted.replace("'", '"'))
-        quoted = re.sub(rf'\b[\w.]+\(("{N}")[^)]*\)', r"\1", quoted)  # tensor(2.3, device=...), np.float64(2.3)
+        quoted = re.sub(rf'(?<![\w.])[\w.]++\(("{N}")[^)]*\)', r"\1", quoted)  # tensor(2.3, device=...), np.float64(2.3)
         try:
             row = json.loads(quoted)
             leaves = {name: leaf for name, leaf in flat(row).items() if isinstance(leaf, str) and re.fullmatch(N, leaf)}
@@ -298,7 +300,7 @@ def _section(text: str, prefix: str) -> list[Cell]:
 def _pairs(text: str, prefix: str, known_only: bool = True) -> list[Cell]:
     cells = []
     for match in PAIR.finditer(text):
-        loose = not match["sep"].isspace()
+        loose = match["sep"] is not None
         if not loose and "|" in text:  # `| name 3.5 |`: a cell of its own
             loose = bool(
                 re.search(r"[|,;\t\]]\s*$", text[max(0, match.start() - 20) : match.start()]) and CELL_END.match(text, match.end())
