@@ -44,7 +44,8 @@ def read(source: Source) -> Log:
     notes = source.notes
     if broken:
         notes.append(f"{broken} lines are no JSON objects (cut short?) and were left out")
-    return Log("wandb history" if "_step" in table.columns() else NAME, table.columns(), notes=notes)
+    columns = table.columns()
+    return Log("wandb history" if "_step" in columns else NAME, columns, notes=notes)
 
 
 def _loads(line: bytes):

@@ -67,6 +67,7 @@ class Rows:
     ordered: bool
     epoch: np.ndarray | None
     axes: dict[str, str]  # column -> "step" or "epoch"
+    shared: dict[int, tuple[np.ndarray, slice | np.ndarray]] = field(default_factory=dict)  # of columns that stand in the same rows
 
     def series(self, column: Column) -> tuple[np.ndarray, np.ndarray]:
         """Steps, strictly increasing, and values.
@@ -74,16 +75,22 @@ class Rows:
         Where steps go back (a resume), what was written before and is repeated or passed over is superseded:
         a value stays if its step is below every later step of its column.
         """
-        first, last = np.searchsorted(column.row, [self.start, self.stop])
-        step, value = self.step[column.row[first:last]], column.value[first:last]
+        if id(column.row) not in self.shared:
+            self.shared[id(column.row)] = self._kept(column.row)
+        step, kept = self.shared[id(column.row)]
+        return step, column.value[kept]
+
+    def _kept(self, row: np.ndarray) -> tuple[np.ndarray, slice | np.ndarray]:
+        """The steps of the rows that count, and where those stand in the column."""
+        first, last = (int(place) for place in np.searchsorted(row, [self.start, self.stop]))
+        step = self.step[row[first:last]].astype(np.int64, copy=False)
         if len(step) < 2 or (np.diff(step) > 0).all():
-            return step, value
-        if not self.ordered:
-            order = np.argsort(step, kind="stable")
-            step, value = step[order], value[order]
+            return step, slice(first, last)
+        order = np.arange(len(step)) if self.ordered else np.argsort(step, kind="stable")
+        step = step[order]
         lowest_later = np.minimum.accumulate(step[::-1])[::-1][1:]
         keep = np.append(step[:-1] < lowest_later, True)
-        return step[keep], value[keep]
+        return step[keep], first + order[keep]
 
 
 class Format(Protocol):
@@ -124,10 +131,14 @@ class Table:
         values.frombytes(value.astype(np.float64).tobytes())
 
     def columns(self) -> dict[str, Column]:
-        arrays = {
-            name: Column(np.frombuffer(row, np.int64), np.frombuffer(value, np.float64)) for name, (row, value) in self._cells.items()
-        }
-        return {name: _ordered(column) for name, column in arrays.items()}
+        """The gathered columns; the table is empty afterwards."""
+        every_row = np.arange(self.rows)  # one array for all columns without a gap
+        columns = {}
+        while self._cells:
+            name, (row, value) = self._cells.popitem()
+            full = len(row) == self.rows and row[0] == 0 and row[-1] == self.rows - 1
+            columns[name] = _ordered(Column(every_row if full else np.frombuffer(row, np.int64), np.frombuffer(value, np.float64)))
+        return dict(reversed(columns.items()))
 
     def _column(self, name: str) -> tuple[array, array]:
         if name not in self._cells:

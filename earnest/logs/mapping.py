@@ -147,7 +147,7 @@ def to_run(log: Log, overrides: dict[str, str], run: str | None) -> Run:
         elif key.name == "used_frac" and np.nanmax(value, initial=0) > 100:
             unmapped[name] = "counts entries and is no fraction"
         else:
-            series[str(key)] = Series(step.astype(np.int64), _scaled(log, name, key, value))
+            series[str(key)] = Series(step, _scaled(log, name, key, value))
             mapping[name] = str(key)
     facts = {"format": log.format, "mapping": {name: mapping[name] for name in log.columns if name in mapping}, "unmapped": unmapped}
     facts |= log.facts | _steps_per_epoch(log, rows)
@@ -282,7 +282,7 @@ def _scaled(log: Log, name: str, key: Key, value: np.ndarray) -> np.ndarray:
         factor, why = 0.01, "percent"
     if factor != 1.0:
         log.notes.append(f"{name!r} is in {why} and was multiplied by {factor:.4g}")
-    return value * factor
+    return value * factor if factor != 1.0 else value
 
 
 def _steps_per_epoch(log: Log, rows: Rows) -> dict[str, int]:
