@@ -6,6 +6,7 @@ import gzip
 import json
 import math
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -659,6 +660,31 @@ def test_directories(tmp_path):
         read(tmp_path)
     assert "a.csv, b.csv" in str(error.value)
     assert told(read(tmp_path, run="b.csv"))["train/loss"][0] == (1, 4.0)
+
+
+def test_the_folder_of_a_transformers_run(tmp_path):
+    """Checkpoints, TensorBoard and printed output of one run are one run: the newest state tells it."""
+    state = json.loads((LOGS / "hf_healthy/hf/trainer_state.json").read_text())
+    for step in (90, 200):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        rows = [row for row in state["log_history"] if row["step"] <= step]
+        written(tmp_path / f"checkpoint-{step}", json.dumps(state | {"log_history": rows}), "trainer_state.json")
+    shutil.copytree(LOGS / "hf_healthy/hf/runs", tmp_path / "runs")
+    shutil.copy(LOGS / "hf_healthy/output.log", tmp_path / "train.log")
+    run = read(tmp_path)
+    assert run.facts["format"] == "trainer_state" and run.last_step == 200
+
+
+def test_the_folder_of_wandb_runs(tmp_path):
+    for name in "ab":
+        shutil.copytree(LOGS / "wandb_healthy/wandb", tmp_path / name / "wandb")
+    run = next((tmp_path / "a").rglob("*.wandb")).parent
+    (run / "files").mkdir()
+    shutil.copy(LOGS / "hf_healthy/output.log", run / "files")
+    written(run / "files", '{"train/loss": 2.0, "_step": 300}', "wandb-summary.json")
+    assert read(tmp_path / "a").facts["format"] == "wandb"
+    with pytest.raises(UserError, match="2 runs"):
+        read(tmp_path)
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------------------------

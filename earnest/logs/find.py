@@ -133,11 +133,15 @@ def _run_folder(place: Path, top: Path) -> Path:
     while folder != top:
         if re.fullmatch(r"checkpoint-\d+|files|logs|runs|tensorboard|tb|\.hydra", folder.name) and folder.parent != folder:
             folder = folder.parent
-        elif folder.parent.name == "runs" and folder.parent != top and (folder.parent.parent / "trainer_state.json").exists():
+        elif folder.parent.name == "runs" and folder.parent != top and _is_trainer_output(folder.parent.parent):
             folder = folder.parent.parent
         else:
             break
     return folder
+
+
+def _is_trainer_output(folder: Path) -> bool:
+    return any(next(folder.glob(pattern), None) for pattern in ("trainer_state.json", "checkpoint-*/trainer_state.json"))
 
 
 def _number_in(text: str) -> int:
