@@ -26,7 +26,7 @@ def units_differ(evaluated, run):
     ## Fix
     Log the unweighted mean in nats per counted target on both sides.
     ## References
-    transformers' HiggsAudioV2 sums its codebooks; SYSTEMS B3.
+    transformers' HiggsAudioV2 sums its codebooks.
     """
     train = curve(run, "train", evaluated.key.name, evaluated.stream)
     if train is None or len(train.finite) < 8:
@@ -130,7 +130,7 @@ def waiting_for_data(data_s, step_s):
     ## Fix
     Encode offline into a store, and load with workers.
     ## References
-    DOCTOR, family H.
+    earnest's own; no publication known.
     """
     share = float(np.median(data_s.finite.value)) / max(float(np.median(step_s.finite.value)), 1e-9) if len(step_s.finite) else 0.0
     if 0.5 < share <= 1.05:
@@ -150,7 +150,7 @@ def clips_are_skipped(skipped, clips):
     ## Fix
     Repair or remove the files, and correct the metadata.
     ## References
-    DESIGN, section 6.
+    earnest's own; no publication known.
     """
     if not len(skipped.finite):
         return
@@ -179,7 +179,7 @@ def batches_are_mostly_padding(padding):
     ## Fix
     Bucket by length, or pack clips into one sequence.
     ## References
-    DESIGN, section 3: packed, not padded.
+    earnest's own; no publication known.
     """
     level = float(np.median(padding.finite.value))
     if 0.5 < level <= 1:
@@ -227,7 +227,7 @@ def same_value_logged_again(series):
     ## Fix
     Log each measurement once, at the step it belongs to.
     ## References
-    DOCTOR, family H.
+    earnest's own; no publication known.
     """
     value = series.finite.value
     same = np.concatenate([[False], np.diff(value) == 0])

@@ -13,7 +13,7 @@ A rule yields `Evidence`. A rule whose needs are missing is reported as not chec
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from earnest.rules.curve import Curve, curve
@@ -168,27 +168,27 @@ def apply(one: Rule, view: View) -> Iterator[Evidence | NotChecked]:
         yield NotChecked(one.code, _words(first))
         return
     unmet: dict[str, None] = {}
+    short: list[Curve] = []
     for stream in streams:
         arguments = [view.get(need, stream) for need in one.needs]
         missing = [_words(need) for need, argument in zip(one.needs, arguments, strict=True) if argument is None and not need.endswith("?")]
+        signal = arguments[0]
         if missing:
             unmet[", ".join(missing)] = None
-            continue
-        signal = arguments[0]
-        if isinstance(signal, Curve) and len(signal.finite) < one.points:
-            unmet[f"{one.points} points of {signal.key} (it has {len(signal.finite)})"] = None
-            continue
-        for found in one.check(*arguments):
-            if isinstance(found, TooEarly):
-                unmet[found.needs] = None
-            else:
-                yield found if found.stream or stream is None else _of_stream(found, stream)
+        elif isinstance(signal, Curve) and len(signal.finite) < one.points:
+            short.append(signal)
+        else:
+            for found in one.check(*arguments):
+                if isinstance(found, TooEarly):
+                    unmet[found.needs] = None
+                else:
+                    yield found if found.stream or stream is None else replace(found, stream=stream)
+    if short:
+        has = f"it has {len(short[0].finite)}" if len(short) == 1 else f"{len(short)} streams have fewer"
+        name = short[0].key if len(short) == 1 else f"{short[0].key.split}/{short[0].key.name}"
+        unmet[f"{one.points} points of {name} ({has})"] = None
     for needs in unmet:
         yield NotChecked(one.code, needs)
-
-
-def _of_stream(found: Evidence, stream: str) -> Evidence:
-    return Evidence(**{**vars(found), "stream": stream})
 
 
 def _words(need: str) -> str:

@@ -51,7 +51,7 @@ def discriminator_blind(run):
         yield Evidence(int(half.step[0]), f"{words}: it does not tell them apart", STRONG if len(half) >= 5 else FAIR, gap.rows())
 
 
-@rule("F102", needs=["run"], severity="warning")
+@rule("F102", needs=["run"], severity="warning", explains=("D102",))
 def discriminator_wins(run):
     """The discriminator tells real from generated without effort, and the generator learns little from it.
 
@@ -195,7 +195,7 @@ def reconstruction_no_better_than_silence(verdicts):
     ## Fix
     Check the straight-through path, and start the adversarial losses only after the spectral loss has left its baseline.
     ## References
-    DOCTOR, section 2: mel and STFT losses against silence and the training-mean frame.
+    earnest's own; no publication known.
     """
     for verdict in verdicts:
         if verdict.stream in ("mel", "msspec", "stft", "waveform") and verdict.verdict in ("at-chance", "worse-than-chance"):

@@ -13,7 +13,7 @@ from earnest.rules.finding import SEVERITIES, Finding, NotChecked
 
 # Prior odds that a given fault is in a run (assumed: one run in twenty; published bug studies see each class in 1-10 % of broken runs).
 PRIOR_ODDS = 1 / 20
-ABSTAIN = 0.6  # DOCTOR.md, section 3
+ABSTAIN = 0.6  # assumed: below it a name misleads more than it helps
 # Odds, in three words (assumed; their order matters, not their digits): what cannot happen in a healthy run, what hardly does, what
 # sometimes does.
 EXACT, STRONG, FAIR, WEAK = 2000.0, 200.0, 60.0, 20.0

@@ -93,7 +93,8 @@ delayed and unshifted. earnest aligns targets with the logits that predict them,
 BANDS = f"""# The documents' threshold tables, beside the baselines
 
 A fixed table cannot know the codec, the codebook, the silence in the data or the discriminator. The tables are shown because people
-use them; the last column is what the baselines say, and where a table contradicts it or itself.
+use them; the last column is what the baselines say, and where a table contradicts it or itself. S0 is SLM-MoT's training analysis, S1 and
+S4 are analyses of a Higgs Audio fork, S2 is Amy-LM's cheat sheet, S3 a research log of Dia on music.
 
 ## Audio cross-entropy (S0, S1, S4)
 | document | says | baseline |

@@ -29,7 +29,7 @@ def overfitting(evaluated, run):
     ## Fix
     Keep the checkpoint at the minimum; take random windows, more clips, or fewer epochs.
     ## References
-    Prechelt 1998, "Early Stopping - But When?"; DOCTOR, family E.
+    Prechelt 1998, "Early Stopping - But When?".
     """
     key = evaluated.key
     train = curve(run, "train", key.name, key.stream)
@@ -130,7 +130,7 @@ def unconditional_share_off(seen, configured):
     ## Fix
     Draw per clip, from a generator that is not reseeded.
     ## References
-    DOCTOR, family E: observed unconditional fraction (binomial).
+    earnest's own; no publication known.
     """
     p = stats.binomtest(int(seen["without"]), int(seen["clips"]), float(configured)).pvalue
     if p < 1e-4:
@@ -177,7 +177,7 @@ def metric_impossible(run):
     ## Fix
     Mask before the mean, and divide by what was counted.
     ## References
-    Entropy is never negative: -(p log(p + 1e-10)) stays above -1e-9; S3 reads "below 0" where its next entry says 0.4.
+    Entropy is never negative: -(p log(p + 1e-10)) stays above -1e-9; a published log reads "below 0" where its next entry says 0.4.
     """
     for name, series in run.series.items():
         key = parse(name)
@@ -227,7 +227,7 @@ def many_parameters_and_no_validation(parameters, targets, run):
     ## Fix
     Evaluate on held-out clips; train adapters or an audio-only head.
     ## References
-    S0: 334 M parameters on at most 5 M tokens was called a low risk; the ratio of 50 is assumed.
+    SLM-MoT's analysis calls 334 M parameters on at most 5 M tokens a low risk; the ratio of 50 is assumed.
     """
     measured = run.probes.get("held_out") or any(name.startswith("eval/") for name in run.series)
     if targets and parameters > 50 * targets and not measured:
@@ -253,7 +253,7 @@ def validation_clips_in_training(duplicates):
     ## Fix
     Remove duplicates, and split by recording.
     ## References
-    DOCTOR, family E: train/validation near-duplicates.
+    earnest's own; no publication known.
     """
     shared, clips = duplicates["shared"], duplicates["held_out"]
     if shared:
@@ -277,7 +277,7 @@ def stair_steps(series, steps_per_epoch, run):
     Howard & Whitaker, fast.ai 2023, "Can LLMs learn from a single example?".
     """
     values = series.finite
-    # a step has to stand out of the fall inside the epochs; two or three steps while validation falls are normal (DOCTOR)
+    # a step has to stand out of the fall inside the epochs; two or three steps while validation falls are normal
     drops, total, sure = [], 0.0, 0
     for epoch in range(1, int(values.step[-1] // steps_per_epoch) + 1):
         boundary_step = epoch * steps_per_epoch

@@ -199,7 +199,7 @@ def loss_never_changes(series):
     ## Fix
     Log the loss of this step; remove the constant path.
     ## References
-    DOCTOR, family C.
+    earnest's own; no publication known.
     """
     values = series.finite
     end = values.value[len(values) // 2 :] if len(values) >= 16 else values.value

@@ -21,12 +21,12 @@ from earnest.rules.ladder import (
 from earnest.rules.statistics import noise
 
 
-@rule("A101", needs=["counted_frac"], severity="critical", explains=("A102", "B102", "C101", "D101", "D102"))
+@rule("A101", needs=["counted_frac"], severity="critical", explains=("A102", "B102", "C101", "C302", "D101", "D102"))
 def labels_all_masked(counted):
     """No target of a stream counts.
 
     ## What it sees
-    The fraction of positions whose target counts is exactly 0 in at least a quarter of the logged steps.
+    The fraction of positions whose target counts is exactly 0 in the last three logged steps, or in a quarter of all.
     ## Likely causes
     - the response template that ends the mask was not found, so everything stayed -100
     - sequences are truncated before the part that is scored
@@ -40,7 +40,7 @@ def labels_all_masked(counted):
     """
     values = counted.finite
     empty = values.value == 0
-    if empty.mean() >= 0.25:
+    if empty[-3:].all() or empty.mean() >= 0.25:
         start = int(values.step[np.argmax(empty)])
         yield Evidence(start, f"no target counts in {empty.mean():.0%} of the logged steps", EXACT, counted.rows(start))
 
@@ -61,7 +61,7 @@ def labels_over_masked(counted, delays):
     ## Fix
     Mask only prompt, padding and delay fill: a codebook with delay d counts T of T + max(delays) positions.
     ## References
-    DOCTOR: valid-label fraction below the first batches' own or 5 %.
+    earnest's own; no publication known.
     """
     values = counted.finite
     level = float(np.median(values.tail(0.1, at_least=5).value))
@@ -112,7 +112,7 @@ def codebooks_masked_unevenly(run):
             )
 
 
-@rule("A201", needs=["run"], severity="critical", explains=("A202", "A203", "B101", "B102", "B103", "B104", "B107", "E101", "G102"))
+@rule("A201", needs=["run"], severity="critical", explains=("A202", "A203", "A204", "B101", "B102", "B103", "B104", "B107", "E101", "G102"))
 def labels_not_shifted(run):
     """The labels are not shifted: the model is scored on the token that it has just been given.
 
@@ -232,7 +232,7 @@ def predictions_repeat_input(copy, ce, counts):
     ## Fix
     Check the shift as for A201; if the data repeat themselves, drop long silences.
     ## References
-    DOCTOR: copy-rate, healthy near the share of repeats in the data.
+    earnest's own; no publication known.
     """
     level = float(np.median(copy.tail(0.1, at_least=3).value))
     size = sum((counts or {}).get(copy.stream, {}).values())
@@ -287,7 +287,7 @@ def end_never_taught(counts, eos_id):
     ## Fix
     Count the first end of every codebook (at its delayed position) and mask only the padding behind it.
     ## References
-    transformers' HiggsAudioV2 processor masks 1024 and 1025 both; SYSTEMS B2.
+    transformers' HiggsAudioV2 processor masks 1024 and 1025 both.
     """
     audio = {stream: histogram for stream, histogram in counts.items() if is_audio(stream)}
     if audio and not any(int(label) == int(eos_id) and count for histogram in audio.values() for label, count in histogram.items()):
@@ -313,7 +313,7 @@ def padding_is_taught(counts, pad_id):
     ## Fix
     Set labels to -100 wherever the code is padding, but keep the first end of each codebook.
     ## References
-    DOCTOR: pads below 5 % of the unmasked labels.
+    earnest's own; no publication known.
     """
     for stream, histogram in counts.items():
         total = sum(histogram.values())

@@ -23,7 +23,7 @@ from earnest.signals import parse
 EQUAL = 0.005
 # Above chance by this share is worse than chance, not a fresh head's overconfidence (assumed; a fresh wide head starts within 0.3 nats, 4
 # % of ln 1026).
-WORSE = 0.02
+WORSE = 0.04
 # Where the label histogram is unknown, a cross-entropy within this share of ln V says nothing (assumed: label frequencies alone give
 # neural codecs
 # some 2-12 %, and a natural language some 30-40 %).
@@ -340,7 +340,7 @@ def is_flat(series: Curve | None, gained: float) -> bool:
 
 
 def rising_since(evaluated: Curve | None, scale: float) -> tuple[int, float] | None:
-    """Step of the lowest evaluation and the rise since, where evaluations clearly rise after it: at least 4 of them (DOCTOR.md, family E).
+    """Step of the lowest evaluation and the rise since, where evaluations clearly rise after it: at least 4 of them.
 
     The lowest point is chosen by looking, so the trend is asked of the points after it only. Few points: every one must
     stand above the minimum by 4 times the noise, and their order must be rising; `scale` is what a real rise is measured by.
@@ -373,7 +373,7 @@ def memorising(
     if trained.value >= min(now.value, reference):
         return None
     rising = rising_since(evaluated, uniform)
-    if rising and rising[1] > 0.1 * max(uniform - (now.value - rising[1]), 0.1 * uniform) and falling(train):
+    if rising and rising[1] > 0.25 * max(uniform - (now.value - rising[1]), 0.1 * uniform) and falling(train):
         return rising[0], f"{seen}, which has risen by {rising[1]:.2f} since step {rising[0]}"
     stalled = evaluated is None or len(evaluated.binned) < 4 or trend(evaluated.binned.value[-max(4, len(evaluated.binned) // 3) :]).z > -1
     # more than twice as far below the baseline in training as held out (assumed)

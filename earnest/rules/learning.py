@@ -35,7 +35,7 @@ def worse_than_chance(verdicts, run):
     """A stream scores worse than a uniform guess.
 
     ## What it sees
-    The cross-entropy lies above ln V by more than 2 % and its interval, beyond the first steps in which a fresh head settles.
+    The cross-entropy lies above ln V by more than 4 % and its interval, beyond the first steps in which a fresh head settles.
     ## Likely causes
     - labels aligned with the wrong position: a model that is confident and systematically wrong
     - pretrained weights that were not loaded, or loaded into another vocabulary
@@ -53,7 +53,12 @@ def worse_than_chance(verdicts, run):
             if early and not (series is not None and verdict.baseline and began_above_chance(series, verdict.baseline)):
                 yield TooEarly(early)
             else:
-                yield Evidence(verdict.since_step, verdict.why, STRONG, series.rows() if series is not None else [], verdict.stream)
+                causes = None
+                if series is not None and verdict.baseline and series.finite.value[0] < verdict.baseline.value * 1.05:
+                    causes = ["a learning rate far too high: the loss began at chance and rose", *RULES["B101"].causes]
+                yield Evidence(
+                    verdict.since_step, verdict.why, STRONG, series.rows() if series is not None else [], verdict.stream, causes=causes
+                )
 
 
 @rule("B102", needs=["verdicts", "run"], severity="critical", explains=("B104",))
@@ -103,7 +108,7 @@ def only_label_frequencies(verdicts, run):
     ## Fix
     Check the attention mask over past frames and the learning rate of the audio layers; train longer only if the loss still falls.
     ## References
-    DOCTOR, section 2: the chance ladder.
+    earnest's own; no publication known.
     """
     for verdict in verdicts:
         if verdict.verdict == "unigram-only":
@@ -240,7 +245,7 @@ def condition_ignored(conditioning):
     ## Fix
     Trace the condition from batch to attention; do not mask it at the positions that are scored.
     ## References
-    DOCTOR, family B: conditioning use.
+    earnest's own; no publication known.
     """
     for name, seen in conditioning.items():
         low, high = seen["interval"]
@@ -328,7 +333,7 @@ def loss_is_a_sum(run):
     ## Fix
     Divide by the counted targets of the whole step; log a mean per codebook.
     ## References
-    transformers 4.46 gradient-accumulation fix; SYSTEMS B3.
+    transformers 4.46 gradient-accumulation fix.
     """
     names = {"codebooks": run.facts.get("codebooks"), "accumulated micro-batches": run.facts.get("accumulation_steps")}
     for stream in token_streams(run):

@@ -41,7 +41,7 @@ def loss_not_a_number(series, grad_norm, rate):
     ## Fix
     Skip batches without targets; compute the loss in float32; if the gradient norm grew first, divide the learning rate by 3.
     ## References
-    CE over an empty batch is NaN; DOCTOR, family D: NaN/Inf with lead-up.
+    Cross-entropy over an empty batch is NaN.
     """
     bad = ~np.isfinite(series.value)
     if not len(bad) or not (bad[-1] or bad.mean() > 0.01):
@@ -102,7 +102,7 @@ def gradient_not_a_number(grad_norm, loss):
     ## Fix
     Add an epsilon inside sqrt and log; use bfloat16; skip such steps and count them.
     ## References
-    DOCTOR, family D: finite loss with NaN gradient norm.
+    earnest's own; no publication known.
     """
     bad = ~np.isfinite(grad_norm.value)
     if len(bad) and (bad[-3:].all() or (bad.mean() > 0.02 and bad.sum() > 5)):
@@ -122,7 +122,7 @@ def diverged(series, run, grad_norm, rate):
     """The training loss rises and does not come back.
 
     ## What it sees
-    The end lies above the best level by more than a third of what had been gained, a tenth of the level and eight times the noise, and
+    The end lies above the best level by more than a third of what had been gained, 15 % of the level and eight times the noise, and
     nearly all of its
     points above nearly all of the best ones.
     A spike that returns, and adversarial losses, which may rise, are left alone.
@@ -154,7 +154,7 @@ def diverged(series, run, grad_norm, rate):
     apart = np.quantile(end, 0.05) > np.quantile(value[best : best + width], 0.95)
     # the noise, and the slow wandering of the level around its best (autocorrelated batches)
     sigma = max(noise(value[: best + width]), 0.5 * float(value[max(0, best - 3 * width) : best + width].std()))
-    if apart and rise > scale / 3 and rise > 0.1 * abs(level[best]) and rise > 8 * sigma:
+    if apart and rise > scale / 3 and rise > 0.15 * abs(level[best]) and rise > 8 * sigma:
         shifted = page_hinkley(value[best:], max(sigma, 0.02 * scale))
         onset = int(step[best + (shifted if shifted is not None else width)])
         if _adversary_starts(run, onset):
@@ -224,7 +224,7 @@ def loss_stepped_up(series, run):
     ## Fix
     Save and restore optimizer, schedule and random state together with the weights.
     ## References
-    DOCTOR, family D: level shifts.
+    earnest's own; no publication known.
     """
     if _rises_freely(series, run):
         return
@@ -346,7 +346,7 @@ def schedule_shorter_than_run(schedule_steps, run):
     ## Fix
     Give the schedule the number of optimizer steps that will be taken.
     ## References
-    DOCTOR, family D: scheduler length mismatch.
+    earnest's own; no publication known.
     """
     if run.last_step > 1.05 * schedule_steps:
         yield Evidence(
@@ -397,7 +397,7 @@ def schedule_restarts(rate):
     ## Fix
     Restore the scheduler's state with the checkpoint.
     ## References
-    DOCTOR, family D.
+    earnest's own; no publication known.
     """
     values = rate.finite
     peak = float(values.value.max())

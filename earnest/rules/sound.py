@@ -68,7 +68,7 @@ def demos_never_stop(run):
     ## Fix
     Count the first end of each codebook in the labels; stop on the id and codebook that the labels use.
     ## References
-    SYSTEMS B2: transformers' HiggsAudioV2 labels mask 1025, so the end is never trained.
+    transformers' HiggsAudioV2 labels mask 1025, so the end is never trained.
     """
     demos = _demos(run, "stopped")
     if not demos:
@@ -137,7 +137,7 @@ def demos_clip(run):
     ## Fix
     Normalise loudness before encoding, and limit when writing.
     ## References
-    DOCTOR, family G.
+    earnest's own; no publication known.
     """
     demos = _demos(run, "clipping_frac")
     if not demos:
@@ -212,7 +212,7 @@ def temperature_not_applied(run):
     ## Fix
     Divide the logits by the temperature yourself, or set do_sample=True.
     ## References
-    SYSTEMS D3: transformers' DiaGenerationMixin clamps temperature below 1.0 with a warning.
+    transformers' DiaGenerationMixin clamps temperature below 1.0 with a warning.
     """
     groups = defaultdict(list)
     for one in _demos(run, "temperature"):
@@ -288,7 +288,7 @@ def checkpoint_reloads_differently(reload):
     ## Fix
     Save everything that has a gradient and every buffer; load strictly.
     ## References
-    DOCTOR, family G.
+    earnest's own; no publication known.
     """
     before, after = reload.get("ce_before"), reload.get("ce_after")
     missing, unexpected = reload.get("missing") or [], reload.get("unexpected") or []

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-# The chance that any statistical rule cries wolf on one healthy run, over its whole life, for all its streams (assumed: DOCTOR's goal of
+# The chance that any statistical rule cries wolf on one healthy run, over its whole life, for all its streams (assumed: a goal of
 # 1 %).
 BUDGET = 0.01
 # Statistical tests that a run can meet: about ten tests on at most thirty streams (counted from the catalogue, rounded up).
