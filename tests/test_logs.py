@@ -287,6 +287,7 @@ TEXTS = {
         },
     ),
     "decimal commas": ("Schritt; step: 1; loss: 0,53\nSchritt; step: 2; loss: 0,43\n", {"train/loss": [(1, 0.53), (2, 0.43)]}),
+    "whole numbers with thousands": ("step: 1,000 loss: 12\nstep: 2,000 loss: 11\n", {"train/loss": [(1000, 12), (2000, 11)]}),
     "thousands": ("step 1,000 loss 2.5\nstep 2,000 loss 2.25\n", {"train/loss": [(1000, 2.5), (2000, 2.25)]}),
     "key=value": (
         "step=1 loss=3.5 gnorm=2\nstep=2 loss=inf gnorm=2\n",

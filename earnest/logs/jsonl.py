@@ -13,6 +13,7 @@ from earnest.logs.log import LABELS, Log, Table, add_frame, labelled, numbers
 from earnest.logs.source import Source
 
 NAME = "jsonl"
+NULL_LOSS = re.compile(rb'loss[\w/]*"\s*:\s*null')
 # JSON has no NaN and polars reads JSON: these stand for it on the way through (no log holds the largest doubles)
 STANDS_FOR = {b"NaN": b"1.7976931348623151e308", b"Infinity": b"1.7976931348623155e308", b"-Infinity": b"-1.7976931348623155e308"}
 
@@ -28,8 +29,9 @@ def claims(source: Source) -> bool:
 
 
 def read(source: Source) -> Log:
-    table, broken = Table(), 0
+    table, broken, nulls = Table(), 0, 0
     for block in source.lines():
+        nulls += len(NULL_LOSS.findall(block))
         frame = _fast(block)
         if frame is None:
             for line in block.splitlines():
@@ -44,6 +46,8 @@ def read(source: Source) -> Log:
     notes = source.notes
     if broken:
         notes.append(f"{broken} lines are no JSON objects (cut short?) and were left out")
+    if nulls:
+        notes.append(f"{nulls} losses are null and were taken for not logged; some loggers write NaN so")
     columns = table.columns()
     return Log("wandb history" if "_step" in columns else NAME, columns, notes=notes)
 

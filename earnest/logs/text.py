@@ -93,7 +93,7 @@ def claims(source: Source) -> bool:
 def read(source: Source) -> Log:
     log = Log(NAME, {}, notes=source.notes)
     head = ANSI.sub("", source.head.decode("utf-8", "replace"))
-    commas = re.search(r"[=:]\s*\d+,\d+(?!\d*\.)", head) is not None and not re.search(r"\d\.\d", head)
+    commas = re.search(r"[=:]\s*\d+,(?:\d\d?|\d{4,})(?!\d)", head) is not None and not re.search(r"\d\.\d", head)
     if commas:
         log.notes.append("decimal commas read as points")
     rows = _Rows(NUMBER_COMMA if commas else NUMBER)
