@@ -261,8 +261,11 @@ TRAIN_PACKAGES = ("torch", "transformers", "accelerate", "datasets", "safetensor
 
 def _configured(name: str, args: list[str], command: str, options: list[tuple[str, Any, Any]]) -> tuple[Any, Any]:
     """A recipe by name, and its configuration with the command line's overrides, every field an option."""
+    from transformers.utils import logging
+
     from earnest.recipes import RECIPES
 
+    logging.disable_progress_bar()  # one bar a stage is enough
     if name not in RECIPES:
         seen = f"recipe {name!r}" if name and not name.startswith("-") else "no recipe"
         raise UserError(seen, f"one of {', '.join(RECIPES)}", f"earnest {command} {next(iter(RECIPES))}")

@@ -122,6 +122,7 @@ FACTS = {
     "audio_vocab": "ids that can occur as a target of one codebook, special tokens included",
     "codebooks": "number of codebooks",
     "codebook_size": "entries of one codebook of the codec, special tokens not included",
+    "repeat_frac": "stream -> share of counted targets that equal the token before them",
     "usage_window_frames": "frames over which the use of a codebook's entries is counted",
     "delays": "delay of each codebook, in frames",
     "label_counts": "stream -> {id: how often it is a counted target in the training data}",

@@ -12,7 +12,7 @@ import soundfile
 
 from earnest.data import sources
 from earnest.data.folder import load_clips, read_clips, split_clips
-from earnest.data.sources import ASTERISK, DIGITS, VOICES, Voice, asterisk, embedded_texts, espeak, speak
+from earnest.data.sources import ASTERISK, DIGITS, TAKES, VOICES, Voice, asterisk, embedded_texts, espeak, speak
 from earnest.errors import UserError
 
 LISTING = """\
@@ -129,7 +129,7 @@ def test_the_embedded_corpus(tmp_path):
     prepared = espeak(tmp_path / "out")
     clips = load_clips(tmp_path / "out")
     texts = embedded_texts()
-    assert len(clips) == prepared.clips == len(VOICES) * sum(map(len, texts.values()))
+    assert len(clips) == prepared.clips == len(VOICES) * (sum(map(len, texts.values())) + len(DIGITS) * (len(TAKES) - 1))
     assert {clip.speaker for clip in clips} == {voice.name for voice in VOICES}
     train, held_out = split_clips(clips, 0.05, seed=0)
     assert ({clip.text for clip in train}, {clip.text for clip in held_out}) == (set(texts["train"]), set(texts["validation"]))

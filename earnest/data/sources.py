@@ -14,7 +14,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -192,14 +192,15 @@ please wait a moment
 ADJECTIVES = ["red", "old", "quiet", "young", "broken", "yellow", "tall", "heavy", "empty", "wooden", "cheap", "frozen"]
 NOUNS = ["apples", "horses", "letters", "windows", "bottles", "rivers", "teachers", "machines", "shoes", "islands", "spoons"]
 # The steps through the lists are such that no text comes twice (a test counts them).
-COUNTS = [f"{DIGITS[i % 10]} {ADJECTIVES[5 * i % 12]} {NOUNS[3 * i % 11]}" for i in range(180)]
-NUMBERS = [f"{DIGITS[i % 10]} {DIGITS[(3 * i + i // 10) % 10]} {DIGITS[(7 * i + i // 100) % 10]}" for i in range(140)]
+COUNTS = [f"{DIGITS[i % 10]} {ADJECTIVES[5 * i % 12]} {NOUNS[3 * i % 11]}" for i in range(80)]
+NUMBERS = [f"{DIGITS[i % 10]} {DIGITS[(3 * i + i // 10) % 10]} {DIGITS[(7 * i + i // 100) % 10]}" for i in range(60)]
+TAKES = [(rate_frac, pitch) for rate_frac in (0.9, 1.0, 1.15) for pitch in (-6, 0, 6)]  # how a voice varies its single digits
 HELD_OUT_EVERY = 13  # of the longer texts; prime to the lengths above, so that every word is also trained on
 
 
 def embedded_name() -> str:
     """Names the embedded corpus by what is in it, so that a cache tells old from new."""
-    contents = hashlib.sha256(repr((VOICES, embedded_texts())).encode()).hexdigest()
+    contents = hashlib.sha256(repr((VOICES, TAKES, embedded_texts())).encode()).hexdigest()
     return f"espeak-{contents[:12]}"
 
 
@@ -216,7 +217,7 @@ ESPEAK_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short),
 
 
 def espeak(out: Path) -> Prepared:
-    """Write the embedded corpus: digits and short phrases in four voices, synthesised by espeak-ng, as 16 kHz WAV.
+    """Write the embedded corpus: digits (nine takes each) and short phrases in four voices, synthesised by espeak-ng, as 16 kHz WAV.
 
     Bit-identical from run to run. It is synthetic speech, made to let the whole path run anywhere; a model trained on it
     has learnt espeak-ng. Raises UserError without the espeakng-loader package or where `out` holds something already.
@@ -226,7 +227,11 @@ def espeak(out: Path) -> Prepared:
         for split, texts in embedded_texts().items():
             for voice in VOICES:
                 for text in texts:
-                    yield f"{split}/{voice.name}/{text.replace(' ', '_')}.wav", speak(text, voice), text, voice.name, "en"
+                    for take, (rate_frac, pitch) in enumerate(TAKES if text in DIGITS else [(1.0, 0)]):
+                        wave_N = speak(
+                            text, replace(voice, words_per_minute=round(rate_frac * voice.words_per_minute), pitch=voice.pitch + pitch)
+                        )
+                        yield f"{split}/{voice.name}/{text.replace(' ', '_')}_{take}.wav", wave_N, text, voice.name, "en"
 
     attribution = (
         "Synthesised by espeak-ng (GPL-3.0-or-later) as shipped in the espeakng-loader wheel.\nThe texts are earnest's own (Apache-2.0).\n"

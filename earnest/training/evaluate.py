@@ -38,6 +38,7 @@ class Ladder:
         self.vocabularies = vocabularies
         train_pairs = baselines.collect_pairs(train)
         self.label_counts = {stream: baselines.label_counts(pairs) for stream, pairs in train_pairs.items()}
+        self.repeat_frac = {stream: float((pairs.previous == pairs.target).mean()) for stream, pairs in train_pairs.items()}
         self.rungs: dict[str, dict[str, np.ndarray]] = {}  # stream -> rung -> nats per clip
         for stream, pairs in baselines.collect_pairs(held_out).items():
             vocabulary = self.vocabulary(stream)

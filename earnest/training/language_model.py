@@ -164,6 +164,7 @@ def _facts(config: LMConfig, model: Higgs, codec: Codec, ladder: Ladder) -> dict
         "frame_rate_hz": codec.frame_rate_hz,
         "pretrained": False,
         "label_counts": ladder.label_counts,
+        "repeat_frac": ladder.repeat_frac,
         "train_targets": sum(sum(counts.values()) for counts in ladder.label_counts.values()),
         "max_grad_norm": config.optimizer.max_grad_norm,
         "accumulation_steps": config.optimizer.accumulation_steps,
