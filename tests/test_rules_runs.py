@@ -155,7 +155,7 @@ def test_codebooks_collapse():
     assert rules(run) == ["F301"] and diagnose(run).findings[0].stream.count("codebook") == 4
 
 
-# The benign list of DOCTOR.md, section 3, and the "normal" rows of section 5.
+# What looks odd and is healthy.
 
 COS = 0.5 + 0.5 * np.cos(np.pi * SHARE)
 EVERY_200 = STEPS[9::10]
@@ -341,3 +341,9 @@ def test_long_runs_are_quick():
     start = time.perf_counter()
     assert not diagnose(run).findings
     assert time.perf_counter() - start < 4
+
+
+def test_table_of_rules_on_fixtures_is_generated():
+    from tests.rules_on_fixtures import OUT, table
+
+    assert OUT.read_text() == table(), "old: python -m tests.rules_on_fixtures"
