@@ -18,7 +18,10 @@ import soundfile
 from earnest.cli import main
 from earnest.run import checkpoints, read_run
 
-SMALL = "--model.width 32 --model.layers 1 --model.heads 2 --model.ffn 64 --data.positions-per-batch 512 --demos.max-duration-s 0.3".split()
+SMALL = [
+    *("--model.width", "32", "--model.layers", "1", "--model.heads", "2", "--model.ffn", "64"),
+    *("--data.positions-per-batch", "512", "--demos.max-duration-s", "0.3"),
+]
 QUICK = [*SMALL, "--demos.every-steps", "0", "--evaluate-every-steps", "100", "--optimizer.warmup-steps", "2"]
 
 
@@ -87,9 +90,8 @@ def test_killed_at_a_random_step_and_resumed_the_curve_is_bit_identical(speech, 
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert train(*options, "--out", whole).returncode == 0
     at_step = random.randint(1, 12)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "earnest.cli", "train", *map(str, options), "--out", killed], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    command = [sys.executable, "-m", "earnest.cli", "train", *map(str, options), "--out", killed]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     steps = killed / "steps.jsonl"
     while not (steps.exists() and steps.read_text().count('"train/loss"') >= at_step):
         assert process.poll() is None, "it ended before it could be killed"
@@ -175,7 +177,8 @@ def test_a_clip_whose_text_is_too_long_is_left_out_and_listed(speech, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"), [(one_absent_file, "absent.wav"), (many_bad_clips, "NaN"), (lambda rows, folder: [{"file_name": "a.wav"}], "a.wav")]
+    ("change", "words"),
+    [(one_absent_file, "absent.wav"), (many_bad_clips, "NaN"), (lambda rows, folder: [{"file_name": "a.wav"}], "a.wav")],
 )
 def test_broken_data_ends_in_three_lines(speech, tmp_path, change, words, capsys):
     folder = broken_folder(speech, tmp_path / "data", change)

@@ -22,7 +22,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Optimizer:
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 2e-3
     """Peak learning rate of AdamW."""
     weight_decay: float = 0.01
     """Decay of matrices; vectors are not decayed."""
@@ -56,7 +56,7 @@ class LMConfig:
     codec: str = "amy-tiny"
     """An embedded codec, a codec directory, or a checkpoint that transformers knows (DAC, EnCodec, Mimi, Higgs tokenizer)."""
     data: Data = field(default_factory=Data)
-    epochs: float = 4.0
+    epochs: float = 5.0
     """Passes over the data; the learning rate's schedule ends with them."""
     steps: int | None = None
     """Optimizer steps, instead of `epochs`."""
