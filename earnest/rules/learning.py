@@ -40,6 +40,7 @@ def worse_than_chance(verdicts, run):
     - labels aligned with the wrong position: a model that is confident and systematically wrong
     - pretrained weights that were not loaded, or loaded into another vocabulary
     - a learning rate so high that the model is confident of noise; or a sum logged as a mean
+    - a head initialised far too wide, early in the run
     ## Next probe
     Score the untrained checkpoint on ten clips with labels shifted by 0, 1 and 2: the right shift gives the lowest loss, far below chance.
     ## Fix

@@ -125,6 +125,7 @@ def diverged(series, run, grad_norm, rate):
     The end lies above the best level by more than a third of what had been gained, 15 % of the level and eight times the noise, and
     nearly all of its
     points above nearly all of the best ones.
+    Or the first value was the best by a third.
     A spike that returns, and adversarial losses, which may rise, are left alone.
     ## Likely causes
     - the learning rate is too high, most often at the end of the warm-up
@@ -138,6 +139,11 @@ def diverged(series, run, grad_norm, rate):
     Page (1954) for the onset; Wortsman et al. 2023 "Small-scale proxies for large-scale Transformer training instabilities".
     """
     if _rises_freely(series, run):
+        return
+    first, rest = series.finite.value[0], series.finite.value[1:]
+    if first > 0 and np.quantile(rest, 0.05) > 1.5 * first and np.median(rest[-max(3, len(rest) // 5) :]) > 1.5 * first:
+        words = f"{first:.3g} at first, {np.median(rest):.3g} in the median ever after"
+        yield Evidence(int(series.finite.step[1]), words, STRONG, series.rows())
         return
     value, step = series.binned.value, series.binned.step
     width = max(3, len(value) // 20)
