@@ -192,9 +192,11 @@ please wait a moment
 ADJECTIVES = ["red", "old", "quiet", "young", "broken", "yellow", "tall", "heavy", "empty", "wooden", "cheap", "frozen"]
 NOUNS = ["apples", "horses", "letters", "windows", "bottles", "rivers", "teachers", "machines", "shoes", "islands", "spoons"]
 # The steps through the lists are such that no text comes twice (a test counts them).
-COUNTS = [f"{DIGITS[i % 10]} {ADJECTIVES[5 * i % 12]} {NOUNS[3 * i % 11]}" for i in range(120)]
-NUMBERS = [f"{DIGITS[i % 10]} {DIGITS[(3 * i + i // 10) % 10]} {DIGITS[(7 * i + i // 100) % 10]}" for i in range(120)]
-TAKES = [(rate_frac, pitch) for rate_frac in (0.85, 0.92, 1.0, 1.1, 1.2) for pitch in (-6, 0, 6)]  # how a voice varies its single digits
+COUNTS = [f"{DIGITS[i % 10]} {ADJECTIVES[5 * i % 12]} {NOUNS[3 * i % 11]}" for i in range(80)]
+NUMBERS = [f"{DIGITS[i % 10]} {DIGITS[(3 * i + i // 10) % 10]} {DIGITS[(7 * i + i // 100) % 10]}" for i in range(100)]
+TAKES = [
+    (rate_frac, pitch) for rate_frac in (0.85, 0.9, 0.95, 1.0, 1.1, 1.2) for pitch in (-8, -4, 0, 4, 8)
+]  # how a voice varies its single digits
 HELD_OUT_EVERY = 13  # of the longer texts; prime to the lengths above, so that every word is also trained on
 
 
@@ -217,7 +219,7 @@ ESPEAK_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short),
 
 
 def espeak(out: Path) -> Prepared:
-    """Write the embedded corpus: digits (fifteen takes each) and short phrases in four voices, synthesised by espeak-ng, as 16 kHz WAV.
+    """Write the embedded corpus: digits (thirty takes each) and short phrases in four voices, synthesised by espeak-ng, as 16 kHz WAV.
 
     Bit-identical from run to run. It is synthetic speech, made to let the whole path run anywhere; a model trained on it
     has learnt espeak-ng. Raises UserError without the espeakng-loader package or where `out` holds something already.

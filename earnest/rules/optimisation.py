@@ -186,7 +186,7 @@ def loss_spikes_again_and_again(series, run):
 
     ## What it sees
     More than 2 % of the logged steps, and at least 5 separate ones, lie above the local median by more than 8 robust standard deviations
-    and by a tenth of the loss.
+    and by a tenth of the loss, and rise above what was reached before by a twentieth of the whole fall.
     Single spikes that return are normal and are left alone.
     ## Likely causes
     - some clips are broken: wrong sample rate, silence, labels of another clip
@@ -202,7 +202,11 @@ def loss_spikes_again_and_again(series, run):
         return
     values = series.finite
     found = spikes(values.value)
-    found = found[values.value[found] > 1.1 * np.median(values.value)] if len(found) else found
+    if len(found):
+        lowest_before = np.minimum.accumulate(np.concatenate([[np.inf], values.value[:-1]]))
+        # a twentieth of the whole fall (assumed): at the floor of a text of constants, a doubling means nothing
+        worth = 0.05 * (float(np.median(values.value[:3])) - float(values.value.min()))
+        found = found[(values.value - np.maximum(lowest_before + worth, 1.1 * np.median(values.value)))[found] > 0]
     separate = 1 + int((np.diff(found) > 3).sum()) if len(found) else 0
     tailed = len(found) and float(np.mean(np.abs(values.value - np.median(values.value)) > 0))  # constant series have no spikes
     if tailed and separate >= 5 and len(found) > 0.02 * len(values):
