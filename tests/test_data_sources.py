@@ -141,7 +141,7 @@ def test_the_embedded_corpus(tmp_path):
     heard = set()
     for clip, wave_N in read_clips(clips, 16000, []):
         duration_s = len(wave_N) / 16000
-        assert (0.35 < duration_s < 0.9) if clip.text in DIGITS else (0.6 < duration_s < 3.5), (clip.name, duration_s)
+        assert (0.3 < duration_s < 1.2) if clip.text in DIGITS else (0.6 < duration_s < 3.5), (clip.name, duration_s)
         assert 0.1 < np.abs(wave_N).max() <= 1
         heard.add(hashlib.sha256(wave_N.tobytes()).hexdigest())
     assert len(heard) == len(clips)

@@ -227,3 +227,17 @@ def test_s4_text_above_chance_and_audio_copying(tmp_path, kind):
     assert verdict(diagnosis, "audio").verdict == "degenerate"
     assert diagnosis.findings[0].rule == "A201" and diagnosis.findings[0].severity == "critical"
     assert len(diagnosis.findings) == 1, [(one.rule, one.summary) for one in diagnosis.findings]  # one cause, not six symptoms
+
+
+@pytest.mark.parametrize("fall", [80, 150, 300])
+def test_s4_however_fast_the_text_falls_from_above_chance(fall):
+    """Text from 14 to 10 and audio from 8 to 0.05 in 500 steps: one cause, labels that are not shifted."""
+    step = np.arange(0, 500, 5)
+    rng = np.random.default_rng(0)
+    text = 10 + 4 * np.exp(-step / fall) + rng.normal(0, 0.1, len(step))
+    audio = 0.05 + 7.95 * np.exp(-step / 60) * (1 + rng.normal(0, 0.02, len(step)))
+    run = Run(
+        facts={"text_vocab": 128256, "audio_vocab": 1026},
+        series={"train/ce_nats/text": Series(step, text), "train/ce_nats/audio": Series(step, audio)},
+    )
+    assert diagnose(run).findings[0].rule == "A201"

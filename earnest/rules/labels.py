@@ -133,7 +133,7 @@ def labels_not_shifted(run):
     text, uniform = token_curve(run, "train", "text"), next(iter(rungs(run, "text")), None)
     above = None
     if text is not None and uniform is not None and len(text.finite) >= 3:
-        until = began_above_chance(text, uniform)
+        until = began_above_chance(text, uniform, run_frac=0.05)  # beside an audio loss that is impossibly low, a short one tells
         if until or series_measure(text, "training").low > uniform.value * (1 + WORSE):
             above = f"text above chance ({uniform.value:.2f})" + (f" until step {until[0]}" if until else "")
     for stream in filter(is_audio, token_streams(run)):

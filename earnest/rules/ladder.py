@@ -309,8 +309,8 @@ def _since_above(series: Curve | None, uniform: Baseline) -> int | None:
     return int(series.binned.step[start]) if start < len(series.binned) else None
 
 
-def began_above_chance(series: Curve | None, uniform: Baseline) -> tuple[int, float] | None:
-    """Last step and mean of a start clearly above chance that lasted at least a fifth of the run and 50 steps, else None.
+def began_above_chance(series: Curve | None, uniform: Baseline, run_frac: float = 0.2) -> tuple[int, float] | None:
+    """Last step and mean of a start clearly above chance that lasted at least `run_frac` of the run and of 250 steps, else None.
 
     A fresh wide head also starts above chance but falls to it within a few steps: that is benign and is not reported.
     """
@@ -323,7 +323,7 @@ def began_above_chance(series: Curve | None, uniform: Baseline) -> tuple[int, fl
     count = int(np.argmin(above)) if not above.all() else len(above)
     until = int(binned.step[count - 1])
     lasted = until - int(binned.step[0])
-    if lasted < max(50, 0.2 * (binned.last_step - int(binned.step[0]))):
+    if lasted < run_frac * max(250, (binned.last_step - int(binned.step[0]))):
         return None
     return until, float(binned.value[:count].mean())
 
