@@ -4,6 +4,7 @@ S0-S4 name the documents: S0 the mixture of transformers, S1 and S4 Higgs Audio,
 Where a document gives a range or an end point, the series between is drawn by the mechanism that its code is known to have.
 """
 
+import json
 import math
 
 import numpy as np
@@ -213,6 +214,29 @@ def test_s3_an_entropy_below_zero_is_a_wrong_measurement():
     step = np.arange(100, 2001, 100)
     run = Run({"audio_vocab": 1028}, {"train/entropy_nats": series(step, np.linspace(6.1, -0.4, 20))})
     assert found(diagnose(run), "E201").severity == "critical"
+
+
+def test_s3_from_its_log(tmp_path):
+    """The forty loops as their trainer logged them: JSON lines with loss, gradient norm and entropy, and evaluations in between."""
+    step = np.linspace(260, 15600, 60).astype(int)
+    rng = np.random.default_rng(5)
+    fall = np.interp(step, np.linspace(0, 15600, 8), [6.9, 5, 3, 2, 1.3, 0.77, 0.4, 0.03]) * rng.normal(1, 0.02, 60)
+    norm = np.interp(step, np.linspace(0, 15600, 8), [1, 6, 14, 20, 25, 22, 20, 15]) * rng.normal(1, 0.1, 60)
+    entropy = np.interp(step, [0, 3000, 15600], [6.1, 5, -0.4])
+    rows = []
+    for index, at in enumerate(step):
+        rows.append({"step": int(at), "train/loss": fall[index], "train/grad_norm": norm[index], "train/output_entropy": entropy[index]})
+        if index % 8 == 7:
+            rows.append({"step": int(at), "eval/loss": float(np.interp(index, [0, 59], [6.7, 11.1]))})
+    path = tmp_path / "log.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
+    facts = {"audio_vocab": 1028, "codebooks": 18, "held_out_clips": 1, "train_clips": 39, "max_grad_norm": 5.0}
+    diagnosis = diagnose(read(path, facts=facts | {"unconditional_frac": 0.0, "guidance": 4.0}))
+    assert verdict(diagnosis, "total").verdict == "memorising"
+    assert "1 held-out clip" in found(diagnosis, "E103").summary
+    assert found(diagnosis, "D301").since_step > 400
+    assert "guidance 4" in found(diagnosis, "E106").summary
+    assert found(diagnosis, "E201").severity == "critical"
 
 
 @KINDS

@@ -56,7 +56,7 @@ class LMConfig:
     codec: str = "amy-tiny"
     """An embedded codec, a codec directory, or a checkpoint that transformers knows (DAC, EnCodec, Mimi, Higgs tokenizer)."""
     data: Data = field(default_factory=Data)
-    epochs: float = 5.0
+    epochs: float = 6.0
     """Passes over the data; the learning rate's schedule ends with them."""
     steps: int | None = None
     """Optimizer steps, instead of `epochs`."""
