@@ -53,8 +53,19 @@ def test_accumulation_divides_by_what_counts():
             torch.testing.assert_close(parameter.grad, before, rtol=1e-4, atol=1e-6)
 
 
-def test_each_target_reaches_the_logits_that_must_predict_it():
-    """Alignment by gradient tracing: the only hidden state with a gradient is the one just before the label's own position."""
+class HiddenAsLeaves:
+    """The model with its hidden states as leaves, so that a loss's gradient shows which of them it scores."""
+
+    def __init__(self, model, batch):
+        self.hidden_BSD = model(batch).detach().requires_grad_()
+        self.text_logits, self.audio_logits = model.text_logits, model.audio_logits
+
+    def __call__(self, batch):
+        return self.hidden_BSD
+
+
+def test_each_target_is_scored_where_the_position_before_it_stands():
+    """Alignment by gradient tracing: one code counts, and only the hidden state just before its own position gets a gradient."""
     model = tiny_higgs()
     batch = random_batch(model, frames=(6,))
     audio_start = int(batch.is_audio_BS[0].nonzero()[0])
@@ -62,8 +73,12 @@ def test_each_target_reaches_the_logits_that_must_predict_it():
         for frame in range(6):
             place = audio_start + codebook + 1 + frame  # where the layout put this code
             only = torch.full_like(batch.audio_targets_BSC, IGNORE)
-            only[0, place - 1, codebook] = batch.audio_targets_BSC[0, place - 1, codebook]
-            assert only[0, place - 1, codebook] == batch.tokens_BSC[0, place, codebook]
+            only[0, place - 1, codebook] = batch.tokens_BSC[0, place, codebook]
+            assert only[0, place - 1, codebook] == batch.audio_targets_BSC[0, place - 1, codebook]
+            leaves = HiddenAsLeaves(model, batch)
+            one = type(batch)(**vars(batch) | {"audio_targets_BSC": only})
+            stream_sums(leaves, one)[f"codebook_{codebook}"].ce.backward()
+            assert leaves.hidden_BSD.grad[0].abs().sum(-1).nonzero().flatten().tolist() == [place - 1]
 
 
 def test_nothing_sees_its_own_target():

@@ -16,7 +16,12 @@ import pytest
 import soundfile
 
 from earnest.cli import main
+from earnest.codecs import load_codec
+from earnest.errors import UserError
 from earnest.run import checkpoints, read_run
+from earnest.training.config import Data, LMConfig
+from earnest.training.language_model import prepare
+from tests.tiny import tiny_higgs
 
 SMALL = [
     *("--model.width", "32", "--model.layers", "1", "--model.heads", "2", "--model.ffn", "64"),
@@ -225,8 +230,13 @@ def test_an_empty_folder_and_a_run_in_the_way(speech, tmp_path, capsys):
     assert "steps: 2 -> 3" in capsys.readouterr().err
 
 
-def test_the_recipe_is_not_for_another_codec(speech, tmp_path, capsys):
-    """A codec with another number of codebooks than the checkpoint to continue from is caught when codes are laid out."""
+def test_a_model_of_nine_codebooks_refuses_a_codec_of_eight(speech):
+    config = LMConfig(data=Data(path=str(speech)))
+    with pytest.raises(UserError, match="9 codebooks"):
+        prepare(config, tiny_higgs(codebooks=9, codes=1024), load_codec("amy-tiny"))
+
+
+def test_trace_shows_the_labels_of_a_clip(speech, capsys):
     assert main(["trace", "higgs-tiny", "--data.path", str(speech)]) == 0
     said = capsys.readouterr().out
     assert "audio_targets_SC" in said and "1025" in said
