@@ -264,7 +264,8 @@ def _fresh_espeak():
     """Load espeak-ng, and unload it at the end: (library, its rate, the list its callback fills with int16 chunks).
 
     Loaded anew for each utterance (6 ms, measured): its synthesiser keeps phase and flutter between utterances, so the
-    same word comes out differently the second time, and neither its seed nor a new initialisation resets them.
+    same word comes out differently the second time, and a new initialisation resets neither. Its random numbers, which
+    initialisation seeds with the clock, get a fixed seed.
     """
     try:
         import espeakng_loader
@@ -289,6 +290,7 @@ def _fresh_espeak():
                 "its data at a path that it can take",
                 "reinstall espeakng-loader, in an environment with a shorter path",
             )
+        library.espeak_ng_SetRandSeed(ctypes.c_long(1))
         library.espeak_SetSynthCallback(collect)
         yield library, espeak_hz, chunks
         library.espeak_Terminate()
