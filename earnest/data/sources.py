@@ -24,7 +24,7 @@ from earnest.data.audio import ClipError, read_wave, write_wave
 from earnest.errors import UserError
 
 SAMPLE_RATE_HZ = 16000
-Row = tuple[str, np.ndarray, str, str, str]  # file_name, wave_N, text, speaker, language
+Row = tuple[str, np.ndarray, *tuple[str, ...]]  # file_name, wave_N (or wave_NK of several channels), and its facts
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def asterisk(language: str, out: Path, root: Path = Path("/")) -> Prepared:
         f"{prompts.credit}\nLicence: {prompts.licence}\n"
         "Changed: decoded from G.722 to 16-bit PCM and stored as FLAC; some prompts left out.\n"
     )
-    return _write_folder(out, rows(), attribution, left_out)
+    return write_folder(out, rows(), attribution, left_out)
 
 
 def _asterisk_texts(listing: Path) -> dict[str, str]:
@@ -238,7 +238,7 @@ def espeak(out: Path) -> Prepared:
     attribution = (
         "Synthesised by espeak-ng (GPL-3.0-or-later) as shipped in the espeakng-loader wheel.\nThe texts are earnest's own (Apache-2.0).\n"
     )
-    return _write_folder(out, rows(), attribution, Counter())
+    return write_folder(out, rows(), attribution, Counter())
 
 
 def speak(text: str, voice: Voice = VOICES[0], sample_rate_hz: int = SAMPLE_RATE_HZ) -> np.ndarray:
@@ -304,10 +304,21 @@ def _trim(wave_N: np.ndarray, sample_rate_hz: int, before_s: float = 0.02, after
     return wave_N[max(0, loud[0] - round(before_s * sample_rate_hz)) : loud[-1] + round(after_s * sample_rate_hz)]
 
 
-# --- both ---------------------------------------------------------------------------------------------------------------
+# --- all ----------------------------------------------------------------------------------------------------------------
 
 
-def _write_folder(out: Path, rows: Iterable[Row], attribution: str, left_out: Counter) -> Prepared:
+def write_folder(
+    out: Path,
+    rows: Iterable[Row],
+    attribution: str,
+    left_out: Counter,
+    facts: tuple[str, ...] = ("text", "speaker", "language"),
+    sample_rate_hz: int = SAMPLE_RATE_HZ,
+) -> Prepared:
+    """Write rows (file_name, wave, and a value for each of `facts`) as an audiofolder, whole or not at all.
+
+    Raises UserError where `out` holds something already.
+    """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} holds something already", "a new or empty folder", "name another folder, or remove this one")
@@ -317,14 +328,14 @@ def _write_folder(out: Path, rows: Iterable[Row], attribution: str, left_out: Co
         aside.mkdir(parents=True)
         with open(aside / "metadata.csv", "w", encoding="utf-8", newline="") as file:
             metadata = csv.writer(file)
-            metadata.writerow(["file_name", "text", "speaker", "language"])
-            for name, wave_N, *facts in rows:
+            metadata.writerow(["file_name", *facts])
+            for name, wave_N, *values in rows:
                 (aside / name).parent.mkdir(parents=True, exist_ok=True)
-                write_wave(aside / name, wave_N, SAMPLE_RATE_HZ)
-                metadata.writerow([name, *facts])
+                write_wave(aside / name, wave_N, sample_rate_hz)
+                metadata.writerow([name, *values])
                 clips, samples = clips + 1, samples + len(wave_N)
         (aside / "ATTRIBUTION").write_text(attribution, encoding="utf-8")
         os.replace(aside, out)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return Prepared(out, clips, samples / SAMPLE_RATE_HZ / 60, {reason: count for reason, count in left_out.items() if count})
+    return Prepared(out, clips, samples / sample_rate_hz / 60, {reason: count for reason, count in left_out.items() if count})
