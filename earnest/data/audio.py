@@ -47,7 +47,7 @@ def read_wave(path: str | os.PathLike, sample_rate_hz: int) -> np.ndarray:
 
 
 def write_wave(path: str | os.PathLike, wave_N: np.ndarray, sample_rate_hz: int) -> float:
-    """Write wave_N (or wave_NK, of K channels) as 16-bit PCM, in the format that the suffix names (.wav, .flac); return the share that was clipped.
+    """Write wave_N (or wave_NK) as 16-bit PCM, in the format that the suffix names (.wav, .flac); return the share that was clipped.
 
     Samples outside [-1, 1) are clipped. 16-bit audio that `read_wave` returned is written back bit by bit.
     Raises ClipError where a sample is NaN or infinite: silence in its place would hide a broken model.
