@@ -1,4 +1,4 @@
-"""Sampling for every language-model system: temperature, top-k, top-p, allowed ids, delays, stop."""
+"""Sampling for every language-model system: temperature, top-k, top-p, guidance, allowed ids, delays, stop."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,18 +9,26 @@ import torch
 from torch import Tensor
 
 from earnest.codecs import Codec, load_codec
+from earnest.data.batch import Prompt
 from earnest.data.patterns import undelay
-from earnest.models.higgs import Higgs
+from earnest.models import load_model
 from earnest.run import latest_checkpoint, read_run
 
 
 @dataclass(frozen=True)
 class Request:
-    """One thing to generate: prompt ids, temperature (0 = greedy), and the seed of its own random numbers."""
+    """One thing to generate: its prompt, temperature (0 = greedy), and the seed of its own random numbers.
 
-    prompt: list[int]
+    guidance g: logits = null + g * (conditional - null), the form of MusicGen (arXiv:2306.05284 §2.3) and of transformers'
+    guidance_scale; 1 is conditional only. Dia's published form, conditional + s * (conditional - null), is g = 1 + s.
+    `null_prompt` is the unconditional branch's; needed where g is not 1.
+    """
+
+    prompt: Prompt
     temperature: float = 0.0
     seed: int = 0
+    guidance: float = 1.0
+    null_prompt: Prompt | None = None
 
 
 @dataclass(frozen=True)
@@ -32,58 +40,92 @@ class Generated:
 
 
 @torch.inference_mode()
-def generate(model, requests: Sequence[Request], *, max_frames: int, top_k: int = 50, top_p: float = 0.95) -> list[Generated]:
+def generate(
+    model, requests: Sequence[Request], *, max_frames: int, top_k: int = 50, top_p: float = 0.95, filter_by_guidance: bool = False
+) -> list[Generated]:
     """Generate all requests in one batch; each row has its own temperature and random numbers, so that what a row becomes
     does not depend on the rows beside it (but for floating-point rounding).
 
-    `model` offers begin(prompts) -> a stream with advance(frame_BC) -> logits (B, C, V) of the next frame; delays, codes,
-    bos_id and eos_id. The codebook that starts first decides the end: EOS is allowed there only, the others follow at
-    their delays.
+    `model` offers begin(prompts) -> a stream with advance(frame_BK) -> logits (B, K, V) of the next frame of K lanes; delays
+    (one per lane), codes, bos_id, eos_id (None: it never ends by itself), and codes_of(tokens_KT) -> codes_CT. The lane that
+    starts first decides the end: EOS is allowed there only, the others follow at their delays. `max_frames` counts frames of
+    lanes. Guided and null rows share one pass. With `filter_by_guidance` the guided logits choose the top k, and these are
+    drawn by their conditional logits, as Dia was published.
     """
     model.eval()
     device = next(model.parameters()).device
-    delay_C = torch.tensor(model.delays, device=device)
-    leader = int(delay_C.argmin())
+    delay_K = torch.tensor(model.delays, device=device)
+    leader = int(delay_K.argmin())
     temperature_B = torch.tensor([request.temperature for request in requests], device=device)
+    guidance_B11 = torch.tensor([request.guidance for request in requests], device=device)[:, None, None]
+    guided = bool((guidance_B11 != 1).any())
     randoms = [torch.Generator().manual_seed(request.seed) for request in requests]
-    stream = model.begin([request.prompt for request in requests])
-    # Positions count from the first BOS: codebook c holds BOS at delays[c], its codes behind it, and EOS at end + delays[c].
+    prompts = [request.prompt for request in requests]
+    if guided:
+        prompts += [request.null_prompt or request.prompt for request in requests]
+    stream = model.begin(prompts)
+    # Positions count from the first BOS: lane k holds BOS at delays[k], its tokens behind it, and EOS at end + delays[k].
     end_B = torch.full((len(requests),), max_frames + 1, device=device)
-    frames = [torch.full((len(requests), len(delay_C)), model.bos_id, device=device)]
-    for position in range(1, max_frames + 2 + int(delay_C.max())):
-        logits_BCV = stream.advance(frames[-1]).float()
-        allowed_CV = torch.zeros(logits_BCV.shape[1:], dtype=torch.bool, device=device)
-        allowed_CV[:, : model.codes] = True
-        allowed_CV[leader, model.eos_id] = position > delay_C[leader] + 1
-        frame_BC = sample(logits_BCV.masked_fill(~allowed_CV, -torch.inf), temperature_B, top_k, top_p, randoms)
-        ended_B = (frame_BC[:, leader] == model.eos_id) & (position < end_B)
-        end_B[ended_B] = position - delay_C[leader]
-        frame_BC[:, position <= delay_C] = model.bos_id
-        frame_BC[position >= end_B[:, None] + delay_C] = model.eos_id
-        frames.append(frame_BC)
-        if position >= int(end_B.max()) + int(delay_C.max()):
+    frames = [torch.full((len(requests), len(delay_K)), model.bos_id, device=device)]
+    for position in range(1, max_frames + 2 + int(delay_K.max())):
+        logits_BKV = stream.advance(frames[-1].repeat(1 + guided, 1)).float()
+        draw_BKV = None
+        if guided:
+            conditional_BKV, null_BKV = logits_BKV.chunk(2)
+            logits_BKV = null_BKV + guidance_B11 * (conditional_BKV - null_BKV)
+            draw_BKV = conditional_BKV if filter_by_guidance else None
+        allowed_KV = torch.zeros(logits_BKV.shape[1:], dtype=torch.bool, device=device)
+        allowed_KV[:, : model.codes] = True
+        if model.eos_id is not None:
+            allowed_KV[leader, model.eos_id] = position > delay_K[leader] + 1
+        frame_BK = sample(logits_BKV.masked_fill(~allowed_KV, -torch.inf), temperature_B, top_k, top_p, randoms, draw_BKV)
+        ended_B = (
+            (frame_BK[:, leader] == model.eos_id) & (position < end_B)
+            if model.eos_id is not None
+            else torch.zeros_like(end_B, dtype=torch.bool)
+        )
+        end_B[ended_B] = position - delay_K[leader]
+        frame_BK[:, position <= delay_K] = model.bos_id
+        if model.eos_id is not None:
+            frame_BK[position >= end_B[:, None] + delay_K] = model.eos_id
+        frames.append(frame_BK)
+        if position >= int(end_B.max()) + int(delay_K.max()):
             break
-    codes_BCT = [undelay(tokens_SC.T, model.delays)[:, 1:] for tokens_SC in torch.stack(frames, dim=1)]
-    return [Generated(codes_CT[:, : end - 1], stopped=end <= max_frames) for codes_CT, end in zip(codes_BCT, end_B.tolist(), strict=True)]
+    tokens_BKT = [undelay(tokens_SK.T, model.delays)[:, 1:] for tokens_SK in torch.stack(frames, dim=1)]
+    return [
+        Generated(model.codes_of(tokens_KT[:, : end - 1]), stopped=end <= max_frames)
+        for tokens_KT, end in zip(tokens_BKT, end_B.tolist(), strict=True)
+    ]
 
 
-def sample(logits_BCV: Tensor, temperature_B: Tensor, top_k: int, top_p: float, randoms: Sequence[torch.Generator]) -> Tensor:
-    """Draw one token per row and codebook, (B, C): greedy where the temperature is 0.
+def sample(
+    logits_BKV: Tensor,
+    temperature_B: Tensor,
+    top_k: int,
+    top_p: float,
+    randoms: Sequence[torch.Generator],
+    draw_BKV: Tensor | None = None,
+) -> Tensor:
+    """Draw one token per row and lane, (B, K): greedy where the temperature is 0.
 
     The k best are taken first and top-p is applied to these (50 sorted values instead of V); the draw is an exponential race,
-    ``argmax p / e`` with e ~ Exp(1), which picks token i with probability p_i.
+    ``argmax p / e`` with e ~ Exp(1), which picks token i with probability p_i. `draw_BKV`: logits that replace those of the k
+    best once these are chosen.
     """
-    best_BCK, id_BCK = logits_BCV.topk(min(top_k, logits_BCV.shape[-1]), dim=-1)
+    best_BKk, id_BKk = logits_BKV.topk(min(top_k, logits_BKV.shape[-1]), dim=-1)
+    if draw_BKV is not None:
+        best_BKk = draw_BKV.gather(-1, id_BKk).masked_fill(best_BKk.isinf(), -torch.inf)
+        best_BKk, order_BKk = best_BKk.sort(dim=-1, descending=True)
+        id_BKk = id_BKk.gather(-1, order_BKk)
     heat_B11 = temperature_B[:, None, None]
-    p_BCK = (best_BCK / heat_B11.clamp(min=1e-6)).softmax(-1)
-    p_BCK = p_BCK.masked_fill(p_BCK.cumsum(-1) - p_BCK >= top_p, 0)  # the tokens before it already hold top_p
-    race_BCK = torch.stack([torch.empty(p_BCK.shape[1:]).exponential_(generator=random) for random in randoms]).to(p_BCK)
-    choice_BC = torch.where(heat_B11[..., 0] > 0, (p_BCK / race_BCK).argmax(-1), 0)
-    return id_BCK.gather(-1, choice_BC[..., None])[..., 0]
+    p_BKk = (best_BKk / heat_B11.clamp(min=1e-6)).softmax(-1)
+    p_BKk = p_BKk.masked_fill(p_BKk.cumsum(-1) - p_BKk >= top_p, 0)  # the tokens before it already hold top_p
+    race_BKk = torch.stack([torch.empty(p_BKk.shape[1:]).exponential_(generator=random) for random in randoms]).to(p_BKk)
+    choice_BK = torch.where(heat_B11[..., 0] > 0, (p_BKk / race_BKk).argmax(-1), 0)
+    return id_BKk.gather(-1, choice_BK[..., None])[..., 0]
 
 
-def load_run(run_dir: Path) -> tuple[Higgs, Codec, dict[str, Any]]:
+def load_run(run_dir: Path) -> tuple[Any, Codec, dict[str, Any]]:
     """The model of a run's newest checkpoint, its codec, and the run's facts. Raises UserError where one is missing."""
     run = read_run(run_dir)
-    model = Higgs.from_pretrained(latest_checkpoint(run_dir))
-    return model, load_codec(run.facts["config"]["codec"]), run.facts
+    return load_model(latest_checkpoint(run_dir)), load_codec(run.facts["config"]["codec"]), run.facts

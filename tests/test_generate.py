@@ -10,14 +10,15 @@ from tests.tiny import CODEBOOKS, CODES, random_batch, tiny_higgs
 
 def overfitted(seed=0):
     """A model that knows its clips by heart, so that it ends them itself."""
-    from earnest.losses.tokens import stream_weights, token_loss
+    from earnest.losses.tokens import TokenObjective, stream_weights
 
     model = tiny_higgs(seed, width=64)
     batch = random_batch(model, frames=(5, 9, 7))
+    objective = TokenObjective(model, stream_weights(CODEBOOKS, 0.1, 1.0))
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     for _ in range(120):
         optimizer.zero_grad()
-        token_loss(model, batch, batch.counted(), stream_weights(CODEBOOKS, 0.1, 1.0))[0].backward()
+        objective(batch, batch.counted())[0].backward()
         optimizer.step()
     return model, batch
 
@@ -44,11 +45,12 @@ def test_cached_greedy_equals_uncached_teacher_forcing(trained):
     [result] = generate(model, [Request(model.prompt("a new text", "b"))], max_frames=12)
     batch = collate([model.lay_out(result.codes_CT, "a new text", "b")], [0], 0)
     with torch.no_grad():
-        logits_BSCV = model.audio_logits(model(batch).flatten(0, 1)).unflatten(0, batch.text_BS.shape)
+        hidden_SD = model(batch)
     for codebook in range(CODEBOOKS):
+        logits_SV = model.heads()[f"codebook_{codebook}"].logits(hidden_SD)
         targets_S = batch.audio_targets_BSC[0, :, codebook]
         counts_S = (targets_S >= 0) & (targets_S < CODES)
-        assert torch.equal(logits_BSCV[0, counts_S, codebook, :CODES].argmax(-1), targets_S[counts_S])
+        assert torch.equal(logits_SV[counts_S, :CODES].argmax(-1), targets_S[counts_S])
 
 
 def test_a_row_does_not_depend_on_its_neighbours(trained):
@@ -69,9 +71,9 @@ def test_seeds_decide_and_are_reproducible(trained):
 
 def test_a_clip_that_does_not_end_is_cut_and_says_so(monkeypatch):
     model = tiny_higgs()
-    heads = model.audio_logits
-    endless = torch.zeros(CODES + 2).index_fill(0, torch.tensor(model.eos_id), -1e9)
-    monkeypatch.setattr(model, "audio_logits", lambda hidden_ND: heads(hidden_ND) + endless)
+    head = model.lm.audio_lm_head
+    endless = torch.zeros(CODES + 2).index_fill(0, torch.tensor(model.eos_id), -1e9).repeat(CODEBOOKS)
+    monkeypatch.setattr(head, "forward", lambda hidden_BD: torch.nn.functional.linear(hidden_BD, head.weight) + endless)
     [result] = generate(model, [Request(model.prompt("x"))], max_frames=6)
     assert not result.stopped
     assert result.codes_CT.shape == (CODEBOOKS, 6) and int(result.codes_CT.max()) < CODES

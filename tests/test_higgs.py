@@ -8,7 +8,7 @@ import torch
 from earnest.data.batch import bucketed
 from earnest.data.masks import IGNORE
 from earnest.errors import UserError
-from earnest.losses.tokens import stream_sums, stream_weights, token_loss
+from earnest.losses.tokens import TokenObjective, score, stream_weights
 from earnest.models.higgs import Higgs
 from tests.tiny import CODEBOOKS, CODES, random_batch, tiny_higgs
 
@@ -31,7 +31,7 @@ def test_loss_equals_transformers_own():
         labels=unshifted(batch.text_targets_BS),
         audio_labels=unshifted(batch.audio_targets_BSC),
     ).loss  # a sum over codebooks of means, plus the text's mean
-    ours, _ = token_loss(model, batch, batch.counted(), stream_weights(CODEBOOKS, text_weight=1.0, audio_weight=CODEBOOKS))
+    ours, _ = TokenObjective(model, stream_weights(CODEBOOKS, text_weight=1.0, audio_weight=CODEBOOKS))(batch, batch.counted())
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
@@ -39,13 +39,13 @@ def test_accumulation_divides_by_what_counts():
     model = tiny_higgs()
     whole = random_batch(model, frames=(3, 12, 6))
     weights = stream_weights(CODEBOOKS, 0.5, 1.0)
-    token_loss(model, whole, whole.counted(), weights)[0].backward()
+    TokenObjective(model, weights)(whole, whole.counted())[0].backward()
     expected = [p.grad.clone() if p.grad is not None else None for p in model.parameters()]
     model.zero_grad()
     counted = whole.counted()
     for row in range(3):
         part = type(whole)(**{name: tensor[row : row + 1] for name, tensor in vars(whole).items()})
-        token_loss(model, part, counted, weights)[0].backward()
+        TokenObjective(model, weights)(part, counted)[0].backward()
     for before, parameter in zip(expected, model.parameters(), strict=True):
         if before is None:
             assert parameter.grad is None
@@ -57,11 +57,11 @@ class HiddenAsLeaves:
     """The model with its hidden states as leaves, so that a loss's gradient shows which of them it scores."""
 
     def __init__(self, model, batch):
-        self.hidden_BSD = model(batch).detach().requires_grad_()
-        self.text_logits, self.audio_logits = model.text_logits, model.audio_logits
+        self.hidden_PD = model(batch).detach().requires_grad_()
+        self.heads = model.heads
 
     def __call__(self, batch):
-        return self.hidden_BSD
+        return self.hidden_PD
 
 
 def test_each_target_is_scored_where_the_position_before_it_stands():
@@ -77,8 +77,8 @@ def test_each_target_is_scored_where_the_position_before_it_stands():
             assert only[0, place - 1, codebook] == batch.audio_targets_BSC[0, place - 1, codebook]
             leaves = HiddenAsLeaves(model, batch)
             one = type(batch)(**vars(batch) | {"audio_targets_BSC": only})
-            stream_sums(leaves, one)[f"codebook_{codebook}"].ce.backward()
-            assert leaves.hidden_BSD.grad[0].abs().sum(-1).nonzero().flatten().tolist() == [place - 1]
+            score(leaves, one, {f"codebook_{codebook}": 1})[0].backward()
+            assert leaves.hidden_PD.grad.abs().sum(-1).nonzero().flatten().tolist() == [place - 1]
 
 
 def test_nothing_sees_its_own_target():
@@ -93,10 +93,10 @@ def test_nothing_sees_its_own_target():
         seen["embedding"] = output
 
     handle = model.lm.model.embed_audio_tokens.register_forward_hook(lambda m, i, o: keep(m, i, o))
-    hidden_BSD = model(batch)
+    hidden_PD = model(batch)
     handle.remove()
     position = int(batch.is_audio_BS[0].nonzero()[3])
-    hidden_BSD[0, position].square().sum().backward()
+    hidden_PD[position].square().sum().backward()
     gradient_S = seen["embedding"].grad[0].abs().sum(-1)
     assert gradient_S[: position + 1].sum() > 0 and gradient_S[position + 1 :].sum() == 0
 
@@ -116,15 +116,15 @@ def test_a_fully_masked_step_is_an_error_not_a_nan():
     batch.text_targets_BS.fill_(IGNORE)
     batch.audio_targets_BSC.fill_(IGNORE)
     with pytest.raises(UserError, match="masked"):
-        token_loss(model, batch, batch.counted(), stream_weights(CODEBOOKS, 1.0, 1.0))
+        TokenObjective(model, stream_weights(CODEBOOKS, 1.0, 1.0))(batch, batch.counted())
 
 
 def test_masked_labels_do_not_change_the_loss():
     model = tiny_higgs()
     batch = random_batch(model)
-    before = {stream: sums.ce.item() for stream, sums in stream_sums(model, batch).items()}
+    before = {stream: sums.ce.item() for stream, sums in score(model, batch, {})[1].items()}
     batch.text_BS[~batch.exists_BS] = 7  # what stands at padding
-    after = {stream: sums.ce.item() for stream, sums in stream_sums(model, batch).items()}
+    after = {stream: sums.ce.item() for stream, sums in score(model, batch, {})[1].items()}
     assert before == pytest.approx(after, rel=1e-5)
 
 
@@ -173,7 +173,7 @@ def test_fresh_random_codes_stay_at_chance():
     for step in range(150):
         batch = random_batch(model, frames, seed=1000 + step)  # never the same codes twice
         optimizer.zero_grad()
-        loss, _ = token_loss(model, batch, batch.counted(), weights)
+        loss, _ = TokenObjective(model, weights)(batch, batch.counted())
         loss.backward()
         optimizer.step()
         if step >= 100:
@@ -181,7 +181,7 @@ def test_fresh_random_codes_stay_at_chance():
             batch.audio_targets_BSC[~keep] = IGNORE
             with torch.no_grad():
                 code_nats.append(
-                    [sums.ce.item() / int(sums.counted_B.sum()) for stream, sums in stream_sums(model, batch).items() if stream != "text"]
+                    [sums.ce.item() / int(sums.counted_B.sum()) for stream, sums in score(model, batch, {})[1].items() if stream != "text"]
                 )
     means = torch.tensor(code_nats)
     interval = 3 * means.std(0) / len(means) ** 0.5
@@ -199,7 +199,7 @@ def test_unshifted_labels_fall_below_chance_at_once():
         targets = torch.where(batch.audio_targets_BSC != IGNORE, batch.tokens_BSC, IGNORE)
         wrong = type(batch)(**vars(batch) | {"audio_targets_BSC": targets})
         optimizer.zero_grad()
-        loss, signals = token_loss(model, wrong, wrong.counted(), stream_weights(CODEBOOKS, 0.1, 1.0))
+        loss, signals = TokenObjective(model, stream_weights(CODEBOOKS, 0.1, 1.0))(wrong, wrong.counted())
         loss.backward()
         optimizer.step()
     assert signals["train/ce_nats/codebook_0"] < math.log(CODES) - 1

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "earnest"
 # A part may import those named for it, and nothing else of the package.
 BASE = {"errors", "run", "signals"}
 DATA = BASE | {"data"}
-MODELS = DATA | {"models"}
+MODELS = DATA | {"losses", "models"}
 GENERATE = MODELS | {"codecs", "generate"}
 MONITORS = GENERATE | {"monitors", "probes"}
 TRAINING = MONITORS | {"losses", "training"}

@@ -18,13 +18,14 @@ import soundfile
 from earnest.cli import main
 from earnest.codecs import load_codec
 from earnest.errors import UserError
+from earnest.recipes.higgs import HiggsConfig
 from earnest.run import checkpoints, read_run
-from earnest.training.config import Data, LMConfig
+from earnest.training.config import Data
 from earnest.training.language_model import prepare
 from tests.tiny import tiny_higgs
 
 SMALL = [
-    *("--model.width", "32", "--model.layers", "1", "--model.heads", "2", "--model.ffn", "64"),
+    *("--shape.width", "32", "--shape.layers", "1", "--shape.heads", "2", "--shape.ffn", "64"),
     *("--data.positions-per-batch", "512", "--demos.max-duration-s", "0.3"),
 ]
 QUICK = [*SMALL, "--demos.every-steps", "0", "--evaluate-every-steps", "100", "--optimizer.warmup-steps", "2"]
@@ -231,7 +232,7 @@ def test_an_empty_folder_and_a_run_in_the_way(speech, tmp_path, capsys):
 
 
 def test_a_model_of_nine_codebooks_refuses_a_codec_of_eight(speech):
-    config = LMConfig(data=Data(path=str(speech)))
+    config = HiggsConfig(data=Data(path=str(speech)))
     with pytest.raises(UserError, match="9 codebooks"):
         prepare(config, tiny_higgs(codebooks=9, codes=1024), load_codec("amy-tiny"))
 

@@ -16,6 +16,18 @@ def codebook_stream(codebook: int) -> str:
 
 
 @dataclass(frozen=True)
+class Prompt:
+    """What stands before the audio that is to be generated: the first three fields of an `Example`."""
+
+    text_S: Tensor
+    tokens_SC: Tensor
+    is_audio_S: Tensor
+
+    def __len__(self) -> int:
+        return len(self.text_S)
+
+
+@dataclass(frozen=True)
 class Example:
     """One clip laid out over positions, targets already aligned with the logits that predict them.
 

@@ -1,26 +1,32 @@
 """`Corpus`: the encoded clips of one split, laid out over positions on demand and gathered into batches."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from earnest.data.batch import Batch, Example, bucketed, collate
+from earnest.data.masks import IGNORE
+from earnest.data.vary import Variation
 from earnest.errors import UserError
 
-LayOut = Callable[[Tensor, str, str], Example]  # codes_CT, text, speaker
+Row = Mapping[str, Any]  # codes_CT, text, speaker, tags, language, source
+LayOut = Callable[..., Example]  # codes_CT, text, speaker
 
 
 class Corpus:
-    """Rows with `codes_CT`, `text` and `speaker`, in the layout of one model.
+    """Rows in the layout of one model, each epoch in the version that `vary` draws.
 
     A clip that the model cannot take (its text or audio is too long) is left out and listed in `left_out`.
     """
 
-    def __init__(self, rows: Sequence, lay_out: LayOut, pad_id: int, positions_per_batch: int):
+    def __init__(self, rows: Sequence[Row], lay_out: LayOut, pad_id: int, positions_per_batch: int, vary: Variation | None = None):
         self.lay_out = lay_out
         self.pad_id = pad_id
         self.positions_per_batch = positions_per_batch
+        self.vary = vary or Variation()
         self.rows, self.lengths, self.left_out = [], [], []
         for row in rows:
             try:
@@ -36,29 +42,45 @@ class Corpus:
         """One epoch as lists of clips: shuffled by (seed, epoch), or from short to long without a seed."""
         return bucketed(self.lengths, self.positions_per_batch, seed, epoch)
 
-    def batch(self, clips: Sequence[int]) -> Batch:
-        return collate([self._example(self.rows[clip]) for clip in clips], clips, self.pad_id)
+    def batch(self, clips: Sequence[int], seed: int | None = None, epoch: int = 0) -> Batch:
+        """These clips in the version of (seed, epoch), which depends on nothing else; without a seed as evaluation sees them."""
+        randoms = [None if seed is None else np.random.default_rng([seed, epoch, clip]) for clip in clips]
+        examples = [self._example(self.rows[clip], random) for clip, random in zip(clips, randoms, strict=True)]
+        return collate(examples, clips, self.pad_id)
 
     def batches(self) -> Iterator[Batch]:
-        """Every clip once, in a fixed order."""
+        """Every clip once, in a fixed order, as evaluation sees them."""
         for clips in self.plan():
             yield self.batch(clips)
 
-    def groups(self, accumulation_steps: int, seed: int, skip: int = 0) -> Iterator[list[Batch]]:
-        """The micro-batches of one optimizer step after another, epoch after epoch, from the step after `skip` on.
+    def groups(self, accumulation_steps: int, seed: int, skip: int = 0, rank: int = 0, ranks: int = 1) -> Iterator[list[Batch]]:
+        """One rank's micro-batches of one optimizer step after another, epoch after epoch, from the step after `skip` on.
 
         Which clips a step sees depends on (seed, step) alone, so a resumed run sees what the uninterrupted one would have.
-        A group never crosses an epoch: the last one of an epoch may be smaller.
+        A group never crosses an epoch: the last one of an epoch may be smaller. Every rank gets equally many micro-batches;
+        where an epoch runs out, one in which nothing counts.
         """
         epoch = 0
         while True:
             plan = self.plan(seed, epoch)
-            for start in range(0, len(plan), accumulation_steps):
+            for start in range(0, len(plan), accumulation_steps * ranks):
                 if skip:
                     skip -= 1
-                else:
-                    yield [self.batch(clips) for clips in plan[start : start + accumulation_steps]]
+                    continue
+                step = plan[start : start + accumulation_steps * ranks]
+                mine = [self.batch(clips, seed, epoch) for clips in step[rank::ranks]]
+                missing = -(-len(step) // ranks) - len(mine)
+                yield mine + [_uncounted(self.batch(step[0], seed, epoch))] * missing
             epoch += 1
 
-    def _example(self, row) -> Example:
+    def _example(self, row: Row, random: np.random.Generator | None = None) -> Example:
+        row = self.vary(row, random)
         return self.lay_out(torch.as_tensor(row["codes_CT"]), row["text"], row["speaker"])
+
+
+def _uncounted(batch: Batch) -> Batch:
+    return replace(
+        batch,
+        text_targets_BS=torch.full_like(batch.text_targets_BS, IGNORE),
+        audio_targets_BSC=torch.full_like(batch.audio_targets_BSC, IGNORE),
+    )

@@ -1,71 +1,172 @@
-"""Masked cross-entropy over text and codebooks, with heads applied only where a target counts."""
+"""Masked cross-entropy over text and codebooks, with output layers applied only where a target counts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from earnest.data.batch import Batch, codebook_stream
 from earnest.data.masks import IGNORE
 from earnest.errors import UserError
 from earnest.signals import key
 
-SIGNAL_NAMES = {"ce": "ce_nats", "correct": "accuracy_frac", "copied": "copy_frac", "entropy": "entropy_nats"}
+SIGNAL_NAMES = {
+    "ce": "ce_nats",
+    "full_ce": "ce_full_nats",
+    "correct": "accuracy_frac",
+    "copied": "copy_frac",
+    "entropy": "entropy_nats",
+}
+CHUNK_LOGITS = 2**24  # logits held at a time: 64 MiB in fp32, instead of gigabytes at a vocabulary of 128256
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """The output layer of one stream: the rows of `blocks` (V_i, D), one after the other.
+
+    Target t of the stream is row ``first_id + t``; `ids` rows from there on are the stream's own vocabulary (None: all).
+    """
+
+    blocks: tuple[Tensor, ...]
+    first_id: int = 0
+    ids: int | None = None
+
+    @property
+    def rows(self) -> int:
+        return sum(map(len, self.blocks))
+
+    @property
+    def own(self) -> slice:
+        return slice(self.first_id, self.rows if self.ids is None else self.first_id + self.ids)
+
+    def logits(self, hidden_ND: Tensor) -> Tensor:
+        """(N, D) -> (N, V) over the stream's own vocabulary, as generation needs them."""
+        return torch.cat([hidden_ND @ block_VD.T for block_VD in self.blocks], dim=-1)[..., self.own]
 
 
 @dataclass(frozen=True)
 class StreamSums:
-    """One stream of one batch, as sums over its counted targets: whoever averages divides by what counts."""
+    """One stream of one batch, as sums over its counted targets: whoever averages divides by what counts. No gradients."""
 
-    ce: Tensor  # nats, scalar, carries the gradient
-    ce_B: Tensor  # nats per clip
+    ce: Tensor  # nats within the stream's own vocabulary, scalar
+    full_ce: Tensor | None  # nats within all rows of the head, where these are more
+    ce_B: Tensor  # nats per clip, within the stream's own vocabulary
     counted_B: Tensor
     correct: Tensor  # argmax equals the target
     copied: Tensor  # argmax equals the input token at that position
     entropy: Tensor  # nats, of the predicted distribution
 
 
-def stream_sums(model, batch: Batch) -> dict[str, StreamSums]:
-    """Cross-entropy and its companions per stream: text, codebook_0, ...; a stream without counted targets is absent.
+class _LinearCrossEntropy(torch.autograd.Function):
+    """sum_n scale_n * CE(softmax(hidden_n @ W.T), target_n) in chunks of rows; the gradients are made on the way.
 
-    `model` offers forward(batch) -> (B, S, D), text_logits (N, D) -> (N, V) and audio_logits (N, D) -> (N, C, V). The heads
-    see only rows where some target counts: over all positions they are most of a step at Higgs' vocabularies.
+    Keeping logits for the backward pass is what fills memory at large vocabularies (Cut Your Losses, arXiv:2411.09009; Liger
+    kernel, arXiv:2410.10989). Returns the sum, and per row, without gradients: CE over all rows of W, CE over the head's own
+    vocabulary, and argmax and entropy of the latter.
     """
-    hidden_BSD = model(batch)
-    sums = {}
-    for streams, head, targets_BSK, inputs_BSK in (
-        (["text"], lambda hidden_ND: model.text_logits(hidden_ND)[:, None], batch.text_targets_BS[..., None], batch.text_BS[..., None]),
-        ([codebook_stream(c) for c in range(batch.codebooks)], model.audio_logits, batch.audio_targets_BSC, batch.tokens_BSC),
-    ):
-        rows_BS = (targets_BSK != IGNORE).any(-1)
-        if not rows_BS.any():
-            continue
-        logits_NKV = head(hidden_BSD[rows_BS])
-        target_NK, input_NK, clip_N = targets_BSK[rows_BS], inputs_BSK[rows_BS], rows_BS.nonzero()[:, 0]
-        counts_NK = target_NK != IGNORE
-        # float(): under bf16 autocast the cross-entropy itself stays in fp32
-        log_p_NKV = logits_NKV.float().log_softmax(-1)
-        ce_NK = F.nll_loss(log_p_NKV.flatten(0, 1), target_NK.flatten(), ignore_index=IGNORE, reduction="none").view_as(target_NK)
-        with torch.no_grad():
-            entropy_NK = -(log_p_NKV.exp() * log_p_NKV).sum(-1)
-            guess_NK = logits_NKV.argmax(-1)
-            per_clip_2BK = torch.zeros(2, len(batch.clip_B), len(streams), device=ce_NK.device)
-            per_clip_2BK[0].index_add_(0, clip_N, ce_NK)
-            per_clip_2BK[1].index_add_(0, clip_N, counts_NK.float())
-        for k, stream in enumerate(streams):
-            counts_N = counts_NK[:, k]
-            if counts_N.any():
-                sums[stream] = StreamSums(
-                    ce=ce_NK[:, k].sum(),
-                    ce_B=per_clip_2BK[0, :, k],
-                    counted_B=per_clip_2BK[1, :, k],
-                    correct=(guess_NK == target_NK)[counts_N, k].sum(),
-                    copied=(guess_NK == input_NK)[counts_N, k].sum(),
-                    entropy=entropy_NK[counts_N, k].sum(),
-                )
-    return sums
+
+    @staticmethod
+    def forward(ctx, hidden_ND: Tensor, target_N: Tensor, scale_N: Tensor, own: slice, *blocks: Tensor):
+        wants_hidden, _, _, _, *wants_block = ctx.needs_input_grad
+        grad_hidden_ND = torch.zeros_like(hidden_ND, dtype=blocks[0].dtype) if wants_hidden else None
+        grad_blocks = [torch.zeros_like(block_VD) if wanted else None for block_VD, wanted in zip(blocks, wants_block, strict=True)]
+        # A cast of 128256 rows costs a CPU more than bf16 saves it (measured); a GPU casts for nothing.
+        dtype = hidden_ND.dtype if hidden_ND.is_cuda else blocks[0].dtype
+        rows_ND, weights = hidden_ND.to(dtype), [block_VD.to(dtype) for block_VD in blocks]
+        ends = torch.tensor([len(block_VD) for block_VD in blocks]).cumsum(0).tolist()
+        whole = own == slice(0, ends[-1])
+        full_N, within_N, entropy_N = (torch.zeros(len(target_N), device=hidden_ND.device) for _ in range(3))
+        guess_N = torch.zeros_like(target_N)
+        chunk = max(1, CHUNK_LOGITS // ends[-1])
+        for start in range(0, len(target_N), chunk):
+            n = slice(start, start + chunk)
+            target_n1 = target_N[n, None]
+            log_p_nV = torch.cat([rows_ND[n] @ weight_VD.T for weight_VD in weights], dim=-1).float()  # fp32 also under bf16
+            log_p_nV -= log_p_nV.logsumexp(-1, keepdim=True)
+            own_log_p_nV = log_p_nV if whole else log_p_nV[:, own].log_softmax(-1)
+            full_N[n] = -log_p_nV.gather(1, target_n1)[:, 0]
+            within_N[n] = -own_log_p_nV.gather(1, target_n1 - own.start)[:, 0]
+            guess_N[n] = own_log_p_nV.argmax(-1) + own.start
+            entropy_N[n] = -(own_log_p_nV.exp() * own_log_p_nV).sum(-1)
+            if not wants_hidden and not any(wants_block):
+                continue
+            slope_nV = log_p_nV.exp_().scatter_add_(1, target_n1, -torch.ones_like(target_n1, dtype=log_p_nV.dtype))
+            slope_nV = slope_nV.mul_(scale_N[n, None]).to(dtype)
+            for weight_VD, grad_VD, end in zip(weights, grad_blocks, ends, strict=True):
+                slope_nv = slope_nV[:, end - len(weight_VD) : end]
+                if grad_VD is not None:
+                    _add_product(grad_VD, slope_nv.T, rows_ND[n])
+                if grad_hidden_ND is not None:
+                    _add_product(grad_hidden_ND[n], slope_nv, weight_VD)
+        if grad_hidden_ND is not None:
+            grad_hidden_ND = grad_hidden_ND.to(hidden_ND.dtype)
+        ctx.save_for_backward(grad_hidden_ND, *grad_blocks)
+        ctx.mark_non_differentiable(full_N, within_N, guess_N, entropy_N)
+        return (full_N * scale_N).sum(), full_N, within_N, guess_N, entropy_N
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, upstream, *_):
+        # In place, as a second gradient of 128256 rows is a gigabyte; so a graph is good for one backward pass.
+        grad_hidden_ND, *grad_blocks = (grad if grad is None else grad.mul_(upstream) for grad in ctx.saved_tensors)
+        return grad_hidden_ND, None, None, None, *grad_blocks
+
+
+def _add_product(sum_IK: Tensor, left_IJ: Tensor, right_JK: Tensor) -> None:
+    if sum_IK.dtype == left_IJ.dtype:
+        sum_IK.addmm_(left_IJ, right_JK)
+    else:
+        sum_IK += left_IJ @ right_JK
+
+
+def score(model, batch: Batch, scales: Mapping[str, float]) -> tuple[Tensor, dict[str, StreamSums]]:
+    """``sum over streams of scales[stream] * its summed cross-entropy``, and every stream's sums; a stream without counted
+    targets is absent.
+
+    `model` offers forward(batch) -> hidden_PD, the hidden states of the positions that exist, in the row-major order of
+    ``batch.exists_BS``, and heads() -> {stream: Head}. What a gradient flows from is the cross-entropy over all rows of a head.
+    """
+    hidden_PD = model(batch)
+    device, exists_BS = hidden_PD.device, batch.exists_BS
+    clip_P = torch.arange(len(exists_BS), device=device)[:, None].expand(exists_BS.shape)[exists_BS]
+    columns = {"text": (batch.text_targets_BS[exists_BS], batch.text_BS[exists_BS])}
+    audio_targets_PC, tokens_PC = batch.audio_targets_BSC[exists_BS], batch.tokens_BSC[exists_BS]
+    for c in range(batch.codebooks):
+        columns[codebook_stream(c)] = audio_targets_PC[:, c], tokens_PC[:, c]
+
+    loss = hidden_PD.sum() * 0  # a batch in which nothing counts still has a graph: the other ranks wait for its gradients
+    sums: dict[str, StreamSums] = {}
+    heads = {stream: head for stream, head in model.heads().items() if stream in columns and (columns[stream][0] != IGNORE).any()}
+    # Streams with one output layer between them are scored together, so that its gradient is made once.
+    for _, group in groupby(heads.items(), lambda item: tuple(map(id, item[1].blocks))):
+        members = list(group)
+        head = members[0][1]
+        rows = [(columns[stream][0] != IGNORE).nonzero()[:, 0] for stream, _ in members]
+        targets = [columns[stream][0][row] + head.first_id for (stream, head), row in zip(members, rows, strict=True)]
+        scale_N = torch.cat(
+            [torch.full(row.shape, float(scales.get(stream, 0)), device=device) for (stream, _), row in zip(members, rows, strict=True)]
+        )
+        total, *per_row = _LinearCrossEntropy.apply(
+            hidden_PD.index_select(0, torch.cat(rows)), torch.cat(targets), scale_N, head.own, *head.blocks
+        )
+        loss = loss + total
+        for (stream, head), row, target_N, full_N, within_N, guess_N, entropy_N in zip(
+            members, rows, targets, *(tensor.split([len(row) for row in rows]) for tensor in per_row), strict=True
+        ):
+            per_clip_2B = torch.zeros(2, len(exists_BS), device=device)
+            per_clip_2B.index_add_(1, clip_P[row], torch.stack([within_N, torch.ones_like(within_N)]))
+            sums[stream] = StreamSums(
+                ce=within_N.sum(),
+                full_ce=None if head.own == slice(0, head.rows) else full_N.sum(),
+                ce_B=per_clip_2B[0],
+                counted_B=per_clip_2B[1],
+                correct=(guess_N == target_N).sum(),
+                copied=(guess_N - head.first_id == columns[stream][1][row]).sum(),
+                entropy=entropy_N.sum(),
+            )
+    return loss, sums
 
 
 def stream_weights(codebooks: int, text_weight: float, audio_weight: float) -> dict[str, float]:
@@ -73,23 +174,30 @@ def stream_weights(codebooks: int, text_weight: float, audio_weight: float) -> d
     return {"text": text_weight, **{codebook_stream(c): audio_weight / codebooks for c in range(codebooks)}}
 
 
-def token_loss(model, batch: Batch, counted: Mapping[str, int], weights: Mapping[str, float]) -> tuple[Tensor, dict[str, float]]:
-    """This batch's share of the step's loss, and of its signals; summed over the micro-batches of a step both are means.
+class TokenObjective(nn.Module):
+    """A model and its loss in one forward pass, so that data-parallel wrappers see every parameter that is used."""
 
-    counted: targets per stream in *all* micro-batches of the step. Raises UserError where nothing counts at all: a mean
-    over nothing would be NaN, or a silent 0.
-    """
-    sums = stream_sums(model, batch)
-    if not any(counted.values()):
-        raise UserError(
-            "no target counts: every label is masked",
-            "at least one counted target in a step",
-            "look at the labels with `earnest trace`; did the assistant's turn get lost or cut?",
-        )
-    shares = {stream: weights[stream] * stream_sum.ce / counted[stream] for stream, stream_sum in sums.items()}
-    loss = torch.stack(list(shares.values())).sum() if shares else next(model.parameters()).sum() * 0
-    signals = {key("loss"): loss.item()}
-    for stream, stream_sum in sums.items():
-        for name, signal in SIGNAL_NAMES.items():
-            signals[key(signal, stream)] = getattr(stream_sum, name).item() / counted[stream]
-    return loss, signals
+    def __init__(self, model: nn.Module, weights: Mapping[str, float]):
+        super().__init__()
+        self.model = model
+        self.weights = dict(weights)
+
+    def forward(self, batch: Batch, counted: Mapping[str, int]) -> tuple[Tensor, dict[str, float]]:
+        """This batch's share of the step's loss, and of its signals; summed over the micro-batches of a step both are means.
+
+        counted: targets per stream in *all* micro-batches of the step. Raises UserError where nothing counts at all: a mean
+        over nothing would be NaN, or a silent 0.
+        """
+        if not any(counted.values()):
+            raise UserError(
+                "no target counts: every label is masked",
+                "at least one counted target in a step",
+                "look at the labels with `earnest trace`; did the assistant's turn get lost or cut?",
+            )
+        loss, sums = score(self.model, batch, {stream: self.weights[stream] / n for stream, n in counted.items() if n})
+        signals = {key("loss"): loss.item()}
+        for stream, stream_sum in sums.items():
+            for name, signal in SIGNAL_NAMES.items():
+                if (value := getattr(stream_sum, name)) is not None:
+                    signals[key(signal, stream)] = value.item() / counted[stream]
+        return loss, signals

@@ -1,1 +1,35 @@
-"""The language-model systems: `Batch` in, hidden states and heads out."""
+"""The language-model systems: `Batch` in, hidden states and output layers out."""
+
+import json
+from importlib import import_module
+from pathlib import Path
+
+from earnest.errors import UserError
+
+# config.json's model_type -> where its class is; a class is imported when it is needed, as each brings its part of transformers.
+CLASSES = {"higgs_audio_v2": ("earnest.models.higgs", "Higgs")}
+
+
+def load_model(path: str | Path):
+    """The model in a directory that `earnest train` or transformers wrote, or in a checkpoint on the Hub.
+
+    Raises UserError where there is none, or none of ours.
+    """
+    file = Path(path) / "config.json"
+    if not file.is_file():
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+        try:
+            file = Path(hf_hub_download(str(path), "config.json"))
+        except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
+            raise UserError(
+                f"no model at {path}: {error}",
+                "a directory with config.json, or a name on the Hub (owner/name)",
+                "check the path, and the connection",
+            ) from error
+    model_type = json.loads(file.read_text()).get("model_type")
+    if model_type not in CLASSES:
+        raise UserError(f"a model of type {model_type!r} at {path}", f"one of {', '.join(CLASSES)}", "give a checkpoint of one of these")
+    module, name = CLASSES[model_type]
+    return getattr(import_module(module), name).from_pretrained(path)

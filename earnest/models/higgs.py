@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoTokenizer,
     Cache,
@@ -18,7 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from earnest.data.batch import Batch, Example
+from earnest.data.batch import Batch, Example, Prompt, codebook_stream
 from earnest.data.masks import IGNORE, ends_at_eos, shift
 from earnest.data.patterns import delay, framed
 from earnest.data.text import (
@@ -34,6 +35,7 @@ from earnest.data.text import (
     special_id,
 )
 from earnest.errors import UserError
+from earnest.losses.tokens import Head
 
 STREAM_SPECIALS = 2  # BOS and EOS of the audio stream, above the codec's codes: codebook_size = codes + 2
 
@@ -81,6 +83,8 @@ class HiggsShape:
 class Higgs(nn.Module):
     """The language model with its tokenizer: lays clips out, runs them, and advances one frame at a time."""
 
+    system = "higgs"
+
     def __init__(self, lm: HiggsAudioV2ForConditionalGeneration, tokenizer: PreTrainedTokenizerBase):
         super().__init__()
         self.lm = lm
@@ -117,8 +121,8 @@ class Higgs(nn.Module):
 
     # --- from a clip to positions -------------------------------------------------------------------------------------
 
-    def prompt(self, text: str, speaker: str = "") -> list[int]:
-        """Ids before the audio. Raises UserError where nothing would be left for audio."""
+    def prompt(self, text: str, speaker: str = "") -> Prompt:
+        """What stands before the audio. Raises UserError where nothing would be left for audio."""
         ids_L = prompt_ids(self.tokenizer, text, speaker)
         if len(ids_L) + self.codebooks >= self.max_positions:
             raise UserError(
@@ -126,7 +130,11 @@ class Higgs(nn.Module):
                 f"fewer than {self.max_positions - self.codebooks} tokens, so that audio fits into {self.max_positions} positions",
                 "shorten the text, or split it into sentences",
             )
-        return ids_L
+        return Prompt(
+            text_S=torch.tensor(ids_L),
+            tokens_SC=torch.zeros(len(ids_L), self.codebooks, dtype=torch.long),
+            is_audio_S=torch.zeros(len(ids_L), dtype=torch.bool),
+        )
 
     def lay_out(self, codes_CT: Tensor, text: str, speaker: str = "") -> Example:
         """Prompt, then [BOS] + codes + [EOS] delayed, then the end of the turn.
@@ -141,18 +149,18 @@ class Higgs(nn.Module):
                 f"{self.codebooks} codebooks with ids below {self.codes}",
                 "take the codec that this recipe was made for, or set the model's codebooks and codes to the codec's",
             )
-        prompt_L = self.prompt(text, speaker)
+        prompt = self.prompt(text, speaker)
         tokens_CS = delay(framed(codes_CT.long(), self.bos_id, self.eos_id), self.delays, before=self.bos_id, behind=self.eos_id)
         audio_positions = tokens_CS.shape[1]
         after_L = [special_id(self.tokenizer, AUDIO_EOS), special_id(self.tokenizer, END_OF_TURN)]
-        start, stop = len(prompt_L), len(prompt_L) + audio_positions
+        start, stop = len(prompt), len(prompt) + audio_positions
         positions = stop + len(after_L)
         if positions > self.max_positions:
             raise UserError(
                 f"a clip of {positions} positions", f"at most {self.max_positions}", "cut the clip, or raise the model's context"
             )
         placeholder = [special_id(self.tokenizer, AUDIO_OUT)] * audio_positions
-        text_S = torch.tensor([*prompt_L, *placeholder, *after_L])
+        text_S = torch.cat([prompt.text_S, torch.tensor([*placeholder, *after_L])])
         tokens_SC = torch.zeros(positions, codebooks, dtype=torch.long)
         tokens_SC[start:stop] = tokens_CS.T
         is_audio_S = torch.zeros(positions, dtype=torch.bool)
@@ -167,27 +175,31 @@ class Higgs(nn.Module):
     # --- training -------------------------------------------------------------------------------------------------------
 
     def forward(self, batch: Batch) -> Tensor:
-        """Hidden states (B, S, D) of every position."""
-        return self.lm.model(
+        """Hidden states (P, D) of the positions that exist."""
+        hidden_BSD = self.lm.model(
             input_ids=batch.text_BS,
             audio_input_ids=batch.tokens_BSC,
             audio_input_ids_mask=batch.is_audio_BS,
             attention_mask=batch.exists_BS,
             use_cache=False,
         ).last_hidden_state
+        return hidden_BSD[batch.exists_BS]
 
-    def text_logits(self, hidden_ND: Tensor) -> Tensor:
-        """(N, D) -> (N, V)."""
+    def heads(self) -> dict[str, Head]:
         assert self.lm.text_lm_head is not None  # `build` and `from_pretrained` ask transformers for it
-        return self.lm.text_lm_head(hidden_ND)
-
-    def audio_logits(self, hidden_ND: Tensor) -> Tensor:
-        """(N, D) -> (N, C, V)."""
-        return self.lm.audio_lm_head(hidden_ND).unflatten(-1, (self.codebooks, -1))
+        audio_CVD = self.lm.audio_lm_head.weight.unflatten(0, (self.codebooks, -1)).unbind()
+        return {
+            "text": Head((self.lm.text_lm_head.weight,)),
+            **{codebook_stream(c): Head((weight_VD,)) for c, weight_VD in enumerate(audio_CVD)},
+        }
 
     # --- generation -----------------------------------------------------------------------------------------------------
 
-    def begin(self, prompts: list[list[int]]) -> "HiggsStream":
+    def codes_of(self, tokens_CT: Tensor) -> Tensor:
+        """Undelayed lanes -> codes_CT: a lane is a codebook."""
+        return tokens_CT
+
+    def begin(self, prompts: list[Prompt]) -> "HiggsStream":
         """Read prompts of any lengths (padded in front), so that frames can be advanced one at a time."""
         return HiggsStream(self, prompts)
 
@@ -195,22 +207,28 @@ class Higgs(nn.Module):
 class HiggsStream:
     """A batch of sequences being continued: the key-value cache and which cached positions exist."""
 
-    def __init__(self, model: Higgs, prompts: list[list[int]]):
+    def __init__(self, model: Higgs, prompts: list[Prompt]):
         self.model = model
         self.cache: Cache = DynamicCache(config=model.lm.config)
-        device = model.lm.device
-        longest = max(map(len, prompts))
-        text_BS = torch.tensor([[model.pad_id] * (longest - len(ids)) + ids for ids in prompts], device=device)
-        self.exists_BS = (
-            torch.arange(longest, device=device)[None] >= torch.tensor([longest - len(ids) for ids in prompts], device=device)[:, None]
+
+        def padded(name: str, value: int) -> Tensor:
+            rows = [getattr(prompt, name) for prompt in prompts]
+            return pad_sequence(rows, batch_first=True, padding_value=value, padding_side="left").to(model.lm.device)
+
+        lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=model.lm.device)
+        longest = int(lengths_B.max())
+        self.exists_BS = torch.arange(longest, device=model.lm.device)[None] >= longest - lengths_B[:, None]
+        self._run(
+            input_ids=padded("text_S", model.pad_id),
+            audio_input_ids=padded("tokens_SC", 0),
+            audio_input_ids_mask=padded("is_audio_S", False),
         )
-        self._run(input_ids=text_BS)
 
     def advance(self, frame_BC: Tensor) -> Tensor:
         """Append one frame of tokens (B, C); returns the audio logits (B, C, V) of the next."""
         self.exists_BS = torch.cat([self.exists_BS, self.exists_BS.new_ones(len(frame_BC), 1)], dim=1)
         hidden_BD = self._run(audio_input_ids=frame_BC[:, None])
-        return self.model.audio_logits(hidden_BD)
+        return self.model.lm.audio_lm_head(hidden_BD).unflatten(-1, (self.model.codebooks, -1))
 
     def _run(self, **inputs: Tensor) -> Tensor:
         position_BS = (self.exists_BS.cumsum(1) - 1).clamp(min=0)[:, self.cache.get_seq_length() :]

@@ -1,10 +1,12 @@
-"""What every language-model recipe is made of; a recipe returns one `LMConfig`, whole."""
+"""What every language-model recipe is made of; a recipe returns one configuration, a system's own kind of `LMConfig`, whole."""
 
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from earnest.codecs import Codec
+from earnest.data.vary import Variation
 from earnest.errors import UserError
-from earnest.models.higgs import HiggsShape
 
 
 @dataclass(frozen=True)
@@ -15,9 +17,14 @@ class Data:
     held_out_frac: float = 0.05
     """Share of the clips kept for evaluation, unless the folder has a validation split."""
     max_duration_s: float = 15.0
-    """Longer clips are left out, and counted."""
+    """Longer clips are left out, and counted; not where windows are cut from them."""
+    window_s: float | None = None
+    """Length of the random stretch of a clip that a step sees, fixed in evaluation; whole clips if not given."""
     positions_per_batch: int = 2048
     """Positions in one micro-batch, padding included."""
+
+    def variation(self, frame_rate_hz: float) -> Variation:
+        return Variation(None if self.window_s is None else round(self.window_s * frame_rate_hz))
 
 
 @dataclass(frozen=True)
@@ -51,8 +58,9 @@ class Demos:
 
 
 @dataclass(frozen=True)
-class LMConfig:
-    model: HiggsShape = field(default_factory=HiggsShape)
+class LMConfig(ABC):
+    """What all systems have in common; each adds its model, and builds it."""
+
     codec: str = "amy-tiny"
     """An embedded codec, a codec directory, or a checkpoint that transformers knows (DAC, EnCodec, Mimi, Higgs tokenizer)."""
     data: Data = field(default_factory=Data)
@@ -74,6 +82,10 @@ class LMConfig:
     """"no" or "bf16": autocast of the forward pass; the cross-entropy stays in fp32."""
     seed: int = 0
     """Of weights, order of clips and everything else that is random."""
+
+    @abstractmethod
+    def build(self, codec: Codec) -> Any:
+        """The model to start from, for this codec. Raises UserError where the two do not fit."""
 
 
 def differences(stored: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:

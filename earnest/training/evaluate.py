@@ -9,7 +9,7 @@ import torch
 
 from earnest.data import baselines
 from earnest.data.batch import Batch
-from earnest.losses.tokens import stream_sums
+from earnest.losses.tokens import score
 
 
 @torch.no_grad()
@@ -18,7 +18,8 @@ def clip_sums(model, batches: Iterable[Batch], clips: int) -> dict[str, tuple[np
     model.eval()
     sums: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for batch in batches:
-        for stream, stream_sum in stream_sums(model, batch.to(next(model.parameters()).device)).items():
+        _, stream_sums = score(model, batch.to(next(model.parameters()).device), {})
+        for stream, stream_sum in stream_sums.items():
             ce, counted = sums.setdefault(stream, (np.zeros(clips), np.zeros(clips)))
             rows = batch.clip_B.cpu().numpy()
             np.add.at(ce, rows, stream_sum.ce_B.double().cpu().numpy())

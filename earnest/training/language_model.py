@@ -18,8 +18,8 @@ from earnest.data.folder import Clip, load_clips, split_clips
 from earnest.data.sources import embedded_name, espeak
 from earnest.data.store import cache_dir, encode_clips
 from earnest.errors import UserError
-from earnest.losses.tokens import stream_weights, token_loss
-from earnest.models.higgs import Higgs
+from earnest.losses.tokens import TokenObjective, stream_weights
+from earnest.models import load_model
 from earnest.monitors.demos import make_demos
 from earnest.run import RunWriter
 from earnest.signals import key
@@ -40,7 +40,7 @@ def train_lm(config: LMConfig, run_dir: Path, resume: bool = False, on_progress:
     set_seed(config.seed)
     accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=not torch.cuda.is_available())
     codec = load_codec(config.codec)
-    model = Higgs.from_pretrained(start) if start else config.model.build(codec.codebooks, codec.codebook_size)
+    model = load_model(start) if start else config.build(codec)
     train, held_out, data_facts = prepare(config, model, codec, on_progress)
     vocabularies = model.vocabularies
     ladder = Ladder(train.batches(), held_out.batches(), len(held_out), vocabularies)
@@ -57,14 +57,14 @@ def train_lm(config: LMConfig, run_dir: Path, resume: bool = False, on_progress:
         schedule.load_state_dict(state["schedule"])
         torch.set_rng_state(state["torch_rng"])
         done = state["step"]
-    model, optimizer = accelerator.prepare(model, optimizer)
+    weights = stream_weights(model.codebooks, config.text_weight, config.audio_weight)
+    objective, optimizer = accelerator.prepare(TokenObjective(model, weights), optimizer)
 
     writer = RunWriter(run_dir)
     writer.event(done, "resumed" if resume else "started")
     writer.facts(
         data_facts | vocabularies | _facts(config, model, codec, ladder) | {"schedule_steps": steps, "steps_per_epoch": steps_per_epoch}
     )
-    weights = stream_weights(model.codebooks, config.text_weight, config.audio_weight)
 
     def evaluate(step: int) -> None:
         sums = clip_sums(model, held_out.batches(), len(held_out))
@@ -73,7 +73,7 @@ def train_lm(config: LMConfig, run_dir: Path, resume: bool = False, on_progress:
 
     def save(step: int) -> None:
         state = {"step": step, "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(), "torch_rng": torch.get_rng_state()}
-        save_checkpoint(run_dir, step, accelerator.unwrap_model(model).save_pretrained, state, {"config": asdict(config)})
+        save_checkpoint(run_dir, step, model.save_pretrained, state, {"config": asdict(config)})
 
     def demos(step: int) -> None:
         wanted = config.demos
@@ -83,10 +83,9 @@ def train_lm(config: LMConfig, run_dir: Path, resume: bool = False, on_progress:
     if done == 0:
         evaluate(0)
     groups = train.groups(config.optimizer.accumulation_steps, config.seed, skip=done)
-    loss_fn = lambda model, batch, counted: token_loss(model, batch, counted, weights)  # noqa: E731
     with interruptible() as interrupted:
         before = time.perf_counter()
-        for step in lm_steps(model, groups, loss_fn, optimizer, schedule, config.optimizer.max_grad_norm, accelerator, done + 1):
+        for step in lm_steps(objective, groups, optimizer, schedule, config.optimizer.max_grad_norm, accelerator, done + 1):
             now = time.perf_counter()
             writer.step(step.index, {**step.signals, key("step_s"): now - before})
             last = step.index >= steps or interrupted()
@@ -105,12 +104,13 @@ def train_lm(config: LMConfig, run_dir: Path, resume: bool = False, on_progress:
     writer.close()
 
 
-def prepare(config: LMConfig, model: Higgs, codec: Codec, on_progress: OnProgress = silent) -> tuple[Corpus, Corpus, dict[str, Any]]:
+def prepare(config: LMConfig, model, codec: Codec, on_progress: OnProgress = silent) -> tuple[Corpus, Corpus, dict[str, Any]]:
     """Read, split and encode the data; returns the training and held-out corpora, and the facts about them."""
     _check_codec(model, codec)
     sides = split_clips(find_clips(config.data.path), config.data.held_out_frac, config.seed)
     corpora, left_out = [], []
-    max_frames = int(config.data.max_duration_s * codec.frame_rate_hz)
+    vary = config.data.variation(codec.frame_rate_hz)
+    max_frames = math.inf if vary.window_frames else config.data.max_duration_s * codec.frame_rate_hz
     for clips in sides:
         table, skipped = encode_clips(clips, codec, cache_dir() / "codes", lambda done, total: on_progress("encode", done, total, "clips"))
         left_out += skipped
@@ -118,7 +118,7 @@ def prepare(config: LMConfig, model: Higgs, codec: Codec, on_progress: OnProgres
         left_out += [
             f"{row['source']}: longer than {config.data.max_duration_s:g} s" for row in table if row["codes_CT"].shape[1] > max_frames
         ]
-        corpora.append(Corpus(rows, model.lay_out, model.pad_id, config.data.positions_per_batch))
+        corpora.append(Corpus(rows, model.lay_out, model.pad_id, config.data.positions_per_batch, vary))
         left_out += corpora[-1].left_out
     train, held_out = corpora
     return (
@@ -143,7 +143,7 @@ def find_clips(path: str) -> list[Clip]:
     return load_clips(folder)
 
 
-def _check_codec(model: Higgs, codec: Codec) -> None:
+def _check_codec(model, codec: Codec) -> None:
     if (codec.codebooks, codec.codebook_size) != (model.codebooks, model.codes):
         raise UserError(
             f"codec {codec.name} with {codec.codebooks} codebooks of {codec.codebook_size}",
@@ -152,9 +152,9 @@ def _check_codec(model: Higgs, codec: Codec) -> None:
         )
 
 
-def _facts(config: LMConfig, model: Higgs, codec: Codec, ladder: Ladder) -> dict[str, Any]:
+def _facts(config: LMConfig, model, codec: Codec, ladder: Ladder) -> dict[str, Any]:
     return {
-        "system": "higgs",
+        "system": model.system,
         "config": asdict(config),
         "codebooks": model.codebooks,
         "delays": model.delays,
@@ -170,6 +170,7 @@ def _facts(config: LMConfig, model: Higgs, codec: Codec, ladder: Ladder) -> dict
         "accumulation_steps": config.optimizer.accumulation_steps,
         "warmup_steps": config.optimizer.warmup_steps,
         "loss_weights": stream_weights(model.codebooks, config.text_weight, config.audio_weight),
+        "unconditional_frac": config.data.variation(codec.frame_rate_hz).unconditional_frac,
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "parameters": sum(p.numel() for p in model.parameters()),
         "versions": {package: version(package) for package in ("earnest", "torch", "transformers")},

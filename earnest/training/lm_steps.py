@@ -1,22 +1,19 @@
 """The training loop of every language model, as a generator."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from accelerate.utils import gather_object
 
 from earnest.data.batch import Batch
 from earnest.run import Step
 from earnest.signals import key
 
-LossFn = Callable[[torch.nn.Module, Batch, Mapping[str, int]], tuple[Tensor, dict[str, float]]]
-
 
 def lm_steps(
-    model: torch.nn.Module,
+    objective: torch.nn.Module,
     groups: Iterable[Sequence[Batch]],
-    loss_fn: LossFn,
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
     max_grad_norm: float,
@@ -25,24 +22,25 @@ def lm_steps(
 ) -> Iterator[Step]:
     """Yield after every optimizer step, with the gradients still in place.
 
-    A group is the micro-batches of one step. `loss_fn(model, batch, counted)` returns the batch's share of the step's loss:
-    it divides by what counts in the whole group, so accumulation gives the numbers of one large batch.
+    A group is this rank's micro-batches of one step. `objective(batch, counted)` returns the batch's share of the step's loss
+    and signals: it divides by what counts in the whole step, on all ranks, so accumulation and data parallelism give the
+    numbers of one large batch.
     """
     for index, group in enumerate(groups, first_step):
         optimizer.zero_grad(set_to_none=True)
-        counted = _summed(batch.counted() for batch in group)
-        signals: dict[str, float] = {}
+        counted = _summed((batch.counted() for batch in group), accelerator)
+        positions = _summed((batch.positions() for batch in group), accelerator)
+        shares: list[dict[str, float]] = []
         for batch in group:
             with accelerator.autocast():
-                loss, shares = loss_fn(model, batch, counted)
-            accelerator.backward(loss)
-            for name, share in shares.items():
-                signals[name] = signals.get(name, 0.0) + share
-        grad_norm = float(accelerator.clip_grad_norm_(model.parameters(), max_grad_norm))
+                loss, share = objective(batch, counted)
+            # Data-parallel wrappers take the mean of the ranks' gradients; the step's loss is the sum of the ranks' shares.
+            accelerator.backward(loss * accelerator.num_processes)
+            shares.append(share)
+        grad_norm = float(accelerator.clip_grad_norm_(objective.parameters(), max_grad_norm))
         learning_rate = schedule.get_last_lr()[0]  # the one this step is made with
         optimizer.step()
         schedule.step()
-        positions = _summed(batch.positions() for batch in group)
         measured = {
             key("grad_norm"): grad_norm,
             key("clipped_frac"): float(grad_norm > max_grad_norm),
@@ -50,12 +48,17 @@ def lm_steps(
             key("padding_frac"): sum(batch.padding_frac for batch in group) / len(group),
             **{key("counted_frac", stream): counted[stream] / max(1, positions[stream]) for stream in counted},
         }
-        yield Step(index, signals | measured, group[-1], model)
+        yield Step(index, _summed(shares, accelerator) | measured, group[-1], objective)
 
 
-def _summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Targets or positions per stream over the micro-batches of a step."""
+def _summed(parts: Iterable[Mapping[str, float]], accelerator) -> dict[str, float]:
+    """Targets, positions or signals by name, summed over the micro-batches of a step, on all ranks."""
     total: Counter[str] = Counter()
-    for count in counts:
-        total.update(count)
+    for part in parts:
+        total.update(part)
+    if accelerator.num_processes > 1:
+        everywhere: Counter[str] = Counter()
+        for part in gather_object([dict(total)]):
+            everywhere.update(part)
+        return dict(everywhere)
     return dict(total)

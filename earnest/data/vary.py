@@ -1,0 +1,38 @@
+"""What an epoch changes about a clip: which stretch of it is seen, in which words it is described, and whether at all."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Variation:
+    """`vary(row, random)`: this epoch's version of a row with codes_CT, text and tags.
+
+    Random windows are drawn in training, so that no clip is known by its position alone; evaluation (random None) takes the
+    clip's start, its tags as they stand, and never the null input, so that its figures compare from step to step.
+    """
+
+    window_frames: int | None = None  # None: whole clips; a shorter clip comes whole, nothing is padded here
+    unconditional_frac: float = 0.0  # share of rows, drawn one by one, whose text becomes None: the null input
+    with_tags: bool = False  # tags follow the text; a speech model would read them out
+    shuffle_tags: bool = False
+    drop_tags_frac: float = 0.0  # share of tags left out, drawn one by one
+
+    def __call__(self, row: Mapping[str, Any], random: np.random.Generator | None = None) -> dict[str, Any]:
+        codes_CT = row["codes_CT"]
+        start = 0
+        if self.window_frames is not None:
+            if random is not None:
+                start = int(random.integers(max(codes_CT.shape[-1] - self.window_frames, 0) + 1))
+            codes_CT = codes_CT[..., start : start + self.window_frames]
+        tags = [tag.strip() for tag in row["tags"].split(",") if tag.strip()] if self.with_tags else []
+        if random is not None:
+            kept = [tag for tag in tags if random.random() >= self.drop_tags_frac]
+            tags = [kept[i] for i in random.permutation(len(kept))] if self.shuffle_tags else kept
+        text = ", ".join(part for part in (row["text"], *tags) if part)
+        if random is not None and random.random() < self.unconditional_frac:
+            text = None
+        return {**row, "codes_CT": codes_CT, "text": text, "start_frame": start}

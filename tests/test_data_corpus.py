@@ -1,0 +1,95 @@
+"""Which version of which clips a step sees: repeatable, different by epoch, shared out over ranks."""
+
+import numpy as np
+import torch
+
+from earnest.data.batch import Example
+from earnest.data.corpus import Corpus
+from earnest.data.masks import IGNORE
+from earnest.data.vary import Variation
+
+
+def lay_out(codes_CT, text, speaker):
+    """One position a frame, codebook 0 counts; the text's length stands in the text ids, -1 for the null input."""
+    frames = codes_CT.shape[1]
+    text_S = torch.full((frames,), -1 if text is None else len(text))
+    return Example(text_S, codes_CT.T, torch.ones(frames, dtype=torch.bool), torch.full((frames,), IGNORE), codes_CT.T.clone())
+
+
+def corpus(clips=23, positions=60, **variation):
+    rows = [
+        {
+            "codes_CT": np.arange(n * 2).reshape(2, n) + 1000 * i,
+            "text": "x",
+            "tags": "slow, piano, sad",
+            "speaker": "",
+            "language": "",
+            "source": str(i),
+        }
+        for i, n in enumerate(np.random.default_rng(0).integers(15, 40, clips))
+    ]
+    return Corpus(rows, lay_out, pad_id=0, positions_per_batch=positions, vary=Variation(**variation))
+
+
+def clips_of(groups):
+    return sorted(
+        clip for group in groups for batch in group if (batch.audio_targets_BSC != IGNORE).any() for clip in batch.clip_B.tolist()
+    )
+
+
+def first(groups, n):
+    return [group for group, _ in zip(groups, range(n), strict=False)]
+
+
+def test_ranks_share_an_epoch_and_do_equally_many_micro_batches():
+    data = corpus()
+    alone = first(data.groups(6, seed=1), -(-len(data.plan()) // 6))
+    ranks = [first(data.groups(2, seed=1, rank=rank, ranks=3), len(alone)) for rank in range(3)]
+    for step, group in enumerate(alone):
+        assert clips_of([group]) == sorted(clip for rank in ranks for clip in clips_of([rank[step]]))
+        assert len({len(rank[step]) for rank in ranks}) == 1
+    assert clips_of(alone) == list(range(23))
+
+
+def test_windows_move_from_epoch_to_epoch_and_resume_where_they_were():
+    data = corpus(window_frames=10)
+    per_epoch = len(data.plan(0))
+    starts = [
+        {
+            clip: row[0, 0].item()
+            for group in epoch
+            for batch in group
+            for clip, row in zip(batch.clip_B.tolist(), batch.tokens_BSC, strict=True)
+        }
+        for epoch in (first(data.groups(1, 0), per_epoch), first(data.groups(1, 0, skip=per_epoch), per_epoch))
+    ]
+    moved = [starts[0][clip] != starts[1][clip] for clip in range(23)]
+    assert sum(moved) > 15
+    [resumed] = first(data.groups(1, 0, skip=per_epoch), 1)
+    [_, *_, continued] = first(data.groups(1, 0), per_epoch + 1)
+    assert torch.equal(resumed[0].tokens_BSC, continued[0].tokens_BSC)
+    for batch in data.batches():
+        assert torch.equal(batch.tokens_BSC[:, 0, 0], 1000 * batch.clip_B)  # evaluation: from the start
+
+
+def test_windows_are_uniform_and_whole():
+    vary, random = Variation(window_frames=100), np.random.default_rng(0)
+    row = {"codes_CT": np.arange(109)[None], "text": "", "tags": ""}
+    counted = np.bincount([vary(row, random)["start_frame"] for _ in range(10_000)], minlength=10)
+    assert len(counted) == 10 and abs(counted - 1000).max() < 150  # 5 standard deviations
+    assert vary(row, random)["codes_CT"].shape == (1, 100)
+    assert Variation(window_frames=200)(row, random)["codes_CT"].shape == (1, 109)
+
+
+def test_tags_and_the_null_input_are_drawn_clip_by_clip_and_never_in_evaluation():
+    data = corpus(clips=200, positions=4000, with_tags=True, unconditional_frac=0.25, shuffle_tags=True, drop_tags_frac=0.5)
+    drawn = torch.cat([batch.text_BS[:, 0] for [batch] in first(data.groups(1, 0), len(data.plan(0)))])
+    assert 0.15 < (drawn == -1).float().mean() < 0.35
+    assert {len(batch.text_BS[:, 0].unique()) > 1 for [batch] in first(data.groups(1, 0), len(data.plan(0)))} == {True}
+    for batch in data.batches():
+        assert (batch.text_BS[:, 0] == len("x, slow, piano, sad")).all()
+    vary = Variation(with_tags=True, shuffle_tags=True)
+    row = {"codes_CT": np.zeros((1, 1)), "text": "", "tags": "slow, piano, sad"}
+    texts = {vary(row, np.random.default_rng(seed))["text"] for seed in range(100)}
+    assert len(texts) == 6 and all(sorted(text.split(", ")) == ["piano", "sad", "slow"] for text in texts)
+    assert Variation()(row, np.random.default_rng(0))["text"] == ""
