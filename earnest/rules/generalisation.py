@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-from scipy import stats
 
 from earnest.rules.catalogue import Evidence, rule
 from earnest.rules.curve import curve
@@ -132,7 +131,9 @@ def unconditional_share_off(seen, configured):
     ## References
     earnest's own; no publication known.
     """
-    p = stats.binomtest(int(seen["without"]), int(seen["clips"]), float(configured)).pvalue
+    from scipy.stats import binomtest  # here, as it takes longer to import than most runs to judge
+
+    p = binomtest(int(seen["without"]), int(seen["clips"]), float(configured)).pvalue
     if p < 1e-4:
         yield Evidence(0, f"{seen['without']} of {seen['clips']} clips, {configured:.0%} configured", EXACT, [dict(seen)])
 

@@ -9,7 +9,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit  # scipy.stats would take half of the time that a diagnosis takes (measured: 0.6 s)
 
 # The chance that any statistical rule cries wolf on one healthy run, over its whole life, for all its streams (assumed: a goal of
 # 1 %).
@@ -55,7 +55,7 @@ def mean_interval(value: np.ndarray, level: float = 0.95) -> tuple[float, tuple[
     if len(value) < 4:
         return mean, None
     size = max(2.0, effective_size(value))
-    half = float(stats.t.ppf(0.5 + level / 2, size - 1)) * float(value.std(ddof=1)) / math.sqrt(size)
+    half = float(stdtrit(size - 1, 0.5 + level / 2)) * float(value.std(ddof=1)) / math.sqrt(size)
     return mean, (mean - half, mean + half)
 
 
@@ -87,7 +87,8 @@ def trend(value: np.ndarray) -> Trend:
     slope = float(np.median((value[j] - value[i]) / (j - i)))
     variance = n * (n - 1) * (2 * n + 5) / 18
     if n >= 10:
-        ranks = stats.rankdata(value - slope * np.arange(n))
+        _, place, ties = np.unique(value - slope * np.arange(n), return_inverse=True, return_counts=True)
+        ranks = (np.cumsum(ties) - (ties - 1) / 2)[place]
         centred = ranks - ranks.mean()
         energy = float(centred @ centred)
         if energy > 0:
