@@ -40,16 +40,17 @@ def trace(recipe: str, args: list[str]) -> int:
 
 
 def data(source: Positional[str], out: Positional[Path]) -> int:
-    """Make a folder to train on: asterisk-en (-es, -fr, -it, -ru) from Debian's studio recordings, or espeak."""
-    from earnest.data import sources
+    """Make a folder to train on: asterisk-en (-es, -fr, -it, -ru) from Debian's studio recordings, espeak, or music."""
+    from earnest.data.music import music
+    from earnest.data.sources import asterisk, espeak
 
     kind, _, language = source.partition("-")
     if kind == "asterisk":
-        print(sources.asterisk(language, out))
-    elif source == "espeak":
-        print(sources.espeak(out))
+        print(asterisk(language, out))
+    elif source in ("espeak", "music"):
+        print({"espeak": espeak, "music": music}[source](out))
     else:
-        raise UserError(f"source {source!r}", "espeak, or asterisk-en (-es, -fr, -it, -ru)", "earnest data asterisk-en OUT")
+        raise UserError(f"source {source!r}", "espeak, music, or asterisk-en (-es, -fr, -it, -ru)", "earnest data asterisk-en OUT")
     return 0
 
 
@@ -256,7 +257,7 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-TRAIN_PACKAGES = ("torch", "transformers", "accelerate", "datasets", "safetensors", "soundfile", "soxr", "tokenizers")
+TRAIN_PACKAGES = ("torch", "transformers", "accelerate", "peft", "datasets", "safetensors", "soundfile", "soxr", "tokenizers")
 
 
 def _configured(name: str, args: list[str], command: str, options: list[tuple[str, Any, Any]]) -> tuple[Any, Any]:

@@ -1,0 +1,214 @@
+"""Conversations of text and audio: turns, zero-shot cloning, and the JSON that the public Higgs trainers read.
+
+A file (.json, or .jsonl with one object a line) holds conversations
+``{"messages": [{"role", "content"}], "start_index"?, "speaker"?, "audios"?}`` (boson-ai/higgs-audio data_types.py; transformers'
+chat templates; ms-swift) or ``{"samples": [{"audio_file", "transcript_file", "ref_audio_file"?, ...}]}`` (train-higgs-audio).
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from earnest.data.folder import Clip
+from earnest.errors import UserError
+
+ROLES = ("system", "user", "assistant")
+INSTRUCTION = "Generate audio following instruction."  # Higgs' system turn (boson-ai/higgs-audio examples/generation.py)
+SCENE_START, SCENE_END = "<|scene_desc_start|>", "<|scene_desc_end|>"  # around a description of the scene, in the system turn
+AUDIO_PLACE = "<audio>"  # where ms-swift's text holds the next of `audios`
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one role says: strings, and audio as a `Clip` or, once encoded, as codes_CT.
+
+    `counts`: whether an assistant's turn is trained on; a reference is given, not predicted.
+    """
+
+    role: str
+    parts: tuple[str | Clip | Tensor, ...]
+    counts: bool = True
+
+    @property
+    def scored(self) -> bool:
+        return self.role == "assistant" and self.counts
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Turns in order; `source` names where they were read."""
+
+    turns: tuple[Turn, ...]
+    speaker: str = ""
+    source: str = ""
+
+    @property
+    def clips(self) -> list[Clip]:
+        return [part for turn in self.turns for part in turn.parts if isinstance(part, Clip)]
+
+    def with_codes(self, codes: Mapping[Clip, Any]) -> "Conversation":
+        """The same conversation with codes_CT in place of each clip; KeyError where a clip has none."""
+
+        def encoded(part):
+            return torch.as_tensor(codes[part]) if isinstance(part, Clip) else part
+
+        return replace(self, turns=tuple(replace(turn, parts=tuple(map(encoded, turn.parts))) for turn in self.turns))
+
+
+def cloning(
+    reference: Clip | Tensor, reference_text: str, text: str, target: Clip | Tensor | None = None, system: str = INSTRUCTION
+) -> tuple[Turn, ...]:
+    """Zero-shot cloning: what the reference says and how it sounds, then what is to be said in that voice, and (in training) how."""
+    turns = [
+        Turn("system", (system,)),
+        Turn("user", (reference_text,)),
+        Turn("assistant", (reference,), counts=False),
+        Turn("user", (text,)),
+    ]
+    return tuple(turns) if target is None else (*turns, Turn("assistant", (target,)))
+
+
+class References:
+    """For each row another of the same speaker: whom a cloning sample imitates.
+
+    `rows` may serve as references (rows of at most `max_frames`); a speaker with a single clip has none.
+    """
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]], max_frames: int):
+        self.by_speaker: dict[str, list[Mapping[str, Any]]] = {}
+        for row in sorted(rows, key=lambda row: row["source"]):
+            if row["codes_CT"].shape[-1] <= max_frames:
+                self.by_speaker.setdefault(row["speaker"], []).append(row)
+
+    def of(self, row: Mapping[str, Any], random: np.random.Generator | None) -> Mapping[str, Any] | None:
+        """Drawn anew in training; without `random` the next one in order of source, so that evaluation sees the same each time."""
+        others = [other for other in self.by_speaker.get(row["speaker"], []) if other["source"] != row["source"]]
+        if not others:
+            return None
+        after = next((index for index, other in enumerate(others) if other["source"] > row["source"]), 0)
+        return others[after if random is None else int(random.integers(len(others)))]
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------------
+
+
+def load_conversations(path: str | os.PathLike) -> list[Conversation]:
+    """Read a file of conversations; audio paths are relative to it, and no audio is read.
+
+    Raises UserError for a file that is not JSON of these forms, a conversation without an assistant's turn to train on, an
+    unknown role, and an audio part without a file, naming the conversation.
+    """
+    path = Path(path)
+    conversations = [
+        _conversation(sample, path.parent, f"{path}, conversation {number}") for number, sample in enumerate(_samples(path), 1)
+    ]
+    if not conversations:
+        raise UserError(f"no conversation in {path}", "at least one", "check the path")
+    return conversations
+
+
+def _samples(path: Path) -> Iterator[Mapping[str, Any]]:
+    expected = '{"messages": [...]} or {"samples": [...]}, a list of these, or one of these a line (.jsonl)'
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        stored = [json.loads(line) for line in text.splitlines() if line.strip()] if path.suffix == ".jsonl" else json.loads(text)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {error}", expected, "check the path and the file") from error
+    for sample in stored if isinstance(stored, list) else [stored]:
+        if not isinstance(sample, dict) or not isinstance(sample.get("samples", sample.get("messages")), list):
+            raise UserError(f"{path} holds {json.dumps(sample, ensure_ascii=False)[:80]}", expected, "convert it to one of these forms")
+        for one in sample.get("samples", [sample]):
+            if not isinstance(one, dict):
+                raise UserError(f"{path} holds the sample {str(one)[:80]}", expected, "mend it")
+            yield one
+
+
+def _conversation(sample: Mapping[str, Any], folder: Path, source: str) -> Conversation:
+    turns = _chat(sample, folder, source) if "messages" in sample else _listed(sample, folder, source)
+    if not any(turn.scored and turn.parts for turn in turns):
+        raise UserError(
+            f"{source}: no assistant's turn to train on",
+            "at least one turn of the assistant, at or after start_index",
+            "add what the assistant says, or leave the conversation out",
+        )
+    speaker = sample.get("speaker") or sample.get("speaker_id") or (sample.get("misc") or {}).get("speaker") or ""
+    return Conversation(turns, str(speaker), source)
+
+
+def _chat(sample: Mapping[str, Any], folder: Path, source: str) -> tuple[Turn, ...]:
+    """Messages -> turns: a content is a string, a part, or a list of both; turns before start_index are given, not trained on."""
+    audios = iter(sample.get("audios") or [])
+
+    def clip(file: Any) -> Clip:
+        return _clip(file, folder, source)
+
+    def parts(content: Any) -> Iterator[str | Clip]:
+        for part in content if isinstance(content, list) else [content]:
+            part = {"type": "text", "text": part} if isinstance(part, str) else part
+            if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
+                before, *after = part["text"].split(AUDIO_PLACE) if "audios" in sample else [part["text"]]
+                yield from [before] if before else []
+                for text in after:
+                    yield clip(next(audios, None))
+                    yield from [text] if text else []
+            elif isinstance(part, dict) and part.get("type") == "audio":
+                if part.get("offset") or part.get("raw_audio"):
+                    raise UserError(
+                        f"{source}: audio inside the JSON, or a cut of a file", "a whole audio file", "write it to a file, and name that"
+                    )
+                yield clip(next((part[name] for name in ("audio_url", "url", "path", "audio") if part.get(name)), None))
+            else:
+                raise UserError(
+                    f"{source}: a part {str(part)[:80]}", '{"type": "text", "text"} or {"type": "audio", "audio_url"}', "mend it"
+                )
+
+    turns: list[Turn] = []
+    for index, message in enumerate(sample["messages"]):
+        if not isinstance(message, dict):
+            raise UserError(f"{source}: a message {str(message)[:80]}", '{"role", "content"}', "mend it")
+        role, said = message.get("role"), tuple(parts(message.get("content") or []))
+        if role == "scene":  # transformers' template: a description of the scene ends the system turn
+            system = turns.pop() if turns and turns[-1].role == "system" else Turn("system", ())
+            turns.append(Turn("system", (*system.parts, f"\n\n{SCENE_START}\n", *said, f"\n{SCENE_END}")))
+            continue
+        if role not in ROLES:
+            raise UserError(f"{source}: role {role!r}", f"one of {', '.join(ROLES)}", "rename it")
+        turns.append(Turn(role, said, counts=index >= (sample.get("start_index") or 0)))
+    return tuple(turns)
+
+
+def _listed(sample: Mapping[str, Any], folder: Path, source: str) -> tuple[Turn, ...]:
+    """A row of train-higgs-audio's metadata.json: one file and its text, and perhaps a reference to clone."""
+
+    def text_of(text: str | None, file: str | None, audio: Clip) -> str:
+        file = file or audio.path.with_suffix(".txt").name
+        if not text and not (folder / file).is_file():
+            raise UserError(f"{source}: no text for {audio.name}", f"its transcript, or {folder / file}", "write down what is said")
+        return (text or (folder / file).read_text(encoding="utf-8")).strip()
+
+    target = _clip(sample.get("audio_file"), folder, source)
+    text = text_of(sample.get("transcript"), sample.get("transcript_file"), target)
+    scene = sample.get("scene")
+    described = f"\n\n{SCENE_START}\nAudio is recorded from {str(scene).replace('_', ' ')}.\n{SCENE_END}" if scene else ""
+    if not sample.get("ref_audio_file"):
+        return Turn("system", (INSTRUCTION + described,)), Turn("user", (text,)), Turn("assistant", (target,))
+    reference = _clip(sample["ref_audio_file"], folder, source)
+    reference_text = text_of(sample.get("ref_transcript"), sample.get("ref_transcript_file"), reference)
+    return cloning(reference, reference_text, text, target, INSTRUCTION + described)
+
+
+def _clip(file: Any, folder: Path, source: str) -> Clip:
+    if not isinstance(file, str) or not (folder / file).is_file():
+        raise UserError(
+            f"{source}: an audio part {f'names {file}, which is not there' if file else 'without a file'}",
+            f"an audio file, relative to {folder}",
+            "add the file, or take the part out",
+        )
+    return Clip(folder / file, file)
