@@ -6,10 +6,10 @@ import torch
 from earnest.codecs.rvq import ResidualVQ, kmeans, nearest
 
 
-def ready(codebooks=3, size=4, dim=2, frames=64, **settings) -> ResidualVQ:
+def ready(codebooks=3, size=4, dim=2, frames=64, groups=None, **settings) -> ResidualVQ:
     torch.manual_seed(0)
-    quantiser = ResidualVQ(codebooks, size, dim, init_frames=frames, **settings)
-    quantiser(torch.randn(1, dim, frames))
+    quantiser = ResidualVQ(groups or (codebooks,), size, dim, init_frames=frames, **settings)
+    quantiser(torch.randn(1, settings.get("latent_dim") or dim, frames))
     assert quantiser.ready
     return quantiser
 
@@ -19,7 +19,8 @@ def test_codes_decode_to_the_latent_that_forward_gives():
     result = quantiser(torch.randn(2, 2, 7))
     assert result.codes_BCT.shape == (2, 3, 7) and result.codes_BCT.dtype == torch.int64
     torch.testing.assert_close(quantiser.decode(result.codes_BCT), result.latent_BDT)
-    torch.testing.assert_close(quantiser.decode(result.codes_BCT[:, :1]), result.levels_CBDT[0])
+    for codebooks in (1, 2, 3):
+        torch.testing.assert_close(quantiser.decode(result.codes_BCT[:, :codebooks]), result.prefixes_CBDT[codebooks - 1])
 
 
 def test_each_codebook_takes_the_entry_nearest_to_what_is_left():
@@ -35,11 +36,11 @@ def test_each_codebook_takes_the_entry_nearest_to_what_is_left():
 
 
 @pytest.mark.parametrize("level", range(3))
-def test_a_loss_on_one_codebook_reaches_the_encoder(level):
+def test_a_loss_on_the_first_codebooks_reaches_the_encoder_once(level):
     quantiser = ready().eval()
     latent_BDT = torch.randn(1, 2, 5, requires_grad=True)
     weight_BDT = torch.randn(1, 2, 5)
-    (quantiser(latent_BDT).levels_CBDT[level] * weight_BDT).sum().backward()
+    (quantiser(latent_BDT).prefixes_CBDT[level] * weight_BDT).sum().backward()
     torch.testing.assert_close(latent_BDT.grad, weight_BDT)  # straight through, not only "not zero"
 
 
@@ -91,18 +92,18 @@ def test_dead_entries_move_to_vectors_of_the_batch():
 
 
 def test_kmeans_waits_for_enough_vectors():
-    quantiser = ResidualVQ(2, 4, 2, init_frames=100)
+    quantiser = ResidualVQ((2,), 4, 2, init_frames=100)
     for _ in range(3):
         latent_BDT = torch.randn(1, 2, 30)
         result = quantiser(latent_BDT)
-        assert not quantiser.ready and result.latent_BDT is latent_BDT
+        assert not quantiser.ready and torch.equal(result.latent_BDT, latent_BDT) and not result.codes_BCT.any()
     quantiser(torch.randn(1, 2, 30))
     assert quantiser.ready and len(quantiser.codebook_CVD[0].unique(dim=0)) == 4
 
 
 def test_a_codec_that_learnt_nothing_refuses_to_encode():
     with pytest.raises(RuntimeError, match="codebooks hold nothing"):
-        ResidualVQ(2, 4, 2).eval()(torch.zeros(1, 2, 3))
+        ResidualVQ((2,), 4, 2).eval()(torch.zeros(1, 2, 3))
 
 
 def test_kmeans_finds_clusters_and_refuses_too_few_vectors():
@@ -134,3 +135,59 @@ def test_signals_name_every_codebook():
     residuals = [signals[f"eval/residual_frac/codebook_{k}"] for k in range(3)]
     assert residuals == sorted(residuals, reverse=True) and residuals[0] < 1
     assert 1 <= signals["eval/perplexity/codebook_0"] <= 4
+
+
+def test_groups_side_by_side_are_chains_of_their_own():
+    """Codebooks 0 and 1 never see what the acoustic ones do, and the decoder hears the sum of both, each through its projection."""
+    quantiser = ready(groups=(2, 3), dim=2, latent_dim=3).eval()
+    latent_BDT = torch.randn(2, 3, 9)
+    result = quantiser(latent_BDT)
+    assert result.codes_BCT.shape == (2, 5, 9)
+    torch.testing.assert_close(quantiser.decode(result.codes_BCT), result.latent_BDT)
+    for group, members in enumerate(quantiser.ranges):
+        chain = ResidualVQ((len(members),), 4, 2).eval()
+        chain.codebook_CVD.copy_(quantiser.codebook_CVD[members.start : members.stop])
+        chain.ready.fill_(True)
+        alone = chain(quantiser.inwards[group](latent_BDT))
+        assert torch.equal(alone.codes_BCT, result.codes_BCT[:, members.start : members.stop])
+        torch.testing.assert_close(quantiser.outwards[group](alone.latent_BDT), result.prefixes_CBDT[members.stop - 1])
+
+
+def test_projections_start_as_there_and_back():
+    quantiser = ResidualVQ((2, 3), 4, 5, latent_dim=5)
+    latent_BDT = torch.randn(1, 5, 7)
+    torch.testing.assert_close(quantiser.unquantised(latent_BDT), latent_BDT)
+    torch.testing.assert_close(quantiser(latent_BDT).latent_BDT, latent_BDT)  # nothing placed yet
+
+
+def test_bypassed_clips_are_not_quantised():
+    quantiser = ready(groups=(1, 2), latent_dim=2, bypass_frac=0.5, dropout_frac=0.0)
+    latent_BDT = torch.randn(64, 2, 3)
+    result = quantiser(latent_BDT)
+    whole_B = (result.latent_BDT - quantiser.unquantised(latent_BDT)).abs().amax((1, 2)) < 1e-5
+    assert 16 < whole_B.sum() < 48
+    torch.testing.assert_close(quantiser.eval().decode(quantiser(latent_BDT).codes_BCT), quantiser(latent_BDT).latent_BDT)
+
+
+def test_a_codebook_that_holds_nothing_passes_on_what_it_is_given():
+    quantiser = ResidualVQ((2,), 4, 2, init_frames=50)
+    quantiser.place(0, torch.randn(4, 2), even_share=1.0)
+    latent_BDT = torch.randn(1, 2, 30)
+    result = quantiser(latent_BDT)
+    assert not quantiser.ready and quantiser.placed == [True, False]
+    torch.testing.assert_close(result.latent_BDT, latent_BDT)  # codebook 1 hands on the whole residual
+    assert not torch.allclose(result.prefixes_CBDT[0], latent_BDT) and set(result.signals) == {
+        f"train/{name}/codebook_0" for name in ("used_frac", "perplexity", "residual_frac")
+    }
+    first = quantiser.codebook_CVD[0].clone()
+    quantiser(torch.randn(1, 2, 30))
+    assert quantiser.ready and not torch.equal(quantiser.codebook_CVD[1], torch.zeros(4, 2))
+    assert (quantiser.codebook_CVD[0] - first).abs().max() < 1  # moved by one step of EMA, not placed anew
+
+
+def test_bf16_autocast_does_not_reach_the_codes():
+    quantiser = ready(codebooks=2, size=32, dim=8).eval()
+    latent_BDT = torch.randn(1, 8, 200)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = quantiser(latent_BDT)
+    assert torch.equal(inside.codes_BCT, quantiser(latent_BDT).codes_BCT)

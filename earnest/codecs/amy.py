@@ -6,6 +6,7 @@ arXiv:2201.03545). On a CPU that is what lets so small a codec train in an hour.
 """
 
 import json
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -46,18 +47,97 @@ class AmyShape:
     """Entries of each codebook."""
     codebook_dim: int = 48
     """Dimensions of an entry."""
+    parallel: bool = False
+    """Codebooks 0 and 1 quantise the latent by themselves, and the others the same latent beside them, each side through a projection
+    of its own (as in Mimi); otherwise every codebook quantises what all before it left over."""
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """wave_BN as long as the input was, and what the quantiser did on the way."""
+    """wave_BN as long as the input was; the encoder's latent_BDT, and what the quantiser made of it."""
 
     wave_BN: Tensor
+    latent_BDT: Tensor
     quantised: Quantised
 
 
-class Amy(nn.Module):
-    """A codec after `AmyShape`; `forward` is for training, `encode` and `decode` are the `Codec` protocol."""
+class TrainableCodec(nn.Module, ABC):
+    """An encoder, a quantiser and a decoder; `forward` is for training, `encode` and `decode` are the `Codec` protocol."""
+
+    name: str
+    quantiser: ResidualVQ
+    frozen: tuple[str, ...] = ()
+    """Submodules that do not train: their parameters require no gradient, and they stay in evaluation mode."""
+
+    @property
+    @abstractmethod
+    def sample_rate_hz(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def hop_samples(self) -> int: ...
+
+    @abstractmethod
+    def latent(self, wave_BN: Tensor) -> Tensor:
+        """wave_BN, zero-padded -> latent_BDT before the quantiser, T = ceil(N / hop_samples). Raises ValueError for an empty wave."""
+
+    @abstractmethod
+    def synthesise(self, latent_BDT: Tensor) -> Tensor:
+        """latent_BDT -> wave_BN, N = T * hop_samples."""
+
+    @abstractmethod
+    def save_pretrained(self, directory: Path) -> None:
+        """Write what `from_pretrained` and `load_codec` read, the quantiser's statistics with it, so that training can go on."""
+
+    @property
+    def codebooks(self) -> int:
+        return self.quantiser.codebooks
+
+    @property
+    def codebook_size(self) -> int:
+        return self.quantiser.codebook_CVD.shape[1]
+
+    @property
+    def frame_rate_hz(self) -> float:
+        return self.sample_rate_hz / self.hop_samples
+
+    def forward(self, wave_BN: Tensor) -> Reconstruction:
+        latent_BDT = self.latent(wave_BN)
+        quantised = self.quantiser(latent_BDT)
+        return Reconstruction(self.synthesise(quantised.latent_BDT)[:, : wave_BN.shape[1]], latent_BDT, quantised)
+
+    @torch.no_grad()
+    def encode(self, wave_BN: Tensor) -> Tensor:
+        """wave_BN, zero-padded -> codes_BCT int64, T = ceil(N / hop_samples).
+
+        A clip's codes do not depend on the other clips of its batch. Raises ValueError for an empty wave.
+        """
+        return self.quantiser(self.latent(wave_BN)).codes_BCT
+
+    @torch.no_grad()
+    def decode(self, codes_BCT: Tensor) -> Tensor:
+        """codes_BCT -> wave_BN, N = T * hop_samples; fewer codebooks than the codec has are taken as the first ones."""
+        return self.synthesise(self.quantiser.decode(codes_BCT))
+
+    def freeze(self, names: tuple[str, ...]) -> None:
+        self.frozen = names
+        for name in names:
+            self.get_submodule(name).requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        for name in self.frozen:
+            self.get_submodule(name).eval()
+        return self
+
+
+class Amy(TrainableCodec):
+    """The codec of an `AmyShape`.
+
+    Zeros that pad a clip are silence to the encoder, which alone would have met the end of its input: the codes of the frames within
+    7 of the end may differ, all earlier ones are equal up to rounding, which may tip a tie between two entries.
+    """
 
     window_W: Tensor
 
@@ -76,7 +156,8 @@ class Amy(nn.Module):
             nn.LayerNorm(width),
             nn.Linear(width, shape.codebook_dim),
         )
-        self.quantiser = ResidualVQ(shape.codebooks, shape.codebook_size, shape.codebook_dim)
+        groups, projected = ((2, shape.codebooks - 2), shape.codebook_dim) if shape.parallel else ((shape.codebooks,), None)
+        self.quantiser = ResidualVQ(groups, shape.codebook_size, shape.codebook_dim, projected)
         width, hidden = shape.decoder_dim, shape.decoder_hidden
         self.decoder = nn.Sequential(
             TimeConv(shape.codebook_dim, width, kernel=3),
@@ -96,43 +177,10 @@ class Amy(nn.Module):
     def hop_samples(self) -> int:
         return self.shape.hop_samples
 
-    @property
-    def codebooks(self) -> int:
-        return self.shape.codebooks
-
-    @property
-    def codebook_size(self) -> int:
-        return self.shape.codebook_size
-
-    @property
-    def frame_rate_hz(self) -> float:
-        return self.sample_rate_hz / self.hop_samples
-
-    def forward(self, wave_BN: Tensor) -> Reconstruction:
-        quantised = self.quantiser(self.latent(wave_BN))
-        return Reconstruction(self.synthesise(quantised.latent_BDT)[:, : wave_BN.shape[1]], quantised)
-
-    @torch.no_grad()
-    def encode(self, wave_BN: Tensor) -> Tensor:
-        """wave_BN, zero-padded -> codes_BCT int64, T = ceil(N / hop_samples).
-
-        A clip's codes do not depend on the other clips of its batch. Zeros that pad it are silence to the encoder, which alone would
-        have met the end of its input: the codes of the frames within 7 of the end may differ, all earlier ones are equal up to
-        rounding, which may tip a tie between two entries. Raises ValueError for an empty wave.
-        """
-        return self.quantiser(self.latent(wave_BN)).codes_BCT
-
-    @torch.no_grad()
-    def decode(self, codes_BCT: Tensor) -> Tensor:
-        """codes_BCT -> wave_BN, N = T * hop_samples; fewer codebooks than the codec has are taken as the first ones."""
-        return self.synthesise(self.quantiser.decode(codes_BCT))
-
     def latent(self, wave_BN: Tensor) -> Tensor:
-        """wave_BN -> latent_BDT before the quantiser, T = ceil(N / hop_samples)."""
         return self.encoder(self._spectral_features(wave_BN)).float().transpose(1, 2)
 
     def synthesise(self, latent_BDT: Tensor) -> Tensor:
-        """latent_BDT -> wave_BN, N = T * hop_samples."""
         log_magnitude_BTF, angle_BTF = self.head(self.decoder(latent_BDT.transpose(1, 2))).float().chunk(2, -1)
         # 1e2: a bin of a full-scale sine has the window's sum / 2 = 160; the bound keeps the first steps from overflowing
         spectrum_BTF = torch.polar(log_magnitude_BTF.exp().clamp_max(1e2), angle_BTF)
@@ -170,7 +218,7 @@ class Amy(nn.Module):
         return (fold(frames_BTW)[:, edge:-edge] / envelope_BN[:, edge:-edge]).contiguous()
 
     def save_pretrained(self, directory: Path) -> None:
-        """Write config.json and model.safetensors (fp32; the quantiser's statistics with it, so that training can go on)."""
+        """Write config.json and model.safetensors, in fp32."""
         self._write(Path(directory), self.state_dict())
 
     def export(self, directory: Path) -> None:

@@ -107,11 +107,18 @@ def load_pretrained(name_or_path: str) -> PretrainedCodec:
             f"{name_or_path} is stereo or scales its input", "a mono codec whose codes say everything", "take its 24 kHz mono version"
         )
     try:
-        model = getattr(transformers, family.model_class).from_pretrained(name_or_path, use_safetensors=True)
+        load = getattr(transformers, family.model_class).from_pretrained
+        model, report = load(name_or_path, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True)
     except (OSError, ImportError) as error:  # ImportError: the Higgs tokenizer wants torchaudio
         raise UserError(
             f"codec {name_or_path!r}: {' '.join(str(error).split())}",
             f"weights in safetensors, and what {family.model_class} needs",
             "add what is missing",
         ) from error
+    if wrong := [f"{key} {tuple(there)} for {tuple(here)}" for key, there, here in report["mismatched_keys"]]:
+        raise UserError(
+            f"weights of another shape in {name_or_path}: {'; '.join(wrong[:3])}",
+            "the weights that config.json describes",
+            "take both files of one codec",
+        )
     return PretrainedCodec(name_or_path, model, family)

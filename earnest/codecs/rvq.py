@@ -2,10 +2,12 @@
 
 SoundStream (Zeghidour et al. 2021, arXiv:2107.03312, section III-C): residual codebooks, k-means initialisation, restart of dead
 entries, training with a random number of codebooks. VQ-VAE (van den Oord et al. 2017, arXiv:1711.00937, appendix A.1): EMA update.
+Moshi (Défossez et al. 2024, arXiv:2410.00037, section 3.3.3): a semantic codebook beside the acoustic ones, clips that stay unquantised.
 """
 
 import math
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -18,24 +20,29 @@ class Quantised:
     """What the quantiser makes of a latent.
 
     codes_BCT int64: the chosen entries; those of dropped codebooks are chosen too, but not part of `latent_BDT`.
-    latent_BDT: the sum of the kept codebooks' entries; its gradient passes to the encoder once.
-    levels_CBDT: each codebook's entry alone, its gradient passing to the encoder on its own, so that a loss may teach one codebook.
+    latent_BDT: what the decoder hears; its gradient passes to the encoder once.
+    prefixes_CBDT: the sum of the entries of a codebook and of those before it in its group, whatever was dropped; each passes its
+        gradient to the encoder once, so that a loss may teach codebook 0, or codebooks 0 and 1.
     commitment: mean squared distance between what each kept codebook was given and what it chose.
     signals: used_frac, perplexity and residual_frac of each codebook in this batch.
     """
 
     codes_BCT: Tensor
     latent_BDT: Tensor
-    levels_CBDT: Tensor
+    prefixes_CBDT: Tensor
     commitment: Tensor
     signals: dict[str, float]
 
 
 class ResidualVQ(nn.Module):
-    """`codebooks` codebooks of `codebook_size` entries in `dim` dimensions, each quantising what the ones before it left over.
+    """Groups of codebooks of `codebook_size` entries in `dim` dimensions; in a group each quantises what those before it left over.
 
-    In training mode the first calls pass the latent through unquantised (codes are zeros) until `init_frames` frames are
-    collected; k-means then places the entries. Outside training nothing changes, and calling before that raises RuntimeError.
+    groups (8,): one chain of eight. groups (2, 6): a chain of two and a chain of six side by side; both quantise the latent, each
+    through a projection of its own from `latent_dim` and back, and the decoder hears their sum.
+
+    A codebook holds nothing until, in training mode, `init_frames` frames are collected and k-means places its entries; until then
+    it passes on what it is given, and its codes are zeros. Outside training nothing changes, and calling before that raises
+    RuntimeError.
     """
 
     codebook_CVD: Tensor
@@ -46,67 +53,115 @@ class ResidualVQ(nn.Module):
 
     def __init__(
         self,
-        codebooks: int,
+        groups: tuple[int, ...],
         codebook_size: int,
         dim: int,
+        latent_dim: int | None = None,
         decay: float = 0.99,
         dead_share: float = 0.05,
         dropout_frac: float = 0.5,
+        bypass_frac: float = 0.0,
         init_frames: int = 20_480,
     ):
-        """`decay` of the EMA per step. An entry is dead where its EMA count is below `dead_share` of an even share.
-        `dropout_frac` of the clips train with a random number of codebooks."""
+        """`latent_dim` None: the latent has `dim` dimensions and is not projected. `decay` of the EMA per step.
+        An entry is dead where its EMA count is below `dead_share` of an even share.
+        `dropout_frac` of the clips train with a random number of codebooks, `bypass_frac` of them unquantised."""
         super().__init__()
-        self.decay, self.dead_share, self.dropout_frac, self.init_frames = decay, dead_share, dropout_frac, init_frames
+        self.groups, self.latent_dim = groups, latent_dim or dim
+        self.decay, self.dead_share, self.init_frames = decay, dead_share, init_frames
+        self.dropout_frac, self.bypass_frac = dropout_frac, bypass_frac
+        codebooks = sum(groups)
         self.register_buffer("codebook_CVD", torch.zeros(codebooks, codebook_size, dim))
         self.register_buffer("count_CV", torch.zeros(codebooks, codebook_size))
         self.register_buffer("total_CVD", torch.zeros(codebooks, codebook_size, dim))
-        self.register_buffer("collected_ND", torch.zeros(0, dim), persistent=False)
+        self.register_buffer("collected_ND", torch.zeros(0, self.latent_dim), persistent=False)
         self.register_buffer("ready", torch.tensor(False))
+        self.inwards, self.outwards = nn.ModuleList(), nn.ModuleList()
+        for _ in groups:
+            into = back = nn.Identity()
+            if latent_dim:  # there and back is the identity (for dim = latent_dim), so that training starts as it does without projections
+                into, back = nn.Conv1d(latent_dim, dim, 1, bias=False), nn.Conv1d(dim, latent_dim, 1, bias=False)
+                nn.init.orthogonal_(into.weight)
+                back.weight.data = into.weight.detach().transpose(0, 1).contiguous() / len(groups)
+            self.inwards.append(into)
+            self.outwards.append(back)
 
     @property
     def codebooks(self) -> int:
-        return self.codebook_CVD.shape[0]
+        return sum(self.groups)
+
+    @property
+    def ranges(self) -> list[range]:
+        """The codebooks of each group."""
+        ends = list(accumulate(self.groups))
+        return [range(end - count, end) for end, count in zip(ends, self.groups, strict=True)]
+
+    @property
+    def placed(self) -> list[bool]:
+        """Which codebooks hold entries."""
+        return [True] * self.codebooks if self.ready else self.count_CV.any(1).tolist()
 
     def forward(self, latent_BDT: Tensor) -> Quantised:
+        if not self.ready and not self.training:
+            raise RuntimeError("the codebooks hold nothing yet: train, or load weights")
+        with torch.autocast(latent_BDT.device.type, enabled=False):
+            quantised = self._quantise(latent_BDT.float())
         if not self.ready:
-            if not self.training:
-                raise RuntimeError("the codebooks hold nothing yet: train, or load weights")
             self._collect(latent_BDT)
-            return self._unquantised(latent_BDT)
-        B, D, T = latent_BDT.shape
-        keep_CB = self._keep(B, latent_BDT.device)
-        residual_BDT, sum_BDT = latent_BDT, torch.zeros_like(latent_BDT)
-        energy = latent_BDT.detach().square().mean().clamp_min(1e-12)
-        codes, levels, signals, commitment = [], [], {}, latent_BDT.new_zeros(())
-        for k, keep_B in enumerate(keep_CB):
-            given_ND = residual_BDT.transpose(1, 2).reshape(-1, D)
-            code_N = nearest(given_ND.detach(), self.codebook_CVD[k])
-            chosen_BDT = self.codebook_CVD[k][code_N].view(B, T, D).transpose(1, 2)
-            commitment = commitment + ((residual_BDT - chosen_BDT).square().mean((1, 2)) * keep_B).mean()
-            levels.append(residual_BDT + (chosen_BDT - residual_BDT).detach())
-            sum_BDT = sum_BDT + chosen_BDT * keep_B[:, None, None]
-            residual_BDT = residual_BDT - chosen_BDT
-            codes.append(code_N.view(B, T))
-            signals |= self._signals(k, code_N, residual_BDT.detach().square().mean() / energy)
-            if self.training:
-                self._update(k, given_ND.detach(), code_N)
-        return Quantised(
-            torch.stack(codes, 1), latent_BDT + (sum_BDT - latent_BDT).detach(), torch.stack(levels), commitment / self.codebooks, signals
-        )
+        return quantised
+
+    def _quantise(self, latent_BDT: Tensor) -> Quantised:
+        B, _, T = latent_BDT.shape
+        keep_CB, bypass_B = self._keep(B, latent_BDT.device)
+        bypass_B11, placed = bypass_B[:, None, None], self.placed
+        latents, codes, prefixes, signals, commitment = [], [], [], {}, latent_BDT.new_zeros(())
+        for members, into, back in zip(self.ranges, self.inwards, self.outwards, strict=True):
+            given_BDT = residual_BDT = into(latent_BDT)
+            prefix_BDT = kept_BDT = torch.zeros_like(given_BDT)
+            energy = given_BDT.detach().square().mean().clamp_min(1e-12)
+            for k in members:
+                vectors_ND = residual_BDT.detach().transpose(1, 2).flatten(0, 1)
+                if placed[k]:
+                    code_N = nearest(vectors_ND, self.codebook_CVD[k])
+                    chosen_BDT = self.codebook_CVD[k][code_N].view(B, T, -1).transpose(1, 2)
+                    left_B = (residual_BDT - chosen_BDT).square().mean((1, 2))
+                    commitment = commitment + (left_B * keep_CB[k]).mean()
+                    signals |= self._signals(k, code_N, left_B.detach().mean() / energy)
+                    if self.training:
+                        self._update(k, vectors_ND, code_N)
+                else:
+                    code_N, chosen_BDT = torch.zeros(B * T, dtype=torch.long, device=latent_BDT.device), residual_BDT.detach()
+                residual_BDT = residual_BDT - chosen_BDT
+                prefix_BDT = prefix_BDT + chosen_BDT
+                kept_BDT = kept_BDT + chosen_BDT * keep_CB[k][:, None, None]
+                codes.append(code_N.view(B, T))
+                prefixes.append(back(given_BDT + (prefix_BDT - given_BDT).detach()))
+            latents.append(back(given_BDT + (torch.where(bypass_B11, given_BDT, kept_BDT) - given_BDT).detach()))
+        latent_BDT = torch.stack(latents).sum(0)
+        return Quantised(torch.stack(codes, 1), latent_BDT, torch.stack(prefixes), commitment / self.codebooks, signals)
+
+    def unquantised(self, latent_BDT: Tensor) -> Tensor:
+        """What the decoder would hear of endless codebooks: the latent through the projections."""
+        return torch.stack([back(into(latent_BDT)) for into, back in zip(self.inwards, self.outwards, strict=True)]).sum(0)
 
     def decode(self, codes_BCT: Tensor) -> Tensor:
         """codes_BCT -> latent_BDT; fewer codebooks than the quantiser has are taken as the first ones."""
-        picked = [self.codebook_CVD[k][code_BT] for k, code_BT in enumerate(codes_BCT.unbind(1))]
-        return torch.stack(picked).sum(0).transpose(1, 2)
+        sums = []
+        for members, back in zip(self.ranges, self.outwards, strict=True):
+            picked = [self.codebook_CVD[k][codes_BCT[:, k]] for k in members if k < codes_BCT.shape[1]]
+            if picked:
+                sums.append(back(torch.stack(picked).sum(0).transpose(1, 2)))
+        return torch.stack(sums).sum(0)
 
-    def _keep(self, B: int, device: torch.device) -> Tensor:
-        """keep_CB: 1 where a codebook counts for a clip; in training `dropout_frac` of the clips keep only their first n, n uniform."""
-        n_B = torch.full((B,), self.codebooks, device=device)
-        if self.training:
+    def _keep(self, B: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """keep_CB: 1 where a codebook counts for a clip; in training `dropout_frac` of the clips keep only their first n, n uniform.
+        bypass_B: which clips stay unquantised."""
+        n_B, bypass_B = torch.full((B,), self.codebooks, device=device), torch.zeros(B, dtype=torch.bool, device=device)
+        if self.training and self.ready:
             dropped_B = torch.rand(B, device=device) < self.dropout_frac
             n_B = torch.where(dropped_B, torch.randint(1, self.codebooks + 1, (B,), device=device), n_B)
-        return (torch.arange(self.codebooks, device=device)[:, None] < n_B).float()
+            bypass_B = torch.rand(B, device=device) < self.bypass_frac
+        return (torch.arange(self.codebooks, device=device)[:, None] < n_B).float(), bypass_B
 
     @torch.no_grad()
     def _update(self, k: int, given_ND: Tensor, code_N: Tensor) -> None:
@@ -125,25 +180,28 @@ class ResidualVQ(nn.Module):
         self.codebook_CVD[k] = self.total_CVD[k] / self.count_CV[k, :, None]
 
     @torch.no_grad()
+    def place(self, k: int, entries_VD: Tensor, even_share: float) -> None:
+        """Give codebook k its entries, each with an EMA count of `even_share`: the frames of a step over the number of entries."""
+        self.codebook_CVD[k] = entries_VD
+        self.count_CV[k] = even_share
+        self.total_CVD[k] = self.codebook_CVD[k] * even_share
+        self.ready.fill_(bool(self.count_CV.any(1).all()))
+
+    @torch.no_grad()
     def _collect(self, latent_BDT: Tensor) -> None:
         vectors_ND = latent_BDT.detach().float().transpose(1, 2).flatten(0, 1)
         self.collected_ND = torch.cat([self.collected_ND, vectors_ND])
         if len(self.collected_ND) < self.init_frames:
             return
-        even_share = len(vectors_ND) / self.codebook_CVD.shape[1]
-        residual_ND = self.collected_ND
-        for k in range(self.codebooks):
-            self.codebook_CVD[k] = kmeans(residual_ND, self.codebook_CVD.shape[1])
-            self.count_CV[k] = even_share
-            self.total_CVD[k] = self.codebook_CVD[k] * even_share
-            residual_ND = residual_ND - self.codebook_CVD[k][nearest(residual_ND, self.codebook_CVD[k])]
+        V = self.codebook_CVD.shape[1]
+        placed = self.placed
+        for members, into in zip(self.ranges, self.inwards, strict=True):
+            residual_ND = into(self.collected_ND[:, :, None])[:, :, 0]
+            for k in members:
+                if not placed[k]:
+                    self.place(k, kmeans(residual_ND, V), len(vectors_ND) / V)
+                residual_ND = residual_ND - self.codebook_CVD[k][nearest(residual_ND, self.codebook_CVD[k])]
         self.collected_ND = self.collected_ND[:0]
-        self.ready.fill_(True)
-
-    def _unquantised(self, latent_BDT: Tensor) -> Quantised:
-        B, _, T = latent_BDT.shape
-        codes_BCT = torch.zeros(B, self.codebooks, T, dtype=torch.long, device=latent_BDT.device)
-        return Quantised(codes_BCT, latent_BDT, latent_BDT.expand(self.codebooks, -1, -1, -1), latent_BDT.new_zeros(()), {})
 
     def _signals(self, k: int, code_N: Tensor, residual_frac: Tensor) -> dict[str, float]:
         V = self.codebook_CVD.shape[1]
