@@ -25,7 +25,7 @@ def delay(codes_CT: Tensor, delays: Sequence[int], before: int, behind: int) -> 
     `before` fills the positions ahead of a codebook's first token, `behind` those after its last.
     Raises UserError where the number of delays is not C, or one of them is negative.
     """
-    _check(codes_CT.shape[0], delays)
+    check_delays(codes_CT.shape[0], delays)
     frames = codes_CT.shape[1]
     tokens_CS = codes_CT.new_full((len(delays), frames + max(delays)), before)
     for row, codes_T, shift in zip(tokens_CS, codes_CT, delays, strict=True):
@@ -39,7 +39,7 @@ def undelay(tokens_CS: Tensor, delays: Sequence[int]) -> Tensor:
 
     Raises UserError where the number of delays is not C, or S is smaller than the largest delay.
     """
-    _check(tokens_CS.shape[0], delays)
+    check_delays(tokens_CS.shape[0], delays)
     frames = tokens_CS.shape[1] - max(delays)
     if frames < 0:
         raise UserError(
@@ -62,7 +62,8 @@ def unflatten(tokens_S: Tensor, codebooks: int) -> Tensor:
     return tokens_S.reshape(-1, codebooks).T
 
 
-def _check(codebooks: int, delays: Sequence[int]) -> None:
+def check_delays(codebooks: int, delays: Sequence[int]) -> None:
+    """Raises UserError where the number of delays is not that of the codebooks, or one of them is negative."""
     if len(delays) != codebooks or min(delays) < 0:
         raise UserError(
             f"delays {list(delays)} for {codebooks} codebooks", "one delay ≥ 0 per codebook", "change `delays`, or take another codec"

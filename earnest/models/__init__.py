@@ -7,7 +7,7 @@ from pathlib import Path
 from earnest.errors import UserError
 
 # config.json's model_type -> where its class is; a class is imported when it is needed, as each brings its part of transformers.
-CLASSES = {"higgs_audio_v2": ("earnest.models.higgs", "Higgs")}
+CLASSES = {"higgs_audio_v2": ("earnest.models.higgs", "Higgs"), "dia": ("earnest.models.dia", "Dia")}
 
 
 def load_model(path: str | Path):

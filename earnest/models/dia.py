@@ -1,0 +1,380 @@
+"""Dia: a byte encoder and a decoder of delayed codebooks, for music or speech from text, with an unconditional branch.
+
+On transformers' `DiaForConditionalGeneration` (nari-labs/Dia-1.6B). A clip is one sequence in a `Batch`, text first, audio
+after it; `Dia.forward` parts it into the encoder's and the decoder's input. Stereo is two sets of codebooks, left then right, so
+interleaving them (audiocraft) is the same model with its lanes renamed: only the delays decide who sees whom.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+from transformers import DiaConfig as HFDiaConfig
+from transformers import DiaForConditionalGeneration
+
+from earnest.data.batch import Batch, Example, Prompt, codebook_stream
+from earnest.data.masks import IGNORE, ends_at_eos, shift
+from earnest.data.patterns import check_delays, delay, framed
+from earnest.errors import UserError
+from earnest.losses.tokens import Head
+
+log = logging.getLogger(__name__)
+
+SPEAKER_TURNS = {b"[S1]": b"\x01", b"[S2]": b"\x02"}  # one id each, as in nari-labs' tokenizer
+NULL_BYTE = 0  # the null input, and padding behind a text
+FIRST_ROOM = 64  # positions in a new cache; it doubles when it is full
+FEW_ROWS = 8  # a CPU multiplies up to so many rows faster from the left: see `_linear`; measured on Zen 4, MKL
+
+Specials = Literal["eos", "none", "all"]
+
+
+@dataclass(frozen=True)
+class DiaShape:
+    """A Dia trained from scratch. Widths are heads * head_dim of the decoder and of the encoder."""
+
+    width: int = 256
+    """Width of the decoder's residual stream."""
+    layers: int = 4
+    heads: int = 4
+    kv_heads: int = 2
+    """Heads of keys and values in the decoder's self-attention; the query heads share them."""
+    ffn: int = 512
+    encoder_width: int = 128
+    """Width of the text encoder's residual stream."""
+    encoder_layers: int = 2
+    encoder_heads: int = 2
+    encoder_ffn: int = 256
+    max_bytes: int = 512
+    """The longest text."""
+    max_audio_positions: int = 1024
+    """The longest audio: frames, BOS, EOS and the largest delay."""
+
+    def build(self, codebooks: int, codes: int, delays: Sequence[int] = (), specials: Specials = "eos") -> "Dia":
+        """A fresh model for `codebooks` codebooks of `codes` entries; EOS, PAD and BOS come on top. Without `delays`: 0, 1, 2, ..."""
+        delays = list(delays) or list(range(codebooks))
+        check_delays(codebooks, delays)
+        config = HFDiaConfig(
+            encoder_config={
+                "hidden_size": self.encoder_width,
+                "intermediate_size": self.encoder_ffn,
+                "num_hidden_layers": self.encoder_layers,
+                "num_attention_heads": self.encoder_heads,
+                "num_key_value_heads": self.encoder_heads,
+                "head_dim": self.encoder_width // self.encoder_heads,
+                "max_position_embeddings": self.max_bytes,
+            },
+            decoder_config={
+                "hidden_size": self.width,
+                "intermediate_size": self.ffn,
+                "num_hidden_layers": self.layers,
+                "num_attention_heads": self.heads,
+                "num_key_value_heads": self.kv_heads,
+                "head_dim": self.width // self.heads,
+                "cross_hidden_size": self.encoder_width,
+                "cross_num_attention_heads": self.heads,
+                "cross_num_key_value_heads": self.heads,
+                "cross_head_dim": self.width // self.heads,
+                "max_position_embeddings": self.max_audio_positions,
+                "num_channels": codebooks,
+                "vocab_size": codes + 3,
+                "eos_token_id": codes,
+                "pad_token_id": codes + 1,
+                "bos_token_id": codes + 2,
+            },
+            delay_pattern=delays,
+        )
+        lm = DiaForConditionalGeneration(config)
+        soften_attention(lm)
+        return Dia(lm, specials)
+
+
+@torch.no_grad()
+def soften_attention(lm: DiaForConditionalGeneration) -> None:
+    """Give fresh queries the 1/sqrt(head_dim) that Dia's attention leaves out.
+
+    Dia scales by 1, which its trained weights have learned; at transformers' initialisation the scores then have a standard
+    deviation of about 9 instead of 0.8 and the softmax is saturated from the first step on.
+    """
+    for module in lm.modules():
+        if hasattr(module, "q_proj"):
+            attention: Any = module
+            attention.q_proj.weight *= attention.head_dim**-0.5
+
+
+class Dia(nn.Module):
+    """The language model: lays clips out, runs them, and advances one frame at a time.
+
+    `specials`: which tokens beside the codes count as targets. "eos": one EOS per codebook, at its delayed row. "none": codes
+    alone, so that the model never learns to end. "all": EOS, and the BOS that fills a late codebook's start. PAD never counts.
+    """
+
+    system = "dia"
+    pad_id = NULL_BYTE
+
+    def __init__(self, lm: DiaForConditionalGeneration, specials: Specials = "eos"):
+        super().__init__()
+        self.lm = lm
+        config: Any = lm.config  # transformers types its parts loosely
+        decoder = config.decoder_config
+        self.codebooks: int = decoder.num_channels
+        self.codes: int = decoder.eos_token_id  # the special ids stand above the codes
+        self.bos_id: int = decoder.bos_token_id
+        self.end_id: int = decoder.eos_token_id
+        self.behind_id: int = decoder.pad_token_id
+        self.delays: list[int] = list(config.delay_pattern)
+        self.max_bytes: int = config.encoder_config.max_position_embeddings
+        self.max_audio_positions: int = decoder.max_position_embeddings
+        self.max_positions = self.max_bytes + self.max_audio_positions
+        self.specials: Specials = specials
+        config.specials = specials  # in config.json too: a resumed run counts the same targets
+        if specials not in get_args(Specials):
+            raise UserError(f"specials {specials!r}", f"one of {', '.join(get_args(Specials))}", "take one of these")
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, delays: Sequence[int] = (), specials: Specials | None = None, copies: int = 1) -> "Dia":
+        """Load a directory or Hub checkpoint in transformers' format.
+
+        `delays` other than the checkpoint's are used, with a warning. `copies` = 2 makes a stereo model of a mono one: every
+        codebook's embeddings and output rows twice, the embeddings halved, as a frame's are summed.
+        Raises UserError where there are not as many delays as codebooks.
+        """
+        lm = DiaForConditionalGeneration.from_pretrained(path)
+        if copies > 1:
+            lm = _repeated(lm, copies)
+        config: Any = lm.config
+        before = list(config.delay_pattern)
+        if delays and list(delays) != before:
+            check_delays(len(before), delays)
+            log.warning(
+                "delays %s on weights trained with %s: each codebook now sees other frames of the others than those it learned to "
+                "predict from, so expect the loss to start near chance and plan to train as long as from scratch",
+                list(delays),
+                before,
+            )
+            config.delay_pattern = list(delays)
+        return cls(lm, specials or getattr(config, "specials", "eos"))
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write config and safetensors, as transformers' own class reads them."""
+        self.lm.save_pretrained(path)
+
+    @property
+    def vocabularies(self) -> dict[str, int]:
+        """Stream facts: how many ids can occur as a target."""
+        config: Any = self.lm.config
+        return {"text_vocab": config.encoder_config.vocab_size, "audio_vocab": config.decoder_config.vocab_size}
+
+    @property
+    def eos_id(self) -> int | None:
+        """The id that ends the audio; None where none was trained to."""
+        return None if self.specials == "none" else self.end_id
+
+    # --- from a clip to positions -------------------------------------------------------------------------------------
+
+    def prompt(self, text: str | None, speaker: str = "") -> Prompt:
+        """The text's bytes; without a text, the null input.
+
+        Dia knows no speakers: turns are marked in the text, [S1] and [S2]. The null input is one zero byte. transformers and
+        nari-labs take a zero for each byte of the conditional text, which is the same to the decoder: the encoder's states of
+        equal bytes are equal, whatever their number, and so is what attention takes from them.
+        Raises UserError where the text is too long.
+        """
+        data = (text or "").encode()
+        for mark, byte in SPEAKER_TURNS.items():
+            data = data.replace(mark, byte)
+        if len(data) > self.max_bytes:
+            raise UserError(
+                f"a text of {len(data)} bytes ({(text or '')[:40]!r}…)", f"at most {self.max_bytes} bytes of UTF-8", "shorten the text"
+            )
+        text_S = torch.tensor(list(data) or [NULL_BYTE])
+        return Prompt(
+            text_S=text_S,
+            tokens_SC=torch.zeros(len(text_S), self.codebooks, dtype=torch.long),
+            is_audio_S=torch.zeros(len(text_S), dtype=torch.bool),
+        )
+
+    def lay_out(self, codes_CT: Tensor, text: str | None, speaker: str = "") -> Example:
+        """The text's bytes, then [BOS] + codes + [EOS] delayed. Which targets count: see `Dia`.
+
+        Raises UserError where the codes are not of this model's codebooks, or text or clip are too long.
+        """
+        codebooks, frames = codes_CT.shape
+        if codebooks != self.codebooks or int(codes_CT.max()) >= self.codes:
+            raise UserError(
+                f"codes of {codebooks} codebooks with ids up to {int(codes_CT.max())}",
+                f"{self.codebooks} codebooks with ids below {self.codes}",
+                "take the codec that this model was made for, or set the model's codebooks and codes to the codec's",
+            )
+        prompt = self.prompt(text, speaker)
+        tokens_CS = delay(framed(codes_CT.long(), self.bos_id, self.end_id), self.delays, before=self.bos_id, behind=self.behind_id)
+        audio_positions = tokens_CS.shape[1]
+        if audio_positions > self.max_audio_positions:
+            raise UserError(
+                f"a clip of {audio_positions} positions",
+                f"at most {self.max_audio_positions}",
+                "train on windows of the clips, or cut them",
+            )
+        labels_CS = torch.where(tokens_CS == self.behind_id, IGNORE, tokens_CS)
+        if self.specials != "all":
+            labels_CS = ends_at_eos(tokens_CS, self.delays, frames)
+        if self.specials == "none":
+            labels_CS = labels_CS.masked_fill(labels_CS == self.end_id, IGNORE)
+        text_positions = len(prompt)
+        return Example(
+            text_S=F.pad(prompt.text_S, (0, audio_positions), value=NULL_BYTE),
+            tokens_SC=torch.cat([prompt.tokens_SC, tokens_CS.T]),
+            is_audio_S=F.pad(prompt.is_audio_S, (0, audio_positions), value=True),
+            text_targets_S=torch.full((text_positions + audio_positions,), IGNORE),
+            audio_targets_SC=torch.cat([torch.full_like(prompt.tokens_SC, IGNORE), shift(labels_CS.T)]),
+        )
+
+    def codes_of(self, tokens_CT: Tensor) -> Tensor:
+        """Undelayed lanes -> codes_CT: a lane is a codebook."""
+        return tokens_CT
+
+    # --- training -------------------------------------------------------------------------------------------------------
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Hidden states (P, D) of the positions that exist: the decoder's where audio stands, zeros where text stands."""
+        is_text_BS = batch.exists_BS & ~batch.is_audio_BS
+        is_audio_BS = batch.exists_BS & batch.is_audio_BS
+        text_B, audio_B = is_text_BS.sum(1), is_audio_BS.sum(1)
+        text_positions, audio_positions = int(text_B.max()), int(audio_B.max())
+        steps_A = torch.arange(audio_positions, device=text_B.device)
+        place_BA = (text_B[:, None] + steps_A).clamp(max=batch.exists_BS.shape[1] - 1)
+        hidden_BAD = self.lm.model(
+            input_ids=batch.text_BS[:, :text_positions],
+            attention_mask=is_text_BS[:, :text_positions],
+            decoder_input_ids=batch.tokens_BSC.take_along_dim(place_BA[..., None], dim=1),
+            use_cache=False,
+        ).last_hidden_state  # padding stands behind each clip, so causal attention alone keeps it out
+        hidden_PD = hidden_BAD.new_zeros(int(batch.exists_BS.sum()), hidden_BAD.shape[-1])
+        hidden_PD[is_audio_BS[batch.exists_BS]] = hidden_BAD[steps_A < audio_B[:, None]]
+        return hidden_PD
+
+    def heads(self) -> dict[str, Head]:
+        audio_CVD = self.lm.logits_dense.weight.unflatten(0, (self.codebooks, -1)).unbind()
+        return {codebook_stream(c): Head((weight_VD,)) for c, weight_VD in enumerate(audio_CVD)}
+
+    # --- generation -----------------------------------------------------------------------------------------------------
+
+    def begin(self, prompts: Sequence[Prompt]) -> "DiaStream":
+        """Encode prompts of any lengths, so that frames can be advanced one at a time."""
+        return DiaStream(self, prompts)
+
+
+class DiaStream:
+    """A batch of sequences being continued: keys and values of the texts, and of the frames so far.
+
+    The decoder's layers are written out here for one position of transformers' own weights, as its modules and caches take
+    twice as long (benchmarks/generate_dia.py); tests hold both to the same logits. Query heads that share their keys (GQA)
+    stand where a sequence's positions would: (B, kv heads, queries per kv head, head_dim).
+    """
+
+    def __init__(self, model: Dia, prompts: Sequence[Prompt]):
+        self.model = model
+        self.decoder: Any = model.lm.model.decoder
+        device = model.lm.device
+        text_BL = pad_sequence([prompt.text_S for prompt in prompts], batch_first=True, padding_value=NULL_BYTE).to(device)
+        lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        exists_BL = torch.arange(text_BL.shape[1], device=device) < lengths_B[:, None]
+        text_BLE = model.lm.model.encoder(input_ids=text_BL, attention_mask=exists_BL).last_hidden_state
+        self.exists_B11L = None if exists_BL.all() else exists_BL[:, None, None]
+        self.text_keys_values = [
+            tuple(_heads(projection(text_BLE), attention.head_dim).transpose(1, 2) for projection in (attention.k_proj, attention.v_proj))
+            for attention in (layer.cross_attention for layer in self.decoder.layers)
+        ]
+        self.keys_values: list[tuple[Tensor, Tensor]] = []
+        self.positions = 0
+        position_1S = torch.arange(model.max_audio_positions, device=device)[None]
+        cos_1SH, sin_1SH = self.decoder.rotary_emb(text_BLE, position_1S)
+        self.rotary_S2H = torch.stack([cos_1SH[0], sin_1SH[0]], dim=1)
+
+    def advance(self, frame_BC: Tensor) -> Tensor:
+        """Append one frame of tokens (B, C); returns the logits (B, C, V) of the next. Raises UserError past the model's context."""
+        if self.positions == self.model.max_audio_positions:
+            raise UserError(f"audio of more than {self.positions} positions", "what the model was made for", "generate fewer frames")
+        self._make_room(len(frame_BC))
+        embeddings = self.decoder.embeddings
+        hidden_BD = embeddings.embed(frame_BC + embeddings.offsets).sum(1)
+        for index, layer in enumerate(self.decoder.layers):
+            hidden_BD = hidden_BD + self._self_attention(index, layer.self_attention, _normed(hidden_BD, layer.pre_sa_norm))
+            hidden_BD = hidden_BD + self._cross_attention(index, layer.cross_attention, _normed(hidden_BD, layer.pre_ca_norm))
+            gate_BF, up_BF = _linear(_normed(hidden_BD, layer.pre_mlp_norm), layer.mlp.gate_up_proj).chunk(2, dim=-1)
+            hidden_BD = hidden_BD + _linear(up_BF * layer.mlp.activation_fn(gate_BF), layer.mlp.down_proj)
+        self.positions += 1
+        return _linear(_normed(hidden_BD, self.decoder.norm), self.model.lm.logits_dense).unflatten(-1, (self.model.codebooks, -1))
+
+    def _self_attention(self, index: int, attention, hidden_BD: Tensor) -> Tensor:
+        query_BNH, key_BNH, value_BNH = (
+            _heads(_linear(hidden_BD, projection), attention.head_dim)
+            for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+        )
+        cos_H, sin_H = self.rotary_S2H[self.positions]
+        keys_BNSH, values_BNSH = self.keys_values[index]
+        keys_BNSH[:, :, self.positions] = _rotated(key_BNH, cos_H, sin_H)
+        values_BNSH[:, :, self.positions] = value_BNH
+        query_BNGH = _rotated(query_BNH, cos_H, sin_H).unflatten(1, (keys_BNSH.shape[1], -1))
+        seen = slice(self.positions + 1)
+        attended_BNGH = F.scaled_dot_product_attention(query_BNGH, keys_BNSH[:, :, seen], values_BNSH[:, :, seen], scale=1.0)
+        return _linear(attended_BNGH.flatten(1), attention.o_proj)
+
+    def _cross_attention(self, index: int, attention, hidden_BD: Tensor) -> Tensor:
+        keys_BNLH, values_BNLH = self.text_keys_values[index]
+        query_BNGH = _heads(_linear(hidden_BD, attention.q_proj), attention.head_dim).unflatten(1, (keys_BNLH.shape[1], -1))
+        attended_BNGH = F.scaled_dot_product_attention(query_BNGH, keys_BNLH, values_BNLH, attn_mask=self.exists_B11L, scale=1.0)
+        return _linear(attended_BNGH.flatten(1), attention.o_proj)
+
+    def _make_room(self, rows: int) -> None:
+        """Double the cache where it is full."""
+        if not self.keys_values:
+            for attention in (layer.self_attention for layer in self.decoder.layers):
+                shape = (rows, attention.num_key_value_heads, FIRST_ROOM, attention.head_dim)
+                self.keys_values.append((self.rotary_S2H.new_empty(shape), self.rotary_S2H.new_empty(shape)))
+        elif self.positions == self.keys_values[0][0].shape[2]:
+            more = (0, 0, 0, self.positions)
+            self.keys_values = [(F.pad(keys, more), F.pad(values, more)) for keys, values in self.keys_values]
+
+
+def _linear(hidden_MK: Tensor, layer: nn.Linear) -> Tensor:
+    """`layer` on a few rows: on a CPU, W @ x.T takes half as long as x @ W.T, and two rows no longer than one."""
+    rows = len(hidden_MK)
+    if rows > FEW_ROWS or hidden_MK.is_cuda:
+        return layer(hidden_MK)
+    if rows == 1:
+        hidden_MK = hidden_MK.expand(2, -1)
+    return (layer.weight @ hidden_MK.T).T[:rows]
+
+
+def _heads(hidden: Tensor, head_dim: int) -> Tensor:
+    return hidden.unflatten(-1, (-1, head_dim))
+
+
+def _normed(hidden_BD: Tensor, norm) -> Tensor:
+    return F.rms_norm(hidden_BD, norm.weight.shape, norm.weight, norm.variance_epsilon)
+
+
+def _rotated(vector_BNH: Tensor, cos_H: Tensor, sin_H: Tensor) -> Tensor:
+    """Rotary position embedding (arXiv:2104.09864) of one position, its pairs a half apart as in transformers."""
+    first, second = vector_BNH.chunk(2, dim=-1)
+    return vector_BNH * cos_H + torch.cat([-second, first], dim=-1) * sin_H
+
+
+@torch.no_grad()
+def _repeated(lm: DiaForConditionalGeneration, copies: int) -> DiaForConditionalGeneration:
+    """The same model with every codebook `copies` times, each with the delay of the codebook that it copies."""
+    config: Any = HFDiaConfig(**lm.config.to_dict())
+    config.decoder_config.num_channels *= copies
+    config.delay_pattern *= copies
+    weights = lm.state_dict()
+    weights["model.decoder.embeddings.embed.weight"] = weights["model.decoder.embeddings.embed.weight"].repeat(copies, 1) / copies
+    weights["logits_dense.weight"] = weights["logits_dense.weight"].repeat(copies, 1)
+    wider: Any = DiaForConditionalGeneration(config)
+    wider.load_state_dict(weights)
+    return wider.to(lm.dtype)

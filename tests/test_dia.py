@@ -1,0 +1,295 @@
+"""Dia: against transformers' own processor, loss and generate; what is laid out, what is learned, what the null input is."""
+
+import logging
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from earnest.data.batch import Batch, collate
+from earnest.data.masks import IGNORE
+from earnest.data.patterns import undelay
+from earnest.errors import UserError
+from earnest.generate import Request, generate
+from earnest.losses.tokens import score
+from earnest.models import load_model
+from earnest.models.dia import FEW_ROWS, FIRST_ROOM, Dia, DiaShape
+
+CODEBOOKS, CODES = 4, 32
+PRETRAINED = [0, *range(8, 16)]
+MUSICGEN = list(range(9))
+SMALLEST = DiaShape(width=8, layers=1, heads=1, kv_heads=1, ffn=8, encoder_width=8, encoder_layers=1, encoder_heads=1, encoder_ffn=8)
+TINY = DiaShape(width=32, heads=4, layers=2, encoder_width=16, max_bytes=64, max_audio_positions=200)
+
+
+def tiny_dia(delays=(), codebooks=CODEBOOKS, specials="eos", seed=0, shape=TINY) -> Dia:
+    torch.manual_seed(seed)
+    return shape.build(codebooks, CODES, delays, specials)
+
+
+def random_codes(frames: int, codebooks=CODEBOOKS, seed=0) -> torch.Tensor:
+    return torch.randint(0, CODES, (codebooks, frames), generator=torch.Generator().manual_seed(seed))
+
+
+def random_batch(model: Dia, clips=((5, "piano"), (9, "a slow waltz, strings"), (7, None))) -> Batch:
+    examples = [model.lay_out(random_codes(frames, model.codebooks, seed), text) for seed, (frames, text) in enumerate(clips)]
+    return collate(examples, range(len(examples)), model.pad_id)
+
+
+@torch.no_grad()
+def logits_of(model: Dia, batch: Batch) -> torch.Tensor:
+    """(P, C, V) of every position that exists."""
+    hidden_PD = model(batch)
+    return torch.stack([head.logits(hidden_PD) for head in model.heads().values()], dim=1)
+
+
+def trained(model: Dia, batch: Batch, steps: int) -> Dia:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    scales = {stream: 1 / count for stream, count in batch.counted().items() if count}
+    for _ in range(steps):
+        optimizer.zero_grad()
+        score(model, batch, scales)[0].backward()
+        optimizer.step()
+    return model
+
+
+# --- against transformers ---------------------------------------------------------------------------------------------------
+
+
+def test_loss_equals_transformers_own_from_text_and_audio_on():
+    """transformers' processor (its tokenizer, its delays, its labels, its padding in front) and its model's loss."""
+    from transformers import DacConfig, DacModel, DiaFeatureExtractor, DiaProcessor, DiaTokenizer
+
+    torch.manual_seed(0)
+    codec = DacModel(
+        DacConfig(
+            encoder_hidden_size=4, downsampling_ratios=[2, 4], decoder_hidden_size=16, n_codebooks=4, codebook_size=CODES, codebook_dim=4
+        )
+    )
+    model = tiny_dia(delays=[0, 3, 4, 5])
+    processor = DiaProcessor(DiaFeatureExtractor(sampling_rate=16000, hop_length=8), DiaTokenizer(), codec)
+    texts = ["[S1] Grüße! [S2] (laughs)", "[S1] سلام"]
+    waves = [torch.randn(8 * frames).numpy() for frames in (11, 6)]
+    ids = {"bos_token_id": model.bos_id, "eos_token_id": CODES, "pad_token_id": CODES + 1, "delay_pattern": model.delays}
+    theirs = processor(text=texts, audio=waves, generation=False, output_labels=True, padding=True, sampling_rate=16000, **ids)
+    with torch.no_grad():
+        expected = model.lm(**theirs).loss
+        codes = [codec.encode(torch.from_numpy(wave_N)[None, None]).audio_codes[0] for wave_N in waves]
+        batch = collate([model.lay_out(codes_CT, text) for codes_CT, text in zip(codes, texts, strict=True)], range(2), model.pad_id)
+        _, sums = score(model, batch, {})
+    assert batch.counted() == {"text": 0} | {f"codebook_{c}": 11 + 1 + 6 + 1 for c in range(CODEBOOKS)}
+    assert int((theirs["labels"] != IGNORE).sum()) == sum(batch.counted().values())
+    ours = sum(stream_sum.ce for stream_sum in sums.values()) / sum(batch.counted().values())
+    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def overfitted() -> tuple[Dia, Batch]:
+    model = tiny_dia(delays=[0, 2, 3, 4])
+    batch = random_batch(model)
+    return trained(model, batch, 150), batch
+
+
+def test_guided_greedy_equals_transformers_generate(overfitted):
+    """Its form conditional + s * (conditional - null) is ours with guidance 1 + s; both rows of a pair share one pass."""
+    model, _ = overfitted
+    text = "a slow waltz, strings"
+    prompt = model.prompt(text)
+    start = torch.full((1, 1 + max(model.delays), CODEBOOKS), model.behind_id)
+    start[0] = torch.where(torch.arange(1 + max(model.delays))[:, None] <= torch.tensor(model.delays), model.bos_id, model.behind_id)
+    theirs_SC = model.lm.generate(
+        input_ids=prompt.text_S[None],
+        attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+        decoder_input_ids=start,
+        decoder_attention_mask=torch.ones(1, start.shape[1], dtype=torch.long),
+        do_sample=False,
+        guidance_scale=2.0,
+        top_k=8,
+        max_length=30,
+    )[0]
+    request = Request(prompt, guidance=3.0, null_prompt=model.prompt(None))
+    [ours] = generate(model, [request], max_frames=25, top_k=8, filter_by_guidance=True)
+    assert ours.stopped
+    frames = ours.codes_CT.shape[1]
+    theirs_CT = undelay(theirs_SC.T, model.delays)[:, 1 : 1 + frames]
+    assert torch.equal(ours.codes_CT, theirs_CT)
+    assert frames == 9 and torch.equal(ours.codes_CT, random_codes(9, seed=1))
+
+
+def test_cached_frames_give_the_logits_of_the_whole_pass():
+    """Longer than a new cache, texts of several lengths, and both ways of multiplying: one row, few rows, many."""
+    model = tiny_dia(delays=[0, 1, 2, 5]).eval()
+    texts = ["piano", None, "a slow waltz, strings", "x"]
+    frames = FIRST_ROOM + 9
+    for rows in (1, 2, 4, FEW_ROWS + 1):
+        batch = random_batch(model, [(frames, texts[row % 4]) for row in range(rows)])
+        stream = model.begin([model.prompt(texts[row % 4]) for row in range(rows)])
+        tokens_BSC = batch.tokens_BSC[batch.is_audio_BS].unflatten(0, (rows, -1))
+        expected_BSCV = logits_of(model, batch)[batch.is_audio_BS[batch.exists_BS]].unflatten(0, (rows, -1))
+        with torch.inference_mode():
+            ours_BSCV = torch.stack([stream.advance(tokens_BSC[:, s]) for s in range(tokens_BSC.shape[1])], dim=1)
+        torch.testing.assert_close(ours_BSCV, expected_BSCV, rtol=1e-4, atol=1e-4)
+
+
+def test_plain_transformers_loads_what_is_saved(tmp_path):
+    from transformers import DiaForConditionalGeneration
+
+    model = tiny_dia(specials="none")
+    model.save_pretrained(tmp_path)
+    theirs = DiaForConditionalGeneration.from_pretrained(tmp_path).state_dict()
+    assert all(torch.equal(theirs[name], tensor) for name, tensor in model.lm.state_dict().items())
+    again = load_model(tmp_path)
+    assert isinstance(again, Dia) and again.specials == "none" and again.delays == model.delays
+
+
+def test_the_full_model_has_its_size():
+    from transformers import DiaConfig, DiaForConditionalGeneration
+
+    with torch.device("meta"):
+        model = Dia(DiaForConditionalGeneration(DiaConfig()))
+    assert sum(p.numel() for p in model.parameters()) == 1_611_160_576
+    assert (model.codebooks, model.codes, model.delays) == (9, 1024, PRETRAINED)
+
+
+# --- what is laid out -------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=18), st.integers(1, 30))
+def test_every_delay_list_keeps_every_code_and_trains_it(delays, frames):
+    check_round_trip(delays, frames)
+
+
+@pytest.mark.parametrize("delays", [PRETRAINED, MUSICGEN, MUSICGEN * 2, [c // 2 for c in range(18)], [0] * 4])
+def test_the_published_delay_lists(delays):
+    check_round_trip(delays, 50)
+
+
+def check_round_trip(delays: list[int], frames: int) -> None:
+    model = tiny_dia(delays, codebooks=len(delays), shape=SMALLEST)
+    codes_CT = random_codes(frames, len(delays))
+    example = model.lay_out(codes_CT, "x")
+    tokens_CS = example.tokens_SC[example.is_audio_S].T
+    assert torch.equal(undelay(tokens_CS, delays)[:, 1:-1], codes_CT)
+    for codebook, targets_S in enumerate(example.audio_targets_SC.T):
+        assert targets_S[targets_S != IGNORE].tolist() == [*codes_CT[codebook].tolist(), CODES]  # to the last code, and one EOS
+        place = int((targets_S != IGNORE).nonzero()[0])
+        assert place == 1 + delays[codebook]  # behind the text's one byte; the target is predicted from its codebook's BOS
+
+
+@pytest.mark.parametrize("specials, special_targets", [("eos", [1, 1, 1, 1]), ("none", [0, 0, 0, 0]), ("all", [1, 3, 4, 5])])
+def test_special_tokens_count_as_set(specials, special_targets):
+    model = tiny_dia([0, 2, 3, 4], specials=specials)
+    targets_SC = model.lay_out(random_codes(6), "x").audio_targets_SC
+    assert (targets_SC >= CODES).sum(0).tolist() == special_targets
+    assert ((targets_SC >= 0) & (targets_SC < CODES)).sum(0).tolist() == [6] * 4
+    assert (model.eos_id is None) == (specials == "none")
+
+
+def test_no_position_sees_its_target():
+    model = tiny_dia()
+    batch = random_batch(model)
+    before = logits_of(model, batch)
+    position = int(batch.is_audio_BS[0].nonzero()[4])
+    batch.tokens_BSC[0, position] = (batch.tokens_BSC[0, position] + 1) % CODES
+    changed_P = (logits_of(model, batch) - before).abs().amax((1, 2)) > 0
+    changed_BS = torch.zeros_like(batch.exists_BS).masked_scatter(batch.exists_BS, changed_P)
+    assert changed_BS[0].nonzero()[0] == position and not changed_BS[1:].any()
+
+
+def test_padding_changes_nothing():
+    model = tiny_dia()
+    batch = random_batch(model)
+    alone = torch.cat([logits_of(model, random_batch(model, [clip])) for clip in [(5, "piano")]])
+    torch.testing.assert_close(logits_of(model, batch)[: len(alone)], alone, rtol=1e-5, atol=1e-5)
+
+
+# --- the unconditional branch ------------------------------------------------------------------------------------------------
+
+
+def test_one_zero_byte_is_the_null_input_of_any_length():
+    """transformers and nari-labs put a zero for each byte of the conditional text."""
+    model = tiny_dia()
+    trained(model, random_batch(model), 5)
+    codes_1SC = random_codes(12).T[None].contiguous()
+    states = [
+        model.lm.model(torch.zeros(1, length, dtype=torch.long), torch.ones(1, length), decoder_input_ids=codes_1SC).last_hidden_state
+        for length in (1, 2, 17, 64)
+    ]
+    assert model.prompt(None).text_S.tolist() == [0] and model.prompt("").text_S.tolist() == [0]
+    for state in states[1:]:
+        torch.testing.assert_close(state, states[0], rtol=1e-4, atol=1e-5)
+
+
+def test_guidance_one_is_conditional_and_zero_is_null(overfitted):
+    model, _ = overfitted
+    prompt, null = model.prompt("piano"), model.prompt(None)
+    requests = [Request(prompt), Request(null), Request(prompt, guidance=1.0), Request(prompt, guidance=0.0, null_prompt=null)]
+    conditional, unconditional, one, zero = (result.codes_CT for result in generate(model, requests, max_frames=12))
+    assert torch.equal(conditional, one) and torch.equal(unconditional, zero) and not torch.equal(one, zero)
+
+
+# --- from scratch, and from other weights ---------------------------------------------------------------------------------------
+
+
+def test_fresh_attention_is_not_saturated():
+    shape = DiaShape(width=512, layers=1, heads=4, kv_heads=4, encoder_layers=1)
+    spread = {}
+    for softened in (True, False):
+        attention = tiny_dia(shape=shape).lm.model.decoder.layers[0].self_attention
+        if not softened:
+            attention.q_proj.weight.data *= attention.head_dim**0.5
+        hidden_SD = torch.randn(64, 512, generator=torch.Generator().manual_seed(0))  # what a norm hands over
+        query_SNH, key_SNH = (projection(hidden_SD).unflatten(-1, (4, -1)) for projection in (attention.q_proj, attention.k_proj))
+        spread[softened] = torch.einsum("qnh,knh->nqk", query_SNH, key_SNH).std().item()
+    assert spread[True] < 0.5 and spread[False] > 5 * spread[True]
+
+
+def test_other_delays_on_trained_weights_warn(tmp_path, caplog):
+    tiny_dia().save_pretrained(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        assert Dia.from_pretrained(tmp_path, delays=[0, 1, 2, 3]).delays == [0, 1, 2, 3]
+        assert not caplog.records
+        assert Dia.from_pretrained(tmp_path, delays=[0, 5, 6, 7]).delays == [0, 5, 6, 7]
+    assert "weights trained with [0, 1, 2, 3]" in caplog.text
+
+
+def test_a_stereo_model_starts_from_a_mono_one(tmp_path):
+    """Equal channels give each channel the mono model's logits."""
+    mono = tiny_dia()
+    mono.save_pretrained(tmp_path)
+    stereo = Dia.from_pretrained(tmp_path, copies=2)
+    assert stereo.delays == [0, 1, 2, 3] * 2
+    codes_CT = random_codes(10)
+    of_mono, of_stereo = (
+        logits_of(model, collate([model.lay_out(codes, "x")], [0], 0))
+        for model, codes in ((mono, codes_CT), (stereo, torch.cat([codes_CT, codes_CT])))
+    )
+    torch.testing.assert_close(of_stereo, torch.cat([of_mono, of_mono], dim=1), rtol=1e-4, atol=1e-5)
+
+
+# --- mistakes ------------------------------------------------------------------------------------------------------------------
+
+
+def test_mistakes_are_told(tmp_path):
+    model = tiny_dia()
+    with pytest.raises(UserError, match="65 bytes"):
+        model.prompt("é" * 32 + "x")
+    with pytest.raises(UserError, match="ids up to 32"):
+        model.lay_out(torch.full((CODEBOOKS, 5), CODES), "x")
+    with pytest.raises(UserError, match="9 codebooks"):
+        model.lay_out(torch.zeros(9, 5, dtype=torch.long), "x")
+    with pytest.raises(UserError, match="windows"):
+        model.lay_out(random_codes(200), "x")
+    with pytest.raises(UserError, match=r"delays .* for 4 codebooks"):
+        tiny_dia([0, 1, 2])
+    model.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"delays .* for 4 codebooks"):
+        Dia.from_pretrained(tmp_path, delays=[0, 1, 2])
+    with pytest.raises(UserError, match="specials 'some'"):
+        tiny_dia(specials="some")
+    stream = model.begin([model.prompt("x")])
+    with torch.inference_mode(), pytest.raises(UserError, match="more than 200 positions"):
+        for _ in range(201):
+            stream.advance(torch.full((1, CODEBOOKS), model.bos_id))
