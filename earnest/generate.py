@@ -49,13 +49,15 @@ def generate(
     `model` offers begin(prompts) -> a stream with advance(frame_BK) -> logits (B, K, V) of the next frame of K lanes; delays
     (one per lane), codes, bos_id, eos_id (None: it never ends by itself), and codes_of(tokens_KT) -> codes_CT. The lane that
     starts first decides the end: EOS is allowed there only, the others follow at their delays. `max_frames` counts frames of
-    lanes. Guided and null rows share one pass. With `filter_by_guidance` the guided logits choose the top k, and these are
-    drawn by their conditional logits, as Dia was published.
+    the codec, which take a frame of lanes each, or one per codebook where a single lane holds them all. Guided and null rows
+    share one pass. With `filter_by_guidance` the guided logits choose the top k, and these are drawn by their conditional
+    logits, as Dia was published.
     """
     model.eval()
     device = next(model.parameters()).device
     delay_K = torch.tensor(model.delays, device=device)
     leader = int(delay_K.argmin())
+    max_frames *= model.codebooks // len(delay_K)
     temperature_B = torch.tensor([request.temperature for request in requests], device=device)
     guidance_B11 = torch.tensor([request.guidance for request in requests], device=device)[:, None, None]
     guided = bool((guidance_B11 != 1).any())

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from datasets import Dataset, Features, List, Value, concatenate_datasets
 from datasets.arrow_writer import ArrowWriter
+from torch import Tensor
 
 from earnest.data.audio import ClipError
 from earnest.data.folder import Clip, read_clips
@@ -99,12 +100,12 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "earnest"
 
 
-def fingerprint(codec: torch.nn.Module) -> str:
-    """sha256 over names, shapes and values of the codec's weights and buffers."""
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over names, types, shapes and values of a model's tensors."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(codec.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
@@ -113,7 +114,7 @@ def _codec_facts(codec: Any) -> dict[str, Any]:
     if facts["codebook_size"] > 2**16:
         raise ValueError(f"codec {codec.name}: {facts['codebook_size']} codes in a codebook; the store holds up to 65536")
     # The facts are part of it: one set of weights may be used with fewer codebooks.
-    return {**facts, "fingerprint": hashlib.sha256((json.dumps(facts) + fingerprint(codec)).encode()).hexdigest()}
+    return {**facts, "fingerprint": hashlib.sha256((json.dumps(facts) + fingerprint(codec.state_dict())).encode()).hexdigest()}
 
 
 def _key(clip: Clip) -> str:

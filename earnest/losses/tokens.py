@@ -1,6 +1,6 @@
 """Masked cross-entropy over text and codebooks, with output layers applied only where a target counts."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -63,12 +63,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """sum_n scale_n * CE(softmax(hidden_n @ W.T), target_n) in chunks of rows; the gradients are made on the way.
 
     Keeping logits for the backward pass is what fills memory at large vocabularies (Cut Your Losses, arXiv:2411.09009; Liger
-    kernel, arXiv:2410.10989). Returns the sum, and per row, without gradients: CE over all rows of W, CE over the head's own
-    vocabulary, and argmax and entropy of the latter.
+    kernel, arXiv:2410.10989). Returns the sum, and per row, without gradients: CE over all rows of W, CE over the stream's
+    own vocabulary, and argmax and entropy of the latter; owns: how many rows in a row have which own vocabulary.
     """
 
     @staticmethod
-    def forward(ctx, hidden_ND: Tensor, target_N: Tensor, scale_N: Tensor, own: slice, *blocks: Tensor):
+    def forward(ctx, hidden_ND: Tensor, target_N: Tensor, scale_N: Tensor, owns: Sequence[tuple[int, slice]], *blocks: Tensor):
         wants_hidden, _, _, _, *wants_block = ctx.needs_input_grad
         grad_hidden_ND = torch.zeros_like(hidden_ND, dtype=blocks[0].dtype) if wants_hidden else None
         grad_blocks = [torch.zeros_like(block_VD) if wanted else None for block_VD, wanted in zip(blocks, wants_block, strict=True)]
@@ -76,12 +76,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         dtype = hidden_ND.dtype if hidden_ND.is_cuda else blocks[0].dtype
         rows_ND, weights = hidden_ND.to(dtype), [block_VD.to(dtype) for block_VD in blocks]
         ends = torch.tensor([len(block_VD) for block_VD in blocks]).cumsum(0).tolist()
-        whole = own == slice(0, ends[-1])
         full_N, within_N, entropy_N = (torch.zeros(len(target_N), device=hidden_ND.device) for _ in range(3))
         guess_N = torch.zeros_like(target_N)
         chunk = max(1, CHUNK_LOGITS // ends[-1])
-        for start in range(0, len(target_N), chunk):
-            n = slice(start, start + chunk)
+        for n, own in _chunks(owns, chunk):
+            whole = own == slice(0, ends[-1])
             target_n1 = target_N[n, None]
             log_p_nV = torch.cat([rows_ND[n] @ weight_VD.T for weight_VD in weights], dim=-1).float()  # fp32 also under bf16
             log_p_nV -= log_p_nV.logsumexp(-1, keepdim=True)
@@ -114,6 +113,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return grad_hidden_ND, None, None, None, *grad_blocks
 
 
+def _chunks(owns: Sequence[tuple[int, slice]], size: int) -> Iterator[tuple[slice, slice]]:
+    """(at most `size` rows, their own vocabulary) one after the other; owns: how many rows in a row have which."""
+    start = 0
+    for rows, own in owns:
+        for at in range(start, start + rows, size):
+            yield slice(at, min(at + size, start + rows)), own
+        start += rows
+
+
 def _add_product(sum_IK: Tensor, left_IJ: Tensor, right_JK: Tensor) -> None:
     if sum_IK.dtype == left_IJ.dtype:
         sum_IK.addmm_(left_IJ, right_JK)
@@ -142,14 +150,17 @@ def score(model, batch: Batch, scales: Mapping[str, float]) -> tuple[Tensor, dic
     # Streams with one output layer between them are scored together, so that its gradient is made once.
     for _, group in groupby(heads.items(), lambda item: tuple(map(id, item[1].blocks))):
         members = list(group)
-        head = members[0][1]
         rows = [(columns[stream][0] != IGNORE).nonzero()[:, 0] for stream, _ in members]
         targets = [columns[stream][0][row] + head.first_id for (stream, head), row in zip(members, rows, strict=True)]
         scale_N = torch.cat(
             [torch.full(row.shape, float(scales.get(stream, 0)), device=device) for (stream, _), row in zip(members, rows, strict=True)]
         )
         total, *per_row = _LinearCrossEntropy.apply(
-            hidden_PD.index_select(0, torch.cat(rows)), torch.cat(targets), scale_N, head.own, *head.blocks
+            hidden_PD.index_select(0, torch.cat(rows)),
+            torch.cat(targets),
+            scale_N,
+            [(len(row), head.own) for (_, head), row in zip(members, rows, strict=True)],
+            *members[0][1].blocks,
         )
         loss = loss + total
         for (stream, head), row, target_N, full_N, within_N, guess_N, entropy_N in zip(
