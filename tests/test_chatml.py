@@ -4,10 +4,17 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
-from earnest.data.chatml import References, cloning, load_conversations
+from earnest.data.chatml import Cloning, Turn, cloning, load_conversations
+from earnest.data.corpus import Corpus
 from earnest.data.folder import Clip
+from earnest.data.masks import IGNORE
+from earnest.data.vary import Variation
 from earnest.errors import UserError
+from earnest.models import load_model
+from earnest.models.higgs import HiggsShape
+from tests.tiny import CODEBOOKS, CODES, random_codes, tiny_higgs
 
 REFERENCE_TEXT = "حلو لو سميته حاجة ممكن الأهالي يسمعوه"  # the two texts of document 004, one of them fully diacritised
 TARGET_TEXT = "وَمِنْ ثُمَّ قَالُوا أَنَّهُ لا يُوجَدُ إِلا أَنْ نَأْخُذَ سَيَنْسَتِيلْ."
@@ -157,14 +164,95 @@ def test_a_cloning_sample_counts_the_target_alone():
 
 
 def row(source: str, speaker: str, frames: int = 10):
-    return {"source": source, "speaker": speaker, "text": source, "codes_CT": np.zeros((2, frames), dtype=np.int64)}
+    return {"source": source, "speaker": speaker, "text": source, "tags": "", "codes_CT": np.full((CODEBOOKS, frames), len(source))}
+
+
+def seeded(epoch: int):
+    return np.random.default_rng([0, epoch, 2])
 
 
 def test_references_are_other_clips_of_the_same_speaker():
     rows = [row(f"{speaker}{i}", speaker) for speaker in "ab" for i in range(5)] + [row("a_long", "a", frames=99), row("c0", "c")]
-    references = References(rows, max_frames=50)
-    drawn = [references.of(rows[2], np.random.default_rng([0, epoch, 2])) for epoch in range(200)]
-    assert {reference["source"] for reference in drawn} == {"a0", "a1", "a3", "a4"}
-    assert references.of(rows[2], None)["source"] == "a3" and references.of(rows[4], None)["source"] == "a0"  # the same each time
-    assert references.of(rows[-2], None)["speaker"] == "a"  # a long clip may be a target
-    assert references.of(rows[-1], None) is None  # nobody else to imitate
+    vary = Cloning(rows, Variation(), frac=0.5, max_frames=50)
+    assert {vary.reference(rows[2], seeded(epoch))["source"] for epoch in range(200)} == {"a0", "a1", "a3", "a4"}
+    assert vary.reference(rows[2])["source"] == "a3" and vary.reference(rows[4])["source"] == "a0"  # the same each time
+    assert vary.reference(rows[-2])["speaker"] == "a"  # a long clip may be a target
+    assert vary.reference(rows[-1]) is None and "turns" not in vary(rows[-1])  # nobody else to imitate
+    assert "turns" in vary(rows[2])  # evaluation always clones
+    assert 60 < sum("turns" in vary(rows[2], seeded(epoch)) for epoch in range(200)) < 140
+
+
+# --- laid out by the model ------------------------------------------------------------------------------------------------------
+
+
+def words(ids) -> str:
+    return MODEL.tokenizer.decode(ids.tolist())
+
+
+MODEL = HiggsShape(width=16, layers=1, heads=1, ffn=16, max_positions=512).build(CODEBOOKS, CODES)
+
+
+def test_only_the_target_of_a_cloning_sample_is_scored():
+    generator = torch.Generator().manual_seed(0)
+    reference_CT, target_CT = random_codes(7, generator), random_codes(11, generator)
+    example = MODEL.lay_out(None, "", turns=cloning(reference_CT, REFERENCE_TEXT, TARGET_TEXT, target_CT))
+    audio = example.is_audio_S.nonzero()[:, 0]
+    assert len(audio) == (7 + 2 + CODEBOOKS - 1) + (11 + 2 + CODEBOOKS - 1)
+    begins = audio[7 + 2 + CODEBOOKS - 1].item()  # the target's first position
+    counts_SC = example.audio_targets_SC != IGNORE
+    assert not counts_SC[: begins - 1].any() and (example.text_targets_S[: begins - 2] == IGNORE).all()
+    assert counts_SC.sum(0).tolist() == [12] * CODEBOOKS  # eleven codes and one EOS
+    for codebook in range(CODEBOOKS):
+        column = example.audio_targets_SC[:, codebook]
+        assert column[column != IGNORE].tolist() == [*target_CT[codebook].tolist(), MODEL.eos_id]
+    assert words(example.text_targets_S[example.text_targets_S != IGNORE]) == "<|audio_out_bos|><|audio_eos|><|eot_id|>"
+    assert REFERENCE_TEXT in words(example.text_S) and TARGET_TEXT in words(example.text_S)
+
+
+def test_what_the_assistant_says_in_words_counts():
+    turns = [Turn("user", ("read it",)), Turn("assistant", (TARGET_TEXT, random_codes(3, torch.Generator())))]
+    example = MODEL.lay_out(None, "", turns=turns)
+    spoken = words(example.text_targets_S[example.text_targets_S != IGNORE])
+    assert spoken == f"{TARGET_TEXT}<|audio_out_bos|><|audio_eos|><|eot_id|>"
+
+
+def test_two_clips_that_count_are_shifted_each_within_itself():
+    first_CT, second_CT = torch.full((CODEBOOKS, 3), 5), torch.full((CODEBOOKS, 4), 9)
+    turns = [Turn("assistant", (first_CT,)), Turn("user", ("again",)), Turn("assistant", (second_CT,))]
+    targets_SC = MODEL.lay_out(None, "", turns=turns).audio_targets_SC
+    for codebook in range(CODEBOOKS):
+        column = targets_SC[:, codebook]
+        assert column[column != IGNORE].tolist() == [5] * 3 + [MODEL.eos_id] + [9] * 4 + [MODEL.eos_id]
+
+
+def test_a_prompt_is_what_stands_before_the_audio():
+    reference_CT, target_CT = torch.full((CODEBOOKS, 7), 3), torch.full((CODEBOOKS, 5), 4)
+    example = MODEL.lay_out(None, "", turns=cloning(reference_CT, "a b", "c d", target_CT))
+    prompt = MODEL.prompt("", turns=cloning(reference_CT, "a b", "c d"))
+    for name in ("text_S", "tokens_SC", "is_audio_S"):
+        assert torch.equal(getattr(prompt, name), getattr(example, name)[: len(prompt)])
+    assert example.is_audio_S[len(prompt)] and words(prompt.text_S[-1:]) == "<|audio_out_bos|>"
+
+
+def test_a_reference_longer_than_the_context_is_refused():
+    turns = cloning(torch.zeros(CODEBOOKS, 600, dtype=torch.long), "a", "b")
+    with pytest.raises(UserError, match=f"{600 + 2 + CODEBOOKS - 1} audio frames"):
+        MODEL.prompt("", turns=turns)
+    with pytest.raises(UserError, match="audio frames"):
+        MODEL.lay_out(None, "", turns=(*turns, Turn("assistant", (torch.zeros(CODEBOOKS, 3),))))
+
+
+def test_a_drawn_reference_that_does_not_fit_is_replaced_by_the_one_of_evaluation():
+    rows = [row("a", "x", 350), row("b", "x", 8), row("c", "x", 300), row("d", "x", 340)]  # a context of 512 positions
+    corpus = Corpus(rows, MODEL.lay_out, 0, 1024, Cloning(rows, Variation(), frac=1.0, max_frames=400))
+    assert [note[:3] for note in corpus.left_out] == ["c: ", "d: "]  # with d and with a; a imitates b, and b imitates c
+    for epoch in range(20):
+        corpus.batch([0, 1], seed=0, epoch=epoch)
+
+
+def test_the_instruction_is_kept_with_the_weights(tmp_path):
+    model = tiny_higgs()
+    assert words(model.prompt("x", "june").text_S).count("june") == 1
+    model.lm.config.instruction = model.instruction = "Be brief."
+    model.save_pretrained(tmp_path)
+    assert "Be brief." in words(load_model(tmp_path).prompt("x", "june").text_S)

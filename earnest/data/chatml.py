@@ -7,7 +7,7 @@ chat templates; ms-swift) or ``{"samples": [{"audio_file", "transcript_file", "r
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,10 @@ ROLES = ("system", "user", "assistant")
 INSTRUCTION = "Generate audio following instruction."  # Higgs' system turn (boson-ai/higgs-audio examples/generation.py)
 SCENE_START, SCENE_END = "<|scene_desc_start|>", "<|scene_desc_end|>"  # around a description of the scene, in the system turn
 AUDIO_PLACE = "<audio>"  # where ms-swift's text holds the next of `audios`
+
+
+Row = Mapping[str, Any]  # as in a `Corpus`
+Random = np.random.Generator | None
 
 
 @dataclass(frozen=True)
@@ -75,21 +79,34 @@ def cloning(
     return tuple(turns) if target is None else (*turns, Turn("assistant", (target,)))
 
 
-class References:
-    """For each row another of the same speaker: whom a cloning sample imitates.
+class Cloning:
+    """`vary(row, random)`: a row becomes a sample of zero-shot cloning, its reference another row of the same speaker.
 
-    `rows` may serve as references (rows of at most `max_frames`); a speaker with a single clip has none.
+    rows: those that may serve as references, if no longer than `max_frames` · frac: share of rows in training, drawn one by
+    one, that become such a sample; in evaluation all do · instruction: the system turn · vary: what else changes, before.
+    A row whose speaker has no other clip stays as it is.
     """
 
-    def __init__(self, rows: Sequence[Mapping[str, Any]], max_frames: int):
-        self.by_speaker: dict[str, list[Mapping[str, Any]]] = {}
+    def __init__(
+        self, rows: Iterable[Row], vary: Callable[[Row, Random], Row], frac: float, max_frames: int, instruction: str = INSTRUCTION
+    ):
+        self.vary, self.frac, self.instruction = vary, frac, instruction
+        self.references: dict[str, list[Row]] = {}  # by speaker
         for row in sorted(rows, key=lambda row: row["source"]):
             if row["codes_CT"].shape[-1] <= max_frames:
-                self.by_speaker.setdefault(row["speaker"], []).append(row)
+                self.references.setdefault(row["speaker"], []).append(row)
 
-    def of(self, row: Mapping[str, Any], random: np.random.Generator | None) -> Mapping[str, Any] | None:
+    def __call__(self, row: Row, random: Random = None) -> Row:
+        varied = self.vary(row, random)
+        reference = self.reference(row, random)
+        if reference is None or (random is not None and random.random() >= self.frac):
+            return varied
+        codes = torch.as_tensor(reference["codes_CT"]), torch.as_tensor(varied["codes_CT"])
+        return {**varied, "turns": cloning(codes[0], reference["text"], varied["text"], codes[1], self.instruction)}
+
+    def reference(self, row: Row, random: Random = None) -> Row | None:
         """Drawn anew in training; without `random` the next one in order of source, so that evaluation sees the same each time."""
-        others = [other for other in self.by_speaker.get(row["speaker"], []) if other["source"] != row["source"]]
+        others = [other for other in self.references.get(row["speaker"], []) if other["source"] != row["source"]]
         if not others:
             return None
         after = next((index for index, other in enumerate(others) if other["source"] > row["source"]), 0)

@@ -12,8 +12,9 @@ from earnest.data.masks import IGNORE
 from earnest.data.vary import Variation
 from earnest.errors import UserError
 
-Row = Mapping[str, Any]  # codes_CT, text, speaker, tags, language, source
-LayOut = Callable[..., Example]  # codes_CT, text, speaker
+Row = Mapping[str, Any]  # codes_CT, text, speaker, tags, language, source; for a model of conversations perhaps turns
+LayOut = Callable[..., Example]  # codes_CT, text, speaker, and turns where the row has them
+Vary = Callable[[Row, np.random.Generator | None], Row]
 
 
 class Corpus:
@@ -22,7 +23,7 @@ class Corpus:
     A clip that the model cannot take (its text or audio is too long) is left out and listed in `left_out`.
     """
 
-    def __init__(self, rows: Sequence[Row], lay_out: LayOut, pad_id: int, positions_per_batch: int, vary: Variation | None = None):
+    def __init__(self, rows: Sequence[Row], lay_out: LayOut, pad_id: int, positions_per_batch: int, vary: Vary | None = None):
         self.lay_out = lay_out
         self.pad_id = pad_id
         self.positions_per_batch = positions_per_batch
@@ -74,8 +75,14 @@ class Corpus:
             epoch += 1
 
     def _example(self, row: Row, random: np.random.Generator | None = None) -> Example:
-        row = self.vary(row, random)
-        return self.lay_out(torch.as_tensor(row["codes_CT"]), row["text"], row["speaker"])
+        version = self.vary(row, random)
+        turns = {"turns": version["turns"]} if "turns" in version else {}
+        try:
+            return self.lay_out(torch.as_tensor(version["codes_CT"]), version["text"], version["speaker"], **turns)
+        except UserError:
+            if random is None:
+                raise
+            return self._example(row)  # a long reference was drawn; the version of evaluation is known to fit
 
 
 def _uncounted(batch: Batch) -> Batch:

@@ -1,5 +1,8 @@
 """Text to ids: the ChatML layout of Higgs, for Llama's tokenizer and for a byte tokenizer that needs no download."""
 
+import re
+from collections.abc import Sequence
+
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -28,19 +31,23 @@ def byte_tokenizer() -> PreTrainedTokenizerBase:
     )
 
 
-def prompt_ids(tokenizer: PreTrainedTokenizerBase, text: str, speaker: str = "") -> list[int]:
-    """Everything before the audio: system turn with the speaker, user turn with the text, and the assistant's audio start.
+def header_ids(tokenizer: PreTrainedTokenizerBase, role: str) -> list[int]:
+    """How a turn begins."""
+    return tokenizer.encode(f"{START_HEADER}{role}{END_HEADER}\n\n", add_special_tokens=False)
 
-    User text cannot smuggle in special tokens: it is encoded with ``split_special_tokens``.
-    """
 
-    def turn(role: str, content: str) -> list[int]:
-        header = tokenizer.encode(f"{START_HEADER}{role}{END_HEADER}\n\n", add_special_tokens=False)
-        return header + tokenizer.encode(content, add_special_tokens=False, split_special_tokens=True)
-
-    end_of_turn = special_id(tokenizer, END_OF_TURN)
-    ids_L = [special_id(tokenizer, BEGIN), *turn("system", speaker), end_of_turn, *turn("user", text), end_of_turn, *turn("assistant", "")]
-    return [*ids_L, special_id(tokenizer, AUDIO_OUT_BOS)]
+def text_ids(tokenizer: PreTrainedTokenizerBase, text: str, marks: Sequence[str] = ()) -> list[int]:
+    """Text to ids. A special token's name in it is text like any other, but for `marks` that the tokenizer knows."""
+    known = [mark for mark in marks if mark in tokenizer.get_vocab()]
+    pieces = re.split(f"({'|'.join(map(re.escape, known))})", text) if known else [text]
+    ids_L: list[int] = []
+    for piece in pieces:
+        ids_L += (
+            [special_id(tokenizer, piece)]
+            if piece in known
+            else tokenizer.encode(piece, add_special_tokens=False, split_special_tokens=True)
+        )
+    return ids_L
 
 
 def special_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:

@@ -4,6 +4,7 @@ On transformers' `HiggsAudioV2ForConditionalGeneration` with its text head; head
 target counts. Layout and ids: boson-ai/higgs-audio and transformers' higgs_audio_v2.
 """
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from transformers import (
 )
 
 from earnest.data.batch import Batch, Example, Prompt, codebook_stream
+from earnest.data.chatml import INSTRUCTION, SCENE_END, SCENE_START, Turn
 from earnest.data.masks import IGNORE, ends_at_eos, shift
 from earnest.data.patterns import delay, framed
 from earnest.data.text import (
@@ -31,8 +33,9 @@ from earnest.data.text import (
     END_OF_TEXT,
     END_OF_TURN,
     byte_tokenizer,
-    prompt_ids,
+    header_ids,
     special_id,
+    text_ids,
 )
 from earnest.errors import UserError
 from earnest.losses.tokens import Head
@@ -77,6 +80,7 @@ class HiggsShape:
             eos_token_id=special_id(tokenizer, END_OF_TURN),
             pad_token_id=special_id(tokenizer, END_OF_TEXT),
         )
+        config.update({"instruction": "{speaker}"})
         return Higgs(HiggsAudioV2ForConditionalGeneration(config, use_text_head=True), tokenizer)
 
 
@@ -96,6 +100,7 @@ class Higgs(nn.Module):
         self.delays = list(range(self.codebooks))
         self.max_positions: int = lm.config.max_position_embeddings
         self.pad_id = special_id(tokenizer, END_OF_TEXT)
+        self.instruction: str = getattr(lm.config, "instruction", INSTRUCTION)
         if self.eos_id >= lm.config.codebook_size:
             raise UserError(
                 f"codebook_size {lm.config.codebook_size} with stream ids {self.bos_id} and {self.eos_id}",
@@ -121,27 +126,62 @@ class Higgs(nn.Module):
 
     # --- from a clip to positions -------------------------------------------------------------------------------------
 
-    def prompt(self, text: str, speaker: str = "") -> Prompt:
-        """What stands before the audio. Raises UserError where nothing would be left for audio."""
-        ids_L = prompt_ids(self.tokenizer, text, speaker)
-        if len(ids_L) + self.codebooks >= self.max_positions:
-            raise UserError(
-                f"a text of {len(ids_L)} tokens ({text[:40]!r}…)",
-                f"fewer than {self.max_positions - self.codebooks} tokens, so that audio fits into {self.max_positions} positions",
-                "shorten the text, or split it into sentences",
-            )
-        return Prompt(
-            text_S=torch.tensor(ids_L),
-            tokens_SC=torch.zeros(len(ids_L), self.codebooks, dtype=torch.long),
-            is_audio_S=torch.zeros(len(ids_L), dtype=torch.bool),
-        )
+    def prompt(self, text: str, speaker: str = "", turns: Sequence[Turn] | None = None) -> Prompt:
+        """What stands before the audio: the turns before the assistant's, and how that begins.
 
-    def lay_out(self, codes_CT: Tensor, text: str, speaker: str = "") -> Example:
-        """Prompt, then [BOS] + codes + [EOS] delayed, then the end of the turn.
-
-        Only the assistant's turn counts: its text tokens, and per codebook T codes and one EOS.
-        Raises UserError where the codes are not of this model's codebooks, or the clip is longer than the context.
+        turns: a whole conversation up to there, such as `cloning` makes, in place of speaker and text. Raises UserError where
+        nothing would be left for audio.
         """
+        turns = turns or self._turns(text, speaker)
+        laid = self._laid([*self._conversation(turns), self._text(header_ids(self.tokenizer, "assistant")), self._special(AUDIO_OUT_BOS)])
+        if len(laid) + self.codebooks >= self.max_positions:
+            raise self._too_long(laid, self.max_positions - self.codebooks - 1)
+        return Prompt(laid.text_S, laid.tokens_SC, laid.is_audio_S)
+
+    def lay_out(self, codes_CT: Tensor | None, text: str, speaker: str = "", turns: Sequence[Turn] | None = None) -> Example:
+        """Turn after turn its header, its text, and its audio as [BOS] + codes + [EOS] delayed, and the turn's end.
+
+        turns: a whole conversation, in place of the one that speaker, text and codes make. Only what the assistant says counts,
+        in turns that count: text tokens, where audio begins and ends, and per codebook and clip its codes and one EOS.
+        Raises UserError where codes are not of this model's codebooks, or the whole is longer than the context.
+        """
+        if turns is None:
+            assert codes_CT is not None
+            turns = (*self._turns(text, speaker), Turn("assistant", (codes_CT,)))
+        laid = self._laid(self._conversation(turns))
+        if len(laid) > self.max_positions:
+            raise self._too_long(laid, self.max_positions)
+        return laid
+
+    def _turns(self, text: str, speaker: str) -> tuple[Turn, Turn]:
+        return Turn("system", (self.instruction.replace("{speaker}", speaker),)), Turn("user", (text,))
+
+    def _conversation(self, turns: Sequence[Turn]) -> Iterator[Example]:
+        yield self._special(BEGIN)
+        for turn in turns:
+            yield self._text(header_ids(self.tokenizer, turn.role))
+            for part in turn.parts:
+                if isinstance(part, str):
+                    marks = (SCENE_START, SCENE_END) if turn.role == "system" else ()
+                    yield self._text(text_ids(self.tokenizer, part, marks), turn.scored)
+                else:
+                    yield self._special(AUDIO_OUT_BOS, turn.scored)
+                    yield self._audio(torch.as_tensor(part), turn.scored)
+                    yield self._special(AUDIO_EOS, turn.scored)
+            yield self._special(END_OF_TURN, turn.scored)
+
+    # The pieces of a layout are Examples too, with labels on their own positions; `_laid` joins them and shifts.
+
+    def _text(self, ids_L: list[int], counts: bool = False) -> Example:
+        text_S = torch.tensor(ids_L, dtype=torch.long)
+        ignored_SC = torch.full((len(ids_L), self.codebooks), IGNORE)
+        labels_S = text_S if counts else torch.full_like(text_S, IGNORE)
+        return Example(text_S, torch.zeros_like(ignored_SC), torch.zeros(len(ids_L), dtype=torch.bool), labels_S, ignored_SC)
+
+    def _special(self, token: str, counts: bool = False) -> Example:
+        return self._text([special_id(self.tokenizer, token)], counts)
+
+    def _audio(self, codes_CT: Tensor, counts: bool) -> Example:
         codebooks, frames = codes_CT.shape
         if codebooks != self.codebooks or int(codes_CT.max()) >= self.codes:
             raise UserError(
@@ -149,28 +189,22 @@ class Higgs(nn.Module):
                 f"{self.codebooks} codebooks with ids below {self.codes}",
                 "take the codec that this recipe was made for, or set the model's codebooks and codes to the codec's",
             )
-        prompt = self.prompt(text, speaker)
         tokens_CS = delay(framed(codes_CT.long(), self.bos_id, self.eos_id), self.delays, before=self.bos_id, behind=self.eos_id)
-        audio_positions = tokens_CS.shape[1]
-        after_L = [special_id(self.tokenizer, AUDIO_EOS), special_id(self.tokenizer, END_OF_TURN)]
-        start, stop = len(prompt), len(prompt) + audio_positions
-        positions = stop + len(after_L)
-        if positions > self.max_positions:
-            raise UserError(
-                f"a clip of {positions} positions", f"at most {self.max_positions}", "cut the clip, or raise the model's context"
-            )
-        placeholder = [special_id(self.tokenizer, AUDIO_OUT)] * audio_positions
-        text_S = torch.cat([prompt.text_S, torch.tensor([*placeholder, *after_L])])
-        tokens_SC = torch.zeros(positions, codebooks, dtype=torch.long)
-        tokens_SC[start:stop] = tokens_CS.T
-        is_audio_S = torch.zeros(positions, dtype=torch.bool)
-        is_audio_S[start:stop] = True
-        text_labels_S = text_S.clone()
-        text_labels_S[: start - 1] = IGNORE  # system, user and the turn's header: given, not predicted
-        text_labels_S[start:stop] = IGNORE
-        audio_labels_SC = torch.full_like(tokens_SC, IGNORE)
-        audio_labels_SC[start:stop] = ends_at_eos(tokens_CS, self.delays, frames).T
-        return Example(text_S, tokens_SC, is_audio_S, shift(text_labels_S), shift(audio_labels_SC))
+        text_S = torch.full((tokens_CS.shape[1],), special_id(self.tokenizer, AUDIO_OUT))
+        labels_CS = ends_at_eos(tokens_CS, self.delays, frames) if counts else torch.full_like(tokens_CS, IGNORE)
+        return Example(text_S, tokens_CS.T, torch.ones_like(text_S, dtype=torch.bool), torch.full_like(text_S, IGNORE), labels_CS.T)
+
+    def _laid(self, pieces: Iterable[Example]) -> Example:
+        columns = [torch.cat(column) for column in zip(*(vars(piece).values() for piece in pieces), strict=True)]
+        return Example(*columns[:3], *map(shift, columns[3:]))
+
+    def _too_long(self, laid: Example, most: int) -> UserError:
+        frames = int(laid.is_audio_S.sum())
+        return UserError(
+            f"{len(laid)} positions: {len(laid) - frames} text tokens, {frames} audio frames",
+            f"at most {most}",
+            "shorten the text, the clip or the reference, or raise the model's context",
+        )
 
     # --- training -------------------------------------------------------------------------------------------------------
 
