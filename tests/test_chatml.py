@@ -13,7 +13,7 @@ from earnest.data.masks import IGNORE
 from earnest.data.vary import Variation
 from earnest.errors import UserError
 from earnest.models import load_model
-from earnest.models.higgs import HiggsShape
+from earnest.models.higgs import Higgs, HiggsShape
 from tests.tiny import CODEBOOKS, CODES, random_codes, tiny_higgs
 
 REFERENCE_TEXT = "حلو لو سميته حاجة ممكن الأهالي يسمعوه"  # the two texts of document 004, one of them fully diacritised
@@ -253,6 +253,5 @@ def test_a_drawn_reference_that_does_not_fit_is_replaced_by_the_one_of_evaluatio
 def test_the_instruction_is_kept_with_the_weights(tmp_path):
     model = tiny_higgs()
     assert words(model.prompt("x", "june").text_S).count("june") == 1
-    model.lm.config.instruction = model.instruction = "Be brief."
-    model.save_pretrained(tmp_path)
+    Higgs(model.lm, model.tokenizer, instruction="Be brief.").save_pretrained(tmp_path)
     assert "Be brief." in words(load_model(tmp_path).prompt("x", "june").text_S)

@@ -6,8 +6,10 @@ from peft import LoraConfig, PeftModel
 from transformers import HiggsAudioV2Config, HiggsAudioV2ForConditionalGeneration
 
 from earnest.errors import UserError
-from earnest.training.lora import Lora, add_lora, dropped_inputs, merge, target_names
-from tests.tiny import tiny_higgs
+from earnest.losses.tokens import TokenObjective, stream_weights
+from earnest.models import load_model
+from earnest.training.lora import Lora, add_lora, dropped_inputs, merge, target_names, train_adapters
+from tests.tiny import CODEBOOKS, random_batch, tiny_higgs
 
 LAYERS = 2
 
@@ -150,7 +152,34 @@ def test_adapters_load_in_plain_peft_and_merge_into_plain_transformers(base, tmp
     through_transformers = HiggsAudioV2ForConditionalGeneration.from_pretrained(tmp_path / "adapter", use_text_head=True)
     assert torch.equal(logits(through_transformers), changed)
 
-    merge(tmp_path / "adapter").save_pretrained(tmp_path / "merged")
+    tiny_higgs().tokenizer.save_pretrained(tmp_path / "adapter")
+    merge(tmp_path / "adapter", tmp_path / "merged")
     merged = HiggsAudioV2ForConditionalGeneration.from_pretrained(tmp_path / "merged", use_text_head=True)
     assert not any("lora" in name for name, _ in merged.named_parameters())
     torch.testing.assert_close(logits(merged), changed, rtol=1e-5, atol=1e-5)
+
+
+def test_there_is_nothing_to_merge_in_a_whole_model(base, tmp_path):
+    with pytest.raises(UserError, match=r"adapter_config\.json"):
+        merge(tmp_path / "base", tmp_path / "merged")
+
+
+def test_our_own_forward_and_loss_train_the_adapters_and_nothing_else(tmp_path):
+    tiny_higgs().save_pretrained(tmp_path / "base")
+    model = load_model(tmp_path / "base")
+    add_lora(model.lm, Lora(rank=4, targets=("all",)))
+    disturb(model.lm)
+    batch = random_batch(model)
+    TokenObjective(model, stream_weights(CODEBOOKS, 1.0, 1.0))(batch, batch.counted())[0].backward()
+    without = {name for name, parameter in model.named_parameters() if parameter.requires_grad and not parameter.grad.abs().sum()}
+    assert without == set()
+    assert all("lora_" in name for name, parameter in model.named_parameters() if parameter.grad is not None)
+
+    model.save_pretrained(tmp_path / "adapter")
+    again = load_model(tmp_path / "adapter")
+    assert not any(parameter.requires_grad for parameter in again.parameters())
+    train_adapters(again)
+    wanted = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert {name for name, parameter in again.named_parameters() if parameter.requires_grad} == wanted
+    with torch.no_grad():
+        assert torch.equal(again.eval()(batch), model.eval()(batch))

@@ -7,24 +7,29 @@ from pathlib import Path
 from earnest.errors import UserError
 
 # config.json's model_type -> where its class is; a class is imported when it is needed, as each brings its part of transformers.
-CLASSES = {"higgs_audio_v2": ("earnest.models.higgs", "Higgs"), "dia": ("earnest.models.dia", "Dia")}
+CLASSES = {
+    "higgs_audio_v2": ("earnest.models.higgs", "Higgs"),
+    "dia": ("earnest.models.dia", "Dia"),
+    "earnest-mot": ("earnest.models.mot", "MoT"),
+}
 
 
 def load_model(path: str | Path):
     """The model in a directory that `earnest train` or transformers wrote, or in a checkpoint on the Hub.
 
-    Raises UserError where there is none, or none of ours.
+    A directory of adapters names the model that they belong to. Raises UserError where there is none, or none of ours.
     """
-    file = Path(path) / "config.json"
+    adapters = Path(path) / "adapter_config.json"
+    file = Path(json.loads(adapters.read_text())["base_model_name_or_path"] if adapters.is_file() else path) / "config.json"
     if not file.is_file():
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
         try:
-            file = Path(hf_hub_download(str(path), "config.json"))
+            file = Path(hf_hub_download(str(file.parent), "config.json"))
         except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
             raise UserError(
-                f"no model at {path}: {error}",
+                f"no model at {file.parent}: {error}",
                 "a directory with config.json, or a name on the Hub (owner/name)",
                 "check the path, and the connection",
             ) from error

@@ -80,16 +80,18 @@ class HiggsShape:
             eos_token_id=special_id(tokenizer, END_OF_TURN),
             pad_token_id=special_id(tokenizer, END_OF_TEXT),
         )
-        config.update({"instruction": "{speaker}"})
-        return Higgs(HiggsAudioV2ForConditionalGeneration(config, use_text_head=True), tokenizer)
+        return Higgs(HiggsAudioV2ForConditionalGeneration(config, use_text_head=True), tokenizer, instruction="{speaker}")
 
 
 class Higgs(nn.Module):
-    """The language model with its tokenizer: lays clips out, runs them, and advances one frame at a time."""
+    """The language model with its tokenizer: lays clips out, runs them, and advances one frame at a time.
+
+    instruction: the system turn of a clip that brings no conversation of its own; ``{speaker}`` stands for who speaks.
+    """
 
     system = "higgs"
 
-    def __init__(self, lm: HiggsAudioV2ForConditionalGeneration, tokenizer: PreTrainedTokenizerBase):
+    def __init__(self, lm: HiggsAudioV2ForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, instruction: str | None = None):
         super().__init__()
         self.lm = lm
         self.tokenizer = tokenizer
@@ -100,7 +102,9 @@ class Higgs(nn.Module):
         self.delays = list(range(self.codebooks))
         self.max_positions: int = lm.config.max_position_embeddings
         self.pad_id = special_id(tokenizer, END_OF_TEXT)
-        self.instruction: str = getattr(lm.config, "instruction", INSTRUCTION)
+        if instruction is not None:
+            tokenizer.init_kwargs["instruction"] = instruction  # is saved with the tokenizer, as a chat template would be
+        self.instruction: str = tokenizer.init_kwargs.get("instruction", INSTRUCTION)
         if self.eos_id >= lm.config.codebook_size:
             raise UserError(
                 f"codebook_size {lm.config.codebook_size} with stream ids {self.bos_id} and {self.eos_id}",
@@ -110,12 +114,12 @@ class Higgs(nn.Module):
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> "Higgs":
-        """Load a directory in transformers' format, with the tokenizer beside the weights."""
+        """Load a directory in transformers' format, with the tokenizer beside the weights; or adapters, on the model they name."""
         lm = HiggsAudioV2ForConditionalGeneration.from_pretrained(path, use_text_head=True)
         return cls(lm, AutoTokenizer.from_pretrained(path))
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Write config, safetensors and tokenizer, as transformers' own classes read them."""
+        """Write config, safetensors and tokenizer, as transformers' own classes read them; of an adapted model the adapters."""
         self.lm.save_pretrained(path)
         self.tokenizer.save_pretrained(path)
 

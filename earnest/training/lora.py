@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel
 from torch import Tensor, nn
-from transformers import HiggsAudioV2ForConditionalGeneration, PreTrainedModel
+from transformers import AutoTokenizer, HiggsAudioV2ForConditionalGeneration, PreTrainedModel
 
 from earnest.errors import UserError
 
@@ -92,16 +92,23 @@ def dropped_inputs(forward: Callable[..., Tensor], inputs: Mapping[str, Tensor],
     return [name for name, other in others.items() if torch.equal(forward(**{**inputs, name: other}), before)]
 
 
-def merge(checkpoint: Path) -> PreTrainedModel:
-    """The base model with the adapters of `checkpoint` added into its weights: a plain model again."""
-    base = load_base(checkpoint)
-    return PeftModel.from_pretrained(base, checkpoint).merge_and_unload()  # type: ignore[return-value]
+def train_adapters(lm: nn.Module) -> None:
+    """Let the adapters of a loaded model be trained on, and nothing else."""
+    for name, parameter in lm.named_parameters():
+        parameter.requires_grad_("lora_" in name)
 
 
-def load_base(checkpoint: Path) -> HiggsAudioV2ForConditionalGeneration:
-    """The model that the adapters of `checkpoint` were trained on."""
-    path = LoraConfig.from_pretrained(str(checkpoint)).base_model_name_or_path
-    return HiggsAudioV2ForConditionalGeneration.from_pretrained(path, use_text_head=True)
+def merge(checkpoint: Path, out: Path) -> None:
+    """Add the adapters of `checkpoint` into the weights of the model they were trained on, and write that, whole, to `out`.
+
+    Raises UserError where the checkpoint has no adapters.
+    """
+    if not (checkpoint / "adapter_config.json").is_file():
+        raise UserError(f"no adapter_config.json in {checkpoint}", "a checkpoint of adapters", "take it as it is: it is whole already")
+    base = LoraConfig.from_pretrained(str(checkpoint)).base_model_name_or_path
+    whole = HiggsAudioV2ForConditionalGeneration.from_pretrained(base, use_text_head=True)
+    PeftModel.from_pretrained(whole, str(checkpoint)).merge_and_unload().save_pretrained(out)  # type: ignore[operator]
+    AutoTokenizer.from_pretrained(checkpoint).save_pretrained(out)
 
 
 def _probe_inputs(lm: PreTrainedModel) -> dict[str, Tensor]:
