@@ -7,6 +7,7 @@ slipped past the escaping.
 
 import base64
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,13 @@ OPTIMISATION = ("learning_rate", "grad_norm")
 MOST_CHARTS = 80  # of each kind on one page
 MOST_SOUND_BYTES = 8_000_000  # embedded; the newest demos first
 SUBJECTS = ("text", "prompt", "clip")  # what a demo is of: clips of one subject stand together
+MOST_PREDICTED = 3  # clips of the prediction log
+# What is shown of a row of the prediction log, whoever wrote it.
+PREDICTED = (
+    *("step", "source", "stream", "counted", "masked", "correct", "written", "target_text", "predicted_text"),
+    *(f"{end}_{whose}" for end in ("first", "last") for whose in ("target", "predicted")),
+    *(f"{whose}_{kind}_frac" for whose in ("target", "predicted") for kind in ("codes", "bos", "eos")),
+)
 MOST_CHARACTERS = 400  # of one fact
 MOST_ITEMS = 64  # of one fact
 
@@ -52,6 +60,7 @@ def render(run: Run, diagnosis: Diagnosis) -> str:
         others=_other_charts(run, signals),
         demos=demos,
         demos_left_out=demos_left_out,
+        predictions=_predictions(run),
         unmapped=list(_flat(run.facts.get("unmapped") or {})),
         facts=list(_flat({name: fact for name, fact in run.facts.items() if name not in ("mapping", "unmapped")})),
         probes=list(_flat(run.probes)),
@@ -215,6 +224,19 @@ def _demos(run: Run) -> tuple[list[Prompt], list[str]]:
         for clips in prompt.rows.values():
             clips.sort(key=lambda clip: clip.artifact.facts["temperature"] if _is_number(clip.artifact.facts.get("temperature")) else 0)
     return list(prompts.values()), left_out
+
+
+def _predictions(run: Run) -> list[list[dict[str, Any]]]:
+    """The newest prediction log, as the rows of each of its first clips; none where it cannot be read."""
+    logged = [artifact for artifact in run.artifacts if artifact.kind == "prediction"]
+    clips: dict[Any, list[dict[str, Any]]] = {}
+    try:
+        for words in _inside(run, logged[-1]).read_text(encoding="utf-8").splitlines() if logged else []:
+            row = json.loads(words)
+            clips.setdefault(row["clip"], []).append({name: row.get(name) for name in PREDICTED})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+    return list(clips.values())[:MOST_PREDICTED]
 
 
 def _label(artifact: Artifact) -> tuple[str, str]:
