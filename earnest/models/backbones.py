@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedConfig, PreTrainedTokenizerBase
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from earnest.data.store import cache_dir
 from earnest.errors import UserError
@@ -101,8 +101,8 @@ def _smollm2() -> Path:
     if not folder.exists():
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         # transformers marks what it read from GGUF as quantised, and then refuses to save it; the weights are plain fp32.
-        model.hf_quantizer = None
-        del model.config.quantization_config
+        setattr(model, "hf_quantizer", None)  # noqa: B010 (pyright takes a module's attributes for tensors)
+        delattr(model.config, "quantization_config")
         aside = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
         AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(aside)
         model.save_pretrained(aside)
