@@ -29,6 +29,15 @@ def test_undelay_inverts_delay_and_agrees_with_a_naive_loop(delays, frames, seed
     assert torch.equal(undelay(tokens_CS, delays), codes_CT)
 
 
+@given(delay_lists, st.integers(0, 9))
+def test_a_batch_in_any_memory_order_is_laid_out_clip_by_clip(delays, frames):
+    codes_BCT = torch.stack([codes_for(delays, frames, seed) for seed in range(3)])
+    tokens_BCS = delay(codes_BCT, delays, -1, -2)
+    assert torch.equal(tokens_BCS, torch.stack([delay(codes_CT, delays, -1, -2) for codes_CT in codes_BCT]))
+    transposed_BSC = tokens_BCS.transpose(1, 2).contiguous()  # as a model makes them, a position at a time
+    assert torch.equal(undelay(transposed_BSC.transpose(1, 2), delays), codes_BCT)
+
+
 @pytest.mark.parametrize("delays", KNOWN_DELAYS)
 def test_no_token_is_lost_at_the_tail(delays):
     codes_CT = codes_for(delays, 7)

@@ -5,7 +5,7 @@
 Nothing is ever truncated: S = T + max(delays), so the last codes of late codebooks are trained too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -20,34 +20,59 @@ def framed(codes_CT: Tensor, bos: int, eos: int) -> Tensor:
 
 
 def delay(codes_CT: Tensor, delays: Sequence[int], before: int, behind: int) -> Tensor:
-    """Lay out codebook c from position ``delays[c]`` on: (C, T) -> tokens_CS with S = T + max(delays).
+    """Lay out codebook c from position ``delays[c]`` on: (..., C, T) -> tokens_CS with S = T + max(delays).
 
     `before` fills the positions ahead of a codebook's first token, `behind` those after its last.
     Raises UserError where the number of delays is not C, or one of them is negative.
     """
-    check_delays(codes_CT.shape[0], delays)
-    frames = codes_CT.shape[1]
-    tokens_CS = codes_CT.new_full((len(delays), frames + max(delays)), before)
-    for row, codes_T, shift in zip(tokens_CS, codes_CT, delays, strict=True):
-        row[shift : shift + frames] = codes_T
-        row[shift + frames :] = behind
+    *clips, codebooks, frames = codes_CT.shape
+    check_delays(codebooks, delays)
+    tokens_CS = codes_CT.new_full((*clips, codebooks, frames + max(delays)), behind)
+    delay_C1 = torch.tensor(delays, device=codes_CT.device)[:, None]
+    tokens_CS[..., : max(delays)].masked_fill_(torch.arange(max(delays), device=codes_CT.device) < delay_C1, before)
+    for codebooks_of, diagonal_cT in _diagonals(tokens_CS, delays):
+        diagonal_cT.copy_(codes_CT[..., codebooks_of, :])
     return tokens_CS
 
 
 def undelay(tokens_CS: Tensor, delays: Sequence[int]) -> Tensor:
-    """The exact inverse of `delay`: tokens_CS -> codes (C, S - max(delays)).
+    """The exact inverse of `delay`: tokens (..., C, S) -> codes (..., C, S - max(delays)); a view, where delays grow evenly.
 
     Raises UserError where the number of delays is not C, or S is smaller than the largest delay.
     """
-    check_delays(tokens_CS.shape[0], delays)
-    frames = tokens_CS.shape[1] - max(delays)
-    if frames < 0:
+    check_delays(tokens_CS.shape[-2], delays)
+    if tokens_CS.shape[-1] < max(delays):
         raise UserError(
-            f"{tokens_CS.shape[1]} positions with a largest delay of {max(delays)}",
+            f"{tokens_CS.shape[-1]} positions with a largest delay of {max(delays)}",
             "at least as many positions as the largest delay",
             "generate more frames",
         )
-    return torch.stack([row[shift : shift + frames] for row, shift in zip(tokens_CS, delays, strict=True)])
+    parts = [diagonal_cT for _, diagonal_cT in _diagonals(tokens_CS, delays)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-2)
+
+
+def _diagonals(tokens_CS: Tensor, delays: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
+    """For each run of codebooks whose delays grow by the same step: which these are, and their codes as a view (..., c, T).
+
+    A step along such a diagonal is a row and `step` columns, so that one stride says it: nothing is indexed, nothing is masked.
+    """
+    *clips, _, positions = tokens_CS.shape
+    *clip_strides, row, column = tokens_CS.stride()
+    first = 0
+    while first < len(delays):
+        stop, step = first + 1, delays[first + 1] - delays[first] if first + 1 < len(delays) else 0
+        down = row + step * column  # torch has no negative strides: these codebooks go one by one
+        while stop < len(delays) and delays[stop] - delays[stop - 1] == step and down >= 0:
+            stop += 1
+        yield (
+            slice(first, stop),
+            tokens_CS.as_strided(
+                (*clips, stop - first, positions - max(delays)),
+                (*clip_strides, max(0, down), column),
+                tokens_CS.storage_offset() + first * row + delays[first] * column,
+            ),
+        )
+        first = stop
 
 
 def flatten(codes_CT: Tensor) -> Tensor:
