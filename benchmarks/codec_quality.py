@@ -41,7 +41,7 @@ class HeldOut:
 def held_out_clips(folder: Path) -> list[HeldOut]:
     """The real clips of 1 to 10 s on the held-out side of the embedded codec's training."""
     config = amy_tiny()
-    _, held_out = split_clips(load_clips(folder, text_needed=False), config.data.held_out_frac, config.seed)
+    _, held_out = split_clips(load_clips(folder, needed=()), config.data.held_out_frac, config.seed)
     english = ASTERISK["en"].folder
     texts = _asterisk_texts(LISTING) if LISTING.exists() else {}
     found = []

@@ -1,5 +1,6 @@
 """Sampling for every language-model system: temperature, top-k, top-p, guidance, allowed ids, delays, stop."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,11 @@ from torch import Tensor
 from earnest.codecs import Codec, load_codec
 from earnest.data.batch import Prompt
 from earnest.data.patterns import undelay
+from earnest.errors import UserError
 from earnest.models import load_model
 from earnest.run import latest_checkpoint, read_run
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,8 @@ def generate(
         end_B[ended_B] = position - delay_K[leader]
         frame_BK[:, position <= delay_K] = model.bos_id
         if model.eos_id is not None:
-            frame_BK[position >= end_B[:, None] + delay_K] = model.eos_id
+            frame_BK[position == end_B[:, None] + delay_K] = model.eos_id
+            frame_BK[position > end_B[:, None] + delay_K] = getattr(model, "behind_id", model.eos_id)  # as it was trained
         frames.append(frame_BK)
         if position >= int(end_B.max()) + int(delay_K.max()):
             break
@@ -98,6 +103,18 @@ def generate(
         Generated(model.codes_of(tokens_KT[:, : end - 1]), stopped=end <= max_frames)
         for tokens_KT, end in zip(tokens_BKT, end_B.tolist(), strict=True)
     ]
+
+
+def check_guidance(guidance: float, unconditional_frac: float) -> None:
+    """Raises UserError where guidance would lean on an unconditional branch that was not trained; warns where it hardly was."""
+    if guidance != 1 and unconditional_frac == 0:
+        raise UserError(
+            f"guidance {guidance:g}, and no clip trained without its text (unconditional_frac 0)",
+            "guidance 1, or a trained unconditional branch: what it answers without training is noise, and guidance amplifies it",
+            "set guidance to 1, or train with unconditional_frac 0.1 to 0.2",
+        )
+    if guidance != 1 and unconditional_frac < 0.05:
+        log.warning("guidance %g on an unconditional branch that %.1f %% of the clips train", guidance, 100 * unconditional_frac)
 
 
 def sample(

@@ -12,7 +12,7 @@ from earnest.codecs import load_codec
 from earnest.data.audio import read_wave
 from earnest.data.batch import Example, collate
 from earnest.data.masks import IGNORE
-from earnest.losses.tokens import TokenObjective, stream_weights
+from earnest.losses.tokens import TokenObjective
 from earnest.training.config import LMConfig
 from earnest.training.language_model import find_clips
 
@@ -33,25 +33,26 @@ def trace_clip(config: LMConfig, console: Console | None = None) -> None:
     torch.manual_seed(config.seed)
     codec = load_codec(config.codec)
     model = config.build(codec).eval()
-    clip = find_clips(config.data.path)[0]
+    vary = config.data.variation(codec.frame_rate_hz)
+    clip = find_clips(config.data.path, vary.described_by)[0]
     with torch.inference_mode():
         wave_N = torch.from_numpy(read_wave(clip.path, codec.sample_rate_hz))
         codes_CT = codec.encode(wave_N[None])[0]
-        example = model.lay_out(codes_CT, clip.text, clip.speaker)
+        row = vary({"codes_CT": codes_CT, "text": clip.text, "tags": clip.tags})
+        example = model.lay_out(row["codes_CT"], row["text"], clip.speaker)
         batch = collate([example], [0], model.pad_id)
         hidden_PD = model(batch)
-        weights = stream_weights(model.codebooks, config.text_weight, config.audio_weight)
-        loss, signals = TokenObjective(model, weights)(batch, batch.counted())
+        loss, signals = TokenObjective(model, config.weights(model.codebooks))(batch, batch.counted())
     stop("1 audio", "wave_N", wave_N)
     stop("2 codec", "codes_CT", codes_CT)
-    stop("5 text", "prompt_L", model.prompt(clip.text, clip.speaker).text_S)
+    stop("5 text", "prompt_L", model.prompt(row["text"], clip.speaker).text_S)
     for name, tensor in vars(example).items():
         stop("6 layout", name, tensor)
     for name, tensor in vars(batch).items():
         stop("8 batch", name, tensor)
     stop("9 model", "hidden_PD", hidden_PD)
     stop("10 loss", "loss", loss)
-    console.print(f"{clip.path}: {clip.text!r}, speaker {clip.speaker!r}, {len(wave_N) / codec.sample_rate_hz:.2f} s", highlight=False)
+    console.print(f"{clip.path}: {row['text']!r}, speaker {clip.speaker!r}, {len(wave_N) / codec.sample_rate_hz:.2f} s", highlight=False)
     console.print(table)
     console.print(_label_picture(example, model.delays))
     console.print({name: round(value, 3) for name, value in signals.items() if name.startswith("train/ce_nats")})

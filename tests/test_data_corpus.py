@@ -82,13 +82,13 @@ def test_windows_are_uniform_and_whole():
 
 
 def test_tags_and_the_null_input_are_drawn_clip_by_clip_and_never_in_evaluation():
-    data = corpus(clips=200, positions=4000, with_tags=True, unconditional_frac=0.25, shuffle_tags=True, drop_tags_frac=0.5)
+    data = corpus(clips=200, positions=4000, words="both", unconditional_frac=0.25, shuffle_tags=True, drop_tags_frac=0.5)
     drawn = torch.cat([batch.text_BS[:, 0] for [batch] in first(data.groups(1, 0), len(data.plan(0)))])
     assert 0.15 < (drawn == -1).float().mean() < 0.35
     assert {len(batch.text_BS[:, 0].unique()) > 1 for [batch] in first(data.groups(1, 0), len(data.plan(0)))} == {True}
     for batch in data.batches():
         assert (batch.text_BS[:, 0] == len("x, slow, piano, sad")).all()
-    vary = Variation(with_tags=True, shuffle_tags=True)
+    vary = Variation(words="both", shuffle_tags=True)
     row = {"codes_CT": np.zeros((1, 1)), "text": "", "tags": "slow, piano, sad"}
     texts = {vary(row, np.random.default_rng(seed))["text"] for seed in range(100)}
     assert len(texts) == 6 and all(sorted(text.split(", ")) == ["piano", "sad", "slow"] for text in texts)

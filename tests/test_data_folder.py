@@ -49,6 +49,16 @@ def test_metadata_jsonl_in_sub_folders_and_splits(folder):
     assert (clip.name, clip.text, clip.tags, clip.speaker, clip.split) == ("train/d.mp3", "ciao", "x, y", "", "train")
 
 
+def test_musiccaps_columns(folder):
+    """google/MusicCaps: a caption, and a list as Python writes it."""
+    metadata(folder, "file_name,aspect_list,caption", "a.wav,\"['slow piano', 'sad']\",\"A slow, sad piano.\"", "b.flac,['rock'],")
+    a, b = load_clips(folder, needed=("text", "tags"))
+    assert (a.text, a.tags, b.text, b.tags) == ("A slow, sad piano.", "slow piano, sad", "", "rock")
+    assert [clip.name for clip in load_clips(folder, needed=("text",))] == ["a.wav"]
+    metadata(folder, "file_name,speaker", "a.wav,ann")
+    assert "no tags column" in seen(folder, needed=("tags",))
+
+
 def test_a_byte_order_mark_and_windows_line_ends(folder):
     (folder / "metadata.csv").write_bytes("﻿file_name,text\r\na.wav,café\r\n".encode())
     assert [clip.text for clip in load_clips(folder)] == ["café"]
@@ -57,9 +67,9 @@ def test_a_byte_order_mark_and_windows_line_ends(folder):
 def test_without_need_of_text_every_audio_file_is_a_clip(folder):
     (folder / ".hidden.wav").write_bytes(b"")
     (folder / "notes.txt").write_text("not audio")
-    assert [clip.name for clip in load_clips(folder, text_needed=False)] == ["a.wav", "b.flac", "deep/c.ogg", "train/d.mp3"]
+    assert [clip.name for clip in load_clips(folder, needed=())] == ["a.wav", "b.flac", "deep/c.ogg", "train/d.mp3"]
     metadata(folder, "file_name,speaker", "a.wav,ann")
-    clips = load_clips(folder, text_needed=False)
+    clips = load_clips(folder, needed=())
     assert len(clips) == 4 and clips[0].speaker == "ann"
 
 

@@ -4,6 +4,7 @@ https://huggingface.co/docs/datasets/audio_dataset: FOLDER/metadata.csv or metad
 column file_name, relative to the metadata's own folder, and a text; FOLDER/train, FOLDER/validation, FOLDER/test are splits.
 """
 
+import ast
 import csv
 import hashlib
 import json
@@ -23,9 +24,9 @@ from earnest.errors import UserError
 log = logging.getLogger(__name__)
 
 # The first column present is taken.
-TEXT_COLUMNS = ("text", "transcription", "transcript", "sentence")
+TEXT_COLUMNS = ("text", "transcription", "transcript", "sentence", "caption")
 SPEAKER_COLUMNS = ("speaker", "speaker_id")
-TAGS_COLUMNS = ("tags", "caption")
+TAGS_COLUMNS = ("tags", "aspect_list", "caption")  # MusicCaps: caption and aspect_list; a caption beside a text counts as tags
 SPLITS = {  # datasets.data_files.SPLIT_KEYWORDS
     **dict.fromkeys(["train", "training"], "train"),
     **dict.fromkeys(["validation", "valid", "dev", "val"], "validation"),
@@ -36,7 +37,10 @@ BAD_CLIPS_FRAC = 0.05  # assumed: a few broken files are life, more are a broken
 
 @dataclass(frozen=True)
 class Clip:
-    """One training example on disk. `name` is its path relative to the folder; fields that the folder lacks are empty."""
+    """One training example on disk. `name` is its path relative to the folder; fields that the folder lacks are empty.
+
+    `words`: when each word of the text is spoken, as JSON: [[word, start_s, end_s], ...].
+    """
 
     path: Path
     name: str
@@ -46,17 +50,19 @@ class Clip:
     tags: str = ""
     split: str | None = None
     source: str = ""
+    words: str = ""
 
 
-def load_clips(path: str | os.PathLike, text_needed: bool = True) -> list[Clip]:
+def load_clips(path: str | os.PathLike, needed: Sequence[str] = ("text",)) -> list[Clip]:
     """All clips of a folder (or of a dataset on the Hub, `owner/name`), sorted by name; no audio is read.
 
-    With `text_needed`, clips without a text are left out and logged; without it, every audio file is a clip.
+    `needed`: fields of `Clip` (text, tags) of which a clip must have one, or it is left out and logged; with none named, every
+    audio file is a clip.
     Raises UserError for a folder that is missing, empty, or whose metadata is wrong, naming the file and the line.
     """
     folder = Path(path)
     if not folder.exists() and _is_hub_name(os.fspath(path)):
-        return [replace(clip, source=os.fspath(path)) for clip in load_clips(_hub_folder(os.fspath(path)), text_needed)]
+        return [replace(clip, source=os.fspath(path)) for clip in load_clips(_hub_folder(os.fspath(path)), needed)]
     if not folder.is_dir():
         raise UserError(
             f"{'a file at' if folder.exists() else 'no folder'} {folder}",
@@ -71,24 +77,26 @@ def load_clips(path: str | os.PathLike, text_needed: bool = True) -> list[Clip]:
     for file in metadata:
         if file.suffix == ".jsonl" and file.with_suffix(".csv") in metadata:
             raise UserError(f"{file} beside metadata.csv", "one metadata file in a folder", "remove the one that is not meant")
-    if text_needed and not metadata:
+    words = " or ".join(needed)
+    if needed and not metadata:
         raise UserError(
             f"no metadata.csv or metadata.jsonl in {folder}",
-            f"one that gives the text of each file, in columns file_name and {TEXT_COLUMNS[0]}",
+            f"one that gives the {words} of each file, in columns file_name and {needed[0]}",
             "write it beside the audio files; only training a codec needs no text",
         )
     clips: dict[str, Clip] = {}
     for file in metadata:
-        for clip in _metadata_clips(folder, file, text_needed):
+        for clip in _metadata_clips(folder, file, needed):
             if clip.name in clips:
                 raise UserError(f"{file} names {clip.name} a second time", "one line for each file", "remove the line that is wrong")
             clips[clip.name] = clip
-    if text_needed:
+    if needed:
         _log_left_out("not in the metadata", sorted(audio - clips.keys()))
-        _log_left_out("without a text", [name for name, clip in clips.items() if not clip.text])
-        clips = {name: clip for name, clip in clips.items() if clip.text}
+        described = {name: clip for name, clip in clips.items() if any(getattr(clip, field) for field in needed)}
+        _log_left_out(f"without a {words}", sorted(clips.keys() - described))
+        clips = described
         if not clips:
-            raise UserError(f"every text in {metadata[0]} is empty", "the words spoken in each file", "fill in the text column")
+            raise UserError(f"every {words} in {metadata[0]} is empty", "the words spoken or what is heard in each file", "fill it in")
     else:
         for name in audio - clips.keys():
             clips[name] = Clip(folder / name, name, split=_split(name), source=os.fspath(folder))
@@ -146,15 +154,17 @@ def read_clips(
         yield clip, wave_N
 
 
-def _metadata_clips(folder: Path, metadata: Path, text_needed: bool) -> Iterator[Clip]:
+def _metadata_clips(folder: Path, metadata: Path, needed: Sequence[str]) -> Iterator[Clip]:
     here = metadata.parent.relative_to(folder)
-    absent, texts, line = [], 0, 0
+    wanted = [column for field in needed for column in {"text": TEXT_COLUMNS, "tags": TAGS_COLUMNS}[field]]
+    absent, described, line = [], 0, 0
     for line, row in _rows(metadata):
         if not row.get("file_name"):
             raise UserError(
                 f"{metadata}:{line} has no file_name (it has {', '.join(row)})", "a column file_name", "name the audio file there"
             )
-        texts += _first(row, TEXT_COLUMNS) is not None
+        described += any(column in row for column in wanted)
+        text_column = next((column for column in TEXT_COLUMNS if column in row), "")
         # Compared by its letters, not resolved: folders of symbolic links are common, and their targets lie elsewhere.
         name = os.path.normpath(here / row["file_name"])
         if os.path.isabs(name) or name.split(os.sep)[0] == os.pardir:
@@ -166,12 +176,13 @@ def _metadata_clips(folder: Path, metadata: Path, text_needed: bool) -> Iterator
         yield Clip(
             path=folder / name,
             name=name,
-            text=(_first(row, TEXT_COLUMNS) or "").strip(),
+            text=row.get(text_column, "").strip(),
             speaker=_first(row, SPEAKER_COLUMNS) or "",
             language=row.get("language", ""),
-            tags=_first(row, TAGS_COLUMNS) or "",
+            tags=_tags(_first(row, [column for column in TAGS_COLUMNS if column != text_column]) or ""),
             split=_split(name),
             source=os.fspath(folder),
+            words=row.get("words", ""),
         )
     if absent:
         raise UserError(
@@ -182,8 +193,10 @@ def _metadata_clips(folder: Path, metadata: Path, text_needed: bool) -> Iterator
         )
     if not line:
         raise UserError(f"{metadata} has no rows", "a line for each audio file", "fill it in, or remove it")
-    if text_needed and not texts:
-        raise UserError(f"{metadata} has no text column", f"a column named one of {', '.join(TEXT_COLUMNS)}", "add it, or rename yours")
+    if needed and not described:
+        raise UserError(
+            f"{metadata} has no {' or '.join(needed)} column", f"a column named one of {', '.join(wanted)}", "add it, or rename yours"
+        )
 
 
 def _rows(metadata: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -216,7 +229,19 @@ def _rows(metadata: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _text(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if not isinstance(value, list):
+        return str(value)
+    return json.dumps(value) if any(isinstance(one, list) for one in value) else ", ".join(map(str, value))
+
+
+def _tags(value: str) -> str:
+    """Tags between commas; a list written as Python writes it, as in MusicCaps' aspect_list, becomes that."""
+    if not value.startswith("["):
+        return value
+    try:
+        return ", ".join(map(str, ast.literal_eval(value)))
+    except (ValueError, SyntaxError):
+        return value
 
 
 def _first(row: Mapping[str, str], columns: Iterable[str]) -> str | None:

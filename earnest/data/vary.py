@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+
+Words = Literal["text", "tags", "both"]
 
 
 @dataclass(frozen=True)
@@ -17,9 +19,14 @@ class Variation:
 
     window_frames: int | None = None  # None: whole clips; a shorter clip comes whole, nothing is padded here
     unconditional_frac: float = 0.0  # share of rows, drawn one by one, whose text becomes None: the null input
-    with_tags: bool = False  # tags follow the text; a speech model would read them out
+    words: Words = "text"  # what a clip is described by; with both, tags follow the text
     shuffle_tags: bool = False
     drop_tags_frac: float = 0.0  # share of tags left out, drawn one by one
+
+    @property
+    def described_by(self) -> tuple[str, ...]:
+        """Columns of which a clip needs one."""
+        return ("text", "tags") if self.words == "both" else (self.words,)
 
     def __call__(self, row: Mapping[str, Any], random: np.random.Generator | None = None) -> dict[str, Any]:
         codes_CT = row["codes_CT"]
@@ -28,11 +35,11 @@ class Variation:
             if random is not None:
                 start = int(random.integers(max(codes_CT.shape[-1] - self.window_frames, 0) + 1))
             codes_CT = codes_CT[..., start : start + self.window_frames]
-        tags = [tag.strip() for tag in row["tags"].split(",") if tag.strip()] if self.with_tags else []
+        tags = [tag.strip() for tag in row["tags"].split(",") if tag.strip()] if self.words != "text" else []
         if random is not None:
             kept = [tag for tag in tags if random.random() >= self.drop_tags_frac]
             tags = [kept[i] for i in random.permutation(len(kept))] if self.shuffle_tags else kept
-        text = ", ".join(part for part in (row["text"], *tags) if part)
+        text = ", ".join(part for part in (row["text"] if self.words != "tags" else "", *tags) if part)
         if random is not None and random.random() < self.unconditional_frac:
             text = None
         return {**row, "codes_CT": codes_CT, "text": text, "start_frame": start}

@@ -1,30 +1,40 @@
-"""Demos: the same texts, temperatures and seeds again and again, so that only the model differs."""
+"""Demos: the same texts, temperatures and seeds again and again, so that only the model differs; and what can be counted of them."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 
 from earnest.data.audio import write_wave
 from earnest.generate import Request, generate
 from earnest.run import Artifact, RunWriter
 
+SILENT_RMS = 1e-3  # -60 dB below full scale; assumed
+SILENCE_S = 0.02  # stretches that are silent or not
+LOOP_FRAMES = 4  # as many frames that stood there before are a repeat; assumed
+COMPARED_FRAMES = 500_000  # of training clips: seconds on one core; of a larger corpus, evenly spaced clips
+
 
 def make_demos(
     model,
     codec,
-    texts: Sequence[str],
+    requests: Sequence[tuple[str, float]],
     speaker: str,
-    temperatures: Sequence[float],
+    guidance: float,
     seed: int,
     max_duration_s: float,
+    train_rows: Sequence[Mapping[str, Any]],
     step: int,
     writer: RunWriter,
 ) -> None:
-    """Generate every text at every temperature in one batch, write the wavs and name them as artifacts of the run."""
-    requests = [(text, temperature) for text in texts for temperature in temperatures]
+    """Generate every (text, temperature) in one batch, write the wavs and name them as artifacts of the run, with what was measured."""
+    null_prompt = None if guidance == 1 else model.prompt(None)
     generated = generate(
         model,
-        [Request(model.prompt(text, speaker), temperature, seed) for text, temperature in requests],
+        [Request(model.prompt(text, speaker), temperature, seed, guidance, null_prompt) for text, temperature in requests],
         max_frames=round(max_duration_s * codec.frame_rate_hz),
     )
     folder = writer.path / "demos" / f"step_{step:07d}"
@@ -33,8 +43,7 @@ def make_demos(
         name = "".join(letter if letter.isalnum() else "_" for letter in text)[:40]
         path = folder / f"{name}_t{temperature:g}.wav"
         with torch.inference_mode():
-            wave_N = codec.decode(result.codes_CT[None].cpu())[0]
-        write_wave(path, wave_N.numpy(), codec.sample_rate_hz)
+            wave = codec.decode(result.codes_CT[None].cpu())[0].numpy()
         facts = {
             "text": text,
             "speaker": speaker,
@@ -42,5 +51,57 @@ def make_demos(
             "seed": seed,
             "frames": result.codes_CT.shape[1],
             "stopped": result.stopped,
+            "clipping_frac": write_wave(path, wave.T, codec.sample_rate_hz),
+            "silence_frac": silence_frac(wave, codec.sample_rate_hz),
+            **measured_codes(result.codes_CT.cpu().numpy(), train_rows),
         }
         writer.artifact(Artifact("demo", path.relative_to(writer.path).as_posix(), step, facts))
+
+
+def silence_frac(wave: np.ndarray, sample_rate_hz: int) -> float:
+    """Share of stretches of 20 ms, (N,) or (channels, N), in which every channel's RMS is below -60 dB."""
+    samples = round(SILENCE_S * sample_rate_hz)
+    stretches = wave[..., : wave.shape[-1] // samples * samples].reshape(-1, wave.shape[-1] // samples, samples)
+    if not stretches.size:
+        return 1.0
+    return float((np.sqrt((stretches**2).mean(-1)) < SILENT_RMS).all(0).mean())
+
+
+def measured_codes(codes_CT: np.ndarray, train_rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Facts of a demo's codes: digest, mean entropy per codebook, share of frames that repeat, and the nearest training clip."""
+    counts = [np.unique(codes_T, return_counts=True)[1] / max(1, len(codes_T)) for codes_T in codes_CT]
+    match_frac, nearest = nearest_clip(codes_CT, train_rows)
+    return {
+        "digest": hashlib.sha256(np.ascontiguousarray(codes_CT, np.int64).tobytes()).hexdigest()[:12],
+        "entropy_nats": float(np.mean([-(p * np.log(p)).sum() for p in counts])),
+        "repeat_frac": repeat_frac(codes_CT),
+        "match_frac": match_frac,
+        "nearest": nearest,
+    }
+
+
+def repeat_frac(codes_CT: np.ndarray) -> float:
+    """Share of frames in a stretch of LOOP_FRAMES frames that occurred before, all codebooks alike."""
+    frames = codes_CT.shape[1]
+    seen: dict[bytes, int] = {}
+    repeats = np.zeros(frames, bool)
+    for start in range(frames - LOOP_FRAMES + 1):
+        stretch = np.ascontiguousarray(codes_CT[:, start : start + LOOP_FRAMES]).tobytes()
+        if seen.setdefault(stretch, start) != start:
+            repeats[start : start + LOOP_FRAMES] = True
+    return float(repeats.mean()) if frames else 0.0
+
+
+def nearest_clip(codes_CT: np.ndarray, rows: Sequence[Mapping[str, Any]]) -> tuple[float, str]:
+    """The largest share of codes equal to a training clip's at the best alignment, and that clip's source; 1 is a copy."""
+    total = sum(row["codes_CT"].shape[1] for row in rows)
+    best, nearest = 0.0, ""
+    for row in rows[:: -(-total // COMPARED_FRAMES)] if total else ():
+        shorter, longer = sorted((codes_CT, np.asarray(row["codes_CT"])), key=lambda codes: codes.shape[1])
+        if not shorter.shape[1]:
+            continue
+        windows_COT = sliding_window_view(longer, shorter.shape[1], axis=1)
+        equal = float((windows_COT == shorter[:, None]).sum((0, 2)).max()) / codes_CT.size
+        if equal > best:
+            best, nearest = equal, str(row["source"])
+    return best, nearest

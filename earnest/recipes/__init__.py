@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from earnest.recipes.amy import amy_tiny
+from earnest.recipes.amy import amy, amy_tiny
+from earnest.recipes.dia import dia, dia_tiny
 from earnest.recipes.higgs import higgs_tiny
 from earnest.training.codec import train_codec
 from earnest.training.language_model import train_lm
@@ -16,5 +17,8 @@ class Recipe(NamedTuple):
 
 RECIPES = {
     "higgs-tiny": Recipe(higgs_tiny, train_lm),
+    "dia-tiny": Recipe(dia_tiny, train_lm),
+    "dia": Recipe(dia, train_lm),
     "amy-tiny": Recipe(amy_tiny, train_codec),
+    "amy": Recipe(amy, train_codec),
 }

@@ -215,7 +215,7 @@ def load_waves(config: CodecConfig) -> tuple[list[np.ndarray], list[np.ndarray],
     Held-out clips are cut at ten seconds: their scores are means over clips, and a long one would take the time of many.
     """
     rate_hz = config.shape.sample_rate_hz
-    sides = split_clips(load_clips(config.data.path, text_needed=False), config.data.held_out_frac, config.seed)
+    sides = split_clips(load_clips(config.data.path, needed=()), config.data.held_out_frac, config.seed)
     skipped: list[ClipError] = []
     train, held_out = [list(read_clips(side, rate_hz, skipped)) for side in sides]
     facts = {

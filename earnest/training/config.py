@@ -7,6 +7,7 @@ from typing import Any
 from earnest.codecs import Codec
 from earnest.data.vary import Variation
 from earnest.errors import UserError
+from earnest.losses.tokens import stream_weights
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,9 @@ class Optimizer:
     """Gradients are clipped to this norm; how often is measured."""
     accumulation_steps: int = 1
     """Micro-batches per optimizer step."""
+    ema_decay: float = 0.0
+    """Decay of a running average of the weights, which is then what is evaluated, heard and saved; 0 for none. 0.999 remembers
+    about a thousand steps."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class Demos:
     """Whose voice; empty for the first speaker of the data."""
     temperatures: tuple[float, ...] = (0.0, 0.5, 1.0)
     """Each text is generated at each temperature."""
+    guidance: float = 1.0
+    """Of the unconditional branch, where the system has one: null + guidance * (conditional - null); 1 is conditional only."""
     seed: int = 0
     """Fixed, so that demos of different steps differ only by the model."""
     max_duration_s: float = 3.0
@@ -86,6 +92,10 @@ class LMConfig(ABC):
     @abstractmethod
     def build(self, codec: Codec) -> Any:
         """The model to start from, for this codec. Raises UserError where the two do not fit."""
+
+    def weights(self, codebooks: int) -> dict[str, float]:
+        """Weight of every stream's mean cross-entropy in the loss."""
+        return stream_weights(codebooks, self.text_weight, self.audio_weight)
 
 
 def differences(stored: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:

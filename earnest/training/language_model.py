@@ -1,8 +1,10 @@
 """Training a language model from a configuration: data → codes → batches → steps → evaluation, demos, checkpoints."""
 
+import logging
 import math
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -15,20 +17,28 @@ from accelerate.utils import set_seed
 from earnest.codecs import Codec, load_codec
 from earnest.data.corpus import Corpus
 from earnest.data.folder import Clip, load_clips, split_clips
+from earnest.data.music import music, music_name
 from earnest.data.sources import embedded_name, espeak
 from earnest.data.store import cache_dir, encode_clips
 from earnest.errors import UserError
-from earnest.losses.tokens import TokenObjective, stream_weights
+from earnest.generate import check_guidance
+from earnest.losses.tokens import TokenObjective
 from earnest.models import load_model
 from earnest.monitors.demos import make_demos
+from earnest.monitors.draws import Draws, Targets
 from earnest.run import RunWriter
 from earnest.signals import key
 from earnest.training.checkpoint import load_training_state, save_checkpoint
 from earnest.training.config import LMConfig
 from earnest.training.evaluate import Ladder, clip_sums, mean_nats
 from earnest.training.lm_steps import lm_steps
-from earnest.training.optim import adamw, warmup_cosine
+from earnest.training.optim import adamw, running_average, warmup_cosine
 from earnest.training.session import OnProgress, interruptible, silent, starting_point
+
+log = logging.getLogger(__name__)
+
+EMBEDDED = {"espeak": (embedded_name, espeak), "music": (music_name, music)}
+ENOUGH_HELD_OUT, ENOUGH_HELD_OUT_FRAC = 20, 0.05  # assumed: below, one odd clip moves the mean
 
 
 def train_lm(config: LMConfig, run_dir: Path, resume: bool = False, on_progress: OnProgress = silent) -> None:
@@ -40,8 +50,12 @@ def train_lm(config: LMConfig, run_dir: Path, resume: bool = False, on_progress:
     set_seed(config.seed)
     accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=not torch.cuda.is_available())
     codec = load_codec(config.codec)
+    variation = config.data.variation(codec.frame_rate_hz)
+    check_guidance(config.demos.guidance, variation.unconditional_frac)
     model = load_model(start) if start else config.build(codec)
     train, held_out, data_facts = prepare(config, model, codec, on_progress)
+    draws = train.vary = Draws(train.vary)
+    targets = Targets(model.codebooks, model.codes)
     vocabularies = model.vocabularies
     ladder = Ladder(train.batches(), held_out.batches(), len(held_out), vocabularies)
 
@@ -57,7 +71,14 @@ def train_lm(config: LMConfig, run_dir: Path, resume: bool = False, on_progress:
         schedule.load_state_dict(state["schedule"])
         torch.set_rng_state(state["torch_rng"])
         done = state["step"]
-    weights = stream_weights(model.codebooks, config.text_weight, config.audio_weight)
+        targets.counts_CV = state["seen"]
+    # What is evaluated, heard and saved as the model: its running average, or itself.
+    average = running_average(model, config.optimizer.ema_decay) if config.optimizer.ema_decay else None
+    shown: Any = average.module if average else model
+    if start and average:
+        average.n_averaged.fill_(done)
+        model.load_state_dict(state["weights"])
+    weights = config.weights(model.codebooks)
     objective, optimizer = accelerator.prepare(TokenObjective(model, weights), optimizer)
 
     writer = RunWriter(run_dir)
@@ -67,27 +88,39 @@ def train_lm(config: LMConfig, run_dir: Path, resume: bool = False, on_progress:
     )
 
     def evaluate(step: int) -> None:
-        sums = clip_sums(model, held_out.batches(), len(held_out))
-        writer.step(step, {key("ce_nats", stream, "eval"): nats for stream, nats in mean_nats(sums).items()})
+        sums = clip_sums(shown, held_out.batches(), len(held_out))
+        signals = {key("ce_nats", stream, "eval"): nats for stream, nats in mean_nats(sums).items()}
+        if variation.unconditional_frac:
+            null_sums = clip_sums(shown, without_text(held_out).batches(), len(held_out))
+            signals |= {key("null_ce_nats", stream, "eval"): nats for stream, nats in mean_nats(null_sums).items()}
+        writer.step(step, signals)
         writer.probe("held_out", {"step": step, "streams": ladder.place(sums)})
+        for name, drawn in draws.probes().items():
+            writer.probe(name, drawn)
 
     def save(step: int) -> None:
         state = {"step": step, "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(), "torch_rng": torch.get_rng_state()}
-        save_checkpoint(run_dir, step, model.save_pretrained, state, {"config": asdict(config)})
+        state["seen"] = targets.counts_CV
+        if average:
+            state["weights"] = model.state_dict()
+        save_checkpoint(run_dir, step, shown.save_pretrained, state, {"config": asdict(config)})
 
     def demos(step: int) -> None:
         wanted = config.demos
         speaker = wanted.speaker or data_facts["speakers"][0]
-        make_demos(model, codec, wanted.texts, speaker, wanted.temperatures, wanted.seed, wanted.max_duration_s, step, writer)
+        requests = [(text, temperature) for text in wanted.texts for temperature in wanted.temperatures]
+        make_demos(shown, codec, requests, speaker, wanted.guidance, wanted.seed, wanted.max_duration_s, train.rows, step, writer)
 
     if done == 0:
         evaluate(0)
     groups = train.groups(config.optimizer.accumulation_steps, config.seed, skip=done)
     with interruptible() as interrupted:
         before = time.perf_counter()
-        for step in lm_steps(objective, groups, optimizer, schedule, config.optimizer.max_grad_norm, accelerator, done + 1):
+        for step in lm_steps(objective, targets.watch(groups), optimizer, schedule, config.optimizer.max_grad_norm, accelerator, done + 1):
             now = time.perf_counter()
-            writer.step(step.index, {**step.signals, key("step_s"): now - before})
+            if average:
+                average.update_parameters(model)
+            writer.step(step.index, {**step.signals, **targets.signals(), key("step_s"): now - before})
             last = step.index >= steps or interrupted()
             if last or step.index % config.evaluate_every_steps == 0:
                 evaluate(step.index)
@@ -107,9 +140,9 @@ def train_lm(config: LMConfig, run_dir: Path, resume: bool = False, on_progress:
 def prepare(config: LMConfig, model, codec: Codec, on_progress: OnProgress = silent) -> tuple[Corpus, Corpus, dict[str, Any]]:
     """Read, split and encode the data; returns the training and held-out corpora, and the facts about them."""
     _check_codec(model, codec)
-    sides = split_clips(find_clips(config.data.path), config.data.held_out_frac, config.seed)
-    corpora, left_out = [], []
     vary = config.data.variation(codec.frame_rate_hz)
+    sides = split_clips(find_clips(config.data.path, vary.described_by), config.data.held_out_frac, config.seed)
+    corpora, left_out = [], []
     max_frames = math.inf if vary.window_frames else config.data.max_duration_s * codec.frame_rate_hz
     for clips in sides:
         table, skipped = encode_clips(clips, codec, cache_dir() / "codes", lambda done, total: on_progress("encode", done, total, "clips"))
@@ -121,6 +154,14 @@ def prepare(config: LMConfig, model, codec: Codec, on_progress: OnProgress = sil
         corpora.append(Corpus(rows, model.lay_out, model.pad_id, config.data.positions_per_batch, vary))
         left_out += corpora[-1].left_out
     train, held_out = corpora
+    _check_windows(vary.window_frames, train)
+    clips = len(train) + len(held_out)
+    if len(held_out) < max(ENOUGH_HELD_OUT, ENOUGH_HELD_OUT_FRAC * clips):
+        log.warning(
+            "%d of %d clips are held out; with fewer than %d, or than %.0f %%, the held-out cross-entropy is rough, and its interval says "
+            "how rough. Add clips to validation/, or raise data.held_out_frac",
+            *(len(held_out), clips, ENOUGH_HELD_OUT, 100 * ENOUGH_HELD_OUT_FRAC),
+        )
     return (
         train,
         held_out,
@@ -133,14 +174,33 @@ def prepare(config: LMConfig, model, codec: Codec, on_progress: OnProgress = sil
     )
 
 
-def find_clips(path: str) -> list[Clip]:
-    """The clips of a folder or Hub dataset, or of the embedded corpus, which is made on first use."""
-    if path != "espeak":
-        return load_clips(path)
-    folder = cache_dir() / embedded_name()
+def without_text(corpus: Corpus) -> Corpus:
+    """The same clips with the null input in place of their texts."""
+    vary = corpus.vary
+    return Corpus(
+        corpus.rows, corpus.lay_out, corpus.pad_id, corpus.positions_per_batch, lambda row, random: {**vary(row, random), "text": None}
+    )
+
+
+def _check_windows(window_frames: int | None, train: Corpus) -> None:
+    longest = max((row["codes_CT"].shape[-1] for row in train.rows), default=0)
+    if window_frames and longest and window_frames > longest:
+        raise UserError(
+            f"windows of {window_frames} frames, and no clip longer than {longest}",
+            "windows shorter than the longest clip: every epoch would show the same frames",
+            "lower data.window_s, or leave it out to train on whole clips",
+        )
+
+
+def find_clips(path: str, needed: Sequence[str] = ("text",)) -> list[Clip]:
+    """The clips of a folder or Hub dataset, or of a corpus that installs with pip, which is made on first use."""
+    if path not in EMBEDDED:
+        return load_clips(path, needed)
+    name, make = EMBEDDED[path]
+    folder = cache_dir() / name()
     if not folder.exists():
-        espeak(folder)
-    return load_clips(folder)
+        make(folder)
+    return load_clips(folder, needed)
 
 
 def _check_codec(model, codec: Codec) -> None:
@@ -169,7 +229,8 @@ def _facts(config: LMConfig, model, codec: Codec, ladder: Ladder) -> dict[str, A
         "max_grad_norm": config.optimizer.max_grad_norm,
         "accumulation_steps": config.optimizer.accumulation_steps,
         "warmup_steps": config.optimizer.warmup_steps,
-        "loss_weights": stream_weights(model.codebooks, config.text_weight, config.audio_weight),
+        "loss_weights": config.weights(model.codebooks),
+        "guidance": config.demos.guidance,
         "unconditional_frac": config.data.variation(codec.frame_rate_hz).unconditional_frac,
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "parameters": sum(p.numel() for p in model.parameters()),

@@ -26,6 +26,7 @@ def lm_steps(
     and signals: it divides by what counts in the whole step, on all ranks, so accumulation and data parallelism give the
     numbers of one large batch.
     """
+    scored = accelerator.unwrap_model(objective).weights  # a model need not score its text
     for index, group in enumerate(groups, first_step):
         optimizer.zero_grad(set_to_none=True)
         counted = _summed((batch.counted() for batch in group), accelerator)
@@ -46,7 +47,7 @@ def lm_steps(
             key("clipped_frac"): float(grad_norm > max_grad_norm),
             key("learning_rate"): learning_rate,
             key("padding_frac"): sum(batch.padding_frac for batch in group) / len(group),
-            **{key("counted_frac", stream): counted[stream] / max(1, positions[stream]) for stream in counted},
+            **{key("counted_frac", stream): counted[stream] / max(1, positions[stream]) for stream in counted if stream in scored},
         }
         yield Step(index, _summed(shares, accelerator) | measured, group[-1], objective)
 

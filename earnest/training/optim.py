@@ -3,6 +3,7 @@
 import math
 
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 
 def adamw(model: torch.nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
@@ -16,6 +17,15 @@ def adamw(model: torch.nn.Module, learning_rate: float, weight_decay: float) -> 
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.95), fused=True)
+
+
+def running_average(model: torch.nn.Module, decay: float) -> AveragedModel:
+    """Exponential moving average of the weights; the first steps are averaged faster, so that the start is soon forgotten."""
+
+    def average(averaged: torch.Tensor, weight: torch.Tensor, steps: torch.Tensor | int) -> torch.Tensor:
+        return torch.lerp(averaged, weight, 1 - min(decay, (1 + int(steps)) / (10 + int(steps))))
+
+    return AveragedModel(model, avg_fn=average)
 
 
 def warmup_cosine(optimizer: torch.optim.Optimizer, warmup_steps: int, total_steps: int, floor_frac: float = 0.1):

@@ -1,0 +1,76 @@
+"""What training has drawn from the data: which stretches of which clips, which without their text, and which codes."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from earnest.data.batch import Batch, codebook_stream
+from earnest.data.masks import IGNORE
+from earnest.signals import key
+
+
+class Draws:
+    """Stands between a `Corpus` and its `Variation`, and counts since the run started or was resumed; evaluation is not counted."""
+
+    def __init__(self, vary: Callable[..., Mapping[str, Any]]):
+        self.vary = vary
+        self.window_frames: int | None = getattr(vary, "window_frames", None)
+        self.draws: Counter[str] = Counter()
+        self.starts: dict[str, set[int]] = defaultdict(set)
+        self.possible: dict[str, int] = {}
+        self.without_text = 0
+
+    def __call__(self, row: Mapping[str, Any], random: np.random.Generator | None = None) -> Mapping[str, Any]:
+        version = self.vary(row, random)
+        if random is not None:
+            source, frames = row["source"], row["codes_CT"].shape[-1]
+            self.draws[source] += 1
+            self.starts[source].add(version.get("start_frame", 0))
+            self.possible[source] = max(frames - (self.window_frames or frames), 0) + 1
+            self.without_text += version["text"] is None
+        return version
+
+    def probes(self) -> dict[str, dict[str, float]]:
+        """The probes ``crops`` (means over the clips drawn from) and ``unconditional``."""
+        clips = len(self.draws)
+        if not clips:
+            return {}
+        return {
+            "crops": {
+                "draws": self.draws.total() / clips,
+                "distinct": sum(map(len, self.starts.values())) / clips,
+                "possible": sum(self.possible.values()) / clips,
+            },
+            "unconditional": {"without": self.without_text, "clips": self.draws.total()},
+        }
+
+
+class Targets:
+    """How much of each codebook has been a target since the run started. EOS and its like are not counted."""
+
+    def __init__(self, codebooks: int, codes: int):
+        self.counts_CV = torch.zeros(codebooks, codes, dtype=torch.long)
+
+    def watch(self, groups: Iterable[Sequence[Batch]]) -> Iterator[Sequence[Batch]]:
+        """The same groups, counted as they pass."""
+        codebooks, codes = self.counts_CV.shape
+        for group in groups:
+            for batch in group:
+                targets_BSC = batch.audio_targets_BSC
+                counted_BSC = (targets_BSC != IGNORE) & (targets_BSC < codes)
+                place_BSC = targets_BSC + codes * torch.arange(codebooks, device=targets_BSC.device)
+                counts = torch.bincount(place_BSC[counted_BSC], minlength=codebooks * codes)
+                self.counts_CV += counts.reshape(codebooks, codes).to(self.counts_CV)
+            yield group
+
+    def signals(self) -> dict[str, float]:
+        """seen_frac and seen_perplexity of each codebook."""
+        found = {}
+        for c, counts_V in enumerate(self.counts_CV.double()):
+            p_V = counts_V[counts_V > 0] / counts_V.sum()
+            found[key("seen_frac", codebook_stream(c))] = len(p_V) / len(counts_V)
+            found[key("seen_perplexity", codebook_stream(c))] = (-(p_V * p_V.log()).sum()).exp().item()
+        return found
