@@ -197,7 +197,8 @@ def running_mean_logged(series):
     """What is logged is a mean since the start, not the loss of the last steps.
 
     ## What it sees
-    The step-to-step noise shrinks like 1/n over the whole run, and undoing the mean, n m_n - (n-1) m_(n-1), gives noise of constant size.
+    The step-to-step noise shrinks like 1/n over the whole run, undoing the mean, n m_n - (n-1) m_(n-1), gives noise of constant size, and
+    the total n m_n never falls: a loss that itself falls by orders of magnitude, as in memorising, loses its noise too, but not so.
     ## Likely causes
     - the loop prints total_loss / steps, with a total that is never reset
     - a progress bar's average is logged
@@ -209,7 +210,10 @@ def running_mean_logged(series):
     SLM-MoT prints a cumulative mean: it always looks like a plateau.
     """
     values = series.finite.where(np.arange(len(series.finite)) % (1 + len(series.finite) // 4096) == 0)
-    undone = np.diff(values.step * values.value) / np.diff(values.step)
+    total = values.step * values.value
+    undone = np.diff(total) / np.diff(values.step)
+    if (total < 0.98 * np.maximum.accumulate(total)).any():  # 2 %: steps may be counted from 0 or 1 (assumed)
+        return
     (power, error), (undone_power, _) = _noise_power(values.step[1:], values.value[1:]), _noise_power(values.step[1:], undone)
     # a running mean has power -1 and an undone noise of one size; others have 0 (cuts assumed; 2.5 errors from -0.35)
     if -1.4 < power < -0.6 and power + 2.5 * error < -0.35 and abs(undone_power) < 0.4:
