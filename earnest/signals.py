@@ -50,6 +50,9 @@ SIGNALS = {
         Signal("copy_frac", "fraction", "argmax equals the input token at that position", "the share of repeats in the data"),
         Signal("counted_frac", "fraction", "positions of a stream whose target counts"),
         Signal("null_ce_nats", "nats per counted target", "ce_nats with the null input in place of the text", "ce_nats"),
+        Signal(
+            "text_perplexity", "tokens", "perplexity of a fixed text on the text path of a model with a language model inside", "at step 0"
+        ),
         Signal("entropy_nats", "nats", "mean entropy of the predicted distribution at counted positions", "ln V"),
         Signal("seen_frac", "fraction", "entries of a codebook that have been a target since the run started"),
         Signal("seen_perplexity", "entries", "exp of the entropy of a codebook's targets since the run started"),

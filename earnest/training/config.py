@@ -1,13 +1,17 @@
 """What every language-model recipe is made of; a recipe returns one configuration, a system's own kind of `LMConfig`, whole."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from earnest.codecs import Codec
+from earnest.data.corpus import Row, Vary
 from earnest.data.vary import Variation
 from earnest.errors import UserError
 from earnest.losses.tokens import stream_weights
+from earnest.models import load_model
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,8 @@ class LMConfig(ABC):
     """Weight of the text stream's mean cross-entropy."""
     audio_weight: float = 1.0
     """Weight of the mean over codebooks of their mean cross-entropies."""
+    codebook_weights: tuple[float, ...] = ()
+    """Weight of each codebook in that mean, in any scale; equal if empty. What is reported per codebook stays unweighted."""
     demos: Demos = field(default_factory=Demos)
     evaluate_every_steps: int = 100
     """How often the held-out clips are scored."""
@@ -93,9 +99,21 @@ class LMConfig(ABC):
     def build(self, codec: Codec) -> Any:
         """The model to start from, for this codec. Raises UserError where the two do not fit."""
 
+    def load(self, checkpoint: Path) -> Any:
+        """The model to continue from."""
+        return load_model(checkpoint)
+
+    def variation(self, rows: Sequence[Row], model: Any, frame_rate_hz: float) -> Vary:
+        """What an epoch changes about these rows."""
+        return self.data.variation(frame_rate_hz)
+
     def weights(self, codebooks: int) -> dict[str, float]:
         """Weight of every stream's mean cross-entropy in the loss."""
-        return stream_weights(codebooks, self.text_weight, self.audio_weight)
+        return stream_weights(codebooks, self.text_weight, self.audio_weight, self.codebook_weights)
+
+    def measured(self, model: Any) -> dict[str, float]:
+        """Signals that every evaluation of the model logs beside the held-out cross-entropies."""
+        return {}
 
 
 def differences(stored: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:

@@ -23,7 +23,6 @@ from earnest.data.store import cache_dir, encode_clips
 from earnest.errors import UserError
 from earnest.generate import check_guidance
 from earnest.losses.tokens import TokenObjective
-from earnest.models import load_model
 from earnest.monitors.demos import make_demos
 from earnest.monitors.draws import Draws, Targets
 from earnest.run import RunWriter
@@ -52,7 +51,7 @@ def train_lm(config: LMConfig, run_dir: Path, resume: bool = False, on_progress:
     codec = load_codec(config.codec)
     variation = config.data.variation(codec.frame_rate_hz)
     check_guidance(config.demos.guidance, variation.unconditional_frac)
-    model = load_model(start) if start else config.build(codec)
+    model = config.load(start) if start else config.build(codec)
     train, held_out, data_facts = prepare(config, model, codec, on_progress)
     draws = train.vary = Draws(train.vary)
     targets = Targets(model.codebooks, model.codes)
@@ -93,7 +92,7 @@ def train_lm(config: LMConfig, run_dir: Path, resume: bool = False, on_progress:
         if variation.unconditional_frac:
             null_sums = clip_sums(shown, without_text(held_out).batches(), len(held_out))
             signals |= {key("null_ce_nats", stream, "eval"): nats for stream, nats in mean_nats(null_sums).items()}
-        writer.step(step, signals)
+        writer.step(step, signals | config.measured(shown))
         writer.probe("held_out", {"step": step, "streams": ladder.place(sums)})
         for name, drawn in draws.probes().items():
             writer.probe(name, drawn)
@@ -151,7 +150,8 @@ def prepare(config: LMConfig, model, codec: Codec, on_progress: OnProgress = sil
         left_out += [
             f"{row['source']}: longer than {config.data.max_duration_s:g} s" for row in table if row["codes_CT"].shape[1] > max_frames
         ]
-        corpora.append(Corpus(rows, model.lay_out, model.pad_id, config.data.positions_per_batch, vary))
+        varied = config.variation(rows, model, codec.frame_rate_hz)
+        corpora.append(Corpus(rows, model.lay_out, model.pad_id, config.data.positions_per_batch, varied))
         left_out += corpora[-1].left_out
     train, held_out = corpora
     _check_windows(vary.window_frames, train)
@@ -222,7 +222,7 @@ def _facts(config: LMConfig, model, codec: Codec, ladder: Ladder) -> dict[str, A
         "codec": codec.name,
         "sample_rate_hz": codec.sample_rate_hz,
         "frame_rate_hz": codec.frame_rate_hz,
-        "pretrained": False,
+        "pretrained": bool(getattr(config, "model", "")),
         "label_counts": ladder.label_counts,
         "repeat_frac": ladder.repeat_frac,
         "train_targets": sum(sum(counts.values()) for counts in ladder.label_counts.values()),

