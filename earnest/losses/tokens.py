@@ -180,9 +180,17 @@ def score(model, batch: Batch, scales: Mapping[str, float]) -> tuple[Tensor, dic
     return loss, sums
 
 
-def stream_weights(codebooks: int, text_weight: float, audio_weight: float) -> dict[str, float]:
-    """Weights so that the loss is ``text_weight * text + audio_weight * mean over codebooks``: comparable with ln V."""
-    return {"text": text_weight, **{codebook_stream(c): audio_weight / codebooks for c in range(codebooks)}}
+def stream_weights(codebooks: int, text_weight: float, audio_weight: float, codebook_weights: Sequence[float] = ()) -> dict[str, float]:
+    """Weights so that the loss is ``text_weight * text + audio_weight * mean over codebooks``: comparable with ln V.
+
+    codebook_weights: of each codebook in that mean; equal if empty. Raises UserError where they do not fit the codebooks.
+    """
+    shares = codebook_weights or [1.0] * codebooks
+    if len(shares) != codebooks or min(shares) < 0 or not sum(shares):
+        raise UserError(
+            f"codebook weights {list(shares)}", f"{codebooks} of them, none negative, not all zero", "give one for each codebook"
+        )
+    return {"text": text_weight, **{codebook_stream(c): audio_weight * share / sum(shares) for c, share in enumerate(shares)}}
 
 
 class TokenObjective(nn.Module):

@@ -87,6 +87,7 @@ class Higgs(nn.Module):
     """The language model with its tokenizer: lays clips out, runs them, and advances one frame at a time.
 
     instruction: the system turn of a clip that brings no conversation of its own; ``{speaker}`` stands for who speaks.
+    specials_count: whether the ends of audio and turns are among the targets.
     """
 
     system = "higgs"
@@ -102,9 +103,8 @@ class Higgs(nn.Module):
         self.delays = list(range(self.codebooks))
         self.max_positions: int = lm.config.max_position_embeddings
         self.pad_id = special_id(tokenizer, END_OF_TEXT)
-        if instruction is not None:
-            tokenizer.init_kwargs["instruction"] = instruction  # is saved with the tokenizer, as a chat template would be
-        self.instruction: str = tokenizer.init_kwargs.get("instruction", INSTRUCTION)
+        self.instruct(instruction if instruction is not None else tokenizer.init_kwargs.get("instruction", INSTRUCTION))
+        self.specials_count = True
         if self.eos_id >= lm.config.codebook_size:
             raise UserError(
                 f"codebook_size {lm.config.codebook_size} with stream ids {self.bos_id} and {self.eos_id}",
@@ -122,6 +122,10 @@ class Higgs(nn.Module):
         """Write config, safetensors and tokenizer, as transformers' own classes read them; of an adapted model the adapters."""
         self.lm.save_pretrained(path)
         self.tokenizer.save_pretrained(path)
+
+    def instruct(self, instruction: str) -> None:
+        """Set the system turn of clips that bring no conversation; it is saved with the tokenizer, as a chat template would be."""
+        self.instruction = self.tokenizer.init_kwargs["instruction"] = instruction
 
     @property
     def vocabularies(self) -> dict[str, int]:
@@ -183,7 +187,7 @@ class Higgs(nn.Module):
         return Example(text_S, torch.zeros_like(ignored_SC), torch.zeros(len(ids_L), dtype=torch.bool), labels_S, ignored_SC)
 
     def _special(self, token: str, counts: bool = False) -> Example:
-        return self._text([special_id(self.tokenizer, token)], counts)
+        return self._text([special_id(self.tokenizer, token)], counts and self.specials_count)
 
     def _audio(self, codes_CT: Tensor, counts: bool) -> Example:
         codebooks, frames = codes_CT.shape
@@ -196,6 +200,8 @@ class Higgs(nn.Module):
         tokens_CS = delay(framed(codes_CT.long(), self.bos_id, self.eos_id), self.delays, before=self.bos_id, behind=self.eos_id)
         text_S = torch.full((tokens_CS.shape[1],), special_id(self.tokenizer, AUDIO_OUT))
         labels_CS = ends_at_eos(tokens_CS, self.delays, frames) if counts else torch.full_like(tokens_CS, IGNORE)
+        if not self.specials_count:
+            labels_CS = labels_CS.masked_fill(labels_CS == self.eos_id, IGNORE)
         return Example(text_S, tokens_CS.T, torch.ones_like(text_S, dtype=torch.bool), torch.full_like(text_S, IGNORE), labels_CS.T)
 
     def _laid(self, pieces: Iterable[Example]) -> Example:

@@ -3,9 +3,7 @@
 from dataclasses import dataclass, field
 
 from earnest.codecs import Codec
-from earnest.data.batch import codebook_stream
 from earnest.data.vary import Variation, Words
-from earnest.errors import UserError
 from earnest.models.dia import Dia, DiaShape, Specials
 from earnest.training.config import Data, Demos, LMConfig, Optimizer
 
@@ -37,8 +35,6 @@ class DiaConfig(LMConfig):
     """Frames by which each codebook starts late; if empty, the checkpoint's own, or from scratch 0, 1, 2, ... (MusicGen)."""
     specials: Specials = "eos"
     """Which tokens beside the codes are trained: one "eos" per codebook, "none", or "all": EOS and the BOS before late codebooks."""
-    codebook_weights: tuple[float, ...] = ()
-    """Weight of each codebook in the loss, in any scale; equal if empty. What is reported per codebook stays unweighted."""
 
     def build(self, codec: Codec) -> Dia:
         if not self.model:
@@ -46,10 +42,7 @@ class DiaConfig(LMConfig):
         return Dia.from_pretrained(self.model, self.delays, self.specials, copies=getattr(codec, "channels", 1))
 
     def weights(self, codebooks: int) -> dict[str, float]:
-        wanted = self.codebook_weights or (1.0,) * codebooks
-        if len(wanted) != codebooks or min(wanted) < 0 or not sum(wanted):
-            raise UserError(f"codebook_weights {wanted}", f"{codebooks} weights, none negative, not all 0", "give one for each codebook")
-        return {codebook_stream(c): self.audio_weight * weight / sum(wanted) for c, weight in enumerate(wanted)}
+        return {stream: weight for stream, weight in super().weights(codebooks).items() if stream != "text"}
 
 
 def dia_tiny() -> DiaConfig:
