@@ -39,6 +39,15 @@ def trace(recipe: str, args: list[str]) -> int:
     return 0
 
 
+def check(recipe: str, args: list[str]) -> int:
+    """List what of a model is trained, frozen and reached by a gradient: earnest check RECIPE [--counts-only] [--any.field VALUE ...]."""
+    _, call = _configured(recipe, args, "check", [("counts_only", bool, False)])
+    from earnest.check import check_recipe
+
+    check_recipe(call.config, call.counts_only)
+    return 0
+
+
 def data(source: Positional[str], out: Positional[Path]) -> int:
     """Make a folder to train on: asterisk-en (-es, -fr, -it, -ru) from Debian's studio recordings, espeak, or music."""
     from earnest.data.music import music
@@ -224,9 +233,9 @@ def explain(topic: Positional[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[..., int]] = {
-    command.__name__: command for command in (train, diagnose, report, rules, explain, trace, data, generate, encode, decode)
+    command.__name__: command for command in (train, diagnose, report, rules, explain, trace, check, data, generate, encode, decode)
 }
-TAKE_A_RECIPE = (train, trace)
+TAKE_A_RECIPE = (train, trace, check)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -32,6 +32,7 @@ ALLOWED = {
     "training": TRAINING,
     "recipes": TRAINING | {"recipes"},
     "trace": TRAINING | {"trace"},
+    "check": TRAINING | {"check"},
     "cli": {"*"},
     "__init__": set(),
 }

@@ -1,0 +1,73 @@
+"""`earnest check`: counts add up, and what no gradient reaches is shown as such."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from rich.console import Console
+
+from earnest import check
+from earnest.check import LATER, NONE, YES, ZERO, audit, check_recipe, gradients
+from earnest.errors import UserError
+from earnest.losses.tokens import TokenObjective
+from earnest.models.mot import MoTDesign, MoTShape
+from earnest.recipes import RECIPES
+from earnest.recipes.mot import mot
+from tests.tiny import random_batch, tiny_higgs
+
+
+def table_of(config, counts_only=False) -> str:
+    console = Console(width=200)
+    with console.capture() as captured:
+        check_recipe(config, counts_only, console)
+    return captured.get()
+
+
+def test_slm_mots_full_size_counts(monkeypatch):
+    """Llama-3.2-1B with MusicGen-small on EnCodec's four codebooks of 2048, by shapes alone."""
+    monkeypatch.setattr(check, "load_codec", lambda name: SimpleNamespace(codebooks=4, codebook_size=2048))
+    shape = MoTShape(width=2048, layers=16, heads=32, kv_heads=8, ffn=8192, expert_width=1024, expert_ffn=4096, vocabulary=128256)
+    text = table_of(replace(mot(), backbone="", experts="", shape=shape), counts_only=True)
+    assert "33,554,432" in next(line for line in text.splitlines() if "expert.down" in line)
+    assert "33,554,432" in next(line for line in text.splitlines() if "expert.up" in line)
+    assert text.splitlines()[-1].startswith("trained: 333,971,456 (17.80%)")
+
+
+def test_a_recipe_whole():
+    """Experts behind a zero projection learn from step 2 on; the last layer's text network leads to nothing that is scored."""
+    shape = MoTShape(width=32, layers=2, heads=4, kv_heads=2, ffn=48, expert_width=16, expert_ffn=24)
+    text = table_of(replace(RECIPES["mot-tiny"].configure(), shape=shape))
+    found = {line.split()[0]: line for line in text.splitlines()[1:]}
+    assert "from step 2" in found["layers.*.expert.down.weight"] and found["layers.*.expert.up.weight"].rstrip().endswith("yes")
+    assert "zero (1 of 2)" in found["backbone.layers.*.mlp.down_proj.weight"]
+    frozen = table_of(replace(RECIPES["mot-tiny"].configure(), shape=shape, design=MoTDesign(text_window=64)))
+    assert "frozen" in frozen and "trained" not in next(line for line in frozen.splitlines() if line.startswith("backbone.norm"))
+
+
+def test_counts_add_up_and_shapes_are_gathered_over_layers():
+    model = tiny_higgs()
+    groups = audit(model)
+    assert sum(group.parameters for group in groups) == sum(p.numel() for p in model.parameters())
+    assert {group.tensors for group in groups if ".layers.*." in group.name} == {2}
+
+
+def test_faults_show(monkeypatch):
+    model = tiny_higgs()
+    model.lm.text_lm_head.weight.requires_grad_(False)
+    model.forgotten = torch.nn.Linear(3, 3)  # trained, and nowhere used
+    first = model.lm.model.layers[0].mlp
+    monkeypatch.setattr(first, "forward", lambda hidden, forward=first.forward: forward(hidden).detach())
+    second = model.lm.model.layers[1].audio_mlp
+    monkeypatch.setattr(second, "forward", lambda hidden, forward=second.forward: 0 * forward(hidden))
+    weights = {"text": 1.0, **{f"codebook_{c}": 1.0 for c in range(model.codebooks)}}
+    reached = gradients(model, TokenObjective(model, weights), random_batch(model))
+    assert "lm.text_lm_head.weight" not in reached
+    assert reached["forgotten.weight"] == reached["lm.model.layers.0.mlp.up_proj.weight"] == NONE
+    assert reached["lm.model.layers.1.audio_mlp.up_proj.weight"] == ZERO
+    assert reached["lm.model.layers.1.mlp.up_proj.weight"] == YES and LATER not in reached.values()
+
+
+def test_a_codec_recipe_is_no_language_model():
+    with pytest.raises(UserError, match="language model"):
+        check_recipe(RECIPES["amy-tiny"].configure())
