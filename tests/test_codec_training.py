@@ -16,7 +16,7 @@ from earnest.losses.waveform import MultiScaleMelLoss
 from earnest.recipes.amy import amy_tiny
 from earnest.run import read_run
 from earnest.training.codec import CodecData, DiscriminatorConfig, random_windows, train_codec
-from earnest.training.gan_steps import Player, gan_steps, random_stretch
+from earnest.training.gan_steps import CodecBatch, Player, gan_steps, random_stretch
 
 SHAPE = AmyShape(encoder_dim=16, encoder_hidden=32, decoder_dim=16, decoder_hidden=32, codebooks=2, codebook_size=16, codebook_dim=8)
 
@@ -26,17 +26,27 @@ def player(model, learning_rate=1e-3, max_grad_norm=100.0) -> "RecordingPlayer":
     return RecordingPlayer(model, optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0), max_grad_norm)
 
 
-def game(steps: int, shape: AmyShape = SHAPE, init_frames: int = 64, learning_rate: float = 1e-3, discriminator_from_step: int = 1):
+def game(
+    steps: int, shape: AmyShape = SHAPE, init_frames: int = 64, learning_rate: float = 1e-3, discriminator_from_step: int = 1, **options
+):
     torch.manual_seed(0)
     codec = Amy(shape)
     codec.quantiser.init_frames = init_frames
     discriminator = MultiScaleSTFTDiscriminator((128, 64), channels=4)
     time_N = torch.arange(6400) / 16_000
     wave_BN = torch.stack([0.3 * torch.sin(2 * torch.pi * hz * time_N) for hz in (220, 550, 1300, 2900)])
-    weights = {"mel": 100.0, "commitment": 5.0, "adversarial": 1.0, "features": 5.0}
+    weights = {"mel": 100.0, "commitment": 5.0, "adv_g": 1.0, "feat": 5.0}
+    mel_loss = MultiScaleMelLoss(16_000)
+
+    def codec_losses(reconstruction, batch):
+        loss, signals = mel_loss(reconstruction.wave_BN, batch.wave_BN)
+        return {"mel": loss}, signals
+
     accelerator = Accelerator(cpu=True, mixed_precision="no")
     players = player(codec, learning_rate), player(discriminator)
-    return players, gan_steps(*players, [wave_BN] * steps, MultiScaleMelLoss(16_000), weights, accelerator, discriminator_from_step, 3200)
+    batches = [CodecBatch(wave_BN)] * steps
+    options = {"discriminator_from_step": discriminator_from_step, "discriminator_samples": 3200} | options
+    return players, gan_steps(*players, batches, codec_losses, lambda step: weights, accelerator, **options)
 
 
 class RecordingPlayer(Player):
@@ -68,8 +78,7 @@ def test_the_loop_steps_both_and_reports_them():
         assert moved == (step.index >= 3)
     assert "train/used_frac/codebook_1" in names and "train/grad_norm/discriminator" in names
     total = sum(
-        weight * step.signals[f"train/loss/{name}"]
-        for name, weight in {"mel": 100, "commitment": 5, "adversarial": 1, "features": 5}.items()
+        weight * step.signals[f"train/loss/{name}"] for name, weight in {"mel": 100, "commitment": 5, "adv_g": 1, "feat": 5}.items()
     )
     assert step.signals["train/loss"] == pytest.approx(total, rel=1e-4)
 
@@ -89,12 +98,19 @@ def test_random_stretch_takes_the_same_place_of_both():
 
 def test_windows_are_a_function_of_seed_and_step():
     waves = [np.arange(1, n + 1, dtype=np.int16) for n in (100, 20_000, 30_000)]
-    config = replace(amy_tiny(), data=CodecData(clips_per_batch=6, window_s=0.5))
-    windows = random_windows(waves, config)
+    windows = random_windows(waves, 8000, clips=6, seed=0)
     first_two = [next(windows), next(windows)]
-    assert first_two[0].shape == (6, 8000)
-    assert torch.equal(next(random_windows(waves, config, skip=1)), first_two[1])
-    assert not torch.equal(*first_two)
+    assert first_two[0][0].shape == (6, 8000)
+    again, places = next(random_windows(waves, 8000, clips=6, seed=0, skip=1))
+    assert torch.equal(again, first_two[1][0]) and places == first_two[1][1]
+    assert not torch.equal(again, first_two[0][0])
+
+
+def test_windows_for_teachers_begin_with_a_frame():
+    waves = [np.arange(1, n + 1, dtype=np.int16) for n in (100, 20_000, 30_000)]
+    for _, (wave_BN, places) in zip(range(20), random_windows(waves, 8000, clips=6, seed=0, every=320), strict=False):
+        for row_N, (clip, start) in zip(wave_BN, places, strict=True):
+            assert start % 320 == 0 and row_N[0] == pytest.approx((start + 1) / 32767) and start <= max(len(waves[clip]) - 8000, 0)
 
 
 @pytest.fixture
@@ -133,7 +149,7 @@ def test_training_writes_a_run_that_reads_back_and_a_codec_that_loads(folder, tm
     assert run.last_step == 10 and run.facts["held_out_clips"] >= 1
     assert run.facts["train_clips"] + run.facts["held_out_clips"] == 8
     assert list(run.series["eval/loss/mel"].step) == [5, 10]
-    assert list(run.series["train/loss/discriminator"].step) == [6, 8, 10]
+    assert list(run.series["train/loss/loss_d"].step) == [6, 8, 10]
     assert all((tmp_path / "run" / artifact.path).exists() for artifact in run.artifacts) and run.artifacts
     codec = load_codec(str(tmp_path / "run/checkpoints/step_0000010"))
     assert codec.encode(torch.zeros(1, 1000)).shape == (1, 2, 4)

@@ -27,15 +27,24 @@ def hinge_discriminator(real: Verdicts, fake: Verdicts) -> tuple[Tensor, dict[st
             key("loss", name): loss.item(),
             key("d_real", name): real_logits.mean().item(),
             key("d_fake", name): fake_logits.mean().item(),
+            key("d_auc", name): auc(real_logits.detach(), fake_logits.detach()),
+            key("d_active_frac", name): ((real_logits < 1).float().mean() + (fake_logits > -1).float().mean()).item() / 2,
         }
     total = torch.stack(losses).mean()
-    return total, signals | {key("loss", "discriminator"): total.item()}
+    return total, signals | {key("loss", "loss_d"): total.item()}
+
+
+def auc(real: Tensor, fake: Tensor) -> float:
+    """How often a real logit is above a generated one, ties half: 0.5 for a discriminator that sees nothing, 1 for a perfect one."""
+    real_N, fake_M = real.flatten(), fake.flatten().sort().values
+    below_N = torch.searchsorted(fake_M, real_N) + torch.searchsorted(fake_M, real_N, right=True)
+    return below_N.double().mean().item() / (2 * len(fake_M))
 
 
 def hinge_generator(fake: Verdicts) -> tuple[Tensor, dict[str, float]]:
     """-E D(fake): unbounded, and below 0 where the generator fools the discriminator."""
     loss = -torch.stack([logits.mean() for logits, _ in fake.values()]).mean()
-    return loss, {key("loss", "adversarial"): loss.item()}
+    return loss, {key("loss", "adv_g"): loss.item()}
 
 
 def feature_matching(real: Verdicts, fake: Verdicts) -> tuple[Tensor, dict[str, float]]:
@@ -49,4 +58,4 @@ def feature_matching(real: Verdicts, fake: Verdicts) -> tuple[Tensor, dict[str, 
         for real_map, fake_map in zip(real[name][1], fake[name][1], strict=True)
     ]
     loss = torch.stack([(fake_map - real_map).abs().mean() / real_map.abs().mean().clamp_min(1e-3) for real_map, fake_map in pairs]).mean()
-    return loss, {key("loss", "features"): loss.item()}
+    return loss, {key("loss", "feat"): loss.item()}

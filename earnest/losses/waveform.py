@@ -1,4 +1,7 @@
-"""Reconstruction losses on waveforms; each returns (loss, signals)."""
+"""Reconstruction losses on waveforms, over mel bands at several window lengths; each returns (loss, signals)."""
+
+import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -6,8 +9,8 @@ from torch import Tensor, nn
 from earnest.signals import key
 
 
-def mel_filters(window_samples: int, mels: int, sample_rate_hz: int) -> Tensor:
-    """Triangular filters on the HTK mel scale, as a matrix (bins, mels); each column sums to 1.
+def mel_filters(window_samples: int, mels: int, sample_rate_hz: int, low_hz: float = 0.0) -> Tensor:
+    """Triangular filters of height 1 on the HTK mel scale from `low_hz` up, as a matrix (bins, mels).
 
     A weight is the triangle's area over its bin's share of the frequency axis, not its height at the bin's centre: a filter
     narrower than a bin would lie between two centres and be empty, a band that the loss silently ignores.
@@ -15,22 +18,70 @@ def mel_filters(window_samples: int, mels: int, sample_rate_hz: int) -> Tensor:
     bin_hz = sample_rate_hz / window_samples
     bins = window_samples // 2 + 1
     edges_hz = ((torch.arange(bins + 1, dtype=torch.float64) - 0.5) * bin_hz).clamp(0, sample_rate_hz / 2)
-    top_mel = 2595 * torch.log10(torch.tensor(1 + sample_rate_hz / 2 / 700, dtype=torch.float64))
-    corners_hz = 700 * (10 ** (torch.arange(mels + 2, dtype=torch.float64) / (mels + 1) * top_mel / 2595) - 1)
-    low_hz, peak_hz, high_hz = corners_hz[:-2], corners_hz[1:-1], corners_hz[2:]
+    bottom_mel, top_mel = (2595 * math.log10(1 + hz / 700) for hz in (low_hz, sample_rate_hz / 2))
+    corners_hz = 700 * (10 ** (torch.linspace(bottom_mel, top_mel, mels + 2, dtype=torch.float64) / 2595) - 1)
+    left_hz, peak_hz, right_hz = corners_hz[:-2], corners_hz[1:-1], corners_hz[2:]
     # the triangle's area up to each bin edge: a rising parabola up to the peak, a falling one after it
     x_hz = edges_hz[:, None]
-    rising = (x_hz.clamp(low_hz, peak_hz) - low_hz) ** 2 / (peak_hz - low_hz)
-    falling = (high_hz - peak_hz) - (high_hz - x_hz.clamp(peak_hz, high_hz)) ** 2 / (high_hz - peak_hz)
-    area = ((rising + falling) / (high_hz - low_hz)).diff(dim=0)
-    return (area / area.sum(0)).float()
+    rising = (x_hz.clamp(left_hz, peak_hz) - left_hz) ** 2 / (peak_hz - left_hz)
+    falling = (right_hz - peak_hz) - (right_hz - x_hz.clamp(peak_hz, right_hz)) ** 2 / (right_hz - peak_hz)
+    return ((rising + falling) / 2 / bin_hz).diff(dim=0).float()
 
 
-class MultiScaleMelLoss(nn.Module):
-    """Mean over windows of the L1 distance between log10 mel magnitudes (as in DAC, Kumar et al. 2023, arXiv:2306.06546).
+class MelLoss(nn.Module, ABC):
+    """A distance between the magnitudes in mel bands, averaged over windows of `window_samples`, hop a quarter of the window."""
 
-    Hop is a quarter of the window. Magnitudes are relative to a full-scale sine; what is softer than `floor` counts as `floor`.
+    stream: str
+
+    def __init__(self, window_samples: tuple[int, ...], filters: list[Tensor], scales: list[float]):
+        """filters: (bins, bands) per window; scales: what a magnitude of the STFT is multiplied by, per window."""
+        super().__init__()
+        self.window_samples, self.scales = window_samples, dict(zip(window_samples, scales, strict=True))
+        for samples, filters_FM in zip(window_samples, filters, strict=True):
+            self.register_buffer(f"window_{samples}", torch.hann_window(samples), persistent=False)
+            self.register_buffer(f"filters_{samples}", filters_FM, persistent=False)
+
+    @abstractmethod
+    def distance(self, bands_BMT: Tensor, target_BMT: Tensor) -> Tensor: ...
+
+    def bands(self, wave_BN: Tensor, samples: int) -> Tensor:
+        """wave_BN -> magnitudes (B, bands, frames)."""
+        spectrum_BFT = torch.stft(
+            wave_BN, samples, samples // 4, window=getattr(self, f"window_{samples}"), return_complex=True, pad_mode="constant"
+        )
+        magnitude_BFT = (torch.view_as_real(spectrum_BFT).square().sum(-1) + 1e-12).sqrt() * self.scales[samples]
+        return getattr(self, f"filters_{samples}").t() @ magnitude_BFT
+
+    def forward(self, wave_BN: Tensor, target_BN: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """wave_BN and target_BN, float32, of one length."""
+        losses = []
+        for samples in self.window_samples:
+            with torch.no_grad():
+                target_BMT = self.bands(target_BN, samples)
+            losses.append(self.distance(self.bands(wave_BN, samples), target_BMT))
+        loss = torch.stack(losses).mean()
+        return loss, {key("loss", self.stream): loss.item()}
+
+    @torch.no_grad()
+    def baselines(self, waves: list[Tensor]) -> dict[str, float]:
+        """The loss of who has learnt nothing, over waves (N,): silence, and in every frame the geometric mean of all frames."""
+        silence, mean = [], []
+        for samples in self.window_samples:
+            bands = [self.bands(wave_N[None], samples) for wave_N in waves]
+            mean_M1 = torch.cat(bands, 2).clamp_min(1e-5).log().mean(2).exp()[..., None]
+            silent = [self.bands(torch.zeros_like(wave_N)[None], samples) for wave_N in waves]
+            silence.append(torch.stack([self.distance(none, one) for none, one in zip(silent, bands, strict=True)]).mean())
+            mean.append(torch.stack([self.distance(mean_M1.expand_as(one), one) for one in bands]).mean())
+        return {"silence": torch.stack(silence).mean().item(), "mean frame": torch.stack(mean).mean().item()}
+
+
+class MultiScaleMelLoss(MelLoss):
+    """The L1 distance between log10 magnitudes (as in DAC, Kumar et al. 2023, arXiv:2306.06546).
+
+    Magnitudes are means over a band, relative to a full-scale sine; what is softer than `floor` counts as `floor`.
     """
+
+    stream = "mel"
 
     def __init__(
         self,
@@ -39,25 +90,30 @@ class MultiScaleMelLoss(nn.Module):
         mels: tuple[int, ...] = (20, 80, 160, 320),
         floor: float = 1e-4,
     ):
-        super().__init__()
-        self.window_samples, self.floor = window_samples, floor
-        for samples, count in zip(window_samples, mels, strict=True):
-            self.register_buffer(f"window_{samples}", torch.hann_window(samples), persistent=False)
-            self.register_buffer(f"filters_{samples}", mel_filters(samples, count, sample_rate_hz), persistent=False)
+        filters = [mel_filters(samples, count, sample_rate_hz) for samples, count in zip(window_samples, mels, strict=True)]
+        # a full-scale sine has half the window's sum in its bin, and a Hann window sums to half its length
+        super().__init__(window_samples, [one / one.sum(0) for one in filters], [4 / samples for samples in window_samples])
+        self.floor = floor
 
-    def log_mel(self, wave_BN: Tensor, samples: int) -> Tensor:
-        """wave_BN -> (B, mels, frames): log10 of the mean magnitude in each band."""
-        window_W = getattr(self, f"window_{samples}")
-        spectrum_BFT = torch.stft(wave_BN, samples, samples // 4, window=window_W, return_complex=True, pad_mode="constant")
-        magnitude_BFT = (torch.view_as_real(spectrum_BFT).square().sum(-1) + 1e-12).sqrt() * (2 / window_W.sum())
-        return (getattr(self, f"filters_{samples}").t() @ magnitude_BFT).clamp_min(self.floor).log10()
+    def distance(self, bands_BMT: Tensor, target_BMT: Tensor) -> Tensor:
+        return (bands_BMT.clamp_min(self.floor).log10() - target_BMT.clamp_min(self.floor).log10()).abs().mean()
 
-    def forward(self, wave_BN: Tensor, target_BN: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """wave_BN and target_BN, float32, of one length."""
-        losses = []
-        for samples in self.window_samples:
-            with torch.no_grad():
-                target = self.log_mel(target_BN, samples)
-            losses.append((self.log_mel(wave_BN, samples) - target).abs().mean())
-        loss = torch.stack(losses).mean()
-        return loss, {key("loss", "mel"): loss.item()}
+
+class MultiScaleSpectrogramLoss(MelLoss):
+    """L1 between magnitudes plus mean squared error between their log10, over 2 (as in audiocraft, and in Amy-LM, where both sum
+    over the scales and are divided by 10).
+
+    STFTs are normalised by the window's energy; bands begin at 64 Hz. Amy-LM has 64 bands at every scale: 21, 9 and 1 of them fall
+    between the bins of windows of 64, 128 and 256 and are constants. Here a band is never empty, and a window has at most a
+    quarter as many bands as samples.
+    """
+
+    stream = "msspec"
+
+    def __init__(self, sample_rate_hz: int, window_samples: tuple[int, ...] = (64, 128, 256, 512, 1024), mels: int = 64):
+        filters = [mel_filters(samples, min(mels, samples // 4), sample_rate_hz, low_hz=64.0) for samples in window_samples]
+        super().__init__(window_samples, filters, [(3 / 8 * samples) ** -0.5 for samples in window_samples])  # Hann: sum w^2 = 3/8 N
+
+    def distance(self, bands_BMT: Tensor, target_BMT: Tensor) -> Tensor:
+        log_error_BMT = (bands_BMT + 1e-5).log10() - (target_BMT + 1e-5).log10()
+        return ((bands_BMT - target_BMT).abs().mean() + log_error_BMT.square().mean()) / 2

@@ -1,19 +1,36 @@
 """The training loop of a codec against a discriminator, as a generator."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from earnest.codecs.amy import Reconstruction
 from earnest.losses.adversarial import feature_matching, hinge_discriminator, hinge_generator
+from earnest.losses.balancer import Balancer
 from earnest.run import Step
 from earnest.signals import key
+
+ON_THE_WAVEFORM = ("mel", "msspec", "adv_g", "feat")
+"""Losses that the decoder's output alone decides; the others are of the quantiser."""
+
+
+@dataclass(frozen=True)
+class CodecBatch:
+    """wave_BN, and per teacher (features_BTF, exists_BT) at the codec's frames."""
+
+    wave_BN: Tensor
+    features: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Player:
-    """One side of the game: a model with its optimizer, its schedule and the norm at which its gradient is clipped."""
+    """One side of the game: a model with its optimizer, its schedule and the norm at which its gradient is clipped.
+
+    `model` is called; the optimizer may hold more, such as the heads of a distillation.
+    """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -21,67 +38,103 @@ class Player:
     max_grad_norm: float
 
     def step(self, loss: Tensor, accelerator) -> float:
-        """One optimizer step; the gradients stay in place until the next one. Returns their norm before clipping."""
+        """One optimizer step; the gradients stay in place until the next one. Returns their norm before clipping.
+
+        Where the loss or the norm is not finite, no weight moves, and NaN is returned.
+        """
         self.optimizer.zero_grad(set_to_none=True)
-        accelerator.backward(loss)
-        grad_norm = float(accelerator.clip_grad_norm_(self.model.parameters(), self.max_grad_norm))
-        self.optimizer.step()
+        grad_norm = math.nan
+        if loss.isfinite():
+            accelerator.backward(loss)
+            parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+            grad_norm = float(accelerator.clip_grad_norm_(parameters, self.max_grad_norm))
+        if math.isfinite(grad_norm):
+            self.optimizer.step()
         self.schedule.step()
-        return grad_norm
+        return grad_norm if math.isfinite(grad_norm) else math.nan
 
 
 def gan_steps(
     codec: Player,
     discriminator: Player,
-    batches: Iterable[Tensor],
-    reconstruction_loss: Callable[[Tensor, Tensor], tuple[Tensor, dict[str, float]]],
-    weights: Mapping[str, float],
+    batches: Iterable[CodecBatch],
+    codec_losses: Callable[[Reconstruction, CodecBatch], tuple[dict[str, Tensor], dict[str, float]]],
+    weights: Callable[[int], Mapping[str, float]],
     accelerator,
     discriminator_from_step: int = 1,
     discriminator_samples: int | None = None,
     first_step: int = 1,
+    balancer: Balancer | None = None,
+    monitor_every_steps: int = 0,
 ) -> Iterator[Step]:
     """Yield after every optimizer step of the codec, with its gradients still in place.
 
-    batches: wave_BN. weights: of mel, commitment, adversarial and features in the loss that is stepped on; the last two
-    count from step `discriminator_from_step`, where the discriminator starts. It hears `discriminator_samples` of every
-    clip, at a random place: its convolutions cost more than the codec. It is stepped first, on the same reconstruction, and
-    frozen in the codec's step, whose backward pass would otherwise compute gradients for it and throw them away.
+    codec_losses: the losses that need no discriminator, by stream. weights: step -> stream -> weight, of all of them, of commitment,
+    and of adv_g and feat, which count from step `discriminator_from_step`, where the discriminator starts. It hears
+    `discriminator_samples` of every clip, at a random place: its convolutions cost more than the codec. It is stepped first, on the
+    same reconstruction, and frozen in the codec's step, whose backward pass would otherwise compute gradients for it and throw them
+    away. A step whose loss is not finite moves nothing; `skipped_frac` says so, and the losses of that step say where.
+    With a balancer, the weights of the losses on the waveform are shares of the gradient. Every `monitor_every_steps`, the norm of
+    each weighted loss's gradient at the encoder's latent is measured.
     """
-    for index, wave_BN in enumerate(batches, first_step):
+    for index, batch in enumerate(batches, first_step):
         learning_rate = codec.schedule.get_last_lr()[0]  # the one this step is made with
         with accelerator.autocast():
-            reconstruction = codec.model(wave_BN)
-        mel, signals = reconstruction_loss(reconstruction.wave_BN, wave_BN)
-        commitment = reconstruction.quantised.commitment
-        losses = {"mel": mel, "commitment": commitment}
-        signals |= reconstruction.quantised.signals | {key("loss", "commitment"): commitment.item()}
+            reconstruction = codec.model(batch.wave_BN)
+        losses, signals = codec_losses(reconstruction, batch)
+        losses["commitment"] = reconstruction.quantised.commitment
+        signals |= reconstruction.quantised.signals | {key("loss", "commitment"): losses["commitment"].item()}
 
         if index >= discriminator_from_step:
-            real_BN, fake_BN = random_stretch([wave_BN, reconstruction.wave_BN], discriminator_samples)
+            real_BN, fake_BN = random_stretch([batch.wave_BN, reconstruction.wave_BN], discriminator_samples)
             with accelerator.autocast():
                 loss, heard = hinge_discriminator(discriminator.model(real_BN), discriminator.model(fake_BN.detach()))
-            signals |= heard | {key("grad_norm", "discriminator"): discriminator.step(loss, accelerator)}
+            norm = discriminator.step(loss, accelerator)
+            signals |= heard | {key("grad_norm", "discriminator"): norm, key("skipped_frac", "discriminator"): float(math.isnan(norm))}
 
             discriminator.model.requires_grad_(False)
             with accelerator.autocast():
                 with torch.no_grad():
                     real = discriminator.model(real_BN)
                 fake = discriminator.model(fake_BN)
-                losses["adversarial"], adversarial_signals = hinge_generator(fake)
-                losses["features"], feature_signals = feature_matching(real, fake)
+                losses["adv_g"], adversarial_signals = hinge_generator(fake)
+                losses["feat"], feature_signals = feature_matching(real, fake)
             discriminator.model.requires_grad_(True)
             signals |= adversarial_signals | feature_signals
 
-        loss = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
+        weight = weights(index)
+        loss = total = weighted_sum(losses, weight)
+        if balancer:
+            on_wave = {name: one for name, one in losses.items() if name in ON_THE_WAVEFORM}
+            balanced, shares = balancer(on_wave, weight, reconstruction.wave_BN)
+            loss = balanced + weighted_sum({name: one for name, one in losses.items() if name not in on_wave}, weight)
+            signals |= {key("gradient_frac", name): share for name, share in shares.items()}
+        if monitor_every_steps and index % monitor_every_steps == 0:
+            signals |= latent_gradients(losses, weight, reconstruction.latent_BDT)
         grad_norm = codec.step(loss, accelerator)
         measured = {
-            key("loss"): loss.item(),
+            key("loss"): total.item(),
             key("grad_norm"): grad_norm,
             key("clipped_frac"): float(grad_norm > codec.max_grad_norm),
+            key("skipped_frac", "codec"): float(math.isnan(grad_norm)),
             key("learning_rate"): learning_rate,
         }
-        yield Step(index, signals | measured, wave_BN, codec.model)
+        yield Step(index, signals | measured, batch, codec.model)
+
+
+def weighted_sum(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """The loss that is stepped on; a loss of weight 0 is left out, so that its NaN would not reach the sum."""
+    return torch.stack([weights[name] * loss for name, loss in losses.items() if weights[name]]).sum()
+
+
+def latent_gradients(losses: Mapping[str, Tensor], weights: Mapping[str, float], latent_BDT: Tensor) -> dict[str, float]:
+    """The norm of each weighted loss's gradient at the encoder's latent, where all of them meet; 0 where none arrives."""
+    found = {}
+    for name, loss in losses.items():
+        if weights[name] and loss.requires_grad and latent_BDT.requires_grad:
+            [gradient] = torch.autograd.grad(weights[name] * loss, latent_BDT, retain_graph=True, allow_unused=True)
+            found[key("grad_norm", f"latent_{name}")] = 0.0 if gradient is None else gradient.norm().item()
+    return found
 
 
 def random_stretch(waves: list[Tensor], samples: int | None) -> list[Tensor]:

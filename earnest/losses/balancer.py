@@ -1,0 +1,42 @@
+"""The loss balancer of EnCodec (Défossez et al. 2022, arXiv:2210.13438, section 3.4): weights become shares of the gradient."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+class Balancer:
+    """Scales each loss's gradient at the waveform by its mean norm so far, so that its share of the gradient is its weight's share.
+
+    `norms`: stream -> moving average of the gradient's norm per clip, kept with the run's state.
+    """
+
+    def __init__(self, decay: float = 0.999):
+        self.decay = decay
+        self.norms: dict[str, float] = {}
+        self.mass: dict[str, float] = {}
+
+    def __call__(self, losses: Mapping[str, Tensor], weights: Mapping[str, float], wave_BN: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """Losses that depend on wave_BN alone -> a loss whose gradient at wave_BN is the balanced one, and the share of each in it.
+
+        The balanced gradient has about norm 1 per clip, whatever the weights sum to. A loss of weight 0 has no part.
+        """
+        losses = {name: loss for name, loss in losses.items() if weights[name]}
+        total, parts = sum(weights[name] for name in losses), {}
+        for name, loss in losses.items():
+            [gradient_BN] = torch.autograd.grad(loss, wave_BN, retain_graph=True)
+            norm = gradient_BN.norm(dim=1).mean().item()
+            self.norms[name] = self.decay * self.norms.get(name, 0.0) + (1 - self.decay) * norm
+            self.mass[name] = self.decay * self.mass.get(name, 0.0) + 1 - self.decay
+            mean = self.norms[name] / self.mass[name]
+            parts[name] = gradient_BN * (weights[name] / total / max(mean, 1e-12))
+        sizes = {name: part.norm(dim=1).mean().item() for name, part in parts.items()}
+        shares = {name: size / max(sum(sizes.values()), 1e-12) for name, size in sizes.items()}
+        return (wave_BN * torch.stack(list(parts.values())).sum(0)).sum(), shares
+
+    def state_dict(self) -> dict[str, dict[str, float]]:
+        return {"norms": dict(self.norms), "mass": dict(self.mass)}
+
+    def load_state_dict(self, state: Mapping[str, dict[str, float]]) -> None:
+        self.norms, self.mass = dict(state["norms"]), dict(state["mass"])

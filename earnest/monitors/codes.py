@@ -1,0 +1,89 @@
+"""What each codebook says: words from its codes, and how high and how loud the voice is, by a table with a row per code.
+
+Codes of training clips fill the table, codes of held-out clips are looked up: what one code alone predicts, as a language model's
+first layer would. Codebook 0 should know words, codebook 1 pitch and loudness.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from earnest.signals import key
+
+Labels = Mapping[str, np.ndarray]  # name -> one value per codec frame; NaN, or "" for a word, where there is none
+
+
+def voice(wave_N: np.ndarray, sample_rate_hz: int, hop_samples: int) -> dict[str, np.ndarray]:
+    """Per codec frame: log2 of the pitch in Hz (NaN where unvoiced) and the level in dB of full scale (NaN in silence).
+
+    Pitch: the strongest peak of the autocorrelation of 40 ms between 60 and 400 Hz, where it reaches half of the energy.
+    """
+    frames, window = -(-len(wave_N) // hop_samples), round(0.04 * sample_rate_hz)
+    centre_T = np.arange(frames) * hop_samples + hop_samples // 2
+    padded_N = np.pad(wave_N.astype(np.float64), (window, window + hop_samples))
+    pieces_TW = padded_N[centre_T[:, None] + window // 2 + np.arange(window)]
+    energy_T = np.square(pieces_TW).mean(1)
+    tapered_TW = (pieces_TW - pieces_TW.mean(1, keepdims=True)) * np.hanning(window)
+    correlation_TL = np.fft.irfft(np.abs(np.fft.rfft(tapered_TW, 2 * window)) ** 2)[:, :window]
+    of_window_L = np.fft.irfft(np.abs(np.fft.rfft(np.hanning(window), 2 * window)) ** 2)[:window]
+    correlation_TL = correlation_TL / np.maximum(correlation_TL[:, :1], 1e-12) / np.maximum(of_window_L / of_window_L[0], 1e-3)
+    lags = np.arange(sample_rate_hz // 400, sample_rate_hz // 60 + 1)
+    best_T = correlation_TL[:, lags].argmax(1)
+    heard_T = energy_T > max(1e-4 * energy_T.max(initial=0.0), 1e-10)  # within 40 dB of the loudest frame
+    voiced_T = heard_T & (correlation_TL[np.arange(frames), lags[best_T]] > 0.5)
+    return {
+        "f0_r2": np.where(voiced_T, np.log2(sample_rate_hz / lags[best_T]), np.nan),
+        "energy_r2": np.where(heard_T, 10 * np.log10(np.maximum(energy_T, 1e-12)), np.nan),
+    }
+
+
+def spoken(words: Sequence[tuple[str, float, float]], frames: int, frame_rate_hz: float) -> np.ndarray:
+    """The word spoken at the centre of each codec frame, "" between words."""
+    centre_s = (np.arange(frames) + 0.5) / frame_rate_hz
+    labels = np.full(frames, "", dtype=object)
+    for word, start_s, end_s in words:
+        labels[(centre_s >= start_s) & (centre_s < end_s)] = word.lower().strip(".,;:!?\"'")
+    return labels
+
+
+def r2(fit_codes: np.ndarray, fit_values: np.ndarray, codes: np.ndarray, values: np.ndarray, size: int) -> float:
+    """Share of the variance of `values` that the mean value of their code explains; NaN without values."""
+    fit, test = np.isfinite(fit_values), np.isfinite(values)
+    if fit.sum() < 2 or test.sum() < 2:
+        return float("nan")
+    count = np.bincount(fit_codes[fit], minlength=size)
+    total = np.bincount(fit_codes[fit], fit_values[fit], minlength=size)
+    mean = fit_values[fit].mean()
+    table = (total + mean) / (count + 1)  # a code that was never seen predicts the mean; a rare one leans towards it
+    left = np.square(values[test] - table[codes[test]]).sum()
+    return float(1 - left / np.square(values[test] - values[test].mean()).sum())
+
+
+def accuracy(fit_codes: np.ndarray, fit_labels: np.ndarray, codes: np.ndarray, labels: np.ndarray, size: int) -> float:
+    """How often the commonest label of a code is the label; NaN without labels."""
+    fit, test = fit_labels != "", labels != ""
+    if not fit.any() or not test.any():
+        return float("nan")
+    names, index = np.unique(fit_labels[fit].astype(str), return_inverse=True)
+    counts = np.zeros((size, len(names)))
+    np.add.at(counts, (fit_codes[fit], index), 1)
+    counts += 1e-3 * np.bincount(index) / len(index)  # ties, and codes never seen: the commonest label of all
+    return float((names[counts.argmax(1)][codes[test]] == labels[test].astype(str)).mean())
+
+
+def probe(fit: Sequence[tuple[np.ndarray, Labels]], test: Sequence[tuple[np.ndarray, Labels]], size: int) -> dict[str, float]:
+    """Pairs of codes_CT and labels per frame -> per label and codebook, what a code predicts; labels without values are left out.
+
+    A word's score has a baseline: that of the commonest word, as stream `commonest`.
+    """
+    together = lambda pairs, name: np.concatenate([labels[name] for _, labels in pairs])  # noqa: E731
+    fit_CN, test_CN = (np.concatenate([codes_CT for codes_CT, _ in pairs], 1) for pairs in (fit, test))
+    found = {}
+    for name in fit[0][1]:
+        score = accuracy if name == "word_accuracy_frac" else r2
+        fit_values, values = together(fit, name), together(test, name)
+        for k, (fit_codes, codes) in enumerate(zip(fit_CN, test_CN, strict=True)):
+            found[key(name, f"codebook_{k}", "eval")] = score(fit_codes, fit_values, codes, values, size)
+        if score is accuracy:
+            found[key(name, "commonest", "eval")] = score(np.zeros_like(fit_CN[0]), fit_values, np.zeros_like(test_CN[0]), values, 1)
+    return {name: value for name, value in found.items() if np.isfinite(value)}
