@@ -20,6 +20,7 @@ from earnest.losses.tokens import TokenObjective, score, stream_weights
 from earnest.models import load_model
 from earnest.models.backbones import load_backbone
 from earnest.models.mot import MoT, MoTDesign, MoTModelConfig, MoTShape
+from earnest.models.packed import Route
 from earnest.training.optim import adamw
 
 spec = importlib.util.spec_from_file_location("train_step_mot", Path(__file__).parent.parent / "benchmarks/train_step_mot.py")
@@ -282,10 +283,8 @@ def test_an_adapters_gradient_through_keys_and_values_equals_a_finite_difference
     assert float((gradient * change).sum()) == pytest.approx(difference, rel=1e-5)
 
     # SLM-MoT's fault, injected: with K and V detached the gradient is another
-    from earnest.models import mot
-
-    whole = mot.attend
-    monkeypatch.setattr(mot, "attend", lambda q, k, v, lengths: whole(q, k.detach(), v.detach(), lengths))
+    whole = Route.attend
+    monkeypatch.setattr(Route, "attend", lambda route, q, k, v: whole(route, q, k.detach(), v.detach()))
     model.zero_grad()
     last_position_loss(model, batch, direction_D).backward()
     assert float((up.weight.grad * change).sum()) != pytest.approx(difference, rel=1e-3)

@@ -29,7 +29,7 @@ from transformers import (
 )
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecoderLayer, LlamaModel, apply_rotary_pos_emb
+from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecoderLayer, LlamaModel
 from transformers.utils.hub import cached_file
 
 from earnest.data.batch import Batch, Example, Prompt, codebook_stream
@@ -40,6 +40,7 @@ from earnest.data.text import byte_tokenizer
 from earnest.errors import UserError
 from earnest.losses.tokens import Head
 from earnest.models.backbones import load_backbone, load_experts
+from earnest.models.packed import Route
 
 Group = Literal["adapters", "output", "embeddings", "experts", "attention", "backbone"]
 
@@ -126,30 +127,6 @@ class MoTModelConfig(PreTrainedConfig):
         return cast(LlamaConfig, self.backbone_config)
 
 
-@dataclass(frozen=True)
-class Route:
-    """Where the positions of a batch go, found once for all layers.
-
-    A batch's N text and M audio positions are kept as two blocks, each in row-major order of (clip, position).
-    """
-
-    order_P: Tensor  # blocks one after the other -> row-major: row i of the batch's positions is row order_P[i] of [text, audio]
-    place_P: Tensor  # its inverse
-    lengths: list[int]  # positions per clip
-    texts: int  # N
-    cos_PD: Tensor  # rotary embedding of each position, in row-major order
-    sin_PD: Tensor
-
-    def joined(self, text_NX: Tensor, audio_MX: Tensor) -> Tensor:
-        """Two blocks -> (P, ...) in row-major order."""
-        return torch.cat([text_NX, audio_MX])[self.order_P]
-
-    def parted(self, all_PX: Tensor) -> tuple[Tensor, Tensor]:
-        """(P, ...) in row-major order -> the two blocks."""
-        sorted_PX = all_PX[self.place_P]
-        return sorted_PX[: self.texts], sorted_PX[self.texts :]
-
-
 class AudioExpert(nn.Module):
     """down → fc1 → activation → fc2 → up, without biases: MusicGen's feed-forward network between two adapters.
 
@@ -186,8 +163,7 @@ class MoTLayer(GradientCheckpointingLayer):
             )
             for name in ("q_proj", "k_proj", "v_proj")
         )
-        q_PHD, k_PHD = apply_rotary_pos_emb(q_PHD, k_PHD, route.cos_PD, route.sin_PD)
-        mixed_ND, mixed_MD = route.parted(attend(q_PHD, k_PHD, v_PHD, route.lengths).flatten(1))
+        mixed_ND, mixed_MD = route.parted(route.attend(q_PHD, k_PHD, v_PHD).flatten(1))
         text_ND = text_ND + text_attention.o_proj(mixed_ND)
         audio_MD = audio_MD + audio_attention.o_proj(mixed_MD)
         text_ND = text_ND + block.mlp(block.post_attention_layernorm(text_ND))
@@ -199,16 +175,6 @@ class MoTLayer(GradientCheckpointingLayer):
         mixed_B1D, _ = (self.attention or block.self_attn)(block.input_layernorm(audio_B1D), **context)
         audio_B1D = audio_B1D + mixed_B1D
         return audio_B1D + self.expert(block.post_attention_layernorm(audio_B1D))
-
-
-def attend(q_PHD: Tensor, k_PHD: Tensor, v_PHD: Tensor, lengths: list[int]) -> Tensor:
-    """Causal attention within each clip of a packed batch, (P, H, D): clip by clip, so nothing is computed at padding."""
-    # A leading dimension of one, as torch has fast kernels for four dimensions only (three times slower without, measured).
-    clips = zip(*(heads_PHD.transpose(0, 1)[None].split(lengths, dim=2) for heads_PHD in (q_PHD, k_PHD, v_PHD)), strict=True)
-    mixed_1HPD = torch.cat(
-        [F.scaled_dot_product_attention(q_1HSD, k_1HSD, v_1HSD, is_causal=True, enable_gqa=True) for q_1HSD, k_1HSD, v_1HSD in clips], dim=2
-    )
-    return mixed_1HPD[0].transpose(0, 1)
 
 
 class MoT(PreTrainedModel):
@@ -447,15 +413,11 @@ class MoT(PreTrainedModel):
         Text stands first, so its states depend on no audio: where the backbone is frozen, autograd keeps nothing of them.
         """
         exists_BS = batch.exists_BS
-        is_audio_P = batch.is_audio_BS[exists_BS]
-        place_P = is_audio_P.sort(stable=True).indices
-        texts = int((~is_audio_P).sum())
-        text_N = batch.text_BS[exists_BS][place_P[:texts]]
-        token_M = batch.tokens_BSC[..., 0][exists_BS][place_P[texts:]]
-        order_M = (batch.is_audio_BS.cumsum(1) - 1)[exists_BS][place_P[texts:]]
+        route = Route.of(batch, self.backbone.rotary_emb, self.embed_audio.weight)
+        text_N, _ = route.parted(batch.text_BS[exists_BS])
+        _, token_M = route.parted(batch.tokens_BSC[..., 0][exists_BS])
+        _, order_M = route.parted((batch.is_audio_BS.cumsum(1) - 1)[exists_BS])
         text_ND, audio_MD = self.backbone.embed_tokens(text_N), self._embed(token_M, order_M)
-        cos_1PD, sin_1PD = self.backbone.rotary_emb(audio_MD, position_ids=(exists_BS.cumsum(1) - 1)[exists_BS][None])
-        route = Route(place_P.argsort(), place_P, exists_BS.sum(1).tolist(), texts, cos_1PD[0], sin_1PD[0])
         for layer, block in self.both():
             text_ND, audio_MD = layer(text_ND, audio_MD, block=block, route=route)
         return self.backbone.norm(route.joined(text_ND, audio_MD))

@@ -1,0 +1,58 @@
+"""A batch without its padding: the positions that exist, parted into text and audio once for all layers."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from earnest.data.batch import Batch
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where the positions of a batch go.
+
+    The N text and M audio positions are kept as two blocks, each in row-major order of (clip, position), so that what only one
+    of them goes through is a slice. Attention needs them clip by clip.
+    """
+
+    order_P: Tensor  # row i of the batch's positions, in row-major order, is row order_P[i] of [text, audio]
+    place_P: Tensor  # its inverse
+    lengths: list[int]  # positions per clip
+    texts: int  # N
+    cos_P1D: Tensor  # rotary embedding of each position, in row-major order
+    sin_P1D: Tensor
+
+    @classmethod
+    def of(cls, batch: Batch, rotary: nn.Module, like: Tensor) -> Self:
+        """rotary: a transformers' rotary embedding; like: of the dtype that its values shall have."""
+        exists_BS = batch.exists_BS
+        place_P = batch.is_audio_BS[exists_BS].sort(stable=True).indices
+        cos_1PD, sin_1PD = rotary(like, position_ids=(exists_BS.cumsum(1) - 1)[exists_BS][None])
+        texts, *lengths = torch.cat([(exists_BS & ~batch.is_audio_BS).sum()[None], exists_BS.sum(1)]).tolist()
+        return cls(place_P.argsort(), place_P, lengths, texts, cos_1PD[0, :, None], sin_1PD[0, :, None])
+
+    def joined(self, text_NX: Tensor, audio_MX: Tensor) -> Tensor:
+        """Two blocks -> (P, ...) in row-major order."""
+        return torch.cat([text_NX, audio_MX]).index_select(0, self.order_P)
+
+    def parted(self, all_PX: Tensor) -> tuple[Tensor, Tensor]:
+        """(P, ...) in row-major order -> the two blocks."""
+        sorted_PX = all_PX.index_select(0, self.place_P)
+        return sorted_PX[: self.texts], sorted_PX[self.texts :]
+
+    def attend(self, q_PHD: Tensor, k_PHD: Tensor, v_PHD: Tensor) -> Tensor:
+        """Causal attention within each clip, with rotary embeddings: (P, H, D), clip by clip, so nothing is computed at padding."""
+        heads = (self.rotated(q_PHD), self.rotated(k_PHD), v_PHD)
+        # With a leading dimension of one, as torch's fast kernels take four dimensions only (measured: three times slower without).
+        clips = zip(*(heads_PHD.transpose(0, 1)[None].split(self.lengths, dim=2) for heads_PHD in heads), strict=True)
+        mixed = [
+            F.scaled_dot_product_attention(q_1HSD, k_1HSD, v_1HSD, is_causal=True, enable_gqa=True) for q_1HSD, k_1HSD, v_1HSD in clips
+        ]
+        return torch.cat(mixed, dim=2)[0].transpose(0, 1)
+
+    def rotated(self, heads_PHD: Tensor) -> Tensor:
+        low, high = heads_PHD.chunk(2, dim=-1)
+        return heads_PHD * self.cos_P1D + torch.cat([-high, low], dim=-1) * self.sin_P1D
