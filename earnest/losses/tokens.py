@@ -19,7 +19,7 @@ SIGNAL_NAMES = {
     "copied": "copy_frac",
     "entropy": "entropy_nats",
 }
-CHUNK_LOGITS = 2**24  # logits held at a time: 64 MiB in fp32, instead of gigabytes at a vocabulary of 128256
+CHUNK_LOGITS = 2**24  # logits held at a time, and as many probabilities: 128 MiB in fp32, instead of gigabytes at a vocabulary of 128256
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,37 +70,34 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden_ND: Tensor, target_N: Tensor, scale_N: Tensor, owns: Sequence[tuple[int, slice]], *blocks: Tensor):
         wants_hidden, _, _, _, *wants_block = ctx.needs_input_grad
-        grad_hidden_ND = torch.zeros_like(hidden_ND, dtype=blocks[0].dtype) if wants_hidden else None
-        grad_blocks = [torch.zeros_like(block_VD) if wanted else None for block_VD, wanted in zip(blocks, wants_block, strict=True)]
         # A cast of 128256 rows costs a CPU more than bf16 saves it (measured); a GPU casts for nothing.
         dtype = hidden_ND.dtype if hidden_ND.is_cuda else blocks[0].dtype
         rows_ND, weights = hidden_ND.to(dtype), [block_VD.to(dtype) for block_VD in blocks]
         ends = torch.tensor([len(block_VD) for block_VD in blocks]).cumsum(0).tolist()
+        grad_hidden_ND = torch.empty_like(hidden_ND) if wants_hidden else None
+        grad_blocks: list[Tensor | None] = [None] * len(blocks)
         full_N, within_N, entropy_N = (torch.zeros(len(target_N), device=hidden_ND.device) for _ in range(3))
         guess_N = torch.zeros_like(target_N)
-        chunk = max(1, CHUNK_LOGITS // ends[-1])
-        for n, own in _chunks(owns, chunk):
-            whole = own == slice(0, ends[-1])
-            target_n1 = target_N[n, None]
-            log_p_nV = torch.cat([rows_ND[n] @ weight_VD.T for weight_VD in weights], dim=-1).float()  # fp32 also under bf16
-            log_p_nV -= log_p_nV.logsumexp(-1, keepdim=True)
-            own_log_p_nV = log_p_nV if whole else log_p_nV[:, own].log_softmax(-1)
-            full_N[n] = -log_p_nV.gather(1, target_n1)[:, 0]
-            within_N[n] = -own_log_p_nV.gather(1, target_n1 - own.start)[:, 0]
-            guess_N[n] = own_log_p_nV.argmax(-1) + own.start
-            entropy_N[n] = -(own_log_p_nV.exp() * own_log_p_nV).sum(-1)
-            if not wants_hidden and not any(wants_block):
-                continue
-            slope_nV = log_p_nV.exp_().scatter_add_(1, target_n1, -torch.ones_like(target_n1, dtype=log_p_nV.dtype))
-            slope_nV = slope_nV.mul_(scale_N[n, None]).to(dtype)
-            for weight_VD, grad_VD, end in zip(weights, grad_blocks, ends, strict=True):
-                slope_nv = slope_nV[:, end - len(weight_VD) : end]
-                if grad_VD is not None:
-                    _add_product(grad_VD, slope_nv.T, rows_ND[n])
+        with torch.autocast(hidden_ND.device.type, enabled=False):
+            for n, own in _chunks(owns, max(1, CHUNK_LOGITS // ends[-1])):
+                products = [rows_ND[n] @ weight_VD.T for weight_VD in weights]
+                logits_nV = (products[0] if len(products) == 1 else torch.cat(products, dim=-1)).float()  # fp32 also under bf16
+                target_n = target_N[n]
+                p_nV, full_N[n], guess_N[n], entropy_N[n] = _distribution(logits_nV, target_n)
+                within_N[n] = full_N[n]
+                if own != slice(0, ends[-1]):
+                    _, within_N[n], guess_n, entropy_N[n] = _distribution(logits_nV[:, own], target_n - own.start)
+                    guess_N[n] = guess_n + own.start
+                # d CE / d logits is p - onehot(target); the scale goes with the narrow factor of each product.
+                slope_nV = p_nV.scatter_add_(1, target_n[:, None], -torch.ones_like(p_nV[:, :1])).to(dtype)
+                slopes = [slope_nV[:, end - len(weight_VD) : end] for weight_VD, end in zip(weights, ends, strict=True)]
+                scale_n1 = scale_N[n, None].to(dtype)
                 if grad_hidden_ND is not None:
-                    _add_product(grad_hidden_ND[n], slope_nv, weight_VD)
-        if grad_hidden_ND is not None:
-            grad_hidden_ND = grad_hidden_ND.to(hidden_ND.dtype)
+                    products = [slope_nv @ weight_VD for slope_nv, weight_VD in zip(slopes, weights, strict=True)]
+                    grad_hidden_ND[n] = (sum(products[1:], products[0]) * scale_n1).to(grad_hidden_ND.dtype)
+                scaled_nD = rows_ND[n] * scale_n1
+                for index in (index for index, wanted in enumerate(wants_block) if wanted):
+                    grad_blocks[index] = _plus_product(grad_blocks[index], slopes[index].T, scaled_nD, blocks[index].dtype)
         ctx.save_for_backward(grad_hidden_ND, *grad_blocks)
         ctx.mark_non_differentiable(full_N, within_N, guess_N, entropy_N)
         return (full_N * scale_N).sum(), full_N, within_N, guess_N, entropy_N
@@ -113,6 +110,19 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return grad_hidden_ND, None, None, None, *grad_blocks
 
 
+def _distribution(logits_nV: Tensor, target_n: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Probabilities (n, V), and per row the target's cross-entropy, the argmax and the entropy, in nats.
+
+    One pass makes the softmax, and the rest follows from it without another tensor of that size: with l the logits and a the
+    argmax, logsumexp = l_a - ln p_a, and the entropy is logsumexp - sum p * l.
+    """
+    top_n, guess_n = logits_nV.max(-1)
+    p_nV = logits_nV.softmax(-1)
+    logsumexp_n = top_n - p_nV.gather(1, guess_n[:, None])[:, 0].log()
+    mean_n = torch.linalg.vecdot(p_nV, logits_nV)
+    return p_nV, logsumexp_n - logits_nV.gather(1, target_n[:, None])[:, 0], guess_n, logsumexp_n - mean_n
+
+
 def _chunks(owns: Sequence[tuple[int, slice]], size: int) -> Iterator[tuple[slice, slice]]:
     """(at most `size` rows, their own vocabulary) one after the other; owns: how many rows in a row have which."""
     start = 0
@@ -122,11 +132,10 @@ def _chunks(owns: Sequence[tuple[int, slice]], size: int) -> Iterator[tuple[slic
         start += rows
 
 
-def _add_product(sum_IK: Tensor, left_IJ: Tensor, right_JK: Tensor) -> None:
-    if sum_IK.dtype == left_IJ.dtype:
-        sum_IK.addmm_(left_IJ, right_JK)
-    else:
-        sum_IK += left_IJ @ right_JK
+def _plus_product(sum_IK: Tensor | None, left_IJ: Tensor, right_JK: Tensor, dtype: torch.dtype) -> Tensor:
+    if sum_IK is None:
+        return (left_IJ @ right_JK).to(dtype)
+    return sum_IK.addmm_(left_IJ, right_JK) if sum_IK.dtype == left_IJ.dtype else sum_IK.add_(left_IJ @ right_JK)
 
 
 def score(model, batch: Batch, scales: Mapping[str, float]) -> tuple[Tensor, dict[str, StreamSums]]:
