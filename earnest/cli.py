@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +25,12 @@ Positional = tyro.conf.Positional
 def train(recipe: str, args: list[str]) -> int:
     """Train a recipe, then diagnose the run: earnest train RECIPE [--out DIR] [--resume] [--any.field VALUE ...]."""
     chosen, call = _configured(recipe, args, "train", [("out", Path | None, None), ("resume", bool, False)])
+    if "RANK" in os.environ and call.out is None:
+        raise UserError("several processes, and no --out", "one directory that all of them know", "name it with --out")
     run_dir: Path = call.out or _default_run_dir(recipe, call.resume)
+    if int(os.environ.get("RANK", 0)):  # one of several processes: the first one reports
+        chosen.train(call.config, run_dir, call.resume)
+        return 0
     with _progress() as on_progress:
         chosen.train(call.config, run_dir, call.resume, on_progress)
     return report(run_dir)

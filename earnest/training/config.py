@@ -88,6 +88,8 @@ class LMConfig(ABC):
     demos: Demos = field(default_factory=Demos)
     evaluate_every_steps: int = 100
     """How often the held-out clips are scored."""
+    predictions: int = 3
+    """Held-out clips whose predictions are logged at every evaluation, beside their targets; 0 for none."""
     save_every_steps: int = 200
     """How often a checkpoint is written."""
     mixed_precision: str = "no"

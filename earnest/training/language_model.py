@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, gather_object, set_seed
 
 from earnest.codecs import Codec, load_codec
 from earnest.data.corpus import Corpus
@@ -25,6 +25,7 @@ from earnest.generate import check_guidance
 from earnest.losses.tokens import TokenObjective
 from earnest.monitors.demos import make_demos
 from earnest.monitors.draws import Draws, Targets
+from earnest.monitors.predictions import log_predictions
 from earnest.run import RunWriter
 from earnest.signals import key
 from earnest.training.checkpoint import load_training_state, save_checkpoint
@@ -45,20 +46,28 @@ def train_lm(config: LMConfig, run_dir: Path, resume: bool = False, on_progress:
 
     Ctrl-C ends the step under way, writes a checkpoint and returns. Raises UserError on anything a user can mend.
     """
+    accelerator = Accelerator(
+        mixed_precision=config.mixed_precision,
+        cpu=not torch.cuda.is_available(),
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],  # a batch in which nothing counts uses no head
+    )
+    _check_parallel(accelerator)
     start = starting_point(config, run_dir, resume)
+    accelerator.wait_for_everyone()  # before the first one writes there
     set_seed(config.seed)
-    accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=not torch.cuda.is_available())
     codec = load_codec(config.codec)
     variation = config.data.variation(codec.frame_rate_hz)
     check_guidance(config.demos.guidance, variation.unconditional_frac)
     model = config.load(start) if start else config.build(codec)
-    train, held_out, data_facts = prepare(config, model, codec, on_progress)
+    with accelerator.main_process_first():  # the others find the clips encoded
+        train, held_out, data_facts = prepare(config, model, codec, on_progress)
     draws = train.vary = Draws(train.vary)
     targets = Targets(model.codebooks, model.codes)
     vocabularies = model.vocabularies
     ladder = Ladder(train.batches(), held_out.batches(), len(held_out), vocabularies)
 
-    steps_per_epoch = math.ceil(len(train.plan()) / config.optimizer.accumulation_steps)
+    ranks = accelerator.num_processes
+    steps_per_epoch = math.ceil(len(train.plan()) / (config.optimizer.accumulation_steps * ranks))
     steps = config.steps or math.ceil(config.epochs * steps_per_epoch)
 
     optimizer = adamw(model, config.optimizer.learning_rate, config.optimizer.weight_decay)
@@ -80,11 +89,13 @@ def train_lm(config: LMConfig, run_dir: Path, resume: bool = False, on_progress:
     weights = config.weights(model.codebooks)
     objective, optimizer = accelerator.prepare(TokenObjective(model, weights), optimizer)
 
-    writer = RunWriter(run_dir)
-    writer.event(done, "resumed" if resume else "started")
-    writer.facts(
-        data_facts | vocabularies | _facts(config, model, codec, ladder) | {"schedule_steps": steps, "steps_per_epoch": steps_per_epoch}
-    )
+    # The first process evaluates, writes and reports; the others wait for it at the next step's gradients.
+    first = accelerator.is_main_process
+    writer: Any = RunWriter(run_dir) if first else None
+    if first:
+        facts = {"schedule_steps": steps, "steps_per_epoch": steps_per_epoch, "ranks": ranks}
+        writer.event(done, "resumed" if resume else "started")
+        writer.facts(data_facts | vocabularies | _facts(config, model, codec, ladder) | facts)
 
     def evaluate(step: int) -> None:
         sums = clip_sums(shown, held_out.batches(), len(held_out))
@@ -96,6 +107,9 @@ def train_lm(config: LMConfig, run_dir: Path, resume: bool = False, on_progress:
         writer.probe("held_out", {"step": step, "streams": ladder.place(sums)})
         for name, drawn in draws.probes().items():
             writer.probe(name, drawn)
+        logged = range(min(config.predictions, len(held_out)))
+        if logged:
+            log_predictions(shown, held_out.batch(logged), [row["source"] for row in held_out.rows], step, writer)
 
     def save(step: int) -> None:
         state = {"step": step, "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(), "torch_rng": torch.get_rng_state()}
@@ -110,30 +124,33 @@ def train_lm(config: LMConfig, run_dir: Path, resume: bool = False, on_progress:
         requests = [(text, temperature) for text in wanted.texts for temperature in wanted.temperatures]
         make_demos(shown, codec, requests, speaker, wanted.guidance, wanted.seed, wanted.max_duration_s, train.rows, step, writer)
 
-    if done == 0:
+    if first and done == 0:
         evaluate(0)
-    groups = train.groups(config.optimizer.accumulation_steps, config.seed, skip=done)
+    groups = train.groups(config.optimizer.accumulation_steps, config.seed, done, accelerator.process_index, ranks)
     with interruptible() as interrupted:
         before = time.perf_counter()
         for step in lm_steps(objective, targets.watch(groups), optimizer, schedule, config.optimizer.max_grad_norm, accelerator, done + 1):
             now = time.perf_counter()
             if average:
                 average.update_parameters(model)
-            writer.step(step.index, {**step.signals, **targets.signals(), key("step_s"): now - before})
-            last = step.index >= steps or interrupted()
-            if last or step.index % config.evaluate_every_steps == 0:
-                evaluate(step.index)
-            if config.demos.every_steps and (last or step.index % config.demos.every_steps == 0):
-                demos(step.index)
-            if last or step.index % config.save_every_steps == 0:
-                save(step.index)
+            last = step.index >= steps or any(gather_object([interrupted()]))
+            if first:
+                writer.step(step.index, {**step.signals, **targets.signals(), key("step_s"): now - before})
+                if last or step.index % config.evaluate_every_steps == 0:
+                    evaluate(step.index)
+                if config.demos.every_steps and (last or step.index % config.demos.every_steps == 0):
+                    demos(step.index)
+                if last or step.index % config.save_every_steps == 0:
+                    save(step.index)
+                on_progress("train", step.index, steps, f"loss {step.signals[key('loss')]:.3f}")
             model.train()
-            on_progress("train", step.index, steps, f"loss {step.signals[key('loss')]:.3f}")
             if last:
                 break
             before = time.perf_counter()
-        writer.event(step.index, "interrupted" if interrupted() else "finished")
-    writer.close()
+        if first:
+            writer.event(step.index, "interrupted" if interrupted() else "finished")
+            writer.close()
+    accelerator.end_training()
 
 
 def prepare(config: LMConfig, model, codec: Codec, on_progress: OnProgress = silent) -> tuple[Corpus, Corpus, dict[str, Any]]:
@@ -201,6 +218,15 @@ def find_clips(path: str, needed: Sequence[str] = ("text",)) -> list[Clip]:
     if not folder.exists():
         make(folder)
     return load_clips(folder, needed)
+
+
+def _check_parallel(accelerator: Accelerator) -> None:
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
+        raise UserError(
+            f"accelerate set to {accelerator.distributed_type.value}",
+            "one process, or data parallel: every process evaluates and saves whole weights",
+            "accelerate launch --multi_gpu; LoRA or a smaller batch where memory is short",
+        )
 
 
 def _check_codec(model, codec: Codec) -> None:

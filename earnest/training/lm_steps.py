@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 
 import torch
 from accelerate.utils import gather_object
@@ -29,14 +30,16 @@ def lm_steps(
     scored = accelerator.unwrap_model(objective).weights  # a model need not score its text
     for index, group in enumerate(groups, first_step):
         optimizer.zero_grad(set_to_none=True)
-        counted = _summed((batch.counted() for batch in group), accelerator)
-        positions = _summed((batch.positions() for batch in group), accelerator)
+        counted = _summed(batch.counted() for batch in group)
+        # A batch in which nothing counts may be there only so that the ranks keep step.
+        positions = _summed(batch.positions() for batch in group if any(batch.counted().values()))
         shares: list[dict[str, float]] = []
-        for batch in group:
-            with accelerator.autocast():
-                loss, share = objective(batch, counted)
-            # Data-parallel wrappers take the mean of the ranks' gradients; the step's loss is the sum of the ranks' shares.
-            accelerator.backward(loss * accelerator.num_processes)
+        for number, batch in enumerate(group, 1):
+            with accelerator.no_sync(objective) if number < len(group) else nullcontext():
+                with accelerator.autocast():
+                    loss, share = objective(batch.to(accelerator.device), counted)
+                # Data-parallel wrappers take the mean of the ranks' gradients; the step's loss is the sum of the ranks' shares.
+                accelerator.backward(loss * accelerator.num_processes)
             shares.append(share)
         grad_norm = float(accelerator.clip_grad_norm_(objective.parameters(), max_grad_norm))
         learning_rate = schedule.get_last_lr()[0]  # the one this step is made with
@@ -47,19 +50,17 @@ def lm_steps(
             key("clipped_frac"): float(grad_norm > max_grad_norm),
             key("learning_rate"): learning_rate,
             key("padding_frac"): sum(batch.padding_frac for batch in group) / len(group),
-            **{key("counted_frac", stream): counted[stream] / max(1, positions[stream]) for stream in counted if stream in scored},
+            **{key("counted_frac", stream): counted[stream] / max(1, positions.get(stream, 0)) for stream in counted if stream in scored},
         }
-        yield Step(index, _summed(shares, accelerator) | measured, group[-1], objective)
+        yield Step(index, _summed(shares) | measured, group[-1], objective)
 
 
-def _summed(parts: Iterable[Mapping[str, float]], accelerator) -> dict[str, float]:
+def _summed(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """Targets, positions or signals by name, summed over the micro-batches of a step, on all ranks."""
-    total: Counter[str] = Counter()
+    here: Counter[str] = Counter()
     for part in parts:
-        total.update(part)
-    if accelerator.num_processes > 1:
-        everywhere: Counter[str] = Counter()
-        for part in gather_object([dict(total)]):
-            everywhere.update(part)
-        return dict(everywhere)
-    return dict(total)
+        here.update(part)
+    everywhere: Counter[str] = Counter()
+    for part in gather_object([dict(here)]):  # of one process: its own
+        everywhere.update(part)
+    return dict(everywhere)

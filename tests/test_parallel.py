@@ -1,0 +1,74 @@
+"""Two processes (gloo, on the CPU) give the numbers of one process that takes the same clips a step."""
+
+import csv
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from earnest.cli import main
+from earnest.data.audio import write_wave
+from earnest.data.sources import SAMPLE_RATE_HZ, Voice, speak
+from earnest.run import checkpoints, read_run
+
+OPTIONS = [
+    *("--shape.width", "32", "--shape.layers", "1", "--shape.heads", "2", "--shape.ffn", "64", "--data.positions-per-batch", "512"),
+    *("--demos.every-steps", "0", "--evaluate-every-steps", "100", "--optimizer.warmup-steps", "2", "--steps", "7"),
+]
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory) -> Path:
+    """Twenty-five spoken digits: an odd number of batches, so that one process runs out of them before the other."""
+    folder = tmp_path_factory.mktemp("speech")
+    with open(folder / "metadata.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file_name", "text"])
+        for number in range(25):
+            text = ("zero", "one", "two")[number % 3]
+            write_wave(folder / f"{number}.wav", speak(text, Voice(pitch=30 + number)), SAMPLE_RATE_HZ)
+            writer.writerow([f"{number}.wav", text])
+    return folder
+
+
+def train(processes: int, cache: Path, *args) -> subprocess.CompletedProcess:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", f"--master-port={port}"] if processes > 1 else []
+    command = [sys.executable, *launcher, "-m", "earnest.cli", "train", "higgs-tiny", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "EARNEST_CACHE": str(cache), "OMP_NUM_THREADS": "1"})
+
+
+def series(run_dir: Path, name: str) -> list[float]:
+    return read_run(run_dir).series[name].value.tolist()
+
+
+def test_two_processes_are_one(speech, tmp_path):
+    one, two, resumed = tmp_path / "one", tmp_path / "two", tmp_path / "resumed"
+    options = [*OPTIONS, "--data.path", speech, "--save-every-steps", "4"]
+    ended = train(1, tmp_path / "cache", *options, "--optimizer.accumulation-steps", "2", "--out", one)
+    assert ended.returncode == 0, ended.stderr
+    ended = train(2, tmp_path / "cache", *options, "--out", two)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("Streams") == 1  # one of them reports
+    for name in ("train/loss", "train/ce_nats/codebook_3", "train/ce_nats/text", "train/grad_norm", "train/counted_frac/codebook_0"):
+        assert series(two, name) == pytest.approx(series(one, name), rel=1e-4), name
+    assert read_run(two).series["train/loss"].step.tolist() == list(range(1, 8))
+    assert series(two, "eval/ce_nats/codebook_0") == pytest.approx(series(one, "eval/ce_nats/codebook_0"), rel=1e-4)
+    # and they continue what two processes began
+    shutil.copytree(two, resumed)
+    shutil.rmtree(checkpoints(resumed)[-1])
+    ended = train(2, tmp_path / "cache", *options, "--out", resumed, "--resume")
+    assert ended.returncode == 0, ended.stderr
+    assert series(resumed, "train/loss") == pytest.approx(series(two, "train/loss"), rel=1e-5)
+
+
+def test_several_processes_need_a_directory_that_all_know(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    assert main(["train", "higgs-tiny"]) == 2
+    assert "no --out" in capsys.readouterr().err
