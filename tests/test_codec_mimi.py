@@ -15,8 +15,8 @@ def tiny_mimi(acoustic: int = 3, **changes) -> MimiModel:
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "head_dim": 8}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
     books = {"codebook_size": 16, "codebook_dim": 8, "vector_quantization_hidden_dimension": 8, "num_quantizers": 1 + acoustic}
-    layers = {"num_filters": 4, "upsampling_ratios": [4, 2], "upsample_groups": 16}
-    mimi = MimiModel(MimiConfig(sampling_rate=16_000, frame_rate=1000, **(sizes | heads | books | layers | changes))).eval()
+    layers = {"sampling_rate": 16_000, "frame_rate": 1000, "num_filters": 4, "upsampling_ratios": [4, 2], "upsample_groups": 16}
+    mimi = MimiModel(MimiConfig(**(sizes | heads | books | layers | changes))).eval()
     for name, tensor in mimi.named_buffers():
         if "embed_sum" in name:
             tensor.copy_(0.1 * torch.randn_like(tensor))

@@ -1,5 +1,6 @@
 """Training a codec: the GAN loop, the driver, its resume."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,15 +9,18 @@ import torch
 from accelerate import Accelerator
 
 from earnest.codecs import load_codec
-from earnest.codecs.amy import Amy, AmyShape
+from earnest.codecs.amy import Amy, AmyShape, TrainableCodec
 from earnest.codecs.discriminators import MultiScaleSTFTDiscriminator
 from earnest.data.audio import write_wave
 from earnest.errors import UserError
 from earnest.losses.waveform import MultiScaleMelLoss
-from earnest.recipes.amy import amy_tiny
-from earnest.run import read_run
+from earnest.recipes.amy import Mimi, amy, amy_tiny
+from earnest.rules import diagnose
+from earnest.run import Run, Series, read_run
 from earnest.training.codec import CodecData, DiscriminatorConfig, random_windows, train_codec
 from earnest.training.gan_steps import CodecBatch, Player, gan_steps, random_stretch
+from tests.test_codec_mimi import tiny_mimi
+from tests.test_data_teachers import llama, wavlm
 
 SHAPE = AmyShape(encoder_dim=16, encoder_hidden=32, decoder_dim=16, decoder_hidden=32, codebooks=2, codebook_size=16, codebook_dim=8)
 
@@ -180,3 +184,144 @@ def test_a_run_is_not_continued_with_another_configuration(folder, tmp_path):
         train_codec(configure(folder, steps=6), tmp_path / "run", resume=True)
     with pytest.raises(UserError, match="a run in"):
         train_codec(configure(folder, steps=5), tmp_path / "run")
+
+
+def test_a_discriminators_nan_moves_nothing_and_is_named(folder, tmp_path, monkeypatch):
+    """One sub-discriminator answers NaN at step 7: neither side steps, the run says so, and goes on."""
+    forward, calls = MultiScaleSTFTDiscriminator.forward, []
+
+    def broken(self, wave_BN):
+        verdicts = forward(self, wave_BN)
+        calls.append(None)
+        if 5 <= len(calls) <= 8:  # step 6 has the first four calls
+            logits, maps = verdicts["stft_128"]
+            verdicts["stft_128"] = logits * float("nan"), maps
+        return verdicts
+
+    monkeypatch.setattr(MultiScaleSTFTDiscriminator, "forward", broken)
+    train_codec(configure(folder, log_every_steps=1, evaluate_every_steps=10), tmp_path / "run")
+    run = read_run(tmp_path / "run")
+    at = {name: dict(zip(one.step, one.value, strict=True)) for name, one in run.series.items()}
+    skipped = at["train/skipped_frac/discriminator"]
+    assert [step for step, value in skipped.items() if value] == [7] and at["train/skipped_frac/codec"][7] == 1
+    assert all(np.isfinite(at["train/loss"][step]) for step in (6, 8, 9, 10)) and np.isnan(at["train/loss"][7])
+    events = [json.loads(line) for line in (tmp_path / "run/steps.jsonl").read_text().splitlines() if "event" in line]
+    [named] = [one["event"] for one in events if "discriminator" in one["event"]]
+    assert "skipped" in named and "train/loss/stft_128" in named
+    codec = load_codec(str(tmp_path / "run/checkpoints/step_0000010"))
+    assert all(tensor.isfinite().all() for tensor in codec.state_dict().values())
+
+
+def test_the_second_phase_takes_the_spectral_losses_out_of_the_sum(folder, tmp_path):
+    weights = replace(amy_tiny().loss_weights, msspec=15.0)
+    phases = {"adversarial_only_from_step": 8, "adversarial_only_spectral_frac": 0.1, "log_every_steps": 1, "loss_weights": weights}
+    train_codec(configure(folder, **phases), tmp_path / "run")
+    run = read_run(tmp_path / "run")
+    at = {name: dict(zip(one.step, one.value, strict=True)) for name, one in run.series.items()}
+    for step, left in ((7, 1.0), (8, 0.1), (10, 0.1)):
+        parts = {"mel": 100 * left, "msspec": 15 * left, "adv_g": 1, "feat": 15, "commitment": 5}
+        total = sum(weight * at[f"train/loss/{name}"][step] for name, weight in parts.items())
+        assert at["train/loss"][step] == pytest.approx(total, rel=1e-4)
+    assert "adversarial only" in (tmp_path / "run/steps.jsonl").read_text()
+
+
+def test_a_balanced_run_logs_the_shares_it_realised(folder, tmp_path):
+    train_codec(configure(folder, balancer=True, monitor_every_steps=2), tmp_path / "run")
+    run = read_run(tmp_path / "run")
+    shares = {name: run.series[f"train/gradient_frac/{name}"].value[-1] for name in ("mel", "adv_g", "feat")}
+    assert sum(shares.values()) == pytest.approx(1) and shares["mel"] > 0.5
+    assert {f"train/grad_norm/latent_{name}" for name in ("mel", "adv_g", "feat", "commitment")} <= set(run.series)
+
+
+def test_silent_clips_and_clips_shorter_than_a_frame_are_trained_on(tmp_path):
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    for index, samples in enumerate((5, 300, 4000, 6000, 9000, 12000)):
+        write_wave(clips / f"clip_{index}.wav", np.zeros(samples), 16_000)
+    train_codec(configure(clips, steps=12, evaluate_every_steps=6), tmp_path / "run")
+    run = read_run(tmp_path / "run")
+    assert run.last_step == 12 and all(np.isfinite(run.series[name].value).all() for name in run.series)
+
+
+@pytest.fixture
+def taught(tmp_path):
+    """Clips with a transcript (one without), word times in one; a tiny Mimi, WavLM and Llama on disk."""
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    random, rows = np.random.default_rng(0), []
+    for index in range(8):
+        time_N = np.arange(6000 + 800 * index) / 16_000
+        write_wave(clips / f"clip_{index}.wav", 0.3 * np.sin(2 * np.pi * random.uniform(80, 300) * time_N), 16_000)
+        rows.append({"file_name": f"clip_{index}.wav", "text": "" if index == 3 else "go on", "speaker": "a"})
+    rows[0]["words"] = [["go", 0.0, 0.2], ["on", 0.3, 0.35]]
+    (clips / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    tiny_mimi(frame_rate=100, upsampling_ratios=[8, 5, 2]).save_pretrained(tmp_path / "mimi")
+    return {"folder": clips, "mimi": str(tmp_path / "mimi"), "wavlm": wavlm(tmp_path / "wavlm"), "llm": llama(tmp_path / "llm")}
+
+
+def test_the_recipe_around_mimi_trains_with_both_teachers_and_resumes(taught, tmp_path, monkeypatch):
+    monkeypatch.setenv("EARNEST_CACHE", str(tmp_path / "cache"))
+    config = replace(
+        amy(),
+        codec=Mimi(taught["mimi"], acoustic_codebooks=3),
+        data=CodecData(str(taught["folder"]), held_out_frac=0.2, window_s=0.3, clips_per_batch=4),
+        discriminator=DiscriminatorConfig((128,), channels=4, from_step=3, stretch_s=0.1),
+        **{name: taught[name] for name in ("llm", "wavlm")},
+        **{"steps": 8, "init_frames": 200, "evaluate_every_steps": 4, "save_every_steps": 4, "demo_every_steps": 0},
+        **{"log_every_steps": 2, "monitor_every_steps": 2, "mixed_precision": "no"},
+    )
+    train_codec(config, tmp_path / "whole")
+
+    class Killed(Exception):
+        pass
+
+    def kill(stage, done, total, note):
+        if stage == "train" and done == 6:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train_codec(config, tmp_path / "killed", on_progress=kill)
+    train_codec(config, tmp_path / "killed", resume=True)
+    whole, killed = (read_run(tmp_path / name) for name in ("whole", "killed"))
+    for name in whole.series.keys() - {"train/step_s"}:
+        assert list(whole.series[name].value) == list(killed.series[name].value), name
+
+    assert whole.facts["codebook_groups"] == [2, 3] and whole.facts["codebooks"] == 5
+    assert whole.facts["teachers"]["llm"]["clips_with_words_timed"] == 1 and "letters" in whole.facts["teachers"]["llm"]["alignment"]
+    assert 0 < whole.facts["teachers"]["llm"]["frames_taught_frac"] < 1
+    assert whole.probes["frozen"]["tensors"] > 10 and whole.probes["frozen"]["changed"] == []
+    assert set(whole.probes["baselines"]) == {"msspec", "llm", "wavlm"}
+    assert set(whole.probes["baselines"]["msspec"]) == {"silence", "mean frame"}
+    for teacher in ("llm", "wavlm"):
+        assert min(whole.series[f"train/grad_norm/latent_{teacher}"].value) > 0
+        assert {f"eval/loss/{teacher}{kind}" for kind in ("", "_raw", "_centred", "_permuted")} <= set(whole.series)
+    assert {"eval/loss/msspec_bypass", "eval/f0_r2/codebook_1", "eval/energy_r2/codebook_4"} <= set(whole.series)
+    codec = load_codec(str(tmp_path / "whole/checkpoints/step_0000008"))
+    assert codec.encode(torch.zeros(1, 1000)).shape == (1, 5, 7)
+    verdicts = {verdict.stream: verdict for verdict in diagnose(whole).verdicts}
+    assert verdicts["llm"].baseline.name == "constant mean" and verdicts["msspec"].baseline.name in ("silence", "mean frame")
+
+
+def test_frozen_weights_that_change_are_told(folder, tmp_path, monkeypatch):
+    """A part that was to be frozen, and an optimizer that has it nevertheless."""
+    monkeypatch.setattr(type(amy_tiny()), "build", frozen_head)
+    monkeypatch.setattr(TrainableCodec, "freeze", lambda codec, names: setattr(codec, "frozen", names))
+    train_codec(configure(folder), tmp_path / "run")
+    assert "head.weight" in read_run(tmp_path / "run").probes["frozen"]["changed"]
+    assert any(finding.rule == "C104" for finding in diagnose(read_run(tmp_path / "run")).findings)
+
+
+def frozen_head(config):
+    codec = Amy(config.shape)
+    codec.freeze(("head",))
+    return codec
+
+
+def test_a_second_group_of_codebooks_begins_with_all_of_the_latent():
+    """Side by side, codebook 2 leaves more than codebook 1 did: of its own group's input. Known, that is no fault."""
+    left = {0: 0.5, 1: 0.3, 2: 0.6, 3: 0.4}
+    steps = np.arange(10, 110, 10)
+    run = Run(series={f"train/residual_frac/codebook_{k}": Series(steps, np.full(10, value)) for k, value in left.items()})
+    assert [finding.stream for finding in diagnose(run).findings if finding.rule == "F302"] == ["codebook_2"]
+    run.facts["codebook_groups"] = [2, 2]
+    assert not [finding for finding in diagnose(run).findings if finding.rule == "F302"]

@@ -1,6 +1,7 @@
 """Family F: codec and GAN."""
 
 import math
+from itertools import accumulate
 
 import numpy as np
 
@@ -255,7 +256,8 @@ def residual_does_not_shrink(run):
     """A quantiser level takes no energy out of the residual.
 
     ## What it sees
-    The energy left after a level is at least that left before it, in the median of the last tenth of the run.
+    The energy left after a level is at least that left before it, in the median of the last tenth of the run. Where codebooks form
+    groups side by side (fact codebook_groups), each group begins with all of it.
     ## Likely causes
     - a collapsed or frozen codebook at this level
     - levels are applied to the latent in parallel instead of to the residual
@@ -277,8 +279,9 @@ def residual_does_not_shrink(run):
     if len(means) < 2:
         yield TooEarly("3 points of train/residual_frac of at least two codebooks")
         return
+    firsts = {0, *accumulate(run.facts.get("codebook_groups") or [])}  # each group of codebooks is given the whole latent
     for level in sorted(means):
-        before = means.get(level - 1) if level else 1.0
+        before = 1.0 if level in firsts else means.get(level - 1)
         # training quantisers may drop deeper levels per batch: a level must not be worse than nothing by more than 1 % (assumed)
         if before is not None and means[level] >= 0.99 * before and before > 1e-6:
             yield Evidence(
