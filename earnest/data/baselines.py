@@ -25,10 +25,12 @@ class Pairs:
 
 
 def collect_pairs(batches: Iterable[Batch]) -> dict[str, Pairs]:
-    """Gather every stream's counted positions over batches."""
+    """Gather every stream's counted positions over batches; a stream without any is absent."""
     columns: dict[str, list] = {}
     for batch in batches:
         for stream, *arrays in batch.pairs():
+            if not len(arrays[0]):
+                continue
             columns.setdefault(stream, []).append([array.cpu().numpy() for array in arrays])
     return {stream: Pairs(*(np.concatenate(column) for column in zip(*parts, strict=True))) for stream, parts in columns.items()}
 

@@ -71,7 +71,7 @@ class Corpus:
                 step = plan[start : start + accumulation_steps * ranks]
                 mine = [self.batch(clips, seed, epoch) for clips in step[rank::ranks]]
                 missing = -(-len(step) // ranks) - len(mine)
-                yield mine + [_uncounted(self.batch(step[0], seed, epoch))] * missing
+                yield mine + ([_uncounted(self.batch(step[0], seed, epoch))] * missing if missing else [])
             epoch += 1
 
     def _example(self, row: Row, random: np.random.Generator | None = None) -> Example:

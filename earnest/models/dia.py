@@ -23,13 +23,13 @@ from earnest.data.masks import IGNORE, ends_at_eos, shift
 from earnest.data.patterns import check_delays, delay, framed
 from earnest.errors import UserError
 from earnest.losses.tokens import Head
+from earnest.models.prepacked import prepacked
 
 log = logging.getLogger(__name__)
 
 SPEAKER_TURNS = {b"[S1]": b"\x01", b"[S2]": b"\x02"}  # one id each, as in nari-labs' tokenizer
 NULL_BYTE = 0  # the null input, and padding behind a text
 FIRST_ROOM = 64  # positions in a new cache; it doubles when it is full
-FEW_ROWS = 8  # a CPU multiplies up to so many rows faster from the left: see `_linear`; measured on Zen 4, MKL
 
 Specials = Literal["eos", "none", "all"]
 
@@ -272,91 +272,87 @@ class Dia(nn.Module):
 class DiaStream:
     """A batch of sequences being continued: keys and values of the texts, and of the frames so far.
 
-    The decoder's layers are written out here for one position of transformers' own weights, as its modules and caches take
-    twice as long (benchmarks/generate_dia.py); tests hold both to the same logits. Query heads that share their keys (GQA)
-    stand where a sequence's positions would: (B, kv heads, queries per kv head, head_dim).
+    The decoder's layers are written out here, one position of transformers' own weights at a time, as its modules and caches
+    take two to three times as long (benchmarks/generate_dia.py); tests hold both to the same logits. Query heads that share their
+    keys (GQA) stand where a sequence's positions would: (B, kv heads, queries per kv head, head_dim).
     """
 
     def __init__(self, model: Dia, prompts: Sequence[Prompt]):
         self.model = model
-        self.decoder: Any = model.lm.model.decoder
+        decoder: Any = model.lm.model.decoder
         device = model.lm.device
         text_BL = pad_sequence([prompt.text_S for prompt in prompts], batch_first=True, padding_value=NULL_BYTE).to(device)
         lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
         exists_BL = torch.arange(text_BL.shape[1], device=device) < lengths_B[:, None]
         text_BLE = model.lm.model.encoder(input_ids=text_BL, attention_mask=exists_BL).last_hidden_state
-        self.exists_B11L = None if exists_BL.all() else exists_BL[:, None, None]
-        self.text_keys_values = [
-            tuple(_heads(projection(text_BLE), attention.head_dim).transpose(1, 2) for projection in (attention.k_proj, attention.v_proj))
-            for attention in (layer.cross_attention for layer in self.decoder.layers)
-        ]
-        self.keys_values: list[tuple[Tensor, Tensor]] = []
-        self.positions = 0
         position_1S = torch.arange(model.max_audio_positions, device=device)[None]
-        cos_1SH, sin_1SH = self.decoder.rotary_emb(text_BLE, position_1S)
+        cos_1SH, sin_1SH = decoder.rotary_emb(text_BLE, position_1S)
         self.rotary_S2H = torch.stack([cos_1SH[0], sin_1SH[0]], dim=1)
+        self.layers = [_StreamLayer(layer, text_BLE, exists_BL) for layer in decoder.layers]
+        self.embeddings, self.norm = decoder.embeddings, decoder.norm
+        self.head = prepacked(model.lm.logits_dense)
+        self.positions = 0
 
     def advance(self, frame_BC: Tensor) -> Tensor:
         """Append one frame of tokens (B, C); returns the logits (B, C, V) of the next. Raises UserError past the model's context."""
         if self.positions == self.model.max_audio_positions:
             raise UserError(f"audio of more than {self.positions} positions", "what the model was made for", "generate fewer frames")
-        self._make_room(len(frame_BC))
-        embeddings = self.decoder.embeddings
-        hidden_BD = embeddings.embed(frame_BC + embeddings.offsets).sum(1)
-        for index, layer in enumerate(self.decoder.layers):
-            hidden_BD = hidden_BD + self._self_attention(index, layer.self_attention, _normed(hidden_BD, layer.pre_sa_norm))
-            hidden_BD = hidden_BD + self._cross_attention(index, layer.cross_attention, _normed(hidden_BD, layer.pre_ca_norm))
-            gate_BF, up_BF = _linear(_normed(hidden_BD, layer.pre_mlp_norm), layer.mlp.gate_up_proj).chunk(2, dim=-1)
-            hidden_BD = hidden_BD + _linear(up_BF * layer.mlp.activation_fn(gate_BF), layer.mlp.down_proj)
+        hidden_BD = self.embeddings.embed(frame_BC + self.embeddings.offsets).sum(1)
+        for layer in self.layers:
+            hidden_BD = layer.advance(hidden_BD, self.positions, *self.rotary_S2H[self.positions])
         self.positions += 1
-        return _linear(_normed(hidden_BD, self.decoder.norm), self.model.lm.logits_dense).unflatten(-1, (self.model.codebooks, -1))
+        return self.head(_normed(hidden_BD, self.norm)).unflatten(-1, (self.model.codebooks, -1))
 
-    def _self_attention(self, index: int, attention, hidden_BD: Tensor) -> Tensor:
-        query_BNH, key_BNH, value_BNH = (
-            _heads(_linear(hidden_BD, projection), attention.head_dim)
-            for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+
+class _StreamLayer:
+    """One layer of the decoder in a stream, with its keys and values of the texts and of the frames so far."""
+
+    def __init__(self, layer: Any, text_BLE: Tensor, exists_BL: Tensor):
+        own, cross = layer.self_attention, layer.cross_attention
+        self.layer, self.head_dim, self.cross_head_dim = layer, own.head_dim, cross.head_dim
+        self.sizes = [heads * own.head_dim for heads in (own.num_heads + own.num_key_value_heads, own.num_key_value_heads)]
+        self.query_key_value = prepacked(own.q_proj, own.k_proj, own.v_proj)
+        self.own_out, self.cross_query, self.cross_out = prepacked(own.o_proj), prepacked(cross.q_proj), prepacked(cross.o_proj)
+        self.gate_up, self.down = prepacked(layer.mlp.gate_up_proj), prepacked(layer.mlp.down_proj)
+        self.text_keys_BNLH, self.text_values_BNLH = (
+            _heads(projection(text_BLE), cross.head_dim).transpose(1, 2).contiguous() for projection in (cross.k_proj, cross.v_proj)
         )
-        cos_H, sin_H = self.rotary_S2H[self.positions]
-        keys_BNSH, values_BNSH = self.keys_values[index]
-        keys_BNSH[:, :, self.positions] = _rotated(key_BNH, cos_H, sin_H)
-        values_BNSH[:, :, self.positions] = value_BNH
-        query_BNGH = _rotated(query_BNH, cos_H, sin_H).unflatten(1, (keys_BNSH.shape[1], -1))
-        seen = slice(self.positions + 1)
-        attended_BNGH = F.scaled_dot_product_attention(query_BNGH, keys_BNSH[:, :, seen], values_BNSH[:, :, seen], scale=1.0)
-        return _linear(attended_BNGH.flatten(1), attention.o_proj)
+        self.exists_B11L = None if exists_BL.all() else exists_BL[:, None, None]
+        room = (len(text_BLE), own.num_key_value_heads, FIRST_ROOM, own.head_dim)
+        self.keys_BNSH, self.values_BNSH = text_BLE.new_zeros(room), text_BLE.new_zeros(room)
 
-    def _cross_attention(self, index: int, attention, hidden_BD: Tensor) -> Tensor:
-        keys_BNLH, values_BNLH = self.text_keys_values[index]
-        query_BNGH = _heads(_linear(hidden_BD, attention.q_proj), attention.head_dim).unflatten(1, (keys_BNLH.shape[1], -1))
-        attended_BNGH = F.scaled_dot_product_attention(query_BNGH, keys_BNLH, values_BNLH, attn_mask=self.exists_B11L, scale=1.0)
-        return _linear(attended_BNGH.flatten(1), attention.o_proj)
+    def advance(self, hidden_BD: Tensor, position: int, cos_H: Tensor, sin_H: Tensor) -> Tensor:
+        layer = self.layer
+        hidden_BD = hidden_BD + self._self_attention(_normed(hidden_BD, layer.pre_sa_norm), position, cos_H, sin_H)
+        hidden_BD = hidden_BD + self._cross_attention(_normed(hidden_BD, layer.pre_ca_norm))
+        gate_BF, up_BF = self.gate_up(_normed(hidden_BD, layer.pre_mlp_norm)).chunk(2, dim=-1)
+        return hidden_BD + self.down(up_BF * layer.mlp.activation_fn(gate_BF))
 
-    def _make_room(self, rows: int) -> None:
-        """Double the cache where it is full."""
-        if not self.keys_values:
-            for attention in (layer.self_attention for layer in self.decoder.layers):
-                shape = (rows, attention.num_key_value_heads, FIRST_ROOM, attention.head_dim)
-                self.keys_values.append((self.rotary_S2H.new_empty(shape), self.rotary_S2H.new_empty(shape)))
-        elif self.positions == self.keys_values[0][0].shape[2]:
-            more = (0, 0, 0, self.positions)
-            self.keys_values = [(F.pad(keys, more), F.pad(values, more)) for keys, values in self.keys_values]
+    def _self_attention(self, hidden_BD: Tensor, position: int, cos_H: Tensor, sin_H: Tensor) -> Tensor:
+        query_key_BNH, value_BNH = (_heads(part, self.head_dim) for part in self.query_key_value(hidden_BD).split(self.sizes, dim=-1))
+        kv_heads = value_BNH.shape[1]
+        query_BNH, key_BNH = _rotated(query_key_BNH, cos_H, sin_H).split([query_key_BNH.shape[1] - kv_heads, kv_heads], dim=1)
+        if position == self.keys_BNSH.shape[2]:  # full: double it
+            self.keys_BNSH, self.values_BNSH = (F.pad(cache, (0, 0, 0, position)) for cache in (self.keys_BNSH, self.values_BNSH))
+        self.keys_BNSH[:, :, position] = key_BNH
+        self.values_BNSH[:, :, position] = value_BNH
+        query_BNGH = query_BNH.unflatten(1, (kv_heads, -1))
+        keys_BNSH, values_BNSH = self.keys_BNSH[:, :, : position + 1], self.values_BNSH[:, :, : position + 1]
+        return self.own_out(F.scaled_dot_product_attention(query_BNGH, keys_BNSH, values_BNSH, scale=1.0).flatten(1))
 
-
-def _linear(hidden_MK: Tensor, layer: nn.Linear) -> Tensor:
-    """`layer` on a few rows: on a CPU, W @ x.T takes half as long as x @ W.T, and two rows no longer than one."""
-    rows = len(hidden_MK)
-    if rows > FEW_ROWS or hidden_MK.is_cuda:
-        return layer(hidden_MK)
-    if rows == 1:
-        hidden_MK = hidden_MK.expand(2, -1)
-    return (layer.weight @ hidden_MK.T).T[:rows]
+    def _cross_attention(self, hidden_BD: Tensor) -> Tensor:
+        query_BNGH = _heads(self.cross_query(hidden_BD), self.cross_head_dim).unflatten(1, (self.text_keys_BNLH.shape[1], -1))
+        attended_BNGH = F.scaled_dot_product_attention(
+            query_BNGH, self.text_keys_BNLH, self.text_values_BNLH, attn_mask=self.exists_B11L, scale=1.0
+        )
+        return self.cross_out(attended_BNGH.flatten(1))
 
 
 def _heads(hidden: Tensor, head_dim: int) -> Tensor:
     return hidden.unflatten(-1, (-1, head_dim))
 
 
-def _normed(hidden_BD: Tensor, norm) -> Tensor:
+def _normed(hidden_BD: Tensor, norm: Any) -> Tensor:
     return F.rms_norm(hidden_BD, norm.weight.shape, norm.weight, norm.variance_epsilon)
 
 

@@ -1,0 +1,77 @@
+"""Frames per second of earnest's generation beside transformers' `generate`, on the same random weights of a Dia.
+
+    OMP_NUM_THREADS=1 python benchmarks/generate_dia.py
+
+Both sample with the 50 likeliest tokens at temperature 1, with and without guidance, for one text and for several. Runs alternate;
+what is printed is the median CPU time of this process per frame, and the median of the ratios of neighbouring runs, which a busy
+machine moves least. A frame is one token of each of the 9 codebooks, for every row.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from statistics import median
+
+import torch
+from transformers.utils import logging
+
+from earnest.generate import Request, generate
+from earnest.models.dia import Dia, DiaShape
+
+DELAYS = [0, *range(8, 16)]
+SHAPE = DiaShape(width=512, layers=8, heads=8, kv_heads=4, ffn=1408, encoder_width=512, encoder_layers=4, encoder_heads=8, encoder_ffn=1408)
+TEXT = "a slow waltz, strings and piano, warm, 90 bpm"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=128)
+    parser.add_argument("--repeats", type=int, default=5)
+    args = parser.parse_args()
+    logging.set_verbosity_error()
+    torch.manual_seed(0)
+    model = SHAPE.build(9, 1024, DELAYS).eval()
+    with torch.no_grad():  # never the likeliest: both run to the last frame
+        model.lm.logits_dense.weight.unflatten(0, (9, -1))[:, model.end_id] = 0
+    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {torch.get_num_threads()} threads, {args.frames} frames")
+    print(f"{'rows':>4} {'guidance':>8} {'transformers':>14} {'earnest':>14} {'ratio':>6}")
+    for rows, guided in ((1, False), (1, True), (6, False), (6, True)):
+        theirs = lambda rows=rows, guided=guided: transformers_frames(model, rows, guided, args.frames)  # noqa: E731
+        ours = lambda rows=rows, guided=guided: earnest_frames(model, rows, guided, args.frames)  # noqa: E731
+        assert theirs() == ours() == args.frames  # also warms up
+        pairs = [(cpu_s(theirs), cpu_s(ours)) for _ in range(args.repeats)]
+        their_ms, our_ms = (1000 * median(times) / args.frames for times in zip(*pairs, strict=True))
+        ratio = median(their / our for their, our in pairs)
+        print(f"{rows:>4} {'yes' if guided else 'no':>8} {their_ms:>11.1f} ms {our_ms:>11.1f} ms {ratio:>6.2f}")
+
+
+def transformers_frames(model: Dia, rows: int, guided: bool, frames: int) -> int:
+    prompt = model.prompt(TEXT)
+    positions = torch.arange(1 + max(DELAYS))[:, None]
+    start_SC = torch.where(positions <= torch.tensor(DELAYS), model.bos_id, model.behind_id)
+    tokens_BSC = model.lm.generate(
+        input_ids=prompt.text_S.expand(rows, -1),
+        attention_mask=torch.ones(rows, len(prompt), dtype=torch.long),
+        decoder_input_ids=start_SC.expand(rows, -1, -1),
+        decoder_attention_mask=torch.ones(rows, len(start_SC), dtype=torch.long),
+        do_sample=True,
+        top_k=50,
+        guidance_scale=2.0 if guided else None,
+        max_length=frames + 2,
+    )
+    return tokens_BSC.shape[1] - 2 - max(DELAYS)
+
+
+def earnest_frames(model: Dia, rows: int, guided: bool, frames: int) -> int:
+    request = Request(model.prompt(TEXT), 1.0, guidance=3.0 if guided else 1.0, null_prompt=model.prompt(None))
+    return generate(model, [request] * rows, max_frames=frames, top_p=1.0, filter_by_guidance=True)[0].codes_CT.shape[1]
+
+
+def cpu_s(run: Callable[[], int]) -> float:
+    before = time.process_time()
+    run()
+    return time.process_time() - before
+
+
+if __name__ == "__main__":
+    main()
