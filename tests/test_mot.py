@@ -1,18 +1,23 @@
 """MoT: against a straightforward implementation and the plain Llama, what is trained, what is saved, and what is refused."""
 
 import importlib.util
+from collections import Counter
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM, MusicgenForCausalLM
 from transformers.models.musicgen.configuration_musicgen import MusicgenDecoderConfig
 
+from earnest.cli import main
 from earnest.data.batch import collate
 from earnest.data.masks import IGNORE
+from earnest.data.sources import write_folder
 from earnest.data.text import byte_tokenizer
 from earnest.errors import UserError
 from earnest.generate import Request, generate
@@ -21,6 +26,7 @@ from earnest.models import load_model
 from earnest.models.backbones import load_backbone
 from earnest.models.mot import MoT, MoTDesign, MoTModelConfig, MoTShape
 from earnest.models.packed import Route
+from earnest.run import read_run
 from earnest.training.optim import adamw
 
 spec = importlib.util.spec_from_file_location("train_step_mot", Path(__file__).parent.parent / "benchmarks/train_step_mot.py")
@@ -468,6 +474,44 @@ def test_a_model_without_named_parts_is_saved_whole(tmp_path):
     model = tiny_mot(output="new", attention="shared")
     model.save_pretrained(tmp_path)
     assert same(model, load_model(tmp_path))
+
+
+# --- a run ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_from_folder_to_wav(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("EARNEST_CACHE", str(tmp_path / "cache"))
+    random = np.random.default_rng(0)
+    rows = []
+    for i in range(8):
+        hz = random.uniform(200, 800)
+        rows.append((f"{i}.wav", np.sin(np.arange(16000) * 2 * np.pi * hz / 16000) * 0.3, f"tone {i}"))
+    write_folder(tmp_path / "tones", rows, "", Counter(), ("text",))
+    small = [
+        "--shape.width",
+        "32",
+        "--shape.layers",
+        "2",
+        "--shape.expert-width",
+        "16",
+        "--shape.expert-ffn",
+        "24",
+        "--design.output",
+        "new",
+    ]
+    short = "--data.window-s 0.3 --demos.max-duration-s 0.1 --steps 3 --optimizer.warmup-steps 1".split()
+    run_dir = tmp_path / "run"
+    assert main(["train", "mot-tiny", "--data.path", str(tmp_path / "tones"), "--out", str(run_dir), *small, *short]) == 0
+    run = read_run(run_dir)
+    assert set(run.probes["held_out"]["streams"]) == {f"codebook_{c}" for c in range(8)}  # audio alone is scored
+    full, within = run.series["train/ce_full_nats/codebook_7"].value, run.series["train/ce_nats/codebook_7"].value
+    assert len(full) == 3 and (full > within).all()  # what it costs to say that audio comes at all
+    assert run.series["eval/text_perplexity"].step.tolist() == [0, 3]
+    assert "A101" not in capsys.readouterr().out  # no text target counts, and none should
+    out = tmp_path / "tone.wav"
+    assert main(["generate", str(run_dir), "--text", "tone 3", "--out", str(out), "--max-duration-s", "0.2"]) == 0
+    wave_N, rate_hz = soundfile.read(out)
+    assert rate_hz == 16000 and len(wave_N) == 0.2 * 16000 and np.isfinite(wave_N).all()
 
 
 # --- what is refused -----------------------------------------------------------------------------------------------------------

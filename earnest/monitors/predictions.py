@@ -77,5 +77,6 @@ def log_predictions(model, batch: Batch, sources: Sequence[str], step: int, writ
 
 
 def _shares(model, tokens_N: Tensor) -> dict[str, float]:
-    kinds = {"codes_frac": tokens_N < model.codes, "bos_frac": tokens_N == model.bos_id, "eos_frac": tokens_N == model.eos_id}
+    specials = {"bos_frac": model.bos_id, "eos_frac": model.eos_id}  # a model that never ends by itself has no EOS
+    kinds = {"codes_frac": tokens_N < model.codes, **{name: tokens_N == id for name, id in specials.items() if id is not None}}
     return {name: round(float(is_N.float().mean()), 4) for name, is_N in kinds.items()} if len(tokens_N) else dict.fromkeys(kinds, 0.0)
