@@ -74,6 +74,8 @@ def generate(
     text: str,
     out: Path,
     speaker: str | None = None,
+    reference: Path | None = None,
+    reference_text: str | None = None,
     temperature: float = 0.0,
     top_k: int = 50,
     top_p: float = 0.95,
@@ -87,6 +89,8 @@ def generate(
         text: What is said.
         out: The wav to write.
         speaker: A speaker of the training data; the first one if not given.
+        reference: Audio of a voice to clone, in place of a speaker; needs a run that was trained with references (higgs).
+        reference_text: What is said in it.
         temperature: 0 takes the likeliest token each time.
         top_k: How many of the likeliest tokens are drawn from.
         top_p: Of these, the smallest set that holds this much probability.
@@ -96,20 +100,37 @@ def generate(
     import torch
 
     from earnest.data.audio import write_wave
-    from earnest.generate import Request, load_run
+    from earnest.generate import Request, cloning_prompt, load_run
     from earnest.generate import generate as generate_codes
 
+    if (reference is None) != (reference_text is None):
+        raise UserError("one of --reference and --reference-text", "both: the audio, and what is said in it", "add the other")
     model, codec, facts = load_run(run)
     speakers = facts["speakers"]
     if speaker is not None and speaker not in speakers:
         raise UserError(f"speaker {speaker!r}", f"one of {', '.join(speakers)}", "leave --speaker out for the first of these")
-    request = Request(model.prompt(text, speakers[0] if speaker is None else speaker), temperature, seed)
-    [result] = generate_codes(model, [request], max_frames=round(max_duration_s * codec.frame_rate_hz), top_k=top_k, top_p=top_p)
+    if reference is not None and reference_text is not None:
+        prompt = cloning_prompt(model, codec, text, reference, reference_text)
+    else:
+        prompt = model.prompt(text, speakers[0] if speaker is None else speaker)
+    [result] = generate_codes(
+        model, [Request(prompt, temperature, seed)], max_frames=round(max_duration_s * codec.frame_rate_hz), top_k=top_k, top_p=top_p
+    )
     with torch.inference_mode():
         wave_N = codec.decode(result.codes_CT[None])[0].numpy()
     write_wave(out, wave_N, codec.sample_rate_hz)
     ended = "ended by the model" if result.stopped else f"cut at --max-duration-s {max_duration_s:g}"
     print(f"{out}: {len(wave_N) / codec.sample_rate_hz:.2f} s, {ended}")
+    return 0
+
+
+def merge(run: Positional[Path], out: Positional[Path]) -> int:
+    """Add a LoRA run's adapters into the weights of the model they were trained on: a plain model again, for transformers."""
+    from earnest.run import latest_checkpoint
+    from earnest.training.lora import merge as merge_adapters
+
+    merge_adapters(latest_checkpoint(run), out)
+    print(out)
     return 0
 
 
@@ -239,7 +260,7 @@ def explain(topic: Positional[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[..., int]] = {
-    command.__name__: command for command in (train, diagnose, report, rules, explain, trace, check, data, generate, encode, decode)
+    command.__name__: command for command in (train, diagnose, report, rules, explain, trace, check, data, generate, merge, encode, decode)
 }
 TAKE_A_RECIPE = (train, trace, check)
 

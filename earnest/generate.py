@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from earnest.codecs import Codec, load_codec
+from earnest.data.audio import ClipError, read_wave
 from earnest.data.batch import Prompt
+from earnest.data.chatml import cloning
 from earnest.data.patterns import undelay
 from earnest.errors import UserError
 from earnest.models import load_model
@@ -142,6 +144,22 @@ def sample(
     race_BKk = torch.stack([torch.empty(p_BKk.shape[1:]).exponential_(generator=random) for random in randoms]).to(p_BKk)
     choice_BK = torch.where(heat_B11[..., 0] > 0, (p_BKk / race_BKk).argmax(-1), 0)
     return id_BKk.gather(-1, choice_BK[..., None])[..., 0]
+
+
+def cloning_prompt(model, codec: Codec, text: str, reference: Path, reference_text: str) -> Prompt:
+    """A prompt to say `text` in the voice of an audio file in which `reference_text` is said.
+
+    Raises UserError for a system that takes no conversations, a file that cannot be read, and a reference that leaves no room.
+    """
+    if model.system != "higgs":
+        raise UserError(f"a reference for a {model.system} model", "a Higgs model trained with references", "leave the reference out")
+    try:
+        wave_N = torch.from_numpy(read_wave(reference, codec.sample_rate_hz))
+    except ClipError as error:
+        raise UserError(str(error), "a readable audio file with at least one sample", "check the file") from error
+    with torch.inference_mode():
+        codes_CT = codec.encode(wave_N[None])[0]
+    return model.prompt(text, turns=cloning(codes_CT, reference_text, text, instruction=model.instruction.replace("{speaker}", "")))
 
 
 def load_run(run_dir: Path) -> tuple[Any, Codec, dict[str, Any]]:

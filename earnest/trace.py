@@ -11,11 +11,14 @@ from torch import Tensor
 from earnest.codecs import load_codec
 from earnest.data.audio import read_wave
 from earnest.data.batch import Example, collate
+from earnest.data.chatml import Conversation
+from earnest.data.corpus import Corpus
 from earnest.data.masks import IGNORE
 from earnest.losses.tokens import TokenObjective
 from earnest.training.config import LMConfig
-from earnest.training.language_model import find_clips
+from earnest.training.language_model import encoded, find_clips
 
+NEIGHBOURS = 50  # clips read beside the first, among which its reference is found where it has one
 LABEL_COLUMNS = 8  # positions of the label picture at either end
 
 
@@ -33,26 +36,30 @@ def trace_clip(config: LMConfig, console: Console | None = None) -> None:
     torch.manual_seed(config.seed)
     codec = load_codec(config.codec)
     model = config.build(codec).eval()
-    vary = config.data.variation(codec.frame_rate_hz)
-    clip = find_clips(config.data.path, vary.described_by)[0]
+    found = find_clips(config.data.path, config.data.variation(codec.frame_rate_hz).described_by)[:NEIGHBOURS]
+    clip = found[0].clips[-1] if isinstance(found[0], Conversation) else found[0]
+    wave_N = torch.from_numpy(read_wave(clip.path, codec.sample_rate_hz))
+    rows, _ = encoded(found, codec)
+    corpus = Corpus(rows, model.lay_out, model.pad_id, 1, config.variation(rows, model, codec.frame_rate_hz))
+    row = corpus.vary(rows[0], None)
     with torch.inference_mode():
-        wave_N = torch.from_numpy(read_wave(clip.path, codec.sample_rate_hz))
-        codes_CT = codec.encode(wave_N[None])[0]
-        row = vary({"codes_CT": codes_CT, "text": clip.text, "tags": clip.tags})
-        example = model.lay_out(row["codes_CT"], row["text"], clip.speaker)
+        example = corpus.example(rows[0])
         batch = collate([example], [0], model.pad_id)
         hidden_PD = model(batch)
+        audio_ND = hidden_PD[batch.is_audio_BS[batch.exists_BS]]
+        audio_logits = [head.logits(audio_ND) for stream, head in model.heads().items() if stream != "text"]
         loss, signals = TokenObjective(model, config.weights(model.codebooks))(batch, batch.counted())
     stop("1 audio", "wave_N", wave_N)
-    stop("2 codec", "codes_CT", codes_CT)
-    stop("5 text", "prompt_L", model.prompt(row["text"], clip.speaker).text_S)
+    stop("2 codec", "codes_CT", torch.as_tensor(row["codes_CT"]))
+    stop("5 text", "text_L", example.text_S[~example.is_audio_S])
     for name, tensor in vars(example).items():
         stop("6 layout", name, tensor)
     for name, tensor in vars(batch).items():
         stop("8 batch", name, tensor)
     stop("9 model", "hidden_PD", hidden_PD)
+    stop("9 model", "audio_logits_NCV", torch.stack(audio_logits, dim=1))
     stop("10 loss", "loss", loss)
-    console.print(f"{clip.path}: {row['text']!r}, speaker {clip.speaker!r}, {len(wave_N) / codec.sample_rate_hz:.2f} s", highlight=False)
+    console.print(f"{clip.path}: {row['text']!r}, speaker {row['speaker']!r}, {len(wave_N) / codec.sample_rate_hz:.2f} s", highlight=False)
     console.print(table)
     console.print(_label_picture(example, model.delays))
     console.print({name: round(value, 3) for name, value in signals.items() if name.startswith("train/ce_nats")})

@@ -47,31 +47,42 @@ class Turn:
 
 @dataclass(frozen=True)
 class Conversation:
-    """Turns in order; `source` names where they were read."""
+    """Turns in order; `name` says where they were read."""
 
     turns: tuple[Turn, ...]
     speaker: str = ""
-    source: str = ""
+    name: str = ""
+    split: str | None = None
 
     @property
     def clips(self) -> list[Clip]:
         return [part for turn in self.turns for part in turn.parts if isinstance(part, Clip)]
 
-    def with_codes(self, codes: Mapping[Clip, Any]) -> "Conversation":
-        """The same conversation with codes_CT in place of each clip; KeyError where a clip has none."""
+    def row(self, codes: Mapping[Path, Any]) -> Row:
+        """A row of a `Corpus`: its turns with codes_CT in place of each clip, and as its own clip and text the last ones.
+
+        codes: path -> codes_CT; KeyError where a clip has none.
+        """
 
         def encoded(part):
-            return torch.as_tensor(codes[part]) if isinstance(part, Clip) else part
+            return torch.as_tensor(codes[part.path]) if isinstance(part, Clip) else part
 
-        return replace(self, turns=tuple(replace(turn, parts=tuple(map(encoded, turn.parts))) for turn in self.turns))
+        turns = tuple(replace(turn, parts=tuple(map(encoded, turn.parts))) for turn in self.turns)
+        texts = [part for turn in self.turns if turn.role == "user" for part in turn.parts if isinstance(part, str)]
+        return {
+            "turns": turns,
+            "codes_CT": codes[self.clips[-1].path] if self.clips else np.zeros((1, 0), np.int64),
+            "text": texts[-1] if texts else "",
+            **{"speaker": self.speaker, "tags": "", "language": "", "source": self.name},
+        }
 
 
 def cloning(
-    reference: Clip | Tensor, reference_text: str, text: str, target: Clip | Tensor | None = None, system: str = INSTRUCTION
+    reference: Clip | Tensor, reference_text: str, text: str, target: Clip | Tensor | None = None, instruction: str = INSTRUCTION
 ) -> tuple[Turn, ...]:
     """Zero-shot cloning: what the reference says and how it sounds, then what is to be said in that voice, and (in training) how."""
     turns = [
-        Turn("system", (system,)),
+        Turn("system", (instruction,)),
         Turn("user", (reference_text,)),
         Turn("assistant", (reference,), counts=False),
         Turn("user", (text,)),
@@ -84,7 +95,7 @@ class Cloning:
 
     rows: those that may serve as references, if no longer than `max_frames` · frac: share of rows in training, drawn one by
     one, that become such a sample; in evaluation all do · instruction: the system turn · vary: what else changes, before.
-    A row whose speaker has no other clip stays as it is.
+    A row whose speaker has no other clip, or which brings a conversation of its own, stays as it is.
     """
 
     def __init__(
@@ -98,7 +109,7 @@ class Cloning:
 
     def __call__(self, row: Row, random: Random = None) -> Row:
         varied = self.vary(row, random)
-        reference = self.reference(row, random)
+        reference = None if "turns" in row else self.reference(row, random)
         if reference is None or (random is not None and random.random() >= self.frac):
             return varied
         codes = torch.as_tensor(reference["codes_CT"]), torch.as_tensor(varied["codes_CT"])

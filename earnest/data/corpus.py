@@ -31,7 +31,7 @@ class Corpus:
         self.rows, self.lengths, self.left_out = [], [], []
         for row in rows:
             try:
-                self.lengths.append(len(self._example(row)))
+                self.lengths.append(len(self.example(row)))
                 self.rows.append(row)
             except UserError as error:
                 self.left_out.append(f"{row['source']}: {error.seen}")
@@ -46,7 +46,7 @@ class Corpus:
     def batch(self, clips: Sequence[int], seed: int | None = None, epoch: int = 0) -> Batch:
         """These clips in the version of (seed, epoch), which depends on nothing else; without a seed as evaluation sees them."""
         randoms = [None if seed is None else np.random.default_rng([seed, epoch, clip]) for clip in clips]
-        examples = [self._example(self.rows[clip], random) for clip, random in zip(clips, randoms, strict=True)]
+        examples = [self.example(self.rows[clip], random) for clip, random in zip(clips, randoms, strict=True)]
         return collate(examples, clips, self.pad_id)
 
     def batches(self) -> Iterator[Batch]:
@@ -74,7 +74,8 @@ class Corpus:
                 yield mine + ([_uncounted(self.batch(step[0], seed, epoch))] * missing if missing else [])
             epoch += 1
 
-    def _example(self, row: Row, random: np.random.Generator | None = None) -> Example:
+    def example(self, row: Row, random: np.random.Generator | None = None) -> Example:
+        """The row laid out, in the version of `random`."""
         version = self.vary(row, random)
         turns = {"turns": version["turns"]} if "turns" in version else {}
         try:
@@ -82,7 +83,7 @@ class Corpus:
         except UserError:
             if random is None:
                 raise
-            return self._example(row)  # a long reference was drawn; the version of evaluation is known to fit
+            return self.example(row)  # a long reference was drawn; the version of evaluation is known to fit
 
 
 def _uncounted(batch: Batch) -> Batch:

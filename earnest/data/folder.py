@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -103,26 +104,42 @@ def load_clips(path: str | os.PathLike, needed: Sequence[str] = ("text",)) -> li
     return [clips[name] for name in sorted(clips)]
 
 
-def split_clips(clips: Sequence[Clip], held_out_frac: float, seed: int) -> tuple[list[Clip], list[Clip]]:
-    """Clips -> (train, held out), by a hash of seed and file name: a clip keeps its side when others are added or leave.
+Item = TypeVar("Item", bound="Named")
 
+
+class Named(Protocol):
+    """What can be split: a `Clip`, or a conversation."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def speaker(self) -> str: ...
+    @property
+    def split(self) -> str | None: ...
+
+
+def split_clips(
+    clips: Sequence[Item], held_out_frac: float, seed: int, by: Literal["name", "speaker"] = "name"
+) -> tuple[list[Item], list[Item]]:
+    """Clips -> (train, held out), by a hash of seed and name: a clip keeps its side when others are added or leave.
+
+    by: with "speaker", all clips of a speaker are on one side, so that what is held out is voices.
     A validation split that the folder brings wins over `held_out_frac`; a test split is in neither. Each side holds at
-    least one clip. Raises UserError where there are too few.
+    least one name, or speaker. Raises UserError where there are too few.
     """
     train = [clip for clip in clips if clip.split in (None, "train")]
     held_out = [clip for clip in clips if clip.split == "validation"]
     if not held_out:
-        place = {clip: _uniform(f"{seed}/{clip.name}") for clip in train}
-        ordered = sorted(train, key=place.__getitem__)
-        count = sum(place[clip] < held_out_frac for clip in train)
-        count = min(max(count, 1), len(train) - 1)
-        chosen = set(ordered[:count])
-        held_out = [clip for clip in train if clip in chosen]
-        train = [clip for clip in train if clip not in chosen]
+        place = {getattr(clip, by): _uniform(f"{seed}/{getattr(clip, by)}") for clip in train}
+        ordered = sorted(place, key=place.__getitem__)
+        count = sum(where < held_out_frac for where in place.values())
+        chosen = set(ordered[: min(max(count, 1), len(ordered) - 1)])
+        held_out = [clip for clip in train if getattr(clip, by) in chosen]
+        train = [clip for clip in train if getattr(clip, by) not in chosen]
     if not train or not held_out:
         raise UserError(
             f"{len(train)} clips to train on and {len(held_out)} to hold out, of {len(clips)}",
-            "at least one of each, beside the test split",
+            f"at least one of each{', of different speakers' if by == 'speaker' else ''}, beside the test split",
             "add clips, or a folder train/ beside validation/",
         )
     return train, held_out

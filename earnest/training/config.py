@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from earnest.codecs import Codec
 from earnest.data.corpus import Row, Vary
@@ -17,10 +17,12 @@ from earnest.models import load_model
 @dataclass(frozen=True)
 class Data:
     path: str = "espeak"
-    """A folder in Hugging Face's audiofolder form (metadata.csv or .jsonl with file_name and text), a dataset on the Hub,
-    or "espeak": the embedded corpus of spoken digits and short phrases."""
+    """A folder in Hugging Face's audiofolder form (metadata.csv or .jsonl with file_name and text), a dataset on the Hub, for
+    higgs a file of conversations (.json, .jsonl), or "espeak": the embedded corpus of spoken digits and short phrases."""
     held_out_frac: float = 0.05
     """Share of the clips kept for evaluation, unless the folder has a validation split."""
+    held_out: Literal["clips", "speakers"] = "clips"
+    """What is held out: clips of speakers who are trained on too, or all clips of some speakers."""
     max_duration_s: float = 15.0
     """Longer clips are left out, and counted; not where windows are cut from them."""
     window_s: float | None = None

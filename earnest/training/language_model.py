@@ -15,7 +15,8 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, gather_object, set_seed
 
 from earnest.codecs import Codec, load_codec
-from earnest.data.corpus import Corpus
+from earnest.data.chatml import Conversation, load_conversations
+from earnest.data.corpus import Corpus, Row
 from earnest.data.folder import Clip, load_clips, split_clips
 from earnest.data.music import music, music_name
 from earnest.data.sources import embedded_name, espeak
@@ -157,11 +158,14 @@ def prepare(config: LMConfig, model, codec: Codec, on_progress: OnProgress = sil
     """Read, split and encode the data; returns the training and held-out corpora, and the facts about them."""
     _check_codec(model, codec)
     vary = config.data.variation(codec.frame_rate_hz)
-    sides = split_clips(find_clips(config.data.path, vary.described_by), config.data.held_out_frac, config.seed)
+    found = find_clips(config.data.path, vary.described_by)
+    if isinstance(found[0], Conversation) and model.system != "higgs":
+        raise UserError(f"conversations in {config.data.path} for a {model.system} model", "a folder of clips", "take a higgs recipe")
+    sides = split_clips(found, config.data.held_out_frac, config.seed, "speaker" if config.data.held_out == "speakers" else "name")
     corpora, left_out = [], []
     max_frames = math.inf if vary.window_frames else config.data.max_duration_s * codec.frame_rate_hz
-    for clips in sides:
-        table, skipped = encode_clips(clips, codec, cache_dir() / "codes", lambda done, total: on_progress("encode", done, total, "clips"))
+    for side in sides:
+        table, skipped = encoded(side, codec, on_progress)
         left_out += skipped
         rows = [row for row in table if row["codes_CT"].shape[1] <= max_frames]
         left_out += [
@@ -187,6 +191,7 @@ def prepare(config: LMConfig, model, codec: Codec, on_progress: OnProgress = sil
             "held_out_clips": len(held_out),
             "left_out_clips": left_out,
             "speakers": sorted({row["speaker"] for row in train.rows}),
+            "held_out_speakers": sorted({row["speaker"] for row in held_out.rows}),
         },
     )
 
@@ -209,8 +214,19 @@ def _check_windows(window_frames: int | None, train: Corpus) -> None:
         )
 
 
-def find_clips(path: str, needed: Sequence[str] = ("text",)) -> list[Clip]:
-    """The clips of a folder or Hub dataset, or of a corpus that installs with pip, which is made on first use."""
+def encoded(found: Sequence[Clip | Conversation], codec: Codec, on_progress: OnProgress = silent) -> tuple[Sequence[Row], list[str]]:
+    """Rows with the codes of their audio, and a line for each clip that was skipped; a conversation that lacks one is left out."""
+    clips = list(dict.fromkeys(clip for one in found for clip in (one.clips if isinstance(one, Conversation) else [one])))
+    table, skipped = encode_clips(clips, codec, cache_dir() / "codes", lambda done, total: on_progress("encode", done, total, "clips"))
+    codes = {Path(row["source"]): row["codes_CT"] for row in table}
+    talks = [one for one in found if isinstance(one, Conversation)]
+    return [one.row(codes) for one in talks if all(clip.path in codes for clip in one.clips)] if talks else table, skipped
+
+
+def find_clips(path: str, needed: Sequence[str] = ("text",)) -> list[Clip] | list[Conversation]:
+    """The clips of a folder or Hub dataset, or of a corpus that installs with pip, which is made on first use; or conversations."""
+    if path.endswith((".json", ".jsonl")):
+        return load_conversations(path)
     if path not in EMBEDDED:
         return load_clips(path, needed)
     name, make = EMBEDDED[path]
