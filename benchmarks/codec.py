@@ -1,0 +1,134 @@
+"""How fast Amy trains, encodes and decodes, beside transformers' codecs of the same sizes: `python benchmarks/codec.py [--full]`.
+
+- amy around Mimi, against MimiModel with the same configuration and weights; a MimiModel cannot train through its codebooks, so the
+  training step beside it goes from its encoder straight to its decoder: the difference is what our quantiser costs.
+- amy-tiny, against a DacModel with the same rate, frames, codebooks and about as many weights.
+
+A training step is forward, log mel loss and commitment (DAC: its own quantiser losses), and backward, without a discriminator. Turns
+are taken in rounds, the median of each is given, and every codec hears the same audio. `--full` takes Mimi at its real size.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+import tyro
+from torch import Tensor, nn
+from transformers import DacConfig, DacModel, MimiConfig, MimiModel
+
+from earnest.codecs.amy import Amy, TrainableCodec
+from earnest.codecs.mimi import AmyMimi
+from earnest.losses.waveform import MultiScaleMelLoss
+
+Job = Callable[[], object]
+
+
+def placed(codec: TrainableCodec) -> TrainableCodec:
+    """Codebooks of random entries: speed does not depend on what they say."""
+    for k in range(codec.codebooks):
+        codec.quantiser.place(k, torch.randn_like(codec.quantiser.codebook_CVD[k]), 1.0)
+    return codec
+
+
+def jobs_of_ours(codec: TrainableCodec, wave_BN: Tensor) -> dict[str, Job]:
+    mel = MultiScaleMelLoss(codec.sample_rate_hz)
+    codes_BCT = codec.eval().encode(wave_BN)
+
+    def train() -> None:
+        codec.train().zero_grad()
+        result = codec(wave_BN)
+        (mel(result.wave_BN, wave_BN)[0] + result.quantised.commitment).backward()
+
+    return {"train": train, "encode": lambda: codec.eval().encode(wave_BN), "decode": lambda: codec.eval().decode(codes_BCT)}
+
+
+def jobs_of_theirs(model: nn.Module, forward: Callable[[Tensor], tuple[Tensor, Tensor]], rate_hz: int, wave_BN: Tensor) -> dict[str, Job]:
+    """forward: wave_B1N -> (reconstruction, the model's own losses)."""
+    mel = MultiScaleMelLoss(rate_hz)
+    wave_B1N = wave_BN[:, None]
+
+    def train() -> None:
+        model.train().zero_grad()
+        out, own = forward(wave_B1N)
+        (mel(out.flatten(1)[:, : wave_BN.shape[1]], wave_BN[:, : out.shape[-1]])[0] + own).backward()
+
+    @torch.no_grad()
+    def encode() -> Tensor:
+        return model.eval().encode(wave_B1N).audio_codes  # type: ignore[operator]
+
+    codes_BCT = encode()
+
+    @torch.no_grad()
+    def decode() -> object:
+        return model.eval().decode(audio_codes=codes_BCT)  # type: ignore[operator]
+
+    return {"train": train, "encode": encode, "decode": decode}
+
+
+def medians(sides: list[dict[str, Job]], rounds: int) -> list[dict[str, float]]:
+    """Seconds per job and side: the sides take turns, so that what else the machine does hits all of them."""
+    seconds: list[dict[str, list[float]]] = [{name: [] for name in side} for side in sides]
+    for _ in range(rounds + 1):
+        for side, spent in zip(sides, seconds, strict=True):
+            for name, job in side.items():
+                before = time.perf_counter()
+                job()
+                spent[name].append(time.perf_counter() - before)
+    return [{name: statistics.median(values[1:]) for name, values in spent.items()} for spent in seconds]
+
+
+def mimi_pair(full: bool, clips: int, seconds: float) -> tuple[dict[str, Job], dict[str, Job], str]:
+    small = {"hidden_size": 128, "num_filters": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4}
+    small |= {"intermediate_size": 512, "head_dim": 32, "upsample_groups": 128}
+    small |= {"codebook_dim": 64, "vector_quantization_hidden_dimension": 64}
+    config = MimiConfig(num_quantizers=9, num_semantic_quantizers=2, **({} if full else small))
+    mimi = MimiModel(config)
+    ours = placed(AmyMimi(mimi, (2, 7)))
+    wave_BN = 0.1 * torch.randn(clips, round(seconds * 24_000 / 1920) * 1920)
+    straight = lambda wave_B1N: (mimi.decoder(mimi.encoder(wave_B1N).latents).audio_values, torch.zeros(()))  # noqa: E731
+    name = f"amy (Mimi, {sum(p.numel() for p in ours.parameters()) / 1e6:.1f} M weights) / MimiModel"
+    return jobs_of_ours(ours, wave_BN), jobs_of_theirs(mimi, straight, 24_000, wave_BN), name
+
+
+def dac_pair(clips: int, seconds: float) -> tuple[dict[str, Job], dict[str, Job], str]:
+    ours = placed(Amy())
+    ratios = {"downsampling_ratios": [2, 4, 5, 8], "upsampling_ratios": [8, 5, 4, 2]}
+    sizes = {"encoder_hidden_size": 12, "decoder_hidden_size": 288, "n_codebooks": 8, "codebook_size": 1024, "codebook_dim": 8}
+    dac = DacModel(DacConfig(sampling_rate=16_000, **ratios, **sizes))
+    wave_BN = 0.1 * torch.randn(clips, round(seconds * 50) * 320)
+
+    def forward(wave_B1N: Tensor) -> tuple[Tensor, Tensor]:
+        out = dac(wave_B1N)
+        return out.audio_values, out.loss.mean()
+
+    weights = [sum(p.numel() for p in one.parameters()) / 1e6 for one in (ours, dac)]
+    return (
+        jobs_of_ours(ours, wave_BN),
+        jobs_of_theirs(dac, forward, 16_000, wave_BN),
+        f"amy-tiny ({weights[0]:.1f} M weights) / DacModel ({weights[1]:.1f} M)",
+    )
+
+
+def main(full: bool = False, clips: int = 4, seconds: float = 1.04, rounds: int = 5) -> None:
+    """Print the table, as Markdown: milliseconds, and theirs over ours.
+
+    Args:
+        full: Mimi at its real size, 79 M weights.
+        clips: clips in a batch.
+        seconds: length of each.
+        rounds: how often each is measured, after one that is not.
+    """
+    torch.manual_seed(0)
+    print(
+        f"{clips} clips of {seconds:g} s, {torch.get_num_threads()} threads, median of {rounds}: ours ms / theirs ms = theirs over ours\n"
+    )
+    print("| | training step | encode | decode |\n|---|---|---|---|")
+    for ours, theirs, name in (mimi_pair(full, clips, seconds), dac_pair(clips, seconds)):
+        mine, other = medians([ours, theirs], rounds)
+        cells = [f"{1000 * mine[job]:.0f} / {1000 * other[job]:.0f} = {other[job] / mine[job]:.2f}" for job in mine]
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
