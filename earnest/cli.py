@@ -79,6 +79,8 @@ def generate(
     temperature: float = 0.0,
     top_k: int = 50,
     top_p: float = 0.95,
+    guidance: float = 1.0,
+    filter_by_guidance: bool = False,
     seed: int = 0,
     max_duration_s: float = 10.0,
 ) -> int:
@@ -94,18 +96,22 @@ def generate(
         temperature: 0 takes the likeliest token each time.
         top_k: How many of the likeliest tokens are drawn from.
         top_p: Of these, the smallest set that holds this much probability.
+        guidance: null + guidance * (conditional - null), as in MusicGen; needs a trained unconditional branch (dia). Dia's own scale is
+            one less.
+        filter_by_guidance: Let guidance choose the likeliest tokens and draw from these without it, as Dia was published.
         seed: Of the random numbers.
         max_duration_s: Where the audio is cut if the model does not end it.
     """
     import torch
 
     from earnest.data.audio import write_wave
-    from earnest.generate import Request, cloning_prompt, load_run
+    from earnest.generate import Request, check_guidance, cloning_prompt, load_run
     from earnest.generate import generate as generate_codes
 
     if (reference is None) != (reference_text is None):
         raise UserError("one of --reference and --reference-text", "both: the audio, and what is said in it", "add the other")
     model, codec, facts = load_run(run)
+    check_guidance(guidance, facts["unconditional_frac"])
     speakers = facts["speakers"]
     if speaker is not None and speaker not in speakers:
         raise UserError(f"speaker {speaker!r}", f"one of {', '.join(speakers)}", "leave --speaker out for the first of these")
@@ -113,9 +119,9 @@ def generate(
         prompt = cloning_prompt(model, codec, text, reference, reference_text)
     else:
         prompt = model.prompt(text, speakers[0] if speaker is None else speaker)
-    [result] = generate_codes(
-        model, [Request(prompt, temperature, seed)], max_frames=round(max_duration_s * codec.frame_rate_hz), top_k=top_k, top_p=top_p
-    )
+    request = Request(prompt, temperature, seed, guidance, None if guidance == 1 else model.prompt(None))
+    frames = round(max_duration_s * codec.frame_rate_hz)
+    [result] = generate_codes(model, [request], max_frames=frames, top_k=top_k, top_p=top_p, filter_by_guidance=filter_by_guidance)
     with torch.inference_mode():
         wave_N = codec.decode(result.codes_CT[None])[0].numpy()
     write_wave(out, wave_N, codec.sample_rate_hz)

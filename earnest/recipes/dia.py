@@ -51,10 +51,10 @@ def dia_tiny() -> DiaConfig:
     Its codec, amy-tiny, was trained on speech at 16 kHz: it stands in for one made for music.
     """
     return DiaConfig(
-        data=DiaData(path="music", words="tags", drop_tags_frac=0.3, window_s=4.0, positions_per_batch=4096),
-        epochs=60,
-        optimizer=Optimizer(learning_rate=1e-3, warmup_steps=50, ema_decay=0.99),
-        demos=Demos(texts=("calm, acoustic", "energetic, electronic"), guidance=3.0, max_duration_s=4.0),
+        data=DiaData(path="music", words="tags", window_s=4.0),
+        epochs=40,
+        optimizer=Optimizer(learning_rate=1e-3, ema_decay=0.99),
+        demos=Demos(texts=("calm, acoustic", "energetic, electronic"), guidance=3.0, max_duration_s=5.0),
     )
 
 
@@ -63,7 +63,7 @@ def dia() -> DiaConfig:
     return DiaConfig(
         codec="descript/dac_44khz",
         model="nari-labs/Dia-1.6B-0626",
-        data=DiaData(path="", window_s=10.0, positions_per_batch=8192),
+        data=DiaData(path="loops", window_s=10.0, positions_per_batch=8192),
         optimizer=Optimizer(learning_rate=1e-5, warmup_steps=500, weight_decay=0.1),
         demos=Demos(texts=("[S1] Hello. [S2] Hello there!",), guidance=4.0, max_duration_s=10.0),
         mixed_precision="bf16",

@@ -11,12 +11,14 @@ from earnest.data import baselines
 from earnest.data.batch import Batch
 from earnest.losses.tokens import score
 
+ClipSums = dict[str, tuple[np.ndarray, np.ndarray]]  # stream -> (nats, counted targets), per clip
+
 
 @torch.no_grad()
-def clip_sums(model, batches: Iterable[Batch], clips: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def clip_sums(model, batches: Iterable[Batch], clips: int) -> ClipSums:
     """Teacher-forced cross-entropy (nats, summed) and counted targets per clip: stream -> ((clips,), (clips,))."""
     model.eval()
-    sums: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    sums: ClipSums = {}
     for batch in batches:
         _, stream_sums = score(model, batch.to(next(model.parameters()).device), {})
         for stream, stream_sum in stream_sums.items():
@@ -27,8 +29,15 @@ def clip_sums(model, batches: Iterable[Batch], clips: int) -> dict[str, tuple[np
     return sums
 
 
-def mean_nats(sums: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+def mean_nats(sums: ClipSums) -> dict[str, float]:
     return {stream: float(ce.sum() / counted.sum()) for stream, (ce, counted) in sums.items()}
+
+
+def gaps(sums: ClipSums, other: ClipSums) -> dict[str, list[float]]:
+    """How many nats higher `other` is on the same clips: stream -> [mean, low, high], paired by clip; "all" are the streams together."""
+    pairs = {stream: (other[stream][0] - ce, counted) for stream, (ce, counted) in sums.items()}
+    pairs["all"] = (np.sum([gap for gap, _ in pairs.values()], axis=0), np.sum([counted for _, counted in pairs.values()], axis=0))
+    return {name: [float(gap.sum() / counted.sum()), *baselines.bootstrap_interval(gap, counted)] for name, (gap, counted) in pairs.items()}
 
 
 class Ladder:
@@ -51,7 +60,7 @@ class Ladder:
     def vocabulary(self, stream: str) -> int:
         return self.vocabularies["text_vocab" if stream == "text" else "audio_vocab"]
 
-    def place(self, sums: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, dict[str, Any]]:
+    def place(self, sums: ClipSums) -> dict[str, dict[str, Any]]:
         """The probe ``held_out``: per stream the model's nats with interval, each rung, and the paired gap (negative: better)."""
         placed = {}
         for stream, (ce, counted) in sums.items():

@@ -31,7 +31,7 @@ from earnest.run import RunWriter
 from earnest.signals import key
 from earnest.training.checkpoint import load_training_state, save_checkpoint
 from earnest.training.config import LMConfig
-from earnest.training.evaluate import Ladder, clip_sums, mean_nats
+from earnest.training.evaluate import Ladder, clip_sums, gaps, mean_nats
 from earnest.training.lm_steps import lm_steps
 from earnest.training.optim import adamw, running_average, warmup_cosine
 from earnest.training.session import OnProgress, interruptible, silent, starting_point
@@ -104,6 +104,7 @@ def train_lm(config: LMConfig, run_dir: Path, resume: bool = False, on_progress:
         if variation.unconditional_frac:
             null_sums = clip_sums(shown, without_text(held_out).batches(), len(held_out))
             signals |= {key("null_ce_nats", stream, "eval"): nats for stream, nats in mean_nats(null_sums).items()}
+            writer.probe("null_input", {"step": step, "gaps": gaps(sums, null_sums)})
         writer.step(step, signals | config.measured(shown))
         writer.probe("held_out", {"step": step, "streams": ladder.place(sums)})
         for name, drawn in draws.probes().items():
