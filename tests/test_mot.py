@@ -499,7 +499,7 @@ def test_a_run_from_folder_to_wav(tmp_path, monkeypatch, capsys):
         "--design.output",
         "new",
     ]
-    short = "--data.window-s 0.3 --demos.max-duration-s 0.1 --steps 3 --optimizer.warmup-steps 1".split()
+    short = ["--data.window-s", "0.3", "--demos.max-duration-s", "0.1", "--steps", "3", "--optimizer.warmup-steps", "1"]
     run_dir = tmp_path / "run"
     assert main(["train", "mot-tiny", "--data.path", str(tmp_path / "tones"), "--out", str(run_dir), *small, *short]) == 0
     run = read_run(run_dir)

@@ -19,7 +19,7 @@ SIGNAL_NAMES = {
     "copied": "copy_frac",
     "entropy": "entropy_nats",
 }
-CHUNK_LOGITS = 2**24  # logits held at a time, and as many probabilities: 128 MiB in fp32, instead of gigabytes at a vocabulary of 128256
+CHUNK_LOGITS = 2**24  # logits held at a time, and as many probabilities: 128 MiB in fp32, not gigabytes at a vocabulary of 128256
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,14 +79,24 @@ class _LinearCrossEntropy(torch.autograd.Function):
         full_N, within_N, entropy_N = (torch.zeros(len(target_N), device=hidden_ND.device) for _ in range(3))
         guess_N = torch.zeros_like(target_N)
         with torch.autocast(hidden_ND.device.type, enabled=False):
-            for n, own in _chunks(owns, max(1, CHUNK_LOGITS // ends[-1])):
-                products = [rows_ND[n] @ weight_VD.T for weight_VD in weights]
-                logits_nV = (products[0] if len(products) == 1 else torch.cat(products, dim=-1)).float()  # fp32 also under bf16
+            # Two buffers serve all chunks: fresh memory of this size costs a CPU more than what is computed in it (measured).
+            chunk = min(len(target_N), max(1, CHUNK_LOGITS // ends[-1]))
+            logits_cV, p_cV = (rows_ND.new_empty(chunk, ends[-1], dtype=torch.float32) for _ in range(2))
+            for n, own in _chunks(owns, chunk):
                 target_n = target_N[n]
-                p_nV, full_N[n], guess_N[n], entropy_N[n] = _distribution(logits_nV, target_n)
+                logits_nV, p_nV = logits_cV[: len(target_n)], p_cV[: len(target_n)]
+                for weight_VD, end in zip(weights, ends, strict=True):
+                    part_nv = logits_nV[:, end - len(weight_VD) : end]
+                    if dtype == torch.float32:
+                        torch.mm(rows_ND[n], weight_VD.T, out=part_nv)
+                    else:
+                        part_nv.copy_(rows_ND[n] @ weight_VD.T)  # fp32 also under bf16
+                torch.softmax(logits_nV, -1, out=p_nV)
+                full_N[n], guess_N[n], entropy_N[n] = _distribution(logits_nV, p_nV, target_n)
                 within_N[n] = full_N[n]
                 if own != slice(0, ends[-1]):
-                    _, within_N[n], guess_n, entropy_N[n] = _distribution(logits_nV[:, own], target_n - own.start)
+                    own_nV = logits_nV[:, own]
+                    within_N[n], guess_n, entropy_N[n] = _distribution(own_nV, own_nV.softmax(-1), target_n - own.start)
                     guess_N[n] = guess_n + own.start
                 # d CE / d logits is p - onehot(target); the scale goes with the narrow factor of each product.
                 slope_nV = p_nV.scatter_add_(1, target_n[:, None], -torch.ones_like(p_nV[:, :1])).to(dtype)
@@ -110,17 +120,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return grad_hidden_ND, None, None, None, *grad_blocks
 
 
-def _distribution(logits_nV: Tensor, target_n: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Probabilities (n, V), and per row the target's cross-entropy, the argmax and the entropy, in nats.
+def _distribution(logits_nV: Tensor, p_nV: Tensor, target_n: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Per row the target's cross-entropy, the argmax and the entropy, in nats, of logits and their softmax.
 
-    One pass makes the softmax, and the rest follows from it without another tensor of that size: with l the logits and a the
-    argmax, logsumexp = l_a - ln p_a, and the entropy is logsumexp - sum p * l.
+    Nothing of that size is made: with l the logits and a the argmax, logsumexp = l_a - ln p_a, and the entropy is
+    logsumexp - sum p * l.
     """
     top_n, guess_n = logits_nV.max(-1)
-    p_nV = logits_nV.softmax(-1)
     logsumexp_n = top_n - p_nV.gather(1, guess_n[:, None])[:, 0].log()
-    mean_n = torch.linalg.vecdot(p_nV, logits_nV)
-    return p_nV, logsumexp_n - logits_nV.gather(1, target_n[:, None])[:, 0], guess_n, logsumexp_n - mean_n
+    mean_n = torch.einsum("nv,nv->n", p_nV, logits_nV)
+    return logsumexp_n - logits_nV.gather(1, target_n[:, None])[:, 0], guess_n, logsumexp_n - mean_n
 
 
 def _chunks(owns: Sequence[tuple[int, slice]], size: int) -> Iterator[tuple[slice, slice]]:
