@@ -19,6 +19,7 @@ from transformers import (
     HiggsAudioV2ForConditionalGeneration,
     PreTrainedTokenizerBase,
 )
+from transformers.models.higgs_audio_v2.modeling_higgs_audio_v2 import HiggsAudioV2DecoderLayer
 
 from earnest.data.batch import Batch, Example, Prompt, codebook_stream
 from earnest.data.chatml import INSTRUCTION, SCENE_END, SCENE_START, Turn
@@ -39,6 +40,7 @@ from earnest.data.text import (
 )
 from earnest.errors import UserError
 from earnest.losses.tokens import Head
+from earnest.models.packed import Route
 
 STREAM_SPECIALS = 2  # BOS and EOS of the audio stream, above the codec's codes: codebook_size = codes + 2
 
@@ -83,6 +85,26 @@ class HiggsShape:
         return Higgs(HiggsAudioV2ForConditionalGeneration(config, use_text_head=True), tokenizer, instruction="{speaker}")
 
 
+class RoutedLayer(HiggsAudioV2DecoderLayer):
+    """transformers' layer, which also takes a batch's text and audio positions as two blocks: routing is known before, not
+    looked up in every layer, and nothing is computed at padding. Without a `route` it is what it was."""
+
+    def forward(self, text_ND: Tensor, audio_MD: Tensor | None = None, route: Route | None = None, **context):  # type: ignore[override]
+        if route is None:
+            return super().forward(text_ND, **context)
+        assert audio_MD is not None
+        attention = self.self_attn
+        normed_PD = route.joined(self.input_layernorm(text_ND), self.audio_input_layernorm(audio_MD))
+        q_PHD, k_PHD, v_PHD = (
+            project(normed_PD).unflatten(-1, (-1, attention.head_dim)) for project in (attention.q_proj, attention.k_proj, attention.v_proj)
+        )
+        mixed_ND, mixed_MD = route.parted(attention.o_proj(route.attend(q_PHD, k_PHD, v_PHD).flatten(1)))
+        text_ND, audio_MD = text_ND + mixed_ND, audio_MD + mixed_MD
+        text_ND = text_ND + self.mlp(self.post_attention_layernorm(text_ND))
+        audio_MD = audio_MD + self.audio_mlp(self.audio_post_attention_layernorm(audio_MD))
+        return text_ND, audio_MD
+
+
 class Higgs(nn.Module):
     """The language model with its tokenizer: lays clips out, runs them, and advances one frame at a time.
 
@@ -95,6 +117,8 @@ class Higgs(nn.Module):
     def __init__(self, lm: HiggsAudioV2ForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, instruction: str | None = None):
         super().__init__()
         self.lm = lm
+        for layer in lm.model.layers:
+            layer.__class__ = RoutedLayer  # the same weights under the same names; a checkpoint does not know
         self.tokenizer = tokenizer
         self.codebooks: int = lm.config.num_codebooks
         self.codes: int = lm.config.codebook_size - STREAM_SPECIALS
@@ -220,14 +244,13 @@ class Higgs(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Hidden states (P, D) of the positions that exist."""
-        hidden_BSD = self.lm.model(
-            input_ids=batch.text_BS,
-            audio_input_ids=batch.tokens_BSC,
-            audio_input_ids_mask=batch.is_audio_BS,
-            attention_mask=batch.exists_BS,
-            use_cache=False,
-        ).last_hidden_state
-        return hidden_BSD[batch.exists_BS]
+        lm = self.lm.model
+        text_ND = lm.embed_tokens(batch.text_BS[batch.exists_BS & ~batch.is_audio_BS])
+        audio_MD = lm.embed_audio_tokens(batch.tokens_BSC[batch.is_audio_BS])
+        route = Route.of(batch, lm.rotary_emb, audio_MD)
+        for layer in lm.layers:
+            text_ND, audio_MD = layer(text_ND, audio_MD, route=route)
+        return lm.norm(route.joined(text_ND, audio_MD))
 
     def heads(self) -> dict[str, Head]:
         assert self.lm.text_lm_head is not None  # `build` and `from_pretrained` ask transformers for it
