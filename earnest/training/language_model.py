@@ -129,6 +129,7 @@ def train_lm(config: LMConfig, run_dir: Path, resume: bool = False, on_progress:
     if first and done == 0:
         evaluate(0)
     groups = train.groups(config.optimizer.accumulation_steps, config.seed, done, accelerator.process_index, ranks)
+    model.train()  # a loaded model, and one that was evaluated, has no dropout
     with interruptible() as interrupted:
         before = time.perf_counter()
         for step in lm_steps(objective, targets.watch(groups), optimizer, schedule, config.optimizer.max_grad_norm, accelerator, done + 1):
