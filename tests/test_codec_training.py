@@ -154,6 +154,7 @@ def test_training_writes_a_run_that_reads_back_and_a_codec_that_loads(folder, tm
     assert run.facts["train_clips"] + run.facts["held_out_clips"] == 8
     assert list(run.series["eval/loss/mel"].step) == [5, 10]
     assert list(run.series["train/loss/loss_d"].step) == [6, 8, 10]
+    assert run.facts["loss_weights"] == {"mel": 100.0, "commitment": 5.0, "adv_g": 1.0, "feat": 15.0}
     assert all((tmp_path / "run" / artifact.path).exists() for artifact in run.artifacts) and run.artifacts
     codec = load_codec(str(tmp_path / "run/checkpoints/step_0000010"))
     assert codec.encode(torch.zeros(1, 1000)).shape == (1, 2, 4)

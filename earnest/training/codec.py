@@ -222,7 +222,7 @@ def train_codec(config: CodecConfig, run_dir: Path, resume: bool = False, on_pro
 
     writer = RunWriter(run_dir)
     writer.event(done, "resumed" if resume else "started")
-    writer.facts(facts | _facts(config, codec, discriminator, weights))
+    writer.facts(facts | _facts(config, codec, discriminator) | {"loss_weights": _declared(config, weights, done + 1)})
     held_waves = [torch.from_numpy(wave_N).to(device) for wave_N in held_out.waves]
     baselines: dict[str, dict[str, float]] = {loss.stream: loss.baselines(held_waves[:50]) for loss in mel_losses}
     baselines |= {name: {"constant mean": one.constant} for name, one in of_teachers.items()}
@@ -305,6 +305,8 @@ def train_codec(config: CodecConfig, run_dir: Path, resume: bool = False, on_pro
                 if step.signals.get(key("skipped_frac", side)):
                     where = [name for name, value in step.signals.items() if "/loss/" in name and not math.isfinite(value)]
                     writer.event(step.index, f"{side}'s step skipped, not finite: {', '.join(where) or 'its gradient'}")
+            if step.index == config.discriminator.from_step:
+                writer.facts({"loss_weights": _declared(config, weights, step.index)})
             if step.index == config.adversarial_only_from_step:
                 writer.event(step.index, f"adversarial only: mel and msspec at {config.adversarial_only_spectral_frac:g} of their weights")
             last = step.index >= config.steps or interrupted()
@@ -431,7 +433,13 @@ def _means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: float(np.mean(found)) if found else math.nan for name, found in finite.items()}
 
 
-def _facts(config: CodecConfig, codec: TrainableCodec, discriminator: nn.Module, weights: dict[str, float]) -> dict:
+def _declared(config: CodecConfig, weights: dict[str, float], step: int) -> dict[str, float]:
+    """The weights of the losses that a log holds from this step on: those of the discriminator from its first step."""
+    absent = () if step >= config.discriminator.from_step else ("adv_g", "feat")
+    return {name: weight for name, weight in weights.items() if weight and name not in absent}
+
+
+def _facts(config: CodecConfig, codec: TrainableCodec, discriminator: nn.Module) -> dict:
     frames = config.data.clips_per_batch * math.ceil(config.data.window_s * codec.frame_rate_hz)
     return {
         "system": "amy",
@@ -444,7 +452,6 @@ def _facts(config: CodecConfig, codec: TrainableCodec, discriminator: nn.Module,
         "pretrained": False,
         "usage_window_frames": frames,
         "gan_loss": "hinge",
-        "loss_weights": {name: weight for name, weight in weights.items() if weight},
         "max_grad_norm": config.optimizer.max_grad_norm,
         "warmup_steps": config.optimizer.warmup_steps,
         "schedule_steps": config.steps,
