@@ -5,6 +5,8 @@ import torch
 
 from earnest.data.batch import collate
 from earnest.generate import Request, generate, sample
+from earnest.models.higgs import Higgs, HiggsStream
+from earnest.training.lora import Lora, add_lora
 from tests.tiny import CODEBOOKS, CODES, random_batch, tiny_higgs
 
 
@@ -61,6 +63,30 @@ def test_a_row_does_not_depend_on_its_neighbours(trained):
     assert torch.equal(alone.codes_CT, together[1].codes_CT)
 
 
+@pytest.mark.parametrize("rank", [0, 4])
+def test_a_stream_gives_the_logits_of_transformers_own_forward(rank):
+    """Over the prompt and all frames at once, without a cache; prompts of several lengths, grouped key-value heads, adapters."""
+    model = tiny_higgs()
+    model.lm.config.num_key_value_heads = 1
+    model = Higgs(type(model.lm)(model.lm.config, use_text_head=True), model.tokenizer)
+    if rank:
+        add_lora(model.lm, Lora(rank=rank, targets=("all",)))
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.1)
+    prompts = [model.prompt(text, "a") for text in ("one", "a longer text")]
+    frames_BSC = torch.randint(0, CODES, (2, 300, CODEBOOKS))
+    with torch.no_grad():
+        stream = model.begin(prompts)
+        ours_BSCV = torch.stack([stream.advance(frame_BC) for frame_BC in frames_BSC.unbind(1)], dim=1)
+        for prompt, frames_SC, ours_SCV in zip(prompts, frames_BSC, ours_BSCV, strict=True):
+            theirs_SV = model.lm(
+                input_ids=torch.cat([prompt.text_S, torch.full((300,), model.lm.config.audio_token_id)])[None],
+                audio_input_ids=frames_SC[None],
+            ).logits[0, len(prompt) :]
+            torch.testing.assert_close(ours_SCV, theirs_SV.unflatten(-1, (CODEBOOKS, -1)), rtol=1e-4, atol=1e-5)
+
+
 def test_seeds_decide_and_are_reproducible(trained):
     model, _ = trained
     requests = [Request(model.prompt("zzz"), temperature=2.0, seed=seed) for seed in (1, 1, 2)]
@@ -71,9 +97,9 @@ def test_seeds_decide_and_are_reproducible(trained):
 
 def test_a_clip_that_does_not_end_is_cut_and_says_so(monkeypatch):
     model = tiny_higgs()
-    head = model.lm.audio_lm_head
-    endless = torch.zeros(CODES + 2).index_fill(0, torch.tensor(model.eos_id), -1e9).repeat(CODEBOOKS)
-    monkeypatch.setattr(head, "forward", lambda hidden_BD: torch.nn.functional.linear(hidden_BD, head.weight) + endless)
+    advance = HiggsStream.advance
+    endless_V = torch.zeros(CODES + 2).index_fill(0, torch.tensor(model.eos_id), -1e9)
+    monkeypatch.setattr(HiggsStream, "advance", lambda stream, frame_BC: advance(stream, frame_BC) + endless_V)
     [result] = generate(model, [Request(model.prompt("x"))], max_frames=6)
     assert not result.stopped
     assert result.codes_CT.shape == (CODEBOOKS, 6) and int(result.codes_CT.max()) < CODES

@@ -7,13 +7,14 @@ target counts. Layout and ids: boson-ai/higgs-audio and transformers' higgs_audi
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoTokenizer,
-    Cache,
     DynamicCache,
     HiggsAudioV2Config,
     HiggsAudioV2ForConditionalGeneration,
@@ -41,6 +42,7 @@ from earnest.data.text import (
 from earnest.errors import UserError
 from earnest.losses.tokens import Head
 from earnest.models.packed import Route
+from earnest.models.prepacked import KeyValues, normed, prepacked, rotated
 
 STREAM_SPECIALS = 2  # BOS and EOS of the audio stream, above the codec's codes: codebook_size = codes + 2
 
@@ -272,33 +274,73 @@ class Higgs(nn.Module):
 
 
 class HiggsStream:
-    """A batch of sequences being continued: the key-value cache and which cached positions exist."""
+    """A batch of sequences being continued by frames of audio: the keys and values of each layer, and where each begins.
+
+    The audio's way through the layers is written out here, as transformers' modules and caches take twice as long
+    (benchmarks/generate.py); tests hold both to the same logits.
+    """
 
     def __init__(self, model: Higgs, prompts: list[Prompt]):
         self.model = model
-        self.cache: Cache = DynamicCache(config=model.lm.config)
+        device = model.lm.device
 
         def padded(name: str, value: int) -> Tensor:
             rows = [getattr(prompt, name) for prompt in prompts]
-            return pad_sequence(rows, batch_first=True, padding_value=value, padding_side="left").to(model.lm.device)
+            return pad_sequence(rows, batch_first=True, padding_value=value, padding_side="left").to(device)
 
-        lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=model.lm.device)
-        longest = int(lengths_B.max())
-        self.exists_BS = torch.arange(longest, device=model.lm.device)[None] >= longest - lengths_B[:, None]
-        self._run(
+        lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        self.positions = int(lengths_B.max())
+        self.first_B1 = (self.positions - lengths_B)[:, None]  # position at which the prompt begins, behind its padding
+        self.padded = bool(self.first_B1.any())
+        place_S = torch.arange(self.positions, device=device)
+        cache: Any = DynamicCache(config=model.lm.config)
+        model.lm.model(
             input_ids=padded("text_S", model.pad_id),
             audio_input_ids=padded("tokens_SC", 0),
             audio_input_ids_mask=padded("is_audio_S", False),
+            attention_mask=place_S >= self.first_B1,
+            position_ids=(place_S - self.first_B1).clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
         )
+        self.layers = [
+            _StreamLayer(layer, KeyValues(cached.keys, cached.values))
+            for layer, cached in zip(model.lm.model.layers, cache.layers, strict=True)
+        ]
+        self.head = prepacked(model.lm.audio_lm_head)
 
     def advance(self, frame_BC: Tensor) -> Tensor:
         """Append one frame of tokens (B, C); returns the audio logits (B, C, V) of the next."""
-        self.exists_BS = torch.cat([self.exists_BS, self.exists_BS.new_ones(len(frame_BC), 1)], dim=1)
-        hidden_BD = self._run(audio_input_ids=frame_BC[:, None])
-        return self.model.lm.audio_lm_head(hidden_BD).unflatten(-1, (self.model.codebooks, -1))
+        lm = self.model.lm.model
+        hidden_BD = lm.embed_audio_tokens(frame_BC)
+        cos_B1H, sin_B1H = lm.rotary_emb(hidden_BD, self.positions - self.first_B1)
+        self.positions += 1
+        exists_B11S = None
+        if self.padded:
+            exists_B11S = (torch.arange(self.positions, device=hidden_BD.device) >= self.first_B1)[:, None, None]
+        for layer in self.layers:
+            hidden_BD = layer.advance(hidden_BD, cos_B1H, sin_B1H, exists_B11S)
+        return self.head(normed(hidden_BD, lm.norm)).unflatten(-1, (self.model.codebooks, -1))
 
-    def _run(self, **inputs: Tensor) -> Tensor:
-        position_BS = (self.exists_BS.cumsum(1) - 1).clamp(min=0)[:, self.cache.get_seq_length() :]
-        return self.model.lm.model(
-            attention_mask=self.exists_BS, position_ids=position_BS, past_key_values=self.cache, use_cache=True, **inputs
-        ).last_hidden_state[:, -1]
+
+class _StreamLayer:
+    """An audio position's way through one layer. Query heads that share their keys stand where a sequence's positions would."""
+
+    def __init__(self, layer: Any, past: KeyValues):
+        attention, mlp = layer.self_attn, layer.audio_mlp
+        self.layer, self.past, self.head_dim = layer, past, attention.head_dim
+        self.query_key_value = prepacked(attention.q_proj, attention.k_proj, attention.v_proj)
+        self.out = prepacked(attention.o_proj)
+        self.gate_up, self.down = prepacked(mlp.gate_proj, mlp.up_proj), prepacked(mlp.down_proj)
+
+    def advance(self, hidden_BD: Tensor, cos_B1H: Tensor, sin_B1H: Tensor, exists_B11S: Tensor | None) -> Tensor:
+        layer, kv_heads = self.layer, self.past.room_2BNSH.shape[2]
+        heads_BNH = self.query_key_value(normed(hidden_BD, layer.audio_input_layernorm)).unflatten(-1, (-1, self.head_dim))
+        queries_keys_BNH, value_BNH = heads_BNH[:, :-kv_heads], heads_BNH[:, -kv_heads:]
+        queries_keys_BNH = rotated(queries_keys_BNH, cos_B1H, sin_B1H)
+        query_BNGH = queries_keys_BNH[:, :-kv_heads].unflatten(1, (kv_heads, -1))
+        keys_BNSH, values_BNSH = self.past.append(queries_keys_BNH[:, -kv_heads:], value_BNH)
+        mixed_BNGH = F.scaled_dot_product_attention(query_BNGH, keys_BNSH, values_BNSH, attn_mask=exists_B11S)
+        hidden_BD = hidden_BD + self.out(mixed_BNGH.flatten(1))
+        gate_BF, up_BF = self.gate_up(normed(hidden_BD, layer.audio_post_attention_layernorm)).chunk(2, dim=-1)
+        return hidden_BD + self.down(layer.audio_mlp.act_fn(gate_BF) * up_BF)
