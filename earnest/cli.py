@@ -123,7 +123,7 @@ def generate(
     frames = round(max_duration_s * codec.frame_rate_hz)
     [result] = generate_codes(model, [request], max_frames=frames, top_k=top_k, top_p=top_p, filter_by_guidance=filter_by_guidance)
     with torch.inference_mode():
-        wave_N = codec.decode(result.codes_CT[None])[0].numpy()
+        wave_N = codec.decode(result.codes_CT[None])[0].numpy().T
     write_wave(out, wave_N, codec.sample_rate_hz)
     ended = "ended by the model" if result.stopped else f"cut at --max-duration-s {max_duration_s:g}"
     print(f"{out}: {len(wave_N) / codec.sample_rate_hz:.2f} s, {ended}")
@@ -150,12 +150,12 @@ def encode(audio: Positional[Path], out: Positional[Path], codec: str = "amy-tin
 
     loaded = load_codec(codec)
     try:
-        wave_N = read_wave(audio, loaded.sample_rate_hz)
+        wave_N = read_wave(audio, loaded.sample_rate_hz, getattr(loaded, "channels", 1))
     except ClipError as error:
         raise UserError(str(error), "a readable audio file with at least one sample", "check the file") from error
     with torch.inference_mode():
         codes_CT = loaded.encode(torch.from_numpy(wave_N)[None])[0]
-    save_file({"codes_CT": codes_CT.contiguous()}, out, metadata={"codec": codec, "samples": str(len(wave_N))})
+    save_file({"codes_CT": codes_CT.contiguous()}, out, metadata={"codec": codec, "samples": str(wave_N.shape[-1])})
     kbit_s = loaded.codebooks * (loaded.codebook_size - 1).bit_length() * loaded.frame_rate_hz / 1000
     print(f"{out}: {codes_CT.shape[0]} codebooks × {codes_CT.shape[1]} frames, {kbit_s:g} kbit/s")
     return 0
@@ -178,7 +178,7 @@ def decode(codes: Positional[Path], out: Positional[Path]) -> int:
         raise UserError(f"{codes} does not name its codec", "metadata written by `earnest encode`", "encode the audio again")
     codec = load_codec(metadata["codec"])
     with torch.inference_mode():
-        wave_N = codec.decode(codes_CT[None])[0].numpy()
+        wave_N = codec.decode(codes_CT[None])[0].numpy().T
     write_wave(out, wave_N[: int(metadata["samples"])], codec.sample_rate_hz)
     print(f"{out}: {len(wave_N) / codec.sample_rate_hz:.2f} s")
     return 0

@@ -38,7 +38,7 @@ def trace_clip(config: LMConfig, console: Console | None = None) -> None:
     model = config.build(codec).eval()
     found = find_clips(config.data.path, config.data.variation(codec.frame_rate_hz).described_by)[:NEIGHBOURS]
     clip = found[0].clips[-1] if isinstance(found[0], Conversation) else found[0]
-    wave_N = torch.from_numpy(read_wave(clip.path, codec.sample_rate_hz))
+    wave_N = torch.from_numpy(read_wave(clip.path, codec.sample_rate_hz, getattr(codec, "channels", 1)))
     rows, _ = encoded(found, codec)
     corpus = Corpus(rows, model.lay_out, model.pad_id, 1, config.variation(rows, model, codec.frame_rate_hz))
     row = corpus.vary(rows[0], None)
@@ -59,7 +59,9 @@ def trace_clip(config: LMConfig, console: Console | None = None) -> None:
     stop("9 model", "hidden_PD", hidden_PD)
     stop("9 model", "audio_logits_NCV", torch.stack(audio_logits, dim=1))
     stop("10 loss", "loss", loss)
-    console.print(f"{clip.path}: {row['text']!r}, speaker {row['speaker']!r}, {len(wave_N) / codec.sample_rate_hz:.2f} s", highlight=False)
+    console.print(
+        f"{clip.path}: {row['text']!r}, speaker {row['speaker']!r}, {wave_N.shape[-1] / codec.sample_rate_hz:.2f} s", highlight=False
+    )
     console.print(table)
     console.print(_label_picture(example, model.delays))
     console.print({name: round(value, 3) for name, value in signals.items() if name.startswith("train/ce_nats")})

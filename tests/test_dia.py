@@ -259,7 +259,7 @@ def test_a_stereo_model_starts_from_a_mono_one(tmp_path):
     """Equal channels give each channel the mono model's logits."""
     mono = tiny_dia()
     mono.save_pretrained(tmp_path)
-    stereo = Dia.from_pretrained(tmp_path, copies=2)
+    stereo = Dia.from_pretrained(tmp_path, codebooks=2 * CODEBOOKS)
     assert stereo.delays == [0, 1, 2, 3] * 2
     codes_CT = random_codes(10)
     of_mono, of_stereo = (

@@ -11,6 +11,8 @@ import soundfile
 import torch
 
 from earnest.cli import main
+from earnest.codecs import load_codec
+from earnest.data.audio import read_wave
 from earnest.data.vary import Variation
 from earnest.errors import UserError
 from earnest.models import load_model
@@ -103,6 +105,29 @@ def test_a_resumed_run_keeps_its_weights_and_their_average(loops, run_dir, tmp_p
     states = [torch.load(folder / "training_state.pt") for folder in (run_dir / "checkpoints" / last.name, last)]
     assert all(torch.equal(states[0]["weights"][name], states[1]["weights"][name]) for name in states[0]["weights"])
     assert any(not torch.equal(before[name], states[0]["weights"][name]) for name in before)  # the average is another model
+
+
+def test_a_stereo_run_keeps_left_and_right_apart(loops, tmp_path):
+    """Left is a tone and right is silence: so it is in the codes, and a demo has two channels."""
+    folder = tmp_path / "stereo"
+    shutil.copytree(loops, folder)
+    for path in folder.rglob("*.wav"):
+        wave_N, rate_hz = soundfile.read(path)
+        soundfile.write(path, np.stack([wave_N, 0 * wave_N], axis=1), rate_hz)
+    once = replace(config(folder), codec="stereo:amy-tiny", steps=1, demos=Demos(texts=("low",), temperatures=(0.0,), max_duration_s=0.3))
+    train_lm(once, tmp_path / "run")
+    run = read_run(tmp_path / "run")
+    assert run.facts["delays"] == [*range(8)] * 2 and "eval/ce_nats/codebook_15" in run.series
+    left, right = (len(run.facts["label_counts"][f"codebook_{c}"]) for c in (1, 9))
+    assert left > 2 * right
+    assert soundfile.info(tmp_path / "run" / run.artifacts[-1].path).channels == 2
+    codec = load_codec("stereo:amy-tiny")
+    wave_2N = read_wave(folder / "train/0.wav", 16000, channels=2)
+    assert wave_2N.shape == (2, 19200) and np.array_equal(wave_2N[0], read_wave(loops / "train/0.wav", 16000))
+    wave_12N = torch.from_numpy(wave_2N)[None]
+    codes_1CT = codec.encode(wave_12N)
+    assert codec.decode(codes_1CT).shape == wave_12N.shape
+    assert torch.equal(codes_1CT[:, 8:], load_codec("amy-tiny").encode(wave_12N[:, 1]))
 
 
 def test_codebook_weights_weigh_the_loss_and_not_what_is_reported(loops, tmp_path):

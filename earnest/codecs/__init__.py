@@ -12,7 +12,10 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 
 class Codec(Protocol):
-    """What data and language models need of a codec; audio is mono, float32, in [-1, 1]."""
+    """What data and language models need of a codec; audio is mono, float32, in [-1, 1].
+
+    One with an attribute `channels` = 2 takes and gives wave_B2N instead.
+    """
 
     @property
     def name(self) -> str: ...
@@ -40,10 +43,15 @@ class Codec(Protocol):
 
 
 def load_codec(name_or_path: str) -> Codec:
-    """An embedded codec by name, a directory that `earnest train` or transformers wrote, or a checkpoint on the Hub.
+    """An embedded codec by name, a directory that `earnest train` or transformers wrote, or a checkpoint on the Hub; with "stereo:"
+    before it, for both channels.
 
     Returned in evaluation mode on the CPU. Raises UserError for what is none of these.
     """
+    if name_or_path.startswith("stereo:"):
+        from earnest.codecs.stereo import Stereo
+
+        return Stereo(load_codec(name_or_path.removeprefix("stereo:")))
     embedded = sorted(path.parent.name for path in WEIGHTS.glob("*/config.json"))
     directory = WEIGHTS / name_or_path if name_or_path in embedded else Path(name_or_path)
     if (directory / "config.json").is_file():

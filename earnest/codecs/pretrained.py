@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from earnest.errors import UserError
@@ -52,7 +52,7 @@ FAMILIES = {
 }
 
 
-class PretrainedCodec:
+class PretrainedCodec(nn.Module):
     """A transformers codec behind the `Codec` protocol, for inference.
 
     How far a clip's codes depend on the zeros that pad it is the model's affair: the Higgs tokenizer's semantic encoder
@@ -60,6 +60,7 @@ class PretrainedCodec:
     """
 
     def __init__(self, name: str, model: Any, family: Family):
+        super().__init__()
         self.name, self.model, self.family = name, model.eval(), family
         self.sample_rate_hz = int(family.sample_rate_hz(model.config))
         self.hop_samples = int(family.hop_samples(model.config))

@@ -25,17 +25,21 @@ class ClipError(ValueError):
         return f"{self.path}: {self.reason}"
 
 
-def read_wave(path: str | os.PathLike, sample_rate_hz: int) -> np.ndarray:
-    """Read an audio file as wave_N: float32 (N,), at `sample_rate_hz`, the mean of its channels.
+def read_wave(path: str | os.PathLike, sample_rate_hz: int, channels: int = 1) -> np.ndarray:
+    """Read an audio file as wave_N: float32 (N,), at `sample_rate_hz`, the mean of its channels; with `channels` = 2 as (2, N), of
+    a mono file twice the same.
 
     Any rate is resampled by soxr at its high quality. A file cut short is read as far as it goes.
     Raises ClipError where the file is unreadable, holds no sample, or holds NaN or infinity; UserError where a .g722 file
     needs the g722 package.
     """
     path = Path(path)
-    wave_N, file_hz = _read_g722(path) if path.suffix.lower() == ".g722" else _read_soundfile(path)
-    if not len(wave_N):
+    wave_NK, file_hz = _read_g722(path) if path.suffix.lower() == ".g722" else _read_soundfile(path)
+    if not len(wave_NK):
         raise ClipError(path, "no samples")
+    if channels == 2 and wave_NK.shape[1] > 2:
+        raise ClipError(path, f"{wave_NK.shape[1]} channels, and stereo is wanted")
+    wave_N = wave_NK.mean(axis=1) if channels == 1 else np.broadcast_to(wave_NK, (len(wave_NK), 2))
     if not np.isfinite(wave_N).all():
         raise ClipError(path, "NaN or infinite samples")
     if not 1000 <= file_hz <= 1_000_000:
@@ -43,7 +47,7 @@ def read_wave(path: str | os.PathLike, sample_rate_hz: int) -> np.ndarray:
     wave_N = soxr.resample(wave_N, file_hz, sample_rate_hz)
     if not len(wave_N):
         raise ClipError(path, f"no samples at {sample_rate_hz} Hz")
-    return wave_N
+    return np.ascontiguousarray(wave_N.T)
 
 
 def write_wave(path: str | os.PathLike, wave_N: np.ndarray, sample_rate_hz: int) -> float:
@@ -64,15 +68,15 @@ def write_wave(path: str | os.PathLike, wave_N: np.ndarray, sample_rate_hz: int)
 def _read_soundfile(path: Path) -> tuple[np.ndarray, int]:
     if not path.is_file():
         raise ClipError(path, "no such file")
-    blocks = [np.zeros(0, np.float32)]
+    blocks = []
     try:
         with soundfile.SoundFile(path) as file:
             # In blocks, because a damaged header may claim gigabytes that are not there.
             while len(block_NK := file.read(2**20, dtype="float32", always_2d=True)):
-                blocks.append(block_NK.mean(axis=1))
+                blocks.append(block_NK)
     except (soundfile.SoundFileError, OSError) as error:
         raise ClipError(path, f"unreadable ({getattr(error, 'error_string', error)})") from error
-    return np.concatenate(blocks), file.samplerate
+    return np.concatenate(blocks) if blocks else np.zeros((0, 1), np.float32), file.samplerate
 
 
 def _read_g722(path: Path) -> tuple[np.ndarray, int]:
@@ -85,4 +89,4 @@ def _read_g722(path: Path) -> tuple[np.ndarray, int]:
     except OSError as error:
         raise ClipError(path, f"unreadable ({error.strerror})") from error
     pcm_N = np.array(G722(G722_HZ, G722_BITS_PER_S).decode(data), dtype=np.int16)
-    return pcm_N.astype(np.float32) / 32768, G722_HZ
+    return pcm_N.astype(np.float32)[:, None] / 32768, G722_HZ

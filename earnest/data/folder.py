@@ -146,9 +146,9 @@ def split_clips(
 
 
 def read_clips(
-    clips: Sequence[Clip], sample_rate_hz: int, skipped: list[ClipError], total: int | None = None
+    clips: Sequence[Clip], sample_rate_hz: int, skipped: list[ClipError], total: int | None = None, channels: int = 1
 ) -> Iterator[tuple[Clip, np.ndarray]]:
-    """Yield (clip, wave_N) at `sample_rate_hz`; a clip that cannot be used is appended to `skipped` instead.
+    """Yield (clip, wave_N), or wave_2N, at `sample_rate_hz`; a clip that cannot be used is appended to `skipped` instead.
 
     Raises UserError as soon as more than 5 % of the clips were skipped, naming the first ten; `total` is how many clips there
     are, where `clips` are only those of them that were not read before.
@@ -156,7 +156,7 @@ def read_clips(
     total, bad = total or len(clips), 0
     for read, clip in enumerate(clips, 1):
         try:
-            wave_N = read_wave(clip.path, sample_rate_hz)
+            wave_N = read_wave(clip.path, sample_rate_hz, channels)
         except ClipError as error:
             skipped.append(error)
             bad += 1

@@ -78,7 +78,8 @@ def encode_clips(
     skipped: list[ClipError] = []
     done = 0
     with _evaluating(codec):
-        for stretch in _stretches(read_clips(list(wanted), codec.sample_rate_hz, skipped, len(clips))):
+        waves = read_clips(list(wanted), codec.sample_rate_hz, skipped, len(clips), getattr(codec, "channels", 1))
+        for stretch in _stretches(waves):
             rows = []
             for batch in _batches(stretch, codec):
                 rows += _encode(batch, codec, wanted)
@@ -160,7 +161,7 @@ def _stretches(waves: Iterable[tuple[Clip, np.ndarray]]) -> Iterator[list[tuple[
     samples = 0
     for clip, wave_N in waves:
         stretch.append((clip, wave_N))
-        samples += len(wave_N)
+        samples += wave_N.size
         if samples >= STRETCH_SAMPLES:
             yield stretch
             stretch, samples = [], 0
@@ -172,7 +173,7 @@ def _batches(stretch: list[tuple[Clip, np.ndarray]], codec: Any) -> Iterator[lis
     """Gather clips of the same number of frames, at most BATCH_S of audio (or one clip) together."""
 
     def frames(pair: tuple[Clip, np.ndarray]) -> int:
-        return math.ceil(len(pair[1]) / codec.hop_samples)
+        return math.ceil(pair[1].shape[-1] / codec.hop_samples)
 
     for count, group in groupby(sorted(stretch, key=frames), key=frames):
         together = max(1, int(BATCH_S * codec.sample_rate_hz / (count * codec.hop_samples)))
@@ -182,10 +183,11 @@ def _batches(stretch: list[tuple[Clip, np.ndarray]], codec: Any) -> Iterator[lis
 
 def _encode(batch: Sequence[tuple[Clip, np.ndarray]], codec: Any, keys: Mapping[Clip, str]) -> list[dict[str, Any]]:
     """Encode one batch: the rows of the table. Raises ValueError when the codec breaks its protocol."""
-    frames = math.ceil(len(batch[0][1]) / codec.hop_samples)
-    wave_BN = torch.zeros(len(batch), frames * codec.hop_samples)
+    *channels, samples = batch[0][1].shape
+    frames = math.ceil(samples / codec.hop_samples)
+    wave_BN = torch.zeros(len(batch), *channels, frames * codec.hop_samples)
     for index, (_, wave_N) in enumerate(batch):
-        wave_BN[index, : len(wave_N)] = torch.from_numpy(wave_N)
+        wave_BN[index, ..., : wave_N.shape[-1]] = torch.from_numpy(wave_N)
     device = next((weight.device for weight in codec.parameters()), None)
     codes_BCT = codec.encode(wave_BN.to(device)).cpu().numpy()
     expected = (len(batch), codec.codebooks, frames)

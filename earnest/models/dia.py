@@ -137,17 +137,20 @@ class Dia(nn.Module):
             raise UserError(f"specials {specials!r}", f"one of {', '.join(get_args(Specials))}", "take one of these")
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, delays: Sequence[int] = (), specials: Specials | None = None, copies: int = 1) -> "Dia":
+    def from_pretrained(
+        cls, path: str | Path, delays: Sequence[int] = (), specials: Specials | None = None, codebooks: int | None = None
+    ) -> "Dia":
         """Load a directory or Hub checkpoint in transformers' format.
 
-        `delays` other than the checkpoint's are used, with a warning. `copies` = 2 makes a stereo model of a mono one: every
-        codebook's embeddings and output rows twice, the embeddings halved, as a frame's are summed.
+        `delays` other than the checkpoint's are used, with a warning. A mono checkpoint with half of `codebooks` becomes a
+        stereo model: every codebook's embeddings and output rows twice, the embeddings halved, as a frame's are summed.
         Raises UserError where there are not as many delays as codebooks.
         """
         lm = DiaForConditionalGeneration.from_pretrained(path)
-        if copies > 1:
-            lm = _repeated(lm, copies)
         config: Any = lm.config
+        if codebooks == 2 * config.decoder_config.num_channels:
+            lm = _doubled(lm)
+            config = lm.config
         before = list(config.delay_pattern)
         if delays and list(delays) != before:
             check_delays(len(before), delays)
@@ -363,14 +366,14 @@ def _rotated(vector_BNH: Tensor, cos_H: Tensor, sin_H: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _repeated(lm: DiaForConditionalGeneration, copies: int) -> DiaForConditionalGeneration:
-    """The same model with every codebook `copies` times, each with the delay of the codebook that it copies."""
+def _doubled(lm: DiaForConditionalGeneration) -> DiaForConditionalGeneration:
+    """The same model with every codebook twice, with the same delay."""
     config: Any = HFDiaConfig(**lm.config.to_dict())
-    config.decoder_config.num_channels *= copies
-    config.delay_pattern *= copies
+    config.decoder_config.num_channels *= 2
+    config.delay_pattern *= 2
     weights = lm.state_dict()
-    weights["model.decoder.embeddings.embed.weight"] = weights["model.decoder.embeddings.embed.weight"].repeat(copies, 1) / copies
-    weights["logits_dense.weight"] = weights["logits_dense.weight"].repeat(copies, 1)
+    weights["model.decoder.embeddings.embed.weight"] = weights["model.decoder.embeddings.embed.weight"].repeat(2, 1) / 2
+    weights["logits_dense.weight"] = weights["logits_dense.weight"].repeat(2, 1)
     wider: Any = DiaForConditionalGeneration(config)
     wider.load_state_dict(weights)
     return wider.to(lm.dtype)

@@ -32,14 +32,17 @@ class DiaConfig(LMConfig):
     shape: DiaShape = field(default_factory=DiaShape)
     """Of a model trained from scratch."""
     delays: tuple[int, ...] = ()
-    """Frames by which each codebook starts late; if empty, the checkpoint's own, or from scratch 0, 1, 2, ... (MusicGen)."""
+    """Frames by which each codebook starts late; if empty, the checkpoint's own, or from scratch 0, 1, 2, ... (MusicGen). In stereo
+    (--codec stereo:NAME) the left channel's codebooks come first, and each channel has these delays."""
     specials: Specials = "eos"
     """Which tokens beside the codes are trained: one "eos" per codebook, "none", or "all": EOS and the BOS before late codebooks."""
 
     def build(self, codec: Codec) -> Dia:
-        if not self.model:
-            return self.shape.build(codec.codebooks, codec.codebook_size, self.delays, self.specials)
-        return Dia.from_pretrained(self.model, self.delays, self.specials, copies=getattr(codec, "channels", 1))
+        if self.model:
+            return Dia.from_pretrained(self.model, self.delays, self.specials, codec.codebooks)
+        channels = getattr(codec, "channels", 1)
+        delays = self.delays or tuple(range(codec.codebooks // channels)) * channels
+        return self.shape.build(codec.codebooks, codec.codebook_size, delays, self.specials)
 
     def weights(self, codebooks: int) -> dict[str, float]:
         return {stream: weight for stream, weight in super().weights(codebooks).items() if stream != "text"}
