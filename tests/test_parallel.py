@@ -35,11 +35,14 @@ def speech(tmp_path_factory) -> Path:
     return folder
 
 
-def train(processes: int, cache: Path, *args) -> subprocess.CompletedProcess:
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", f"--master-port={port}"] if processes > 1 else []
+        return free.getsockname()[1]
+
+
+def train(processes: int, cache: Path, *args) -> subprocess.CompletedProcess:
+    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", f"--master-port={free_port()}"] if processes > 1 else []
     command = [sys.executable, *launcher, "-m", "earnest.cli", "train", "higgs-tiny", *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "EARNEST_CACHE": str(cache), "OMP_NUM_THREADS": "1"})
 
@@ -72,3 +75,44 @@ def test_several_processes_need_a_directory_that_all_know(monkeypatch, capsys):
     monkeypatch.setenv("RANK", "1")
     assert main(["train", "higgs-tiny"]) == 2
     assert "no --out" in capsys.readouterr().err
+
+
+SHARDED = """
+import torch.distributed as dist
+from torch.distributed.fsdp import fully_shard
+from earnest.losses.tokens import TokenObjective, stream_weights
+from tests.tiny import CODEBOOKS, random_batch, tiny_higgs
+
+dist.init_process_group("gloo")
+batches = [random_batch(tiny_higgs(), frames, seed) for seed, frames in enumerate([(5, 9), (7, 12)])]
+counted = {stream: sum(batch.counted()[stream] for batch in batches) for stream in batches[0].counted()}
+whole, sharded = (TokenObjective(tiny_higgs(), stream_weights(CODEBOOKS, 0.5, 1.0)) for _ in range(2))
+expected = 0
+for batch in batches:
+    loss, _ = whole(batch, counted)
+    loss.backward()
+    expected += loss.item()
+for layer in sharded.model.lm.model.layers:
+    fully_shard(layer)
+fully_shard(sharded)
+loss, _ = sharded(batches[dist.get_rank()], counted)
+(loss * 2).backward()  # as lm_steps does: the ranks' gradients are averaged
+total = loss.detach().clone()
+dist.all_reduce(total)
+assert abs(total.item() - expected) < 1e-5 * expected, (total, expected)
+for ours, theirs in zip(sharded.parameters(), whole.parameters(), strict=True):
+    assert (ours.grad.full_tensor() - theirs.grad).abs().max() < 1e-6
+dist.destroy_process_group()
+"""
+
+
+def test_the_objective_has_the_same_loss_and_gradients_when_sharded(tmp_path):
+    """FSDP2 (`fully_shard`): the heads' weights are read within the sharded module's forward pass, so they are gathered for it."""
+    (tmp_path / "sharded.py").write_text(SHARDED)
+    ended = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}", tmp_path / "sharded.py"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)},
+    )
+    assert ended.returncode == 0, ended.stderr
