@@ -19,6 +19,7 @@ from earnest.rules import diagnose
 from earnest.run import Run, Series, read_run
 from earnest.training.codec import CodecData, DiscriminatorConfig, random_windows, train_codec
 from earnest.training.gan_steps import CodecBatch, Player, gan_steps, random_stretch
+from tests.test_codec import dac
 from tests.test_codec_mimi import tiny_mimi
 from tests.test_data_teachers import llama, wavlm
 
@@ -247,7 +248,7 @@ def test_silent_clips_and_clips_shorter_than_a_frame_are_trained_on(tmp_path):
 @pytest.fixture
 def taught(tmp_path):
     """Clips with a transcript (one without), word times in one; a tiny Mimi, WavLM and Llama on disk."""
-    clips = tmp_path / "clips"
+    clips = tmp_path / "taught"
     clips.mkdir()
     random, rows = np.random.default_rng(0), []
     for index in range(8):
@@ -301,6 +302,20 @@ def test_the_recipe_around_mimi_trains_with_both_teachers_and_resumes(taught, tm
     assert codec.encode(torch.zeros(1, 1000)).shape == (1, 5, 7)
     verdicts = {verdict.stream: verdict for verdict in diagnose(whole).verdicts}
     assert verdicts["llm"].baseline.name == "constant mean" and verdicts["msspec"].baseline.name in ("silence", "mean frame")
+
+
+def test_settings_that_cannot_be_are_refused(folder, taught, tmp_path, monkeypatch):
+    monkeypatch.setenv("EARNEST_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(UserError, match="says nothing of any clip"):  # a language model, and no transcript
+        train_codec(configure(folder, llm=taught["llm"]), tmp_path / "a")
+    one = replace(configure(folder, wavlm=taught["wavlm"]), shape=replace(SHAPE, codebooks=1))
+    with pytest.raises(UserError, match="1 codebook and --wavlm"):
+        train_codec(one, tmp_path / "b")
+    with pytest.raises(UserError, match="2 codebooks, parallel"):
+        replace(amy_tiny(), shape=replace(SHAPE, parallel=True)).build()
+    dac().save_pretrained(tmp_path / "dac")
+    with pytest.raises(UserError, match=r"a DacModel\nexpected: a Mimi"):
+        replace(amy(), codec=Mimi(str(tmp_path / "dac"))).build()
 
 
 def test_frozen_weights_that_change_are_told(folder, tmp_path, monkeypatch):

@@ -156,6 +156,8 @@ def test_features_are_made_once_and_found_again(tmp_path):
 def test_what_is_no_teacher_is_refused(tmp_path):
     with pytest.raises(UserError, match="teacher"):
         load_teacher(str(tmp_path))
+    with pytest.raises(UserError, match=r"layer 3 of teacher.*\n?.*-3 to 2"):
+        load_teacher(wavlm(tmp_path / "wavlm"), layer=3)
 
 
 def real(name: str) -> str:

@@ -147,6 +147,11 @@ def load_teacher(name_or_path: str, layer: int | None = None, device: str | torc
 
     try:
         config = transformers.AutoConfig.from_pretrained(name_or_path)
+        depth = config.get_text_config().num_hidden_layers
+        if layer is not None and not -depth - 1 <= layer <= depth:
+            raise UserError(
+                f"layer {layer} of teacher {name_or_path!r}", f"one of its hidden states, {-depth - 1} to {depth}", "choose a layer it has"
+            )
         if config.model_type == "whisper" or hasattr(config, "conv_kernel"):
             extractor = transformers.AutoFeatureExtractor.from_pretrained(name_or_path)
             model = transformers.AutoModel.from_pretrained(name_or_path, dtype=torch.float32).to(device)
@@ -155,7 +160,7 @@ def load_teacher(name_or_path: str, layer: int | None = None, device: str | torc
         tokenizer = transformers.AutoTokenizer.from_pretrained(name_or_path)
         model = transformers.AutoModel.from_pretrained(name_or_path, dtype="auto").to(device)
         return TextTeacher(name_or_path, model, -2 if layer is None else layer, tokenizer)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, AttributeError) as error:
         raise UserError(
             f"teacher {name_or_path!r}: {str(error).splitlines()[0]}",
             "a speech encoder or a language model that transformers can read, with its tokenizer or feature extractor",

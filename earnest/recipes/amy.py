@@ -17,6 +17,8 @@ class AmyTinyConfig(CodecConfig):
     shape: AmyShape = field(default_factory=AmyShape)
 
     def build(self) -> Amy:
+        if self.shape.parallel and self.shape.codebooks < 3:
+            raise UserError(f"{self.shape.codebooks} codebooks, parallel", "two and at least one beside them", "set --shape.codebooks 3")
         return Amy(self.shape, self.name)
 
     def load(self, directory: Path) -> Amy:

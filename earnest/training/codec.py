@@ -20,6 +20,7 @@ from earnest.data.audio import ClipError, write_wave
 from earnest.data.folder import Clip, load_clips, read_clips, split_clips
 from earnest.data.store import cache_dir, fingerprint
 from earnest.data.teachers import FeatureTable, load_teacher, teach, word_times
+from earnest.errors import UserError
 from earnest.losses.balancer import Balancer
 from earnest.losses.distillation import Distillation, statistics
 from earnest.losses.waveform import MultiScaleMelLoss, MultiScaleSpectrogramLoss
@@ -346,11 +347,19 @@ def listen(config: CodecConfig, codec: TrainableCodec, device: torch.device, on_
     for stream, (name, layer) in {"llm": (config.llm, config.llm_layer), "wavlm": (config.wavlm, config.wavlm_layer)}.items():
         if not name or not getattr(config.loss_weights, stream):
             continue
+        if TAUGHT[stream] >= codec.codebooks:
+            raise UserError(f"a codec of {codec.codebooks} codebook and --{stream}", "codebooks 0 and 1", "give the codec more codebooks")
         teacher = load_teacher(name, layer, device)
         for side, what in zip(heard, ("clips", "held-out clips"), strict=True):
             note = lambda done, total, what=what: on_progress(f"teacher {stream}", done, total, what)  # noqa: B023, E731
             cache = cache_dir() / "teachers"
             side.features[stream] = teach(teacher, side.clips, side.waves, rate_hz, codec.hop_samples, cache, note)
+        if not heard[0].features[stream].exists_frac:
+            raise UserError(
+                f"--{stream} {name}, which says nothing of any clip of {config.data.path}",
+                "transcripts that a language model can read: a column text in metadata.csv or metadata.jsonl",
+                f"add them, or leave --{stream} out",
+            )
         facts["teachers"][stream] = {
             "name": name,
             "layer": layer,
