@@ -23,13 +23,12 @@ from earnest.data.masks import IGNORE, ends_at_eos, shift
 from earnest.data.patterns import check_delays, delay, framed
 from earnest.errors import UserError
 from earnest.losses.tokens import Head
-from earnest.models.prepacked import prepacked
+from earnest.models.prepacked import KeyValues, normed, prepacked, rotated
 
 log = logging.getLogger(__name__)
 
 SPEAKER_TURNS = {b"[S1]": b"\x01", b"[S2]": b"\x02"}  # one id each, as in nari-labs' tokenizer
 NULL_BYTE = 0  # the null input, and padding behind a text
-FIRST_ROOM = 64  # positions in a new cache; it doubles when it is full
 
 Specials = Literal["eos", "none", "all"]
 
@@ -302,9 +301,9 @@ class DiaStream:
             raise UserError(f"audio of more than {self.positions} positions", "what the model was made for", "generate fewer frames")
         hidden_BD = self.embeddings.embed(frame_BC + self.embeddings.offsets).sum(1)
         for layer in self.layers:
-            hidden_BD = layer.advance(hidden_BD, self.positions, *self.rotary_S2H[self.positions])
+            hidden_BD = layer.advance(hidden_BD, *self.rotary_S2H[self.positions])
         self.positions += 1
-        return self.head(_normed(hidden_BD, self.norm)).unflatten(-1, (self.model.codebooks, -1))
+        return self.head(normed(hidden_BD, self.norm)).unflatten(-1, (self.model.codebooks, -1))
 
 
 class _StreamLayer:
@@ -321,26 +320,22 @@ class _StreamLayer:
             _heads(projection(text_BLE), cross.head_dim).transpose(1, 2).contiguous() for projection in (cross.k_proj, cross.v_proj)
         )
         self.exists_B11L = None if exists_BL.all() else exists_BL[:, None, None]
-        room = (len(text_BLE), own.num_key_value_heads, FIRST_ROOM, own.head_dim)
-        self.keys_BNSH, self.values_BNSH = text_BLE.new_zeros(room), text_BLE.new_zeros(room)
+        none_BNSH = text_BLE.new_empty(len(text_BLE), own.num_key_value_heads, 0, own.head_dim)
+        self.own = KeyValues(none_BNSH, none_BNSH)
 
-    def advance(self, hidden_BD: Tensor, position: int, cos_H: Tensor, sin_H: Tensor) -> Tensor:
+    def advance(self, hidden_BD: Tensor, cos_H: Tensor, sin_H: Tensor) -> Tensor:
         layer = self.layer
-        hidden_BD = hidden_BD + self._self_attention(_normed(hidden_BD, layer.pre_sa_norm), position, cos_H, sin_H)
-        hidden_BD = hidden_BD + self._cross_attention(_normed(hidden_BD, layer.pre_ca_norm))
-        gate_BF, up_BF = self.gate_up(_normed(hidden_BD, layer.pre_mlp_norm)).chunk(2, dim=-1)
+        hidden_BD = hidden_BD + self._self_attention(normed(hidden_BD, layer.pre_sa_norm), cos_H, sin_H)
+        hidden_BD = hidden_BD + self._cross_attention(normed(hidden_BD, layer.pre_ca_norm))
+        gate_BF, up_BF = self.gate_up(normed(hidden_BD, layer.pre_mlp_norm)).chunk(2, dim=-1)
         return hidden_BD + self.down(up_BF * layer.mlp.activation_fn(gate_BF))
 
-    def _self_attention(self, hidden_BD: Tensor, position: int, cos_H: Tensor, sin_H: Tensor) -> Tensor:
+    def _self_attention(self, hidden_BD: Tensor, cos_H: Tensor, sin_H: Tensor) -> Tensor:
         query_key_BNH, value_BNH = (_heads(part, self.head_dim) for part in self.query_key_value(hidden_BD).split(self.sizes, dim=-1))
         kv_heads = value_BNH.shape[1]
-        query_BNH, key_BNH = _rotated(query_key_BNH, cos_H, sin_H).split([query_key_BNH.shape[1] - kv_heads, kv_heads], dim=1)
-        if position == self.keys_BNSH.shape[2]:  # full: double it
-            self.keys_BNSH, self.values_BNSH = (F.pad(cache, (0, 0, 0, position)) for cache in (self.keys_BNSH, self.values_BNSH))
-        self.keys_BNSH[:, :, position] = key_BNH
-        self.values_BNSH[:, :, position] = value_BNH
+        query_BNH, key_BNH = rotated(query_key_BNH, cos_H, sin_H).split([query_key_BNH.shape[1] - kv_heads, kv_heads], dim=1)
+        keys_BNSH, values_BNSH = self.own.append(key_BNH, value_BNH)
         query_BNGH = query_BNH.unflatten(1, (kv_heads, -1))
-        keys_BNSH, values_BNSH = self.keys_BNSH[:, :, : position + 1], self.values_BNSH[:, :, : position + 1]
         return self.own_out(F.scaled_dot_product_attention(query_BNGH, keys_BNSH, values_BNSH, scale=1.0).flatten(1))
 
     def _cross_attention(self, hidden_BD: Tensor) -> Tensor:
@@ -353,16 +348,6 @@ class _StreamLayer:
 
 def _heads(hidden: Tensor, head_dim: int) -> Tensor:
     return hidden.unflatten(-1, (-1, head_dim))
-
-
-def _normed(hidden_BD: Tensor, norm: Any) -> Tensor:
-    return F.rms_norm(hidden_BD, norm.weight.shape, norm.weight, norm.variance_epsilon)
-
-
-def _rotated(vector_BNH: Tensor, cos_H: Tensor, sin_H: Tensor) -> Tensor:
-    """Rotary position embedding (arXiv:2104.09864) of one position, its pairs a half apart as in transformers."""
-    first, second = vector_BNH.chunk(2, dim=-1)
-    return vector_BNH * cos_H + torch.cat([-second, first], dim=-1) * sin_H
 
 
 @torch.no_grad()
