@@ -320,7 +320,7 @@ class HiggsStream:
             exists_B11S = (torch.arange(self.positions, device=hidden_BD.device) >= self.first_B1)[:, None, None]
         for layer in self.layers:
             hidden_BD = layer.advance(hidden_BD, cos_B1H, sin_B1H, exists_B11S)
-        return self.head(normed(hidden_BD, lm.norm)).unflatten(-1, (self.model.codebooks, -1))
+        return self.head(normed(hidden_BD, lm.norm)).view(len(frame_BC), self.model.codebooks, -1)
 
 
 class _StreamLayer:
@@ -328,19 +328,19 @@ class _StreamLayer:
 
     def __init__(self, layer: Any, past: KeyValues):
         attention, mlp = layer.self_attn, layer.audio_mlp
-        self.layer, self.past, self.head_dim = layer, past, attention.head_dim
+        self.past, self.head_dim, self.activation = past, attention.head_dim, mlp.act_fn
+        self.before_attention, self.before_mlp = layer.audio_input_layernorm, layer.audio_post_attention_layernorm
         self.query_key_value = prepacked(attention.q_proj, attention.k_proj, attention.v_proj)
         self.out = prepacked(attention.o_proj)
         self.gate_up, self.down = prepacked(mlp.gate_proj, mlp.up_proj), prepacked(mlp.down_proj)
 
     def advance(self, hidden_BD: Tensor, cos_B1H: Tensor, sin_B1H: Tensor, exists_B11S: Tensor | None) -> Tensor:
-        layer, kv_heads = self.layer, self.past.room_2BNSH.shape[2]
-        heads_BNH = self.query_key_value(normed(hidden_BD, layer.audio_input_layernorm)).unflatten(-1, (-1, self.head_dim))
-        queries_keys_BNH, value_BNH = heads_BNH[:, :-kv_heads], heads_BNH[:, -kv_heads:]
-        queries_keys_BNH = rotated(queries_keys_BNH, cos_B1H, sin_B1H)
-        query_BNGH = queries_keys_BNH[:, :-kv_heads].unflatten(1, (kv_heads, -1))
-        keys_BNSH, values_BNSH = self.past.append(queries_keys_BNH[:, -kv_heads:], value_BNH)
+        rows, kv_heads = len(hidden_BD), self.past.room_2BNSH.shape[2]
+        heads_BNH = self.query_key_value(normed(hidden_BD, self.before_attention)).view(rows, -1, self.head_dim)
+        queries_key_BNH = rotated(heads_BNH[:, :-kv_heads], cos_B1H, sin_B1H)
+        keys_BNSH, values_BNSH = self.past.append(queries_key_BNH[:, -kv_heads:], heads_BNH[:, -kv_heads:])
+        query_BNGH = queries_key_BNH[:, :-kv_heads].reshape(rows, kv_heads, -1, self.head_dim)
         mixed_BNGH = F.scaled_dot_product_attention(query_BNGH, keys_BNSH, values_BNSH, attn_mask=exists_B11S)
-        hidden_BD = hidden_BD + self.out(mixed_BNGH.flatten(1))
-        gate_BF, up_BF = self.gate_up(normed(hidden_BD, layer.audio_post_attention_layernorm)).chunk(2, dim=-1)
-        return hidden_BD + self.down(layer.audio_mlp.act_fn(gate_BF) * up_BF)
+        hidden_BD = hidden_BD + self.out(mixed_BNGH.reshape(rows, -1))
+        gate_BF, up_BF = self.gate_up(normed(hidden_BD, self.before_mlp)).chunk(2, dim=-1)
+        return hidden_BD + self.down(self.activation(gate_BF) * up_BF)

@@ -47,8 +47,7 @@ class KeyValues:
         self.room_2BNSH[0, :, :, self.positions] = key_BNH
         self.room_2BNSH[1, :, :, self.positions] = value_BNH
         self.positions += 1
-        keys_BNSH, values_BNSH = self.room_2BNSH[:, :, :, : self.positions]
-        return keys_BNSH, values_BNSH
+        return self.room_2BNSH[0, :, :, : self.positions], self.room_2BNSH[1, :, :, : self.positions]
 
 
 def normed(hidden_BD: Tensor, norm: Any) -> Tensor:
@@ -59,4 +58,4 @@ def normed(hidden_BD: Tensor, norm: Any) -> Tensor:
 def rotated(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary position embedding (arXiv:2104.09864) along the last dimension, its pairs a half apart as in transformers."""
     first, second = heads.chunk(2, dim=-1)
-    return heads * cos + torch.cat([-second, first], dim=-1) * sin
+    return torch.addcmul(heads * cos, torch.cat([-second, first], dim=-1), sin)
