@@ -17,7 +17,7 @@ from earnest.losses.waveform import MultiScaleMelLoss
 from earnest.recipes.amy import Mimi, amy, amy_tiny
 from earnest.rules import diagnose
 from earnest.run import Run, Series, read_run
-from earnest.training.codec import CodecData, DiscriminatorConfig, random_windows, train_codec
+from earnest.training.codec import CodecData, DiscriminatorConfig, even_codebook, random_windows, train_codec
 from earnest.training.gan_steps import CodecBatch, Player, gan_steps, random_stretch
 from tests.test_codec import dac
 from tests.test_codec_mimi import tiny_mimi
@@ -331,6 +331,12 @@ def frozen_head(config):
     codec = Amy(config.shape)
     codec.freeze(("head",))
     return codec
+
+
+def test_an_even_codebook_is_the_baseline_of_usage_and_perplexity():
+    few, many = even_codebook(1024, 100), even_codebook(1024, 1_000_000)
+    assert few["used_frac"] == pytest.approx(1 - (1 - 1 / 1024) ** 100, rel=0.02) and 85 < few["perplexity"] < 100
+    assert many["used_frac"] == 1 and many["perplexity"] == pytest.approx(1024, rel=1e-2)
 
 
 def test_a_second_group_of_codebooks_begins_with_all_of_the_latent():

@@ -223,15 +223,15 @@ def train_codec(config: CodecConfig, run_dir: Path, resume: bool = False, on_pro
 
     writer = RunWriter(run_dir)
     writer.event(done, "resumed" if resume else "started")
-    writer.facts(facts | _facts(config, codec, discriminator) | {"loss_weights": _declared(config, weights, done + 1)})
+    frames = config.data.clips_per_batch * math.ceil(config.data.window_s * codec.frame_rate_hz)
+    writer.facts(facts | _facts(config, codec, discriminator, frames) | {"loss_weights": _declared(config, weights, done + 1)})
     held_waves = [torch.from_numpy(wave_N).to(device) for wave_N in held_out.waves]
     baselines: dict[str, dict[str, float]] = {loss.stream: loss.baselines(held_waves[:50]) for loss in mel_losses}
     baselines |= {name: {"constant mean": one.constant} for name, one in of_teachers.items()}
     writer.probe("baselines", baselines)
+    writer.probe("even_codebook", even_codebook(codec.codebook_size, frames))
     writer.probe("constant_mean_raw", {name: one.constant_raw for name, one in of_teachers.items()})
-    frozen = (
-        {name: tensor for name, tensor in codec.state_dict(keep_vars=True).items() if name.startswith(codec.frozen)} if codec.frozen else {}
-    )
+    frozen = {name: tensor for name, tensor in codec.state_dict(keep_vars=True).items() if name.startswith(codec.frozen)}
     hashes = {name: fingerprint({name: tensor}) for name, tensor in frozen.items()}
     probes = Probes(config, codec, train, held_out) if config.probe_s else None
 
@@ -434,6 +434,15 @@ class Probes:
         return probe(encode(self.fit), encode(self.test), codec.codebook_size)
 
 
+def even_codebook(size: int, frames: int) -> dict[str, float]:
+    """used_frac and perplexity that a step of `frames` frames shows of a codebook whose entries are all equally likely: its baseline."""
+    random = np.random.default_rng(0)
+    counts = np.stack([np.bincount(random.integers(0, size, frames), minlength=size) for _ in range(20)])
+    share = counts / frames
+    entropy = -(share * np.log(np.where(share, share, 1.0))).sum(1)
+    return {"frames": frames, "used_frac": float((counts > 0).mean()), "perplexity": float(np.exp(entropy).mean())}
+
+
 def _means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     """Per signal, the mean of its finite values; NaN where it has none."""
     names = {name: None for row in rows for name in row}
@@ -448,8 +457,7 @@ def _declared(config: CodecConfig, weights: dict[str, float], step: int) -> dict
     return {name: weight for name, weight in weights.items() if weight and name not in absent}
 
 
-def _facts(config: CodecConfig, codec: TrainableCodec, discriminator: nn.Module) -> dict:
-    frames = config.data.clips_per_batch * math.ceil(config.data.window_s * codec.frame_rate_hz)
+def _facts(config: CodecConfig, codec: TrainableCodec, discriminator: nn.Module, frames: int) -> dict:
     return {
         "system": "amy",
         "config": asdict(config),
