@@ -45,6 +45,7 @@ SIGNALS = {
     signal.name: signal
     for signal in [
         Signal("ce_nats", "nats per counted target", "unweighted mean cross-entropy of one stream", "the chance ladder"),
+        Signal("ce_full_nats", "nats per counted target", "ce_nats plus the cost of naming the stream at all, in a vocabulary of several"),
         Signal("loss", "as optimised", "the loss that was stepped on; with a stream: that part of it, unweighted"),
         Signal("accuracy_frac", "fraction", "argmax equals target, over counted targets", "the commonest label's share"),
         Signal("copy_frac", "fraction", "argmax equals the input token at that position", "the share of repeats in the data"),

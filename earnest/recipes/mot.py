@@ -68,7 +68,7 @@ def mot_tiny() -> MoTConfig:
         ),
         shape=MoTShape(width=256, layers=4, heads=4, kv_heads=2, ffn=512, expert_width=128, expert_ffn=512),
         data=Data(path="music", window_s=2.0, positions_per_batch=4096),
-        epochs=20,
+        epochs=7,
         optimizer=Optimizer(learning_rate=2e-3, warmup_steps=30),
         demos=Demos(
             texts=("calm acoustic music in C major at 68 bpm", "energetic electronic music in E minor at 150 bpm"), max_duration_s=4.0

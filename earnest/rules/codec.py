@@ -314,7 +314,8 @@ def parts_do_not_sum(weights, run):
     """
     parts = {}
     for stream, weight in weights.items():
-        part = curve(run, "train", "loss", stream) or curve(run, "train", "ce_nats", stream)
+        # What is trained is the cross-entropy over all rows of an output layer, where a stream's own ids are a part of them.
+        part = next(filter(None, (curve(run, "train", name, stream) for name in ("loss", "ce_full_nats", "ce_nats"))), None)
         if part is not None and weight:
             parts[stream] = (float(weight), part)
     total = curve(run, "train", "loss", "loss_g") or curve(run, "train", "loss")
