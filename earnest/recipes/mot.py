@@ -79,14 +79,15 @@ def mot_tiny() -> MoTConfig:
 def mot_smol() -> MoTConfig:
     """The real SmolLM2-135M, frozen, with a trained audio expert beside each of its 30 feed-forward networks, on the same music.
 
-    It reads captions with the language model's own eyes, and its text ability stays what it was, bit by bit.
+    It reads captions with the language model's own eyes, and its text ability stays what it was, bit by bit. A step takes six seconds
+    of one core's time, the run about ten minutes on two idle ones (estimated).
     """
     return MoTConfig(
         backbone="smollm2",
         design=MoTDesign(
             trained=("adapters", "output", "embeddings", "experts"),
             attention="shared",
-            output="new",
+            output="audio",
             rows_per_codebook=True,
             max_positions=2048,
         ),
