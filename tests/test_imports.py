@@ -31,6 +31,7 @@ ALLOWED = {
     "monitors": MONITORS,
     "training": TRAINING,
     "recipes": TRAINING | {"recipes"},
+    "probes": MONITORS,
     "trace": TRAINING | {"trace"},
     "check": TRAINING | {"check"},
     "cli": {"*"},

@@ -245,7 +245,7 @@ def validation_clips_in_training(duplicates):
     """Held-out clips also stand in the training data.
 
     ## What it sees
-    The duplicates probe: held-out clips whose codes or text equal those of a training clip.
+    The duplicates probe: held-out clips whose codes equal those of a training clip.
     ## Likely causes
     - the split was made by file, and the corpus holds copies
     - windows of one recording fall on both sides

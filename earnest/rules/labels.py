@@ -189,6 +189,10 @@ def loss_too_good(run):
         yield Evidence(start, words, STRONG if evaluated is not None or is_audio(stream) else FAIR, series.rows(), stream)
 
 
+def _at(offset: int) -> str:
+    return f"t - {offset}" if offset > 0 else f"t + {-offset}" if offset else "t itself"
+
+
 @rule("A203", needs=["probe:alignment"], severity="critical", explains=("A202", "B101", "B102", "G102", "G103"))
 def labels_misaligned(alignment):
     """A label is scored against the logits of another position or codebook.
@@ -211,7 +215,9 @@ def labels_misaligned(alignment):
         offset, expected = seen.get("offset"), seen.get("expected", 1)
         if offset != expected or seen.get("codebook_matches") is False:
             words = (
-                f"a label at position t is predicted from t - {offset}, not t - {expected}"
+                "a label reaches none of the inputs around it"
+                if offset is None
+                else f"a label at position t is predicted from {_at(offset)}, not {_at(expected)}"
                 if offset != expected
                 else "a label is scored by another codebook's head"
             )

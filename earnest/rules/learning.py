@@ -235,12 +235,19 @@ def _noise_power(step, value):
     return slope, float(np.sqrt((rest @ rest) / (len(bins) - 2) / (x @ x)))
 
 
-@rule("B106", needs=["probe:conditioning"], severity="warning")
-def condition_ignored(conditioning):
+def _beats_history(verdict):
+    """Learning, and below the bigram baseline where that is known."""
+    lowest = next((rung for rung in verdict.ladder if rung.name == "bigram"), verdict.baseline)
+    return verdict.verdict in ("learning", "converged", "memorising") and verdict.baseline == lowest
+
+
+@rule("B106", needs=["probe:conditioning", "verdicts?"], severity="warning")
+def condition_ignored(conditioning, verdicts):
     """A condition makes no difference to the loss.
 
     ## What it sees
-    The conditioning probe: permuting text or reference within the batch changes the cross-entropy by nothing that its interval excludes.
+    The conditioning probe: permuting text or reference within the batch changes the cross-entropy by nothing that its interval excludes,
+    in a model that predicts audio better than the previous frame alone would.
     ## Likely causes
     - the condition does not reach the model (mask, cross-attention, dropped key)
     - the data do not need it: one speaker, or a text that the history already tells
@@ -252,6 +259,10 @@ def condition_ignored(conditioning):
     ## References
     earnest's own; no publication known.
     """
+    audio = [verdict for verdict in verdicts or () if is_audio(verdict.stream)]
+    if audio and not any(map(_beats_history, audio)):
+        yield TooEarly("an audio stream below the bigram baseline: what was just said is learnt first, conditions last")
+        return
     for name, seen in conditioning.items():
         low, high = seen["interval"]
         if low <= 0 <= high or high < 0:

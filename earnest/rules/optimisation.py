@@ -456,7 +456,8 @@ def loss_depends_on_accumulation(accumulation):
     """The same data give another loss or gradient when split into micro-batches.
 
     ## What it sees
-    The accumulation probe: the ratio of the gradient norm (or loss) at accumulation k to that at 1 differs from 1 by more than 5 %.
+    The accumulation probe: the ratio of the gradient norm (or loss) at accumulation k to that at 1 differs from 1 by more than 5 %, or
+    the difference of the two gradients (`distance`) is more than 5 % of the whole's norm.
     ## Likely causes
     - means per micro-batch are averaged although they count different numbers of targets
     - the loss is not divided by k, or twice
@@ -467,6 +468,8 @@ def loss_depends_on_accumulation(accumulation):
     ## References
     Unsloth and transformers, "Fixing gradient accumulation" (October 2024).
     """
-    ratio = accumulation["ratio"]
-    if abs(ratio - 1) > 0.05:
-        yield Evidence(0, f"{ratio:.2f} times the value at accumulation {accumulation.get('steps', 'k')}", EXACT, [dict(accumulation)])
+    ratio, distance = accumulation["ratio"], accumulation.get("distance", 0)
+    if max(abs(ratio - 1), distance) > 0.05:
+        words = f"{ratio:.2f} times the value at accumulation {accumulation.get('steps', 'k')}"
+        words = words if abs(ratio - 1) > 0.05 else f"{words}, in a direction that is {distance:.0%} of it away"
+        yield Evidence(0, words, EXACT, [dict(accumulation)])

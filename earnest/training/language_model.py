@@ -3,7 +3,6 @@
 import logging
 import math
 import platform
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -14,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, gather_object, set_seed
 
+from earnest import probes
 from earnest.codecs import Codec, load_codec
 from earnest.data.chatml import Conversation, load_conversations
 from earnest.data.corpus import Corpus, Row
@@ -24,10 +24,12 @@ from earnest.data.store import cache_dir, encode_clips
 from earnest.errors import UserError
 from earnest.generate import check_guidance
 from earnest.losses.tokens import TokenObjective
+from earnest.monitors.clock import Clock
 from earnest.monitors.demos import make_demos
 from earnest.monitors.draws import Draws, Targets
+from earnest.monitors.gradients import Reached, Updates
 from earnest.monitors.predictions import log_predictions
-from earnest.run import RunWriter
+from earnest.run import RunWriter, checkpoint_path
 from earnest.signals import key
 from earnest.training.checkpoint import load_training_state, save_checkpoint
 from earnest.training.config import LMConfig
@@ -64,6 +66,7 @@ def train_lm(config: LMConfig, run_dir: Path, resume: bool = False, on_progress:
         train, held_out, data_facts = prepare(config, model, codec, on_progress)
     draws = train.vary = Draws(train.vary)
     targets = Targets(model.codebooks, model.codes)
+    clock = Clock()
     vocabularies = model.vocabularies
     ladder = Ladder(train.batches(), held_out.batches(), len(held_out), vocabularies)
 
@@ -126,30 +129,42 @@ def train_lm(config: LMConfig, run_dir: Path, resume: bool = False, on_progress:
         requests = [(text, temperature) for text in wanted.texts for temperature in wanted.temperatures]
         make_demos(shown, codec, requests, speaker, wanted.guidance, wanted.seed, wanted.max_duration_s, train.rows, step, writer)
 
+    frozen, updates = probes.Frozen(model), Updates(model)
+    reached = Reached(model) if min(weights.values()) > 0 else None  # nothing reaches what only a stream without weight would train
     if first and done == 0:
+        writer.step(0, {key("skipped_clips"): data_facts["skipped_clips"]})
+        for name, result in probes.at_start(accelerator.unwrap_model(objective), optimizer, train, held_out).items():
+            writer.probe(name, result)
         evaluate(0)
     groups = train.groups(config.optimizer.accumulation_steps, config.seed, done, accelerator.process_index, ranks)
     model.train()  # a loaded model, and one that was evaluated, has no dropout
     with interruptible() as interrupted:
-        before = time.perf_counter()
-        for step in lm_steps(objective, targets.watch(groups), optimizer, schedule, config.optimizer.max_grad_norm, accelerator, done + 1):
-            now = time.perf_counter()
+        watched = clock.watch(targets.watch(groups))
+        for step in lm_steps(objective, watched, optimizer, schedule, config.optimizer.max_grad_norm, accelerator, done + 1):
+            times = clock.signals()
             if average:
                 average.update_parameters(model)
             last = step.index >= steps or any(gather_object([interrupted()]))
+            of_ranks = gather_object([probes.prints(dict(model.named_parameters()))]) if last else []
             if first:
-                writer.step(step.index, {**step.signals, **targets.signals(), key("step_s"): now - before})
+                writer.step(step.index, {**step.signals, **targets.signals(), **times, **updates.signals()})
                 if last or step.index % config.evaluate_every_steps == 0:
                     evaluate(step.index)
                 if config.demos.every_steps and (last or step.index % config.demos.every_steps == 0):
                     demos(step.index)
                 if last or step.index % config.save_every_steps == 0:
                     save(step.index)
+                if reached and (gradients := reached.watch(step.index)):
+                    writer.probe("gradients", gradients)
+                if last:
+                    checkpoint = checkpoint_path(run_dir, step.index)
+                    found = probes.at_end(shown, frozen, of_ranks, config.load, checkpoint, held_out, step.index)
+                    for name, result in found.items():
+                        writer.probe(name, result)
                 on_progress("train", step.index, steps, f"loss {step.signals[key('loss')]:.3f}")
             model.train()
             if last:
                 break
-            before = time.perf_counter()
         if first:
             writer.event(step.index, "interrupted" if interrupted() else "finished")
             writer.close()
@@ -164,11 +179,12 @@ def prepare(config: LMConfig, model, codec: Codec, on_progress: OnProgress = sil
     if isinstance(found[0], Conversation) and model.system != "higgs":
         raise UserError(f"conversations in {config.data.path} for a {model.system} model", "a folder of clips", "take a higgs recipe")
     sides = split_clips(found, config.data.held_out_frac, config.seed, "speaker" if config.data.held_out == "speakers" else "name")
-    corpora, left_out = [], []
+    corpora, left_out, unreadable = [], [], 0
     max_frames = math.inf if vary.window_frames else config.data.max_duration_s * codec.frame_rate_hz
     for side in sides:
         table, skipped = encoded(side, codec, on_progress)
         left_out += skipped
+        unreadable += len(skipped)
         rows = [row for row in table if row["codes_CT"].shape[1] <= max_frames]
         left_out += [
             f"{row['source']}: longer than {config.data.max_duration_s:g} s" for row in table if row["codes_CT"].shape[1] > max_frames
@@ -192,6 +208,7 @@ def prepare(config: LMConfig, model, codec: Codec, on_progress: OnProgress = sil
             "train_clips": len(train),
             "held_out_clips": len(held_out),
             "left_out_clips": left_out,
+            "skipped_clips": unreadable,
             "speakers": sorted({row["speaker"] for row in train.rows}),
             "held_out_speakers": sorted({row["speaker"] for row in held_out.rows}),
         },

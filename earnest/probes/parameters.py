@@ -1,0 +1,92 @@
+"""What is trained, what is frozen, and whether a step's gradient depends on how the step is cut."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from earnest.data.batch import Batch
+from earnest.data.store import fingerprint
+from earnest.losses.tokens import TokenObjective
+from earnest.probes.state import untouched
+
+HASHED = 2**20  # of a tensor's entries: the tables of 128256 rows of a frozen backbone take milliseconds, not seconds
+
+
+def not_optimized(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Parameters that require a gradient and stand in no group of the optimizer, and how many do."""
+    given = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return {"trained": len(trained), "missing": [name for name, parameter in trained.items() if id(parameter) not in given]}
+
+
+class Frozen:
+    """The parameters without requires_grad, and the buffers: whether they stay as they are."""
+
+    def __init__(self, model: nn.Module):
+        self.tensors = {name: p for name, p in model.named_parameters() if not p.requires_grad} | dict(model.named_buffers())
+        self.prints = prints(self.tensors)
+
+    def changed(self, step: int) -> dict[str, Any]:
+        now = prints(self.tensors)
+        return {"tensors": len(now), "changed": [name for name in now if now[name] != self.prints[name]], "step": step}
+
+
+def prints(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """A fingerprint of each tensor, or of HASHED of its entries, evenly spread: what changes weights changes most of them."""
+    return {
+        name: fingerprint({name: tensor.detach().reshape(-1)[:: -(-tensor.numel() // HASHED) or 1]}) for name, tensor in tensors.items()
+    }
+
+
+def differing(of_ranks: Iterable[Mapping[str, str]]) -> list[str]:
+    """Names of the tensors that are not the same on every rank, from `prints` of each."""
+    first, *others = of_ranks
+    return [name for name in first if any(other.get(name) != first[name] for other in others)]
+
+
+def split_in_two(objective: TokenObjective, batch: Batch) -> dict[str, Any]:
+    """The gradient of a batch in two micro-batches, beside that of the same batch whole.
+
+    ratio: of their norms · distance: norm of the difference, as a share of the whole's. Empty where the batch holds one clip.
+    """
+    clips = len(batch.clip_B)
+    if clips < 2:
+        return {}
+    trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+
+    def gradient(parts: list[Batch]) -> list[torch.Tensor]:
+        counted: dict[str, int] = {}
+        for part in parts:
+            for stream, count in part.counted().items():
+                counted[stream] = counted.get(stream, 0) + count
+        total = [torch.zeros_like(parameter) for parameter in trained]
+        for part in parts:
+            loss, _ = objective(part, counted)
+            for sum_, slope in zip(total, torch.autograd.grad(loss, trained, allow_unused=True), strict=True):
+                if slope is not None:
+                    sum_ += slope
+        return total
+
+    def norm(tensors: Iterable[torch.Tensor]) -> float:
+        return float(torch.stack([tensor.double().square().sum() for tensor in tensors]).sum().sqrt())
+
+    with untouched(objective):
+        whole, cut = gradient([batch]), gradient([rows(batch, 0, clips // 3 or 1), rows(batch, clips // 3 or 1, clips)])
+    size = norm(whole)
+    if not size:
+        return {}
+    return {
+        "ratio": norm(cut) / size,
+        "distance": norm(one - other for one, other in zip(cut, whole, strict=True)) / size,
+        "steps": 2,
+    }
+
+
+def rows(batch: Batch, start: int, stop: int) -> Batch:
+    """Some clips of a batch, without the padding that only the others need."""
+    part = {field.name: getattr(batch, field.name)[start:stop] for field in fields(batch)}
+    longest = int(part["exists_BS"].sum(1).max())
+    return replace(batch, **{name: tensor if name == "clip_B" else tensor[:, :longest] for name, tensor in part.items()})

@@ -1,0 +1,76 @@
+"""What a trained model makes of its condition, and of its own checkpoint."""
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from earnest.data import baselines
+from earnest.data.batch import Batch
+from earnest.data.corpus import Corpus
+from earnest.losses.tokens import score
+from earnest.probes.state import untouched
+
+CLIPS = 64  # held-out clips that are scored with each other's text (assumed: the interval says how rough that is)
+
+
+def conditioning(model: Any, held_out: Corpus, step: int) -> dict[str, Any]:
+    """How much higher audio's held-out cross-entropy is when clips get each other's texts: {"text": delta_nats, interval, step}.
+
+    Paired by clip. Empty where there are no two texts, or where conversations stand in place of them.
+    """
+    versions = [held_out.vary(row, None) for row in held_out.rows[:CLIPS]]
+    texts = [version["text"] for version in versions]
+    if len(set(texts)) < 2 or any("turns" in version for version in versions):
+        return {}
+    # Each clip gets the next text that differs from its own.
+    other = [next(text for text in texts[clip:] + texts[:clip] if text != texts[clip]) for clip in range(len(texts))]
+    exchanged = [{**version, "text": text} for version, text in zip(versions, other, strict=True)]
+    sides = [Corpus(rows, held_out.lay_out, held_out.pad_id, held_out.positions_per_batch, _same) for rows in (versions, exchanged)]
+    if len(sides[0]) != len(sides[1]):
+        return {}  # a text too long beside another clip
+    (own_nats, counted), (other_nats, _) = (_audio_nats(model, side.batches(), len(side)) for side in sides)
+    gap = other_nats - own_nats
+    return {
+        "text": {
+            "delta_nats": float(gap.sum() / counted.sum()),
+            "interval": [float(end) for end in baselines.bootstrap_interval(gap, counted)],
+            "clips": len(versions),
+            "step": step,
+        }
+    }
+
+
+def _same(row: Any, random: Any) -> Any:
+    return row
+
+
+def reload(model: Any, loaded: Any, held_out: Corpus, step: int) -> dict[str, Any]:
+    """One held-out batch scored by the model and by what its checkpoint gave; tensors that only one of the two has, or that differ."""
+    before, after = model.state_dict(), loaded.state_dict()
+    batches = list(islice(held_out.batches(), 1))
+    nats, counted = _audio_nats(model, batches, len(held_out))
+    loaded_nats, _ = _audio_nats(loaded.to(next(model.parameters()).device), batches, len(held_out))
+    return {
+        "ce_before": float(nats.sum() / counted.sum()),
+        "ce_after": float(loaded_nats.sum() / counted.sum()),
+        "missing": sorted(before.keys() - after.keys()),
+        "unexpected": sorted(after.keys() - before.keys()),
+        "step": step,
+    }
+
+
+@torch.no_grad()
+def _audio_nats(model: Any, batches: Iterable[Batch], clips: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cross-entropy and counted targets of all codebooks together, per clip."""
+    nats, counted = np.zeros(clips), np.zeros(clips)
+    device = next(model.parameters()).device
+    with untouched(model):
+        for batch in batches:
+            for stream, sums in score(model, batch.to(device), {})[1].items():
+                if stream != "text":
+                    np.add.at(nats, batch.clip_B.numpy(), sums.ce_B.double().cpu().numpy())
+                    np.add.at(counted, batch.clip_B.numpy(), sums.counted_B.double().cpu().numpy())
+    return nats, counted
