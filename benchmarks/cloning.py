@@ -102,7 +102,7 @@ def main() -> None:
 
     model, codec, facts = load_run(args.run)
     data, seed = facts["config"]["data"], facts["config"]["seed"]
-    by = "speaker" if data["held_out"] == "speakers" else "name"
+    by = "speaker" if data.get("held_out") == "speakers" else "name"
     _, held_out = split_clips(find_clips(args.data or data["path"]), data["held_out_frac"], seed, by)
     longest = data["max_duration_s"] * codec.frame_rate_hz
     rows = [dict(row) for row in encoded(held_out, codec)[0] if row["codes_CT"].shape[1] <= longest]

@@ -88,8 +88,9 @@ def test_conversations_are_trained_on_and_a_voice_is_cloned(base, voices, tmp_pa
     assert (tmp_path / "again.wav").read_bytes() == out.read_bytes()
 
 
-def test_lora_from_a_checkpoint_resumed_merged_and_loaded_by_plain_transformers(base, voices, tmp_path):
-    model, run_dir, resumed = latest_checkpoint(base), tmp_path / "lora", tmp_path / "resumed"
+def test_lora_from_a_checkpoint_resumed_merged_and_loaded_by_plain_transformers(base, voices, tmp_path, monkeypatch):
+    monkeypatch.chdir(base.parent)
+    model, run_dir, resumed = latest_checkpoint(base).relative_to(base.parent), tmp_path / "lora", tmp_path / "resumed"
     options = ["higgs-tiny", "--model", str(model), "--lora.rank", "4", "--lora.dropout", "0.1", "--cloning.frac", "0.5"]
     options += ["--data.path", str(voices), "--steps", "4", "--save-every-steps", "2", *QUICK]
     assert main(["train", *options, "--out", str(run_dir)]) == 0
@@ -101,6 +102,7 @@ def test_lora_from_a_checkpoint_resumed_merged_and_loaded_by_plain_transformers(
     for name in ("train/loss", "train/grad_norm", "eval/ce_nats/codebook_0"):
         assert read_run(resumed).series[name].value.tolist() == read_run(run_dir).series[name].value.tolist(), name
 
+    monkeypatch.chdir(tmp_path)
     assert main(["merge", str(run_dir), str(tmp_path / "merged")]) == 0
     plain = HiggsAudioV2ForConditionalGeneration.from_pretrained(tmp_path / "merged", use_text_head=True)
     adapted = load_model(latest_checkpoint(run_dir))

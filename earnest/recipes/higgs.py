@@ -41,7 +41,8 @@ class HiggsConfig(LMConfig):
             if self.lora.rank:
                 raise UserError("LoRA on a model from scratch", "a trained model to adapt", "name it with --model, or set --lora.rank 0")
             return self._set(self.shape.build(codec.codebooks, codec.codebook_size))
-        model = load_model(self.model)
+        # Adapters name the model they belong to, so a folder goes by a path that is right from everywhere.
+        model = load_model(Path(self.model).resolve() if Path(self.model).exists() else self.model)
         if not isinstance(model, Higgs):
             raise UserError(f"{self.model}, a {model.system} model", "a Higgs model", "take the recipe of that system")
         if self.lora.rank:
