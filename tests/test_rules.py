@@ -101,3 +101,17 @@ def test_few_points_are_said_to_be_few():
     run = Run({}, {"train/grad_norm": Series(np.array([1, 2]), np.array([1.0, 2.0]))})
     needs = {one.rule: one.needs for one in diagnose(run).not_checked}
     assert needs["C101"] == "3 points of train/grad_norm (it has 2)"
+
+
+@pytest.mark.parametrize(("held_out", "severity"), [([7, 4, 3, 2.9, 2.9, 2.9], "note"), ([7, 4, 3, 2.9, 3.1, 3.2], "warning")])
+def test_memorising_that_costs_nothing_held_out_is_a_note(held_out, severity):
+    step = np.arange(1, 61)
+    run = Run(
+        {"audio_vocab": 1026},
+        {
+            "train/ce_nats/codebook_0": Series(step, 0.2 + 6.7 * np.exp(-step / 8)),
+            "eval/ce_nats/codebook_0": Series(step[9::10], np.array(held_out, float)),
+        },
+        {"held_out": {"streams": {"codebook_0": {"ce_nats": held_out[-1], "unigram_nats": 5.0, "bigram_nats": 4.0}}}},
+    )
+    assert [one.severity for one in diagnose(run).findings if one.rule == "E102"] == [severity]
