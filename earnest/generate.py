@@ -1,7 +1,7 @@
 """Sampling for every language-model system: temperature, top-k, top-p, guidance, allowed ids, delays, stop."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,15 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Repetition:
+    """Repetition-aware sampling (VALL-E 2, arXiv:2406.05370 §4.1): a token that stands `most` times or more among the last
+    `window_frames` of its lane is drawn anew from the whole distribution. A window of 0 lets repetitions be."""
+
+    window_frames: int = 0
+    most: int = 2
+
+
+@dataclass(frozen=True)
 class Generated:
     """Codes (C, T), and whether the model ended them itself (False: `max_frames` did)."""
 
@@ -47,7 +56,14 @@ class Generated:
 
 @torch.inference_mode()
 def generate(
-    model, requests: Sequence[Request], *, max_frames: int, top_k: int = 50, top_p: float = 0.95, filter_by_guidance: bool = False
+    model,
+    requests: Sequence[Request],
+    *,
+    max_frames: int,
+    top_k: int = 50,
+    top_p: float = 0.95,
+    filter_by_guidance: bool = False,
+    repetition: Repetition | None = None,
 ) -> list[Generated]:
     """Generate all requests in one batch; each row has its own temperature and random numbers, so that what a row becomes
     does not depend on the rows beside it (but for floating-point rounding).
@@ -57,16 +73,61 @@ def generate(
     starts first decides the end: EOS is allowed there only, the others follow at their delays. `max_frames` counts frames of
     the codec, which take a frame of lanes each, or one per codebook where a single lane holds them all. Guided and null rows
     share one pass. With `filter_by_guidance` the guided logits choose the top k, and these are drawn by their conditional
-    logits, as Dia was published.
+    logits, as Dia was published. `repetition`: None for the model's own rule,
+    model.repetition = (window_frames, most), where it has one.
     """
+    max_frames *= model.codebooks // len(model.delays)
+    steps = list(_frames(model, requests, max_frames, top_k, top_p, filter_by_guidance, repetition))
+    return [
+        Generated(_codes(model, [frame_BK[row] for frame_BK, _ in steps], end - 1), stopped=end <= max_frames)
+        for row, end in enumerate(steps[-1][1].tolist())
+    ]
+
+
+def stream(model, request: Request, *, max_frames: int, every_frames: int = 25, **sampling) -> Iterator[Tensor]:
+    """`generate` for one request, told as it goes: pieces of codes_CT, `every_frames` or fewer frames long, one after the other.
+
+    A frame is complete when the last of its delayed lanes has been generated. Put together, the pieces are `generate`'s codes.
+    """
+    lanes = model.codebooks // len(model.delays)  # frames of lanes that one frame of codes takes
+    frames: list[Tensor] = []
+    told = complete = 0
+    settings: dict[str, Any] = {"top_k": 50, "top_p": 0.95, "filter_by_guidance": False, "repetition": None} | sampling
+    for frame_BK, end_B in _frames(model, [request], max_frames * lanes, **settings):
+        frames.append(frame_BK[0])
+        complete = min(len(frames) - 1 - max(model.delays), int(end_B) - 1) // lanes
+        if complete - told >= every_frames:
+            yield _codes(model, frames, complete * lanes)[:, told:]
+            told = complete
+    if complete > told:
+        yield _codes(model, frames, complete * lanes)[:, told:]
+
+
+def _codes(model, frames: Sequence[Tensor], count: int) -> Tensor:
+    """The first `count` frames (K,) of lanes behind BOS -> codes_CT."""
+    return model.codes_of(undelay(torch.stack(tuple(frames), dim=1), model.delays)[:, 1 : 1 + count])
+
+
+@torch.inference_mode()
+def _frames(
+    model,
+    requests: Sequence[Request],
+    max_frames: int,
+    top_k: int,
+    top_p: float,
+    filter_by_guidance: bool,
+    repetition: Repetition | None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield frames of lanes (B, K), the first being BOS, and with each where the rows end, as far as is known: position of the
+    leading lane's EOS, in frames behind its BOS."""
     model.eval()
     device = next(model.parameters()).device
     delay_K = torch.tensor(model.delays, device=device)
     leader = int(delay_K.argmin())
-    max_frames *= model.codebooks // len(delay_K)
     temperature_B = torch.tensor([request.temperature for request in requests], device=device)
     guidance_B11 = torch.tensor([request.guidance for request in requests], device=device)[:, None, None]
     guided = bool((guidance_B11 != 1).any())
+    rule = repetition or Repetition(*getattr(model, "repetition", ()))
     randoms = [torch.Generator().manual_seed(request.seed) for request in requests]
     prompts = [request.prompt for request in requests]
     if guided:
@@ -75,6 +136,7 @@ def generate(
     # Positions count from the first BOS: lane k holds BOS at delays[k], its tokens behind it, and EOS at end + delays[k].
     end_B = torch.full((len(requests),), max_frames + 1, device=device)
     frames = [torch.full((len(requests), len(delay_K)), model.bos_id, device=device)]
+    yield frames[0], end_B
     for position in range(1, max_frames + 2 + int(delay_K.max())):
         logits_BKV = stream.advance(frames[-1].repeat(1 + guided, 1)).float()
         draw_BKV = None
@@ -86,7 +148,15 @@ def generate(
         allowed_KV[:, : model.codes] = True
         if model.eos_id is not None:
             allowed_KV[leader, model.eos_id] = position > delay_K[leader] + 1
-        frame_BK = sample(logits_BKV.masked_fill(~allowed_KV, -torch.inf), temperature_B, top_k, top_p, randoms, draw_BKV)
+        logits_BKV = logits_BKV.masked_fill(~allowed_KV, -torch.inf)
+        frame_BK = sample(logits_BKV, temperature_B, top_k, top_p, randoms, draw_BKV)
+        if rule.window_frames:
+            recent_BWK = torch.stack(frames[-rule.window_frames :], dim=1)
+            repeats_BWK = (recent_BWK == frame_BK[:, None]) & (recent_BWK < model.codes)
+            stuck_BK = repeats_BWK.sum(1) >= rule.most
+            for row in stuck_BK.any(1).nonzero()[:, 0].tolist():  # rows alone, so that no row's random numbers depend on another's
+                afresh_1K = sample(logits_BKV[row, None], torch.ones(1, device=device), logits_BKV.shape[-1], 1.0, [randoms[row]])
+                frame_BK[row] = torch.where(stuck_BK[row], afresh_1K[0], frame_BK[row])
         ended_B = (
             (frame_BK[:, leader] == model.eos_id) & (position < end_B)
             if model.eos_id is not None
@@ -98,13 +168,9 @@ def generate(
             frame_BK[position == end_B[:, None] + delay_K] = model.eos_id
             frame_BK[position > end_B[:, None] + delay_K] = getattr(model, "behind_id", model.eos_id)  # as it was trained
         frames.append(frame_BK)
+        yield frame_BK, end_B
         if position >= int(end_B.max()) + int(delay_K.max()):
             break
-    tokens_BKT = [undelay(tokens_SK.T, model.delays)[:, 1:] for tokens_SK in torch.stack(frames, dim=1)]
-    return [
-        Generated(model.codes_of(tokens_KT[:, : end - 1]), stopped=end <= max_frames)
-        for tokens_KT, end in zip(tokens_BKT, end_B.tolist(), strict=True)
-    ]
 
 
 def check_guidance(guidance: float, unconditional_frac: float) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from earnest.data.batch import collate
-from earnest.generate import Request, generate, sample
+from earnest.generate import Repetition, Request, generate, sample, stream
 from earnest.models.higgs import Higgs, HiggsStream
 from earnest.training.lora import Lora, add_lora
 from tests.tiny import CODEBOOKS, CODES, random_batch, tiny_higgs
@@ -137,3 +137,35 @@ def test_temperature_zero_is_the_argmax():
     logits_BCV = torch.randn(5, 3, 17)
     tokens = sample(logits_BCV, torch.zeros(5), 50, 0.1, [torch.Generator() for _ in range(5)])
     assert torch.equal(tokens, logits_BCV.argmax(-1))
+
+
+def test_a_token_that_repeats_is_drawn_anew_and_only_then(monkeypatch):
+    """A model that always says 3: greedy, it goes on for ever; drawn anew, the third in any window of 7 is another token."""
+    model = tiny_higgs()
+    always_3 = torch.zeros(CODES + 2).index_fill(0, torch.tensor(3), 1.0)  # the likeliest by a little
+    always_3[model.eos_id] = -1e9
+    monkeypatch.setattr(HiggsStream, "advance", lambda stream, frame_BC: always_3.expand(len(frame_BC), CODEBOOKS, -1))
+    request = Request(model.prompt("x"))
+    [plain] = generate(model, [request], max_frames=30)
+    assert (plain.codes_CT == 3).all()
+    model.lm.generation_config.ras_win_len, model.lm.generation_config.ras_win_max_num_repeat = 7, 2
+    [alone] = generate(model, [request], max_frames=30)
+    assert (alone.codes_CT == 3).float().mean() < 0.6 and (alone.codes_CT[:, :2] == 3).all()
+    for row_T in alone.codes_CT:  # where fewer than two stood in the window, greedy had its way
+        for t in range(2, 30):
+            if (row_T[max(0, t - 7) : t] == 3).sum() < 2:
+                assert row_T[t] == 3
+    several = generate(model, [Request(model.prompt("y"), seed=4), request], max_frames=30)
+    assert torch.equal(several[1].codes_CT, alone.codes_CT)
+    [off] = generate(model, [request], max_frames=30, repetition=Repetition(0))
+    assert torch.equal(off.codes_CT, plain.codes_CT)
+
+
+@pytest.mark.parametrize("every_frames", [1, 4, 100])
+def test_streamed_pieces_are_what_is_generated_at_once(trained, every_frames):
+    model, _ = trained
+    for request in (Request(model.prompt("twenty-two", "a")), Request(model.prompt("zzz"), 1.5, seed=3)):
+        [whole] = generate(model, [request], max_frames=20)
+        pieces = list(stream(model, request, max_frames=20, every_frames=every_frames))
+        assert torch.equal(torch.cat(pieces, dim=1), whole.codes_CT)
+        assert all(piece.shape[1] == every_frames for piece in pieces[:-1])

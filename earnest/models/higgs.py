@@ -264,6 +264,12 @@ class Higgs(nn.Module):
 
     # --- generation -----------------------------------------------------------------------------------------------------
 
+    @property
+    def repetition(self) -> tuple[int, int]:
+        """Window and most repeats of repetition-aware sampling, as the checkpoint's generation_config.json has them; none if not."""
+        config: Any = self.lm.generation_config
+        return getattr(config, "ras_win_len", None) or 0, getattr(config, "ras_win_max_num_repeat", None) or 2
+
     def codes_of(self, tokens_CT: Tensor) -> Tensor:
         """Undelayed lanes -> codes_CT: a lane is a codebook."""
         return tokens_CT

@@ -58,4 +58,4 @@ def normed(hidden_BD: Tensor, norm: Any) -> Tensor:
 def rotated(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary position embedding (arXiv:2104.09864) along the last dimension, its pairs a half apart as in transformers."""
     first, second = heads.chunk(2, dim=-1)
-    return torch.addcmul(heads * cos, torch.cat([-second, first], dim=-1), sin)
+    return heads * cos + torch.cat([-second, first], dim=-1) * sin
