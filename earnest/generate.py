@@ -1,8 +1,9 @@
 """Sampling for every language-model system: temperature, top-k, top-p, guidance, allowed ids, delays, stop."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,26 @@ def stream(model, request: Request, *, max_frames: int, every_frames: int = 25, 
             told = complete
     if complete > told:
         yield _codes(model, frames, complete * lanes)[:, told:]
+
+
+@torch.inference_mode()
+def decoded(codec: Codec, pieces: Iterable[Tensor], context_frames: int = 32) -> Iterator[Tensor]:
+    """Pieces of codes_CT -> pieces of the wave as they come, each decoded with `context_frames` on either side of it.
+
+    So the wave is `context_frames` late, and its samples are those of decoding all codes at once where what the codec makes of a
+    frame depends on no frame further away.
+    """
+    codes_CT = torch.zeros(codec.codebooks, 0, dtype=torch.long)
+    told = 0
+    for piece_CT in chain(pieces, [None]):
+        if piece_CT is not None:
+            codes_CT = torch.cat([codes_CT, piece_CT.cpu()], dim=1)
+        ready = codes_CT.shape[1] - (0 if piece_CT is None else context_frames)
+        if ready > told:
+            first = max(0, told - context_frames)
+            wave_N = codec.decode(codes_CT[None, :, first:])[0]
+            yield wave_N[..., (told - first) * codec.hop_samples : (ready - first) * codec.hop_samples]
+            told = ready
 
 
 def _codes(model, frames: Sequence[Tensor], count: int) -> Tensor:

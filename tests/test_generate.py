@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from earnest.codecs import load_codec
 from earnest.data.batch import collate
-from earnest.generate import Repetition, Request, generate, sample, stream
+from earnest.generate import Repetition, Request, decoded, generate, sample, stream
 from earnest.models.higgs import Higgs, HiggsStream
 from earnest.training.lora import Lora, add_lora
 from tests.tiny import CODEBOOKS, CODES, random_batch, tiny_higgs
@@ -169,3 +170,13 @@ def test_streamed_pieces_are_what_is_generated_at_once(trained, every_frames):
         pieces = list(stream(model, request, max_frames=20, every_frames=every_frames))
         assert torch.equal(torch.cat(pieces, dim=1), whole.codes_CT)
         assert all(piece.shape[1] == every_frames for piece in pieces[:-1])
+
+
+def test_a_wave_decoded_in_pieces_is_the_wave_decoded_at_once():
+    codec = load_codec("amy-tiny")
+    codes_CT = torch.randint(0, codec.codebook_size, (codec.codebooks, 120), generator=torch.Generator().manual_seed(0))
+    whole_N = codec.decode(codes_CT[None])[0]
+    for pieces in (codes_CT.split(25, dim=1), codes_CT.split(7, dim=1), [codes_CT]):
+        assert torch.equal(torch.cat(list(decoded(codec, pieces))), whole_N)
+    too_little_N = torch.cat(list(decoded(codec, codes_CT.split(25, dim=1), context_frames=2)))
+    assert too_little_N.shape == whole_N.shape and not torch.allclose(too_little_N, whole_N, atol=1e-3)
