@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
+    AutoConfig,
     AutoTokenizer,
     DynamicCache,
     LlamaConfig,
@@ -125,6 +126,9 @@ class MoTModelConfig(PreTrainedConfig):
     @property
     def llama(self) -> LlamaConfig:
         return cast(LlamaConfig, self.backbone_config)
+
+
+AutoConfig.register(MoTModelConfig.model_type, MoTModelConfig)  # AutoTokenizer reads the config beside the tokenizer
 
 
 class AudioExpert(nn.Module):
