@@ -37,9 +37,10 @@ def alignment(model: Any, batch: Batch) -> dict[str, dict[str, Any]]:
             if traced is None:
                 continue
             clip, position, scored = traced
-            last = seen.last_input(clip, position)
+            if (last := seen.last_input(clip, position)) is None:
+                continue  # its inputs do not reach the model at all: `dropped_inputs` says so
             found[stream] = {
-                "offset": None if last is None else int(position_N[middle]) + shift - last,
+                "offset": int(position_N[middle]) + shift - last,
                 "expected": 1,
                 "codebook_matches": column == stream and scored == stream,
             }

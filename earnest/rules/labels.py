@@ -215,9 +215,7 @@ def labels_misaligned(alignment):
         offset, expected = seen.get("offset"), seen.get("expected", 1)
         if offset != expected or seen.get("codebook_matches") is False:
             words = (
-                "a label reaches none of the inputs around it"
-                if offset is None
-                else f"a label at position t is predicted from {_at(offset)}, not {_at(expected)}"
+                f"a label at position t is predicted from {_at(offset)}, not {_at(expected)}"
                 if offset != expected
                 else "a label is scored by another codebook's head"
             )
