@@ -66,9 +66,9 @@ def train(*args, **options) -> subprocess.CompletedProcess:
 
 
 def losses(run_dir: Path) -> dict[str, list[float]]:
-    """Every signal that does not measure time."""
+    """Every signal that does not measure the machine."""
     series = read_run(run_dir).series
-    return {name: column.value.tolist() for name, column in series.items() if not name.endswith("_s")}
+    return {name: column.value.tolist() for name, column in series.items() if not name.endswith(("_s", "_bytes"))}
 
 
 def test_a_whole_run(speech, tmp_path, capsys):
