@@ -171,13 +171,13 @@ def test_frozen_tensors_are_watched(change):
     model = tiny_higgs()
     name, parameter = next(iter(model.named_parameters()))
     parameter.requires_grad_(False)
-    model.register_buffer("mean", torch.zeros(4))
+    model.register_buffer("mean", mean := torch.zeros(4))
     frozen = Frozen(model)
     for other in model.parameters():
         if other.requires_grad:
             other.data.add_(1)
     if change:
-        (parameter.data if change == "parameter" else model.mean).mul_(0.5).add_(1e-3)
+        (parameter.data if change == "parameter" else mean).mul_(0.5).add_(1e-3)
     found = frozen.changed(7)
     assert found["changed"] == {None: [], "parameter": [name], "buffer": ["mean"]}[change]
     assert named("frozen", found) == (["C104"] if change else [])
@@ -235,10 +235,11 @@ def test_the_size_of_updates(learning_rate, found):
 
 
 def test_updates_are_what_they_say():
-    model = nn.ModuleDict({"part": nn.Linear(4, 3, bias=False), "fixed": nn.Linear(2, 2)})
+    part = nn.Linear(4, 3, bias=False)
+    model = nn.ModuleDict({"part": part, "fixed": nn.Linear(2, 2)})
     model["fixed"].requires_grad_(False)
     updates = Updates(model)
-    model["part"].weight.data.mul_(1.1)
+    part.weight.data.mul_(1.1)
     assert updates.signals() == pytest.approx({"train/update_frac/part": 0.1}, rel=1e-5)
     assert updates.signals() == {"train/update_frac/part": 0}
 
