@@ -368,3 +368,13 @@ def test_a_loss_that_memorising_drives_to_nothing_is_no_running_mean(seed):
     value = 7 * np.exp(-step / 220) + 0.1 + np.random.default_rng(seed).normal(0, 1, len(step)) * 3 / (10 + step) ** 1.1
     codebooks = {f"train/ce_nats/codebook_{c}": series(step, value) for c in range(2)}
     assert "B105" not in rules(Run({"audio_vocab": 1026, "codebooks": 2}, codebooks))
+
+
+@pytest.mark.parametrize(("share", "named"), [(0.95, False), (0.01, True)])
+def test_a_loss_as_low_as_its_targets_are_constant_is_not_too_good(share, named):
+    """White noise through a codec of speech: nine in ten targets are one id, and 0.33 nats are what that leaves to say."""
+    rest = {code: round(1e5 * (1 - share) / 1023) for code in range(1, 1024)}
+    facts = {"audio_vocab": 1026, "codebooks": 1, "label_counts": {"codebook_0": {0: round(1e5 * share), **rest}}}
+    step = np.arange(1, 401)
+    falling = 0.33 + 3 * np.exp(-step / 40) + np.random.default_rng(0).normal(0, 0.02, len(step))
+    assert ("A202" in rules(Run(facts, {"train/ce_nats/codebook_0": series(step, falling)}))) == named
