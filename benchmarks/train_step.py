@@ -2,7 +2,8 @@
 
 The same weights and the same batch at the real vocabularies (128256 text ids, 8 codebooks of 1026): forward, backward and fused
 AdamW, by turns in one process with one thread. Loss and every gradient are asserted equal in fp32; bf16 is autocast for both.
-`small` is 8 layers of width 512, `wide` 8 of 1536; four clips of one batch, a tenth text, as long as `FRAMES` says: the peer pads.
+`small` is 8 layers of width 512, `wide` 8 of 1536; clips as long as `FRAMES` says, so that the peer pads. Targets are earnest's: all
+codes, their ends, and of the text what the assistant says, which is where audio begins and ends.
 Memory is the peak of a process of its own above what lies there between two steps (weights, AdamW's moments).
 """
 
@@ -24,7 +25,7 @@ from transformers import HiggsAudioV2Config, HiggsAudioV2ForConditionalGeneratio
 
 from earnest.data.batch import Batch, collate
 from earnest.data.masks import IGNORE
-from earnest.data.text import byte_tokenizer
+from earnest.data.text import AUDIO_DELAY, AUDIO_OUT, byte_tokenizer, special_id
 from earnest.losses.tokens import TokenObjective, stream_weights
 from earnest.models.higgs import Higgs
 from earnest.training.optim import adamw
@@ -41,27 +42,19 @@ TEXT = "the quick brown fox jumps over the lazy dog, "  # a byte is a token
 
 def make(shape: str) -> tuple[Higgs, Batch]:
     torch.manual_seed(0)
+    tokenizer = byte_tokenizer()
     config = HiggsAudioV2Config(
         num_hidden_layers=8,
         head_dim=64,
         codebook_size=1026,
         num_codebooks=CODEBOOKS,
-        audio_token_id=128016,
-        audio_delay_token_id=128014,
+        audio_token_id=special_id(tokenizer, AUDIO_OUT),
+        audio_delay_token_id=special_id(tokenizer, AUDIO_DELAY),
         **SHAPES[shape],
     )
-    model = Higgs(HiggsAudioV2ForConditionalGeneration(config, use_text_head=True), byte_tokenizer())
+    model = Higgs(HiggsAudioV2ForConditionalGeneration(config, use_text_head=True), tokenizer)
     examples = [model.lay_out(torch.randint(0, 1024, (CODEBOOKS, frames)), TEXT) for frames in FRAMES[shape]]
-    return model, spoken(collate(examples, range(len(examples)), model.pad_id), model)
-
-
-def spoken(batch: Batch, model: Higgs) -> Batch:
-    """The batch with text ids of the real vocabulary, and the text counted, as in a conversation that is learnt whole."""
-    is_text_BS = batch.exists_BS & ~batch.is_audio_BS
-    text_BS = torch.where(batch.is_audio_BS, model.lm.config.audio_token_id, torch.randint(0, 128000, batch.text_BS.shape))
-    targets_BS = torch.full_like(text_BS, IGNORE)
-    targets_BS[:, :-1] = torch.where(is_text_BS[:, 1:], text_BS[:, 1:], IGNORE)
-    return Batch(**vars(batch) | {"text_BS": text_BS, "text_targets_BS": targets_BS})
+    return model, collate(examples, range(len(examples)), model.pad_id)
 
 
 def unshifted(targets_BS: Tensor) -> Tensor:
