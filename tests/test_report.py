@@ -236,6 +236,20 @@ def test_sound_over_the_limit_is_left_out_and_named(run, monkeypatch):
     assert "step_0000200" in page  # the oldest are named, not embedded
 
 
+def test_page_shows_when_each_temperature_became_the_clip(run, tmp_path):
+    demos = [
+        Artifact("demo", f"{step}_{temperature}.wav", step, {"temperature": temperature, "match_frac": match})
+        for step, matches in ((10, (0.1, 0.0)), (20, (0.95, 0.2)), (30, (1.0, 0.97)))
+        for temperature, match in zip((0, 1), matches, strict=True)
+    ]
+    page = tmp_path / "page.html"
+    report.html(replace(run, artifacts=demos), diagnose(run), page)
+    words = page.read_text(encoding="utf-8")
+    assert "demos against the nearest training clip over steps: temperature 0 1 at step 30 · temperature 1 0.97 at step 30" in words
+    report.html(replace(run, artifacts=[]), diagnose(run), page)
+    assert "nearest training clip" not in page.read_text(encoding="utf-8")
+
+
 def test_unreadable_demos_are_told(run, tmp_path):
     for name, data in {
         "empty.wav": b"",

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from earnest.report import charts, sounds, view
 from earnest.rules.finding import SEVERITIES, Baseline, Diagnosis, Verdict
-from earnest.run import Artifact, Run
+from earnest.run import Artifact, Run, Series
 from earnest.signals import SIGNALS, parse
 
 LOSSES = ("ce_nats", "loss")  # drawn with their baselines; the first that a stream has
@@ -58,6 +59,7 @@ def render(run: Run, diagnosis: Diagnosis) -> str:
         optimisation=_optimisation_charts(run, diagnosis, signals),
         splits=_splits(signals),
         others=_other_charts(run, signals),
+        matches=_match_chart(run),
         demos=demos,
         demos_left_out=demos_left_out,
         predictions=_predictions(run),
@@ -160,6 +162,22 @@ def _other_charts(run: Run, signals: Signals) -> tuple[list[tuple[str, str, list
         if any(drawn):
             groups.append((view.line(name), meaning, [chart for chart in drawn if chart]))
     return groups, left_out
+
+
+def _match_chart(run: Run) -> charts.Chart | None:
+    """How much of the demos of a step is their nearest training clip, a line for each temperature: when each became music."""
+    found: dict[str, dict[int, list[float]]] = {}
+    for demo in run.artifacts:
+        temperature, match = demo.facts.get("temperature"), demo.facts.get("match_frac")
+        if demo.kind == "demo" and _is_number(temperature) and _is_number(match):
+            found.setdefault(f"temperature {view.number(temperature)}", {}).setdefault(demo.step, []).append(float(match))
+    lines = {
+        name: Series(np.array(sorted(steps)), np.array([np.mean(steps[step]) for step in sorted(steps)]))
+        for name, steps in sorted(found.items())
+    }
+    return (
+        charts.chart("demos against the nearest training clip", lines, run.last_step, "share of codes", hues=list(lines)) if lines else None
+    )
 
 
 def _ladder(verdict: Verdict) -> list[Baseline]:
