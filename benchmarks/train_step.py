@@ -32,7 +32,7 @@ from earnest.training.optim import adamw
 
 PEER = "transformers"
 CODEBOOKS = 8
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "small": {"hidden_size": 512, "intermediate_size": 1408, "num_attention_heads": 8, "num_key_value_heads": 4},
     "wide": {"hidden_size": 1536, "intermediate_size": 4096, "num_attention_heads": 24, "num_key_value_heads": 8},
 }

@@ -144,7 +144,8 @@ def _frames(
     model.eval()
     device = next(model.parameters()).device
     delay_K = torch.tensor(model.delays, device=device)
-    leader = int(delay_K.argmin())
+    first, last = min(model.delays), max(model.delays)
+    leader = list(model.delays).index(first)
     temperature_B = torch.tensor([request.temperature for request in requests], device=device)
     guidance_B11 = torch.tensor([request.guidance for request in requests], device=device)[:, None, None]
     guided = bool((guidance_B11 != 1).any())
@@ -158,18 +159,20 @@ def _frames(
     end_B = torch.full((len(requests),), max_frames + 1, device=device)
     frames = [torch.full((len(requests), len(delay_K)), model.bos_id, device=device)]
     yield frames[0], end_B
-    for position in range(1, max_frames + 2 + int(delay_K.max())):
+    earliest = latest = max_frames + 1  # of end_B
+    banned_KV = None
+    for position in range(1, max_frames + 2 + last):
         logits_BKV = stream.advance(frames[-1].repeat(1 + guided, 1)).float()
         draw_BKV = None
         if guided:
             conditional_BKV, null_BKV = logits_BKV.chunk(2)
             logits_BKV = null_BKV + guidance_B11 * (conditional_BKV - null_BKV)
             draw_BKV = conditional_BKV if filter_by_guidance else None
-        allowed_KV = torch.zeros(logits_BKV.shape[1:], dtype=torch.bool, device=device)
-        allowed_KV[:, : model.codes] = True
-        if model.eos_id is not None:
-            allowed_KV[leader, model.eos_id] = position > delay_K[leader] + 1
-        logits_BKV = logits_BKV.masked_fill(~allowed_KV, -torch.inf)
+        if banned_KV is None:
+            banned_KV = torch.arange(logits_BKV.shape[-1], device=device).expand(logits_BKV.shape[1:]) >= model.codes
+        if model.eos_id is not None and position == first + 2:  # a clip has at least one code
+            banned_KV[leader, model.eos_id] = False
+        logits_BKV = logits_BKV.masked_fill(banned_KV, -torch.inf)
         frame_BK = sample(logits_BKV, temperature_B, top_k, top_p, randoms, draw_BKV)
         if rule.window_frames:
             recent_BWK = torch.stack(frames[-rule.window_frames :], dim=1)
@@ -178,19 +181,19 @@ def _frames(
             for row in stuck_BK.any(1).nonzero()[:, 0].tolist():  # rows alone, so that no row's random numbers depend on another's
                 afresh_1K = sample(logits_BKV[row, None], torch.ones(1, device=device), logits_BKV.shape[-1], 1.0, [randoms[row]])
                 frame_BK[row] = torch.where(stuck_BK[row], afresh_1K[0], frame_BK[row])
-        ended_B = (
-            (frame_BK[:, leader] == model.eos_id) & (position < end_B)
-            if model.eos_id is not None
-            else torch.zeros_like(end_B, dtype=torch.bool)
-        )
-        end_B[ended_B] = position - delay_K[leader]
-        frame_BK[:, position <= delay_K] = model.bos_id
         if model.eos_id is not None:
+            ended_B = (frame_BK[:, leader] == model.eos_id) & (position < end_B)
+            if ended_B.any():
+                end_B[ended_B] = position - first
+                earliest, latest = int(end_B.min()), int(end_B.max())
+        if position <= last:
+            frame_BK[:, position <= delay_K] = model.bos_id
+        if model.eos_id is not None and position >= earliest + first:
             frame_BK[position == end_B[:, None] + delay_K] = model.eos_id
             frame_BK[position > end_B[:, None] + delay_K] = getattr(model, "behind_id", model.eos_id)  # as it was trained
         frames.append(frame_BK)
         yield frame_BK, end_B
-        if position >= int(end_B.max()) + int(delay_K.max()):
+        if position >= latest + last:
             break
 
 
