@@ -44,7 +44,8 @@ def free_port() -> int:
 def train(processes: int, cache: Path, *args) -> subprocess.CompletedProcess:
     launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", f"--master-port={free_port()}"] if processes > 1 else []
     command = [sys.executable, *launcher, "-m", "earnest.cli", "train", "higgs-tiny", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "EARNEST_CACHE": str(cache), "OMP_NUM_THREADS": "1"})
+    env = {**os.environ, "EARNEST_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=240)
 
 
 def series(run_dir: Path, name: str) -> list[float]:

@@ -55,6 +55,14 @@ def train_lm(config: LMConfig, run_dir: Path, resume: bool = False, on_progress:
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],  # a batch in which nothing counts uses no head
     )
     _check_parallel(accelerator)
+    _train(accelerator, config, run_dir, resume, on_progress)
+    # The wrapper of data parallelism first, the group of processes after it: the other way round the wrapper's destructor, which holds the
+    # interpreter, waits for a thread of the group that waits for the interpreter (seen with torch 2.13 and gloo, one run in four).
+    accelerator.free_memory()
+    accelerator.end_training()
+
+
+def _train(accelerator: Accelerator, config: LMConfig, run_dir: Path, resume: bool, on_progress: OnProgress) -> None:
     start = starting_point(config, run_dir, resume)
     accelerator.wait_for_everyone()  # before the first one writes there
     set_seed(config.seed)
@@ -168,7 +176,6 @@ def train_lm(config: LMConfig, run_dir: Path, resume: bool = False, on_progress:
         if first:
             writer.event(step.index, "interrupted" if interrupted() else "finished")
             writer.close()
-    accelerator.end_training()
 
 
 def prepare(config: LMConfig, model, codec: Codec, on_progress: OnProgress = silent) -> tuple[Corpus, Corpus, dict[str, Any]]:
