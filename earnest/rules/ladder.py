@@ -149,10 +149,23 @@ def degenerate(series: Curve | None) -> tuple[int, str] | None:
     if not np.isfinite(last).any():
         since = int(series.step[_start_of_last(~np.isfinite(series.value))])
         return since, f"not a number since step {since}"
-    if (last == 0).all():
-        since = int(series.step[_start_of_last(series.value == 0)])
-        return since, f"exactly 0 since step {since}: nothing was scored, or a NaN was logged as 0"
-    return None
+    since = zero_since(series)
+    return None if since is None else (since, f"exactly 0 since step {since}: nothing was scored, or a NaN was logged as 0")
+
+
+def zero_since(series: Curve) -> int | None:
+    """The step since which a loss is exactly 0 and did not get there by itself, or None.
+
+    A loss that had fallen to a thousandth of its start (assumed) is rounded to 0: in fp32 a cross-entropy below 1e-7 nats cannot be
+    told from 0, and constant targets reach that.
+    """
+    values = series.finite
+    if not len(values) or values.value[-2:].any():
+        return None
+    first = _start_of_last(values.value == 0)
+    before = values.value[:first]
+    faded = len(before) >= 2 and np.abs(before[-2:]).max() <= 1e-3 * abs(before[0])
+    return None if faded else int(values.step[first])
 
 
 def _start_of_last(condition: np.ndarray) -> int:

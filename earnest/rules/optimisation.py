@@ -5,7 +5,7 @@ import numpy as np
 from earnest.rules.catalogue import Evidence, TooEarly, rule
 from earnest.rules.curve import curve
 from earnest.rules.decision import EXACT, FAIR, STRONG
-from earnest.rules.ladder import ADVERSARIAL, DISCRIMINATOR, FEATURES
+from earnest.rules.ladder import ADVERSARIAL, DISCRIMINATOR, FEATURES, zero_since
 from earnest.rules.statistics import boundary, noise, page_hinkley, spikes, trend
 
 # Losses that may rise in a healthy run: the other player got better, or the latent grew (AudioDec#8, #32, #33, ParallelWaveGAN#313).
@@ -66,7 +66,8 @@ def loss_exactly_zero(series, grad_norm):
     """The loss is exactly 0.
 
     ## What it sees
-    The last two logged values or more are 0 to the last digit. A model that predicts well scores a small number, never 0.
+    The last two logged values or more are 0 to the last digit. A model that predicts well scores a small number first: a loss that had
+    fallen to a thousandth of its start before it became 0 is rounded, and not reported.
     ## Likely causes
     - inputs or labels are dropped by a wrapper: the logits are empty and a guard returns 0
     - all labels are masked
@@ -78,9 +79,8 @@ def loss_exactly_zero(series, grad_norm):
     ## References
     axolotl#1706, transformers#31997, higgs-audio forks (logits [0, 8, 1026]).
     """
-    values = series.finite
-    if (values.value[-2:] == 0).all() and series.stream not in ADVERSARIAL:
-        start = int(values.step[np.flatnonzero(values.value != 0)[-1] + 1]) if (values.value != 0).any() else int(values.step[0])
+    start = zero_since(series)
+    if start is not None and series.stream not in ADVERSARIAL:
         hidden = grad_norm is not None and not np.isfinite(grad_norm.since(start).value).all()
         causes = ["a NaN loss that the logging shows as 0: the gradient norm is NaN", "half precision overflows"] if hidden else None
         yield Evidence(
