@@ -162,9 +162,13 @@ def score(model, batch: Batch, scales: Mapping[str, float]) -> tuple[Tensor, dic
     for c in range(batch.codebooks):
         columns[codebook_stream(c)] = audio_targets_PC[:, c], tokens_PC[:, c]
 
-    loss = hidden_PD.sum() * 0  # a batch in which nothing counts still has a graph: the other ranks wait for its gradients
     sums: dict[str, StreamSums] = {}
-    heads = {stream: head for stream, head in model.heads().items() if stream in columns and (columns[stream][0] != IGNORE).any()}
+    every_head = {stream: head for stream, head in model.heads().items() if stream in columns}
+    heads = {stream: head for stream, head in every_head.items() if (columns[stream][0] != IGNORE).any()}
+    # What no target reaches gets a gradient of zeros: another rank may have targets for it, and all of them reduce the same tensors.
+    loss = hidden_PD.sum() * 0
+    if torch.is_grad_enabled():
+        loss = loss + sum(block_VD.sum() * 0 for stream in every_head.keys() - heads for block_VD in every_head[stream].blocks)
     # Streams with one output layer between them are scored together, so that its gradient is made once.
     for _, group in groupby(heads.items(), lambda item: tuple(map(id, item[1].blocks))):
         members = list(group)
@@ -218,6 +222,9 @@ class TokenObjective(nn.Module):
         super().__init__()
         self.model = model
         self.weights = dict(weights)
+        classes = {type(module).__name__ for module in model.modules()}
+        wanted = {name for module in model.modules() for name in getattr(module, "_no_split_modules", None) or ()}
+        self._no_split_modules = sorted(classes & wanted)  # where accelerate shards, as transformers' models say it
 
     def forward(self, batch: Batch, counted: Mapping[str, int]) -> tuple[Tensor, dict[str, float]]:
         """This batch's share of the step's loss, and of its signals; summed over the micro-batches of a step both are means.

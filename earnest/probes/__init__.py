@@ -46,11 +46,11 @@ def at_end(
 ) -> dict[str, Any]:
     """What only a trained and saved model shows: probes by name.
 
-    of_ranks: `prints` of the parameters on every rank · load: reads the checkpoint as a resumed run would.
+    of_ranks: `prints` of the parameters on every rank, none where these hold shards · load: reads the checkpoint as a resumed run would.
     """
     found: dict[str, Any] = {
         "frozen": frozen.changed(step),
-        "ranks": {"ranks": len(of_ranks), "differing": differing(of_ranks), "step": step},
+        "ranks": {"ranks": len(of_ranks), "differing": differing(of_ranks), "step": step} if of_ranks else None,
         "conditioning": conditioning(model, held_out, step),
     }
     if sum(p.numel() for p in model.parameters()) <= RELOADED_PARAMETERS:

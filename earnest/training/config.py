@@ -115,9 +115,19 @@ class LMConfig(ABC):
         """Weight of every stream's mean cross-entropy in the loss."""
         return stream_weights(codebooks, self.text_weight, self.audio_weight, self.codebook_weights)
 
+    def due(self, step: int, last: bool) -> set[str]:
+        """What a run makes at this step; at its last one everything, but no demos where none are wanted."""
+        every = {"evaluation": self.evaluate_every_steps, "demos": self.demos.every_steps, "checkpoint": self.save_every_steps}
+        made = {name for name, steps in every.items() if last or (steps and step % steps == 0)}
+        return made if self.demos.every_steps else made - {"demos"}
+
     def measured(self, model: Any) -> dict[str, float]:
         """Signals that every evaluation of the model logs beside the held-out cross-entropies."""
         return {}
+
+    def size_note(self, model: Any) -> str:
+        """What tells the model's count of parameters from a published one, if anything does."""
+        return ""
 
 
 def differences(stored: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:

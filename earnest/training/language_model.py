@@ -1,11 +1,9 @@
 """Training a language model from a configuration: data → codes → batches → steps → evaluation, demos, checkpoints."""
 
+import copy
 import logging
 import math
-import platform
 from collections.abc import Sequence
-from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +23,16 @@ from earnest.errors import UserError
 from earnest.generate import check_guidance
 from earnest.losses.tokens import TokenObjective
 from earnest.monitors.clock import Clock
-from earnest.monitors.demos import make_demos
 from earnest.monitors.draws import Draws, Targets
 from earnest.monitors.gradients import Reached, Updates
-from earnest.monitors.predictions import log_predictions
-from earnest.run import RunWriter, checkpoint_path
 from earnest.signals import key
-from earnest.training.checkpoint import load_training_state, save_checkpoint
+from earnest.training.checkpoint import load_training_state
 from earnest.training.config import LMConfig
-from earnest.training.evaluate import Ladder, clip_sums, gaps, mean_nats
 from earnest.training.lm_steps import lm_steps
 from earnest.training.optim import adamw, running_average, warmup_cosine
+from earnest.training.reporter import Reporter
 from earnest.training.session import OnProgress, interruptible, silent, starting_point
+from earnest.training.sharding import gather_weights, load_optimizer_state, optimizer_state
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +50,7 @@ def train_lm(config: LMConfig, run_dir: Path, resume: bool = False, on_progress:
         cpu=not torch.cuda.is_available(),
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],  # a batch in which nothing counts uses no head
     )
-    _check_parallel(accelerator)
+    _check_parallel(accelerator, config)
     _train(accelerator, config, run_dir, resume, on_progress)
     # The wrapper of data parallelism first, the group of processes after it: the other way round the wrapper's destructor, which holds the
     # interpreter, waits for a thread of the group that waits for the interpreter (seen with torch 2.13 and gloo, one run in four).
@@ -67,16 +63,14 @@ def _train(accelerator: Accelerator, config: LMConfig, run_dir: Path, resume: bo
     accelerator.wait_for_everyone()  # before the first one writes there
     set_seed(config.seed)
     codec = load_codec(config.codec)
-    variation = config.data.variation(codec.frame_rate_hz)
-    check_guidance(config.demos.guidance, variation.unconditional_frac)
+    check_guidance(config.demos.guidance, config.data.variation(codec.frame_rate_hz).unconditional_frac)
     model = config.load(start) if start else config.build(codec)
     with accelerator.main_process_first():  # the others find the clips encoded
         train, held_out, data_facts = prepare(config, model, codec, on_progress)
+    model.to(accelerator.device)
     draws = train.vary = Draws(train.vary)
     targets = Targets(model.codebooks, model.codes)
     clock = Clock()
-    vocabularies = model.vocabularies
-    ladder = Ladder(train.batches(), held_out.batches(), len(held_out), vocabularies)
 
     ranks = accelerator.num_processes
     steps_per_epoch = math.ceil(len(train.plan()) / (config.optimizer.accumulation_steps * ranks))
@@ -84,66 +78,36 @@ def _train(accelerator: Accelerator, config: LMConfig, run_dir: Path, resume: bo
 
     optimizer = adamw(model, config.optimizer.learning_rate, config.optimizer.weight_decay)
     schedule = warmup_cosine(optimizer, config.optimizer.warmup_steps, steps)
-    done = 0
-    if start:
-        state = load_training_state(start)
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        torch.set_rng_state(state["torch_rng"])
-        done = state["step"]
-        targets.counts_CV = state["seen"]
-    # What is evaluated, heard and saved as the model: its running average, or itself.
+    weights = config.weights(model.codebooks)
+    objective: Any = TokenObjective(model, weights)
+    # What is evaluated, heard and saved as the model: its running average, a whole copy of its shards, or itself.
     average = running_average(model, config.optimizer.ema_decay) if config.optimizer.ema_decay else None
-    shown: Any = average.module if average else model
+    sharded = accelerator.is_fsdp2
+    shown = average.module if average else copy.deepcopy(model) if sharded else model
+    state = load_training_state(start) if start else {}
+    done = state.get("step", 0)
     if start and average:
         average.n_averaged.fill_(done)
         model.load_state_dict(state["weights"])
-    weights = config.weights(model.codebooks)
-    objective, optimizer = accelerator.prepare(TokenObjective(model, weights), optimizer)
 
     # The first process evaluates, writes and reports; the others wait for it at the next step's gradients.
     first = accelerator.is_main_process
-    writer: Any = RunWriter(run_dir) if first else None
-    if first:
-        facts = {"schedule_steps": steps, "steps_per_epoch": steps_per_epoch, "ranks": ranks}
-        writer.event(done, "resumed" if resume else "started")
-        writer.facts(data_facts | vocabularies | _facts(config, model, codec, ladder) | facts)
+    reporter = Reporter(config, run_dir, shown, codec, train, held_out, draws, data_facts) if first else None
+    if reporter:
+        reporter.begin({"schedule_steps": steps, "steps_per_epoch": steps_per_epoch, "ranks": ranks}, done, resume)
+        if done == 0:
+            reporter.at_start(objective, optimizer)
+    frozen = probes.Frozen(shown if sharded else model)
+    objective, optimizer = accelerator.prepare(objective, optimizer)
+    if start:
+        load_optimizer_state(objective, optimizer, state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        targets.counts_CV = state["seen"]
+        torch.set_rng_state(state["torch_rng"])
+    # Of shards these would show a part; and nothing reaches what only a stream without weight would train.
+    updates = None if sharded else Updates(model)
+    reached = None if sharded or min(weights.values()) <= 0 else Reached(model)
 
-    def evaluate(step: int) -> None:
-        sums = clip_sums(shown, held_out.batches(), len(held_out))
-        signals = {key("ce_nats", stream, "eval"): nats for stream, nats in mean_nats(sums).items()}
-        if variation.unconditional_frac:
-            null_sums = clip_sums(shown, without_text(held_out).batches(), len(held_out))
-            signals |= {key("null_ce_nats", stream, "eval"): nats for stream, nats in mean_nats(null_sums).items()}
-            writer.probe("null_input", {"step": step, "gaps": gaps(sums, null_sums)})
-        writer.step(step, signals | config.measured(shown))
-        writer.probe("held_out", {"step": step, "streams": ladder.place(sums)})
-        for name, drawn in draws.probes().items():
-            writer.probe(name, drawn)
-        logged = range(min(config.predictions, len(held_out)))
-        if logged:
-            log_predictions(shown, held_out.batch(logged), [row["source"] for row in held_out.rows], step, writer)
-
-    def save(step: int) -> None:
-        state = {"step": step, "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(), "torch_rng": torch.get_rng_state()}
-        state["seen"] = targets.counts_CV
-        if average:
-            state["weights"] = model.state_dict()
-        save_checkpoint(run_dir, step, shown.save_pretrained, state, {"config": asdict(config)})
-
-    def demos(step: int) -> None:
-        wanted = config.demos
-        speaker = wanted.speaker or data_facts["speakers"][0]
-        requests = [(text, temperature) for text in wanted.texts for temperature in wanted.temperatures]
-        make_demos(shown, codec, requests, speaker, wanted.guidance, wanted.seed, wanted.max_duration_s, train.rows, step, writer)
-
-    frozen, updates = probes.Frozen(model), Updates(model)
-    reached = Reached(model) if min(weights.values()) > 0 else None  # nothing reaches what only a stream without weight would train
-    if first and done == 0:
-        writer.step(0, {key("skipped_clips"): data_facts["skipped_clips"]})
-        for name, result in probes.at_start(accelerator.unwrap_model(objective), optimizer, train, held_out).items():
-            writer.probe(name, result)
-        evaluate(0)
     groups = train.groups(config.optimizer.accumulation_steps, config.seed, done, accelerator.process_index, ranks)
     model.train()  # a loaded model, and one that was evaluated, has no dropout
     with interruptible() as interrupted:
@@ -153,29 +117,28 @@ def _train(accelerator: Accelerator, config: LMConfig, run_dir: Path, resume: bo
             if average:
                 average.update_parameters(model)
             last = step.index >= steps or any(gather_object([interrupted()]))
-            of_ranks = gather_object([probes.prints(dict(model.named_parameters()))]) if last else []
-            if first:
-                writer.step(step.index, {**step.signals, **targets.signals(), **times, **updates.signals()})
-                if last or step.index % config.evaluate_every_steps == 0:
-                    evaluate(step.index)
-                if config.demos.every_steps and (last or step.index % config.demos.every_steps == 0):
-                    demos(step.index)
-                if last or step.index % config.save_every_steps == 0:
-                    save(step.index)
+            due = config.due(step.index, last)
+            if sharded and due:
+                gather_weights(objective, shown)
+            state = {"step": step.index, "schedule": schedule.state_dict(), "torch_rng": torch.get_rng_state(), "seen": targets.counts_CV}
+            if "checkpoint" in due:
+                state["optimizer"] = optimizer_state(objective, optimizer)
+            if average:
+                state["weights"] = model.state_dict()
+            of_ranks = gather_object([probes.prints(dict(model.named_parameters()))]) if last and not sharded else []
+            if reporter:
+                reporter.writer.step(step.index, {**step.signals, **targets.signals(), **times, **(updates.signals() if updates else {})})
+                reporter.report(step.index, due, state)
                 if reached and (gradients := reached.watch(step.index)):
-                    writer.probe("gradients", gradients)
+                    reporter.writer.probe("gradients", gradients)
                 if last:
-                    checkpoint = checkpoint_path(run_dir, step.index)
-                    found = probes.at_end(shown, frozen, of_ranks, config.load, checkpoint, held_out, step.index)
-                    for name, result in found.items():
-                        writer.probe(name, result)
+                    reporter.at_end(frozen, of_ranks, step.index)
                 on_progress("train", step.index, steps, f"loss {step.signals[key('loss')]:.3f}")
             model.train()
             if last:
                 break
-        if first:
-            writer.event(step.index, "interrupted" if interrupted() else "finished")
-            writer.close()
+        if reporter:
+            reporter.end(step.index, "interrupted" if interrupted() else "finished")
 
 
 def prepare(config: LMConfig, model, codec: Codec, on_progress: OnProgress = silent) -> tuple[Corpus, Corpus, dict[str, Any]]:
@@ -222,14 +185,6 @@ def prepare(config: LMConfig, model, codec: Codec, on_progress: OnProgress = sil
     )
 
 
-def without_text(corpus: Corpus) -> Corpus:
-    """The same clips with the null input in place of their texts."""
-    vary = corpus.vary
-    return Corpus(
-        corpus.rows, corpus.lay_out, corpus.pad_id, corpus.positions_per_batch, lambda row, random: {**vary(row, random), "text": None}
-    )
-
-
 def _check_windows(window_frames: int | None, train: Corpus) -> None:
     longest = max((row["codes_CT"].shape[-1] for row in train.rows), default=0)
     if window_frames and longest and window_frames > longest:
@@ -262,12 +217,19 @@ def find_clips(path: str, needed: Sequence[str] = ("text",)) -> list[Clip] | lis
     return load_clips(folder, needed)
 
 
-def _check_parallel(accelerator: Accelerator) -> None:
-    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
+def _check_parallel(accelerator: Accelerator, config: LMConfig) -> None:
+    kind = accelerator.distributed_type
+    if kind in (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM) or (kind == DistributedType.FSDP and not accelerator.is_fsdp2):
         raise UserError(
-            f"accelerate set to {accelerator.distributed_type.value}",
-            "one process, or data parallel: every process evaluates and saves whole weights",
-            "accelerate launch --multi_gpu; LoRA or a smaller batch where memory is short",
+            f"accelerate set to {kind.value}",
+            "one process, data parallel, or FSDP2",
+            "accelerate launch --multi_gpu, or --use_fsdp --fsdp_version 2",
+        )
+    if accelerator.is_fsdp2 and config.optimizer.ema_decay:
+        raise UserError(
+            f"a running average of the weights (optimizer.ema_decay {config.optimizer.ema_decay:g}) of a model in shards",
+            "one of the two",
+            "--optimizer.ema-decay 0, or accelerate launch --multi_gpu",
         )
 
 
@@ -278,30 +240,3 @@ def _check_codec(model, codec: Codec) -> None:
             f"{model.codebooks} codebooks of {model.codes}, as the model has",
             "take the codec that the model was made for",
         )
-
-
-def _facts(config: LMConfig, model, codec: Codec, ladder: Ladder) -> dict[str, Any]:
-    return {
-        "system": model.system,
-        "config": asdict(config),
-        "codebooks": model.codebooks,
-        "delays": model.delays,
-        "eos_id": model.eos_id,
-        "codec": codec.name,
-        "sample_rate_hz": codec.sample_rate_hz,
-        "frame_rate_hz": codec.frame_rate_hz,
-        "pretrained": bool(getattr(config, "model", "")),
-        "label_counts": ladder.label_counts,
-        "repeat_frac": ladder.repeat_frac,
-        "train_targets": sum(sum(counts.values()) for counts in ladder.label_counts.values()),
-        "max_grad_norm": config.optimizer.max_grad_norm,
-        "accumulation_steps": config.optimizer.accumulation_steps,
-        "warmup_steps": config.optimizer.warmup_steps,
-        "loss_weights": config.weights(model.codebooks),
-        "guidance": config.demos.guidance,
-        "unconditional_frac": config.data.variation(codec.frame_rate_hz).unconditional_frac,
-        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "versions": {package: version(package) for package in ("earnest", "torch", "transformers")},
-        "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
-    }
