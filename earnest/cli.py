@@ -10,6 +10,7 @@ import io
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -89,7 +90,7 @@ def generate(
     Args:
         run: A run directory that `earnest train` wrote.
         text: What is said.
-        out: The wav to write.
+        out: The wav to write; it grows while the model speaks, and can be played meanwhile. "-" is standard output, as .au: `| aplay`.
         speaker: A speaker of the training data; the first one if not given.
         reference: Audio of a voice to clone, in place of a speaker; needs a run that was trained with references (higgs).
         reference_text: What is said in it.
@@ -102,11 +103,8 @@ def generate(
         seed: Of the random numbers.
         max_duration_s: Where the audio is cut if the model does not end it.
     """
-    import torch
-
-    from earnest.data.audio import write_wave
-    from earnest.generate import Request, check_guidance, cloning_prompt, load_run
-    from earnest.generate import generate as generate_codes
+    from earnest.data.audio import write_pieces
+    from earnest.generate import Request, check_guidance, cloning_prompt, decoded, load_run, stream
 
     if (reference is None) != (reference_text is None):
         raise UserError("one of --reference and --reference-text", "both: the audio, and what is said in it", "add the other")
@@ -120,13 +118,16 @@ def generate(
     else:
         prompt = model.prompt(text, speakers[0] if speaker is None else speaker)
     request = Request(prompt, temperature, seed, guidance, None if guidance == 1 else model.prompt(None))
-    frames = round(max_duration_s * codec.frame_rate_hz)
-    [result] = generate_codes(model, [request], max_frames=frames, top_k=top_k, top_p=top_p, filter_by_guidance=filter_by_guidance)
-    with torch.inference_mode():
-        wave_N = codec.decode(result.codes_CT[None])[0].numpy().T
-    write_wave(out, wave_N, codec.sample_rate_hz)
-    ended = "ended by the model" if result.stopped else f"cut at --max-duration-s {max_duration_s:g}"
-    print(f"{out}: {len(wave_N) / codec.sample_rate_hz:.2f} s, {ended}")
+    frames = max(1, round(max_duration_s * codec.frame_rate_hz))
+    start_s = time.perf_counter()
+    codes = stream(model, request, max_frames=frames, top_k=top_k, top_p=top_p, filter_by_guidance=filter_by_guidance)
+    waves = (wave_N.numpy().T for wave_N in decoded(codec, codes))
+    written = [(samples, time.perf_counter() - start_s) for samples in write_pieces(out, waves, codec.sample_rate_hz)]
+    samples, took_s = written[-1]
+    ended = "ended by the model" if samples < frames * codec.hop_samples else f"cut at --max-duration-s {max_duration_s:g}"
+    duration_s = samples / codec.sample_rate_hz
+    said = f"{out}: {duration_s:.2f} s, {ended}; first sound after {written[0][1]:.2f} s, all after {took_s:.2f} s"
+    print(said, file=sys.stderr if str(out) == "-" else sys.stdout)
     return 0
 
 

@@ -105,23 +105,23 @@ def stream(model, request: Request, *, max_frames: int, every_frames: int = 25, 
 
 
 @torch.inference_mode()
-def decoded(codec: Codec, pieces: Iterable[Tensor], context_frames: int = 32) -> Iterator[Tensor]:
-    """Pieces of codes_CT -> pieces of the wave as they come, each decoded with `context_frames` on either side of it.
+def decoded(codec: Codec, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Pieces of codes_CT -> pieces of the wave as they come, as late as the codec's `context_frames` make it.
 
-    So the wave is `context_frames` late, and its samples are those of decoding all codes at once where what the codec makes of a
-    frame depends on no frame further away.
+    Put together, their samples are those of decoding all codes at once, up to rounding.
     """
+    before, behind = codec.context_frames
     codes_CT = torch.zeros(codec.codebooks, 0, dtype=torch.long)
     told = 0
     for piece_CT in chain(pieces, [None]):
         if piece_CT is not None:
             codes_CT = torch.cat([codes_CT, piece_CT.cpu()], dim=1)
-        ready = codes_CT.shape[1] - (0 if piece_CT is None else context_frames)
+        ready = codes_CT.shape[1] - (0 if piece_CT is None else behind)
         if ready > told:
-            first = max(0, told - context_frames)
+            first = int(max(0, told - before))
             wave_N = codec.decode(codes_CT[None, :, first:])[0]
-            yield wave_N[..., (told - first) * codec.hop_samples : (ready - first) * codec.hop_samples]
-            told = ready
+            yield wave_N[..., (told - first) * codec.hop_samples : int(ready - first) * codec.hop_samples]
+            told = int(ready)
 
 
 def _codes(model, frames: Sequence[Tensor], count: int) -> Tensor:

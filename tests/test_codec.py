@@ -11,6 +11,7 @@ from earnest.codecs import load_codec
 from earnest.codecs.amy import Amy, AmyShape
 from earnest.data.sources import speak
 from earnest.errors import UserError
+from earnest.generate import decoded
 from earnest.losses.waveform import MultiScaleMelLoss
 
 TINY = AmyShape(encoder_dim=16, encoder_hidden=32, decoder_dim=16, decoder_hidden=32, codebooks=3, codebook_size=16, codebook_dim=8)
@@ -192,6 +193,36 @@ def test_transformers_codecs_follow_the_protocol(make, hop, codebooks, tmp_path)
         frames = -(-samples // hop)
         assert codes_BCT.shape == (2, codec.codebooks, frames) and codes_BCT.dtype == torch.int64
         assert codec.decode(codes_BCT).shape == (2, frames * hop)
+
+
+def codec_of(make, tmp_path):
+    """A tiny random codec in which every code sounds, and attention is as loud as what it is added to."""
+    model = make()
+    for name, values in (*model.named_buffers(), *model.named_parameters()):
+        if "embed" in name:
+            torch.nn.init.normal_(values)
+        elif "scale" in name:
+            torch.nn.init.ones_(values)
+    model.save_pretrained(tmp_path)
+    return load_codec(str(tmp_path))
+
+
+@pytest.mark.parametrize("make", [None, dac, encodec, mimi])
+def test_a_frame_sounds_no_further_than_its_codec_says(make, tmp_path):
+    """Other codes in one frame change no sample further away; and pieces decoded with that much around them are the whole."""
+    torch.manual_seed(0)
+    codec = codec_of(make, tmp_path) if make else load_codec("amy-tiny")
+    codes_CT, hop = torch.randint(0, codec.codebook_size, (codec.codebooks, 200)), codec.hop_samples
+    other_CT = codes_CT.clone()
+    other_CT[:, 100] = (codes_CT[:, 100] + 1) % codec.codebook_size
+    whole_N = codec.decode(codes_CT[None])[0]
+    changed_N = (codec.decode(other_CT[None])[0] - whole_N).abs() > 1e-6 * whole_N.abs().max()
+    before, behind = codec.context_frames
+    assert changed_N.any() and 100 - behind <= changed_N.nonzero().min() / hop and changed_N.nonzero().max() / hop < 101 + before
+    for frames in (1, 25):
+        pieces = list(decoded(codec, codes_CT.split(frames, dim=1)))
+        assert len(pieces) > 1
+        torch.testing.assert_close(torch.cat(pieces), whole_N, rtol=1e-4, atol=1e-5 * whole_N.abs().max().item())
 
 
 @pytest.mark.skipif(find_spec("torchaudio") is not None, reason="torchaudio is here: the Higgs tokenizer loads")

@@ -8,7 +8,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from earnest.data.audio import ClipError, read_wave, write_wave
+from earnest.data.audio import ClipError, read_wave, write_pieces, write_wave
 from earnest.errors import UserError
 
 
@@ -125,3 +125,16 @@ def test_writing_clips_says_how_much_and_refuses_nan(tmp_path):
     with pytest.raises(ClipError, match="not written"):
         write_wave(tmp_path / "nan.wav", np.array([np.nan]), 16000)
     assert not (tmp_path / "nan.wav").exists()
+
+
+def test_a_growing_wav_is_whole_after_every_piece_and_keeps_them_when_a_later_one_fails(tmp_path):
+    path, wave_N = tmp_path / "w.wav", tone(16000)[:900]
+    pieces = [*np.split(wave_N, [1, 400]), np.array([np.nan])]
+    lengths = []
+    with pytest.raises(ClipError, match="NaN"):
+        for samples in write_pieces(path, pieces, 16000):
+            lengths.append(samples)
+            np.testing.assert_allclose(soundfile.read(path)[0], wave_N[:samples], atol=1e-4)
+    assert lengths == [1, 400, 900] and soundfile.info(path).frames == 900
+    list(write_pieces(path, [wave_N[:10]], 8000))  # written anew, not added to
+    assert (soundfile.info(path).frames, soundfile.info(path).samplerate) == (10, 8000)

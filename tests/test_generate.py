@@ -1,9 +1,15 @@
 """Sampling: against teacher forcing, transformers' generate, and the distribution it claims to draw from."""
 
+import io
+
+import numpy as np
 import pytest
+import soundfile
 import torch
 
+from earnest.cli import main
 from earnest.codecs import load_codec
+from earnest.codecs.amy import Amy
 from earnest.data.batch import collate
 from earnest.generate import Repetition, Request, decoded, generate, sample, stream
 from earnest.models.higgs import Higgs, HiggsStream
@@ -172,11 +178,31 @@ def test_streamed_pieces_are_what_is_generated_at_once(trained, every_frames):
         assert all(piece.shape[1] == every_frames for piece in pieces[:-1])
 
 
-def test_a_wave_decoded_in_pieces_is_the_wave_decoded_at_once():
+def test_a_wave_decoded_in_pieces_is_the_wave_decoded_at_once(monkeypatch):
     codec = load_codec("amy-tiny")
     codes_CT = torch.randint(0, codec.codebook_size, (codec.codebooks, 120), generator=torch.Generator().manual_seed(0))
     whole_N = codec.decode(codes_CT[None])[0]
     for pieces in (codes_CT.split(25, dim=1), codes_CT.split(7, dim=1), [codes_CT]):
         assert torch.equal(torch.cat(list(decoded(codec, pieces))), whole_N)
-    too_little_N = torch.cat(list(decoded(codec, codes_CT.split(25, dim=1), context_frames=2)))
+    monkeypatch.setattr(Amy, "context_frames", (2, 2))
+    too_little_N = torch.cat(list(decoded(codec, codes_CT.split(25, dim=1))))
     assert too_little_N.shape == whole_N.shape and not torch.allclose(too_little_N, whole_N, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["amy-tiny", "stereo:amy-tiny"])
+def test_the_command_writes_as_it_goes_what_is_decoded_at_once(name, tmp_path, capfdbinary, monkeypatch):
+    codec = load_codec(name)
+    model = tiny_higgs(codebooks=codec.codebooks, codes=codec.codebook_size)
+    monkeypatch.setattr("earnest.generate.load_run", lambda run: (model, codec, {"unconditional_frac": 0, "speakers": ["a"]}))
+    [whole] = generate(model, [Request(model.prompt("x", "a"), temperature=1.0, seed=3)], max_frames=60)
+    whole_N = codec.decode(whole.codes_CT[None])[0].numpy().T
+    pcm_N = np.clip(np.rint(whole_N * 32768), -32768, 32767)
+    say = ["generate", "RUN", "--text", "x", "--temperature", "1", "--seed", "3", "--max-duration-s", "1.2", "--out"]
+    for out in (tmp_path / "said.wav", tmp_path / "said.flac"):
+        assert main([*say, str(out)]) == 0
+        assert np.array_equal(soundfile.read(out, dtype="int16")[0], pcm_N)
+    assert b"first sound after" in capfdbinary.readouterr().out
+    assert main([*say, "-"]) == 0
+    said = capfdbinary.readouterr()
+    assert np.array_equal(soundfile.read(io.BytesIO(said.out), dtype="int16")[0], pcm_N) and b"first sound after" in said.err
+    assert main([*say, str(tmp_path / "nowhere" / "said.wav")]) == 2 and b"nowhere" in capfdbinary.readouterr().err

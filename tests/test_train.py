@@ -89,6 +89,8 @@ def test_a_whole_run(speech, tmp_path, capsys):
     out = tmp_path / "seven.wav"
     assert main(["generate", str(run_dir), "--text", "seven", "--out", str(out), "--max-duration-s", "0.2"]) == 0
     assert soundfile.info(out).samplerate == 16000
+    said = capsys.readouterr().out
+    assert "first sound after" in said and ("ended by the model" in said or "cut at --max-duration-s 0.2" in said)
 
 
 def test_killed_at_a_random_step_and_resumed_the_curve_is_bit_identical(speech, tmp_path):

@@ -32,6 +32,10 @@ class Codec(Protocol):
     def codebook_size(self) -> int: ...
     @property
     def frame_rate_hz(self) -> float: ...
+    @property
+    def context_frames(self) -> tuple[float, float]:
+        """How many frames before and behind a frame its audio depends on; inf: on all."""
+        ...
 
     def encode(self, wave_BN: Tensor) -> Tensor:
         """wave_BN, zero-padded at the end -> codes_BCT int64, T = ceil(N / hop_samples); not differentiable."""

@@ -6,6 +6,7 @@ arXiv:2201.03545). On a CPU that is what lets so small a codec train in an hour.
 """
 
 import json
+import math
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -76,6 +77,10 @@ class TrainableCodec(nn.Module, ABC):
     @property
     @abstractmethod
     def hop_samples(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def context_frames(self) -> tuple[float, float]: ...
 
     @abstractmethod
     def latent(self, wave_BN: Tensor) -> Tensor:
@@ -176,6 +181,13 @@ class Amy(TrainableCodec):
     @property
     def hop_samples(self) -> int:
         return self.shape.hop_samples
+
+    @property
+    def context_frames(self) -> tuple[float, float]:
+        """1 of the first convolution and 3 of a block; at twice the frame rate 3 a block, and what windows overlap."""
+        overlap = math.ceil((self.shape.window_samples / self._step - 1) / 2)
+        frames = 1 + 3 + math.ceil((3 * self.shape.decoder_blocks + overlap) / 2)
+        return frames, frames
 
     def latent(self, wave_BN: Tensor) -> Tensor:
         return self.encoder(self._spectral_features(wave_BN)).float().transpose(1, 2)

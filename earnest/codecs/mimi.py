@@ -6,6 +6,7 @@ decoder is replaced. What is saved is a Mimi checkpoint again, with `num_semanti
 """
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,10 @@ class AmyMimi(TrainableCodec):
     @property
     def hop_samples(self) -> int:
         return round(self.config.sampling_rate / self.config.frame_rate)
+
+    @property
+    def context_frames(self) -> tuple[float, float]:
+        return math.inf, 0
 
     def latent(self, wave_BN: Tensor) -> Tensor:
         if not wave_BN.shape[1]:

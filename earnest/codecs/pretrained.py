@@ -1,5 +1,6 @@
 """Codecs that transformers knows, as `Codec`s: DAC, EnCodec, Mimi and the Higgs tokenizer, chosen by the checkpoint's model_type."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,6 +19,19 @@ class Family(NamedTuple):
     hop_samples: Callable[[Any], int]
     encode: Callable[[Any, Tensor], Tensor]  # model, wave_B1N -> codes_BCT
     decode: Callable[[Any, Tensor], Tensor]  # model, codes_BCT -> wave (B, N) or (B, 1, N)
+    context_frames: Callable[[Any], tuple[float, float]]
+
+
+def _of_dac(upsampling_ratios: list[int]) -> tuple[float, float]:
+    """DAC's decoder (transformers' DacDecoder): a convolution over 7 frames, then for each ratio a transposed one and three residual
+    units over 7 steps with dilations 1, 3 and 9, and one over 7 samples."""
+    frames, steps_per_frame = 3.0, 1
+    for ratio in upsampling_ratios:
+        frames += 1 / steps_per_frame
+        steps_per_frame *= ratio
+        frames += 3 * (1 + 3 + 9) / steps_per_frame
+    frames = math.ceil(frames + 3 / steps_per_frame)
+    return frames, frames
 
 
 FAMILIES = {
@@ -27,6 +41,7 @@ FAMILIES = {
         lambda config: config.hop_length,
         lambda model, wave_B1N: model.encode(wave_B1N).audio_codes,
         lambda model, codes_BCT: model.decode(audio_codes=codes_BCT).audio_values,
+        lambda config: _of_dac(config.upsampling_ratios),
     ),
     "encodec": Family(
         "EncodecModel",
@@ -34,6 +49,7 @@ FAMILIES = {
         lambda config: config.hop_length,
         lambda model, wave_B1N: model.encode(wave_B1N, bandwidth=max(model.config.target_bandwidths)).audio_codes[0],
         lambda model, codes_BCT: model.decode(codes_BCT[None], [None]).audio_values,
+        lambda config: (math.inf, 8 if config.use_causal_conv else math.inf),  # an LSTM; a clip's start is padded with what follows it
     ),
     "mimi": Family(
         "MimiModel",
@@ -41,6 +57,7 @@ FAMILIES = {
         lambda config: round(config.sampling_rate / config.frame_rate),
         lambda model, wave_B1N: model.encode(wave_B1N).audio_codes,
         lambda model, codes_BCT: model.decode(codes_BCT).audio_values,
+        lambda config: (math.inf, 0 if config.use_causal_conv else math.inf),  # attention
     ),
     "higgs_audio_v2_tokenizer": Family(
         "HiggsAudioV2TokenizerModel",
@@ -48,6 +65,7 @@ FAMILIES = {
         lambda config: config.hop_length,
         lambda model, wave_B1N: model.encode(wave_B1N).audio_codes,
         lambda model, codes_BCT: model.decode(codes_BCT).audio_values,
+        lambda config: _of_dac(config.acoustic_model_config.upsampling_ratios),
     ),
 }
 
@@ -70,6 +88,10 @@ class PretrainedCodec(nn.Module):
     @property
     def frame_rate_hz(self) -> float:
         return self.sample_rate_hz / self.hop_samples
+
+    @property
+    def context_frames(self) -> tuple[float, float]:
+        return self.family.context_frames(self.model.config)
 
     @torch.no_grad()
     def encode(self, wave_BN: Tensor) -> Tensor:

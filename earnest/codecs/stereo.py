@@ -22,6 +22,10 @@ class Stereo(nn.Module):
     def frame_rate_hz(self) -> float:
         return self.mono.frame_rate_hz
 
+    @property
+    def context_frames(self) -> tuple[float, float]:
+        return self.mono.context_frames
+
     @torch.no_grad()
     def encode(self, wave_BN: Tensor) -> Tensor:  # (B, 2, N)
         return self.mono.encode(wave_BN.flatten(0, 1)).unflatten(0, (-1, 2)).flatten(1, 2)

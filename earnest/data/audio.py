@@ -1,6 +1,8 @@
 """Audio files in and out: path <-> wave_N, float32, one channel, in [-1, 1]."""
 
 import os
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -56,13 +58,51 @@ def write_wave(path: str | os.PathLike, wave_N: np.ndarray, sample_rate_hz: int)
     Samples outside [-1, 1) are clipped. 16-bit audio that `read_wave` returned is written back bit by bit.
     Raises ClipError where a sample is NaN or infinite: silence in its place would hide a broken model.
     """
+    pcm_N, clipped_frac = _pcm(path, wave_N)
+    soundfile.write(path, pcm_N, sample_rate_hz, subtype="PCM_16")
+    return clipped_frac
+
+
+def write_pieces(path: str | os.PathLike, pieces: Iterable[np.ndarray], sample_rate_hz: int) -> Iterator[int]:
+    """Write as `write_wave` does a wave that comes in pieces, and say after each how many samples stand there.
+
+    A .wav grows: it is a whole file after every piece, so that it can be played, and is kept whatever ends the program. "-" is standard
+    output, as .au, the format that needs no length at its start. Any other format is written when the last piece is there.
+    Raises ClipError as `write_wave` does, UserError where the file cannot be written.
+    """
+    name, samples = str(path), 0
+    if name != "-" and Path(path).suffix.lower() != ".wav":
+        pieces = [np.concatenate(list(pieces))]
+    for wave_N in pieces:
+        pcm_N, _ = _pcm(path, wave_N)
+        try:
+            if name == "-":
+                if not samples:
+                    channels = pcm_N.shape[1] if pcm_N.ndim > 1 else 1
+                    sys.stdout.buffer.write(b".snd" + np.array([24, 2**32 - 1, 3, sample_rate_hz, channels], ">u4").tobytes())
+                sys.stdout.buffer.write(pcm_N.astype(">i2").tobytes())
+                sys.stdout.buffer.flush()
+            elif not samples:
+                soundfile.write(path, pcm_N, sample_rate_hz, subtype="PCM_16")
+            else:
+                with soundfile.SoundFile(path, "r+") as file:  # closing it sets the length in its header
+                    file.seek(0, soundfile.SEEK_END)
+                    file.write(pcm_N)
+        except (OSError, soundfile.SoundFileError) as error:
+            raise UserError(f"{name}: {error}", "audio that can be written there", "check folder, suffix and space on the disk") from error
+        samples += len(pcm_N)
+        yield samples
+
+
+def _pcm(path: str | os.PathLike, wave_N: np.ndarray) -> tuple[np.ndarray, float]:
+    """wave_N -> int16, and the share of its samples that was clipped."""
     wave_N = np.asarray(wave_N, dtype=np.float32)
     if not np.isfinite(wave_N).all():
         raise ClipError(path, "not written: NaN or infinite samples")
-    pcm_N = np.rint(wave_N * 32768)
-    soundfile.write(path, np.clip(pcm_N, -32768, 32767).astype(np.int16), sample_rate_hz, subtype="PCM_16")
+    scaled_N = np.rint(wave_N * 32768)
     # Full scale itself (+1.0 -> 32768) misses by one step of 65536, which nobody hears: not counted.
-    return float(np.mean((pcm_N < -32768) | (pcm_N > 32768))) if len(pcm_N) else 0.0
+    clipped_frac = float(np.mean((scaled_N < -32768) | (scaled_N > 32768))) if len(scaled_N) else 0.0
+    return np.clip(scaled_N, -32768, 32767).astype(np.int16), clipped_frac
 
 
 def _read_soundfile(path: Path) -> tuple[np.ndarray, int]:
