@@ -14,6 +14,7 @@ from earnest.data.batch import Example, collate
 from earnest.data.chatml import Conversation
 from earnest.data.corpus import Corpus
 from earnest.data.masks import IGNORE
+from earnest.errors import UserError
 from earnest.losses.tokens import TokenObjective
 from earnest.training.config import LMConfig
 from earnest.training.language_model import encoded, find_clips
@@ -23,7 +24,8 @@ LABEL_COLUMNS = 8  # positions of the label picture at either end
 
 
 def trace_clip(config: LMConfig, console: Console | None = None) -> None:
-    """Carry the first clip of the data through reading, encoding, layout, batching, the model and the loss, and print each stop."""
+    """Carry the first clip of the data that is not left out through reading, encoding, layout, batching, the model and the loss; print
+    each stop."""
     console = console or Console()
     table = Table("stop", "tensor", "shape", "type", "range", "masked", box=None, pad_edge=False)
 
@@ -37,13 +39,17 @@ def trace_clip(config: LMConfig, console: Console | None = None) -> None:
     codec = load_codec(config.codec)
     model = config.build(codec).eval()
     found = find_clips(config.data.path, config.data.variation(codec.frame_rate_hz).described_by)[:NEIGHBOURS]
-    clip = found[0].clips[-1] if isinstance(found[0], Conversation) else found[0]
-    wave_N = torch.from_numpy(read_wave(clip.path, codec.sample_rate_hz, getattr(codec, "channels", 1)))
     rows, _ = encoded(found, codec)
-    corpus = Corpus(rows, model.lay_out, model.pad_id, 1, config.variation(rows, model, codec.frame_rate_hz))
-    row = corpus.vary(rows[0], None)
+    lay_out, vary = config.data.limited(model, codec.frame_rate_hz), config.variation(rows, model, codec.frame_rate_hz)
+    corpus = Corpus(rows, lay_out, model.pad_id, 1, vary, config.data.too_long)
+    if not corpus.rows:
+        raise UserError("; ".join(corpus.left_out[:3]), "a clip that is not left out", "shorten the clips, or set data.too_long to cut")
+    row = corpus.vary(corpus.rows[0], None)
+    shown = next(one for one in found if row["source"] == (one.name if isinstance(one, Conversation) else str(one.path)))
+    clip = shown.clips[-1] if isinstance(shown, Conversation) else shown
+    wave_N = torch.from_numpy(read_wave(clip.path, codec.sample_rate_hz, getattr(codec, "channels", 1)))
     with torch.inference_mode():
-        example = corpus.example(rows[0])
+        example = corpus.example(corpus.rows[0])
         batch = collate([example], [0], model.pad_id)
         hidden_PD = model(batch)
         audio_ND = hidden_PD[batch.is_audio_BS[batch.exists_BS]]
@@ -60,7 +66,9 @@ def trace_clip(config: LMConfig, console: Console | None = None) -> None:
     stop("9 model", "audio_logits_NCV", torch.stack(audio_logits, dim=1))
     stop("10 loss", "loss", loss)
     console.print(
-        f"{clip.path}: {row['text']!r}, speaker {row['speaker']!r}, {wave_N.shape[-1] / codec.sample_rate_hz:.2f} s", highlight=False
+        f"{clip.path}: {row['text']!r}, speaker {row['speaker']!r}, {wave_N.shape[-1] / codec.sample_rate_hz:.2f} s"
+        f"{'' if row.get('ends', True) else ', cut'}; of the first {len(rows)} clips {len(corpus.left_out)} left out, {corpus.cut} cut",
+        highlight=False,
     )
     console.print(table)
     console.print(_label_picture(example, model.delays))

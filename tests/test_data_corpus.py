@@ -1,12 +1,19 @@
 """Which version of which clips a step sees: repeatable, different by epoch, shared out over ranks."""
 
 import numpy as np
+import pytest
 import torch
 
 from earnest.data.batch import Example
+from earnest.data.chatml import Cloning
 from earnest.data.corpus import Corpus
 from earnest.data.masks import IGNORE
 from earnest.data.vary import Variation
+from earnest.errors import UserError
+from earnest.models.dia import DiaShape
+from earnest.models.mot import MoT, MoTDesign, MoTShape
+from earnest.training.config import Data
+from tests.tiny import tiny_higgs
 
 
 def lay_out(codes_CT, text, speaker):
@@ -93,3 +100,61 @@ def test_tags_and_the_null_input_are_drawn_clip_by_clip_and_never_in_evaluation(
     texts = {vary(row, np.random.default_rng(seed))["text"] for seed in range(100)}
     assert len(texts) == 6 and all(sorted(text.split(", ")) == ["piano", "sad", "slow"] for text in texts)
     assert Variation()(row, np.random.default_rng(0))["text"] == ""
+
+
+def tiny_dia():
+    widths = {"width": 16, "layers": 1, "heads": 2, "ffn": 16, "encoder_width": 16, "encoder_layers": 1, "encoder_ffn": 16}
+    return DiaShape(**widths, max_bytes=64, max_audio_positions=100).build(4, 32)
+
+
+def tiny_mot():
+    design = MoTDesign(output="audio", rows_per_codebook=True, ends=True, text_window=64, max_positions=300)
+    return MoT.assemble(4, 32, design, MoTShape(width=16, layers=1, heads=2, kv_heads=1, ffn=16, expert_width=8, expert_ffn=16))
+
+
+def speech(frames, text="seven"):
+    codes_CT = torch.randint(0, 32, (4, frames), generator=torch.Generator().manual_seed(frames)).numpy()
+    return {"codes_CT": codes_CT, "text": text, "speaker": "a", "tags": "", "language": "", "source": f"{frames}.wav"}
+
+
+@pytest.mark.parametrize("make", [tiny_higgs, tiny_dia, tiny_mot])
+@pytest.mark.parametrize("max_duration_s", [0.6, 100.0])  # the second one is longer than the models' contexts
+def test_a_clip_that_is_too_long_is_cut_to_a_beginning_that_does_not_end(make, max_duration_s):
+    model, roomy = make(), make()
+    roomy.max_positions = roomy.max_audio_positions = 100_000
+    rows = [speech(20), speech(1000), speech(500), speech(9, text="seven " * 1000)]
+    data = Data(max_duration_s=max_duration_s, too_long="cut")
+    corpus = Corpus(rows, data.limited(model, 50), model.pad_id, 2048, too_long=data.too_long)
+    assert corpus.cut == 2 and len(corpus) == 3
+    assert len(corpus.left_out) == 1 and corpus.left_out[0].startswith("9.wav: ")  # no shorter audio helps a text
+    whole, *cut = corpus.rows
+    assert whole is rows[0] and (corpus.example(whole).audio_targets_SC == model.eos_id).any()
+    for row, before in zip(cut, rows[1:3], strict=True):
+        frames, example = row["codes_CT"].shape[1], corpus.example(row)
+        assert np.array_equal(row["codes_CT"], before["codes_CT"][:, :frames])
+        assert frames == 30 or max_duration_s == 100
+        with pytest.raises(UserError):
+            corpus.example({**before, "codes_CT": before["codes_CT"][:, : frames + 1]})
+        assert not (example.audio_targets_SC == model.eos_id).any()
+        assert int((example.audio_targets_SC != IGNORE)[:, 0].sum()) >= frames - 1
+        laid = roomy.lay_out(torch.as_tensor(before["codes_CT"]), before["text"], before["speaker"])
+        for name, column in vars(example).items():
+            assert torch.equal(column, getattr(laid, name)[: len(example)]), name
+
+
+def test_clips_that_are_too_long_are_refused_by_name():
+    model, rows = tiny_dia(), [speech(20), *(speech(frames) for frames in range(200, 205))]
+    with pytest.raises(UserError) as refusal:
+        Corpus(rows, Data(max_duration_s=2.0).limited(model, 50), model.pad_id, 2048, too_long="refuse")
+    assert "200.wav: 4.0 s, longer than 2 s; " in refusal.value.seen and refusal.value.seen.endswith("; and 2 more")
+    assert "data.too_long" in refusal.value.fix
+    assert len(Corpus(rows, Data(max_duration_s=2.0).limited(model, 50), model.pad_id, 2048).left_out) == 5
+
+
+def test_a_cut_clip_stays_cut_with_a_reference_before_it():
+    """Zero-shot cloning: the end of the reference is no target, and the clip's own end is not there."""
+    model, rows = tiny_higgs(), [speech(20), speech(900)]
+    corpus = Corpus(rows, Data().limited(model, 50), model.pad_id, 2048, Cloning(rows, Variation(), 1.0, 50), "cut")
+    assert corpus.cut == 1 and len(corpus) == 2
+    counts = [int((corpus.example(row, np.random.default_rng(0)).audio_targets_SC == model.eos_id).sum()) for row in corpus.rows]
+    assert counts == [4, 0]

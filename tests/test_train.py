@@ -157,6 +157,12 @@ def one_absent_file(rows, folder):
     return [*rows, rows[0] | {"file_name": "absent.wav"}]
 
 
+def no_clip_short_enough(rows, folder):
+    for row in rows:
+        soundfile.write(folder / row["file_name"], np.zeros(16 * 16000), 16000)
+    return rows
+
+
 def many_bad_clips(rows, folder):
     for row in rows[:10]:
         soundfile.write(folder / row["file_name"], np.full(1600, np.nan, dtype=np.float32), 16000, subtype="FLOAT")
@@ -184,9 +190,37 @@ def test_a_clip_whose_text_is_too_long_is_left_out_and_listed(speech, tmp_path):
     assert len(left_out) == 1 and "tokens" in left_out[0]
 
 
+@pytest.mark.parametrize("too_long", ["leave_out", "cut", "refuse"])
+def test_clips_that_are_too_long_are_left_out_cut_or_refused_as_set(speech, tmp_path, too_long, capsys):
+    lengths_s = [soundfile.info(path).duration for path in speech.rglob("*.wav")]
+    limit_s = round(float(np.median(lengths_s)) * 50) / 50
+    longer = sum(length_s > limit_s for length_s in lengths_s)
+    run_dir = tmp_path / "run"
+    options = ["--data.path", str(speech), "--data.max-duration-s", f"{limit_s:g}", "--data.too-long", too_long, "--steps", "2", *QUICK]
+    options += ["--data.held-out-frac", "0.3"]
+    ended = main(["train", "higgs-tiny", *options, "--out", str(run_dir)])
+    if too_long == "refuse":
+        said = capsys.readouterr().err.strip().splitlines()
+        assert ended == 2 and [line.split(":")[0] for line in said] == ["seen", "expected", "fix"]
+        assert f"longer than {limit_s:g} s" in said[0] and ".wav" in said[0] and "data.too_long" in said[2]
+        return
+    facts = read_run(run_dir).facts
+    kept = facts["train_clips"] + facts["held_out_clips"]
+    assert ended == 0 and 0 < longer < len(lengths_s)
+    assert (len(facts["left_out_clips"]), facts["cut_clips"]) == ((longer, 0) if too_long == "leave_out" else (0, longer))
+    assert kept == len(lengths_s) - len(facts["left_out_clips"])
+    ends = sum(counts.get(str(facts["eos_id"]), 0) for counts in facts["label_counts"].values())
+    assert 0 < ends <= facts["codebooks"] * (len(lengths_s) - longer)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
-    [(one_absent_file, "absent.wav"), (many_bad_clips, "NaN"), (lambda rows, folder: [{"file_name": "a.wav"}], "a.wav")],
+    [
+        (one_absent_file, "absent.wav"),
+        (many_bad_clips, "NaN"),
+        (no_clip_short_enough, "16.0 s, longer"),
+        (lambda rows, folder: [{"file_name": "a.wav"}], "a.wav"),
+    ],
 )
 def test_broken_data_ends_in_three_lines(speech, tmp_path, change, words, capsys):
     folder = broken_folder(speech, tmp_path / "data", change)

@@ -44,6 +44,13 @@ class Example:
     def __len__(self) -> int:
         return len(self.text_S)
 
+    def before_end(self, eos_id: int | None) -> "Example":
+        """The positions before the first whose audio target is `eos_id`: those of any clip that begins so, wherever it ends."""
+        if eos_id is None:
+            return self
+        before_S = (self.audio_targets_SC == eos_id).any(1).cumsum(0) == 0
+        return Example(*(column[before_S] for column in vars(self).values()))
+
 
 @dataclass(frozen=True)
 class Batch:

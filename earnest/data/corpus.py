@@ -1,8 +1,9 @@
 """`Corpus`: the encoded clips of one split, laid out over positions on demand and gathered into batches."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,29 +13,55 @@ from earnest.data.masks import IGNORE
 from earnest.data.vary import Variation
 from earnest.errors import UserError
 
-Row = Mapping[str, Any]  # codes_CT, text, speaker, tags, language, source; for a model of conversations perhaps turns
-LayOut = Callable[..., Example]  # codes_CT, text, speaker, and turns where the row has them
+# codes_CT, text, speaker, tags, language, source; for a model of conversations perhaps turns; of a clip that was cut, ends=False
+Row = Mapping[str, Any]
+LayOut = Callable[..., Example]  # codes_CT, text, speaker, and turns and ends where the row has them
 Vary = Callable[[Row, np.random.Generator | None], Row]
+TooLong = Literal["leave_out", "cut", "refuse"]
+NAMED = 3  # clips in a refusal
 
 
 class Corpus:
     """Rows in the layout of one model, each epoch in the version that `vary` draws.
 
-    A clip that the model cannot take (its text or audio is too long) is left out and listed in `left_out`.
+    What becomes of a clip that cannot be taken (its text or audio is too long) is `too_long`: "leave_out" lists it in `left_out`; "cut"
+    keeps as many of its first frames as can be taken, counts it in `cut`, and leaves out where not even one can, or where it is a
+    conversation; "refuse" raises UserError.
     """
 
-    def __init__(self, rows: Sequence[Row], lay_out: LayOut, pad_id: int, positions_per_batch: int, vary: Vary | None = None):
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        lay_out: LayOut,
+        pad_id: int,
+        positions_per_batch: int,
+        vary: Vary | None = None,
+        too_long: TooLong = "leave_out",
+    ):
         self.lay_out = lay_out
         self.pad_id = pad_id
         self.positions_per_batch = positions_per_batch
         self.vary = vary or Variation()
-        self.rows, self.lengths, self.left_out = [], [], []
+        self.rows, self.lengths, self.left_out, self.cut = [], [], [], 0
         for row in rows:
             try:
-                self.lengths.append(len(self.example(row)))
-                self.rows.append(row)
+                length = len(self.example(row))
             except UserError as error:
-                self.left_out.append(f"{row['source']}: {error.seen}")
+                short = self._shortened(row) if too_long == "cut" else None
+                if short is None:
+                    self.left_out.append(f"{row['source']}: {error.seen}")
+                    continue
+                row, length = short, len(self.example(short))
+                self.cut += 1
+            self.rows.append(row)
+            self.lengths.append(length)
+        if too_long == "refuse" and self.left_out:
+            more = f"; and {len(self.left_out) - NAMED} more" if len(self.left_out) > NAMED else ""
+            raise UserError(
+                "; ".join(self.left_out[:NAMED]) + more,
+                "clips that can be taken whole",
+                "shorten them, raise data.max_duration_s or the model's context, or set data.too_long to cut or leave_out",
+            )
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -74,12 +101,28 @@ class Corpus:
                 yield mine + ([_uncounted(self.batch(step[0], seed, epoch))] * missing if missing else [])
             epoch += 1
 
+    def _shortened(self, row: Row) -> Row | None:
+        """The row with as many of its first frames as can be taken; None where that is none."""
+
+        def first(frames: int) -> Row:
+            return {**row, "codes_CT": row["codes_CT"][:, :frames], "ends": False}
+
+        def refused(frames: int) -> bool:
+            try:
+                self.example(first(frames))
+            except UserError:
+                return True
+            return False
+
+        frames = 0 if "turns" in row else bisect_left(range(1, row["codes_CT"].shape[1] + 1), True, key=refused)
+        return first(frames) if frames else None
+
     def example(self, row: Row, random: np.random.Generator | None = None) -> Example:
         """The row laid out, in the version of `random`."""
         version = self.vary(row, random)
-        turns = {"turns": version["turns"]} if "turns" in version else {}
+        given = {name: version[name] for name in ("turns", "ends") if name in version}
         try:
-            return self.lay_out(torch.as_tensor(version["codes_CT"]), version["text"], version["speaker"], **turns)
+            return self.lay_out(torch.as_tensor(version["codes_CT"]), version["text"], version["speaker"], **given)
         except UserError:
             if random is None:
                 raise

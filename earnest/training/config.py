@@ -6,8 +6,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from torch import Tensor
+
 from earnest.codecs import Codec
-from earnest.data.corpus import Row, Vary
+from earnest.data.batch import Example
+from earnest.data.corpus import LayOut, Row, TooLong, Vary
 from earnest.data.vary import Variation
 from earnest.errors import UserError
 from earnest.losses.tokens import stream_weights
@@ -24,7 +27,10 @@ class Data:
     held_out: Literal["clips", "speakers"] = "clips"
     """What is held out: clips of speakers who are trained on too, or all clips of some speakers."""
     max_duration_s: float = 15.0
-    """Longer clips are left out, and counted; not where windows are cut from them."""
+    """The longest clip, where no windows are cut from clips; what becomes of longer ones, `too_long` says."""
+    too_long: TooLong = "leave_out"
+    """What becomes of a clip that is longer than `max_duration_s`, or with its text longer than the model's context: "leave_out" lists
+    it in the run's facts, "cut" keeps its first part, counted there, and does not train that it ends, "refuse" stops before training."""
     window_s: float | None = None
     """Length of the random stretch of a clip that a step sees, fixed in evaluation; whole clips if not given."""
     positions_per_batch: int = 2048
@@ -32,6 +38,22 @@ class Data:
 
     def variation(self, frame_rate_hz: float) -> Variation:
         return Variation(None if self.window_s is None else round(self.window_s * frame_rate_hz))
+
+    def limited(self, model: Any, frame_rate_hz: float) -> LayOut:
+        """The model's own layout, for clips within `max_duration_s`; of one that was cut (ends=False) the positions before its end."""
+
+        def lay_out(codes_CT: Tensor, text: str | None, speaker: str, ends: bool = True, **turns) -> Example:
+            frames = codes_CT.shape[1]
+            if self.window_s is None and frames > self.max_duration_s * frame_rate_hz:
+                raise UserError(
+                    f"{frames / frame_rate_hz:.1f} s, longer than {self.max_duration_s:g} s",
+                    f"at most {self.max_duration_s:g} s",
+                    "raise data.max_duration_s, or set data.too_long",
+                )
+            example = model.lay_out(codes_CT, text, speaker, **turns)
+            return example if ends else example.before_end(model.eos_id)
+
+        return lay_out
 
 
 @dataclass(frozen=True)

@@ -150,19 +150,21 @@ def prepare(config: LMConfig, model, codec: Codec, on_progress: OnProgress = sil
         raise UserError(f"conversations in {config.data.path} for a {model.system} model", "a folder of clips", "take a higgs recipe")
     sides = split_clips(found, config.data.held_out_frac, config.seed, "speaker" if config.data.held_out == "speakers" else "name")
     corpora, left_out, unreadable = [], [], 0
-    max_frames = math.inf if vary.window_frames else config.data.max_duration_s * codec.frame_rate_hz
+    lay_out = config.data.limited(model, codec.frame_rate_hz)
     for side in sides:
-        table, skipped = encoded(side, codec, on_progress)
+        rows, skipped = encoded(side, codec, on_progress)
         left_out += skipped
         unreadable += len(skipped)
-        rows = [row for row in table if row["codes_CT"].shape[1] <= max_frames]
-        left_out += [
-            f"{row['source']}: longer than {config.data.max_duration_s:g} s" for row in table if row["codes_CT"].shape[1] > max_frames
-        ]
         varied = config.variation(rows, model, codec.frame_rate_hz)
-        corpora.append(Corpus(rows, model.lay_out, model.pad_id, config.data.positions_per_batch, varied))
+        corpora.append(Corpus(rows, lay_out, model.pad_id, config.data.positions_per_batch, varied, config.data.too_long))
         left_out += corpora[-1].left_out
     train, held_out = corpora
+    if not (len(train) and len(held_out)):
+        raise UserError(
+            f"no clip left to {'evaluate' if len(train) else 'train'} on: {'; '.join(left_out[:3])}",
+            "at least one that fits, on either side",
+            "shorten the clips, raise data.max_duration_s or the model's context, or set data.too_long to cut",
+        )
     _check_windows(vary.window_frames, train)
     clips = len(train) + len(held_out)
     if len(held_out) < max(ENOUGH_HELD_OUT, ENOUGH_HELD_OUT_FRAC * clips):
@@ -178,6 +180,7 @@ def prepare(config: LMConfig, model, codec: Codec, on_progress: OnProgress = sil
             "train_clips": len(train),
             "held_out_clips": len(held_out),
             "left_out_clips": left_out,
+            "cut_clips": sum(corpus.cut for corpus in corpora),
             "skipped_clips": unreadable,
             "speakers": sorted({row["speaker"] for row in train.rows}),
             "held_out_speakers": sorted({row["speaker"] for row in held_out.rows}),
