@@ -15,15 +15,16 @@ D, TEXT, AUDIO = 16, 50, 12
 class TwoStreams(torch.nn.Module):
     """Hidden states as leaves; text rows frozen, audio rows trained behind them, one output layer for both codebooks."""
 
-    def __init__(self):
+    def __init__(self, dtype=torch.float32):
         super().__init__()
         torch.manual_seed(0)
+        self.dtype = dtype
         self.hidden_PD = torch.nn.Parameter(torch.randn(20, D))
         self.text_VD = torch.nn.Parameter(torch.randn(TEXT, D), requires_grad=False)
         self.audio_VD = torch.nn.Parameter(torch.randn(AUDIO, D))
 
     def forward(self, batch):
-        return self.hidden_PD * 1.0
+        return self.hidden_PD.to(self.dtype) * 1.0
 
     def heads(self):
         blocks = (self.text_VD, self.audio_VD)
@@ -73,6 +74,17 @@ def test_value_gradients_and_sums_equal_torchs_own(monkeypatch, chunk_logits):
     torch.testing.assert_close(loss, expected)
     (expected * 1.7).backward()
     torch.testing.assert_close(ours, [model.hidden_PD.grad, model.audio_VD.grad])
+
+
+def test_bf16_hidden_states_meet_fp32_rows():
+    """As under autocast: the products are bf16's, the rows' gradient is added up in fp32."""
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        model, batch = TwoStreams(dtype), batch_of()
+        score(model, batch, {"codebook_0": 0.1, "codebook_1": 0.2})[0].backward()
+        found.append((model.hidden_PD.grad, model.audio_VD.grad))
+    for exact, rounded in zip(*found, strict=True):
+        assert rounded.dtype == torch.float32 and 0 < (rounded - exact).norm() < 0.02 * exact.norm()
 
 
 def test_a_stream_that_is_not_asked_for_gives_no_gradient_but_its_sums():

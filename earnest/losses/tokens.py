@@ -70,9 +70,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden_ND: Tensor, target_N: Tensor, scale_N: Tensor, owns: Sequence[tuple[int, slice]], *blocks: Tensor):
         wants_hidden, _, _, _, *wants_block = ctx.needs_input_grad
-        # A cast of 128256 rows costs a CPU more than bf16 saves it (measured); a GPU casts for nothing.
-        dtype = hidden_ND.dtype if hidden_ND.is_cuda else blocks[0].dtype
-        rows_ND, weights = hidden_ND.to(dtype), [block_VD.to(dtype) for block_VD in blocks]
+        dtype = hidden_ND.dtype
+        weights = [block_VD.to(dtype) for block_VD in blocks]
+        # A CPU adds up the rows' gradient in their own dtype: a bf16 product of that size, made to be added, costs more than bf16 saves
+        # (measured).
+        grad_dtype = dtype if hidden_ND.is_cuda else blocks[0].dtype
         ends = torch.tensor([len(block_VD) for block_VD in blocks]).cumsum(0).tolist()
         grad_hidden_ND = torch.empty_like(hidden_ND) if wants_hidden else None
         grad_blocks: list[Tensor | None] = [None] * len(blocks)
@@ -81,16 +83,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
         with torch.autocast(hidden_ND.device.type, enabled=False):
             # Two buffers serve all chunks: fresh memory of this size costs a CPU more than what is computed in it (measured).
             chunk = min(len(target_N), max(1, CHUNK_LOGITS // ends[-1]))
-            logits_cV, p_cV = (rows_ND.new_empty(chunk, ends[-1], dtype=torch.float32) for _ in range(2))
+            logits_cV, p_cV = (hidden_ND.new_empty(chunk, ends[-1], dtype=torch.float32) for _ in range(2))
             for n, own in _chunks(owns, chunk):
                 target_n = target_N[n]
                 logits_nV, p_nV = logits_cV[: len(target_n)], p_cV[: len(target_n)]
                 for weight_VD, end in zip(weights, ends, strict=True):
                     part_nv = logits_nV[:, end - len(weight_VD) : end]
                     if dtype == torch.float32:
-                        torch.mm(rows_ND[n], weight_VD.T, out=part_nv)
+                        torch.mm(hidden_ND[n], weight_VD.T, out=part_nv)
                     else:
-                        part_nv.copy_(rows_ND[n] @ weight_VD.T)  # fp32 also under bf16
+                        part_nv.copy_(hidden_ND[n] @ weight_VD.T)  # fp32 also under bf16
                 torch.softmax(logits_nV, -1, out=p_nV)
                 full_N[n], guess_N[n], entropy_N[n] = _distribution(logits_nV, p_nV, target_n)
                 within_N[n] = full_N[n]
@@ -99,15 +101,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     within_N[n], guess_n, entropy_N[n] = _distribution(own_nV, own_nV.softmax(-1), target_n - own.start)
                     guess_N[n] = guess_n + own.start
                 # d CE / d logits is p - onehot(target); the scale goes with the narrow factor of each product.
-                slope_nV = p_nV.scatter_add_(1, target_n[:, None], -torch.ones_like(p_nV[:, :1])).to(dtype)
-                slopes = [slope_nV[:, end - len(weight_VD) : end] for weight_VD, end in zip(weights, ends, strict=True)]
-                scale_n1 = scale_N[n, None].to(dtype)
+                p_nV.scatter_add_(1, target_n[:, None], -torch.ones_like(p_nV[:, :1]))
+                slope_nV = p_nV.to(dtype)
+                columns = [slice(end - len(weight_VD), end) for weight_VD, end in zip(weights, ends, strict=True)]
                 if grad_hidden_ND is not None:
-                    products = [slope_nv @ weight_VD for slope_nv, weight_VD in zip(slopes, weights, strict=True)]
-                    grad_hidden_ND[n] = (sum(products[1:], products[0]) * scale_n1).to(grad_hidden_ND.dtype)
-                scaled_nD = rows_ND[n] * scale_n1
+                    products = [slope_nV[:, of] @ weight_VD for of, weight_VD in zip(columns, weights, strict=True)]
+                    grad_hidden_ND[n] = sum(products[1:], products[0]) * scale_N[n, None]
+                slope_nV = slope_nV if grad_dtype == dtype else p_nV.to(grad_dtype)
+                scaled_nD = (hidden_ND[n] * scale_N[n, None]).to(grad_dtype)
                 for index in (index for index, wanted in enumerate(wants_block) if wanted):
-                    grad_blocks[index] = _plus_product(grad_blocks[index], slopes[index].T, scaled_nD, blocks[index].dtype)
+                    part_Vn = slope_nV[:, columns[index]].T
+                    grad_blocks[index] = _plus_product(grad_blocks[index], part_Vn, scaled_nD, blocks[index].dtype)
         ctx.save_for_backward(grad_hidden_ND, *grad_blocks)
         ctx.mark_non_differentiable(full_N, within_N, guess_N, entropy_N)
         return (full_N * scale_N).sum(), full_N, within_N, guess_N, entropy_N
@@ -168,7 +172,8 @@ def score(model, batch: Batch, scales: Mapping[str, float]) -> tuple[Tensor, dic
     # What no target reaches gets a gradient of zeros: another rank may have targets for it, and all of them reduce the same tensors.
     loss = hidden_PD.sum() * 0
     if torch.is_grad_enabled():
-        loss = loss + sum(block_VD.sum() * 0 for stream in every_head.keys() - heads for block_VD in every_head[stream].blocks)
+        blocks, reached = ({id(block_VD): block_VD for head in some.values() for block_VD in head.blocks} for some in (every_head, heads))
+        loss = loss + sum(blocks[block].sum() * 0 for block in blocks.keys() - reached)
     # Streams with one output layer between them are scored together, so that its gradient is made once.
     for _, group in groupby(heads.items(), lambda item: tuple(map(id, item[1].blocks))):
         members = list(group)
