@@ -106,3 +106,5 @@ def check_recipe(config: LMConfig, counts_only: bool = False, console: Console |
     console.print(table)
     trained = sum(group.parameters for group in groups if group.trained)
     console.print(f"trained: {trained:,} ({trained / total:.2%}) of {total:,} parameters", highlight=False)
+    if note := config.size_note(model):
+        console.print(note, highlight=False)

@@ -31,7 +31,9 @@ def test_slm_mots_full_size_counts(monkeypatch):
     text = table_of(replace(mot(), backbone="", experts="", shape=shape), counts_only=True)
     assert "33,554,432" in next(line for line in text.splitlines() if "expert.down" in line)
     assert "33,554,432" in next(line for line in text.splitlines() if "expert.up" in line)
-    assert text.splitlines()[-1].startswith("trained: 333,971,456 (17.80%)")
+    counted, note = text[text.index("trained: ") :].splitlines()
+    assert counted == "trained: 333,971,456 (17.80%) of 1,875,972,096 parameters"
+    assert "1,876,183,040" in note  # as published, and where the difference comes from
 
 
 def test_a_recipe_whole():

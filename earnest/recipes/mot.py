@@ -45,6 +45,19 @@ class MoTConfig(LMConfig):
     def measured(self, model: Any) -> dict[str, float]:
         return {key("text_perplexity", split="eval"): text_perplexity(model)}
 
+    def size_note(self, model: Any) -> str:
+        """SLM-MoT's own count, where the model is laid out as that one is."""
+        config = model.config
+        if (config.attention, config.output, config.rows_per_codebook, config.ends) != ("copied", "all", False, False):
+            return ""
+        width = config.llama.hidden_size
+        biases, norms = ((config.expert_ffn + config.expert_width) * len(model.layers), 4 * width * len(model.layers))
+        count = sum(parameter.numel() for parameter in model.parameters()) + biases + norms - width
+        return (
+            f"SLM-MoT's code counts {count:,} at these sizes: {biases:,} biases and {norms:,} norm weights more, frozen and without "
+            f"use, and no row for the audio's BOS ({width:,})"
+        )
+
 
 @torch.no_grad()
 def text_perplexity(model: MoT, text: str = ENGLISH) -> float:
