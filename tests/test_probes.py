@@ -19,6 +19,7 @@ from earnest.probes.reading import conditioning, reload
 from earnest.probes.splits import duplicates
 from earnest.rules import diagnose
 from earnest.run import Run, Series
+from earnest.training.config import Data
 from tests import test_dia, test_mot
 from tests.tiny import random_batch, random_codes, tiny_higgs
 
@@ -299,6 +300,14 @@ def test_a_model_that_uses_its_text(hears_its_text):
     model, rows = hears_its_text
     found = conditioning(model, corpus_of(model, rows), 60)
     assert found["text"]["interval"][0] > 0 and found["text"]["clips"] == 8 and not named("conditioning", found)
+
+
+def test_a_clip_that_another_text_makes_too_long_does_not_hide_the_others(hears_its_text):
+    model, rows = hears_its_text
+    long = {"codes_CT": torch.zeros(4, 400, dtype=torch.long), "text": "n", "speaker": "a", "source": "long"}
+    cut = Corpus([long, *rows], Data().limited(model, 50), model.pad_id, 400, too_long="cut")
+    found = conditioning(model, cut, 60)
+    assert cut.cut == 1 and found["text"]["clips"] == 8 and found["text"]["interval"][0] > 0
 
 
 def test_a_model_that_does_not_hear_its_text_is_named(hears_its_text):

@@ -19,7 +19,8 @@ CLIPS = 64  # held-out clips that are scored with each other's text (assumed: th
 def conditioning(model: Any, held_out: Corpus, step: int) -> dict[str, Any]:
     """How much higher audio's held-out cross-entropy is when clips get each other's texts: {"text": delta_nats, interval, step}.
 
-    Paired by clip. Empty where there are no two texts, or where conversations stand in place of them.
+    Paired by clip; one that another's text makes too long is left out. Empty where there are no two texts, or where conversations stand
+    in place of them.
     """
     versions = [held_out.vary(row, None) for row in held_out.rows[:CLIPS]]
     texts = [version["text"] for version in versions]
@@ -28,16 +29,19 @@ def conditioning(model: Any, held_out: Corpus, step: int) -> dict[str, Any]:
     # Each clip gets the next text that differs from its own.
     other = [next(text for text in texts[clip:] + texts[:clip] if text != texts[clip]) for clip in range(len(texts))]
     exchanged = [{**version, "text": text} for version, text in zip(versions, other, strict=True)]
-    sides = [Corpus(rows, held_out.lay_out, held_out.pad_id, held_out.positions_per_batch, _same) for rows in (versions, exchanged)]
-    if len(sides[0]) != len(sides[1]):
-        return {}  # a text too long beside another clip
+    settings = held_out.lay_out, held_out.pad_id, held_out.positions_per_batch, _same
+    swapped = Corpus(exchanged, *settings)
+    if not len(swapped):
+        return {}
+    fitting = {row["source"] for row in swapped.rows}
+    sides = Corpus([version for version in versions if version["source"] in fitting], *settings), swapped
     (own_nats, counted), (other_nats, _) = (_audio_nats(model, side.batches(), len(side)) for side in sides)
     gap = other_nats - own_nats
     return {
         "text": {
             "delta_nats": float(gap.sum() / counted.sum()),
             "interval": [float(end) for end in baselines.bootstrap_interval(gap, counted)],
-            "clips": len(versions),
+            "clips": len(swapped),
             "step": step,
         }
     }
