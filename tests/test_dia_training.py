@@ -147,7 +147,7 @@ def test_codebook_weights_weigh_the_loss_and_not_what_is_reported(loops, tmp_pat
         ({"data": {"window_s": 3.0}}, "windows of 150 frames, and no clip longer than 60"),
         ({"data": {"words": "text"}}, "no text column"),
         ({"delays": (0, 1)}, r"delays \[0, 1\] for 8 codebooks"),
-        ({"codebook_weights": (1.0,)}, "codebook weights"),
+        ({"codebook_weights": (1.0,) * 9}, "codebook weights"),
     ],
 )
 def test_mistakes_are_told(loops, tmp_path, change, said):

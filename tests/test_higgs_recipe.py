@@ -148,7 +148,9 @@ def test_special_tokens_in_or_out_of_the_loss(voices):
 def test_codebook_weights_are_shares_of_the_audio_weight():
     weights = HiggsConfig(codebook_weights=(3.0, 1.0), audio_weight=2.0, text_weight=0.0).weights(2)
     assert weights == {"text": 0.0, "codebook_0": 1.5, "codebook_1": 0.5}
-    for wrong in ((1.0,), (1.0, -1.0), (0.0, 0.0)):
+    led = HiggsConfig(codebook_weights=(6.0, 1.0)).weights(4)  # the last one goes on
+    assert [led[f"codebook_{c}"] for c in range(4)] == pytest.approx([6 / 9, 1 / 9, 1 / 9, 1 / 9])
+    for wrong in ((1.0, 1.0, 1.0), (1.0, -1.0), (0.0, 0.0)):
         with pytest.raises(UserError, match="codebook weights"):
             HiggsConfig(codebook_weights=wrong).weights(2)
 
@@ -172,7 +174,7 @@ def test_trace_shows_document_001s_shape_and_labels(voices, capsys, monkeypatch)
         (["train", "higgs-tiny", "--model", "{voices}"], "no model at"),
         (["train", "dia-tiny", "--data.path", "{voices}/talks.json"], "conversations"),
         (["train", "higgs-tiny", "--data.path", "{voices}/gone.json"], "gone.json"),
-        (["train", "higgs-tiny", "--data.path", "{voices}", "--codebook-weights", "1", "2"], "codebook weights"),
+        (["train", "higgs-tiny", "--data.path", "{voices}", "--codebook-weights", "1", "-2"], "codebook weights"),
         (["generate", "{run}", "--text", "x", "--out", "x.wav", "--reference", "{voices}/4.wav"], "--reference-text"),
         (["generate", "{run}", "--text", "x", "--out", "x.wav", "--reference", "gone.wav", "--reference-text", "y"], "gone.wav"),
         (

@@ -210,13 +210,15 @@ def score(model, batch: Batch, scales: Mapping[str, float]) -> tuple[Tensor, dic
 def stream_weights(codebooks: int, text_weight: float, audio_weight: float, codebook_weights: Sequence[float] = ()) -> dict[str, float]:
     """Weights so that the loss is ``text_weight * text + audio_weight * mean over codebooks``: comparable with ln V.
 
-    codebook_weights: of each codebook in that mean; equal if empty. Raises UserError where they do not fit the codebooks.
+    codebook_weights: of each codebook in that mean, the last one for all that follow; equal if empty. Raises UserError where they
+    do not fit the codebooks.
     """
-    shares = codebook_weights or [1.0] * codebooks
-    if len(shares) != codebooks or min(shares) < 0 or not sum(shares):
+    shares = list(codebook_weights) or [1.0]
+    if len(shares) > codebooks or min(shares) < 0 or not sum(shares):
         raise UserError(
-            f"codebook weights {list(shares)}", f"{codebooks} of them, none negative, not all zero", "give one for each codebook"
+            f"codebook weights {shares}", f"{codebooks} or fewer, none negative, not all zero", "give at most one for each codebook"
         )
+    shares += shares[-1:] * (codebooks - len(shares))
     return {"text": text_weight, **{codebook_stream(c): audio_weight * share / sum(shares) for c, share in enumerate(shares)}}
 
 

@@ -108,7 +108,8 @@ class LMConfig(ABC):
     audio_weight: float = 1.0
     """Weight of the mean over codebooks of their mean cross-entropies."""
     codebook_weights: tuple[float, ...] = ()
-    """Weight of each codebook in that mean, in any scale; equal if empty. What is reported per codebook stays unweighted."""
+    """Weight of each codebook in that mean, in any scale, the last one for all that follow; equal if empty. What is reported per
+    codebook stays unweighted."""
     demos: Demos = field(default_factory=Demos)
     evaluate_every_steps: int = 100
     """How often the held-out clips are scored."""
