@@ -390,3 +390,16 @@ def test_a_loss_as_low_as_its_targets_are_constant_is_not_too_good(share, named)
     step = np.arange(1, 401)
     falling = 0.33 + 3 * np.exp(-step / 40) + np.random.default_rng(0).normal(0, 0.02, len(step))
     assert ("A202" in rules(Run(facts, {"train/ce_nats/codebook_0": series(step, falling)}))) == named
+
+
+@pytest.mark.parametrize(("offset", "named"), [(1, False), (0, True), (None, True)])
+def test_a_loss_as_low_as_the_token_before_makes_it_is_not_too_good_where_labels_are_seen_to_be_shifted(offset, named):
+    """The same noise: the second codebook follows from the first, to 0.22 nats, where seven in ten targets are one id."""
+    held_out = {"codebook_1": {"ce_nats": 0.13, "unigram_nats": 1.9, "bigram_nats": 0.22}}
+    probes = {"held_out": {"streams": held_out}}
+    if offset is not None:
+        probes["alignment"] = {"codebook_1": {"offset": offset, "expected": 1, "codebook_matches": True}}
+    step = np.arange(1, 401)
+    falling = 0.13 + 3 * np.exp(-step / 40) + np.random.default_rng(0).normal(0, 0.01, len(step))
+    found = rules(Run({"audio_vocab": 1024, "codebooks": 2}, {"train/ce_nats/codebook_1": series(step, falling)}, probes))
+    assert bool({"A202", "A203"} & {*found}) == named

@@ -82,13 +82,14 @@ def too_good(run: Run, stream: str) -> float | None:
     """The level in nats below which a loss of this stream is not believed, or None where every level is.
 
     Text beside audio is not judged: for plain speech synthesis its targets are constants (4e-7 nats in higgs-audio#94). Where
-    nearly all targets are one id, their unigram entropy is as low by itself, so half of that (assumed) bounds the level. The
-    bigram rung would not do: labels that are not shifted make it 0.
+    nearly all targets are one id, their unigram entropy is as low by itself, so half of that (assumed) bounds the level. So does
+    the bigram's where the alignment probe has seen that labels are shifted; labels that are not make it 0.
     """
     size = vocabulary(run, stream)
     if is_audio(stream) or (stream == "total" and run.facts.get("audio_vocab")):
-        unigram = [rung.value for rung in rungs(run, stream) if rung.name == "unigram"]
-        return min([TOO_GOOD * math.log(size or 1024), *(0.5 * value for value in unigram)])
+        traced = (run.probes.get("alignment") or {}).get(stream) or {}
+        trusted = ("unigram", "bigram") if traced and traced.get("offset") == traced.get("expected") else ("unigram",)
+        return min([TOO_GOOD * math.log(size or 1024), *(0.5 * rung.value for rung in rungs(run, stream) if rung.name in trusted)])
     return TOO_GOOD_TEXT if size and stream in ("text", "total") and not any(map(is_audio, token_streams(run))) else None
 
 
