@@ -37,12 +37,13 @@ def test_slm_mots_full_size_counts(monkeypatch):
 
 
 def test_a_recipe_whole():
-    """Experts behind a zero projection learn from step 2 on; the last layer's text network leads to nothing that is scored."""
+    """Experts behind a zero projection learn from step 2 on; the last layer's text network, which no score reaches, is frozen."""
     shape = MoTShape(width=32, layers=2, heads=4, kv_heads=2, ffn=48, expert_width=16, expert_ffn=24)
     text = table_of(replace(RECIPES["mot-tiny"].configure(), shape=shape))
     found = {line.split()[0]: line for line in text.splitlines()[1:]}
     assert "from step 2" in found["layers.*.expert.down.weight"] and found["layers.*.expert.up.weight"].rstrip().endswith("yes")
-    assert "zero (1 of 2)" in found["backbone.layers.*.mlp.down_proj.weight"]
+    assert [line.split()[-1] for line in text.splitlines() if "mlp.down_proj" in line] == ["yes", "frozen"]
+    assert "zero" not in text and "none" not in text
     frozen = table_of(replace(RECIPES["mot-tiny"].configure(), shape=shape, design=MoTDesign(text_window=64)))
     assert "frozen" in frozen and "trained" not in next(line for line in frozen.splitlines() if line.startswith("backbone.norm"))
 

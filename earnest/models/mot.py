@@ -228,8 +228,15 @@ class MoT(PreTrainedModel):
         return "embeddings" if name.startswith("embed_audio.") else "backbone"
 
     def _freeze(self) -> None:
+        """Freeze what is not trained; also what only text's own prediction would train, as no text is scored."""
+        last = f"backbone.layers.{len(self.layers) - 1}."
+        text_only = [f"{last}mlp."]
+        if self.config.attention == "copied":
+            text_only += [f"{last}self_attn.q_proj.", f"{last}self_attn.o_proj."]
+        if self.config.output == "audio":
+            text_only.append("text_rows.")
         for name, parameter in self.named_parameters():
-            parameter.requires_grad_(self.group_of(name) in self.config.trained)
+            parameter.requires_grad_(self.group_of(name) in self.config.trained and not name.startswith(tuple(text_only)))
 
     # --- from its parts, to a checkpoint and back -------------------------------------------------------------------------
 
