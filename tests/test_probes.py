@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from torch import nn
 
@@ -16,7 +17,7 @@ from earnest.monitors.gradients import REACHED_STEPS, Reached, Updates
 from earnest.probes.labels import alignment, dropped_inputs
 from earnest.probes.parameters import Frozen, differing, not_optimized, prints, rows, split_in_two
 from earnest.probes.reading import conditioning, reload
-from earnest.probes.splits import duplicates
+from earnest.probes.splits import duplicates, noise
 from earnest.rules import diagnose
 from earnest.run import Run, Series
 from earnest.training.config import Data
@@ -285,6 +286,27 @@ def test_held_out_clips_that_are_trained_on_are_named():
     assert not named("duplicates", duplicates(train, held_out))
     found = duplicates(train, [*held_out, {**train[3], "source": "copy"}])
     assert found == {"shared": 1, "held_out": 5, "sources": ["copy"]} and named("duplicates", found) == ["E203"]
+
+
+def test_noise_of_any_colour_is_told_from_what_beats_pauses_or_hums(tmp_path):
+    rng, time_N = np.random.default_rng(0), np.arange(64000) / 16000
+    white_N = rng.normal(0, 0.1, 64000)
+    hums_N = 0.1 * sum(np.sin(2 * np.pi * hz * time_N) for hz in (220, 221, 331, 442))
+    waves = {
+        "white": white_N,
+        "brown": 0.01 * np.cumsum(white_N - white_N.mean()),
+        "beats": white_N * (np.sin(2 * np.pi * 2 * time_N) > 0),
+        "hums": hums_N + 0.01 * white_N,
+        "silence": 0 * white_N,
+        "short": white_N[:16000],
+    }
+    for name, wave_N in waves.items():
+        soundfile.write(tmp_path / f"{name}.wav", wave_N, 16000)
+    rows = [{"source": str(tmp_path / f"{name}.wav")} for name in [*waves, "gone"]]
+    found = noise(rows)
+    assert found == {"noise": 2, "clips": 4, "sources": [rows[0]["source"], rows[1]["source"]]} and not named("noise", found)
+    assert named("noise", noise(rows[:2])) == ["E205"]
+    assert noise(rows[4:]) == {}
 
 
 @pytest.fixture(scope="module")

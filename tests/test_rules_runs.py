@@ -403,3 +403,12 @@ def test_a_loss_as_low_as_the_token_before_makes_it_is_not_too_good_where_labels
     falling = 0.13 + 3 * np.exp(-step / 40) + np.random.default_rng(0).normal(0, 0.01, len(step))
     found = rules(Run({"audio_vocab": 1024, "codebooks": 2}, {"train/ce_nats/codebook_1": series(step, falling)}, probes))
     assert bool({"A202", "A203"} & {*found}) == named
+
+
+def test_a_stream_below_the_label_frequencies_clip_by_clip_is_not_at_chance():
+    """mot-tiny's sixth codebook: 18 clips differ by more than what separates the model from chance, and each is below its unigram."""
+    held_out = {"ce_nats": 6.795, "interval": [6.703, 6.901], "unigram_nats": 6.882, "unigram_gap": [-0.087, -0.127, -0.047]}
+    run = Run(
+        {"audio_vocab": 1024}, {"train/ce_nats/codebook_5": noisy(6.9 - 0.2 * SHARE)}, {"held_out": {"streams": {"codebook_5": held_out}}}
+    )
+    assert words(run) == {"codebook_5": "learning"}

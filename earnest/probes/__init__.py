@@ -15,7 +15,7 @@ from earnest.losses.tokens import TokenObjective
 from earnest.probes.labels import alignment, dropped_inputs
 from earnest.probes.parameters import Frozen, differing, not_optimized, prints, split_in_two
 from earnest.probes.reading import conditioning, reload
-from earnest.probes.splits import duplicates
+from earnest.probes.splits import duplicates, noise
 
 __all__ = ["Frozen", "at_end", "at_start", "differing", "prints"]
 
@@ -31,6 +31,7 @@ def at_start(objective: TokenObjective, optimizer: torch.optim.Optimizer, train:
         "optimizer": not_optimized(objective, optimizer),
         "accumulation": split_in_two(objective, batch),
         "duplicates": duplicates(train.rows, held_out.rows),
+        "noise": noise(train.rows),
     }
     return {name: result for name, result in found.items() if result}
 

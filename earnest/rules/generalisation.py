@@ -312,3 +312,26 @@ def stair_steps(series, steps_per_epoch, run):
             FAIR if measured else WEAK,
             [{"step": int(step), "drop": drop} for step, drop in drops[:6]],
         )
+
+
+@rule("E205", needs=["probe:noise"], severity="warning", explains=("A304", "B102", "B103", "B104", "B106"))
+def clips_are_noise(noise):
+    """The clips are noise: the level at which the loss stays is the data's floor.
+
+    ## What it sees
+    The noise probe listens to sixteen training clips: in more than half the power at each frequency varies over time as in stationary
+    noise, and one moment says nothing of the next.
+    ## Likely causes
+    - dummy audio that a loader makes where a file is missing or cannot be read
+    - raw samples read in a wrong format: byte order, sample width, a header taken for sound
+    - recordings of nothing but hiss
+    ## Next probe
+    Listen to one of the clips named.
+    ## Fix
+    Let the loader fail where a file cannot be read. No learning rate lowers the entropy of noise; what a codec makes of it is learnt soon.
+    ## References
+    Harrolee/SLM-MoT: its fallback is noise, and the plateau on it was taken for a learning rate too low.
+    """
+    found, clips = noise["noise"], noise["clips"]
+    if found > clips / 2:
+        yield Evidence(0, f"{found} of {clips} training clips are stationary noise", STRONG, [dict(noise)])

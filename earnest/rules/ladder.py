@@ -284,9 +284,11 @@ def judge_tokens(run: Run, stream: str) -> Verdict:
         why = f"{where} are {share_below:.0%} below chance, {uniform.value:.3f}; the label frequencies are unknown"
         return verdict(word, why, now.value, since=_since_below(now.curve, (1 - limit) * uniform.value))
 
-    if not _is_below(run, stream, uniform, now) and known["unigram"].value < uniform.value * (1 - EQUAL):
+    # A paired interval is narrower than that of the nats themselves: what lies below the unigram is not at chance.
+    below_unigram = _is_below(run, stream, known["unigram"], now)
+    if not below_unigram and not _is_below(run, stream, uniform, now) and known["unigram"].value < uniform.value * (1 - EQUAL):
         return verdict("at-chance", f"{where} are not below chance, {uniform.value:.3f}", now.value, since=_first_step(now))
-    if not _is_below(run, stream, known["unigram"], now):
+    if not below_unigram:
         if known["unigram"].value >= uniform.value * (1 - EQUAL):
             return verdict(
                 "at-chance", f"{where}: chance is {uniform.value:.3f}, and the labels are evenly spread", now.value, since=_first_step(now)
