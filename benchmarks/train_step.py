@@ -45,7 +45,7 @@ HIGGS_SHAPES: dict[str, dict[str, Any]] = {
 }
 HIGGS_FRAMES = {"small": (440, 370, 300, 230), "wide": (120, 90)}  # 4.8 to 17.6 s at Higgs' 25 frames a second
 MOT_SHAPE = MoTShape(width=512, layers=8, heads=8, kv_heads=4, ffn=1408, expert_width=256, expert_ffn=1024, vocabulary=128256)
-MOT_FRAMES = (124, 116, 108, 96)  # 1.9 to 2.5 s of 50 Hz: 13 % of the padded batch is padding
+MOT_FRAMES = (124, 116, 108, 96)  # 1.9 to 2.5 s of 50 Hz: 8 % of the padded batch is padding
 MOT_TEXTS = (11, 23, 17, 30)  # tokens of their captions
 TEXT = "the quick brown fox jumps over the lazy dog, "  # a byte is a token
 
