@@ -30,7 +30,7 @@ from earnest.data.chatml import Cloning, cloning
 from earnest.data.folder import split_clips
 from earnest.data.vary import Variation
 from earnest.generate import Request, generate, load_run
-from earnest.training.language_model import encoded, find_clips
+from earnest.training.preparation import encoded, find_clips
 
 EMBEDDING_HZ = RECOGNISER_HZ = 16_000
 OTHERS = 8  # clips of each other speaker that a generated one is compared with

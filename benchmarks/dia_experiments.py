@@ -29,7 +29,8 @@ from earnest.recipes.dia import DiaConfig, DiaData
 from earnest.rules import diagnose
 from earnest.run import Run, read_run
 from earnest.training.config import Demos, Optimizer
-from earnest.training.language_model import find_clips, train_lm
+from earnest.training.language_model import train_lm
+from earnest.training.preparation import find_clips
 
 WINDOW_S = 2.0
 CLIPS = 40

@@ -17,7 +17,7 @@ from dia_experiments import spectrum_db
 
 from earnest.data.audio import read_wave
 from earnest.generate import Request, generate, load_run
-from earnest.training.language_model import find_clips
+from earnest.training.preparation import find_clips
 
 KINDS = ("acoustic", "electronic")
 MOODS = ("calm", "energetic", "happy", "nostalgic", "tender")

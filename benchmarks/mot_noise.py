@@ -16,7 +16,7 @@ import numpy as np
 import soundfile
 
 from earnest.data.sources import SAMPLE_RATE_HZ, write_folder
-from earnest.training.language_model import find_clips
+from earnest.training.preparation import find_clips
 
 
 def main(out: Path) -> None:

@@ -17,7 +17,7 @@ from earnest.data.masks import IGNORE
 from earnest.errors import UserError
 from earnest.losses.tokens import TokenObjective
 from earnest.training.config import LMConfig
-from earnest.training.language_model import encoded, find_clips
+from earnest.training.preparation import encoded, find_clips
 
 NEIGHBOURS = 50  # clips read beside the first, among which its reference is found where it has one
 LABEL_COLUMNS = 8  # positions of the label picture at either end

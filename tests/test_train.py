@@ -21,7 +21,7 @@ from earnest.errors import UserError
 from earnest.recipes.higgs import HiggsConfig
 from earnest.run import checkpoints, read_run
 from earnest.training.config import Data
-from earnest.training.language_model import prepare
+from earnest.training.preparation import prepare
 from tests.tiny import tiny_higgs
 
 SMALL = [

@@ -24,11 +24,11 @@ from earnest.models.higgs import Higgs, HiggsShape
 from earnest.recipes.higgs import HiggsConfig
 from earnest.rules import diagnose
 from earnest.run import read_run
-from earnest.training import language_model
+from earnest.training import language_model, preparation
 from earnest.training.config import Data, Demos, Optimizer
 
 CLIPS = 60
-adamw, split_clips = language_model.adamw, language_model.split_clips
+adamw, split_clips = language_model.adamw, preparation.split_clips
 score_objective, forward = TokenObjective.forward, Higgs.forward
 
 
@@ -72,7 +72,7 @@ FAULTS = [
     Fault("text does not reach the model", "C106", lambda: patch.object(Higgs, "forward", deaf)),
     Fault("a tensor missing in the optimizer", "C105", lambda: patch.object(language_model, "adamw", without_first)),
     Fault("means per micro-batch", "D402", lambda: patch.object(TokenObjective, "forward", mean_of_means)),
-    Fault("held-out clips in training", "E203", lambda: patch.object(language_model, "split_clips", same_clips_on_both_sides)),
+    Fault("held-out clips in training", "E203", lambda: patch.object(preparation, "split_clips", same_clips_on_both_sides)),
 ]
 
 
