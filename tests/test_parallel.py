@@ -95,7 +95,10 @@ def begin_sharded(self, *args, fsdp_plugin=None, begin=AcceleratorState.__init__
 AcceleratorState.__init__ = begin_sharded
 sys.exit(main(sys.argv[1:]))
 """
-FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
+FSDP2 = {  # what `accelerate launch --use_fsdp --fsdp_version 2 --fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP` sets
+    **{"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"},
+    **{"FSDP_CPU_RAM_EFFICIENT_LOADING": "true", "FSDP_SYNC_MODULE_STATES": "true"},
+}
 
 
 def test_two_processes_with_half_of_the_weights_each_are_one(speech, tmp_path):
