@@ -135,7 +135,8 @@ def test_a_loss_that_faded_until_fp32_shows_0_is_no_fault():
     """Constant text targets of speech synthesis: 5.6 nats, then 1e-7 and 0 by turns, then 0 (seen in earnest's own demo)."""
     loss = 5.6 * np.exp(-STEPS / 60.0)
     loss = np.where(loss < 1e-7, 0, loss)
-    assert (loss[-20:] == 0).all()
+    loss[-10] = 0.4  # one odd batch
+    assert (loss[-9:] == 0).all()
     facts, audio = {"text_vocab": 269, "audio_vocab": 1026}, {"train/ce_nats/codebook_0": noisy(4 + 2 * np.exp(-STEPS / 500))}
     healthy = diagnose(Run(facts, audio | {"train/ce_nats/text": series(STEPS, loss)}))
     assert healthy.findings == [] and healthy.verdicts[0].verdict in ("learning", "converged")

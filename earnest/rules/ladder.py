@@ -163,10 +163,9 @@ def zero_since(series: Curve) -> int | None:
     values = series.finite
     if not len(values) or values.value[-2:].any():
         return None
-    first = _start_of_last(values.value == 0)
-    before = values.value[:first]
+    before = values.value[: np.argmax(values.value == 0)]  # not of the last stretch: one odd batch may interrupt zeros
     faded = len(before) >= 2 and np.abs(before[-2:]).max() <= 1e-3 * abs(before[0])
-    return None if faded else int(values.step[first])
+    return None if faded else int(values.step[_start_of_last(values.value == 0)])
 
 
 def _start_of_last(condition: np.ndarray) -> int:
