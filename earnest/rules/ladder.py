@@ -164,7 +164,7 @@ def zero_since(series: Curve) -> int | None:
     if not len(values) or values.value[-2:].any():
         return None
     before = values.value[: np.argmax(values.value == 0)]  # not of the last stretch: one odd batch may interrupt zeros
-    faded = len(before) >= 2 and np.abs(before[-2:]).max() <= 1e-3 * abs(before[0])
+    faded = len(before) > 1 and abs(before[-1]) <= 1e-3 * abs(before[0])
     return None if faded else int(values.step[_start_of_last(values.value == 0)])
 
 
