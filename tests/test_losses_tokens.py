@@ -76,15 +76,19 @@ def test_value_gradients_and_sums_equal_torchs_own(monkeypatch, chunk_logits):
     torch.testing.assert_close(ours, [model.hidden_PD.grad, model.audio_VD.grad])
 
 
-def test_bf16_hidden_states_meet_fp32_rows():
-    """As under autocast: the products are bf16's, the rows' gradient is added up in fp32."""
+def test_under_bf16_the_products_are_rounded_and_the_rows_gradient_is_added_up_in_fp32():
+    """Hidden states in bf16, or in fp32 under autocast, as where the residual stream is fp32."""
     found = []
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype, autocast in ((torch.float32, False), (torch.bfloat16, False), (torch.float32, True)):
         model, batch = TwoStreams(dtype), batch_of()
-        score(model, batch, {"codebook_0": 0.1, "codebook_1": 0.2})[0].backward()
-        found.append((model.hidden_PD.grad, model.audio_VD.grad))
-    for exact, rounded in zip(*found, strict=True):
-        assert rounded.dtype == torch.float32 and 0 < (rounded - exact).norm() < 0.02 * exact.norm()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            loss, _ = score(model, batch, {"codebook_0": 0.1, "codebook_1": 0.2})
+        loss.backward()
+        found.append((loss.detach(), model.hidden_PD.grad, model.audio_VD.grad))
+    for rounded in found[1:]:
+        assert rounded[0].dtype == torch.float32
+        for one, exact in zip(rounded, found[0], strict=True):
+            assert one.dtype == torch.float32 and 0 < (one - exact).norm() < 0.02 * exact.norm()
 
 
 def test_a_stream_that_is_not_asked_for_gives_no_gradient_but_its_sums():

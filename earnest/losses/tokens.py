@@ -70,8 +70,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden_ND: Tensor, target_N: Tensor, scale_N: Tensor, owns: Sequence[tuple[int, slice]], *blocks: Tensor):
         wants_hidden, _, _, _, *wants_block = ctx.needs_input_grad
-        dtype = hidden_ND.dtype
-        weights = [block_VD.to(dtype) for block_VD in blocks]
+        device = hidden_ND.device.type
+        # As a linear layer would: hidden states are fp32 under autocast too, as the residual stream is.
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_ND.dtype
+        rows_ND, weights = hidden_ND.to(dtype), [block_VD.to(dtype) for block_VD in blocks]
         # A CPU adds up the rows' gradient in their own dtype: a bf16 product of that size, made to be added, costs more than bf16 saves
         # (measured).
         grad_dtype = dtype if hidden_ND.is_cuda else blocks[0].dtype
@@ -80,7 +82,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_blocks: list[Tensor | None] = [None] * len(blocks)
         full_N, within_N, entropy_N = (torch.zeros(len(target_N), device=hidden_ND.device) for _ in range(3))
         guess_N = torch.zeros_like(target_N)
-        with torch.autocast(hidden_ND.device.type, enabled=False):
+        with torch.autocast(device, enabled=False):
             # Two buffers serve all chunks: fresh memory of this size costs a CPU more than what is computed in it (measured).
             chunk = min(len(target_N), max(1, CHUNK_LOGITS // ends[-1]))
             logits_cV, p_cV = (hidden_ND.new_empty(chunk, ends[-1], dtype=torch.float32) for _ in range(2))
@@ -90,9 +92,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 for weight_VD, end in zip(weights, ends, strict=True):
                     part_nv = logits_nV[:, end - len(weight_VD) : end]
                     if dtype == torch.float32:
-                        torch.mm(hidden_ND[n], weight_VD.T, out=part_nv)
+                        torch.mm(rows_ND[n], weight_VD.T, out=part_nv)
                     else:
-                        part_nv.copy_(hidden_ND[n] @ weight_VD.T)  # fp32 also under bf16
+                        part_nv.copy_(rows_ND[n] @ weight_VD.T)  # fp32 also under bf16
                 torch.softmax(logits_nV, -1, out=p_nV)
                 full_N[n], guess_N[n], entropy_N[n] = _distribution(logits_nV, p_nV, target_n)
                 within_N[n] = full_N[n]
