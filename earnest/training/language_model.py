@@ -70,8 +70,8 @@ def _train(accelerator: Accelerator, config: LMConfig, run_dir: Path, resume: bo
     objective: Any = TokenObjective(model, weights)
     # What is evaluated, heard and saved as the model: its running average, a whole copy of its shards, or itself.
     average = running_average(model, config.optimizer.ema_decay) if config.optimizer.ema_decay else None
-    sharded = accelerator.is_fsdp2
-    shown = average.module if average else copy.deepcopy(model) if sharded else model
+    sharded, first = accelerator.is_fsdp2, accelerator.is_main_process
+    shown = average.module if average else copy.deepcopy(model) if sharded and first else model
     state = load_training_state(start) if start else {}
     done = state.get("step", 0)
     if start and average:
@@ -79,7 +79,6 @@ def _train(accelerator: Accelerator, config: LMConfig, run_dir: Path, resume: bo
         model.load_state_dict(state["weights"])
 
     # The first process evaluates, writes and reports; the others wait for it at the next step's gradients.
-    first = accelerator.is_main_process
     reporter = Reporter(config, run_dir, shown, codec, train, held_out, draws, data_facts) if first else None
     if reporter:
         reporter.begin({"schedule_steps": steps, "steps_per_epoch": steps_per_epoch, "ranks": ranks}, done, resume)
