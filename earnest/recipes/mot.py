@@ -93,8 +93,8 @@ def mot_smol() -> MoTConfig:
     """The real SmolLM2-135M, frozen, with a trained audio expert beside each of its 30 feed-forward networks, on the same music.
 
     It reads captions with the language model's own eyes, and its text ability stays what it was, bit by bit. The run takes 17 minutes of
-    CPU time: about ten minutes on two idle cores (estimated). The learning rate is a quarter of mot-tiny's, as a hidden state of SmolLM2 is four
-    times as large and moves its logits by that much more (measured: at 2e-3 the last codebooks rise above chance).
+    CPU time: about ten minutes on two idle cores (estimated). The learning rate is a quarter of mot-tiny's, as a hidden state of SmolLM2
+    is four times as large and moves its logits by that much more (measured: at 2e-3 the last codebooks rise above chance).
     """
     return MoTConfig(
         backbone="smollm2",
