@@ -131,6 +131,20 @@ def test_nan_hidden_as_zero():
     assert first.rule == "D102" and "NaN" in first.causes[0] and first.since_step == 820
 
 
+def test_training_clips_known_by_heart_are_not_unshifted_labels():
+    """Half of a slow codec's first codes repeat; a training loss of 0.1 beside 1.8 held out is memory (seen in earnest's own demo)."""
+    train = 0.1 + 6.8 * np.exp(-STEPS / 300)
+    signals = {
+        "train/ce_nats/codebook_0": noisy(train),
+        "train/copy_frac/codebook_0": series(STEPS, np.full(100, 0.52)),
+        "eval/ce_nats/codebook_0": series(STEPS[9::10], 1.8 + 4 * np.exp(-STEPS[9::10] / 200)),
+    }
+    facts = {"audio_vocab": 1026}
+    assert "A201" not in rules(Run(facts, signals))
+    signals["eval/ce_nats/codebook_0"] = series(STEPS[9::10], train[9::10])
+    assert rules(Run(facts, signals))[0] == "A201"
+
+
 def test_a_loss_that_faded_until_fp32_shows_0_is_no_fault():
     """Constant text targets of speech synthesis: 5.6 nats, then 1e-7 and 0 by turns, then 0 (seen in earnest's own demo)."""
     loss = 5.6 * np.exp(-STEPS / 60.0)
