@@ -5,7 +5,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,7 @@ from earnest.signals import key
 from earnest.training.checkpoint import load_training_state, save_checkpoint
 from earnest.training.gan_steps import CodecBatch, Player, gan_steps
 from earnest.training.optim import warmup_cosine
-from earnest.training.session import OnProgress, interruptible, silent, starting_point
+from earnest.training.session import OnProgress, interruptible, made_with, silent, starting_point
 
 TAUGHT = {"llm": 0, "wavlm": 1}  # teacher -> the last codebook that its features are predicted from: 0 alone, 0 and 1 together
 MEL_LOSSES = (MultiScaleMelLoss, MultiScaleSpectrogramLoss)
@@ -474,6 +473,5 @@ def _facts(config: CodecConfig, codec: TrainableCodec, discriminator: nn.Module,
         "schedule_steps": config.steps,
         "trainable_parameters": sum(p.numel() for p in codec.parameters() if p.requires_grad),
         "discriminator_parameters": sum(p.numel() for p in discriminator.parameters()),
-        "versions": {package: version(package) for package in ("earnest", "torch", "accelerate")},
-        "machine": f"{torch.get_num_threads()} threads",
+        **made_with("earnest", "torch", "accelerate"),
     }

@@ -107,11 +107,9 @@ def _train(accelerator: Accelerator, config: LMConfig, run_dir: Path, resume: bo
             due = config.due(step.index, last)
             if sharded and due:
                 gather_weights(objective, shown)
-            state = {"step": step.index, "schedule": schedule.state_dict(), "torch_rng": torch.get_rng_state(), "seen": targets.counts_CV}
             if "checkpoint" in due:
-                state["optimizer"] = optimizer_state(objective, optimizer)
-            if average:
-                state["weights"] = model.state_dict()
+                state = {"optimizer": optimizer_state(objective, optimizer), "schedule": schedule.state_dict(), "seen": targets.counts_CV}
+                state |= {"weights": model.state_dict()} if average else {}
             of_ranks = gather_object([probes.prints(dict(model.named_parameters()))]) if last and not sharded else []
             if reporter:
                 reporter.writer.step(step.index, {**step.signals, **targets.signals(), **times, **(updates.signals() if updates else {})})

@@ -1,9 +1,7 @@
 """What a run shows beside its steps: evaluations, demos, checkpoints and probes, made and written by the first process."""
 
-import platform
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from earnest.signals import key
 from earnest.training.checkpoint import save_checkpoint
 from earnest.training.config import LMConfig
 from earnest.training.evaluate import Ladder, clip_sums, gaps, mean_nats
+from earnest.training.session import made_with
 
 
 class Reporter:
@@ -55,13 +54,14 @@ class Reporter:
         self.evaluate(0)
 
     def report(self, step: int, due: Collection[str], training_state: dict[str, Any]) -> None:
-        """Make what is due at this step."""
+        """Make what is due at this step. The checkpoint comes last: its random numbers are those that the next step begins with."""
         if "evaluation" in due:
             self.evaluate(step)
         if "demos" in due:
             self.demos(step)
         if "checkpoint" in due:
-            save_checkpoint(self.run_dir, step, self.shown.save_pretrained, training_state, {"config": asdict(self.config)})
+            state = {**training_state, "step": step, "torch_rng": torch.get_rng_state()}
+            save_checkpoint(self.run_dir, step, self.shown.save_pretrained, state, {"config": asdict(self.config)})
 
     def at_end(self, frozen: probes.Frozen, of_ranks: Sequence[Mapping[str, str]], step: int) -> None:
         checkpoint = checkpoint_path(self.run_dir, step)
@@ -117,8 +117,7 @@ class Reporter:
             "unconditional_frac": self.unconditional_frac,
             "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "parameters": sum(p.numel() for p in model.parameters()),
-            "versions": {package: version(package) for package in ("earnest", "torch", "transformers")},
-            "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
+            **made_with("earnest", "torch", "transformers"),
         }
 
 

@@ -1,10 +1,14 @@
 """Where a run starts, how its progress is told, and how it ends."""
 
+import platform
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from earnest.errors import UserError
 from earnest.run import checkpoints, read_run
@@ -31,6 +35,12 @@ def starting_point(config: Any, run_dir: Path, resume: bool) -> Path | None:
     check_same(read_run(run_dir).facts["config"], config)
     saved = checkpoints(run_dir)
     return saved[-1] if saved else None
+
+
+def made_with(*packages: str) -> dict[str, Any]:
+    """The facts of a run about what it ran on: versions of these packages, the machine."""
+    machine = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    return {"versions": {package: version(package) for package in packages}, "machine": machine}
 
 
 @contextmanager
