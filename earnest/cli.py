@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import functools
 import io
+import itertools
 import json
 import os
 import sys
@@ -364,9 +365,11 @@ def _parse(target: Callable, args: list[str], prog: str) -> Callable[[], Any]:
         if end.code == 0:
             _leave(said.getvalue())
         words = [line.strip(" │╭╰─╮╯") for line in complaint.getvalue().splitlines()]
-        words = [line for line in words if line and set(line) != {"-"}]
-        hint = [line for line in words[2:] if line.startswith("--")]
-        raise UserError(words[1], " or ".join(hint) or f"options that `{prog}` has", f"{prog} --help lists them") from None
+        words = ["" if set(line) <= {"-"} else line for line in words]  # of its rules
+        body = itertools.dropwhile(lambda line: not line, words[1:])  # below the title; wrapped where the terminal ends
+        complained = " ".join(itertools.takewhile(lambda line: line and not line.startswith("--"), body))
+        hint = [line for line in words if line.startswith("--")]
+        raise UserError(complained, " or ".join(hint) or f"options that `{prog}` has", f"{prog} --help lists them") from None
 
 
 def _leave(text: str) -> NoReturn:
