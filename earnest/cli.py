@@ -57,17 +57,17 @@ def check(recipe: str, args: list[str]) -> int:
 
 
 def data(source: Positional[str], out: Positional[Path]) -> int:
-    """Make a folder to train on: asterisk-en (-es, -fr, -it, -ru) from Debian's studio recordings, espeak, or music."""
-    from earnest.data.music import music
+    """Make a folder to train on: asterisk-en (-es, -fr, -it, -ru) from Debian's studio recordings, espeak, music, or wesnoth."""
+    from earnest.data.music import music, wesnoth
     from earnest.data.sources import asterisk, espeak
 
     kind, _, language = source.partition("-")
     if kind == "asterisk":
         print(asterisk(language, out))
-    elif source in ("espeak", "music"):
-        print({"espeak": espeak, "music": music}[source](out))
+    elif source in ("espeak", "music", "wesnoth"):
+        print({"espeak": espeak, "music": music, "wesnoth": wesnoth}[source](out))
     else:
-        raise UserError(f"source {source!r}", "espeak, music, or asterisk-en (-es, -fr, -it, -ru)", "earnest data asterisk-en OUT")
+        raise UserError(f"source {source!r}", "espeak, music, wesnoth, or asterisk-en (-es, -fr, -it, -ru)", "earnest data asterisk-en OUT")
     return 0
 
 

@@ -8,7 +8,7 @@ import soundfile
 
 from earnest.data import music as module
 from earnest.data.folder import load_clips, split_clips
-from earnest.data.music import music, tracks
+from earnest.data.music import music, tracks, wesnoth
 from earnest.errors import UserError
 
 try:
@@ -26,7 +26,7 @@ def test_every_track_has_its_own_caption():
     by_name = {track.path.stem: track for track in found}
     assert by_name["nostalgic_electronic_2"].caption == "nostalgic electronic music in Bb minor at 84 bpm"
     assert by_name["calm_acoustic_1"].tags == "calm, acoustic, C major, 68 bpm"
-    assert {track.mood for track in found} == {track.path.parent.name for track in found}
+    assert all(track.caption.startswith(f"{track.path.parent.name} ") for track in found)
 
 
 @needs_wheel
@@ -38,7 +38,7 @@ def test_clips_are_the_tracks_cut_and_no_track_is_on_both_sides(tmp_path):
     names = [{clip.path.stem.rpartition("_")[0] for clip in side} for side in (train, held_out)]
     assert not names[0] & names[1] and len(names[0] | names[1]) == 28
     assert Counter(name.split("_")[1] for name in names[1]) == {"acoustic": 3, "electronic": 3}
-    assert {name.split("_")[0] for name in names[1]} == {track.mood for track in tracks()}
+    assert {name.split("_")[0] for name in names[1]} == {track.path.parent.name for track in tracks()}
     first = tracks()[0]
     whole_NK, _ = soundfile.read(first.path, dtype="float32")
     side = "validation" if first.path.stem in names[1] else "train"
@@ -55,3 +55,23 @@ def test_without_the_wheel_it_says_what_to_install(monkeypatch, tmp_path):
     with pytest.raises(UserError, match="pip install immich-memories-music"):
         music(tmp_path / "music")
     assert not any(tmp_path.iterdir())
+
+
+def test_the_games_tracks_are_cut_and_captioned_by_their_titles(tmp_path):
+    folder = tmp_path / "usr/share/games/wesnoth/1.16/data/core/music"
+    folder.mkdir(parents=True)
+    for index, name in enumerate(["battle-epic", "elf-land", "knolls", "love_theme", "sad", "vengeful"]):
+        wave_NK = np.sin(np.arange(25_000)[:, None] * (0.01 + 0.01 * index) * np.ones(2))
+        soundfile.write(folder / f"{name}.ogg", wave_NK, 1000, format="OGG", subtype="VORBIS")
+    prepared = wesnoth(tmp_path / "out", tmp_path, clip_s=10.0)
+    clips = {clip.name: clip for clip in load_clips(tmp_path / "out")}
+    assert prepared.clips == len(clips) == 18 and clips["train/love_theme_0.flac"].text == "orchestral music, love theme"
+    assert clips["validation/battle-epic_2.flac"].tags == "orchestral, battle epic"
+    assert {name.split("_")[0] for name in clips if name.startswith("validation/")} == {"validation/battle-epic", "validation/vengeful"}
+    assert soundfile.info(tmp_path / "out/train/sad_2.flac").duration == 5.0  # the rest of the track
+    assert "GPL-2.0" in (tmp_path / "out/ATTRIBUTION").read_text()
+
+
+def test_without_the_game_it_says_what_to_install(tmp_path):
+    with pytest.raises(UserError, match="apt-get install wesnoth-1.16-music"):
+        wesnoth(tmp_path / "out", tmp_path)
