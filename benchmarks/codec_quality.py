@@ -26,7 +26,7 @@ from earnest.codecs import load_codec
 from earnest.codecs.amy import TrainableCodec
 from earnest.data.audio import read_wave
 from earnest.data.folder import load_clips, split_clips
-from earnest.data.sources import ASTERISK, _asterisk_texts
+from earnest.data.sources import ASTERISK, asterisk_texts
 from earnest.recipes.amy import amy_tiny
 
 RATE_HZ = 16_000
@@ -50,7 +50,7 @@ def held_out_clips(folder: Path) -> list[HeldOut]:
     config = amy_tiny()
     _, held_out = split_clips(load_clips(folder, needed=()), config.data.held_out_frac, config.seed)
     english = ASTERISK["en"].folder
-    texts = _asterisk_texts(LISTING) if LISTING.exists() else {}
+    texts = asterisk_texts(LISTING) if LISTING.exists() else {}
     found = []
     for clip in held_out:
         voice, key = clip.name.removesuffix(".wav").split("/", 1)

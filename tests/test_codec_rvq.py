@@ -191,3 +191,63 @@ def test_bf16_autocast_does_not_reach_the_codes():
     with torch.autocast("cpu", torch.bfloat16):
         inside = quantiser(latent_BDT)
     assert torch.equal(inside.codes_BCT, quantiser(latent_BDT).codes_BCT)
+
+
+def keyed(**settings) -> ResidualVQ:
+    """Codebook 0 is chosen by the first two of the latent's three dimensions; the third, much louder, is nothing to it."""
+    torch.manual_seed(0)
+    quantiser = ResidualVQ((2,), 16, 3, init_frames=4000, key_dim=2, dropout_frac=0.0, **settings)
+    quantiser.into_keys.weight.data = torch.eye(2, 3)[..., None]
+    quantiser(loud_third(4000))
+    assert quantiser.ready
+    return quantiser
+
+
+def loud_third(frames: int) -> torch.Tensor:
+    return torch.randn(1, 3, frames) * torch.tensor([1.0, 1.0, 5.0])[:, None]
+
+
+def explained_frac(codes_T: torch.Tensor, values_T: torch.Tensor) -> float:
+    means_V = torch.zeros(16).index_add_(0, codes_T, values_T) / torch.bincount(codes_T, minlength=16).clamp_min(1)
+    return 1 - ((values_T - means_V[codes_T]).square().mean() / values_T.var()).item()
+
+
+@pytest.mark.parametrize("steps", [0, 30])
+def test_with_keys_codebook_0_says_what_they_ask_for_and_codebook_1_begins_with_the_rest(steps):
+    quantiser = keyed(decay=0.9)
+    for _ in range(steps):
+        quantiser(loud_third(400))
+    latent_BDT = loud_third(2000)
+    result = quantiser.eval()(latent_BDT)
+    said = [[explained_frac(result.codes_BCT[0, k], latent_BDT[0, d]) for d in range(3)] for k in range(2)]
+    assert min(said[0][:2]) > 0.7 and said[0][2] < 0.1
+    assert said[1][2] > 0.8 and max(said[1][:2]) < 0.1
+    torch.testing.assert_close(quantiser.decode(result.codes_BCT), result.latent_BDT)
+    asked_NK = quantiser.into_keys(latent_BDT)[0].T
+    assert torch.equal(result.codes_BCT[0, 0], torch.cdist(asked_NK, quantiser.keys_VK).argmin(1))
+
+
+def test_what_is_erased_is_no_part_of_a_key():
+    """The keys' projection lets everything through; the loud third dimension is what the erasure was shown."""
+    quantiser = ResidualVQ((2,), 16, 3, init_frames=4000, key_dim=3, dropout_frac=0.0)
+    quantiser.into_keys.weight.data = torch.eye(3)[..., None]
+    shown_BDT = loud_third(4000)
+    quantiser.erasure.learn(shown_BDT, shown_BDT[:, 2, :, None].expand(-1, -1, 2))
+    quantiser(loud_third(4000))
+    latent_BDT = loud_third(2000)
+    codes_BCT = quantiser.eval()(latent_BDT).codes_BCT
+    said = [[explained_frac(codes_BCT[0, k], latent_BDT[0, d]) for d in range(3)] for k in range(2)]
+    assert min(said[0][:2]) > 0.7 and said[0][2] < 0.1 and said[1][2] > 0.8
+
+
+def test_only_a_teacher_of_codebook_0_moves_its_keys():
+    quantiser = keyed().eval()
+    latent_BDT = loud_third(50).requires_grad_()
+    result = quantiser(latent_BDT)
+    assert result.said(0).shape == (1, quantiser.said_dim(0), 50) == (1, 2, 50) and result.said(1).shape == (1, 3, 50)
+    (result.latent_BDT.sum() + result.said(1).sum() + result.commitment).backward(retain_graph=True)
+    assert quantiser.into_keys.weight.grad is None and latent_BDT.grad.any()
+    latent_BDT.grad = None
+    result.said(0).sum().backward()
+    torch.testing.assert_close(quantiser.into_keys.weight.grad[:, :, 0], latent_BDT.detach()[0].sum(1).expand(2, 3))
+    torch.testing.assert_close(latent_BDT.grad, torch.tensor([1.0, 1.0, 0.0])[:, None].expand(1, 3, 50))  # straight through

@@ -13,12 +13,16 @@ from earnest.codecs.amy import Amy, AmyShape, TrainableCodec
 from earnest.codecs.discriminators import MultiScaleSTFTDiscriminator
 from earnest.data.audio import write_wave
 from earnest.errors import UserError
+from earnest.losses.codec import CodecBatch
 from earnest.losses.waveform import MultiScaleMelLoss
 from earnest.recipes.amy import Mimi, amy, amy_tiny
 from earnest.rules import diagnose
 from earnest.run import Run, Series, read_run
-from earnest.training.codec import CodecData, DiscriminatorConfig, even_codebook, random_windows, train_codec
-from earnest.training.gan_steps import CodecBatch, Player, gan_steps, random_stretch
+from earnest.training.codec import train_codec
+from earnest.training.codec_clips import random_windows
+from earnest.training.codec_config import CodecData, DiscriminatorConfig
+from earnest.training.codec_reporter import even_codebook
+from earnest.training.gan_steps import Player, gan_steps, random_stretch
 from tests.test_codec import dac
 from tests.test_codec_mimi import tiny_mimi
 from tests.test_data_teachers import llama, wavlm
@@ -302,6 +306,34 @@ def test_the_recipe_around_mimi_trains_with_both_teachers_and_resumes(taught, tm
     assert codec.encode(torch.zeros(1, 1000)).shape == (1, 5, 7)
     verdicts = {verdict.stream: verdict for verdict in diagnose(whole).verdicts}
     assert verdicts["llm"].baseline.name == "constant mean" and verdicts["msspec"].baseline.name in ("silence", "mean frame")
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_with_a_language_model_codebook_0_has_keys_that_are_taught_and_resume(taught, tmp_path, monkeypatch, parallel):
+    monkeypatch.setenv("EARNEST_CACHE", str(tmp_path / "cache"))
+    config = replace(configure(taught["folder"], llm=taught["llm"]), shape=replace(SHAPE, codebooks=3, parallel=parallel, semantic_dim=4))
+    train_codec(config, tmp_path / "whole")
+
+    class Killed(Exception):
+        pass
+
+    def kill(stage, done, total, note):
+        if stage == "train" and done == 8:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train_codec(config, tmp_path / "killed", on_progress=kill)
+    train_codec(config, tmp_path / "killed", resume=True)
+    whole, killed = (load_codec(str(tmp_path / name / "checkpoints/step_0000010")).state_dict() for name in ("whole", "killed"))
+    assert all(torch.equal(tensor, killed[name]) for name, tensor in whole.items())
+    fresh = config.build().quantiser.into_keys.weight
+    assert (whole["quantiser.into_keys.weight"] - fresh).norm() > 1e-3 and whole["quantiser.erasure.matrix_DD"].any()
+    assert replace(config, llm="").build().quantiser.into_keys is None  # nobody would teach it
+    codec = load_codec(str(tmp_path / "whole/checkpoints/step_0000010"))
+    codec.export(tmp_path / "exported")
+    wave_BN = 0.1 * torch.randn(1, 8000)
+    codes_BCT = load_codec(str(tmp_path / "exported")).encode(wave_BN)
+    assert (codes_BCT == codec.encode(wave_BN)).float().mean() > 0.9 and codes_BCT.shape == (1, 3, 25)  # fp16 tips a tie here and there
 
 
 def test_settings_that_cannot_be_are_refused(folder, taught, tmp_path, monkeypatch):

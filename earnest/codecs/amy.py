@@ -51,6 +51,9 @@ class AmyShape:
     parallel: bool = False
     """Codebooks 0 and 1 quantise the latent by themselves, and the others the same latent beside them, each side through a projection
     of its own (as in Mimi); otherwise every codebook quantises what all before it left over."""
+    semantic_dim: int = 0
+    """Dimensions of the space in which codebook 0 is chosen: a linear map, taught by the language model, of the latent without pitch and
+    level; 0 to choose it by the whole latent, as the others are."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,7 @@ class Amy(TrainableCodec):
             nn.Linear(width, shape.codebook_dim),
         )
         groups, projected = ((2, shape.codebooks - 2), shape.codebook_dim) if shape.parallel else ((shape.codebooks,), None)
-        self.quantiser = ResidualVQ(groups, shape.codebook_size, shape.codebook_dim, projected)
+        self.quantiser = ResidualVQ(groups, shape.codebook_size, shape.codebook_dim, projected, key_dim=shape.semantic_dim)
         width, hidden = shape.decoder_dim, shape.decoder_hidden
         self.decoder = nn.Sequential(
             TimeConv(shape.codebook_dim, width, kernel=3),
@@ -270,7 +273,7 @@ class Amy(TrainableCodec):
         return codec.eval()
 
 
-TRAINING_ONLY = {"quantiser.count_CV", "quantiser.total_CVD"}
+TRAINING_ONLY = {f"quantiser.{name}" for name in ("count_CV", "total_CVD", "key_total_VK", "erasure.covariance_DD", "erasure.cross_DY")}
 
 
 class ConvNeXtBlock(nn.Module):

@@ -12,6 +12,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
+from earnest.codecs.erasure import Erasure
 from earnest.signals import key
 
 
@@ -23,6 +24,7 @@ class Quantised:
     latent_BDT: what the decoder hears; its gradient passes to the encoder once.
     prefixes_CBDT: the sum of the entries of a codebook and of those before it in its group, whatever was dropped; each passes its
         gradient to the encoder once, so that a loss may teach codebook 0, or codebooks 0 and 1.
+    key_BKT: the key that codebook 0 was chosen by, where it has keys; passes its gradient to the encoder and to the keys' projection.
     commitment: mean squared distance between what each kept codebook was given and what it chose.
     signals: used_frac, perplexity and residual_frac of each codebook in this batch.
     """
@@ -30,8 +32,13 @@ class Quantised:
     codes_BCT: Tensor
     latent_BDT: Tensor
     prefixes_CBDT: Tensor
+    key_BKT: Tensor | None
     commitment: Tensor
     signals: dict[str, float]
+
+    def said(self, codebook: int) -> Tensor:
+        """What a teacher hears of codebooks 0 to `codebook`."""
+        return self.prefixes_CBDT[codebook] if codebook or self.key_BKT is None else self.key_BKT
 
 
 class ResidualVQ(nn.Module):
@@ -39,6 +46,10 @@ class ResidualVQ(nn.Module):
 
     groups (8,): one chain of eight. groups (2, 6): a chain of two and a chain of six side by side; both quantise the latent, each
     through a projection of its own from `latent_dim` and back, and the decoder hears their sum.
+
+    With `key_dim`, codebook 0 is chosen by keys: the nearest in a space of so many dimensions, a linear map, which nothing but a teacher
+    of codebook 0 moves, of the latent without pitch and level (`erasure`). Its entries are the means of the latents that chose them, so
+    what its keys do not know of a frame is left over, for codebook 1 to begin with.
 
     A codebook holds nothing until, in training mode, `init_frames` frames are collected and k-means places its entries; until then
     it passes on what it is given, and its codes are zeros. Outside training nothing changes, and calling before that raises
@@ -48,6 +59,8 @@ class ResidualVQ(nn.Module):
     codebook_CVD: Tensor
     count_CV: Tensor
     total_CVD: Tensor
+    keys_VK: Tensor
+    key_total_VK: Tensor
     collected_ND: Tensor
     ready: Tensor
 
@@ -62,6 +75,7 @@ class ResidualVQ(nn.Module):
         dropout_frac: float = 0.5,
         bypass_frac: float = 0.0,
         init_frames: int = 20_480,
+        key_dim: int = 0,
     ):
         """`latent_dim` None: the latent has `dim` dimensions and is not projected. `decay` of the EMA per step.
         An entry is dead where its EMA count is below `dead_share` of an even share.
@@ -76,6 +90,13 @@ class ResidualVQ(nn.Module):
         self.register_buffer("total_CVD", torch.zeros(codebooks, codebook_size, dim))
         self.register_buffer("collected_ND", torch.zeros(0, self.latent_dim), persistent=False)
         self.register_buffer("ready", torch.tensor(False))
+        self.erasure = self.into_keys = None
+        if key_dim:
+            self.erasure = Erasure(self.latent_dim, 2)
+            self.into_keys = nn.Conv1d(self.latent_dim, key_dim, 1, bias=False)
+            nn.init.orthogonal_(self.into_keys.weight)
+            self.register_buffer("keys_VK", torch.zeros(codebook_size, key_dim))
+            self.register_buffer("key_total_VK", torch.zeros(codebook_size, key_dim))
         self.inwards, self.outwards = nn.ModuleList(), nn.ModuleList()
         for _ in groups:
             into = back = nn.Identity()
@@ -89,6 +110,10 @@ class ResidualVQ(nn.Module):
     @property
     def codebooks(self) -> int:
         return sum(self.groups)
+
+    def said_dim(self, codebook: int) -> int:
+        """Dimensions of `Quantised.said`."""
+        return self.latent_dim if codebook or self.into_keys is None else self.into_keys.out_channels
 
     @property
     def ranges(self) -> list[range]:
@@ -115,20 +140,24 @@ class ResidualVQ(nn.Module):
         keep_CB, bypass_B = self._keep(B, latent_BDT.device)
         bypass_B11, placed = bypass_B[:, None, None], self.placed
         latents, codes, prefixes, signals, commitment = [], [], [], {}, latent_BDT.new_zeros(())
+        key_BKT = self._asked(latent_BDT)
         for members, into, back in zip(self.ranges, self.inwards, self.outwards, strict=True):
             given_BDT = residual_BDT = into(latent_BDT)
             prefix_BDT = kept_BDT = torch.zeros_like(given_BDT)
             energy = given_BDT.detach().square().mean().clamp_min(1e-12)
             for k in members:
-                vectors_ND = residual_BDT.detach().transpose(1, 2).flatten(0, 1)
+                vectors_ND = _frames(residual_BDT)
                 if placed[k]:
-                    code_N = nearest(vectors_ND, self.codebook_CVD[k])
+                    asked_NK = _frames(key_BKT) if key_BKT is not None and k == 0 else None
+                    code_N = nearest(vectors_ND, self.codebook_CVD[k]) if asked_NK is None else nearest(asked_NK, self.keys_VK)
                     chosen_BDT = self.codebook_CVD[k][code_N].view(B, T, -1).transpose(1, 2)
                     left_B = (residual_BDT - chosen_BDT).square().mean((1, 2))
                     commitment = commitment + (left_B * keep_CB[k]).mean()
                     signals |= self._signals(k, code_N, left_B.detach().mean() / energy)
+                    if key_BKT is not None and asked_NK is not None:
+                        key_BKT = key_BKT + (self.keys_VK[code_N].view(B, T, -1).transpose(1, 2) - key_BKT).detach()
                     if self.training:
-                        self._update(k, vectors_ND, code_N)
+                        self._update(k, code_N, vectors_ND, asked_NK)
                 else:
                     code_N, chosen_BDT = torch.zeros(B * T, dtype=torch.long, device=latent_BDT.device), residual_BDT.detach()
                 residual_BDT = residual_BDT - chosen_BDT
@@ -138,7 +167,11 @@ class ResidualVQ(nn.Module):
                 prefixes.append(back(given_BDT + (prefix_BDT - given_BDT).detach()))
             latents.append(back(given_BDT + (torch.where(bypass_B11, given_BDT, kept_BDT) - given_BDT).detach()))
         latent_BDT = torch.stack(latents).sum(0)
-        return Quantised(torch.stack(codes, 1), latent_BDT, torch.stack(prefixes), commitment / self.codebooks, signals)
+        return Quantised(torch.stack(codes, 1), latent_BDT, torch.stack(prefixes), key_BKT, commitment / self.codebooks, signals)
+
+    def _asked(self, latent_BDT: Tensor) -> Tensor | None:
+        """Where codebook 0's keys are looked for, (B, K, T)."""
+        return None if self.erasure is None or self.into_keys is None else self.into_keys(self.erasure(latent_BDT))
 
     def unquantised(self, latent_BDT: Tensor) -> Tensor:
         """What the decoder would hear of endless codebooks: the latent through the projections."""
@@ -164,32 +197,35 @@ class ResidualVQ(nn.Module):
         return (torch.arange(self.codebooks, device=device)[:, None] < n_B).float(), bypass_B
 
     @torch.no_grad()
-    def _update(self, k: int, given_ND: Tensor, code_N: Tensor) -> None:
-        """Move each entry towards the mean of the vectors that chose it; give dead entries the place of a vector of this batch."""
+    def _update(self, k: int, code_N: Tensor, given_ND: Tensor, asked_NK: Tensor | None) -> None:
+        """Move each entry, and its key, towards the mean of the vectors that chose it; dead ones go where a vector of this batch is."""
         V = self.codebook_CVD.shape[1]
-        count_V = torch.bincount(code_N, minlength=V).to(given_ND.dtype)
-        total_VD = torch.zeros_like(self.total_CVD[k]).index_add_(0, code_N, given_ND)
-        self.count_CV[k].lerp_(count_V, 1 - self.decay)
-        self.total_CVD[k].lerp_(total_VD, 1 - self.decay)
-        even_share = len(given_ND) / V
+        self.count_CV[k].lerp_(torch.bincount(code_N, minlength=V).to(given_ND.dtype), 1 - self.decay)
+        even_share = len(code_N) / V
         dead_V = self.count_CV[k] < self.dead_share * even_share
-        n_dead = int(dead_V.sum())
-        if n_dead:
-            self.count_CV[k, dead_V] = even_share
-            self.total_CVD[k, dead_V] = given_ND[torch.randint(len(given_ND), (n_dead,), device=given_ND.device)] * even_share
-        self.codebook_CVD[k] = self.total_CVD[k] / self.count_CV[k, :, None]
+        self.count_CV[k, dead_V] = even_share
+        reborn_N = torch.randint(len(code_N), (int(dead_V.sum()),), device=code_N.device)
+        follow = [(self.codebook_CVD[k], self.total_CVD[k], given_ND)]
+        follow += [] if asked_NK is None else [(self.keys_VK, self.key_total_VK, asked_NK)]
+        for entries_VD, total_VD, vectors_ND in follow:
+            total_VD.lerp_(torch.zeros_like(total_VD).index_add_(0, code_N, vectors_ND), 1 - self.decay)
+            total_VD[dead_V] = vectors_ND[reborn_N] * even_share
+            entries_VD.copy_(total_VD / self.count_CV[k, :, None])
 
     @torch.no_grad()
-    def place(self, k: int, entries_VD: Tensor, even_share: float) -> None:
+    def place(self, k: int, entries_VD: Tensor, even_share: float, keys_VK: Tensor | None = None) -> None:
         """Give codebook k its entries, each with an EMA count of `even_share`: the frames of a step over the number of entries."""
         self.codebook_CVD[k] = entries_VD
         self.count_CV[k] = even_share
         self.total_CVD[k] = self.codebook_CVD[k] * even_share
+        if keys_VK is not None:
+            self.keys_VK.copy_(keys_VK)
+            self.key_total_VK.copy_(keys_VK * even_share)
         self.ready.fill_(bool(self.count_CV.any(1).all()))
 
     @torch.no_grad()
     def _collect(self, latent_BDT: Tensor) -> None:
-        vectors_ND = latent_BDT.detach().float().transpose(1, 2).flatten(0, 1)
+        vectors_ND = _frames(latent_BDT.float())
         self.collected_ND = torch.cat([self.collected_ND, vectors_ND])
         if len(self.collected_ND) < self.init_frames:
             return
@@ -198,9 +234,17 @@ class ResidualVQ(nn.Module):
         for members, into in zip(self.ranges, self.inwards, strict=True):
             residual_ND = into(self.collected_ND[:, :, None])[:, :, 0]
             for k in members:
-                if not placed[k]:
-                    self.place(k, kmeans(residual_ND, V), len(vectors_ND) / V)
-                residual_ND = residual_ND - self.codebook_CVD[k][nearest(residual_ND, self.codebook_CVD[k])]
+                if k == 0 and (asked_ND1 := self._asked(self.collected_ND[:, :, None])) is not None:
+                    asked_NK = asked_ND1[:, :, 0]
+                    keys_VK = kmeans(asked_NK, V)
+                    code_N = nearest(asked_NK, keys_VK)
+                    total_VD = torch.zeros_like(self.total_CVD[k]).index_add_(0, code_N, residual_ND)
+                    self.place(k, total_VD / torch.bincount(code_N, minlength=V).clamp_min(1)[:, None], len(vectors_ND) / V, keys_VK)
+                else:
+                    if not placed[k]:
+                        self.place(k, kmeans(residual_ND, V), len(vectors_ND) / V)
+                    code_N = nearest(residual_ND, self.codebook_CVD[k])
+                residual_ND = residual_ND - self.codebook_CVD[k][code_N]
         self.collected_ND = self.collected_ND[:0]
 
     def _signals(self, k: int, code_N: Tensor, residual_frac: Tensor) -> dict[str, float]:
@@ -212,6 +256,11 @@ class ResidualVQ(nn.Module):
             key("perplexity", stream, split): math.exp(torch.special.entr(share_V).sum().item()),
             key("residual_frac", stream, split): residual_frac.item(),
         }
+
+
+def _frames(latent_BDT: Tensor) -> Tensor:
+    """The vectors of all frames, (B T, D), without gradient."""
+    return latent_BDT.detach().transpose(1, 2).flatten(0, 1)
 
 
 def nearest(vectors_ND: Tensor, entries_VD: Tensor) -> Tensor:

@@ -60,7 +60,9 @@ def wesnoth(out: Path, root: Path = Path("/"), clip_s: float = 10.0) -> Prepared
     folder = root / "usr/share/games/wesnoth/1.16/data/core/music"
     titles = {path: re.sub(r"[_-]", " ", path.stem) for path in sorted(folder.glob("*.ogg"))}
     if not titles:
-        raise UserError(f"no {folder / '*.ogg'}", "the tracks of Debian's wesnoth-1.16-music (153 MB)", "apt-get install wesnoth-1.16-music")
+        raise UserError(
+            f"no {folder / '*.ogg'}", "the tracks of Debian's wesnoth-1.16-music (153 MB)", "apt-get install wesnoth-1.16-music"
+        )
     found = [Track(path, f"orchestral music, {title}", f"orchestral, {title}") for path, title in titles.items()]
     attribution = "Music of The Battle for Wesnoth (GPL-2.0-or-later), from the Debian package wesnoth-1.16-music: see its copyright file."
     return cut(found, out, clip_s, attribution)

@@ -82,7 +82,7 @@ def asterisk(language: str, out: Path, root: Path = Path("/")) -> Prepared:
             f"the prompts and texts of Debian's asterisk-core-sounds-{language}",
             f"apt-get install asterisk-core-sounds-{language}-g722 asterisk-core-sounds-{language}",
         )
-    texts = _asterisk_texts(listing)
+    texts = asterisk_texts(listing)
     left_out = Counter({"texts without a prompt": len(texts.keys() - audio.keys())})
 
     def rows() -> Iterator[Row]:
@@ -106,7 +106,7 @@ def asterisk(language: str, out: Path, root: Path = Path("/")) -> Prepared:
     return write_folder(out, rows(), attribution, left_out)
 
 
-def _asterisk_texts(listing: Path) -> dict[str, str]:
+def asterisk_texts(listing: Path) -> dict[str, str]:
     """``key: text`` lines -> {key: text}; a line without a key continues the text above it, `;` begins a comment.
 
     A key's first line stands: the Spanish listing has digits/0 twice, the second time with the text of 10.

@@ -42,7 +42,7 @@ class Distillation(nn.Module):
 
     def __init__(self, stream: str, latent_dim: int, of_teacher: Statistics):
         super().__init__()
-        self.stream = stream
+        self.stream, self.constant, self.constant_raw = stream, of_teacher.constant, of_teacher.constant_raw
         self.register_buffer("mean_F", of_teacher.mean_F)
         self.register_buffer("std_F", of_teacher.std_F)
         self.head = nn.Linear(latent_dim, len(of_teacher.mean_F))

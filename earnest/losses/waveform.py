@@ -52,7 +52,7 @@ class MelLoss(nn.Module, ABC):
         magnitude_BFT = (torch.view_as_real(spectrum_BFT).square().sum(-1) + 1e-12).sqrt() * self.scales[samples]
         return getattr(self, f"filters_{samples}").t() @ magnitude_BFT
 
-    def forward(self, wave_BN: Tensor, target_BN: Tensor) -> tuple[Tensor, dict[str, float]]:
+    def forward(self, wave_BN: Tensor, target_BN: Tensor, split: str = "train") -> tuple[Tensor, dict[str, float]]:
         """wave_BN and target_BN, float32, of one length."""
         losses = []
         for samples in self.window_samples:
@@ -60,7 +60,7 @@ class MelLoss(nn.Module, ABC):
                 target_BMT = self.bands(target_BN, samples)
             losses.append(self.distance(self.bands(wave_BN, samples), target_BMT))
         loss = torch.stack(losses).mean()
-        return loss, {key("loss", self.stream): loss.item()}
+        return loss, {key("loss", self.stream, split): loss.item()}
 
     @torch.no_grad()
     def baselines(self, waves: list[Tensor]) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Amy: the trainable codec, small from scratch or around Mimi."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from transformers import MimiModel
@@ -9,17 +9,18 @@ from earnest.codecs.amy import Amy, AmyShape
 from earnest.codecs.mimi import ENCODER, AmyMimi
 from earnest.codecs.pretrained import load_pretrained
 from earnest.errors import UserError
-from earnest.training.codec import CodecConfig, CodecData, CodecOptimizer, DiscriminatorConfig, LossWeights
+from earnest.training.codec_config import CodecConfig, CodecData, CodecOptimizer, DiscriminatorConfig, LossWeights
 
 
 @dataclass(frozen=True)
 class AmyTinyConfig(CodecConfig):
     shape: AmyShape = field(default_factory=AmyShape)
+    """`semantic_dim` counts where there is a language model to teach it."""
 
     def build(self) -> Amy:
         if self.shape.parallel and self.shape.codebooks < 3:
             raise UserError(f"{self.shape.codebooks} codebooks, parallel", "two and at least one beside them", "set --shape.codebooks 3")
-        return Amy(self.shape, self.name)
+        return Amy(self.shape if self.llm else replace(self.shape, semantic_dim=0), self.name)
 
     def load(self, directory: Path) -> Amy:
         return Amy.from_pretrained(directory)
@@ -58,10 +59,11 @@ def amy_tiny() -> AmyTinyConfig:
     """The embedded codec: 16 kHz, 50 frames/s, 8 codebooks of 1024 (4 kbit/s), 2.9 M weights; an hour or so on two CPU cores.
 
     Its teachers' weights count where teachers are named: at 30 each has a third to two thirds of the mel loss's gradient at the latent
-    (measured; at 1 it has a hundredth).
+    (measured; at 1 it has a hundredth). With a language model, codebook 0 is chosen in a space of 24 dimensions that it teaches, and
+    pitch and level are left to codebook 1.
     """
     weights = LossWeights(adv_g=1.0, feat=15.0, msspec=0.0, mel=100.0, wavlm=30.0, llm=30.0, commitment=5.0)
-    return AmyTinyConfig(name="amy-tiny", loss_weights=weights)
+    return AmyTinyConfig(name="amy-tiny", shape=AmyShape(semantic_dim=24), loss_weights=weights)
 
 
 def amy() -> AmyConfig:

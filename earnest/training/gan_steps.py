@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -10,19 +10,12 @@ from torch import Tensor, nn
 from earnest.codecs.amy import Reconstruction
 from earnest.losses.adversarial import feature_matching, hinge_discriminator, hinge_generator
 from earnest.losses.balancer import Balancer
+from earnest.losses.codec import CodecBatch
 from earnest.run import Step
 from earnest.signals import key
 
 ON_THE_WAVEFORM = ("mel", "msspec", "adv_g", "feat")
 """Losses that the decoder's output alone decides; the others are of the quantiser."""
-
-
-@dataclass(frozen=True)
-class CodecBatch:
-    """wave_BN, and per teacher (features_BTF, exists_BT) at the codec's frames."""
-
-    wave_BN: Tensor
-    features: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
