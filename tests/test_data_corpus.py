@@ -79,6 +79,14 @@ def test_windows_move_from_epoch_to_epoch_and_resume_where_they_were():
         assert torch.equal(batch.tokens_BSC[:, 0, 0], 1000 * batch.clip_B)  # evaluation: from the start
 
 
+@pytest.mark.parametrize("window_frames", [None, 10, 100])
+def test_unfolded_shows_every_frame_once(window_frames):
+    data = corpus(window_frames=window_frames)
+    shown = torch.cat([batch.audio_targets_BSC[batch.audio_targets_BSC[..., 0] != IGNORE] for batch in data.unfolded().batches()])
+    codes = torch.cat([torch.from_numpy(row["codes_CT"].T) for row in data.rows])
+    assert torch.equal(shown[shown[:, 0].argsort()], codes)
+
+
 def test_windows_are_uniform_and_whole():
     vary, random = Variation(window_frames=100), np.random.default_rng(0)
     row = {"codes_CT": np.arange(109)[None], "text": "", "tags": ""}

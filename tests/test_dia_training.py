@@ -67,6 +67,8 @@ def test_a_run_tells_what_it_drew_and_how_much_the_text_helps(run_dir):
     streams = [f"codebook_{c}" for c in range(8)]
     assert set(run.probes["held_out"]["streams"]) == set(streams)  # no text is scored
     assert "train/counted_frac/text" not in run.series
+    # The rungs know all that training may draw: 8 clips of 60 frames, and the end of each of a clip's three windows.
+    assert {sum(counts.values()) for counts in run.facts["label_counts"].values()} == {8 * (60 + 3)}
     crops, unconditional = run.probes["crops"], run.probes["unconditional"]
     assert crops["draws"] >= 2 and crops["distinct"] > 1 and crops["possible"] == 60 - 25 + 1
     assert 0 < unconditional["without"] < unconditional["clips"]

@@ -41,7 +41,10 @@ def gaps(sums: ClipSums, other: ClipSums) -> dict[str, list[float]]:
 
 
 class Ladder:
-    """The uniform, unigram and bigram rungs of every stream, measured once on the data, against which a model is placed."""
+    """The uniform, unigram and bigram rungs of every stream, measured once on the data, against which a model is placed.
+
+    train: everything that training may draw; rungs that know less than the model does would lie too high.
+    """
 
     def __init__(self, train: Iterable[Batch], held_out: Iterable[Batch], clips: int, vocabularies: dict[str, int]):
         self.clips = clips

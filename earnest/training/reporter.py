@@ -39,7 +39,7 @@ class Reporter:
         self.config, self.run_dir, self.shown, self.codec = config, run_dir, shown, codec
         self.train, self.held_out, self.draws, self.data_facts = train, held_out, draws, data_facts
         self.unconditional_frac = config.data.variation(codec.frame_rate_hz).unconditional_frac
-        self.ladder = Ladder(train.batches(), held_out.batches(), len(held_out), shown.vocabularies)
+        self.ladder = Ladder(train.unfolded().batches(), held_out.batches(), len(held_out), shown.vocabularies)
         self.writer = RunWriter(run_dir)
 
     def begin(self, facts: Mapping[str, Any], step: int, resumed: bool) -> None:
