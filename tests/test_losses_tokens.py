@@ -15,10 +15,11 @@ D, TEXT, AUDIO = 16, 50, 12
 class TwoStreams(torch.nn.Module):
     """Hidden states as leaves; text rows frozen, audio rows trained behind them, one output layer for both codebooks."""
 
-    def __init__(self, dtype=torch.float32):
+    def __init__(self, dtype=torch.float32, prior=False):
         super().__init__()
         torch.manual_seed(0)
         self.dtype = dtype
+        self.prior_2V = torch.randn(2, TEXT + AUDIO) if prior else [None, None]
         self.hidden_PD = torch.nn.Parameter(torch.randn(20, D))
         self.text_VD = torch.nn.Parameter(torch.randn(TEXT, D), requires_grad=False)
         self.audio_VD = torch.nn.Parameter(torch.randn(AUDIO, D))
@@ -28,13 +29,13 @@ class TwoStreams(torch.nn.Module):
 
     def heads(self):
         blocks = (self.text_VD, self.audio_VD)
-        return {f"codebook_{c}": Head(blocks, first_id=TEXT, ids=AUDIO) for c in range(2)}
+        return {f"codebook_{c}": Head(blocks, TEXT, AUDIO, self.prior_2V[c]) for c in range(2)}
 
     def rows(self, batch, codebook):
         targets_P = batch.audio_targets_BSC[batch.exists_BS][:, codebook]
         counts_P = targets_P != IGNORE
         logits_NV = self.hidden_PD[counts_P] @ torch.cat([self.text_VD, self.audio_VD]).T
-        return logits_NV, targets_P[counts_P]
+        return logits_NV if self.prior_2V[codebook] is None else logits_NV + self.prior_2V[codebook], targets_P[counts_P]
 
 
 def batch_of(seed=0):
@@ -47,10 +48,11 @@ def batch_of(seed=0):
     return Batch(torch.arange(2), exists_BS, text_BS, tokens_BSC, exists_BS, torch.full_like(text_BS, IGNORE), targets_BSC)
 
 
+@pytest.mark.parametrize("prior", [False, True])
 @pytest.mark.parametrize("chunk_logits", [1, 3 * (TEXT + AUDIO), 2**24])
-def test_value_gradients_and_sums_equal_torchs_own(monkeypatch, chunk_logits):
+def test_value_gradients_and_sums_equal_torchs_own(monkeypatch, chunk_logits, prior):
     monkeypatch.setattr(tokens, "CHUNK_LOGITS", chunk_logits)
-    model, batch, scales = TwoStreams(), batch_of(), {"codebook_0": 0.3, "codebook_1": 2.0}
+    model, batch, scales = TwoStreams(prior=prior), batch_of(), {"codebook_0": 0.3, "codebook_1": 2.0}
     loss, sums = score(model, batch, scales)
     (loss * 1.7).backward()
     ours = [model.hidden_PD.grad.clone(), model.audio_VD.grad.clone()]

@@ -15,6 +15,7 @@ from transformers.models.musicgen.configuration_musicgen import MusicgenDecoderC
 
 from benchmarks.straightforward_mot import Straightforward
 from earnest.cli import main
+from earnest.data.baselines import collect_pairs, label_counts, unigram_nats
 from earnest.data.batch import collate
 from earnest.data.masks import IGNORE
 from earnest.data.sources import write_folder
@@ -389,6 +390,25 @@ LLAMA_3_2_1B = dict(
     head_dim=64,
     tie_word_embeddings=True,
 )
+
+
+@pytest.mark.parametrize("rows_per_codebook", [False, True])
+def test_audio_rows_alone_begin_with_the_frequencies_of_the_codes(tmp_path, rows_per_codebook):
+    """With rows of zeros a fresh model scores what the unigram of the training data does, also where it generates and after loading."""
+    model = tiny_mot(output="audio", rows_per_codebook=rows_per_codebook, ends=True)
+    train, held_out = batch_of(model, (30, 20, 40)), batch_of(model, (12, 9), seed=1)
+    pairs = [collect_pairs([batch]) for batch in (train, held_out)]
+    model.expect({stream: label_counts(of_stream) for stream, of_stream in pairs[0].items()})
+    torch.nn.init.zeros_(model.audio_rows.weight)
+    model.save_pretrained(tmp_path)
+    for one in (model, MoT.from_pretrained(tmp_path)):
+        _, sums = score(one, held_out, {})
+        for c in range(CODEBOOKS):
+            stream = f"codebook_{c}"
+            rung = unigram_nats(pairs[0][stream], pairs[1][stream], CODES + (1 if c == 0 or not rows_per_codebook else 0)).sum()
+            assert sums[stream].ce.item() == pytest.approx(rung, rel=2e-3)
+        logits_V = one.begin([one.prompt("a")]).advance(torch.tensor([[one.bos_id]]))[0, 0]
+        torch.testing.assert_close(logits_V[:CODES], one.prior_CV[0, :CODES])
 
 
 def test_full_size_accounting():

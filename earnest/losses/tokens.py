@@ -27,11 +27,13 @@ class Head:
     """The output layer of one stream: the rows of `blocks` (V_i, D), one after the other.
 
     Target t of the stream is row ``first_id + t``; `ids` rows from there on are the stream's own vocabulary (None: all).
+    `prior_V`, of all rows, is added to their logits, and is no parameter.
     """
 
     blocks: tuple[Tensor, ...]
     first_id: int = 0
     ids: int | None = None
+    prior_V: Tensor | None = None
 
     @property
     def rows(self) -> int:
@@ -43,7 +45,8 @@ class Head:
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """(N, D) -> (N, V) over the stream's own vocabulary, as generation needs them."""
-        return torch.cat([hidden_ND @ block_VD.T for block_VD in self.blocks], dim=-1)[..., self.own]
+        logits_NV = torch.cat([hidden_ND @ block_VD.T for block_VD in self.blocks], dim=-1)
+        return (logits_NV if self.prior_V is None else logits_NV + self.prior_V)[..., self.own]
 
 
 @dataclass(frozen=True)
@@ -60,15 +63,15 @@ class StreamSums:
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """sum_n scale_n * CE(softmax(hidden_n @ W.T), target_n) in chunks of rows; the gradients are made on the way.
+    """sum_n scale_n * CE(softmax(hidden_n @ W.T + prior), target_n) in chunks of rows; the gradients are made on the way.
 
     Keeping logits for the backward pass is what fills memory at large vocabularies (Cut Your Losses, arXiv:2411.09009; Liger
     kernel, arXiv:2410.10989). Returns the sum, and per row, without gradients: CE over all rows of W, CE over the stream's
-    own vocabulary, and argmax and entropy of the latter; owns: how many rows in a row have which own vocabulary.
+    own vocabulary, and argmax and entropy of the latter; parts: how many rows in a row are of which head.
     """
 
     @staticmethod
-    def forward(ctx, hidden_ND: Tensor, target_N: Tensor, scale_N: Tensor, owns: Sequence[tuple[int, slice]], *blocks: Tensor):
+    def forward(ctx, hidden_ND: Tensor, target_N: Tensor, scale_N: Tensor, parts: Sequence[tuple[int, Head]], *blocks: Tensor):
         wants_hidden, _, _, _, *wants_block = ctx.needs_input_grad
         device = hidden_ND.device.type
         # As a linear layer would: hidden states are fp32 under autocast too, as the residual stream is.
@@ -86,8 +89,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             # Two buffers serve all chunks: fresh memory of this size costs a CPU more than what is computed in it (measured).
             chunk = min(len(target_N), max(1, CHUNK_LOGITS // ends[-1]))
             logits_cV, p_cV = (hidden_ND.new_empty(chunk, ends[-1], dtype=torch.float32) for _ in range(2))
-            for n, own in _chunks(owns, chunk):
-                target_n = target_N[n]
+            for n, head in _chunks(parts, chunk):
+                own, target_n = head.own, target_N[n]
                 logits_nV, p_nV = logits_cV[: len(target_n)], p_cV[: len(target_n)]
                 for weight_VD, end in zip(weights, ends, strict=True):
                     part_nv = logits_nV[:, end - len(weight_VD) : end]
@@ -95,6 +98,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
                         torch.mm(rows_ND[n], weight_VD.T, out=part_nv)
                     else:
                         part_nv.copy_(rows_ND[n] @ weight_VD.T)  # fp32 also under bf16
+                if head.prior_V is not None:
+                    logits_nV += head.prior_V
                 torch.softmax(logits_nV, -1, out=p_nV)
                 full_N[n], guess_N[n], entropy_N[n] = _distribution(logits_nV, p_nV, target_n)
                 within_N[n] = full_N[n]
@@ -138,12 +143,12 @@ def _distribution(logits_nV: Tensor, p_nV: Tensor, target_n: Tensor) -> tuple[Te
     return logsumexp_n - logits_nV.gather(1, target_n[:, None])[:, 0], guess_n, logsumexp_n - mean_n
 
 
-def _chunks(owns: Sequence[tuple[int, slice]], size: int) -> Iterator[tuple[slice, slice]]:
-    """(at most `size` rows, their own vocabulary) one after the other; owns: how many rows in a row have which."""
+def _chunks(parts: Sequence[tuple[int, Head]], size: int) -> Iterator[tuple[slice, Head]]:
+    """(at most `size` rows, their head) one after the other; parts: how many rows in a row are of which."""
     start = 0
-    for rows, own in owns:
+    for rows, head in parts:
         for at in range(start, start + rows, size):
-            yield slice(at, min(at + size, start + rows)), own
+            yield slice(at, min(at + size, start + rows)), head
         start += rows
 
 
@@ -188,7 +193,7 @@ def score(model, batch: Batch, scales: Mapping[str, float]) -> tuple[Tensor, dic
             hidden_PD.index_select(0, torch.cat(rows)),
             torch.cat(targets),
             scale_N,
-            [(len(row), head.own) for (_, head), row in zip(members, rows, strict=True)],
+            [(len(row), head) for (_, head), row in zip(members, rows, strict=True)],
             *members[0][1].blocks,
         )
         loss = loss + total

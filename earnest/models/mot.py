@@ -7,7 +7,7 @@ down → MusicGen's FFN → up. Attention is global and causal over both. Which 
 Audio tokens are flattened in time-major order, one position a code; the vocabulary is the Llama's plus the codec's.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -33,6 +33,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecoderLayer, LlamaModel
 from transformers.utils.hub import cached_file
 
+from earnest.data.baselines import ALPHA
 from earnest.data.batch import Batch, Example, Prompt, codebook_stream
 from earnest.data.masks import IGNORE, shift
 from earnest.data.patterns import flatten, unflatten
@@ -57,7 +58,7 @@ class MoTDesign:
     """Audio positions have query, key, value and output projections of their own, copied from the backbone's, or share these."""
     output: Literal["all", "new", "audio"] = "all"
     """The output layer: all rows, the text's being a copy that is trained with the audio's; the new audio rows beside the backbone's frozen
-    text rows; or audio rows alone, over which then the softmax goes."""
+    text rows; or audio rows alone, over which then the softmax goes, and which begin with the frequencies of the codes."""
     rows_per_codebook: bool = False
     """Every codebook has embedding and output rows of its own; else one set serves all, and only the position tells them apart."""
     ends: bool = False
@@ -190,6 +191,7 @@ class MoT(PreTrainedModel):
     _supports_sdpa = True
     _no_split_modules = ["LlamaDecoderLayer", "MoTLayer"]  # noqa: RUF012 (transformers' form)
 
+    prior_CV: Tensor
     system = "mot"
     delays = (0,)  # one lane: all codebooks of a frame, one after the other
     tokenizer: PreTrainedTokenizerBase
@@ -208,6 +210,8 @@ class MoT(PreTrainedModel):
         # Without rows of its own, the output layer's text rows are the backbone's embedding: its output layer is tied to it.
         own_text_rows = config.output == "all" or not backbone.tie_word_embeddings
         self.text_rows = nn.Linear(backbone.hidden_size, backbone.vocab_size, bias=False) if own_text_rows else None
+        if config.output == "audio":
+            self.register_buffer("prior_CV", torch.zeros(config.codebooks, config.codes + config.ends))
         self.post_init()
         self._freeze()
 
@@ -416,6 +420,20 @@ class MoT(PreTrainedModel):
             is_audio_S=torch.zeros(len(ids_L), dtype=torch.bool),
         )
 
+    @torch.no_grad()
+    def expect(self, counts: Mapping[str, Mapping[int, int]]) -> None:
+        """Let a fresh model predict each code as often as it is a target (`counts`: stream -> {code: how often}), and half a time more.
+
+        With the whole vocabulary in the softmax there is nothing to begin with, as in SLM-MoT.
+        """
+        if self.config.output != "audio":
+            return
+        for c, prior_V in enumerate(self.prior_CV):
+            count_V = torch.full_like(prior_V, ALPHA)
+            for code, count in counts[codebook_stream(c)].items():
+                count_V[code] += count
+            prior_V.copy_((count_V / count_V.sum()).log())
+
     # --- training -------------------------------------------------------------------------------------------------------------
 
     def forward(self, batch: Batch) -> Tensor:
@@ -447,7 +465,7 @@ class MoT(PreTrainedModel):
             ids = self.codes + (self.config.ends and c == 0)
             if self.config.output == "audio":
                 rows_VD = audio_VD[row : row + ids] if self.config.rows_per_codebook else audio_VD
-                heads[codebook_stream(c)] = Head((rows_VD,), 0, ids)
+                heads[codebook_stream(c)] = Head((rows_VD,), 0, ids, self.prior_CV[c, : len(rows_VD)])
             else:
                 heads[codebook_stream(c)] = Head((text_VD, audio_VD), len(text_VD) + row, ids)
             row += ids if self.config.rows_per_codebook else 0

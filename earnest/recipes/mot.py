@@ -7,7 +7,9 @@ from typing import Any
 import torch
 
 from earnest.codecs import Codec
+from earnest.data.baselines import collect_pairs, label_counts
 from earnest.data.batch import collate
+from earnest.data.corpus import Corpus
 from earnest.losses.tokens import score
 from earnest.models.mot import MoT, MoTDesign, MoTShape
 from earnest.signals import key
@@ -37,6 +39,11 @@ class MoTConfig(LMConfig):
         if self.model:
             return MoT.from_pretrained(self.model)
         return MoT.assemble(codec.codebooks, codec.codebook_size, self.design, self.shape, self.backbone, self.experts)
+
+    def begin(self, model: MoT, train: Corpus) -> None:
+        if not self.model:
+            pairs = collect_pairs(train.unfolded().batches())
+            model.expect({stream: label_counts(of_stream) for stream, of_stream in pairs.items()})
 
     def weights(self, codebooks: int) -> dict[str, float]:
         """Audio alone is scored."""

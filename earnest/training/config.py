@@ -10,7 +10,7 @@ from torch import Tensor
 
 from earnest.codecs import Codec
 from earnest.data.batch import Example
-from earnest.data.corpus import LayOut, Row, TooLong, Vary
+from earnest.data.corpus import Corpus, LayOut, Row, TooLong, Vary
 from earnest.data.vary import Variation
 from earnest.errors import UserError
 from earnest.losses.tokens import stream_weights
@@ -129,6 +129,9 @@ class LMConfig(ABC):
     def load(self, checkpoint: Path) -> Any:
         """The model to continue from."""
         return load_model(checkpoint)
+
+    def begin(self, model: Any, train: Corpus) -> None:  # noqa: B027 (most models take nothing)
+        """Give a model that was built, not loaded, what it takes from the data before the first step."""
 
     def variation(self, rows: Sequence[Row], model: Any, frame_rate_hz: float) -> Vary:
         """What an epoch changes about these rows."""

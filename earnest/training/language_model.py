@@ -55,6 +55,8 @@ def _train(accelerator: Accelerator, config: LMConfig, run_dir: Path, resume: bo
     model = config.load(start) if start else config.build(codec)
     with accelerator.main_process_first():  # the others find the clips encoded
         train, held_out, data_facts = prepare(config, model, codec, on_progress)
+    if not start:
+        config.begin(model, train)
     model.to(accelerator.device)
     draws = train.vary = Draws(train.vary)
     targets = Targets(model.codebooks, model.codes)
