@@ -87,7 +87,8 @@ class Corpus:
         for row in self.rows:
             frames, seen = row["codes_CT"].shape[-1], self.vary(row, None)["codes_CT"].shape[-1]
             rows += [{**row, "codes_CT": row["codes_CT"][..., start : start + seen]} for start in range(0, frames, seen)]
-        return Corpus(rows, self.lay_out, self.pad_id, self.positions_per_batch, self.vary)
+        whole = len(rows) == len(self.rows)
+        return self if whole else Corpus(rows, self.lay_out, self.pad_id, self.positions_per_batch, self.vary)
 
     def groups(self, accumulation_steps: int, seed: int, skip: int = 0, rank: int = 0, ranks: int = 1) -> Iterator[list[Batch]]:
         """One rank's micro-batches of one optimizer step after another, epoch after epoch, from the step after `skip` on.
