@@ -249,7 +249,8 @@ class MoT(PreTrainedModel):
         """A fresh model for a codec of `codebooks` codebooks with `codes` entries each.
 
         backbone, experts: checkpoints (see `load_backbone`, `load_experts`); without one, random weights of `shape`'s sizes.
-        New rows start at a tenth of the embedding's spread: as large as text rows they would be loud, at zero all alike.
+        New rows start at a tenth of the embedding's spread: as large as text rows they would be loud, at zero all alike. Output rows of
+        audio alone start at zero: beside what a model expects (see `expect`) they would be noise, and their gradients differ at once.
         Raises UserError where the parts do not go together.
         """
         tokenizer = byte_tokenizer()
@@ -286,6 +287,8 @@ class MoT(PreTrainedModel):
                 layer.expert.up.weight.zero_()
             for rows_VD in (model.embed_audio.weight, model.audio_rows.weight):
                 rows_VD.normal_().mul_(0.1 * model.backbone.embed_tokens.weight.std())
+            if config.output == "audio":
+                model.audio_rows.weight.zero_()
         return model
 
     def _take(self, base: "_Base") -> None:
