@@ -12,6 +12,7 @@ from torch import nn
 from earnest.data.corpus import Corpus
 from earnest.data.masks import IGNORE
 from earnest.losses.tokens import TokenObjective, stream_weights
+from earnest.models.mot import MoT, MoTDesign
 from earnest.monitors.clock import Clock
 from earnest.monitors.gradients import REACHED_STEPS, Reached, Updates
 from earnest.probes.labels import alignment, dropped_inputs
@@ -64,6 +65,19 @@ def shifted(batch, by: int):
     for targets in moved.values():
         targets.select(1, -1 if by > 0 else 0).fill_(IGNORE)
     return replace(batch, **moved)
+
+
+@pytest.mark.parametrize("output", ["all", "new", "audio"])
+def test_a_fresh_mot_is_traced_and_an_output_layer_of_zeros_is_not_accused(output):
+    """Of an output layer of zeros no gradient comes back: the first position of all had been taken for what the label is scored on."""
+    torch.manual_seed(0)
+    design = MoTDesign(output=output, text_window=24, max_positions=128)
+    model = MoT.assemble(test_mot.CODEBOOKS, test_mot.CODES, design, test_mot.SHAPE)
+    batch = test_mot.batch_of(model)
+    assert {one["offset"] for one in alignment(model, batch).values()} == {1}
+    if output == "audio":
+        nn.init.zeros_(model.audio_rows.weight)
+        assert not named("alignment", alignment(model, batch))
 
 
 @pytest.mark.parametrize(("by", "words"), [(1, "t - 2"), (-1, "t itself")])

@@ -250,7 +250,7 @@ class MoT(PreTrainedModel):
 
         backbone, experts: checkpoints (see `load_backbone`, `load_experts`); without one, random weights of `shape`'s sizes.
         New rows start at a tenth of the embedding's spread: as large as text rows they would be loud, at zero all alike. Output rows of
-        audio alone start at zero: beside what a model expects (see `expect`) they would be noise, and their gradients differ at once.
+        audio alone start at a thousandth: to what a model expects (see `expect`) larger ones would add noise.
         Raises UserError where the parts do not go together.
         """
         tokenizer = byte_tokenizer()
@@ -285,10 +285,9 @@ class MoT(PreTrainedModel):
                 model.text_rows.weight.copy_(base.llama.lm_head.weight)
             for layer, _ in model.both():
                 layer.expert.up.weight.zero_()
-            for rows_VD in (model.embed_audio.weight, model.audio_rows.weight):
-                rows_VD.normal_().mul_(0.1 * model.backbone.embed_tokens.weight.std())
-            if config.output == "audio":
-                model.audio_rows.weight.zero_()
+            spread = model.backbone.embed_tokens.weight.std()
+            model.embed_audio.weight.normal_().mul_(0.1 * spread)
+            model.audio_rows.weight.normal_().mul_((0.001 if config.output == "audio" else 0.1) * spread)
         return model
 
     def _take(self, base: "_Base") -> None:

@@ -92,7 +92,8 @@ def _place(batch: Batch, stream: str, clip_N: Tensor, position_N: Tensor) -> tup
 
 
 def _traced(seen: "_Seen", stream: str, clip: int, position: int) -> tuple[int, int, str] | None:
-    """(clip, position, stream) that the loss scores one label on, by its gradient; None where the label is not scored at all."""
+    """(clip, position, stream) that the loss scores one label on, by its gradient; None where the label is not scored at all, or by an
+    output layer of zeros, which lets no gradient through."""
     batch = seen.batch
     one = replace(
         batch,
@@ -109,6 +110,8 @@ def _traced(seen: "_Seen", stream: str, clip: int, position: int) -> tuple[int, 
     if not sums:
         return None
     (slope_PD,) = torch.autograd.grad(loss, hidden_PD)
+    if not slope_PD.any():
+        return None
     row = int(slope_PD.abs().sum(-1).argmax())
     where = seen.positions_P2[row].tolist()
     return where[0], where[1], next(iter(sums))
