@@ -370,6 +370,20 @@ def test_an_overfit_model_says_its_clips_and_ends_them():
     assert not cut.stopped and torch.equal(cut.codes_CT, pairs[1][0][:, :4])
 
 
+def test_the_output_multiplier_slows_the_rows_and_is_part_of_the_logits():
+    model, slow = (tiny_mot(output="audio", output_multiplier=multiplier) for multiplier in (1.0, 0.1))
+    batch = batch_of(model)
+    with torch.no_grad():
+        slow.audio_rows.weight.mul_(10)
+    torch.testing.assert_close(score(slow, batch, {})[1]["codebook_1"].ce, score(model, batch, {})[1]["codebook_1"].ce)
+    for one in (model, slow):
+        objective(one)(batch, batch.counted())[0].backward()
+    torch.testing.assert_close(slow.audio_rows.weight.grad, 0.1 * model.audio_rows.weight.grad)
+    torch.testing.assert_close(slow.embed_audio.weight.grad, model.embed_audio.weight.grad)
+    with pytest.raises(UserError, match="audio rows alone"):
+        tiny_mot(output="all", output_multiplier=0.1)
+
+
 def test_without_an_end_it_goes_on_to_the_length_asked_for():
     model = tiny_mot()
     requests = [Request(model.prompt("slow"), temperature=1.0, seed=seed) for seed in (0, 1)]

@@ -59,6 +59,8 @@ class MoTDesign:
     output: Literal["all", "new", "audio"] = "all"
     """The output layer: all rows, the text's being a copy that is trained with the audio's; the new audio rows beside the backbone's frozen
     text rows; or audio rows alone, over which then the softmax goes, and which begin with the frequencies of the codes."""
+    output_multiplier: float = 1.0
+    """Of audio rows alone: below 1 they learn more slowly than the rest, at one learning rate (as in muP, arXiv:2203.03466)."""
     rows_per_codebook: bool = False
     """Every codebook has embedding and output rows of its own; else one set serves all, and only the position tells them apart."""
     ends: bool = False
@@ -110,6 +112,7 @@ class MoTModelConfig(PreTrainedConfig):
     trained: list[str] | tuple[str, ...] = MoTDesign.trained
     attention: str = MoTDesign.attention
     output: str = MoTDesign.output
+    output_multiplier: float = MoTDesign.output_multiplier
     rows_per_codebook: bool = MoTDesign.rows_per_codebook
     ends: bool = MoTDesign.ends
     expert_layers: list[int] | tuple[int, ...] = MoTDesign.expert_layers
@@ -462,6 +465,8 @@ class MoT(PreTrainedModel):
         """Per codebook the rows that its codes are predicted with; the end has a row behind those of the first codebook."""
         text_VD = (self.text_rows or self.backbone.embed_tokens).weight
         audio_VD = self.audio_rows.weight
+        if self.config.output_multiplier != 1:
+            audio_VD = audio_VD * self.config.output_multiplier
         heads, row = {}, 0
         for c in range(self.codebooks):
             ids = self.codes + (self.config.ends and c == 0)
@@ -547,6 +552,12 @@ class _Base:
 
 
 def _check(design: MoTDesign, codebooks: int, context: int) -> None:
+    if design.output != "audio" and design.output_multiplier != 1:
+        raise UserError(
+            f"an output multiplier of {design.output_multiplier:g} with text rows in the output layer",
+            "1, or an output layer of audio rows alone",
+            "set --design.output audio, or --design.output-multiplier 1",
+        )
     needed = design.text_window + 1 + codebooks
     if not needed <= design.max_positions <= context:
         raise UserError(
