@@ -152,6 +152,19 @@ def configure(folder, **changes):
     )
 
 
+def kill_and_resume(config, path, step):
+    class Killed(Exception):
+        pass
+
+    def kill(stage, done, total, note):
+        if stage == "train" and done == step:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train_codec(config, path, on_progress=kill)
+    train_codec(config, path, resume=True)
+
+
 def test_training_writes_a_run_that_reads_back_and_a_codec_that_loads(folder, tmp_path):
     train_codec(configure(folder), tmp_path / "run")
     run = read_run(tmp_path / "run")
@@ -168,16 +181,7 @@ def test_training_writes_a_run_that_reads_back_and_a_codec_that_loads(folder, tm
 def test_an_interrupted_run_resumes_to_the_same_bits(folder, tmp_path):
     train_codec(configure(folder), tmp_path / "whole")
 
-    class Killed(Exception):
-        pass
-
-    def kill(stage, done, total, note):
-        if done == 8:
-            raise Killed
-
-    with pytest.raises(Killed):
-        train_codec(configure(folder), tmp_path / "killed", on_progress=kill)
-    train_codec(configure(folder), tmp_path / "killed", resume=True)
+    kill_and_resume(configure(folder), tmp_path / "killed", step=8)
     whole, killed = (read_run(tmp_path / name) for name in ("whole", "killed"))
     assert set(whole.series) == set(killed.series)
     for name in whole.series.keys() - {"train/step_s"}:
@@ -278,16 +282,7 @@ def test_the_recipe_around_mimi_trains_with_both_teachers_and_resumes(taught, tm
     )
     train_codec(config, tmp_path / "whole")
 
-    class Killed(Exception):
-        pass
-
-    def kill(stage, done, total, note):
-        if stage == "train" and done == 6:
-            raise Killed
-
-    with pytest.raises(Killed):
-        train_codec(config, tmp_path / "killed", on_progress=kill)
-    train_codec(config, tmp_path / "killed", resume=True)
+    kill_and_resume(config, tmp_path / "killed", step=6)
     whole, killed = (read_run(tmp_path / name) for name in ("whole", "killed"))
     for name in whole.series.keys() - {"train/step_s"}:
         assert list(whole.series[name].value) == list(killed.series[name].value), name
@@ -314,16 +309,7 @@ def test_with_a_language_model_codebook_0_has_keys_that_are_taught_and_resume(ta
     config = replace(configure(taught["folder"], llm=taught["llm"]), shape=replace(SHAPE, codebooks=3, parallel=parallel, semantic_dim=4))
     train_codec(config, tmp_path / "whole")
 
-    class Killed(Exception):
-        pass
-
-    def kill(stage, done, total, note):
-        if stage == "train" and done == 8:
-            raise Killed
-
-    with pytest.raises(Killed):
-        train_codec(config, tmp_path / "killed", on_progress=kill)
-    train_codec(config, tmp_path / "killed", resume=True)
+    kill_and_resume(config, tmp_path / "killed", step=8)
     whole, killed = (load_codec(str(tmp_path / name / "checkpoints/step_0000010")).state_dict() for name in ("whole", "killed"))
     assert all(torch.equal(tensor, killed[name]) for name, tensor in whole.items())
     fresh = config.build().quantiser.into_keys.weight
