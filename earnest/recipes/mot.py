@@ -102,7 +102,7 @@ def mot_smol() -> MoTConfig:
     It reads captions with the language model's own eyes, and its text ability stays what it was, bit by bit. The run takes 20 minutes of
     CPU time: about twelve minutes on two idle cores (estimated). The states of SmolLM2 are large and
     much alike, so that a step of AdamW moves the logits of a code at all positions at once: without the output's multiplier the loss
-    rises above the codes' frequencies at learning rates from 4e-5 on (measured). In these 120 steps held-out music is predicted about as well
+    rises above the codes' frequencies at learning rates from 4e-5 on (measured). In so few steps held-out music is predicted about as well
     as by the frequencies, where mot-tiny does better (docs/log.md): for more, give it hours.
     """
     return MoTConfig(
