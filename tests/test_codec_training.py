@@ -333,6 +333,7 @@ def test_settings_that_cannot_be_are_refused(folder, taught, tmp_path, monkeypat
         replace(amy_tiny(), shape=replace(SHAPE, parallel=True)).build()
     with pytest.raises(UserError, match="9 semantic dimensions of a latent of 8"):
         replace(amy_tiny(), llm=taught["llm"], shape=replace(SHAPE, semantic_dim=9)).build()
+    replace(amy_tiny(), shape=replace(SHAPE, semantic_dim=9)).build()  # nobody asked for them: no language model is named
     dac().save_pretrained(tmp_path / "dac")
     with pytest.raises(UserError, match=r"a DacModel\nexpected: a Mimi"):
         replace(amy(), codec=Mimi(str(tmp_path / "dac"))).build()

@@ -427,12 +427,8 @@ class MoT(PreTrainedModel):
 
     @torch.no_grad()
     def expect(self, counts: Mapping[str, Mapping[int, int]]) -> None:
-        """Let a fresh model predict each code as often as it is a target (`counts`: stream -> {code: how often}), and half a time more.
-
-        With the whole vocabulary in the softmax there is nothing to begin with, as in SLM-MoT.
-        """
-        if self.config.output != "audio":
-            return
+        """Let a fresh model of audio rows alone predict each code as often as it is a target (`counts`: stream -> {code: how often}), and
+        half a time more."""
         for c, prior_V in enumerate(self.prior_CV):
             count_V = torch.full_like(prior_V, ALPHA)
             for code, count in counts[codebook_stream(c)].items():

@@ -20,13 +20,14 @@ class AmyTinyConfig(CodecConfig):
     def build(self) -> Amy:
         if self.shape.parallel and self.shape.codebooks < 3:
             raise UserError(f"{self.shape.codebooks} codebooks, parallel", "two and at least one beside them", "set --shape.codebooks 3")
-        if not 0 <= self.shape.semantic_dim <= self.shape.codebook_dim:
+        shape = self.shape if self.llm else replace(self.shape, semantic_dim=0)
+        if not 0 <= shape.semantic_dim <= shape.codebook_dim:
             raise UserError(
-                f"{self.shape.semantic_dim} semantic dimensions of a latent of {self.shape.codebook_dim}",
-                f"0 to {self.shape.codebook_dim}",
-                "set --shape.semantic-dim 24",
+                f"{shape.semantic_dim} semantic dimensions of a latent of {shape.codebook_dim}",
+                f"0 to {shape.codebook_dim}",
+                f"set --shape.semantic-dim {shape.codebook_dim // 2}",
             )
-        return Amy(self.shape if self.llm else replace(self.shape, semantic_dim=0), self.name)
+        return Amy(shape, self.name)
 
     def load(self, directory: Path) -> Amy:
         return Amy.from_pretrained(directory)

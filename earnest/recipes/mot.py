@@ -41,7 +41,7 @@ class MoTConfig(LMConfig):
         return MoT.assemble(codec.codebooks, codec.codebook_size, self.design, self.shape, self.backbone, self.experts)
 
     def begin(self, model: MoT, train: Corpus) -> None:
-        if not self.model:
+        if not self.model and model.config.output == "audio":
             pairs = collect_pairs(train.unfolded().batches())
             model.expect({stream: label_counts(of_stream) for stream, of_stream in pairs.items()})
 
