@@ -57,14 +57,14 @@ def music(out: Path, clip_s: float = 10.0) -> Prepared:
 
 def wesnoth(out: Path, root: Path = Path("/"), clip_s: float = 10.0) -> Prepared:
     """The Battle for Wesnoth's tracks as a folder of clips, see `cut`; 44.1 kHz. Raises UserError where the package is not installed."""
-    folder = root / "usr/share/games/wesnoth/1.16/data/core/music"
-    titles = {path: re.sub(r"[_-]", " ", path.stem) for path in sorted(folder.glob("*.ogg"))}
+    versions = root / "usr/share/games/wesnoth"
+    folders = sorted(versions.glob("*/data/core/music"))  # by version: Debian keeps several
+    titles = {path: re.sub(r"[_-]", " ", path.stem) for folder in folders[-1:] for path in sorted(folder.glob("*.ogg"))}
     if not titles:
-        raise UserError(
-            f"no {folder / '*.ogg'}", "the tracks of Debian's wesnoth-1.16-music (153 MB)", "apt-get install wesnoth-1.16-music"
-        )
+        expected = "the tracks of Debian's wesnoth-1.16-music (153 MB) or of a later version"
+        raise UserError(f"no {versions}/*/data/core/music/*.ogg", expected, "apt-get install wesnoth-1.16-music")
     found = [Track(path, f"orchestral music, {title}", f"orchestral, {title}") for path, title in titles.items()]
-    attribution = "Music of The Battle for Wesnoth (GPL-2.0-or-later), from the Debian package wesnoth-1.16-music: see its copyright file."
+    attribution = "Music of The Battle for Wesnoth (GPL-2.0-or-later), from Debian's package of its music: see the copyright file there."
     return cut(found, out, clip_s, attribution)
 
 
