@@ -22,11 +22,14 @@ from earnest.errors import UserError
 
 EXIT_FOUND, EXIT_UNREADABLE = 1, 2
 Positional = tyro.conf.Positional
+OUT = Annotated[Path | None, tyro.conf.arg(help="Directory of the run; a new one under runs/ if not given.")]
+RESUME = Annotated[bool, tyro.conf.arg(help="Continue the run in --out; without one, the latest under runs/.")]
+COUNTS_ONLY = Annotated[bool, tyro.conf.arg(help="Count on the meta device: no weights are made, no gradient is asked for.")]
 
 
 def train(recipe: str, args: list[str]) -> int:
     """Train a recipe, then diagnose the run: earnest train RECIPE [--out DIR] [--resume] [--any.field VALUE ...]."""
-    chosen, call = _configured(recipe, args, "train", [("out", Path | None, None), ("resume", bool, False)])
+    chosen, call = _configured(recipe, args, "train", [("out", OUT, None), ("resume", RESUME, False)])
     if "RANK" in os.environ and call.out is None:
         raise UserError("several processes, and no --out", "one directory that all of them know", "name it with --out")
     run_dir: Path = call.out or _default_run_dir(recipe, call.resume)
@@ -49,7 +52,7 @@ def trace(recipe: str, args: list[str]) -> int:
 
 def check(recipe: str, args: list[str]) -> int:
     """List what of a model is trained, frozen and reached by a gradient: earnest check RECIPE [--counts-only] [--any.field VALUE ...]."""
-    _, call = _configured(recipe, args, "check", [("counts_only", bool, False)])
+    _, call = _configured(recipe, args, "check", [("counts_only", COUNTS_ONLY, False)])
     from earnest.check import check_recipe
 
     check_recipe(call.config, call.counts_only)
@@ -317,6 +320,7 @@ def _configured(name: str, args: list[str], command: str, options: list[tuple[st
     config = RECIPES[name].configure()
     unnamed = Annotated[type(config), tyro.conf.arg(name="")]  # --steps rather than --config.steps
     call = dataclasses.make_dataclass(command.title(), [("config", unnamed, config), *options], frozen=True)
+    call.__doc__ = RECIPES[name].configure.__doc__
     return RECIPES[name], _parse(call, args, f"earnest {command} {name}")()
 
 

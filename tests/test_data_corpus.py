@@ -75,16 +75,21 @@ def test_windows_move_from_epoch_to_epoch_and_resume_where_they_were():
     [resumed] = first(data.groups(1, 0, skip=per_epoch), 1)
     [_, *_, continued] = first(data.groups(1, 0), per_epoch + 1)
     assert torch.equal(resumed[0].tokens_BSC, continued[0].tokens_BSC)
-    for batch in data.batches():
-        assert torch.equal(batch.tokens_BSC[:, 0, 0], 1000 * batch.clip_B)  # evaluation: from the start
+    assert torch.equal(data.batch(range(23)).tokens_BSC[:, 0, 0], 1000 * torch.arange(23))  # evaluation: from the start
 
 
 @pytest.mark.parametrize("window_frames", [None, 10, 100])
-def test_unfolded_shows_every_frame_once(window_frames):
+def test_batches_show_every_frame_of_every_clip_once(window_frames):
+    """And no more of a clip at a time than evaluation sees, so that what is scored has the context that was trained."""
     data = corpus(window_frames=window_frames)
-    shown = torch.cat([batch.audio_targets_BSC[batch.audio_targets_BSC[..., 0] != IGNORE] for batch in data.unfolded().batches()])
+    batches = list(data.batches())
+    shown = torch.cat([batch.audio_targets_BSC[batch.audio_targets_BSC[..., 0] != IGNORE] for batch in batches])
     codes = torch.cat([torch.from_numpy(row["codes_CT"].T) for row in data.rows])
     assert torch.equal(shown[shown[:, 0].argsort()], codes)
+    for batch in batches:
+        assert torch.equal(batch.tokens_BSC[:, 0, 0] // 1000, batch.clip_B)
+        assert window_frames is None or (batch.audio_targets_BSC[..., 0] != IGNORE).sum(1).max() <= window_frames
+        assert batch.exists_BS.numel() <= data.positions_per_batch or len(batch.clip_B) == 1
 
 
 def test_windows_are_uniform_and_whole():

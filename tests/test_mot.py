@@ -87,6 +87,7 @@ DESIGNS = [
     {"attention": attention, "output": output, "rows_per_codebook": rows, "ends": ends}
     for attention, output, rows, ends in product(("copied", "shared"), ("all", "new", "audio"), (False, True), (False, True))
 ]
+NEW_ATTENTION = {"attention": "new", "trained": ("adapters", "output", "embeddings", "attention")}
 
 
 def input_ids(model: MoT, batch) -> torch.Tensor:
@@ -195,8 +196,9 @@ def test_rope_scaling_of_the_checkpoint_matters(tmp_path):
     assert (models[0](batch) - models[1](batch)).abs().max() > 1e-2
 
 
-def test_training_leaves_the_text_path_of_a_frozen_backbone_bit_by_bit(tmp_path):
-    model = tiny_mot(awake=False, backbone=save_backbone(tmp_path), output="new", trained=("adapters", "output", "embeddings", "attention"))
+@pytest.mark.parametrize("attention", ["copied", "new"])
+def test_training_leaves_the_text_path_of_a_frozen_backbone_bit_by_bit(tmp_path, attention):
+    model = tiny_mot(awake=False, backbone=save_backbone(tmp_path), output="new", **{**NEW_ATTENTION, "attention": attention})
     text = collate([model.lay_out_text("a text that the backbone knew")], [0], model.pad_id)
     before = score(model, text, {})[1]["text"].ce.item()
     audio_before = score(model, batch_of(model), {})[1]["codebook_0"].ce.item()
@@ -231,6 +233,7 @@ def test_the_real_smollm2_still_reads_english():
         {"output": "new"},
         {"output": "audio", "trained": ("adapters", "output", "embeddings", "experts")},
         {"trained": ("adapters", "attention")},
+        {"trained": ("adapters", "attention"), "attention": "new"},
         {"trained": GROUPS},
         {"trained": ("adapters", "output", "backbone"), "attention": "shared", "output": "new"},
     ],
@@ -490,6 +493,34 @@ def test_a_checkpoint_of_another_base_is_refused(based, moved):
         load_model(path / "saved")
 
 
+def test_new_attention_is_no_copy_and_comes_back_from_a_checkpoint(based):
+    _, path = based
+    model = tiny_mot(backbone=str(path / "llama"), **NEW_ATTENTION)
+    assert not any(torch.equal(layer.attention.q_proj.weight, block.self_attn.q_proj.weight) for layer, block in model.both())
+    model.save_pretrained(path / "saved")
+    assert same(model, load_model(path / "saved"))
+
+
+def test_fresh_weights_make_up_for_the_size_of_a_backbones_norms(based):
+    """What reads normed states starts as loud beside norm weights of 0.05 as beside ones."""
+    _, path = based
+    llama = LlamaForCausalLM.from_pretrained(path / "llama")
+    with torch.no_grad():
+        for name, parameter in llama.named_parameters():
+            parameter.mul_(0.05 if "layernorm" in name else 1)
+    llama.save_pretrained(path / "hushed")
+    byte_tokenizer().save_pretrained(path / "hushed")
+    states_ND = torch.randn(20, SHAPE.width)
+    loudness = []
+    for backbone in ("llama", "hushed"):
+        layer, block = next(tiny_mot(backbone=str(path / backbone), **NEW_ATTENTION).both())
+        heard_ND, expert_in_ND = block.input_layernorm(states_ND), block.post_attention_layernorm(states_ND)
+        readers = (layer.attention.q_proj, layer.attention.k_proj, layer.attention.v_proj)
+        loudness.append([*(reader(heard_ND) for reader in readers), layer.expert.down(expert_in_ND)])
+    for beside_ones, beside_small in zip(*loudness, strict=True):
+        torch.testing.assert_close(beside_small, beside_ones, rtol=1e-4, atol=1e-6)
+
+
 def test_a_whole_checkpoint_needs_no_base(based):
     model, path = based
     model.save_pretrained(path / "saved", whole=True)
@@ -565,6 +596,8 @@ def test_parts_that_do_not_go_together(tmp_path):
         tiny_mot(backbone=backbone, max_positions=512)
     with pytest.raises(UserError, match="shared with the backbone"):
         tiny_mot(attention="shared", trained=("attention",))
+    with pytest.raises(UserError, match="new attention that is trained"):
+        tiny_mot(attention="new")
 
 
 def test_experts_with_biases_are_refused(tmp_path):

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from earnest.cli import main
 from earnest.codecs import load_codec
@@ -21,6 +22,7 @@ from earnest.errors import UserError
 from earnest.recipes.higgs import HiggsConfig
 from earnest.run import checkpoints, read_run
 from earnest.training.config import Data
+from earnest.training.precision import chosen
 from earnest.training.preparation import prepare
 from tests.tiny import tiny_higgs
 
@@ -283,3 +285,27 @@ def test_a_wrong_choice_is_told_with_the_choices(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")  # the parser wraps its message
     assert main(["train", "higgs-tiny", "--data.too-long", "cutt"]) == 2
     assert "Expected one of ('leave_out', 'cut', 'refuse')." in capsys.readouterr().err
+
+
+def test_help_begins_with_what_the_recipe_is(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "higgs-tiny", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.index("learns to say digits") < said.index("options")
+    assert "Train(config" not in said and "Directory of the run" in said
+
+
+@pytest.mark.parametrize(
+    ("wanted", "able", "expected"),
+    [
+        ("auto", {"avx512_bf16": True}, "bf16"),
+        ("auto", {"avx512_bf16": False, "amx_bf16": False, "avx2": True}, "no"),
+        ("auto", {}, "no"),
+        ("bf16", {}, "bf16"),
+        ("no", {"avx512_bf16": True}, "no"),
+    ],
+)
+def test_bf16_is_chosen_where_the_processor_multiplies_it(monkeypatch, wanted, able, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert chosen(wanted) == expected

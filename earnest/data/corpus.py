@@ -77,18 +77,19 @@ class Corpus:
         return collate(examples, clips, self.pad_id)
 
     def batches(self) -> Iterator[Batch]:
-        """Every clip once, in a fixed order, as evaluation sees them."""
-        for clips in self.plan():
-            yield self.batch(clips)
+        """All there is, once, in a fixed order, as evaluation sees it: of a clip that is shown in windows all of them, side by side."""
+        windows = [(clip, window) for clip, row in enumerate(self.rows) for window in self._windows(row)]
+        lengths = self.lengths if len(windows) == len(self.rows) else [len(self.example(window)) for _, window in windows]
+        for members in bucketed(lengths, self.positions_per_batch):
+            clips, rows = zip(*(windows[member] for member in members), strict=True)
+            yield collate([self.example(row) for row in rows], clips, self.pad_id)
 
-    def unfolded(self) -> "Corpus":
-        """The same clips with nothing left unseen: where evaluation sees a window of a clip, all of its windows, side by side."""
-        rows = []
-        for row in self.rows:
-            frames, seen = row["codes_CT"].shape[-1], self.vary(row, None)["codes_CT"].shape[-1]
-            rows += [{**row, "codes_CT": row["codes_CT"][..., start : start + seen]} for start in range(0, frames, seen)]
-        whole = len(rows) == len(self.rows)
-        return self if whole else Corpus(rows, self.lay_out, self.pad_id, self.positions_per_batch, self.vary)
+    def _windows(self, row: Row) -> list[Row]:
+        """The row in pieces as long as what evaluation sees of it."""
+        frames, seen = row["codes_CT"].shape[-1], self.vary(row, None)["codes_CT"].shape[-1]
+        if seen == frames:
+            return [row]
+        return [{**row, "codes_CT": row["codes_CT"][..., start : start + seen]} for start in range(0, frames, seen)]
 
     def groups(self, accumulation_steps: int, seed: int, skip: int = 0, rank: int = 0, ranks: int = 1) -> Iterator[list[Batch]]:
         """One rank's micro-batches of one optimizer step after another, epoch after epoch, from the step after `skip` on.

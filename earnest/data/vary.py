@@ -14,7 +14,7 @@ class Variation:
     """`vary(row, random)`: this epoch's version of a row with codes_CT, text and tags.
 
     Random windows are drawn in training, so that no clip is known by its position alone; evaluation (random None) takes the
-    clip's start, its tags as they stand, and never the null input, so that its figures compare from step to step.
+    start of what it is given, its tags as they stand, and never the null input, so that its figures compare from step to step.
     """
 
     window_frames: int | None = None  # None: whole clips; a shorter clip comes whole, nothing is padded here

@@ -54,8 +54,9 @@ class MoTDesign:
     trained: tuple[Group, ...] = ("adapters", "output")
     """What is trained: adapters (down and up projections), output (rows of the output layer), embeddings (input rows of the codes),
     experts (the audio feed-forward networks), attention (the audio's own projections), backbone (the Llama). All else is frozen."""
-    attention: Literal["copied", "shared"] = "copied"
-    """Audio positions have query, key, value and output projections of their own, copied from the backbone's, or share these."""
+    attention: Literal["copied", "new", "shared"] = "copied"
+    """Audio positions have query, key, value and output projections of their own, copied from the backbone's or with random weights, or
+    share the backbone's. A language model's projections swamp codes with what they add at all positions alike; new ones do not."""
     output: Literal["all", "new", "audio"] = "all"
     """The output layer: all rows, the text's being a copy that is trained with the audio's; the new audio rows beside the backbone's frozen
     text rows; or audio rows alone, over which then the softmax goes, and which begin with the frequencies of the codes."""
@@ -158,7 +159,7 @@ class MoTLayer(GradientCheckpointingLayer):
 
     def __init__(self, config: MoTModelConfig, index: int):
         super().__init__()
-        self.attention = LlamaAttention(config.llama, index) if config.attention == "copied" else None
+        self.attention = LlamaAttention(config.llama, index) if config.attention != "shared" else None
         self.expert = AudioExpert(config.llama.hidden_size, config.expert_width, config.expert_ffn, config.expert_activation)
 
     def forward(self, text_ND: Tensor, audio_MD: Tensor, block: LlamaDecoderLayer, route: Route) -> tuple[Tensor, Tensor]:
@@ -238,7 +239,7 @@ class MoT(PreTrainedModel):
         """Freeze what is not trained; also what only text's own prediction would train, as no text is scored."""
         last = f"backbone.layers.{len(self.layers) - 1}."
         text_only = [f"{last}mlp."]
-        if self.config.attention == "copied":
+        if self.config.attention != "shared":
             text_only += [f"{last}self_attn.q_proj.", f"{last}self_attn.o_proj."]
         if self.config.output == "audio":
             text_only.append("text_rows.")
@@ -252,8 +253,9 @@ class MoT(PreTrainedModel):
         """A fresh model for a codec of `codebooks` codebooks with `codes` entries each.
 
         backbone, experts: checkpoints (see `load_backbone`, `load_experts`); without one, random weights of `shape`'s sizes.
-        New rows start at a tenth of the embedding's spread: as large as text rows they would be loud, at zero all alike. Output rows of
-        audio alone start at a thousandth: to what a model expects (see `expect`) larger ones would add noise.
+        New rows start at a tenth of the embedding's spread: as large as text rows they would be loud, at zero all alike. Input rows that
+        are trained start at a fiftieth, so that what is learnt of a code soon outweighs what it drew; output rows of audio alone at a
+        thousandth: to what a model expects (see `expect`) larger ones would add noise.
         Raises UserError where the parts do not go together.
         """
         tokenizer = byte_tokenizer()
@@ -286,10 +288,13 @@ class MoT(PreTrainedModel):
         with torch.no_grad():
             if model.text_rows is not None:
                 model.text_rows.weight.copy_(base.llama.lm_head.weight)
-            for layer, _ in model.both():
+            for layer, block in model.both():
                 layer.expert.up.weight.zero_()
+                _fit(block.post_attention_layernorm, layer.expert.down)
+                if layer.attention is not None and design.attention == "new":
+                    _fit(block.input_layernorm, layer.attention.q_proj, layer.attention.k_proj, layer.attention.v_proj)
             spread = model.backbone.embed_tokens.weight.std()
-            model.embed_audio.weight.normal_().mul_(0.1 * spread)
+            model.embed_audio.weight.normal_().mul_((0.02 if "embeddings" in design.trained else 0.1) * spread)
             model.audio_rows.weight.normal_().mul_((0.001 if config.output == "audio" else 0.1) * spread)
         return model
 
@@ -297,7 +302,7 @@ class MoT(PreTrainedModel):
         """Copy the backbone's weights, into the audio's attention too, and the experts' where there are some."""
         self.backbone.load_state_dict(base.llama.model.state_dict())
         for layer, block in self.both():
-            if layer.attention is not None:
+            if layer.attention is not None and self.config.attention == "copied":
                 layer.attention.load_state_dict(block.self_attn.state_dict())
         for (layer, _), network in zip(self.both(), base.networks, strict=False):  # none, or one for each layer
             layer.expert.fc1.load_state_dict({"weight": network["fc1"]})
@@ -547,6 +552,13 @@ class _Base:
         return cls(llama, tokenizer, [networks[layer] for layer in chosen], activation)
 
 
+def _fit(norm: nn.Module, *readers: nn.Linear) -> None:
+    """Fresh weights are made for states of size one; a trained norm's weights are smaller (in SmolLM2 from 0.04), and would hush them."""
+    size = cast(Tensor, norm.weight).square().mean().sqrt()
+    for reader in readers:
+        reader.weight.div_(size)
+
+
 def _check(design: MoTDesign, codebooks: int, context: int) -> None:
     if design.output != "audio" and design.output_multiplier != 1:
         raise UserError(
@@ -566,4 +578,10 @@ def _check(design: MoTDesign, codebooks: int, context: int) -> None:
             "attention among what is trained, and shared with the backbone",
             "attention of the audio's own, or a trained backbone",
             "set --design.attention copied, or name backbone instead",
+        )
+    if design.attention == "new" and "attention" not in design.trained:
+        raise UserError(
+            "new attention that is not among what is trained",
+            "new attention that is trained, or the backbone's",
+            "name attention in --design.trained, or set --design.attention copied",
         )

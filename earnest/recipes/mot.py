@@ -42,7 +42,7 @@ class MoTConfig(LMConfig):
 
     def begin(self, model: MoT, train: Corpus) -> None:
         if not self.model and model.config.output == "audio":
-            pairs = collect_pairs(train.unfolded().batches())
+            pairs = collect_pairs(train.batches())
             model.expect({stream: label_counts(of_stream) for stream, of_stream in pairs.items()})
 
     def weights(self, codebooks: int) -> dict[str, float]:
@@ -108,23 +108,24 @@ def mot_smol() -> MoTConfig:
     return MoTConfig(
         backbone="smollm2",
         design=MoTDesign(
-            trained=("adapters", "output", "embeddings", "experts"),
-            attention="shared",
+            trained=("adapters", "output", "embeddings", "experts", "attention"),
+            attention="new",
             output="audio",
-            output_multiplier=0.04,
+            output_multiplier=0.25,
             rows_per_codebook=True,
             max_positions=2048,
         ),
         shape=MoTShape(expert_width=192, expert_ffn=768),
-        data=Data(path="music", window_s=2.0, positions_per_batch=1700),
-        steps=120,
-        optimizer=Optimizer(learning_rate=1e-3, warmup_steps=10, ema_decay=0.98),
+        data=Data(path="music", window_s=1.0, positions_per_batch=3400),
+        steps=250,
+        optimizer=Optimizer(learning_rate=5e-4, warmup_steps=10, ema_decay=0.98),
         demos=Demos(
             every_steps=1000,
             texts=("calm acoustic music in C major at 68 bpm", "energetic electronic music in E minor at 150 bpm"),
             max_duration_s=1.0,
         ),
-        evaluate_every_steps=40,
+        evaluate_every_steps=125,
+        mixed_precision="auto",
     )
 
 

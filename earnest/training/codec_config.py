@@ -7,6 +7,7 @@ from pathlib import Path
 
 from earnest.codecs.amy import TrainableCodec
 from earnest.losses.codec import MEL_LOSSES, TAUGHT
+from earnest.training.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,8 @@ class CodecConfig(ABC):
     """How many clips are reconstructed."""
     save_every_steps: int = 250
     """How often a checkpoint is written."""
-    mixed_precision: str = "bf16"
-    """"no" or "bf16": autocast of the networks; spectra, quantiser and losses stay in fp32."""
+    mixed_precision: Precision = "auto"
+    """Autocast of the networks; spectra, quantiser and losses stay in fp32. "auto" is bf16 where the machine multiplies it itself."""
     seed: int = 0
     """Of weights, windows and everything else that is random."""
 

@@ -15,6 +15,7 @@ from earnest.data.vary import Variation
 from earnest.errors import UserError
 from earnest.losses.tokens import stream_weights
 from earnest.models import load_model
+from earnest.training.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Data:
     """What becomes of a clip that is longer than `max_duration_s`, or with its text longer than the model's context: "leave_out" lists
     it in the run's facts, "cut" keeps its first part, counted there, and does not train that it ends, "refuse" stops before training."""
     window_s: float | None = None
-    """Length of the random stretch of a clip that a step sees, fixed in evaluation; whole clips if not given."""
+    """Length of the random stretch of a clip that a step sees; evaluation sees all of a clip, stretch by stretch. Whole clips if not
+    given."""
     positions_per_batch: int = 2048
     """Positions in one micro-batch, padding included."""
 
@@ -117,8 +119,8 @@ class LMConfig(ABC):
     """Held-out clips whose predictions are logged at every evaluation, beside their targets; 0 for none."""
     save_every_steps: int = 200
     """How often a checkpoint is written."""
-    mixed_precision: str = "no"
-    """"no" or "bf16": autocast of the forward pass; the cross-entropy stays in fp32."""
+    mixed_precision: Precision = "no"
+    """Autocast of the forward pass; the cross-entropy stays in fp32. "auto" is bf16 where the machine multiplies it itself."""
     seed: int = 0
     """Of weights, order of clips and everything else that is random."""
 

@@ -19,6 +19,7 @@ from earnest.signals import key
 from earnest.training.checkpoint import save_checkpoint
 from earnest.training.config import LMConfig
 from earnest.training.evaluate import Ladder, clip_sums, gaps, mean_nats
+from earnest.training.precision import chosen
 from earnest.training.session import made_with
 
 
@@ -39,7 +40,7 @@ class Reporter:
         self.config, self.run_dir, self.shown, self.codec = config, run_dir, shown, codec
         self.train, self.held_out, self.draws, self.data_facts = train, held_out, draws, data_facts
         self.unconditional_frac = config.data.variation(codec.frame_rate_hz).unconditional_frac
-        self.ladder = Ladder(train.unfolded().batches(), held_out.batches(), len(held_out), shown.vocabularies)
+        self.ladder = Ladder(train.batches(), held_out.batches(), len(held_out), shown.vocabularies)
         self.writer = RunWriter(run_dir)
 
     def begin(self, facts: Mapping[str, Any], step: int, resumed: bool) -> None:
@@ -117,6 +118,7 @@ class Reporter:
             "unconditional_frac": self.unconditional_frac,
             "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "parameters": sum(p.numel() for p in model.parameters()),
+            "mixed_precision": chosen(config.mixed_precision),
             **made_with("earnest", "torch", "transformers"),
         }
 
