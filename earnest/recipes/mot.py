@@ -87,11 +87,11 @@ def mot_tiny() -> MoTConfig:
             max_positions=2048,
         ),
         shape=MoTShape(width=256, layers=4, heads=4, kv_heads=2, ffn=512, expert_width=128, expert_ffn=512),
-        data=Data(path="music", window_s=4.0, positions_per_batch=4096),
-        steps=250,
+        data=Data(path="music", window_s=2.0, positions_per_batch=4096),
+        steps=300,
         optimizer=Optimizer(learning_rate=5e-4, warmup_steps=30, ema_decay=0.99),
         demos=Demos(
-            texts=("calm acoustic music in C major at 68 bpm", "energetic electronic music in E minor at 150 bpm"), max_duration_s=4.0
+            texts=("calm acoustic music in C major at 68 bpm", "energetic electronic music in E minor at 150 bpm"), max_duration_s=2.0
         ),
     )
 
