@@ -105,8 +105,8 @@ def test_a_resumed_run_keeps_its_weights_and_their_average(loops, run_dir, tmp_p
     before, after = (load_model(folder).state_dict() for folder in (run_dir / "checkpoints" / last.name, last))
     assert all(torch.equal(before[name], after[name]) for name in before)
     states = [torch.load(folder / "training_state.pt") for folder in (run_dir / "checkpoints" / last.name, last)]
-    assert all(torch.equal(states[0]["weights"][name], states[1]["weights"][name]) for name in states[0]["weights"])
-    assert any(not torch.equal(before[name], states[0]["weights"][name]) for name in before)  # the average is another model
+    assert all(torch.equal(states[0]["trained"][name], states[1]["trained"][name]) for name in states[0]["trained"])
+    assert any(not torch.equal(before[name], trained) for name, trained in states[0]["trained"].items())  # the average is another model
 
 
 def test_a_stereo_run_keeps_left_and_right_apart(loops, tmp_path):

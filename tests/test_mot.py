@@ -1,6 +1,7 @@
 """MoT: against a straightforward implementation and the plain Llama, what is trained, what is saved, and what is refused."""
 
 import importlib.util
+import shutil
 from collections import Counter
 from itertools import product
 
@@ -27,7 +28,7 @@ from earnest.models import load_model
 from earnest.models.backbones import load_backbone
 from earnest.models.mot import MoT, MoTDesign, MoTModelConfig, MoTShape
 from earnest.models.packed import Route
-from earnest.run import read_run
+from earnest.run import checkpoints, read_run
 from earnest.training.optim import adamw
 
 CODEBOOKS, CODES = 3, 16
@@ -561,7 +562,9 @@ def test_a_run_from_folder_to_wav(tmp_path, monkeypatch, capsys):
     ]
     short = ["--data.window-s", "0.3", "--demos.max-duration-s", "0.1", "--steps", "3", "--optimizer.warmup-steps", "1"]
     run_dir = tmp_path / "run"
-    assert main(["train", "mot-tiny", "--data.path", str(tmp_path / "tones"), "--out", str(run_dir), *small, *short]) == 0
+    train = ["train", "mot-tiny", "--data.path", str(tmp_path / "tones"), "--save-every-steps", "2", *small, *short]
+    train += ["--design.trained", "adapters", "output", "embeddings"]
+    assert main([*train, "--out", str(run_dir)]) == 0
     run = read_run(run_dir)
     assert set(run.probes["held_out"]["streams"]) == {f"codebook_{c}" for c in range(8)}  # audio alone is scored
     full, within = run.series["train/ce_full_nats/codebook_7"].value, run.series["train/ce_nats/codebook_7"].value
@@ -574,6 +577,20 @@ def test_a_run_from_folder_to_wav(tmp_path, monkeypatch, capsys):
     assert main(["generate", str(run_dir), "--text", "tone 3", "--out", str(out), "--max-duration-s", "0.2"]) == 0
     wave_N, rate_hz = soundfile.read(out)
     assert rate_hz == 16000 and len(wave_N) == 0.2 * 16000 and np.isfinite(wave_N).all()
+
+    # Resumed from the checkpoint before, it ends where it ended; what is frozen is written once, with the average.
+    again, last = tmp_path / "again", checkpoints(run_dir)[-1]
+    shutil.copytree(run_dir, again)
+    shutil.rmtree(again / "checkpoints" / last.name)
+    assert main([*train, "--out", str(again), "--resume"]) == 0
+    models = [load_model(path / "checkpoints" / last.name) for path in (run_dir, again)]
+    assert same(*models)
+    state = torch.load(last / "training_state.pt")
+    assert (
+        state["trained"].keys()
+        == {name for name, p in models[0].named_parameters() if p.requires_grad}
+        < dict(models[0].named_parameters()).keys()
+    )
 
 
 # --- what is refused -----------------------------------------------------------------------------------------------------------

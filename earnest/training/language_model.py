@@ -79,7 +79,7 @@ def _train(accelerator: Accelerator, config: LMConfig, run_dir: Path, resume: bo
     done = state.get("step", 0)
     if start and average:
         average.n_averaged.fill_(done)
-        model.load_state_dict(state["weights"])
+        model.load_state_dict(state["trained"], strict=False)  # what is frozen is the same in the average
 
     # The first process evaluates, writes and reports; the others wait for it at the next step's gradients.
     reporter = Reporter(config, run_dir, shown, codec, train, held_out, draws, data_facts) if first else None
@@ -112,7 +112,7 @@ def _train(accelerator: Accelerator, config: LMConfig, run_dir: Path, resume: bo
                 gather_weights(objective, shown)
             if "checkpoint" in due:
                 state = {"optimizer": optimizer_state(objective, optimizer), "schedule": schedule.state_dict(), "seen": targets.counts_CV}
-                state |= {"weights": model.state_dict()} if average else {}
+                state |= {"trained": {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}} if average else {}
             of_ranks = gather_object([probes.prints(dict(model.named_parameters()))]) if last and not sharded else []
             if reporter:
                 reporter.writer.step(step.index, {**step.signals, **targets.signals(), **times, **(updates.signals() if updates else {})})
