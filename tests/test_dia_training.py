@@ -107,6 +107,9 @@ def test_a_resumed_run_keeps_its_weights_and_their_average(loops, run_dir, tmp_p
     states = [torch.load(folder / "training_state.pt") for folder in (run_dir / "checkpoints" / last.name, last)]
     assert all(torch.equal(states[0]["trained"][name], states[1]["trained"][name]) for name in states[0]["trained"])
     assert any(not torch.equal(before[name], trained) for name, trained in states[0]["trained"].items())  # the average is another model
+    torch.save({**states[1], "trained": {}}, last / "training_state.pt")
+    with pytest.raises(UserError, match=r"0 of .* trained tensors"):
+        train_lm(config(loops), path, resume=True)
 
 
 def test_a_stereo_run_keeps_left_and_right_apart(loops, tmp_path):

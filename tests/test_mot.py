@@ -578,7 +578,7 @@ def test_a_run_from_folder_to_wav(tmp_path, monkeypatch, capsys):
     wave_N, rate_hz = soundfile.read(out)
     assert rate_hz == 16000 and len(wave_N) == 0.2 * 16000 and np.isfinite(wave_N).all()
 
-    # Resumed from the checkpoint before, it ends where it ended; what is frozen is written once, with the average.
+    # Resumed from the checkpoint before, it ends where it ended; its state has no frozen weights.
     again, last = tmp_path / "again", checkpoints(run_dir)[-1]
     shutil.copytree(run_dir, again)
     shutil.rmtree(again / "checkpoints" / last.name)

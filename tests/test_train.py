@@ -299,6 +299,7 @@ def test_help_begins_with_what_the_recipe_is(capsys):
     ("wanted", "able", "expected"),
     [
         ("auto", {"avx512_bf16": True}, "bf16"),
+        ("auto", {"amx_bf16": True}, "bf16"),
         ("auto", {"avx512_bf16": False, "amx_bf16": False, "avx2": True}, "no"),
         ("auto", {}, "no"),
         ("bf16", {}, "bf16"),

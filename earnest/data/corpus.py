@@ -71,7 +71,7 @@ class Corpus:
         return bucketed(self.lengths, self.positions_per_batch, seed, epoch)
 
     def batch(self, clips: Sequence[int], seed: int | None = None, epoch: int = 0) -> Batch:
-        """These clips in the version of (seed, epoch), which depends on nothing else; without a seed as evaluation sees them."""
+        """These clips in the version of (seed, epoch), which depends on nothing else; without a seed, their beginnings."""
         randoms = [None if seed is None else np.random.default_rng([seed, epoch, clip]) for clip in clips]
         examples = [self.example(self.rows[clip], random) for clip, random in zip(clips, randoms, strict=True)]
         return collate(examples, clips, self.pad_id)

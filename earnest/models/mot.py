@@ -56,7 +56,7 @@ class MoTDesign:
     experts (the audio feed-forward networks), attention (the audio's own projections), backbone (the Llama). All else is frozen."""
     attention: Literal["copied", "new", "shared"] = "copied"
     """Audio positions have query, key, value and output projections of their own, copied from the backbone's or with random weights, or
-    share the backbone's. A language model's projections swamp codes with what they add at all positions alike; new ones do not."""
+    share the backbone's. New ones must be trained. SmolLM2's swamp codes with what they add at all positions alike (docs/log.md)."""
     output: Literal["all", "new", "audio"] = "all"
     """The output layer: all rows, the text's being a copy that is trained with the audio's; the new audio rows beside the backbone's frozen
     text rows; or audio rows alone, over which then the softmax goes, and which begin with the frequencies of the codes."""
@@ -299,7 +299,7 @@ class MoT(PreTrainedModel):
         return model
 
     def _take(self, base: "_Base") -> None:
-        """Copy the backbone's weights, into the audio's attention too, and the experts' where there are some."""
+        """Copy the backbone's weights, into the audio's attention too where that is a copy, and the experts' where there are some."""
         self.backbone.load_state_dict(base.llama.model.state_dict())
         for layer, block in self.both():
             if layer.attention is not None and self.config.attention == "copied":

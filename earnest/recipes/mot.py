@@ -101,8 +101,8 @@ def mot_smol() -> MoTConfig:
 
     It reads captions with the language model's own eyes, and its text ability stays what it was, bit by bit. The run takes 45 minutes of
     CPU time where the processor multiplies bf16. Left to itself, SmolLM2's attention makes the states of codes large and much alike, and
-    nothing was learnt in a run of this length; with new attention held-out music is predicted better than by the codes' frequencies
-    (docs/log.md). The output's multiplier keeps a step of AdamW from moving the logits of a code at all positions at once.
+    nothing was learnt in runs of up to a third of this length; with new attention held-out music is predicted better than by the codes'
+    frequencies (docs/log.md). The output's multiplier keeps a step of AdamW from moving the logits of a code at all positions at once.
     """
     return MoTConfig(
         backbone="smollm2",

@@ -116,7 +116,8 @@ class CodecConfig(ABC):
     save_every_steps: int = 250
     """How often a checkpoint is written."""
     mixed_precision: Precision = "auto"
-    """Autocast of the networks; spectra, quantiser and losses stay in fp32. "auto" is bf16 where the machine multiplies it itself."""
+    """Autocast of the networks; spectra, quantiser and losses stay in fp32. "auto" is bf16 on a GPU that has it, or a CPU with AVX-512
+    BF16 or AMX."""
     seed: int = 0
     """Of weights, windows and everything else that is random."""
 

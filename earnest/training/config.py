@@ -120,7 +120,8 @@ class LMConfig(ABC):
     save_every_steps: int = 200
     """How often a checkpoint is written."""
     mixed_precision: Precision = "no"
-    """Autocast of the forward pass; the cross-entropy stays in fp32. "auto" is bf16 where the machine multiplies it itself."""
+    """Autocast of the forward pass; the cross-entropy stays in fp32. "auto" is bf16 on a GPU that has it, or a CPU with AVX-512 BF16 or
+    AMX."""
     seed: int = 0
     """Of weights, order of clips and everything else that is random."""
 

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def _train(accelerator: Accelerator, config: LMConfig, run_dir: Path, resume: bo
     done = state.get("step", 0)
     if start and average:
         average.n_averaged.fill_(done)
-        model.load_state_dict(state["trained"], strict=False)  # what is frozen is the same in the average
+        _take_trained(model, state)
 
     # The first process evaluates, writes and reports; the others wait for it at the next step's gradients.
     reporter = Reporter(config, run_dir, shown, codec, train, held_out, draws, data_facts) if first else None
@@ -127,6 +128,18 @@ def _train(accelerator: Accelerator, config: LMConfig, run_dir: Path, resume: bo
                 break
         if reporter:
             reporter.end(step.index, "interrupted" if interrupted() else "finished")
+
+
+def _take_trained(model: torch.nn.Module, state: Mapping[str, Any]) -> None:
+    """The weights that were trained, beside the average that the model was loaded with; what is frozen is the same in both."""
+    stored, wanted = state.get("trained", {}), {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if stored.keys() != wanted:
+        raise UserError(
+            f"a checkpoint with {len(stored.keys() & wanted)} of {len(wanted)} trained tensors beside their average",
+            "all of them, and no others",
+            "continue with the version of earnest that wrote it, or start anew",
+        )
+    model.load_state_dict(stored, strict=False)
 
 
 def _check_parallel(accelerator: Accelerator, config: LMConfig) -> None:
