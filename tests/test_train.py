@@ -22,7 +22,7 @@ from earnest.errors import UserError
 from earnest.recipes.higgs import HiggsConfig
 from earnest.run import checkpoints, read_run
 from earnest.training.config import Data
-from earnest.training.precision import chosen
+from earnest.training.precision import resolve_precision
 from earnest.training.preparation import prepare
 from tests.tiny import tiny_higgs
 
@@ -309,4 +309,4 @@ def test_help_begins_with_what_the_recipe_is(capsys):
 def test_bf16_is_chosen_where_the_processor_multiplies_it(monkeypatch, wanted, able, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
-    assert chosen(wanted) == expected
+    assert resolve_precision(wanted) == expected

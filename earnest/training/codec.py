@@ -20,7 +20,7 @@ from earnest.training.codec_config import CodecConfig
 from earnest.training.codec_reporter import CodecReporter
 from earnest.training.gan_steps import Player, gan_steps
 from earnest.training.optim import warmup_cosine
-from earnest.training.precision import chosen
+from earnest.training.precision import resolve_precision
 from earnest.training.session import OnProgress, interruptible, silent, starting_point
 
 
@@ -31,7 +31,7 @@ def train_codec(config: CodecConfig, run_dir: Path, resume: bool = False, on_pro
     """
     start = starting_point(config, run_dir, resume)
     set_seed(config.seed)
-    accelerator = Accelerator(mixed_precision=chosen(config.mixed_precision), cpu=not torch.cuda.is_available())
+    accelerator = Accelerator(mixed_precision=resolve_precision(config.mixed_precision), cpu=not torch.cuda.is_available())
     device = accelerator.device
     codec = config.load(start) if start else config.build()
     quantiser = codec.quantiser

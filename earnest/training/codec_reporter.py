@@ -22,7 +22,7 @@ from earnest.signals import key
 from earnest.training.checkpoint import save_checkpoint
 from earnest.training.codec_clips import Heard
 from earnest.training.codec_config import CodecConfig
-from earnest.training.precision import chosen
+from earnest.training.precision import resolve_precision
 from earnest.training.session import made_with
 
 
@@ -142,7 +142,7 @@ class CodecReporter:
             "schedule_steps": config.steps,
             "trainable_parameters": sum(p.numel() for p in codec.parameters() if p.requires_grad),
             "discriminator_parameters": sum(p.numel() for p in discriminator.parameters()),
-            "mixed_precision": chosen(config.mixed_precision),
+            "mixed_precision": resolve_precision(config.mixed_precision),
             **made_with("earnest", "torch", "accelerate"),
         }
 

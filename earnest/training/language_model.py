@@ -23,7 +23,7 @@ from earnest.training.checkpoint import load_training_state
 from earnest.training.config import LMConfig
 from earnest.training.lm_steps import lm_steps
 from earnest.training.optim import adamw, running_average, warmup_cosine
-from earnest.training.precision import chosen
+from earnest.training.precision import resolve_precision
 from earnest.training.preparation import prepare
 from earnest.training.reporter import Reporter
 from earnest.training.session import OnProgress, interruptible, silent, starting_point
@@ -36,7 +36,7 @@ def train_lm(config: LMConfig, run_dir: Path, resume: bool = False, on_progress:
     Ctrl-C ends the step under way, writes a checkpoint and returns. Raises UserError on anything a user can mend.
     """
     accelerator = Accelerator(
-        mixed_precision=chosen(config.mixed_precision),
+        mixed_precision=resolve_precision(config.mixed_precision),
         cpu=not torch.cuda.is_available(),
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],  # a batch in which nothing counts uses no head
     )

@@ -19,7 +19,7 @@ from earnest.signals import key
 from earnest.training.checkpoint import save_checkpoint
 from earnest.training.config import LMConfig
 from earnest.training.evaluate import Ladder, clip_sums, gaps, mean_nats
-from earnest.training.precision import chosen
+from earnest.training.precision import resolve_precision
 from earnest.training.session import made_with
 
 
@@ -118,7 +118,7 @@ class Reporter:
             "unconditional_frac": self.unconditional_frac,
             "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "parameters": sum(p.numel() for p in model.parameters()),
-            "mixed_precision": chosen(config.mixed_precision),
+            "mixed_precision": resolve_precision(config.mixed_precision),
             **made_with("earnest", "torch", "transformers"),
         }
 
