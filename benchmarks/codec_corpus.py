@@ -1,8 +1,8 @@
 """The folder of audio that the embedded codec was trained on: `python benchmarks/codec_corpus.py OUT`.
 
-Needs the Debian packages asterisk-core-sounds-{en,es,fr,it,ru}-g722, for texts those without -g722 too, and pip's g722 and
-espeakng-loader. Writes 16 kHz mono wavs, with texts: every real prompt of the five voices, the embedded espeak-ng corpus, and the ten
-digits in twelve more espeak-ng variants at three rates.
+Needs the Debian packages asterisk-core-sounds-{en,es,fr,it,ru}-g722, for texts those without -g722 too, and pip's g722
+and espeakng-loader. Writes 16 kHz mono wavs, with texts: every real prompt of the five voices, the embedded espeak-ng
+corpus, and the ten digits in twelve more espeak-ng variants at three rates.
 """
 
 import re
@@ -14,7 +14,18 @@ from itertools import chain
 from pathlib import Path
 
 from earnest.data.audio import ClipError, read_wave
-from earnest.data.sources import ASTERISK, DIGITS, SAMPLE_RATE_HZ, VOICES, Row, Voice, asterisk_texts, embedded_texts, speak, write_folder
+from earnest.data.sources import (
+    ASTERISK,
+    DIGITS,
+    SAMPLE_RATE_HZ,
+    VOICES,
+    Row,
+    Voice,
+    asterisk_texts,
+    embedded_texts,
+    speak,
+    write_folder,
+)
 
 SOUNDS = Path("/usr/share/asterisk/sounds")
 
@@ -28,7 +39,12 @@ def real_prompts(left_out: Counter) -> Iterator[Row]:
             text = texts.get(path.relative_to(SOUNDS / prompts.folder).with_suffix("").as_posix(), "")
             spoken = "" if re.search(r"[][()<>]", text) else text  # brackets describe a sound
             try:
-                yield path.relative_to(SOUNDS).with_suffix(".wav").as_posix(), read_wave(path, SAMPLE_RATE_HZ), spoken, language
+                yield (
+                    path.relative_to(SOUNDS).with_suffix(".wav").as_posix(),
+                    read_wave(path, SAMPLE_RATE_HZ),
+                    spoken,
+                    language,
+                )
             except ClipError as error:
                 left_out[error.reason] += 1
 
@@ -47,11 +63,17 @@ def espeak_speech() -> Iterator[Row]:
 
 
 if __name__ == "__main__":
-    credits = "".join(f"{prompts.credit}, {prompts.licence}: asterisk-core-sounds-{name}\n" for name, prompts in ASTERISK.items())
+    credits = "".join(
+        f"{prompts.credit}, {prompts.licence}: asterisk-core-sounds-{name}\n" for name, prompts in ASTERISK.items()
+    )
     left_out: Counter[str] = Counter()
     rows = chain(real_prompts(left_out), espeak_speech())
     print(
         write_folder(
-            Path(sys.argv[1]), rows, f"{credits}espeak/: synthesised by espeak-ng (GPL-3.0-or-later)\n", left_out, ("text", "language")
+            Path(sys.argv[1]),
+            rows,
+            f"{credits}espeak/: synthesised by espeak-ng (GPL-3.0-or-later)\n",
+            left_out,
+            ("text", "language"),
         )
     )

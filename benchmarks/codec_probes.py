@@ -1,8 +1,10 @@
-"""What each codebook of a codec says: `python benchmarks/codec_probes.py FOLDER --codec amy-tiny runs/mine/checkpoints/step_0003400`.
+"""What each codebook of a codec says: `python benchmarks/codec_probes.py FOLDER --codec amy-tiny
+runs/mine/checkpoints/step_0003400`.
 
-FOLDER has English transcripts. Per codebook, from its code alone, on the clips that the training held out (same share, same seed): how
-often the phone and the word of a frame are named (forced alignment, benchmarks/align.py), and how much of the variance of pitch and
-level is explained; the tables are filled from the training clips (`earnest/monitors/codes.py`). Baseline: the commonest phone or word.
+FOLDER has English transcripts. Per codebook, from its code alone, on the clips that the training held out (same share,
+same seed): how often the phone and the word of a frame are named (forced alignment, benchmarks/align.py), and how much
+of the variance of pitch and level is explained; the tables are filled from the training clips
+(`earnest/monitors/codes.py`). Baseline: the commonest phone or word.
 """
 
 from pathlib import Path
@@ -29,7 +31,8 @@ def main(folder: tyro.conf.Positional[Path], codec: tuple[str, ...] = ("amy-tiny
     aligner = Aligner()
     sides = split_clips(load_clips(folder), amy_tiny().data.held_out_frac, amy_tiny().seed)
     aligned = [
-        [(wave_N, found) for clip, wave_N in read_clips(side, RATE_HZ, []) if (found := aligner(wave_N, clip.text))] for side in sides
+        [(wave_N, found) for clip, wave_N in read_clips(side, RATE_HZ, []) if (found := aligner(wave_N, clip.text))]
+        for side in sides
     ]
     seconds = [sum(len(wave_N) for wave_N, _ in side) / RATE_HZ for side in aligned]
     print(f"{seconds[0]:.0f} s fill the tables, {seconds[1]:.0f} s are asked\n")
@@ -56,7 +59,9 @@ def main(folder: tyro.conf.Positional[Path], codec: tuple[str, ...] = ("amy-tiny
         for row, (fit_codes, test_codes) in rows.items():
             scores = (accuracy, accuracy, r2, r2)
             pairs = zip(scores, labels[0], labels[1], strict=True)
-            cells = [f"{score(fit_codes, fit, test_codes, test, loaded.codebook_size):.3f}" for score, fit, test in pairs]
+            cells = [
+                f"{score(fit_codes, fit, test_codes, test, loaded.codebook_size):.3f}" for score, fit, test in pairs
+            ]
             print(f"| {label} | {row} | " + " | ".join(cells) + " |", flush=True)
 
 

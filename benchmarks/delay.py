@@ -1,8 +1,8 @@
 """The delay pattern, applied and reverted: `python benchmarks/delay.py`, a minute on one core.
 
-Peers: transformers' processors of Higgs Audio v2 and Dia; boson-ai/higgs-audio and facebookresearch/audiocraft where they are
-installed (only their one file of functions is loaded: `pip install --no-deps` is enough). Batches of 8 clips of 1500 frames, int64,
-and of one clip of 250. Every peer's tokens and codes are asserted equal to ours.
+Peers: transformers' processors of Higgs Audio v2 and Dia; boson-ai/higgs-audio and facebookresearch/audiocraft where
+they are installed (only their one file of functions is loaded: `pip install --no-deps` is enough). Batches of 8 clips
+of 1500 frames, int64, and of one clip of 250. Every peer's tokens and codes are asserted equal to ours.
 """
 
 import importlib.util
@@ -41,7 +41,9 @@ def peers() -> list[Peer]:
             "transformers Higgs",
             EVEN,
             lambda codes_BCT: HiggsAudioV2Processor.build_delay_pattern(higgs, codes_BCT),
-            lambda tokens_BCS: torch.stack([HiggsAudioV2Processor.revert_delay_pattern(higgs, one.T).T for one in tokens_BCS]),
+            lambda tokens_BCS: torch.stack(
+                [HiggsAudioV2Processor.revert_delay_pattern(higgs, one.T).T for one in tokens_BCS]
+            ),
         ),
         transformers_dia(),
     ]
@@ -58,7 +60,10 @@ def peers() -> list[Peer]:
         kept = audiocraft.DelayedPatternProvider(len(EVEN))
         found.append(audiocraft_peer("audiocraft, a length that it has seen", lambda frames: kept.get_pattern(frames)))
         found.append(
-            audiocraft_peer("audiocraft, a new length", lambda frames: audiocraft.DelayedPatternProvider(len(EVEN)).get_pattern(frames))
+            audiocraft_peer(
+                "audiocraft, a new length",
+                lambda frames: audiocraft.DelayedPatternProvider(len(EVEN)).get_pattern(frames),
+            )
         )
     return found
 
@@ -89,7 +94,11 @@ def audiocraft_peer(name: str, pattern_of: Callable[[int], Any]) -> Peer:
         return pattern_of(tokens_BCS.shape[-1] - len(EVEN)).revert_pattern_sequence(tokens_BCS, BOS)[0]
 
     return Peer(
-        name, EVEN, lambda codes_BCT: pattern_of(codes_BCT.shape[-1]).build_pattern_sequence(codes_BCT, BOS)[0][..., 1:], revert, BOS
+        name,
+        EVEN,
+        lambda codes_BCT: pattern_of(codes_BCT.shape[-1]).build_pattern_sequence(codes_BCT, BOS)[0][..., 1:],
+        revert,
+        BOS,
     )
 
 
@@ -99,7 +108,9 @@ def module_of(package: str, file: str) -> ModuleType | None:
         found = importlib.util.find_spec(package)
         if found is None or not found.submodule_search_locations:
             raise ImportError("not installed")
-        spec = importlib.util.spec_from_file_location(f"{package}_file", Path(found.submodule_search_locations[0]) / file)
+        spec = importlib.util.spec_from_file_location(
+            f"{package}_file", Path(found.submodule_search_locations[0]) / file
+        )
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)

@@ -1,13 +1,14 @@
-"""The experiments of a music model's research log, one change at a time, each with what it did and what the doctor said.
+"""The experiments of a music model's research log, one change at a time, each with what it did and what the doctor
+said.
 
     OMP_NUM_THREADS=2 python benchmarks/dia_experiments.py OUT [NAME ...]
 
-The log (rubin-labs, November 2025) changed five things at once and found that "reverting the dataset" made music of noise. Here a
-small Dia learns from 40 captioned clips (immich-memories-music; the codec is amy-tiny, made for speech) and every row of the table
-differs from `base` in the one thing that its name says. `overfit` is one clip alone. Held-out clips are of other tracks.
-Columns: nats per code in training (last 20 steps), held out, and held out with the null input; share of codes that the nearest
-training clip shares with a demo at temperature 0, 0.5 and 1; and how far the spectrum of guided demos (3, at temperature 1) lies
-from that of the data (dB), beside unguided ones.
+The log (rubin-labs, November 2025) changed five things at once and found that "reverting the dataset" made music of
+noise. Here a small Dia learns from 40 captioned clips (immich-memories-music; the codec is amy-tiny, made for speech)
+and every row of the table differs from `base` in the one thing that its name says. `overfit` is one clip alone.
+Held-out clips are of other tracks. Columns: nats per code in training (last 20 steps), held out, and held out with the
+null input; share of codes that the nearest training clip shares with a demo at temperature 0, 0.5 and 1; and how far
+the spectrum of guided demos (3, at temperature 1) lies from that of the data (dB), beside unguided ones.
 """
 
 import argparse
@@ -37,7 +38,17 @@ CLIPS = 40
 TEXTS = ("calm, acoustic", "energetic, electronic")
 BASE = DiaConfig(
     data=DiaData(words="tags", window_s=WINDOW_S, positions_per_batch=1024, max_duration_s=60.0),
-    shape=DiaShape(width=128, layers=3, heads=2, kv_heads=2, ffn=384, encoder_width=64, encoder_layers=1, encoder_heads=1, encoder_ffn=128),
+    shape=DiaShape(
+        width=128,
+        layers=3,
+        heads=2,
+        kv_heads=2,
+        ffn=384,
+        encoder_width=64,
+        encoder_layers=1,
+        encoder_heads=1,
+        encoder_ffn=128,
+    ),
     steps=240,
     optimizer=Optimizer(learning_rate=2e-3, warmup_steps=30),
     demos=Demos(texts=TEXTS, every_steps=80, max_duration_s=WINDOW_S),
@@ -52,7 +63,9 @@ def experiments(folders: dict[str, Path]) -> dict[str, DiaConfig]:
     def changed(config: DiaConfig = BASE, folder: str = "clips", data: dict | None = None, **fields) -> DiaConfig:
         return replace(config, data=replace(config.data, path=str(folders[folder]), **(data or {})), **fields)
 
-    by_heart = replace(BASE, steps=150, demos=replace(BASE.demos, texts=(folders["one text"].read_text(),), every_steps=10))
+    by_heart = replace(
+        BASE, steps=150, demos=replace(BASE.demos, texts=(folders["one text"].read_text(),), every_steps=10)
+    )
     plain = {"window_s": None, "unconditional_frac": 0.0, "shuffle_tags": False, "drop_tags_frac": 0.0}
     overfit = changed(by_heart, "one", plain)
     return {
@@ -92,7 +105,11 @@ def prepare(folder: Path) -> dict[str, Path]:
             lines = ["file_name,tags"]
             for clip in members:
                 wave_NK, rate_hz = soundfile.read(clip.path)
-                soundfile.write(here / clip.path.name, wave_NK if length_s is None else wave_NK[: round(length_s * rate_hz)], rate_hz)
+                soundfile.write(
+                    here / clip.path.name,
+                    wave_NK if length_s is None else wave_NK[: round(length_s * rate_hz)],
+                    rate_hz,
+                )
                 lines.append(f'{clip.path.name},"{clip.tags}"')
             (here / "metadata.csv").write_text("\n".join(lines) + "\n")
     (folder / "one.txt").write_text(chosen[0].tags)
@@ -100,7 +117,8 @@ def prepare(folder: Path) -> dict[str, Path]:
 
 
 def spectrum_db(wave_N: np.ndarray) -> np.ndarray:
-    """Mean level in 32 bands a third of an octave or wider apart, up to half the rate: what a sound is like, not what it plays."""
+    """Mean level in 32 bands a third of an octave or wider apart, up to half the rate: what a sound is like, not what
+    it plays."""
     frames_FN = np.lib.stride_tricks.sliding_window_view(wave_N, 1024)[::512] * np.hanning(1024)
     power_B = (np.abs(np.fft.rfft(frames_FN)) ** 2).mean(0)[1:]
     edges = np.unique(np.geomspace(1, len(power_B), 33).round().astype(int))
@@ -115,7 +133,9 @@ def distance_db(run_dir: Path, guidance: float, data: Path) -> float:
     requests = [Request(model.prompt(text), 1.0, seed, guidance, null) for text in TEXTS for seed in range(4)]
     waves = [codec.decode(result.codes_CT[None])[0].numpy() for result in generate(model, requests, max_frames=100)]
     real = [read_wave(path, codec.sample_rate_hz) for path in sorted((data / "train").glob("*.flac"))]
-    made, wanted = (np.mean([spectrum_db(wave_N) for wave_N in group if len(wave_N) >= 1024], axis=0) for group in (waves, real))
+    made, wanted = (
+        np.mean([spectrum_db(wave_N) for wave_N in group if len(wave_N) >= 1024], axis=0) for group in (waves, real)
+    )
     return float(np.sqrt(((made - wanted) ** 2).mean()))
 
 
@@ -130,7 +150,10 @@ def row(name: str, run: Run, run_dir: Path, data: Path) -> dict[str, object]:
         if one.step == run.last_step:
             matches[one.facts["temperature"]].append(one.facts["match_frac"])
     music_from = {
-        temperature: next((one.step for one in demos if one.facts["temperature"] == temperature and one.facts["match_frac"] > 0.9), None)
+        temperature: next(
+            (one.step for one in demos if one.facts["temperature"] == temperature and one.facts["match_frac"] > 0.9),
+            None,
+        )
         for temperature in matches
     }
     judged = diagnose(run)
@@ -169,7 +192,9 @@ def table(rows: list[dict]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("names", nargs="*", help="which experiments; all if none is named. Those in OUT already are not made again")
+    parser.add_argument(
+        "names", nargs="*", help="which experiments; all if none is named. Those in OUT already are not made again"
+    )
     args = parser.parse_args()
     folders = prepare(args.out / "data")
     load_codec(BASE.codec)

@@ -2,10 +2,11 @@
 
     python benchmarks/dia_prompts.py RUN [--guidance 1 3] [--takes 4]
 
-For a run on the tracks of immich-memories-music. Prompts differ in one word, acoustic or electronic. The classifier is a linear
-discriminant on the mean spectrum of real training clips, after the codec; its accuracy on real held-out tracks is the ceiling, and
-chance is one half. The second figure is the distance of the two groups of demos, in the discriminant's own standard deviations,
-with the share of random splits of the same demos that lie as far apart (a permutation test).
+For a run on the tracks of immich-memories-music. Prompts differ in one word, acoustic or electronic. The classifier is
+a linear discriminant on the mean spectrum of real training clips, after the codec; its accuracy on real held-out tracks
+is the ceiling, and chance is one half. The second figure is the distance of the two groups of demos, in the
+discriminant's own standard deviations, with the share of random splits of the same demos that lie as far apart (a
+permutation test).
 """
 
 import argparse
@@ -52,13 +53,18 @@ def main() -> None:
     held_out, truth = (np.array(column) for column in zip(*real["validation"], strict=True))
     print(f"real held-out tracks: {np.mean((score(held_out) > 0) == truth):.0%} of {len(truth)} told right")
 
-    asked = [(f"{mood}, {kind}", seed, kind == KINDS[1]) for mood in MOODS for seed in range(args.takes) for kind in KINDS]
+    asked = [
+        (f"{mood}, {kind}", seed, kind == KINDS[1]) for mood in MOODS for seed in range(args.takes) for kind in KINDS
+    ]
     electronic = np.array([kind for *_, kind in asked])
     null_prompt = model.prompt(None)
     for guidance in args.guidance:
         results = []
         for start in range(0, len(asked), AT_ONCE):
-            some = [Request(model.prompt(text), 1.0, seed, guidance, null_prompt) for text, seed, _ in asked[start : start + AT_ONCE]]
+            some = [
+                Request(model.prompt(text), 1.0, seed, guidance, null_prompt)
+                for text, seed, _ in asked[start : start + AT_ONCE]
+            ]
             results += generate(model, some, max_frames=frames)
         demos = score(np.array([spectrum_db(codec.decode(result.codes_CT[None])[0].numpy()) for result in results]))
         distance = demos[electronic].mean() - demos[~electronic].mean()

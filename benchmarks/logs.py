@@ -2,10 +2,10 @@
 
     python benchmarks/logs.py [ROWS ...] [--peers PYTHON ...]
 
-Every measurement is a process of its own with one thread: CPU seconds and peak memory from before reading to the end, imports left
-out; ours includes finding the format, mapping names and stitching steps, a peer's only the table. Ours and a peer alternate three
-times and the ratio is of medians. PYTHON: interpreters that have tensorboard, tbparse or wandb 0.19, where
-this one has not. A missing peer is named and skipped.
+Every measurement is a process of its own with one thread: CPU seconds and peak memory from before reading to the end,
+imports left out; ours includes finding the format, mapping names and stitching steps, a peer's only the table. Ours and
+a peer alternate three times and the ratio is of medians. PYTHON: interpreters that have tensorboard, tbparse or wandb
+0.19, where this one has not. A missing peer is named and skipped.
 """
 
 import argparse
@@ -96,13 +96,20 @@ def measure(path: Path, reader: str, python: str) -> list[float] | None:
 
 def _signals(step: int) -> dict[str, float]:
     loss = 7 * 2.0 ** (-step / 200_000) + (step * 7919 % 1000) / 5000
-    return {"train/loss": loss, "train/grad_norm": 1 + loss / 9, "train/lr": 1e-4, **{f"train/loss_cb{k}": loss + k / 10 for k in range(6)}}
+    return {
+        "train/loss": loss,
+        "train/grad_norm": 1 + loss / 9,
+        "train/lr": 1e-4,
+        **{f"train/loss_cb{k}": loss + k / 10 for k in range(6)},
+    }
 
 
 def generate_csv(path: Path, rows: int) -> None:
     with open(path, "w") as file:
         file.write("step," + ",".join(_signals(0)) + "\n")
-        file.writelines(f"{step}," + ",".join(f"{value:.6f}" for value in _signals(step).values()) + "\n" for step in range(rows))
+        file.writelines(
+            f"{step}," + ",".join(f"{value:.6f}" for value in _signals(step).values()) + "\n" for step in range(rows)
+        )
 
 
 def generate_jsonl(path: Path, rows: int) -> None:
@@ -112,7 +119,9 @@ def generate_jsonl(path: Path, rows: int) -> None:
 
 def generate_jsonl_nan(path: Path, rows: int) -> None:
     with open(path, "w") as file:
-        file.writelines(json.dumps({"step": step, **_signals(step), "train/loss": float("nan")}) + "\n" for step in range(rows))
+        file.writelines(
+            json.dumps({"step": step, **_signals(step), "train/loss": float("nan")}) + "\n" for step in range(rows)
+        )
 
 
 def generate_text(path: Path, rows: int) -> None:
@@ -133,7 +142,8 @@ def generate_tqdm(path: Path, rows: int) -> None:
 
 
 def generate_wandb(path: Path, rows: int) -> None:
-    """An offline run's records: history items of key (as one nested_key) and value_json, in LevelDB's framing with its checksums."""
+    """An offline run's records: history items of key (as one nested_key) and value_json, in LevelDB's framing with its
+    checksums."""
 
     def field(number: int, data: bytes) -> bytes:
         return _varint(number << 3 | 2) + _varint(len(data)) + data
@@ -153,7 +163,9 @@ def generate_wandb(path: Path, rows: int) -> None:
     out = bytearray(b":W&B\xe1\xbe\x00")
     for step in range(rows):
         cells = {**_signals(step), "_timestamp": 1.7e9 + step / 7, "_runtime": step / 7, "_step": step}
-        items = b"".join(field(1, field(2, name.encode()) + field(16, json.dumps(value).encode())) for name, value in cells.items())
+        items = b"".join(
+            field(1, field(2, name.encode()) + field(16, json.dumps(value).encode())) for name, value in cells.items()
+        )
         framed(out, b"\x08" + _varint(step + 1) + field(2, items + field(2, b"\x08" + _varint(step))))
     path.write_bytes(out)
 
@@ -167,7 +179,8 @@ def _varint(value: int) -> bytes:
 
 
 def generate_events(path: Path, rows: int) -> None:
-    """Event files as SummaryWriter writes them, a scalar a record (the checksums are right: TensorBoard's reader checks them)."""
+    """Event files as SummaryWriter writes them, a scalar a record (the checksums are right: TensorBoard's reader checks
+    them)."""
     table = [0] * 256
     for index in range(256):
         value = index

@@ -1,8 +1,8 @@
 """The music corpus with white noise in place of its audio: `python benchmarks/mot_noise.py OUT`.
 
-Same captions, splits, number and lengths of clips; every clip is noise of its own, so nothing can be learnt of it but how often each
-code comes, and what the codec makes follow from the codes before. SLM-MoT was trained on such a stand-in, and its plateau taken for a
-learning rate that was too low. To compare:
+Same captions, splits, number and lengths of clips; every clip is noise of its own, so nothing can be learnt of it but
+how often each code comes, and what the codec makes follow from the codes before. SLM-MoT was trained on such a
+stand-in, and its plateau taken for a learning rate that was too low. To compare:
 
     earnest train mot-tiny --out runs/music
     earnest train mot-tiny --data.path OUT --out runs/noise      # E205: 16 of 16 training clips are stationary noise

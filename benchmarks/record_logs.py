@@ -3,9 +3,10 @@
     python benchmarks/record_logs.py OUT [NAME ...]
     python benchmarks/record_logs.py --tensorboard-says OUT
 
-needs torch, transformers, accelerate, lightning, tensorboard, wandb, trackio and mlflow, and no network. What it wrote once is kept in
-tests/logs with a human reading of each (tests/logs/READINGS.md). A fault is planted in data, model or optimiser, never in a log.
-The task: predict the next of 64 codes of a Markov chain (its own entropy about 2.1 nats, chance ln 64 = 4.159).
+needs torch, transformers, accelerate, lightning, tensorboard, wandb, trackio and mlflow, and no network. What it wrote
+once is kept in tests/logs with a human reading of each (tests/logs/READINGS.md). A fault is planted in data, model or
+optimiser, never in a log. The task: predict the next of 64 codes of a Markov chain (its own entropy about 2.1 nats,
+chance ln 64 = 4.159).
 """
 
 import csv
@@ -110,7 +111,9 @@ def _hf(out: Path, lr=3e-3, steps=300, clips=512, labels="right", resume=False, 
     import transformers
 
     transformers.set_seed(0)
-    config = transformers.GPT2Config(vocab_size=V, n_positions=LENGTH, n_embd=WIDTH, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0)
+    config = transformers.GPT2Config(
+        vocab_size=V, n_positions=LENGTH, n_embd=WIDTH, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0
+    )
 
     class Unshifted(transformers.GPT2LMHeadModel):
         def forward(self, input_ids=None, labels=None, **_):
@@ -120,7 +123,10 @@ def _hf(out: Path, lr=3e-3, steps=300, clips=512, labels="right", resume=False, 
     model = (Unshifted if labels == "unshifted" else transformers.GPT2LMHeadModel)(config)
 
     def rows(clips, seed):
-        return [{"input_ids": clip, "labels": torch.full_like(clip, -100) if labels == "masked" else clip} for clip in codes(clips, seed)]
+        return [
+            {"input_ids": clip, "labels": torch.full_like(clip, -100) if labels == "masked" else clip}
+            for clip in codes(clips, seed)
+        ]
 
     def arguments(steps):
         return transformers.TrainingArguments(
@@ -291,7 +297,9 @@ def tensorboard_everything(out):
         for step in [*range(0, 300), 2**20, 2**34 + 1]:
             writer.add_scalar("train/loss", 4 / (1 + step), step)
             writer.add_scalar("eval/loss", torch.tensor(5 / (1 + step)), step, new_style=True)
-            writer.add_scalar("train/grad_norm", float("nan") if step == 7 else -float("inf") if step == 8 else step * 1e-30, step)
+            writer.add_scalar(
+                "train/grad_norm", float("nan") if step == 7 else -float("inf") if step == 8 else step * 1e-30, step
+            )
             if step % 100 == 0:
                 writer.add_histogram("weights", torch.randn(1000), step)
                 writer.add_image("picture", np.random.rand(3, 8, 8), step)
@@ -396,7 +404,9 @@ def _gan(out: Path, lr_d: float, steps=600):
     """A hinge GAN on waves of 256 samples: sums of two sines; generator from noise, with an L1 on the spectrum."""
     torch.manual_seed(0)
     n, phase = torch.arange(256), torch.rand
-    generator = torch.nn.Sequential(torch.nn.Linear(16, 128), torch.nn.GELU(), torch.nn.Linear(128, 256), torch.nn.Tanh())
+    generator = torch.nn.Sequential(
+        torch.nn.Linear(16, 128), torch.nn.GELU(), torch.nn.Linear(128, 256), torch.nn.Tanh()
+    )
     judge = torch.nn.Sequential(
         torch.nn.Conv1d(1, 16, 15, 4, 7),
         torch.nn.LeakyReLU(0.3),
@@ -409,7 +419,9 @@ def _gan(out: Path, lr_d: float, steps=600):
 
     def real(count=16):
         low, high = 0.02 + 0.04 * phase(count, 1), 0.1 + 0.1 * phase(count, 1)
-        return 0.5 * torch.sin(6.283 * (low * n + phase(count, 1))) + 0.3 * torch.sin(6.283 * (high * n + phase(count, 1)))
+        return 0.5 * torch.sin(6.283 * (low * n + phase(count, 1))) + 0.3 * torch.sin(
+            6.283 * (high * n + phase(count, 1))
+        )
 
     with open(out / "losses.csv", "w", newline="") as file:
         table = csv.writer(file)
@@ -430,7 +442,15 @@ def _gan(out: Path, lr_d: float, steps=600):
             norm_g = torch.nn.utils.clip_grad_norm_(generator.parameters(), 10.0)
             opt_g.step()
             if step % 5 == 0:
-                table.writerow([step, *(f"{x.mean().item():.6f}" for x in (loss_d, d_real, d_fake, adv_g, feat, loss_g, norm_g, norm_d))])
+                table.writerow(
+                    [
+                        step,
+                        *(
+                            f"{x.mean().item():.6f}"
+                            for x in (loss_d, d_real, d_fake, adv_g, feat, loss_g, norm_g, norm_d)
+                        ),
+                    ]
+                )
 
 
 @recording
@@ -444,7 +464,8 @@ def gan_discriminator_lr_x30(out):
 
 
 def tensorboard_says(folder: Path) -> None:
-    """What TensorBoard's own reader says of every event file: tag -> number of values, first, last, sum of steps, sum of values."""
+    """What TensorBoard's own reader says of every event file: tag -> number of values, first, last, sum of steps, sum
+    of values."""
     import json
 
     import numpy as np

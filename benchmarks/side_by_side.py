@@ -1,7 +1,7 @@
 """How a benchmark compares: ours and a peer's in one process, in turns, by CPU time of one thread.
 
-Wall time swings with whatever else runs on a machine, CPU time of one thread far less; what is left swings for both, so that
-the ratio of a turn is steadier than its times, and the median over turns is what is told.
+Wall time swings with whatever else runs on a machine, CPU time of one thread far less; what is left swings for both, so
+that the ratio of a turn is steadier than its times, and the median over turns is what is told.
 """
 
 import statistics
@@ -14,7 +14,8 @@ OURS = "earnest"
 
 
 def in_turns(contenders: dict[str, Callable[[], object]], turns: int, calls: int = 1) -> dict[str, list[float]]:
-    """CPU seconds of a call of each, per turn; the order alternates. Each is called once beforehand, which is not counted."""
+    """CPU seconds of a call of each, per turn; the order alternates. Each is called once beforehand, which is not
+    counted."""
     torch.set_num_threads(1)
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for call in contenders.values():

@@ -13,10 +13,11 @@ from earnest.models.mot import MoT, MoTLayer
 
 
 class Straightforward(nn.Module):
-    """A MoT with the weights of `mot`: padded sequences, a boolean mask of each modality at every linear layer, one embedding and one
-    output layer over the whole vocabulary, applied at every position.
+    """A MoT with the weights of `mot`: padded sequences, a boolean mask of each modality at every linear layer, one
+    embedding and one output layer over the whole vocabulary, applied at every position.
 
-    Having one output layer, it trains all of its rows. Where `mot` has a softmax over its audio rows, the text's logits are -inf.
+    Having one output layer, it trains all of its rows. Where `mot` has a softmax over its audio rows, the text's logits
+    are -inf.
     """
 
     def __init__(self, mot: MoT):
@@ -50,7 +51,9 @@ class Straightforward(nn.Module):
             text, audio = block.self_attn, layer.attention or block.self_attn
             normed_BSD = block.input_layernorm(x_BSD)
             q, k, v = (
-                routed(normed_BSD, getattr(text, name), getattr(audio, name)).unflatten(-1, (-1, text.head_dim)).transpose(1, 2)
+                routed(normed_BSD, getattr(text, name), getattr(audio, name))
+                .unflatten(-1, (-1, text.head_dim))
+                .transpose(1, 2)
                 for name in ("q_proj", "k_proj", "v_proj")
             )
             q, k = apply_rotary_pos_emb(q, k, cos_1SD, sin_1SD)
@@ -69,7 +72,9 @@ class Straightforward(nn.Module):
         labels_BS = torch.where(batch.is_audio_BS & batch.exists_BS, ids_BS, IGNORE)
         first = batch.is_audio_BS.long().argmax(1)
         labels_BS[torch.arange(len(first)), first] = IGNORE  # the audio's BOS: given, not predicted
-        return F.cross_entropy(logits_BSV[:, :-1].reshape(-1, logits_BSV.shape[-1]), labels_BS[:, 1:].reshape(-1), ignore_index=IGNORE)
+        return F.cross_entropy(
+            logits_BSV[:, :-1].reshape(-1, logits_BSV.shape[-1]), labels_BS[:, 1:].reshape(-1), ignore_index=IGNORE
+        )
 
     def gradients(self) -> dict[str, Tensor | None]:
         """By the names that the MoT has for the same tensors; its own text rows among them where it has some."""

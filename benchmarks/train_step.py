@@ -1,16 +1,19 @@
-"""A training step beside a peer's: `python benchmarks/train_step.py higgs-small`, five to ten minutes a case on one core.
+"""A training step beside a peer's: `python benchmarks/train_step.py higgs-small`, five to ten minutes a case on one
+core.
 
-The same weights and the same batch at the real vocabularies: forward, backward and AdamW, by turns in one process with one thread.
-Loss and every gradient are asserted equal in fp32; bf16 is autocast for both.
-Memory is the peak of a process of its own above what lies there between two steps (weights of both, AdamW's moments).
+The same weights and the same batch at the real vocabularies: forward, backward and AdamW, by turns in one process with
+one thread. Loss and every gradient are asserted equal in fp32; bf16 is autocast for both. Memory is the peak of a
+process of its own above what lies there between two steps (weights of both, AdamW's moments).
 
-`higgs-small`, `higgs-wide`: beside transformers' own class and loss, both with fused AdamW. 128256 text ids, 8 codebooks of 1026;
-8 layers of width 512, or of 1536; clips as long as `HIGGS_FRAMES` says, so that the peer pads. Targets are earnest's: all codes, their
-ends, and of the text what the assistant says, which is where audio begins and ends.
+`higgs-small`, `higgs-wide`: beside transformers' own class and loss, both with fused AdamW. 128256 text ids, 8
+codebooks of 1026; 8 layers of width 512, or of 1536; clips as long as `HIGGS_FRAMES` says, so that the peer pads.
+Targets are earnest's: all codes, their ends, and of the text what the assistant says, which is where audio begins and
+ends.
 
-`mot-all`, `mot-new`, `mot-audio`: beside what one writes first, and what SLM-MoT does (straightforward_mot.py), with torch's AdamW as
-it comes. 128256 text rows and 2048 audio rows, 8 layers of width 512. Trained are all rows of the output layer, its audio rows
-alone, or these with a softmax over them alone; the peer, having one output layer, trains all rows in any case.
+`mot-all`, `mot-new`, `mot-audio`: beside what one writes first, and what SLM-MoT does (straightforward_mot.py), with
+torch's AdamW as it comes. 128256 text rows and 2048 audio rows, 8 layers of width 512. Trained are all rows of the
+output layer, its audio rows alone, or these with a softmax over them alone; the peer, having one output layer, trains
+all rows in any case.
 """
 
 import argparse
@@ -44,7 +47,9 @@ HIGGS_SHAPES: dict[str, dict[str, Any]] = {
     "wide": {"hidden_size": 1536, "intermediate_size": 4096, "num_attention_heads": 24, "num_key_value_heads": 8},
 }
 HIGGS_FRAMES = {"small": (440, 370, 300, 230), "wide": (120, 90)}  # 4.8 to 17.6 s at Higgs' 25 frames a second
-MOT_SHAPE = MoTShape(width=512, layers=8, heads=8, kv_heads=4, ffn=1408, expert_width=256, expert_ffn=1024, vocabulary=128256)
+MOT_SHAPE = MoTShape(
+    width=512, layers=8, heads=8, kv_heads=4, ffn=1408, expert_width=256, expert_ffn=1024, vocabulary=128256
+)
 MOT_FRAMES = (124, 116, 108, 96)  # 1.9 to 2.5 s of 50 Hz: 8 % of the padded batch is padding
 MOT_TEXTS = (11, 23, 17, 30)  # tokens of their captions
 TEXT = "the quick brown fox jumps over the lazy dog, "  # a byte is a token
@@ -79,7 +84,8 @@ class Steps(ABC):
         self.optimizers[name].step()
 
     def parity(self) -> tuple[float, float]:
-        """Relative difference of the two losses, and the largest of a tensor's gradient (norm of the difference by norm)."""
+        """Relative difference of the two losses, and the largest of a tensor's gradient (norm of the difference by
+        norm)."""
         losses, gradients = [], []
         for name in (self.peer, OURS):
             self.optimizers[name].zero_grad(set_to_none=True)
@@ -123,7 +129,9 @@ class HiggsSteps(Steps):
             **HIGGS_SHAPES[shape],
         )
         self.model = Higgs(HiggsAudioV2ForConditionalGeneration(config, use_text_head=True), tokenizer)
-        examples = [self.model.lay_out(torch.randint(0, 1024, (codebooks, frames)), TEXT) for frames in HIGGS_FRAMES[shape]]
+        examples = [
+            self.model.lay_out(torch.randint(0, 1024, (codebooks, frames)), TEXT) for frames in HIGGS_FRAMES[shape]
+        ]
         batch = collate(examples, range(len(examples)), self.model.pad_id)
         super().__init__(batch, stream_weights(codebooks, text_weight=1.0, audio_weight=codebooks))
         self.optimizers = dict.fromkeys((self.peer, OURS), adamw(self.model, 1e-6, 0.0))
@@ -214,7 +222,9 @@ def main() -> None:
         del steps  # room for the processes that follow
         memory = {}
         for name in (peer, OURS):
-            output = subprocess.run([sys.executable, __file__, case, "--memory-of", name], capture_output=True, check=True).stdout
+            output = subprocess.run(
+                [sys.executable, __file__, case, "--memory-of", name], capture_output=True, check=True
+            ).stdout
             rest, peak = json.loads(output)
             memory[name] = peak - rest
             print(f"  {name}: {rest:.0f} MB between steps, {peak:.0f} MB at the peak (+{peak - rest:.0f})", flush=True)

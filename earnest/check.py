@@ -1,4 +1,5 @@
-"""What of a model is trained: ``earnest check RECIPE`` lists its tensors, which are frozen, and which a loss's gradient reaches."""
+"""What of a model is trained: ``earnest check RECIPE`` lists its tensors, which are frozen, and which a loss's gradient
+reaches."""
 
 import re
 from collections import Counter
@@ -67,13 +68,16 @@ def gradients(model: nn.Module, objective: TokenObjective, batch: Batch) -> dict
 
 
 def check_recipe(config: LMConfig, counts_only: bool = False, console: Console | None = None) -> None:
-    """Build the model, score two clips of random codes, and print every group of tensors with its share and its gradient.
+    """Build the model, score two clips of random codes, and print every group of tensors with its share and its
+    gradient.
 
-    counts_only: shapes alone, on torch's meta device, for a model that would not fit here.
-    Raises UserError where the recipe trains no language model.
+    counts_only: shapes alone, on torch's meta device, for a model that would not fit here. Raises UserError where the
+    recipe trains no language model.
     """
     if not isinstance(config, LMConfig):
-        raise UserError(f"a recipe of {type(config).__name__}", "one that trains a language model", "earnest check mot-tiny")
+        raise UserError(
+            f"a recipe of {type(config).__name__}", "one that trains a language model", "earnest check mot-tiny"
+        )
     console = console or Console()
     torch.manual_seed(config.seed)
     codec = load_codec(config.codec)
@@ -85,7 +89,9 @@ def check_recipe(config: LMConfig, counts_only: bool = False, console: Console |
         model = config.build(codec).train()
         random = torch.Generator().manual_seed(config.seed)
         codes = [torch.randint(0, model.codes, (model.codebooks, frames), generator=random) for frames in FRAMES]
-        batch = collate([model.lay_out(codes_CT, text) for codes_CT, text in zip(codes, TEXTS, strict=True)], [0, 1], model.pad_id)
+        batch = collate(
+            [model.lay_out(codes_CT, text) for codes_CT, text in zip(codes, TEXTS, strict=True)], [0, 1], model.pad_id
+        )
         reached = gradients(model, TokenObjective(model, config.weights(model.codebooks)), batch)
     groups = audit(model, reached)
     total = sum(group.parameters for group in groups)
@@ -93,7 +99,8 @@ def check_recipe(config: LMConfig, counts_only: bool = False, console: Console |
     for group in sorted(groups, key=lambda group: not group.trained):
         shape = " × ".join(map(str, group.shape))
         got = ", ".join(
-            word if count == group.tensors else f"{word} ({count} of {group.tensors})" for word, count in group.gradient.items()
+            word if count == group.tensors else f"{word} ({count} of {group.tensors})"
+            for word, count in group.gradient.items()
         )
         table.add_row(
             group.name,

@@ -24,7 +24,9 @@ EXIT_FOUND, EXIT_UNREADABLE = 1, 2
 Positional = tyro.conf.Positional
 OUT = Annotated[Path | None, tyro.conf.arg(help="Directory of the run; a new one under runs/ if not given.")]
 RESUME = Annotated[bool, tyro.conf.arg(help="Continue the run in --out; without one, the latest under runs/.")]
-COUNTS_ONLY = Annotated[bool, tyro.conf.arg(help="Count on the meta device: no weights are made, no gradient is asked for.")]
+COUNTS_ONLY = Annotated[
+    bool, tyro.conf.arg(help="Count on the meta device: no weights are made, no gradient is asked for.")
+]
 
 
 def train(recipe: str, args: list[str]) -> int:
@@ -51,7 +53,8 @@ def trace(recipe: str, args: list[str]) -> int:
 
 
 def check(recipe: str, args: list[str]) -> int:
-    """List what of a model is trained, frozen and reached by a gradient: earnest check RECIPE [--counts-only] [--any.field VALUE ...]."""
+    """List what of a model is trained, frozen and reached by a gradient: earnest check RECIPE [--counts-only]
+    [--any.field VALUE ...]."""
     _, call = _configured(recipe, args, "check", [("counts_only", COUNTS_ONLY, False)])
     from earnest.check import check_recipe
 
@@ -60,7 +63,8 @@ def check(recipe: str, args: list[str]) -> int:
 
 
 def data(source: Positional[str], out: Positional[Path]) -> int:
-    """Make a folder to train on: asterisk-en (-es, -fr, -it, -ru) from Debian's studio recordings, espeak, music, or wesnoth."""
+    """Make a folder to train on: asterisk-en (-es, -fr, -it, -ru) from Debian's studio recordings, espeak, music, or
+    wesnoth."""
     from earnest.data.music import music, wesnoth
     from earnest.data.sources import asterisk, espeak
 
@@ -70,7 +74,11 @@ def data(source: Positional[str], out: Positional[Path]) -> int:
     elif source in ("espeak", "music", "wesnoth"):
         print({"espeak": espeak, "music": music, "wesnoth": wesnoth}[source](out))
     else:
-        raise UserError(f"source {source!r}", "espeak, music, wesnoth, or asterisk-en (-es, -fr, -it, -ru)", "earnest data asterisk-en OUT")
+        raise UserError(
+            f"source {source!r}",
+            "espeak, music, wesnoth, or asterisk-en (-es, -fr, -it, -ru)",
+            "earnest data asterisk-en OUT",
+        )
     return 0
 
 
@@ -111,12 +119,16 @@ def generate(
     from earnest.generate import Request, check_guidance, cloning_prompt, decoded, load_run, stream
 
     if (reference is None) != (reference_text is None):
-        raise UserError("one of --reference and --reference-text", "both: the audio, and what is said in it", "add the other")
+        raise UserError(
+            "one of --reference and --reference-text", "both: the audio, and what is said in it", "add the other"
+        )
     model, codec, facts = load_run(run)
     check_guidance(guidance, facts["unconditional_frac"])
     speakers = facts["speakers"]
     if speaker is not None and speaker not in speakers:
-        raise UserError(f"speaker {speaker!r}", f"one of {', '.join(speakers)}", "leave --speaker out for the first of these")
+        raise UserError(
+            f"speaker {speaker!r}", f"one of {', '.join(speakers)}", "leave --speaker out for the first of these"
+        )
     if reference is not None and reference_text is not None:
         prompt = cloning_prompt(model, codec, text, reference, reference_text)
     else:
@@ -128,7 +140,9 @@ def generate(
     waves = (wave_N.numpy().T for wave_N in decoded(codec, codes))
     written = [(samples, time.perf_counter() - start_s) for samples in write_pieces(out, waves, codec.sample_rate_hz)]
     samples, took_s = written[-1]
-    ended = "ended by the model" if samples < frames * codec.hop_samples else f"cut at --max-duration-s {max_duration_s:g}"
+    ended = (
+        "ended by the model" if samples < frames * codec.hop_samples else f"cut at --max-duration-s {max_duration_s:g}"
+    )
     duration_s = samples / codec.sample_rate_hz
     said = f"{out}: {duration_s:.2f} s, {ended}; first sound after {written[0][1]:.2f} s, all after {took_s:.2f} s"
     print(said, file=sys.stderr if str(out) == "-" else sys.stdout)
@@ -136,7 +150,8 @@ def generate(
 
 
 def merge(run: Positional[Path], out: Positional[Path]) -> int:
-    """Add a LoRA run's adapters into the weights of the model they were trained on: a plain model again, for transformers."""
+    """Add a LoRA run's adapters into the weights of the model they were trained on: a plain model again, for
+    transformers."""
     from earnest.run import latest_checkpoint
     from earnest.training.lora import merge as merge_adapters
 
@@ -178,9 +193,13 @@ def decode(codes: Positional[Path], out: Positional[Path]) -> int:
         with safe_open(codes, "pt") as file:
             metadata, codes_CT = file.metadata() or {}, file.get_tensor("codes_CT")
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{codes}: {error}", "a safetensors file with codes_CT", "make one with `earnest encode`") from error
+        raise UserError(
+            f"{codes}: {error}", "a safetensors file with codes_CT", "make one with `earnest encode`"
+        ) from error
     if "codec" not in metadata:
-        raise UserError(f"{codes} does not name its codec", "metadata written by `earnest encode`", "encode the audio again")
+        raise UserError(
+            f"{codes} does not name its codec", "metadata written by `earnest encode`", "encode the audio again"
+        )
     codec = load_codec(metadata["codec"])
     with torch.inference_mode():
         wave_N = codec.decode(codes_CT[None])[0].numpy().T
@@ -198,7 +217,8 @@ def diagnose(
     fact: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
     run: str | None = None,
 ) -> int:
-    """Diagnose a run from its log, ours or anybody's: exit 0 if nothing is found, 1 if something is, 2 if it cannot be read.
+    """Diagnose a run from its log, ours or anybody's: exit 0 if nothing is found, 1 if something is, 2 if it cannot be
+    read.
 
     Args:
         path: A log, or a directory with one: TensorBoard, W&B, trainer_state.json, Lightning, CSV, JSONL, text, ours, ...
@@ -260,7 +280,8 @@ def rules() -> int:
 
 
 def explain(topic: Positional[str]) -> int:
-    """Explain a rule by its code, or `tokens` (what -100, 1024, 1025 mean), or `bands` (thresholds that documents give)."""
+    """Explain a rule by its code, or `tokens` (what -100, 1024, 1025 mean), or `bands` (thresholds that documents
+    give)."""
     from rich.console import Console
     from rich.markdown import Markdown
 
@@ -271,7 +292,8 @@ def explain(topic: Positional[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[..., int]] = {
-    command.__name__: command for command in (train, diagnose, report, rules, explain, trace, check, data, generate, merge, encode, decode)
+    command.__name__: command
+    for command in (train, diagnose, report, rules, explain, trace, check, data, generate, merge, encode, decode)
 }
 TAKE_A_RECIPE = (train, trace, check)
 
@@ -297,14 +319,27 @@ def main(argv: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name not in TRAIN_PACKAGES:
             raise
-        print(UserError(f"no package {error.name}", "earnest with its training part", 'pip install "earnest[train]"'), file=sys.stderr)
+        print(
+            UserError(f"no package {error.name}", "earnest with its training part", 'pip install "earnest[train]"'),
+            file=sys.stderr,
+        )
         return EXIT_UNREADABLE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
 
 
-TRAIN_PACKAGES = ("torch", "transformers", "accelerate", "peft", "datasets", "safetensors", "soundfile", "soxr", "tokenizers")
+TRAIN_PACKAGES = (
+    "torch",
+    "transformers",
+    "accelerate",
+    "peft",
+    "datasets",
+    "safetensors",
+    "soundfile",
+    "soxr",
+    "tokenizers",
+)
 
 
 def _configured(name: str, args: list[str], command: str, options: list[tuple[str, Any, Any]]) -> tuple[Any, Any]:
@@ -355,7 +390,8 @@ def _default_run_dir(recipe: str, resume: bool) -> Path:
 
 
 def _parse(target: Callable, args: list[str], prog: str) -> Callable[[], Any]:
-    """Read `args` by the signature of `target`; returns the call, not yet made. Raises UserError for what does not fit."""
+    """Read `args` by the signature of `target`; returns the call, not yet made. Raises UserError for what does not
+    fit."""
 
     @functools.wraps(target, updated=())
     def later(*values, **named):
@@ -373,7 +409,9 @@ def _parse(target: Callable, args: list[str], prog: str) -> Callable[[], Any]:
         body = itertools.dropwhile(lambda line: not line, words[1:])  # below the title; wrapped where the terminal ends
         complained = " ".join(itertools.takewhile(lambda line: line and not line.startswith("--"), body))
         hint = [line for line in words if line.startswith("--")]
-        raise UserError(complained, " or ".join(hint) or f"options that `{prog}` has", f"{prog} --help lists them") from None
+        raise UserError(
+            complained, " or ".join(hint) or f"options that `{prog}` has", f"{prog} --help lists them"
+        ) from None
 
 
 def _leave(text: str) -> NoReturn:
@@ -386,7 +424,11 @@ def _progress() -> Iterator[Callable[[str, int, int, str], None]]:
     """A bar for each stage of the work, with the time left; the callback takes (stage, done, total, note)."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description} {task.completed}/{task.total}"), BarColumn(), TextColumn("{task.fields[note]}"))
+    columns = (
+        TextColumn("{task.description} {task.completed}/{task.total}"),
+        BarColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     with Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()) as bars:
         tasks = {}
 

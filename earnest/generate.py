@@ -26,9 +26,9 @@ log = logging.getLogger(__name__)
 class Request:
     """One thing to generate: its prompt, temperature (0 = greedy), and the seed of its own random numbers.
 
-    guidance g: logits = null + g * (conditional - null), the form of MusicGen (arXiv:2306.05284 §2.3) and of transformers'
-    guidance_scale; 1 is conditional only. Dia's published form, conditional + s * (conditional - null), is g = 1 + s.
-    `null_prompt` is the unconditional branch's; needed where g is not 1.
+    guidance g: logits = null + g * (conditional - null), the form of MusicGen (arXiv:2306.05284 §2.3) and of
+    transformers' guidance_scale; 1 is conditional only. Dia's published form, conditional + s * (conditional - null),
+    is g = 1 + s. `null_prompt` is the unconditional branch's; needed where g is not 1.
     """
 
     prompt: Prompt
@@ -40,8 +40,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Repetition:
-    """Repetition-aware sampling (VALL-E 2, arXiv:2406.05370 §4.1): a token that stands `most` times or more among the last
-    `window_frames` of its lane is drawn anew from the whole distribution. A window of 0 lets repetitions be."""
+    """Repetition-aware sampling (VALL-E 2, arXiv:2406.05370 §4.1): a token that stands `most` times or more among the
+    last `window_frames` of its lane is drawn anew from the whole distribution. A window of 0 lets repetitions be."""
 
     window_frames: int = 0
     most: int = 2
@@ -66,15 +66,15 @@ def generate(
     filter_by_guidance: bool = False,
     repetition: Repetition | None = None,
 ) -> list[Generated]:
-    """Generate all requests in one batch; each row has its own temperature and random numbers, so that what a row becomes
-    does not depend on the rows beside it (but for floating-point rounding).
+    """Generate all requests in one batch; each row has its own temperature and random numbers, so that what a row
+    becomes does not depend on the rows beside it (but for floating-point rounding).
 
-    `model` offers begin(prompts) -> a stream with advance(frame_BK) -> logits (B, K, V) of the next frame of K lanes; delays
-    (one per lane), codes, bos_id, eos_id (None: it never ends by itself), and codes_of(tokens_KT) -> codes_CT. The lane that
-    starts first decides the end: EOS is allowed there only, the others follow at their delays. `max_frames` counts frames of
-    the codec, which take a frame of lanes each, or one per codebook where a single lane holds them all. Guided and null rows
-    share one pass. With `filter_by_guidance` the guided logits choose the top k, and these are drawn by their conditional
-    logits, as Dia was published. `repetition`: None for the model's own rule,
+    `model` offers begin(prompts) -> a stream with advance(frame_BK) -> logits (B, K, V) of the next frame of K lanes;
+    delays (one per lane), codes, bos_id, eos_id (None: it never ends by itself), and codes_of(tokens_KT) -> codes_CT.
+    The lane that starts first decides the end: EOS is allowed there only, the others follow at their delays.
+    `max_frames` counts frames of the codec, which take a frame of lanes each, or one per codebook where a single lane
+    holds them all. Guided and null rows share one pass. With `filter_by_guidance` the guided logits choose the top k,
+    and these are drawn by their conditional logits, as Dia was published. `repetition`: None for the model's own rule,
     model.repetition = (window_frames, most), where it has one.
     """
     max_frames *= model.codebooks // len(model.delays)
@@ -86,9 +86,11 @@ def generate(
 
 
 def stream(model, request: Request, *, max_frames: int, every_frames: int = 25, **sampling) -> Iterator[Tensor]:
-    """`generate` for one request, told as it goes: pieces of codes_CT, `every_frames` or fewer frames long, one after the other.
+    """`generate` for one request, told as it goes: pieces of codes_CT, `every_frames` or fewer frames long, one after
+    the other.
 
-    A frame is complete when the last of its delayed lanes has been generated. Put together, the pieces are `generate`'s codes.
+    A frame is complete when the last of its delayed lanes has been generated. Put together, the pieces are `generate`'s
+    codes.
     """
     lanes = model.codebooks // len(model.delays)  # frames of lanes that one frame of codes takes
     frames: list[Tensor] = []
@@ -139,8 +141,8 @@ def _frames(
     filter_by_guidance: bool,
     repetition: Repetition | None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield frames of lanes (B, K), the first being BOS, and with each where the rows end, as far as is known: position of the
-    leading lane's EOS, in frames behind its BOS."""
+    """Yield frames of lanes (B, K), the first being BOS, and with each where the rows end, as far as is known: position
+    of the leading lane's EOS, in frames behind its BOS."""
     model.eval()
     device = next(model.parameters()).device
     delay_K = torch.tensor(model.delays, device=device)
@@ -155,7 +157,8 @@ def _frames(
     if guided:
         prompts += [request.null_prompt or request.prompt for request in requests]
     stream = model.begin(prompts)
-    # Positions count from the first BOS: lane k holds BOS at delays[k], its tokens behind it, and EOS at end + delays[k].
+    # Positions count from the first BOS: lane k holds BOS at delays[k], its tokens behind it, and EOS at end +
+    # delays[k].
     end_B = torch.full((len(requests),), max_frames + 1, device=device)
     frames = [torch.full((len(requests), len(delay_K)), model.bos_id, device=device)]
     yield frames[0], end_B
@@ -178,8 +181,12 @@ def _frames(
             recent_BWK = torch.stack(frames[-rule.window_frames :], dim=1)
             repeats_BWK = (recent_BWK == frame_BK[:, None]) & (recent_BWK < model.codes)
             stuck_BK = repeats_BWK.sum(1) >= rule.most
-            for row in stuck_BK.any(1).nonzero()[:, 0].tolist():  # rows alone, so that no row's random numbers depend on another's
-                afresh_1K = sample(logits_BKV[row, None], torch.ones(1, device=device), logits_BKV.shape[-1], 1.0, [randoms[row]])
+            for row in (
+                stuck_BK.any(1).nonzero()[:, 0].tolist()
+            ):  # rows alone, so that no row's random numbers depend on another's
+                afresh_1K = sample(
+                    logits_BKV[row, None], torch.ones(1, device=device), logits_BKV.shape[-1], 1.0, [randoms[row]]
+                )
                 frame_BK[row] = torch.where(stuck_BK[row], afresh_1K[0], frame_BK[row])
         if model.eos_id is not None:
             ended_B = (frame_BK[:, leader] == model.eos_id) & (position < end_B)
@@ -190,7 +197,9 @@ def _frames(
             frame_BK[:, position <= delay_K] = model.bos_id
         if model.eos_id is not None and position >= earliest + first:
             frame_BK[position == end_B[:, None] + delay_K] = model.eos_id
-            frame_BK[position > end_B[:, None] + delay_K] = getattr(model, "behind_id", model.eos_id)  # as it was trained
+            frame_BK[position > end_B[:, None] + delay_K] = getattr(
+                model, "behind_id", model.eos_id
+            )  # as it was trained
         frames.append(frame_BK)
         yield frame_BK, end_B
         if position >= latest + last:
@@ -198,7 +207,8 @@ def _frames(
 
 
 def check_guidance(guidance: float, unconditional_frac: float) -> None:
-    """Raises UserError where guidance would lean on an unconditional branch that was not trained; warns where it hardly was."""
+    """Raises UserError where guidance would lean on an unconditional branch that was not trained; warns where it hardly
+    was."""
     if guidance != 1 and unconditional_frac == 0:
         raise UserError(
             f"guidance {guidance:g}, and no clip trained without its text (unconditional_frac 0)",
@@ -206,7 +216,9 @@ def check_guidance(guidance: float, unconditional_frac: float) -> None:
             "set guidance to 1, or train with unconditional_frac 0.1 to 0.2",
         )
     if guidance != 1 and unconditional_frac < 0.05:
-        log.warning("guidance %g on an unconditional branch that %.1f %% of the clips train", guidance, 100 * unconditional_frac)
+        log.warning(
+            "guidance %g on an unconditional branch that %.1f %% of the clips train", guidance, 100 * unconditional_frac
+        )
 
 
 def sample(
@@ -219,9 +231,9 @@ def sample(
 ) -> Tensor:
     """Draw one token per row and lane, (B, K): greedy where the temperature is 0.
 
-    The k best are taken first and top-p is applied to these (50 sorted values instead of V); the draw is an exponential race,
-    ``argmax p / e`` with e ~ Exp(1), which picks token i with probability p_i. `draw_BKV`: logits that replace those of the k
-    best once these are chosen.
+    The k best are taken first and top-p is applied to these (50 sorted values instead of V); the draw is an exponential
+    race, ``argmax p / e`` with e ~ Exp(1), which picks token i with probability p_i. `draw_BKV`: logits that replace
+    those of the k best once these are chosen.
     """
     best_BKk, id_BKk = logits_BKV.topk(min(top_k, logits_BKV.shape[-1]), dim=-1)
     if draw_BKV is not None:
@@ -231,7 +243,9 @@ def sample(
     heat_B11 = temperature_B[:, None, None]
     p_BKk = (best_BKk / heat_B11.clamp(min=1e-6)).softmax(-1)
     p_BKk = p_BKk.masked_fill(p_BKk.cumsum(-1) - p_BKk >= top_p, 0)  # the tokens before it already hold top_p
-    race_BKk = torch.stack([torch.empty(p_BKk.shape[1:]).exponential_(generator=random) for random in randoms]).to(p_BKk)
+    race_BKk = torch.stack([torch.empty(p_BKk.shape[1:]).exponential_(generator=random) for random in randoms]).to(
+        p_BKk
+    )
     choice_BK = torch.where(heat_B11[..., 0] > 0, (p_BKk / race_BKk).argmax(-1), 0)
     return id_BKk.gather(-1, choice_BK[..., None])[..., 0]
 
@@ -239,17 +253,24 @@ def sample(
 def cloning_prompt(model, codec: Codec, text: str, reference: Path, reference_text: str) -> Prompt:
     """A prompt to say `text` in the voice of an audio file in which `reference_text` is said.
 
-    Raises UserError for a system that takes no conversations, a file that cannot be read, and a reference that leaves no room.
+    Raises UserError for a system that takes no conversations, a file that cannot be read, and a reference that leaves
+    no room.
     """
     if model.system != "higgs":
-        raise UserError(f"a reference for a {model.system} model", "a Higgs model trained with references", "leave the reference out")
+        raise UserError(
+            f"a reference for a {model.system} model",
+            "a Higgs model trained with references",
+            "leave the reference out",
+        )
     try:
         wave_N = torch.from_numpy(read_wave(reference, codec.sample_rate_hz))
     except ClipError as error:
         raise UserError(str(error), "a readable audio file with at least one sample", "check the file") from error
     with torch.inference_mode():
         codes_CT = codec.encode(wave_N[None])[0]
-    return model.prompt(text, turns=cloning(codes_CT, reference_text, text, instruction=model.instruction.replace("{speaker}", "")))
+    return model.prompt(
+        text, turns=cloning(codes_CT, reference_text, text, instruction=model.instruction.replace("{speaker}", ""))
+    )
 
 
 def load_run(run_dir: Path) -> tuple[Any, Codec, dict[str, Any]]:

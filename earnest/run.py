@@ -108,7 +108,9 @@ def latest_checkpoint(run_dir: Path) -> Path:
     found = checkpoints(run_dir)
     if not found:
         raise UserError(
-            f"no checkpoint in {run_dir}", "a run that has saved at least one", "train for longer, or save more often (--save-every-steps)"
+            f"no checkpoint in {run_dir}",
+            "a run that has saved at least one",
+            "train for longer, or save more often (--save-every-steps)",
         )
     return found[-1]
 
@@ -120,7 +122,9 @@ class RunWriter:
         self.path = Path(path)
         self.path.mkdir(parents=True, exist_ok=True)
         run_json = self.path / "run.json"
-        self._run = json.loads(run_json.read_text()) if run_json.exists() else {"schema": SCHEMA, "facts": {}, "probes": {}}
+        self._run = (
+            json.loads(run_json.read_text()) if run_json.exists() else {"schema": SCHEMA, "facts": {}, "probes": {}}
+        )
         self._steps = _open_append(self.path / "steps.jsonl")
         self._artifacts = _open_append(self.path / "artifacts.jsonl")
 
@@ -175,7 +179,9 @@ def read_run(path: Path) -> Run:
     run_json = path / "run.json"
     if not run_json.exists():
         raise UserError(
-            f"no run.json in {path}", "a run directory written by `earnest train`", "pass the directory that `earnest train` printed"
+            f"no run.json in {path}",
+            "a run directory written by `earnest train`",
+            "pass the directory that `earnest train` printed",
         )
     try:
         stored = json.loads(run_json.read_text(encoding="utf-8"))
@@ -184,7 +190,9 @@ def read_run(path: Path) -> Run:
             f"{run_json} is not JSON ({error})", "the run.json of a run directory", "restore the file or train again"
         ) from error
     if not isinstance(stored, dict) or not isinstance(stored.get("facts"), dict):
-        raise UserError(f"{run_json} without facts", "the run.json of a run directory", "restore the file or train again")
+        raise UserError(
+            f"{run_json} without facts", "the run.json of a run directory", "restore the file or train again"
+        )
     notes: list[str] = []
     rows = list(_rows(path / "steps.jsonl", notes))
     artifacts = [Artifact(**row) for row in _rows(path / "artifacts.jsonl", notes)]
@@ -201,7 +209,10 @@ def series_from_rows(rows: Iterable[Mapping[str, Any]]) -> dict[str, Series]:
             if name not in ROW_WORDS:
                 columns.setdefault(name, {})[row["step"]] = math.nan if value is None else float(value)
     return {
-        name: Series(np.array(sorted(column), dtype=np.int64), np.array([column[step] for step in sorted(column)], dtype=np.float64))
+        name: Series(
+            np.array(sorted(column), dtype=np.int64),
+            np.array([column[step] for step in sorted(column)], dtype=np.float64),
+        )
         for name, column in columns.items()
     }
 

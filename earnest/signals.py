@@ -44,15 +44,33 @@ class Signal:
 SIGNALS = {
     signal.name: signal
     for signal in [
-        Signal("ce_nats", "nats per counted target", "unweighted mean cross-entropy of one stream", "the chance ladder"),
-        Signal("ce_full_nats", "nats per counted target", "ce_nats plus the cost of naming the stream at all, in a vocabulary of several"),
-        Signal("loss", "as optimised", "the loss that was stepped on; with a stream: that part of it, unweighted"),
-        Signal("accuracy_frac", "fraction", "argmax equals target, over counted targets", "the commonest label's share"),
-        Signal("copy_frac", "fraction", "argmax equals the input token at that position", "the share of repeats in the data"),
-        Signal("counted_frac", "fraction", "positions of a stream whose target counts"),
-        Signal("null_ce_nats", "nats per counted target", "ce_nats with the null input in place of the text", "ce_nats"),
         Signal(
-            "text_perplexity", "tokens", "perplexity of a fixed text on the text path of a model with a language model inside", "at step 0"
+            "ce_nats", "nats per counted target", "unweighted mean cross-entropy of one stream", "the chance ladder"
+        ),
+        Signal(
+            "ce_full_nats",
+            "nats per counted target",
+            "ce_nats plus the cost of naming the stream at all, in a vocabulary of several",
+        ),
+        Signal("loss", "as optimised", "the loss that was stepped on; with a stream: that part of it, unweighted"),
+        Signal(
+            "accuracy_frac", "fraction", "argmax equals target, over counted targets", "the commonest label's share"
+        ),
+        Signal(
+            "copy_frac",
+            "fraction",
+            "argmax equals the input token at that position",
+            "the share of repeats in the data",
+        ),
+        Signal("counted_frac", "fraction", "positions of a stream whose target counts"),
+        Signal(
+            "null_ce_nats", "nats per counted target", "ce_nats with the null input in place of the text", "ce_nats"
+        ),
+        Signal(
+            "text_perplexity",
+            "tokens",
+            "perplexity of a fixed text on the text path of a model with a language model inside",
+            "at step 0",
         ),
         Signal("entropy_nats", "nats", "mean entropy of the predicted distribution at counted positions", "ln V"),
         Signal("seen_frac", "fraction", "entries of a codebook that have been a target since the run started"),
@@ -60,18 +78,44 @@ SIGNALS = {
         Signal("grad_norm", "norm", "global gradient norm before clipping"),
         Signal("clipped_frac", "fraction", "1 where the gradient was clipped, averaged over the logged steps"),
         Signal("learning_rate", "per step", "learning rate of the first parameter group"),
-        Signal("used_frac", "fraction", "entries of a codebook chosen at least once in the window", "expectation at this sample size"),
-        Signal("perplexity", "entries", "exp of the entropy of a codebook's choices", "expectation at this sample size"),
+        Signal(
+            "used_frac",
+            "fraction",
+            "entries of a codebook chosen at least once in the window",
+            "expectation at this sample size",
+        ),
+        Signal(
+            "perplexity", "entries", "exp of the entropy of a codebook's choices", "expectation at this sample size"
+        ),
         Signal("residual_frac", "fraction", "energy left after a codebook, of what its group of codebooks was given"),
         Signal("d_real", "logit", "discriminator's mean output on real audio"),
         Signal("d_fake", "logit", "discriminator's mean output on generated audio"),
         Signal("d_auc", "fraction", "how often the discriminator scores a real patch above a generated one", "0.5"),
         Signal("d_active_frac", "fraction", "patches inside the hinge's margin, which alone teach the discriminator"),
-        Signal("gradient_frac", "fraction", "share of a loss in the balanced gradient at the waveform", "its weight's share"),
-        Signal("skipped_frac", "fraction", "steps of one side that moved nothing, as their loss or gradient was not finite"),
-        Signal("f0_r2", "fraction", "variance of the pitch that the codes of one codebook explain on held-out clips", "0"),
-        Signal("energy_r2", "fraction", "variance of the level in dB that the codes of one codebook explain on held-out clips", "0"),
-        Signal("word_accuracy_frac", "fraction", "held-out frames whose word the code of one codebook names", "the commonest word's share"),
+        Signal(
+            "gradient_frac",
+            "fraction",
+            "share of a loss in the balanced gradient at the waveform",
+            "its weight's share",
+        ),
+        Signal(
+            "skipped_frac", "fraction", "steps of one side that moved nothing, as their loss or gradient was not finite"
+        ),
+        Signal(
+            "f0_r2", "fraction", "variance of the pitch that the codes of one codebook explain on held-out clips", "0"
+        ),
+        Signal(
+            "energy_r2",
+            "fraction",
+            "variance of the level in dB that the codes of one codebook explain on held-out clips",
+            "0",
+        ),
+        Signal(
+            "word_accuracy_frac",
+            "fraction",
+            "held-out frames whose word the code of one codebook names",
+            "the commonest word's share",
+        ),
         Signal("padding_frac", "fraction", "positions of the batch that hold padding"),
         Signal("step_s", "seconds", "wall time of the step"),
         Signal("data_s", "seconds", "the part of the step's wall time spent waiting for data"),
@@ -84,8 +128,8 @@ SIGNALS = {
 
 
 # How the field spells these signals: lower case, words joined by "_", without the split (train, eval, ...), as in
-# transformers, Lightning, fairseq, espnet, audiocraft, descript-audio-codec, AudioDec, ParallelWaveGAN, SpeechTokenizer and Amy.
-# A plain loss is only ever "loss": whether it is a cross-entropy is decided with facts, never by its name.
+# transformers, Lightning, fairseq, espnet, audiocraft, descript-audio-codec, AudioDec, ParallelWaveGAN, SpeechTokenizer
+# and Amy. A plain loss is only ever "loss": whether it is a cross-entropy is decided with facts, never by its name.
 ALIASES = {
     "ce_nats": "ce cross_entropy crossentropy xent ce_loss cross_entropy_loss loss_ce nll nll_loss lm_ce",
     "loss": "total_loss loss_total lm_loss avg_loss loss_avg average_loss mean_loss smooth_loss batch_loss running_loss "

@@ -24,16 +24,27 @@ LABEL_COLUMNS = 8  # positions of the label picture at either end
 
 
 def trace_clip(config: LMConfig, console: Console | None = None) -> None:
-    """Carry the first clip of the data that is not left out through reading, encoding, layout, batching, the model and the loss; print
-    each stop."""
+    """Carry the first clip of the data that is not left out through reading, encoding, layout, batching, the model and
+    the loss; print each stop."""
     console = console or Console()
     table = Table("stop", "tensor", "shape", "type", "range", "masked", box=None, pad_edge=False)
 
     def stop(number: str, name: str, tensor: Tensor) -> None:
         counted = tensor[tensor != IGNORE] if not tensor.is_floating_point() else tensor
-        span = f"{counted.min().item():.4g} … {counted.max().item():.4g}" if counted.numel() and counted.dtype != torch.bool else ""
+        span = (
+            f"{counted.min().item():.4g} … {counted.max().item():.4g}"
+            if counted.numel() and counted.dtype != torch.bool
+            else ""
+        )
         masked = f"{1 - counted.numel() / tensor.numel():.0%}" if "target" in name else ""
-        table.add_row(number, name, " × ".join(map(str, tensor.shape)) or "scalar", str(tensor.dtype).removeprefix("torch."), span, masked)
+        table.add_row(
+            number,
+            name,
+            " × ".join(map(str, tensor.shape)) or "scalar",
+            str(tensor.dtype).removeprefix("torch."),
+            span,
+            masked,
+        )
 
     torch.manual_seed(config.seed)
     codec = load_codec(config.codec)
@@ -43,9 +54,15 @@ def trace_clip(config: LMConfig, console: Console | None = None) -> None:
     lay_out, vary = config.data.limited(model, codec.frame_rate_hz), config.variation(rows, model, codec.frame_rate_hz)
     corpus = Corpus(rows, lay_out, model.pad_id, 1, vary, config.data.too_long)
     if not corpus.rows:
-        raise UserError("; ".join(corpus.left_out[:3]), "a clip that is not left out", "shorten the clips, or set data.too_long to cut")
+        raise UserError(
+            "; ".join(corpus.left_out[:3]),
+            "a clip that is not left out",
+            "shorten the clips, or set data.too_long to cut",
+        )
     row = corpus.vary(corpus.rows[0], None)
-    shown = next(one for one in found if row["source"] == (one.name if isinstance(one, Conversation) else str(one.path)))
+    shown = next(
+        one for one in found if row["source"] == (one.name if isinstance(one, Conversation) else str(one.path))
+    )
     clip = shown.clips[-1] if isinstance(shown, Conversation) else shown
     wave_N = torch.from_numpy(read_wave(clip.path, codec.sample_rate_hz, getattr(codec, "channels", 1)))
     with torch.inference_mode():
@@ -77,10 +94,15 @@ def trace_clip(config: LMConfig, console: Console | None = None) -> None:
 
 def _label_picture(example: Example, delays: list[int]) -> Table:
     """Which audio targets count, first and last positions of each codebook; -100 does not count."""
-    table = Table("codebook", "delay", "first targets", "last targets", "counted", box=None, pad_edge=False, title="audio targets")
+    table = Table(
+        "codebook", "delay", "first targets", "last targets", "counted", box=None, pad_edge=False, title="audio targets"
+    )
     audio_SC = example.audio_targets_SC[example.is_audio_S]
     for codebook, delay in enumerate(delays):
         targets_S = audio_SC[:, codebook]
-        first, last = (" ".join(map(str, part.tolist())) for part in (targets_S[: LABEL_COLUMNS + 1], targets_S[-LABEL_COLUMNS - 1 :]))
+        first, last = (
+            " ".join(map(str, part.tolist()))
+            for part in (targets_S[: LABEL_COLUMNS + 1], targets_S[-LABEL_COLUMNS - 1 :])
+        )
         table.add_row(str(codebook), str(delay), first, last, f"{(targets_S != IGNORE).sum()} of {len(targets_S)}")
     return table

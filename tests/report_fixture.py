@@ -29,8 +29,12 @@ def tone(path: Path, duration_s: float, rate_hz: int = 16_000, loudness: float =
 def make_run(directory: Path) -> Run:
     """600 steps of nine streams, evaluated every 50, with demos of two prompts at three temperatures."""
     random, writer = np.random.default_rng(7), RunWriter(directory)
-    writer.facts({"system": "higgs-tiny", "audio_vocab": 1026, "codebooks": 8, "max_grad_norm": 1.0, "sample_rate_hz": 16_000})
-    writer.facts({"config": {"optim": {"learning_rate": 1e-3, "betas": [0.9, 0.95]}, "note": HOSTILE, "ids": list(range(2000))}})
+    writer.facts(
+        {"system": "higgs-tiny", "audio_vocab": 1026, "codebooks": 8, "max_grad_norm": 1.0, "sample_rate_hz": 16_000}
+    )
+    writer.facts(
+        {"config": {"optim": {"learning_rate": 1e-3, "betas": [0.9, 0.95]}, "note": HOSTILE, "ids": list(range(2000))}}
+    )
     writer.probe("one_batch_overfit", {"steps": 40, "last_nats": 0.02})
     for step in range(1, STEPS + 1):
         signals = {"train/grad_norm": float(random.lognormal(0.3, 0.4) * (1 + 6 * math.exp(-step / 30)))}
@@ -50,7 +54,12 @@ def make_run(directory: Path) -> Run:
                 path = Path("demos") / f"step_{step:07d}" / f"{len(text)}_t{temperature:g}.wav"
                 tone(directory / path, duration_s * (1 + temperature / 4), rate_hz=24_000 if temperature else 16_000)
                 writer.artifact(
-                    Artifact("demo", path.as_posix(), step, {"text": text, "temperature": temperature, "seed": 1, "stopped": step > 200})
+                    Artifact(
+                        "demo",
+                        path.as_posix(),
+                        step,
+                        {"text": text, "temperature": temperature, "seed": 1, "stopped": step > 200},
+                    )
                 )
     tone(directory / "references" / "seven.wav", 0.7)
     writer.artifact(Artifact("reference", "references/seven.wav", 0, {"text": "seven"}))
@@ -63,8 +72,21 @@ def make_run(directory: Path) -> Run:
 
 def make_diagnosis() -> Diagnosis:
     """Every verdict word, every severity, and hostile text in every place that holds text."""
-    ladder = [Baseline("uniform", math.log(1026)), Baseline("unigram", 6.412, (6.38, 6.444)), Baseline("bigram", 5.71, (5.6, 5.82))]
-    words = ["learning", "converged", "learning", "unigram-only", "unigram-only", "memorising", "at-chance", "cannot-judge"]
+    ladder = [
+        Baseline("uniform", math.log(1026)),
+        Baseline("unigram", 6.412, (6.38, 6.444)),
+        Baseline("bigram", 5.71, (5.6, 5.82)),
+    ]
+    words = [
+        "learning",
+        "converged",
+        "learning",
+        "unigram-only",
+        "unigram-only",
+        "memorising",
+        "at-chance",
+        "cannot-judge",
+    ]
     verdicts = [
         Verdict(
             "text",
@@ -81,7 +103,18 @@ def make_diagnosis() -> Diagnosis:
         rung = ladder[2] if level < 5.6 else ladder[1] if level < 6.38 else ladder[0]
         why = f"{level} nats lies {'below' if level < rung.value else 'on'} the {rung.name} baseline by {abs(rung.value - level):.2f}"
         verdicts.append(Verdict(f"codebook_{codebook}", word, level, "nats", rung, 1, why, ladder))
-    verdicts.append(Verdict(f"{ARABIC} {HOSTILE}", "worse-than-chance", 8.0, "nats", Baseline("uniform", 6.9), None, "never went down", []))
+    verdicts.append(
+        Verdict(
+            f"{ARABIC} {HOSTILE}",
+            "worse-than-chance",
+            8.0,
+            "nats",
+            Baseline("uniform", 6.9),
+            None,
+            "never went down",
+            [],
+        )
+    )
     return Diagnosis(
         verdicts,
         [
@@ -128,6 +161,10 @@ def make_diagnosis() -> Diagnosis:
                 f"train in bfloat16, not float16 {HOSTILE}",
             ),
         ],
-        [NotChecked("F301", "codebook_used_frac"), NotChecked("F302", "codebook_used_frac"), NotChecked("E201", "unconditional_frac")],
+        [
+            NotChecked("F301", "codebook_used_frac"),
+            NotChecked("F302", "codebook_used_frac"),
+            NotChecked("E201", "unconditional_frac"),
+        ],
         {"train/loss": "train/loss", f"gnorm {HOSTILE}": "train/grad_norm"},
     )

@@ -43,7 +43,10 @@ def table() -> str:
     per_rule = []
     for rule in catalogue():
         spoke = [[name for name, codes in rows.items() if rule.code in codes] for rows in said.values()]
-        cells = [", ".join(names) if group == "sick" else str(len(names) or "") for group, names in zip(said, spoke, strict=True)]
+        cells = [
+            ", ".join(names) if group == "sick" else str(len(names) or "")
+            for group, names in zip(said, spoke, strict=True)
+        ]
         per_rule.append(f"| {rule.code} {rule.name} | {' | '.join(cells)} |")
     words = [
         "# Every rule on every fixture",

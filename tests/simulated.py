@@ -1,7 +1,8 @@
-"""Small runs made by their mechanism, for the tests of the rules: a table trained in numpy, losses with real noise, a two-player game.
+"""Small runs made by their mechanism, for the tests of the rules: a table trained in numpy, losses with real noise, a
+two-player game.
 
-`table_run` really trains: a bigram table (logits of the next code given this one) by Adam on a Markov chain of codes. Faults are planted in
-its pipeline (shift, mask, rate, data), never painted into the curve.
+`table_run` really trains: a bigram table (logits of the next code given this one) by Adam on a Markov chain of codes.
+Faults are planted in its pipeline (shift, mask, rate, data), never painted into the curve.
 """
 
 import math
@@ -45,7 +46,8 @@ def table_run(
     facts=None,
     every=1,
 ) -> Run:
-    """Train the table and log what a training loop would; `shift` 0 scores the token that is given, 1 the next, 2 the one after."""
+    """Train the table and log what a training loop would; `shift` 0 scores the token that is given, 1 the next, 2 the
+    one after."""
     rng = np.random.default_rng(seed)
     draw = (lambda n: rng.integers(CODES, size=(n, frames))) if noise_data else (lambda n: markov_clips(rng, n, frames))
     data, held_out = draw(clips), draw(60)
@@ -59,7 +61,9 @@ def table_run(
         logits = table[given] + (bias[chosen][:, : frames - shift] if bias is not None else 0)
         p = np.exp(logits - logits.max(-1, keepdims=True))
         p /= p.sum(-1, keepdims=True)
-        counted = np.ones(target.shape, bool) if mask_after is None or step < mask_after else np.zeros(target.shape, bool)
+        counted = (
+            np.ones(target.shape, bool) if mask_after is None or step < mask_after else np.zeros(target.shape, bool)
+        )
         picked = np.take_along_axis(p, target[..., None], -1)[..., 0]
         loss = -np.log(picked + 1e-30)[counted].mean() if counted.any() else math.nan
         error = (p - np.eye(CODES)[target]) * counted[..., None] / max(counted.sum(), 1)
@@ -75,13 +79,19 @@ def table_run(
         rows.append((step, loss, (p.argmax(-1) == given).mean(), counted.mean(), math.sqrt((gradient**2).sum())))
         if step % max(1, steps // 8) == 0:
             scores = table[held_out[:, : frames - shift]]
-            scores = scores - np.log(np.exp(scores - scores.max(-1, keepdims=True)).sum(-1, keepdims=True)) - scores.max(-1, keepdims=True)
+            scores = (
+                scores
+                - np.log(np.exp(scores - scores.max(-1, keepdims=True)).sum(-1, keepdims=True))
+                - scores.max(-1, keepdims=True)
+            )
             evaluated.append((step, -np.take_along_axis(scores, held_out[:, shift:, None], -1).mean()))
     table_rows = np.array(rows)[::every]
     step = table_rows[:, 0]
     names = ("train/ce_nats/audio", "train/copy_frac/audio", "train/counted_frac/audio", "train/grad_norm")
     logged = {name: series(step, table_rows[:, column]) for column, name in enumerate(names, 1)}
-    logged["train/learning_rate"] = series(step, np.full(len(step), rate * min(1, 0.02)))  # Adam on a table takes 50 times a network's rate
+    logged["train/learning_rate"] = series(
+        step, np.full(len(step), rate * min(1, 0.02))
+    )  # Adam on a table takes 50 times a network's rate
     logged["eval/ce_nats/audio"] = series(*zip(*evaluated, strict=True))
     counts = np.bincount(data.ravel(), minlength=CODES)
     known = {
@@ -93,12 +103,14 @@ def table_run(
 
 
 def wandering(rng, points, memory, size):
-    """Autocorrelated noise: the batch-to-batch scatter of a loss, `memory` the share kept from one logged point to the next."""
+    """Autocorrelated noise: the batch-to-batch scatter of a loss, `memory` the share kept from one logged point to the
+    next."""
     return lfilter([math.sqrt(1 - memory**2)], [1, -memory], rng.normal(0, size, points))
 
 
 def healthy_run(seed) -> Run:
-    """A healthy run of any shape that people log: length, scale, noise, sparsity, schedule and missing columns are drawn by chance."""
+    """A healthy run of any shape that people log: length, scale, noise, sparsity, schedule and missing columns are
+    drawn by chance."""
     rng = np.random.default_rng(seed)
     points = int(10 ** rng.uniform(1.3, 3.7))
     every = int(rng.choice([1, 1, 5, 10, 50, 500]))
@@ -108,7 +120,9 @@ def healthy_run(seed) -> Run:
     chance, floor = math.log(codes), math.log(codes) * rng.uniform(0.3, 0.68)
     kind = rng.choice(["exponential", "power", "fine-tune", "stairs", "wide head", "anneal"])
     mean = floor + (chance - floor) * (
-        (1 + share * rng.uniform(10, 200)) ** -rng.uniform(0.3, 1) if kind == "power" else np.exp(-share * rng.uniform(3, 30))
+        (1 + share * rng.uniform(10, 200)) ** -rng.uniform(0.3, 1)
+        if kind == "power"
+        else np.exp(-share * rng.uniform(3, 30))
     )
     if kind == "fine-tune":
         mean = floor + rng.uniform(0, 0.05) * np.exp(-share * 5)
@@ -131,7 +145,9 @@ def healthy_run(seed) -> Run:
             step[at], mean[at] + offset + wandering(rng, len(at), rng.choice([0, 0.5]), rng.uniform(0.002, 0.05))
         )
     if rng.random() < 0.7:
-        logged["train/grad_norm"] = series(step, np.exp(rng.normal(0, 0.4, points)) * rng.uniform(0.1, 3) * (1 + 5 * np.exp(-share * 50)))
+        logged["train/grad_norm"] = series(
+            step, np.exp(rng.normal(0, 0.4, points)) * rng.uniform(0.1, 3) * (1 + 5 * np.exp(-share * 50))
+        )
     warm = np.minimum(1, step / (rng.uniform(0.01, 0.2) * step[-1]))
     schedules = [
         warm,
@@ -141,7 +157,9 @@ def healthy_run(seed) -> Run:
         share**0,
     ]
     if rng.random() < 0.7:
-        logged["train/learning_rate"] = series(step, schedules[rng.integers(len(schedules))] * 10 ** rng.uniform(-5.5, -3))
+        logged["train/learning_rate"] = series(
+            step, schedules[rng.integers(len(schedules))] * 10 ** rng.uniform(-5.5, -3)
+        )
     if rng.random() < 0.5:
         logged["train/step_s"] = series(step, np.exp(rng.normal(-1, 0.3, points)))
     facts = {"audio_vocab": codes, "max_grad_norm": 5.0, "steps_per_epoch": max(1, step[-1] // 3), "codebooks": 8}
@@ -155,12 +173,16 @@ def cut(run: Run, step: int) -> Run:
 
 
 def gan_run(seed, strength, points=150) -> Run:
-    """Hinge scores of a discriminator whose gap is `strength` of the share of training done, and the losses that follow from them."""
+    """Hinge scores of a discriminator whose gap is `strength` of the share of training done, and the losses that follow
+    from them."""
     rng = np.random.default_rng(seed)
     step = np.arange(1, points + 1) * 20
     gap, centre = strength(step / step[-1]), wandering(rng, points, 0.9, 0.2)
     audio = rng.normal(0, 0.6, (points, 64))
-    real, fake = centre[:, None] + gap[:, None] / 2 + audio, centre[:, None] - gap[:, None] / 2 + rng.normal(0, 0.6, (points, 64))
+    real, fake = (
+        centre[:, None] + gap[:, None] / 2 + audio,
+        centre[:, None] - gap[:, None] / 2 + rng.normal(0, 0.6, (points, 64)),
+    )
     return Run(
         {},
         {

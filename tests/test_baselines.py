@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from earnest.data.baselines import ALPHA, Pairs, bigram_nats, bootstrap_interval, collect_pairs, label_counts, unigram_nats
+from earnest.data.baselines import (
+    ALPHA,
+    Pairs,
+    bigram_nats,
+    bootstrap_interval,
+    collect_pairs,
+    label_counts,
+    unigram_nats,
+)
 from earnest.training.evaluate import Ladder, clip_sums
 from tests.tiny import CODEBOOKS, CODES, random_batch, tiny_higgs
 
@@ -50,7 +58,9 @@ def test_rungs_find_the_entropies_of_a_markov_chain():
 def test_a_bigram_without_structure_falls_back_to_the_unigram():
     rng = np.random.default_rng(2)
     train, held_out = chain(rng, 5000, 200, 0.0), chain(rng, 5000, 200, 0.0)
-    assert bigram_nats(train, held_out, 200).mean() == pytest.approx(unigram_nats(train, held_out, 200).mean(), abs=0.05)
+    assert bigram_nats(train, held_out, 200).mean() == pytest.approx(
+        unigram_nats(train, held_out, 200).mean(), abs=0.05
+    )
 
 
 def test_the_interval_covers_the_truth_when_clips_are_correlated_inside():
@@ -60,7 +70,9 @@ def test_the_interval_covers_the_truth_when_clips_are_correlated_inside():
     for trial in range(200):
         offsets = rng.normal(0, 1, 40)
         counts = rng.integers(5, 50, 40)
-        sums = np.array([(offset + rng.normal(0, 0.1, count)).sum() for offset, count in zip(offsets, counts, strict=True)])
+        sums = np.array(
+            [(offset + rng.normal(0, 0.1, count)).sum() for offset, count in zip(offsets, counts, strict=True)]
+        )
         low, high = bootstrap_interval(sums, counts, draws=300, seed=trial)
         covered += low <= 0 <= high
     assert covered >= 176  # 95 % asked for; small samples undercover a little
@@ -74,7 +86,10 @@ def test_pairs_of_a_batch_are_its_counted_targets():
         assert len(pairs[stream].target) == 2 * count
     assert sum(label_counts(pairs["codebook_0"]).values()) == 2 * (4 + 6 + 2)
     first = pairs["codebook_0"]
-    assert first.previous[0] == model.bos_id and first.target[0] == batch.tokens_BSC[0, int(batch.is_audio_BS[0].nonzero()[1]), 0]
+    assert (
+        first.previous[0] == model.bos_id
+        and first.target[0] == batch.tokens_BSC[0, int(batch.is_audio_BS[0].nonzero()[1]), 0]
+    )
 
 
 def test_an_untrained_model_is_placed_near_uniform_and_above_the_rungs():

@@ -45,7 +45,10 @@ BOSON = {  # boson-ai/higgs-audio: strings, parts and lists of both; start_index
         {"role": "user", "content": REFERENCE_TEXT},
         {"role": "assistant", "content": {"type": "audio", "audio_url": "reference.wav"}},
         {"role": "user", "content": [TARGET_TEXT]},
-        {"role": "assistant", "content": [{"type": "text", "text": TARGET_TEXT}, {"type": "audio", "audio_url": "target.wav"}]},
+        {
+            "role": "assistant",
+            "content": [{"type": "text", "text": TARGET_TEXT}, {"type": "audio", "audio_url": "target.wav"}],
+        },
     ],
     "start_index": 3,
     "speaker": "ahmed",
@@ -94,11 +97,17 @@ def test_ms_swift_puts_audio_where_the_text_says(folder):
     [conversation] = read(
         folder,
         {
-            "messages": [{"role": "user", "content": "<audio> /translate"}, {"role": "assistant", "content": "a<audio>b"}],
+            "messages": [
+                {"role": "user", "content": "<audio> /translate"},
+                {"role": "assistant", "content": "a<audio>b"},
+            ],
             "audios": ["reference.wav", "target.wav"],
         },
     )
-    assert said(conversation) == [("user", ["<reference.wav>", " /translate"], False), ("assistant", ["a", "<target.wav>", "b"], True)]
+    assert said(conversation) == [
+        ("user", ["<reference.wav>", " /translate"], False),
+        ("assistant", ["a", "<target.wav>", "b"], True),
+    ]
 
 
 def test_train_higgs_audio_metadata(folder):
@@ -106,7 +115,10 @@ def test_train_higgs_audio_metadata(folder):
     sample = {"audio_file": "target.wav", "transcript_file": "target.txt", "speaker_id": "huo", "scene": "quiet_room"}
     plain, clone = read(
         folder,
-        {"dataset_info": {}, "samples": [sample, sample | {"ref_audio_file": "reference.wav", "ref_transcript": REFERENCE_TEXT}]},
+        {
+            "dataset_info": {},
+            "samples": [sample, sample | {"ref_audio_file": "reference.wav", "ref_transcript": REFERENCE_TEXT}],
+        },
     )
     assert plain.speaker == "huo" and "Audio is recorded from quiet room." in plain.turns[0].parts[0]
     assert said(plain)[1:] == [("user", [TARGET_TEXT], False), ("assistant", ["<target.wav>"], True)]
@@ -127,10 +139,19 @@ USER = {"role": "user", "content": "hello"}
         ({"messages": [USER]}, "no assistant's turn"),
         ({"messages": [USER, {"role": "assistant", "content": ""}]}, "no assistant's turn"),
         ({"messages": [USER, {"role": "assistant", "content": "hi"}], "start_index": 2}, "no assistant's turn"),
-        ({"messages": [USER, {"role": "assistant", "content": [{"type": "audio", "audio_url": ""}]}]}, "without a file"),
-        ({"messages": [USER, {"role": "assistant", "content": [{"type": "audio", "audio_url": "gone.wav"}]}]}, "gone.wav"),
+        (
+            {"messages": [USER, {"role": "assistant", "content": [{"type": "audio", "audio_url": ""}]}]},
+            "without a file",
+        ),
+        (
+            {"messages": [USER, {"role": "assistant", "content": [{"type": "audio", "audio_url": "gone.wav"}]}]},
+            "gone.wav",
+        ),
         ({"messages": [USER, {"role": "assistant", "content": "<audio>"}], "audios": []}, "without a file"),
-        ({"messages": [USER, {"role": "assistant", "content": [{"type": "audio", "raw_audio": "UklGRg=="}]}]}, "inside the JSON"),
+        (
+            {"messages": [USER, {"role": "assistant", "content": [{"type": "audio", "raw_audio": "UklGRg=="}]}]},
+            "inside the JSON",
+        ),
         ({"messages": [USER, {"role": "robot", "content": "hi"}]}, "robot"),
         ({"messages": [USER, {"role": "assistant", "content": [{"type": "image"}]}]}, "image"),
         ({"messages": [USER, {"role": "assistant", "content": 3}]}, "a part 3"),
@@ -138,7 +159,10 @@ USER = {"role": "user", "content": "hello"}
         ({"message": []}, "message"),
         ({"samples": [{"audio_file": "target.wav"}]}, "no text for target.wav"),
         ({"samples": [{"audio_file": "gone.wav", "transcript": "x"}]}, "gone.wav"),
-        ({"samples": [{"audio_file": "target.wav", "transcript": "x", "ref_audio_file": "reference.wav"}]}, "no text for reference.wav"),
+        (
+            {"samples": [{"audio_file": "target.wav", "transcript": "x", "ref_audio_file": "reference.wav"}]},
+            "no text for reference.wav",
+        ),
         ({"samples": ["hi"]}, "hi"),
         ("hello", "hello"),
     ],
@@ -164,7 +188,13 @@ def test_a_cloning_sample_counts_the_target_alone():
 
 
 def row(source: str, speaker: str, frames: int = 10):
-    return {"source": source, "speaker": speaker, "text": source, "tags": "", "codes_CT": np.full((CODEBOOKS, frames), len(source))}
+    return {
+        "source": source,
+        "speaker": speaker,
+        "text": source,
+        "tags": "",
+        "codes_CT": np.full((CODEBOOKS, frames), len(source)),
+    }
 
 
 def seeded(epoch: int):
@@ -172,7 +202,10 @@ def seeded(epoch: int):
 
 
 def test_references_are_other_clips_of_the_same_speaker():
-    rows = [row(f"{speaker}{i}", speaker) for speaker in "ab" for i in range(5)] + [row("a_long", "a", frames=99), row("c0", "c")]
+    rows = [row(f"{speaker}{i}", speaker) for speaker in "ab" for i in range(5)] + [
+        row("a_long", "a", frames=99),
+        row("c0", "c"),
+    ]
     vary = Cloning(rows, Variation(), frac=0.5, max_frames=50)
     assert {vary.reference(rows[2], seeded(epoch))["source"] for epoch in range(200)} == {"a0", "a1", "a3", "a4"}
     assert vary.reference(rows[2])["source"] == "a3" and vary.reference(rows[4])["source"] == "a0"  # the same each time
@@ -182,7 +215,8 @@ def test_references_are_other_clips_of_the_same_speaker():
     assert 60 < sum("turns" in vary(rows[2], seeded(epoch)) for epoch in range(200)) < 140
 
 
-# --- laid out by the model ------------------------------------------------------------------------------------------------------
+# --- laid out by the model
+# ------------------------------------------------------------------------------------------------------
 
 
 def words(ids) -> str:

@@ -27,7 +27,9 @@ def table_of(config, counts_only=False) -> str:
 def test_slm_mots_full_size_counts(monkeypatch):
     """Llama-3.2-1B with MusicGen-small on EnCodec's four codebooks of 2048, by shapes alone."""
     monkeypatch.setattr(check, "load_codec", lambda name: SimpleNamespace(codebooks=4, codebook_size=2048))
-    shape = MoTShape(width=2048, layers=16, heads=32, kv_heads=8, ffn=8192, expert_width=1024, expert_ffn=4096, vocabulary=128256)
+    shape = MoTShape(
+        width=2048, layers=16, heads=32, kv_heads=8, ffn=8192, expert_width=1024, expert_ffn=4096, vocabulary=128256
+    )
     text = table_of(replace(mot(), backbone="", experts="", shape=shape), counts_only=True)
     assert "33,554,432" in next(line for line in text.splitlines() if "expert.down" in line)
     assert "33,554,432" in next(line for line in text.splitlines() if "expert.up" in line)
@@ -37,15 +39,20 @@ def test_slm_mots_full_size_counts(monkeypatch):
 
 
 def test_a_recipe_whole():
-    """Experts behind a zero projection learn from step 2 on; the last layer's text network, which no score reaches, is frozen."""
+    """Experts behind a zero projection learn from step 2 on; the last layer's text network, which no score reaches, is
+    frozen."""
     shape = MoTShape(width=32, layers=2, heads=4, kv_heads=2, ffn=48, expert_width=16, expert_ffn=24)
     text = table_of(replace(RECIPES["mot-tiny"].configure(), shape=shape))
     found = {line.split()[0]: line for line in text.splitlines()[1:]}
-    assert "from step 2" in found["layers.*.expert.down.weight"] and found["layers.*.expert.up.weight"].rstrip().endswith("yes")
+    assert "from step 2" in found["layers.*.expert.down.weight"] and found[
+        "layers.*.expert.up.weight"
+    ].rstrip().endswith("yes")
     assert [line.split()[-1] for line in text.splitlines() if "mlp.down_proj" in line] == ["yes", "frozen"]
     assert "zero" not in text and "none" not in text
     frozen = table_of(replace(RECIPES["mot-tiny"].configure(), shape=shape, design=MoTDesign(text_window=64)))
-    assert "frozen" in frozen and "trained" not in next(line for line in frozen.splitlines() if line.startswith("backbone.norm"))
+    assert "frozen" in frozen and "trained" not in next(
+        line for line in frozen.splitlines() if line.startswith("backbone.norm")
+    )
 
 
 def test_counts_add_up_and_shapes_are_gathered_over_layers():

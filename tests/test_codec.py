@@ -14,7 +14,9 @@ from earnest.errors import UserError
 from earnest.generate import decoded
 from earnest.losses.waveform import MultiScaleMelLoss
 
-TINY = AmyShape(encoder_dim=16, encoder_hidden=32, decoder_dim=16, decoder_hidden=32, codebooks=3, codebook_size=16, codebook_dim=8)
+TINY = AmyShape(
+    encoder_dim=16, encoder_hidden=32, decoder_dim=16, decoder_hidden=32, codebooks=3, codebook_size=16, codebook_dim=8
+)
 
 
 def tiny(shape: AmyShape = TINY) -> Amy:
@@ -56,13 +58,15 @@ def test_no_samples_is_an_error(codec):
 
 
 def test_padding_changes_no_latent(codec):
-    """Clips of a padded batch have the latents that they have alone, but for the frames near their end that hear the padding."""
+    """Clips of a padded batch have the latents that they have alone, but for the frames near their end that hear the
+    padding."""
     short_N, long_N = torch.randn(9000) * 0.1, torch.randn(16_000) * 0.1
     batch_BN = torch.stack([torch.cat([short_N, torch.zeros(7000)]), long_N])
     latent_BDT = codec.latent(batch_BN)
     torch.testing.assert_close(codec.latent(long_N[None])[0], latent_BDT[1])
     alone_DT = codec.latent(short_N[None])[0]
-    # 3 frames at twice the rate for each of 2 blocks, 3 frames at the frame rate for the one after: 6 and the window's overlap
+    # 3 frames at twice the rate for each of 2 blocks, 3 frames at the frame rate for the one after: 6 and the window's
+    # overlap
     settled = alone_DT.shape[1] - 7
     torch.testing.assert_close(latent_BDT[0, :, :settled], alone_DT[:, :settled])
 
@@ -97,7 +101,9 @@ def test_an_export_is_small_and_almost_the_same(codec, tmp_path):
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("small", "whole")]
     assert sizes[0] < 0.6 * sizes[1]
     codes_BCT = codec.encode(torch.randn(1, 8000) * 0.1)
-    torch.testing.assert_close(load_codec(str(tmp_path / "small")).decode(codes_BCT), codec.decode(codes_BCT), atol=1e-2, rtol=1e-2)
+    torch.testing.assert_close(
+        load_codec(str(tmp_path / "small")).decode(codes_BCT), codec.decode(codes_BCT), atol=1e-2, rtol=1e-2
+    )
 
 
 def test_weights_of_another_shape_are_refused_with_both_shapes(codec, tmp_path):
@@ -143,7 +149,13 @@ def dac():
     ratios = {"downsampling_ratios": [2, 4], "upsampling_ratios": [4, 2]}
     return DacModel(
         DacConfig(
-            encoder_hidden_size=8, decoder_hidden_size=16, n_codebooks=3, codebook_size=16, codebook_dim=4, sampling_rate=16_000, **ratios
+            encoder_hidden_size=8,
+            decoder_hidden_size=16,
+            n_codebooks=3,
+            codebook_size=16,
+            codebook_dim=4,
+            sampling_rate=16_000,
+            **ratios,
         )
     )
 
@@ -177,7 +189,15 @@ def mimi():
     }
     quantiser = {"codebook_size": 16, "codebook_dim": 8, "vector_quantization_hidden_dimension": 8, "num_quantizers": 4}
     return MimiModel(
-        MimiConfig(sampling_rate=16_000, frame_rate=1000, num_filters=4, upsampling_ratios=[4, 2], upsample_groups=16, **sizes, **quantiser)
+        MimiConfig(
+            sampling_rate=16_000,
+            frame_rate=1000,
+            num_filters=4,
+            upsampling_ratios=[4, 2],
+            upsample_groups=16,
+            **sizes,
+            **quantiser,
+        )
     )
 
 
@@ -209,7 +229,8 @@ def codec_of(make, tmp_path):
 
 @pytest.mark.parametrize("make", [None, dac, encodec, mimi])
 def test_a_frame_sounds_no_further_than_its_codec_says(make, tmp_path):
-    """Other codes in one frame change no sample further away; and pieces decoded with that much around them are the whole."""
+    """Other codes in one frame change no sample further away; and pieces decoded with that much around them are the
+    whole."""
     torch.manual_seed(0)
     codec = codec_of(make, tmp_path) if make else load_codec("amy-tiny")
     codes_CT, hop = torch.randint(0, codec.codebook_size, (codec.codebooks, 200)), codec.hop_samples
@@ -218,7 +239,11 @@ def test_a_frame_sounds_no_further_than_its_codec_says(make, tmp_path):
     whole_N = codec.decode(codes_CT[None])[0]
     changed_N = (codec.decode(other_CT[None])[0] - whole_N).abs() > 1e-6 * whole_N.abs().max()
     before, behind = codec.context_frames
-    assert changed_N.any() and 100 - behind <= changed_N.nonzero().min() / hop and changed_N.nonzero().max() / hop < 101 + before
+    assert (
+        changed_N.any()
+        and 100 - behind <= changed_N.nonzero().min() / hop
+        and changed_N.nonzero().max() / hop < 101 + before
+    )
     for frames in (1, 25):
         pieces = list(decoded(codec, codes_CT.split(frames, dim=1)))
         assert len(pieces) > 1

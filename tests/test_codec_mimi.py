@@ -14,8 +14,19 @@ def tiny_mimi(acoustic: int = 3, **changes) -> MimiModel:
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "head_dim": 8}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
-    books = {"codebook_size": 16, "codebook_dim": 8, "vector_quantization_hidden_dimension": 8, "num_quantizers": 1 + acoustic}
-    layers = {"sampling_rate": 16_000, "frame_rate": 1000, "num_filters": 4, "upsampling_ratios": [4, 2], "upsample_groups": 16}
+    books = {
+        "codebook_size": 16,
+        "codebook_dim": 8,
+        "vector_quantization_hidden_dimension": 8,
+        "num_quantizers": 1 + acoustic,
+    }
+    layers = {
+        "sampling_rate": 16_000,
+        "frame_rate": 1000,
+        "num_filters": 4,
+        "upsampling_ratios": [4, 2],
+        "upsample_groups": 16,
+    }
     mimi = MimiModel(MimiConfig(**(sizes | heads | books | layers | changes))).eval()
     for name, tensor in mimi.named_buffers():
         if "embed_sum" in name:
@@ -68,7 +79,9 @@ def test_what_is_saved_is_a_mimi_to_transformers_and_a_codec_to_us(tmp_path):
     assert torch.equal(load_codec(str(tmp_path)).encode(wave_BN), codes_BCT)
     again = AmyMimi.from_pretrained(tmp_path).state_dict()
     assert again.keys() == codec.state_dict().keys()
-    assert [name for name, tensor in codec.state_dict().items() if not torch.equal(again[name], tensor)] == []  # EMA statistics too
+    assert [
+        name for name, tensor in codec.state_dict().items() if not torch.equal(again[name], tensor)
+    ] == []  # EMA statistics too
 
 
 def test_encoder_and_decoder_train():

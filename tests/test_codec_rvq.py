@@ -20,7 +20,9 @@ def test_codes_decode_to_the_latent_that_forward_gives():
     assert result.codes_BCT.shape == (2, 3, 7) and result.codes_BCT.dtype == torch.int64
     torch.testing.assert_close(quantiser.decode(result.codes_BCT), result.latent_BDT)
     for codebooks in (1, 2, 3):
-        torch.testing.assert_close(quantiser.decode(result.codes_BCT[:, :codebooks]), result.prefixes_CBDT[codebooks - 1])
+        torch.testing.assert_close(
+            quantiser.decode(result.codes_BCT[:, :codebooks]), result.prefixes_CBDT[codebooks - 1]
+        )
 
 
 def test_each_codebook_takes_the_entry_nearest_to_what_is_left():
@@ -124,21 +126,27 @@ def test_dropped_codebooks_leave_the_sum_but_not_the_codes():
     result = quantiser(latent_BDT)
     picked_CBD = torch.stack([entries_CVD[k][result.codes_BCT[:, k, 0]] for k in range(3)])
     sums_CBD = picked_CBD.cumsum(0)
-    kept = [next(n for n in range(3) if torch.allclose(result.latent_BDT[b, :, 0], sums_CBD[n, b], atol=1e-5)) for b in range(64)]
+    kept = [
+        next(n for n in range(3) if torch.allclose(result.latent_BDT[b, :, 0], sums_CBD[n, b], atol=1e-5))
+        for b in range(64)
+    ]
     assert {kept.count(n) > 10 for n in range(3)} == {True}  # 1, 2 or 3 codebooks, about a third each
 
 
 def test_signals_name_every_codebook():
     quantiser = ready().eval()
     signals = quantiser(torch.randn(1, 2, 40)).signals
-    assert set(signals) == {f"eval/{name}/codebook_{k}" for name in ("used_frac", "perplexity", "residual_frac") for k in range(3)}
+    assert set(signals) == {
+        f"eval/{name}/codebook_{k}" for name in ("used_frac", "perplexity", "residual_frac") for k in range(3)
+    }
     residuals = [signals[f"eval/residual_frac/codebook_{k}"] for k in range(3)]
     assert residuals == sorted(residuals, reverse=True) and residuals[0] < 1
     assert 1 <= signals["eval/perplexity/codebook_0"] <= 4
 
 
 def test_groups_side_by_side_are_chains_of_their_own():
-    """Codebooks 0 and 1 never see what the acoustic ones do, and the decoder hears the sum of both, each through its projection."""
+    """Codebooks 0 and 1 never see what the acoustic ones do, and the decoder hears the sum of both, each through its
+    projection."""
     quantiser = ready(groups=(2, 3), dim=2, latent_dim=3).eval()
     latent_BDT = torch.randn(2, 3, 9)
     result = quantiser(latent_BDT)
@@ -166,7 +174,9 @@ def test_bypassed_clips_are_not_quantised():
     result = quantiser(latent_BDT)
     whole_B = (result.latent_BDT - quantiser.unquantised(latent_BDT)).abs().amax((1, 2)) < 1e-5
     assert 16 < whole_B.sum() < 48
-    torch.testing.assert_close(quantiser.eval().decode(quantiser(latent_BDT).codes_BCT), quantiser(latent_BDT).latent_BDT)
+    torch.testing.assert_close(
+        quantiser.eval().decode(quantiser(latent_BDT).codes_BCT), quantiser(latent_BDT).latent_BDT
+    )
 
 
 def test_a_codebook_that_holds_nothing_passes_on_what_it_is_given():
@@ -194,7 +204,8 @@ def test_bf16_autocast_does_not_reach_the_codes():
 
 
 def keyed(**settings) -> ResidualVQ:
-    """Codebook 0 is chosen by the first two of the latent's three dimensions; the third, much louder, is nothing to it."""
+    """Codebook 0 is chosen by the first two of the latent's three dimensions; the third, much louder, is nothing to
+    it."""
     torch.manual_seed(0)
     quantiser = ResidualVQ((2,), 16, 3, init_frames=4000, key_dim=2, dropout_frac=0.0, **settings)
     quantiser.into_keys.weight.data = torch.eye(2, 3)[..., None]
@@ -250,4 +261,6 @@ def test_only_a_teacher_of_codebook_0_moves_its_keys():
     latent_BDT.grad = None
     result.said(0).sum().backward()
     torch.testing.assert_close(quantiser.into_keys.weight.grad[:, :, 0], latent_BDT.detach()[0].sum(1).expand(2, 3))
-    torch.testing.assert_close(latent_BDT.grad, torch.tensor([1.0, 1.0, 0.0])[:, None].expand(1, 3, 50))  # straight through
+    torch.testing.assert_close(
+        latent_BDT.grad, torch.tensor([1.0, 1.0, 0.0])[:, None].expand(1, 3, 50)
+    )  # straight through

@@ -27,7 +27,9 @@ from tests.test_codec import dac
 from tests.test_codec_mimi import tiny_mimi
 from tests.test_data_teachers import llama, wavlm
 
-SHAPE = AmyShape(encoder_dim=16, encoder_hidden=32, decoder_dim=16, decoder_hidden=32, codebooks=2, codebook_size=16, codebook_dim=8)
+SHAPE = AmyShape(
+    encoder_dim=16, encoder_hidden=32, decoder_dim=16, decoder_hidden=32, codebooks=2, codebook_size=16, codebook_dim=8
+)
 
 
 def player(model, learning_rate=1e-3, max_grad_norm=100.0) -> "RecordingPlayer":
@@ -36,7 +38,12 @@ def player(model, learning_rate=1e-3, max_grad_norm=100.0) -> "RecordingPlayer":
 
 
 def game(
-    steps: int, shape: AmyShape = SHAPE, init_frames: int = 64, learning_rate: float = 1e-3, discriminator_from_step: int = 1, **options
+    steps: int,
+    shape: AmyShape = SHAPE,
+    init_frames: int = 64,
+    learning_rate: float = 1e-3,
+    discriminator_from_step: int = 1,
+    **options,
 ):
     torch.manual_seed(0)
     codec = Amy(shape)
@@ -68,7 +75,8 @@ class RecordingPlayer(Player):
 
 
 def test_the_discriminator_is_frozen_in_the_codecs_step():
-    """Whatever the codec's step did, the discriminator's gradients are still those of its own loss; the codec's are in place too."""
+    """Whatever the codec's step did, the discriminator's gradients are still those of its own loss; the codec's are in
+    place too."""
     (codec, discriminator), steps = game(3)
     for _ in steps:
         for parameter, stepped_on in zip(discriminator.model.parameters(), discriminator.model.stepped_on, strict=True):
@@ -81,13 +89,20 @@ def test_the_loop_steps_both_and_reports_them():
     start = [p.detach().clone() for p in discriminator.model.parameters()]
     for step in steps:
         names = set(step.signals)
-        assert {"train/loss", "train/loss/mel", "train/loss/commitment", "train/grad_norm", "train/learning_rate"} <= names
+        assert {
+            "train/loss",
+            "train/loss/mel",
+            "train/loss/commitment",
+            "train/grad_norm",
+            "train/learning_rate",
+        } <= names
         assert ("train/d_real/stft_128" in names) == (step.index >= 3)
         moved = any(not torch.equal(p, q) for p, q in zip(discriminator.model.parameters(), start, strict=True))
         assert moved == (step.index >= 3)
     assert "train/used_frac/codebook_1" in names and "train/grad_norm/discriminator" in names
     total = sum(
-        weight * step.signals[f"train/loss/{name}"] for name, weight in {"mel": 100, "commitment": 5, "adv_g": 1, "feat": 5}.items()
+        weight * step.signals[f"train/loss/{name}"]
+        for name, weight in {"mel": 100, "commitment": 5, "adv_g": 1, "feat": 5}.items()
     )
     assert step.signals["train/loss"] == pytest.approx(total, rel=1e-4)
 
@@ -119,7 +134,11 @@ def test_windows_for_teachers_begin_with_a_frame():
     waves = [np.arange(1, n + 1, dtype=np.int16) for n in (100, 20_000, 30_000)]
     for _, (wave_BN, places) in zip(range(20), random_windows(waves, 8000, clips=6, seed=0, every=320), strict=False):
         for row_N, (clip, start) in zip(wave_BN, places, strict=True):
-            assert start % 320 == 0 and row_N[0] == pytest.approx((start + 1) / 32767) and start <= max(len(waves[clip]) - 8000, 0)
+            assert (
+                start % 320 == 0
+                and row_N[0] == pytest.approx((start + 1) / 32767)
+                and start <= max(len(waves[clip]) - 8000, 0)
+            )
 
 
 @pytest.fixture
@@ -224,7 +243,12 @@ def test_a_discriminators_nan_moves_nothing_and_is_named(folder, tmp_path, monke
 
 def test_the_second_phase_takes_the_spectral_losses_out_of_the_sum(folder, tmp_path):
     weights = replace(amy_tiny().loss_weights, msspec=15.0)
-    phases = {"adversarial_only_from_step": 8, "adversarial_only_spectral_frac": 0.1, "log_every_steps": 1, "loss_weights": weights}
+    phases = {
+        "adversarial_only_from_step": 8,
+        "adversarial_only_spectral_frac": 0.1,
+        "log_every_steps": 1,
+        "loss_weights": weights,
+    }
     train_codec(configure(folder, **phases), tmp_path / "run")
     run = read_run(tmp_path / "run")
     at = {name: dict(zip(one.step, one.value, strict=True)) for name, one in run.series.items()}
@@ -266,7 +290,12 @@ def taught(tmp_path):
     rows[0]["words"] = [["go", 0.0, 0.2], ["on", 0.3, 0.35]]
     (clips / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     tiny_mimi(frame_rate=100, upsampling_ratios=[8, 5, 2]).save_pretrained(tmp_path / "mimi")
-    return {"folder": clips, "mimi": str(tmp_path / "mimi"), "wavlm": wavlm(tmp_path / "wavlm"), "llm": llama(tmp_path / "llm")}
+    return {
+        "folder": clips,
+        "mimi": str(tmp_path / "mimi"),
+        "wavlm": wavlm(tmp_path / "wavlm"),
+        "llm": llama(tmp_path / "llm"),
+    }
 
 
 def test_the_recipe_around_mimi_trains_with_both_teachers_and_resumes(taught, tmp_path, monkeypatch):
@@ -288,7 +317,10 @@ def test_the_recipe_around_mimi_trains_with_both_teachers_and_resumes(taught, tm
         assert list(whole.series[name].value) == list(killed.series[name].value), name
 
     assert whole.facts["codebook_groups"] == [2, 3] and whole.facts["codebooks"] == 5
-    assert whole.facts["teachers"]["llm"]["clips_with_words_timed"] == 1 and "letters" in whole.facts["teachers"]["llm"]["alignment"]
+    assert (
+        whole.facts["teachers"]["llm"]["clips_with_words_timed"] == 1
+        and "letters" in whole.facts["teachers"]["llm"]["alignment"]
+    )
     assert 0 < whole.facts["teachers"]["llm"]["frames_taught_frac"] < 1
     assert whole.probes["frozen"]["tensors"] > 10 and whole.probes["frozen"]["changed"] == []
     assert set(whole.probes["baselines"]) == {"msspec", "llm", "wavlm"}
@@ -300,17 +332,25 @@ def test_the_recipe_around_mimi_trains_with_both_teachers_and_resumes(taught, tm
     codec = load_codec(str(tmp_path / "whole/checkpoints/step_0000008"))
     assert codec.encode(torch.zeros(1, 1000)).shape == (1, 5, 7)
     verdicts = {verdict.stream: verdict for verdict in diagnose(whole).verdicts}
-    assert verdicts["llm"].baseline.name == "constant mean" and verdicts["msspec"].baseline.name in ("silence", "mean frame")
+    assert verdicts["llm"].baseline.name == "constant mean" and verdicts["msspec"].baseline.name in (
+        "silence",
+        "mean frame",
+    )
 
 
 @pytest.mark.parametrize("parallel", [False, True])
 def test_with_a_language_model_codebook_0_has_keys_that_are_taught_and_resume(taught, tmp_path, monkeypatch, parallel):
     monkeypatch.setenv("EARNEST_CACHE", str(tmp_path / "cache"))
-    config = replace(configure(taught["folder"], llm=taught["llm"]), shape=replace(SHAPE, codebooks=3, parallel=parallel, semantic_dim=4))
+    config = replace(
+        configure(taught["folder"], llm=taught["llm"]),
+        shape=replace(SHAPE, codebooks=3, parallel=parallel, semantic_dim=4),
+    )
     train_codec(config, tmp_path / "whole")
 
     kill_and_resume(config, tmp_path / "killed", step=8)
-    whole, killed = (load_codec(str(tmp_path / name / "checkpoints/step_0000010")).state_dict() for name in ("whole", "killed"))
+    whole, killed = (
+        load_codec(str(tmp_path / name / "checkpoints/step_0000010")).state_dict() for name in ("whole", "killed")
+    )
     assert all(torch.equal(tensor, killed[name]) for name, tensor in whole.items())
     fresh = config.build().quantiser.into_keys.weight
     assert (whole["quantiser.into_keys.weight"] - fresh).norm() > 1e-3 and whole["quantiser.erasure.matrix_DD"].any()
@@ -319,7 +359,11 @@ def test_with_a_language_model_codebook_0_has_keys_that_are_taught_and_resume(ta
     codec.export(tmp_path / "exported")
     wave_BN = 0.1 * torch.randn(1, 8000)
     codes_BCT = load_codec(str(tmp_path / "exported")).encode(wave_BN)
-    assert (codes_BCT == codec.encode(wave_BN)).float().mean() > 0.9 and codes_BCT.shape == (1, 3, 25)  # fp16 tips a tie here and there
+    assert (codes_BCT == codec.encode(wave_BN)).float().mean() > 0.9 and codes_BCT.shape == (
+        1,
+        3,
+        25,
+    )  # fp16 tips a tie here and there
 
 
 def test_settings_that_cannot_be_are_refused(folder, taught, tmp_path, monkeypatch):
@@ -333,7 +377,9 @@ def test_settings_that_cannot_be_are_refused(folder, taught, tmp_path, monkeypat
         replace(amy_tiny(), shape=replace(SHAPE, parallel=True)).build()
     with pytest.raises(UserError, match="9 semantic dimensions of a latent of 8"):
         replace(amy_tiny(), llm=taught["llm"], shape=replace(SHAPE, semantic_dim=9)).build()
-    replace(amy_tiny(), shape=replace(SHAPE, semantic_dim=9)).build()  # nobody asked for them: no language model is named
+    replace(
+        amy_tiny(), shape=replace(SHAPE, semantic_dim=9)
+    ).build()  # nobody asked for them: no language model is named
     dac().save_pretrained(tmp_path / "dac")
     with pytest.raises(UserError, match=r"a DacModel\nexpected: a Mimi"):
         replace(amy(), codec=Mimi(str(tmp_path / "dac"))).build()
@@ -364,7 +410,9 @@ def test_a_second_group_of_codebooks_begins_with_all_of_the_latent():
     """Side by side, codebook 2 leaves more than codebook 1 did: of its own group's input. Known, that is no fault."""
     left = {0: 0.5, 1: 0.3, 2: 0.6, 3: 0.4}
     steps = np.arange(10, 110, 10)
-    run = Run(series={f"train/residual_frac/codebook_{k}": Series(steps, np.full(10, value)) for k, value in left.items()})
+    run = Run(
+        series={f"train/residual_frac/codebook_{k}": Series(steps, np.full(10, value)) for k, value in left.items()}
+    )
     assert [finding.stream for finding in diagnose(run).findings if finding.rule == "F302"] == ["codebook_2"]
     run.facts["codebook_groups"] = [2, 2]
     assert not [finding for finding in diagnose(run).findings if finding.rule == "F302"]

@@ -56,11 +56,16 @@ def test_a_probe_scores_each_codebook_beside_its_baseline():
     def clip():
         level = random.integers(0, 4, 300)
         codes_CT = np.stack([level, random.integers(0, 4, 300)])
-        labels = {"energy_r2": level.astype(float), "word_accuracy_frac": np.array(["a", "a", "a", "b"], dtype=object)[level]}
+        labels = {
+            "energy_r2": level.astype(float),
+            "word_accuracy_frac": np.array(["a", "a", "a", "b"], dtype=object)[level],
+        }
         return codes_CT, labels
 
     found = probe([clip() for _ in range(5)], [clip() for _ in range(5)], 4)
     assert found["eval/energy_r2/codebook_0"] > 0.99 and abs(found["eval/energy_r2/codebook_1"]) < 0.05
     assert found["eval/word_accuracy_frac/codebook_0"] == 1.0
-    assert found["eval/word_accuracy_frac/codebook_1"] == pytest.approx(found["eval/word_accuracy_frac/commonest"], abs=0.02)
+    assert found["eval/word_accuracy_frac/codebook_1"] == pytest.approx(
+        found["eval/word_accuracy_frac/commonest"], abs=0.02
+    )
     assert found["eval/word_accuracy_frac/commonest"] == pytest.approx(0.75, abs=0.05)

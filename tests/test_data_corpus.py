@@ -20,7 +20,9 @@ def lay_out(codes_CT, text, speaker):
     """One position a frame, codebook 0 counts; the text's length stands in the text ids, -1 for the null input."""
     frames = codes_CT.shape[1]
     text_S = torch.full((frames,), -1 if text is None else len(text))
-    return Example(text_S, codes_CT.T, torch.ones(frames, dtype=torch.bool), torch.full((frames,), IGNORE), codes_CT.T.clone())
+    return Example(
+        text_S, codes_CT.T, torch.ones(frames, dtype=torch.bool), torch.full((frames,), IGNORE), codes_CT.T.clone()
+    )
 
 
 def corpus(clips=23, positions=60, **variation):
@@ -40,7 +42,11 @@ def corpus(clips=23, positions=60, **variation):
 
 def clips_of(groups):
     return sorted(
-        clip for group in groups for batch in group if (batch.audio_targets_BSC != IGNORE).any() for clip in batch.clip_B.tolist()
+        clip
+        for group in groups
+        for batch in group
+        if (batch.audio_targets_BSC != IGNORE).any()
+        for clip in batch.clip_B.tolist()
     )
 
 
@@ -75,7 +81,9 @@ def test_windows_move_from_epoch_to_epoch_and_resume_where_they_were():
     [resumed] = first(data.groups(1, 0, skip=per_epoch), 1)
     [_, *_, continued] = first(data.groups(1, 0), per_epoch + 1)
     assert torch.equal(resumed[0].tokens_BSC, continued[0].tokens_BSC)
-    assert torch.equal(data.batch(range(23)).tokens_BSC[:, 0, 0], 1000 * torch.arange(23))  # without a seed: from the start
+    assert torch.equal(
+        data.batch(range(23)).tokens_BSC[:, 0, 0], 1000 * torch.arange(23)
+    )  # without a seed: from the start
 
 
 @pytest.mark.parametrize("window_frames", [None, 10, 100])
@@ -102,7 +110,9 @@ def test_windows_are_uniform_and_whole():
 
 
 def test_tags_and_the_null_input_are_drawn_clip_by_clip_and_never_in_evaluation():
-    data = corpus(clips=200, positions=4000, words="both", unconditional_frac=0.25, shuffle_tags=True, drop_tags_frac=0.5)
+    data = corpus(
+        clips=200, positions=4000, words="both", unconditional_frac=0.25, shuffle_tags=True, drop_tags_frac=0.5
+    )
     drawn = torch.cat([batch.text_BS[:, 0] for [batch] in first(data.groups(1, 0), len(data.plan(0)))])
     assert 0.15 < (drawn == -1).float().mean() < 0.35
     assert {len(batch.text_BS[:, 0].unique()) > 1 for [batch] in first(data.groups(1, 0), len(data.plan(0)))} == {True}
@@ -116,13 +126,23 @@ def test_tags_and_the_null_input_are_drawn_clip_by_clip_and_never_in_evaluation(
 
 
 def tiny_dia():
-    widths = {"width": 16, "layers": 1, "heads": 2, "ffn": 16, "encoder_width": 16, "encoder_layers": 1, "encoder_ffn": 16}
+    widths = {
+        "width": 16,
+        "layers": 1,
+        "heads": 2,
+        "ffn": 16,
+        "encoder_width": 16,
+        "encoder_layers": 1,
+        "encoder_ffn": 16,
+    }
     return DiaShape(**widths, max_bytes=64, max_audio_positions=100).build(4, 32)
 
 
 def tiny_mot():
     design = MoTDesign(output="audio", rows_per_codebook=True, ends=True, text_window=64, max_positions=300)
-    return MoT.assemble(4, 32, design, MoTShape(width=16, layers=1, heads=2, kv_heads=1, ffn=16, expert_width=8, expert_ffn=16))
+    return MoT.assemble(
+        4, 32, design, MoTShape(width=16, layers=1, heads=2, kv_heads=1, ffn=16, expert_width=8, expert_ffn=16)
+    )
 
 
 def speech(frames, text="seven"):
@@ -169,5 +189,8 @@ def test_a_cut_clip_stays_cut_with_a_reference_before_it():
     model, rows = tiny_higgs(), [speech(20), speech(900)]
     corpus = Corpus(rows, Data().limited(model, 50), model.pad_id, 2048, Cloning(rows, Variation(), 1.0, 50), "cut")
     assert corpus.cut == 1 and len(corpus) == 2
-    counts = [int((corpus.example(row, np.random.default_rng(0)).audio_targets_SC == model.eos_id).sum()) for row in corpus.rows]
+    counts = [
+        int((corpus.example(row, np.random.default_rng(0)).audio_targets_SC == model.eos_id).sum())
+        for row in corpus.rows
+    ]
     assert counts == [4, 0]

@@ -35,7 +35,12 @@ def seen(folder, **options):
 
 
 def test_metadata_csv(folder):
-    metadata(folder, "file_name,transcription,speaker_id,language,caption", 'b.flac,"yes, no",ann,en,calm', "deep/c.ogg, due ,bob,it,")
+    metadata(
+        folder,
+        "file_name,transcription,speaker_id,language,caption",
+        'b.flac,"yes, no",ann,en,calm',
+        "deep/c.ogg, due ,bob,it,",
+    )
     assert load_clips(folder) == [
         Clip(folder / "b.flac", "b.flac", "yes, no", "ann", "en", "calm", None, str(folder)),
         Clip(folder / "deep/c.ogg", "deep/c.ogg", "due", "bob", "it", "", None, str(folder)),
@@ -51,7 +56,12 @@ def test_metadata_jsonl_in_sub_folders_and_splits(folder):
 
 def test_musiccaps_columns(folder):
     """google/MusicCaps: a caption, and a list as Python writes it."""
-    metadata(folder, "file_name,aspect_list,caption", "a.wav,\"['slow piano', 'sad']\",\"A slow, sad piano.\"", "b.flac,['rock'],")
+    metadata(
+        folder,
+        "file_name,aspect_list,caption",
+        "a.wav,\"['slow piano', 'sad']\",\"A slow, sad piano.\"",
+        "b.flac,['rock'],",
+    )
     a, b = load_clips(folder, needed=("text", "tags"))
     assert (a.text, a.tags, b.text, b.tags) == ("A slow, sad piano.", "slow piano, sad", "", "rock")
     assert [clip.name for clip in load_clips(folder, needed=("text",))] == ["a.wav"]
@@ -137,7 +147,8 @@ def test_two_metadata_files_in_one_folder(folder):
     assert "metadata.jsonl beside metadata.csv" in seen(folder)
 
 
-# --- Hub ----------------------------------------------------------------------------------------------------------------
+# --- Hub
+# ----------------------------------------------------------------------------------------------------------------
 
 
 def test_an_unreachable_dataset_is_told_in_three_lines(tmp_path, monkeypatch):
@@ -163,7 +174,9 @@ def test_a_hub_dataset_becomes_a_folder(tmp_path):
     columns = {"audio": files, "sentence": ["zero", "one", "two"], "speaker_id": [7, 7, 8], "votes": [1, 2, 3]}
     table = datasets.Dataset.from_dict(columns).cast_column("audio", datasets.Audio(decode=False))
     table.to_parquet(tmp_path / "train.parquet")
-    splits = datasets.load_dataset("parquet", data_files={"train": str(tmp_path / "train.parquet")}, cache_dir=str(tmp_path / "cache"))
+    splits = datasets.load_dataset(
+        "parquet", data_files={"train": str(tmp_path / "train.parquet")}, cache_dir=str(tmp_path / "cache")
+    )
     lay_out(splits, "owner/name", tmp_path / "laid")
     clips = load_clips(tmp_path / "laid")
     assert [(clip.text, clip.speaker, clip.split) for clip in clips] == [
@@ -178,7 +191,8 @@ def test_a_hub_dataset_becomes_a_folder(tmp_path):
     assert not (tmp_path / "laid2").exists()
 
 
-# --- reading ------------------------------------------------------------------------------------------------------------
+# --- reading
+# ------------------------------------------------------------------------------------------------------------
 
 
 def corpus(folder, good, bad):
@@ -212,7 +226,8 @@ def test_more_stop_the_run_with_the_list(tmp_path):
     assert error.value.seen.count(".wav: ") == 10
 
 
-# --- splitting ----------------------------------------------------------------------------------------------------------
+# --- splitting
+# ----------------------------------------------------------------------------------------------------------
 
 
 def named(count, split=None):

@@ -65,9 +65,14 @@ def test_the_games_tracks_are_cut_and_captioned_by_their_titles(tmp_path):
         soundfile.write(folder / f"{name}.ogg", wave_NK, 1000, format="OGG", subtype="VORBIS")
     prepared = wesnoth(tmp_path / "out", tmp_path, clip_s=10.0)
     clips = {clip.name: clip for clip in load_clips(tmp_path / "out")}
-    assert prepared.clips == len(clips) == 18 and clips["train/love_theme_0.flac"].text == "orchestral music, love theme"
+    assert (
+        prepared.clips == len(clips) == 18 and clips["train/love_theme_0.flac"].text == "orchestral music, love theme"
+    )
     assert clips["validation/battle-epic_2.flac"].tags == "orchestral, battle epic"
-    assert {name.split("_")[0] for name in clips if name.startswith("validation/")} == {"validation/battle-epic", "validation/vengeful"}
+    assert {name.split("_")[0] for name in clips if name.startswith("validation/")} == {
+        "validation/battle-epic",
+        "validation/vengeful",
+    }
     assert soundfile.info(tmp_path / "out/train/sad_2.flac").duration == 5.0  # the rest of the track
     assert "GPL-2.0" in (tmp_path / "out/ATTRIBUTION").read_text()
 

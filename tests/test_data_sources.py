@@ -1,4 +1,5 @@
-"""Sources: Debian's real prompts where they are installed, a small copy of their layout everywhere, and real espeak-ng."""
+"""Sources: Debian's real prompts where they are installed, a small copy of their layout everywhere, and real
+espeak-ng."""
 
 import gzip
 import hashlib
@@ -63,7 +64,12 @@ def test_asterisk_reads_the_listing_and_says_what_it_leaves_out(root, tmp_path):
     }
     assert {(clip.speaker, clip.language) for clip in clips} == {("allison", "es")}
     assert (prepared.clips, round(prepared.minutes * 60)) == (4, 4)
-    assert prepared.left_out == {"texts without a prompt": 1, "with brackets in the text": 2, "without a text": 2, "no samples": 1}
+    assert prepared.left_out == {
+        "texts without a prompt": 1,
+        "with brackets in the text": 2,
+        "without a text": 2,
+        "no samples": 1,
+    }
     assert "4 clips, 0.1 minutes; left out: 1 texts without a prompt" in str(prepared)
     assert "CC-BY-SA-3.0" in (tmp_path / "es/ATTRIBUTION").read_text()
     facts = soundfile.info(tmp_path / "es/hello.flac")
@@ -118,10 +124,12 @@ def test_the_real_prompts(language, tmp_path):
         assert energy_F[len(energy_F) // 2 :].sum() > 1e-5 * energy_F.sum()
 
 
-# --- espeak-ng ----------------------------------------------------------------------------------------------------------
+# --- espeak-ng
+# ----------------------------------------------------------------------------------------------------------
 
 needs_espeak = pytest.mark.skipif(
-    __import__("importlib.util").util.find_spec("espeakng_loader") is None, reason="ESPEAK NOT TESTED: pip install espeakng-loader"
+    __import__("importlib.util").util.find_spec("espeakng_loader") is None,
+    reason="ESPEAK NOT TESTED: pip install espeakng-loader",
 )
 
 
@@ -130,10 +138,15 @@ def test_the_embedded_corpus(tmp_path):
     prepared = espeak(tmp_path / "out")
     clips = load_clips(tmp_path / "out")
     texts = embedded_texts()
-    assert len(clips) == prepared.clips == len(VOICES) * (sum(map(len, texts.values())) + len(DIGITS) * (len(TAKES) - 1))
+    assert (
+        len(clips) == prepared.clips == len(VOICES) * (sum(map(len, texts.values())) + len(DIGITS) * (len(TAKES) - 1))
+    )
     assert {clip.speaker for clip in clips} == {voice.name for voice in VOICES}
     train, held_out = split_clips(clips, 0.05, seed=0)
-    assert ({clip.text for clip in train}, {clip.text for clip in held_out}) == (set(texts["train"]), set(texts["validation"]))
+    assert ({clip.text for clip in train}, {clip.text for clip in held_out}) == (
+        set(texts["train"]),
+        set(texts["validation"]),
+    )
     assert len(set(texts["train"] + texts["validation"])) == len(texts["train"]) + len(texts["validation"])
     words = {word for text in texts["train"] for word in text.split()}
     assert set(DIGITS) <= set(texts["train"])
@@ -162,7 +175,9 @@ def test_speaking_is_a_pure_function_of_its_arguments():
 
 @needs_espeak
 def test_rate_pitch_language_and_sample_rate():
-    assert len(speak("one two three", Voice("en-us", words_per_minute=100))) > 1.3 * len(speak("one two three", Voice("en-us", 200)))
+    assert len(speak("one two three", Voice("en-us", words_per_minute=100))) > 1.3 * len(
+        speak("one two three", Voice("en-us", 200))
+    )
     assert not np.array_equal(speak("one", Voice(pitch=20)), speak("one", Voice(pitch=80)))
     assert len(speak("مرحبا", Voice("ar"))) > 3200
     assert abs(len(speak("seven", sample_rate_hz=24000)) / len(speak("seven")) - 1.5) < 0.02

@@ -1,4 +1,5 @@
-"""The store of codes: what it keeps, when it encodes again, and that neighbours, kills and broken clips change nothing."""
+"""The store of codes: what it keeps, when it encodes again, and that neighbours, kills and broken clips change
+nothing."""
 
 import json
 import os
@@ -16,8 +17,8 @@ HOP = 80
 
 
 class CountingCodec(torch.nn.Module):
-    """Codes of a clip are its quantised frame means, less the mean of the whole (so that padding would change every code),
-    under a random weight; counts how many clips it was given."""
+    """Codes of a clip are its quantised frame means, less the mean of the whole (so that padding would change every
+    code), under a random weight; counts how many clips it was given."""
 
     name, sample_rate_hz, hop_samples, codebooks, codebook_size = "owner/counting", 8000, HOP, 3, 50
 
@@ -56,8 +57,12 @@ def test_rows_hold_the_facts_of_their_clips_and_the_codes_that_each_has_alone(cl
         frames = -(-len(wave_N) // HOP)
         assert row["codes_CT"].shape == (3, frames) and row["frames"] == frames and row["codes_CT"].dtype == np.int64
         with torch.no_grad():
-            alone_CT = codec.eval().encode(torch.from_numpy(np.pad(wave_N, (0, frames * HOP - len(wave_N))))[None])[0].numpy()
-        assert np.mean(row["codes_CT"] == alone_CT) > 0.99  # a mean summed in another order may fall on the other side of a step
+            alone_CT = (
+                codec.eval().encode(torch.from_numpy(np.pad(wave_N, (0, frames * HOP - len(wave_N))))[None])[0].numpy()
+            )
+        assert (
+            np.mean(row["codes_CT"] == alone_CT) > 0.99
+        )  # a mean summed in another order may fall on the other side of a step
         assert (row["text"], row["speaker"], row["source"]) == (clip.text, "ann", str(clip.path))
         assert len(row["wave_sha256"]) == 64
     facts = {"name": "owner/counting", "sample_rate_hz": 8000, "hop_samples": HOP, "codebooks": 3, "codebook_size": 50}
@@ -97,7 +102,9 @@ def test_batches_are_of_one_length_and_progress_is_told(clips, tmp_path):
     codec, told = CountingCodec(), []
     encode_clips(clips, codec, tmp_path / "codes", lambda done, total: told.append((done, total)))
     assert told[-1] == (40, 40) and [done for done, _ in told] == sorted(done for done, _ in told)
-    assert len(set(codec.batches)) == len(codec.batches) < 40 and all(samples % HOP == 0 for _, samples in codec.batches)
+    assert len(set(codec.batches)) == len(codec.batches) < 40 and all(
+        samples % HOP == 0 for _, samples in codec.batches
+    )
 
 
 def test_what_was_encoded_before_an_interruption_is_kept(clips, tmp_path, monkeypatch):
@@ -121,7 +128,9 @@ def test_a_broken_clip_is_skipped_and_listed_each_time(clips, tmp_path):
     os.remove(clips[7].path)
     for _ in range(2):
         table, skipped = encode_clips(clips, CountingCodec(), tmp_path / "codes")
-        assert len(table) == 38 and [row["text"] for row in table] == [clip.text for clip in clips if clip not in (clips[3], clips[7])]
+        assert len(table) == 38 and [row["text"] for row in table] == [
+            clip.text for clip in clips if clip not in (clips[3], clips[7])
+        ]
         assert [line.split(": ")[0] for line in skipped] == [str(clips[3].path), str(clips[7].path)]
 
 

@@ -1,4 +1,5 @@
-"""Teachers: times, pooling to the codec's frames, the cache; random tiny models always, real ones where their wheels are installed."""
+"""Teachers: times, pooling to the codec's frames, the cache; random tiny models always, real ones where their wheels
+are installed."""
 
 import importlib.util
 import json
@@ -86,8 +87,16 @@ def wavlm(folder: Path) -> str:
     from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMModel
 
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16, "num_buckets": 8}
-    WavLMModel(WavLMConfig(conv_dim=(8,) * 7, num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2, **sizes)).save_pretrained(folder)
+    sizes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "num_buckets": 8,
+    }
+    WavLMModel(
+        WavLMConfig(conv_dim=(8,) * 7, num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2, **sizes)
+    ).save_pretrained(folder)
     Wav2Vec2FeatureExtractor().save_pretrained(folder)
     return str(folder)
 
@@ -128,7 +137,9 @@ def test_a_language_model_speaks_when_its_words_do(tmp_path):
     assert timed.start_s_T.tolist() == [0.0, 0.3] and timed.values_TF.shape == (2, 16)
     ids = torch.tensor([[teacher.sink_id, *teacher.tokenizer("go on", add_special_tokens=False)["input_ids"]]])
     hidden_TF = teacher.hidden(input_ids=ids)
-    np.testing.assert_allclose(timed.values_TF[0], hidden_TF[1:3].mean(0), atol=1e-6)  # g, o; the sink before them is dropped
+    np.testing.assert_allclose(
+        timed.values_TF[0], hidden_TF[1:3].mean(0), atol=1e-6
+    )  # g, o; the sink before them is dropped
     np.testing.assert_allclose(timed.values_TF[1], hidden_TF[3:6].mean(0), atol=1e-6)  # the space belongs to its word
     assert len(teacher(np.ones(16000, np.float32), 16000, clip("")).values_TF) == 0
 
@@ -148,7 +159,15 @@ def test_features_are_made_once_and_found_again(tmp_path):
     np.testing.assert_array_equal(features_TF, table.rows("1.wav", 10, 10)[0])
     alone, _ = pool(teacher(waves[1], 16000, clips[1]), 16, 50.0)
     np.testing.assert_allclose(features_TF[:5], alone[10:15], atol=2e-3)  # kept in float16
-    teach(teacher, clips, [waves[0], waves[1] * 0.5, waves[2]], 16000, 320, tmp_path / "cache", lambda done, total: calls.append(done))
+    teach(
+        teacher,
+        clips,
+        [waves[0], waves[1] * 0.5, waves[2]],
+        16000,
+        320,
+        tmp_path / "cache",
+        lambda done, total: calls.append(done),
+    )
     assert len(calls) == 6  # other audio, other features
     assert np.isfinite(table.rows("2.wav", 0, 3)[0]).all() and table.sample().shape[1] == 16
 
@@ -168,7 +187,9 @@ def real(name: str) -> str:
         pytest.skip(f"{package} is not installed")
     folder = cache_dir() / "pip-teachers" / name
     if not folder.exists() and name == "smollm2":
-        warnings.warn("smollm2 is not tested: python benchmarks/pip_teachers.py converts it once, in a minute", stacklevel=2)
+        warnings.warn(
+            "smollm2 is not tested: python benchmarks/pip_teachers.py converts it once, in a minute", stacklevel=2
+        )
         pytest.skip("smollm2 is not converted")
     if not folder.exists():
         write_directory(folder, convert)
@@ -181,7 +202,8 @@ def test_whisper_hears_the_same_in_noise_and_not_in_white_noise():
     wave_N = speak("seven")
     noise_N = np.random.default_rng(0).normal(size=len(wave_N)).astype(np.float32)
     clean, noisy, white = (
-        teacher(sound.astype(np.float32), 16000, clip()).values_TF for sound in (wave_N, wave_N + 0.005 * noise_N, 0.1 * noise_N)
+        teacher(sound.astype(np.float32), 16000, clip()).values_TF
+        for sound in (wave_N, wave_N + 0.005 * noise_N, 0.1 * noise_N)
     )
     assert clean.shape == (-(-len(wave_N) // 320), 384)
     cosine = lambda a, b: float((a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b))  # noqa: E731
@@ -191,7 +213,9 @@ def test_whisper_hears_the_same_in_noise_and_not_in_white_noise():
 def test_smollm2_knows_that_a_word_depends_on_those_before_it():
     teacher = load_teacher(real("smollm2"))
     wave_N = np.ones(16000, np.float32)
-    river, money = (teacher(wave_N, 16000, clip(text)).values_TF[-1] for text in ("the river bank", "my money in the bank"))
+    river, money = (
+        teacher(wave_N, 16000, clip(text)).values_TF[-1] for text in ("the river bank", "my money in the bank")
+    )
     again = teacher(wave_N, 16000, clip("the river bank")).values_TF[-1]
     assert np.allclose(again, river, atol=1e-3) and not np.allclose(river, money, atol=0.1)
     norms = np.linalg.norm(teacher(wave_N, 16000, clip("a few words in a row")).values_TF, axis=1)

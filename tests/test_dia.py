@@ -1,4 +1,5 @@
-"""Dia: against transformers' own processor, loss and generate; what is laid out, what is learned, what the null input is."""
+"""Dia: against transformers' own processor, loss and generate; what is laid out, what is learned, what the null input
+is."""
 
 import logging
 
@@ -19,7 +20,9 @@ from earnest.models.dia import Dia, DiaShape
 CODEBOOKS, CODES = 4, 32
 PRETRAINED = [0, *range(8, 16)]
 MUSICGEN = list(range(9))
-SMALLEST = DiaShape(width=8, layers=1, heads=1, kv_heads=1, ffn=8, encoder_width=8, encoder_layers=1, encoder_heads=1, encoder_ffn=8)
+SMALLEST = DiaShape(
+    width=8, layers=1, heads=1, kv_heads=1, ffn=8, encoder_width=8, encoder_layers=1, encoder_heads=1, encoder_ffn=8
+)
 TINY = DiaShape(width=32, heads=4, layers=2, encoder_width=16, max_bytes=64, max_audio_positions=300)
 
 
@@ -33,7 +36,9 @@ def random_codes(frames: int, codebooks=CODEBOOKS, seed=0) -> torch.Tensor:
 
 
 def random_batch(model: Dia, clips=((5, "piano"), (9, "a slow waltz, strings"), (7, None))) -> Batch:
-    examples = [model.lay_out(random_codes(frames, model.codebooks, seed), text) for seed, (frames, text) in enumerate(clips)]
+    examples = [
+        model.lay_out(random_codes(frames, model.codebooks, seed), text) for seed, (frames, text) in enumerate(clips)
+    ]
     return collate(examples, range(len(examples)), model.pad_id)
 
 
@@ -54,7 +59,8 @@ def trained(model: Dia, batch: Batch, steps: int) -> Dia:
     return model
 
 
-# --- against transformers ---------------------------------------------------------------------------------------------------
+# --- against transformers
+# ---------------------------------------------------------------------------------------------------
 
 
 def test_loss_equals_transformers_own_from_text_and_audio_on():
@@ -64,19 +70,33 @@ def test_loss_equals_transformers_own_from_text_and_audio_on():
     torch.manual_seed(0)
     codec = DacModel(
         DacConfig(
-            encoder_hidden_size=4, downsampling_ratios=[2, 4], decoder_hidden_size=16, n_codebooks=4, codebook_size=CODES, codebook_dim=4
+            encoder_hidden_size=4,
+            downsampling_ratios=[2, 4],
+            decoder_hidden_size=16,
+            n_codebooks=4,
+            codebook_size=CODES,
+            codebook_dim=4,
         )
     )
     model = tiny_dia(delays=[0, 3, 4, 5])
     processor = DiaProcessor(DiaFeatureExtractor(sampling_rate=16000, hop_length=8), DiaTokenizer(), codec)
     texts = ["[S1] Grüße! [S2] (laughs)", "[S1] سلام"]
     waves = [torch.randn(8 * frames).numpy() for frames in (11, 6)]
-    ids = {"bos_token_id": model.bos_id, "eos_token_id": CODES, "pad_token_id": CODES + 1, "delay_pattern": model.delays}
-    theirs = processor(text=texts, audio=waves, generation=False, output_labels=True, padding=True, sampling_rate=16000, **ids)
+    ids = {
+        "bos_token_id": model.bos_id,
+        "eos_token_id": CODES,
+        "pad_token_id": CODES + 1,
+        "delay_pattern": model.delays,
+    }
+    theirs = processor(
+        text=texts, audio=waves, generation=False, output_labels=True, padding=True, sampling_rate=16000, **ids
+    )
     with torch.no_grad():
         expected = model.lm(**theirs).loss
         codes = [codec.encode(torch.from_numpy(wave_N)[None, None]).audio_codes[0] for wave_N in waves]
-        batch = collate([model.lay_out(codes_CT, text) for codes_CT, text in zip(codes, texts, strict=True)], range(2), model.pad_id)
+        batch = collate(
+            [model.lay_out(codes_CT, text) for codes_CT, text in zip(codes, texts, strict=True)], range(2), model.pad_id
+        )
         _, sums = score(model, batch, {})
     assert batch.counted() == {"text": 0} | {f"codebook_{c}": 11 + 1 + 6 + 1 for c in range(CODEBOOKS)}
     assert int((theirs["labels"] != IGNORE).sum()) == sum(batch.counted().values())
@@ -92,12 +112,15 @@ def overfitted() -> tuple[Dia, Batch]:
 
 
 def test_guided_greedy_equals_transformers_generate(overfitted):
-    """Its form conditional + s * (conditional - null) is ours with guidance 1 + s; both rows of a pair share one pass."""
+    """Its form conditional + s * (conditional - null) is ours with guidance 1 + s; both rows of a pair share one
+    pass."""
     model, _ = overfitted
     text = "a slow waltz, strings"
     prompt = model.prompt(text)
     start = torch.full((1, 1 + max(model.delays), CODEBOOKS), model.behind_id)
-    start[0] = torch.where(torch.arange(1 + max(model.delays))[:, None] <= torch.tensor(model.delays), model.bos_id, model.behind_id)
+    start[0] = torch.where(
+        torch.arange(1 + max(model.delays))[:, None] <= torch.tensor(model.delays), model.bos_id, model.behind_id
+    )
     theirs_SC = model.lm.generate(
         input_ids=prompt.text_S[None],
         attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
@@ -152,7 +175,8 @@ def test_the_full_model_has_its_size():
     assert (model.codebooks, model.codes, model.delays) == (9, 1024, PRETRAINED)
 
 
-# --- what is laid out -------------------------------------------------------------------------------------------------------
+# --- what is laid out
+# -------------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=40, deadline=None)
@@ -173,12 +197,19 @@ def check_round_trip(delays: list[int], frames: int) -> None:
     tokens_CS = example.tokens_SC[example.is_audio_S].T
     assert torch.equal(undelay(tokens_CS, delays)[:, 1:-1], codes_CT)
     for codebook, targets_S in enumerate(example.audio_targets_SC.T):
-        assert targets_S[targets_S != IGNORE].tolist() == [*codes_CT[codebook].tolist(), CODES]  # to the last code, and one EOS
+        assert targets_S[targets_S != IGNORE].tolist() == [
+            *codes_CT[codebook].tolist(),
+            CODES,
+        ]  # to the last code, and one EOS
         place = int((targets_S != IGNORE).nonzero()[0])
-        assert place == 1 + delays[codebook]  # behind the text's one byte; the target is predicted from its codebook's BOS
+        assert (
+            place == 1 + delays[codebook]
+        )  # behind the text's one byte; the target is predicted from its codebook's BOS
 
 
-@pytest.mark.parametrize("specials, special_targets", [("eos", [1, 1, 1, 1]), ("none", [0, 0, 0, 0]), ("all", [1, 3, 4, 5])])
+@pytest.mark.parametrize(
+    "specials, special_targets", [("eos", [1, 1, 1, 1]), ("none", [0, 0, 0, 0]), ("all", [1, 3, 4, 5])]
+)
 def test_special_tokens_count_as_set(specials, special_targets):
     model = tiny_dia([0, 2, 3, 4], specials=specials)
     targets_SC = model.lay_out(random_codes(6), "x").audio_targets_SC
@@ -205,7 +236,8 @@ def test_padding_changes_nothing():
     torch.testing.assert_close(logits_of(model, batch)[: len(alone)], alone, rtol=1e-5, atol=1e-5)
 
 
-# --- the unconditional branch ------------------------------------------------------------------------------------------------
+# --- the unconditional branch
+# ------------------------------------------------------------------------------------------------
 
 
 def test_one_zero_byte_is_the_null_input_of_any_length():
@@ -214,7 +246,9 @@ def test_one_zero_byte_is_the_null_input_of_any_length():
     trained(model, random_batch(model), 5)
     codes_1SC = random_codes(12).T[None].contiguous()
     states = [
-        model.lm.model(torch.zeros(1, length, dtype=torch.long), torch.ones(1, length), decoder_input_ids=codes_1SC).last_hidden_state
+        model.lm.model(
+            torch.zeros(1, length, dtype=torch.long), torch.ones(1, length), decoder_input_ids=codes_1SC
+        ).last_hidden_state
         for length in (1, 2, 17, 64)
     ]
     assert model.prompt(None).text_S.tolist() == [0] and model.prompt("").text_S.tolist() == [0]
@@ -225,12 +259,18 @@ def test_one_zero_byte_is_the_null_input_of_any_length():
 def test_guidance_one_is_conditional_and_zero_is_null(overfitted):
     model, _ = overfitted
     prompt, null = model.prompt("piano"), model.prompt(None)
-    requests = [Request(prompt), Request(null), Request(prompt, guidance=1.0), Request(prompt, guidance=0.0, null_prompt=null)]
+    requests = [
+        Request(prompt),
+        Request(null),
+        Request(prompt, guidance=1.0),
+        Request(prompt, guidance=0.0, null_prompt=null),
+    ]
     conditional, unconditional, one, zero = (result.codes_CT for result in generate(model, requests, max_frames=12))
     assert torch.equal(conditional, one) and torch.equal(unconditional, zero) and not torch.equal(one, zero)
 
 
-# --- from scratch, and from other weights ---------------------------------------------------------------------------------------
+# --- from scratch, and from other weights
+# ---------------------------------------------------------------------------------------
 
 
 def test_fresh_attention_is_not_saturated():
@@ -241,7 +281,9 @@ def test_fresh_attention_is_not_saturated():
         if not softened:
             attention.q_proj.weight.data *= attention.head_dim**0.5
         hidden_SD = torch.randn(64, 512, generator=torch.Generator().manual_seed(0))  # what a norm hands over
-        query_SNH, key_SNH = (projection(hidden_SD).unflatten(-1, (4, -1)) for projection in (attention.q_proj, attention.k_proj))
+        query_SNH, key_SNH = (
+            projection(hidden_SD).unflatten(-1, (4, -1)) for projection in (attention.q_proj, attention.k_proj)
+        )
         spread[softened] = torch.einsum("qnh,knh->nqk", query_SNH, key_SNH).std().item()
     assert spread[True] < 0.5 and spread[False] > 5 * spread[True]
 
@@ -269,7 +311,8 @@ def test_a_stereo_model_starts_from_a_mono_one(tmp_path):
     torch.testing.assert_close(of_stereo, torch.cat([of_mono, of_mono], dim=1), rtol=1e-4, atol=1e-5)
 
 
-# --- mistakes ------------------------------------------------------------------------------------------------------------------
+# --- mistakes
+# ------------------------------------------------------------------------------------------------------------------
 
 
 def test_mistakes_are_told(tmp_path):

@@ -25,7 +25,9 @@ from earnest.run import Run, checkpoints, read_run
 from earnest.training.config import Demos, Optimizer
 from earnest.training.language_model import train_lm
 
-SHAPE = DiaShape(width=32, layers=1, heads=2, kv_heads=1, ffn=32, encoder_width=16, encoder_layers=1, encoder_heads=1, encoder_ffn=16)
+SHAPE = DiaShape(
+    width=32, layers=1, heads=2, kv_heads=1, ffn=32, encoder_width=16, encoder_layers=1, encoder_heads=1, encoder_ffn=16
+)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,14 @@ def loops(tmp_path_factory, request) -> Path:
 def config(folder: Path, **fields) -> DiaConfig:
     data = DiaData(path=str(folder), words="tags", window_s=0.5, unconditional_frac=0.4, positions_per_batch=128)
     demos = Demos(texts=("high, sine",), guidance=2.0, max_duration_s=0.4)
-    start = DiaConfig(data=data, shape=SHAPE, steps=8, optimizer=Optimizer(warmup_steps=2, ema_decay=0.9), demos=demos, save_every_steps=4)
+    start = DiaConfig(
+        data=data,
+        shape=SHAPE,
+        steps=8,
+        optimizer=Optimizer(warmup_steps=2, ema_decay=0.9),
+        demos=demos,
+        save_every_steps=4,
+    )
     return replace(start, **fields)
 
 
@@ -82,7 +91,11 @@ def test_a_run_tells_what_it_drew_and_how_much_the_text_helps(run_dir):
         assert (run.series[f"train/entropy_nats/{stream}"].value >= 0).all()
     demos = [artifact.facts for artifact in run.artifacts if artifact.kind == "demo"]
     assert {demo["temperature"] for demo in demos} == {0.0, 0.5, 1.0}
-    assert all(0 <= demo[name] <= 1 for demo in demos for name in ("silence_frac", "repeat_frac", "match_frac", "clipping_frac"))
+    assert all(
+        0 <= demo[name] <= 1
+        for demo in demos
+        for name in ("silence_frac", "repeat_frac", "match_frac", "clipping_frac")
+    )
     assert {finding.rule for finding in diagnose(run).findings}.isdisjoint({"A101", "E104", "E105", "E106"})
 
 
@@ -106,7 +119,9 @@ def test_a_resumed_run_keeps_its_weights_and_their_average(loops, run_dir, tmp_p
     assert all(torch.equal(before[name], after[name]) for name in before)
     states = [torch.load(folder / "training_state.pt") for folder in (run_dir / "checkpoints" / last.name, last)]
     assert all(torch.equal(states[0]["trained"][name], states[1]["trained"][name]) for name in states[0]["trained"])
-    assert any(not torch.equal(before[name], trained) for name, trained in states[0]["trained"].items())  # the average is another model
+    assert any(
+        not torch.equal(before[name], trained) for name, trained in states[0]["trained"].items()
+    )  # the average is another model
     torch.save({**states[1], "trained": {}}, last / "training_state.pt")
     with pytest.raises(UserError, match=r"0 of .* trained tensors"):
         train_lm(config(loops), path, resume=True)
@@ -119,7 +134,12 @@ def test_a_stereo_run_keeps_left_and_right_apart(loops, tmp_path):
     for path in folder.rglob("*.wav"):
         wave_N, rate_hz = soundfile.read(path)
         soundfile.write(path, np.stack([wave_N, 0 * wave_N], axis=1), rate_hz)
-    once = replace(config(folder), codec="stereo:amy-tiny", steps=1, demos=Demos(texts=("low",), temperatures=(0.0,), max_duration_s=0.3))
+    once = replace(
+        config(folder),
+        codec="stereo:amy-tiny",
+        steps=1,
+        demos=Demos(texts=("low",), temperatures=(0.0,), max_duration_s=0.3),
+    )
     train_lm(once, tmp_path / "run")
     run = read_run(tmp_path / "run")
     assert run.facts["delays"] == [*range(8)] * 2 and "eval/ce_nats/codebook_15" in run.series
@@ -189,7 +209,9 @@ def test_what_is_measured_of_a_demo():
     rows = [{"codes_CT": random.integers(0, 100, (4, 80)), "source": name} for name in "ab"]
     copy_CT = rows[1]["codes_CT"][:, 13:43]
     assert nearest_clip(copy_CT, rows) == (1.0, "b")
-    assert nearest_clip(np.concatenate([rows[0]["codes_CT"], copy_CT], axis=1), rows)[0] == pytest.approx(80 / 110, abs=0.02)
+    assert nearest_clip(np.concatenate([rows[0]["codes_CT"], copy_CT], axis=1), rows)[0] == pytest.approx(
+        80 / 110, abs=0.02
+    )
     assert nearest_clip(random.integers(0, 100, (4, 30)), rows)[0] < 0.1
     assert repeat_frac(copy_CT) == 0 and repeat_frac(np.tile(copy_CT[:, :6], 5)) == 24 / 30
     wave_N = np.concatenate([np.zeros(1600), random.normal(0, 0.1, 1600)])

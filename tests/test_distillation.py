@@ -22,12 +22,15 @@ def test_the_cheat_sheets_example_adds_up_with_the_default_weights():
     example = {"adv_g": 0.32181718945503235, "feat": 0.016863815486431122, "llm": 0.07964769005775452}
     example |= {"msspec": 0.07455965131521225, "wavlm": 0.6682911515235901}
     weights = amy().weights_at(1, ["llm", "wavlm"])
-    assert weighted_sum({name: torch.tensor(value) for name, value in example.items()}, weights).item() == pytest.approx(2.2556, abs=1e-4)
+    assert weighted_sum(
+        {name: torch.tensor(value) for name, value in example.items()}, weights
+    ).item() == pytest.approx(2.2556, abs=1e-4)
 
 
 @pytest.mark.parametrize("groups", [(2, 3), (5,)])
 def test_the_llm_loss_reaches_codebook_0s_encoder_path_and_did_not_in_the_original_wiring(groups):
-    """Amy-LM 7f31ef6 looked codebook 0 up from a buffer: the loss moved the head and the projection after it, nothing before."""
+    """Amy-LM 7f31ef6 looked codebook 0 up from a buffer: the loss moved the head and the projection after it, nothing
+    before."""
     codebooks = quantiser(groups).eval()
     head = Distillation("llm", 8, statistics(torch.randn(100, 6)))
     features_BTF, exists_BT = torch.randn(2, 9, 6), torch.ones(2, 9, dtype=torch.bool)
@@ -47,7 +50,8 @@ def test_the_llm_loss_reaches_codebook_0s_encoder_path_and_did_not_in_the_origin
 
 
 def test_the_llm_loss_changes_what_codebook_0_chooses():
-    """Two words at random places, which the latent knows only in a direction too quiet for codebook 0: taught, it tells them apart."""
+    """Two words at random places, which the latent knows only in a direction too quiet for codebook 0: taught, it tells
+    them apart."""
     torch.manual_seed(0)
     codebooks, encoder = quantiser(), torch.nn.Conv1d(4, 8, 1)
     word_T = torch.randint(0, 2, (1, 400))
@@ -87,7 +91,9 @@ def test_the_constants_score_is_1_minus_the_root_of_the_means_energy_share():
         found = statistics(features_NF)
         assert found.constant_raw == pytest.approx(1 - share**0.5, abs=0.01)
         assert found.constant > 0.95  # centred, there is no constant to predict
-        assert distance(features_NF.mean(0).expand(4000, -1), features_NF).item() == pytest.approx(found.constant_raw, abs=1e-3)
+        assert distance(features_NF.mean(0).expand(4000, -1), features_NF).item() == pytest.approx(
+            found.constant_raw, abs=1e-3
+        )
 
 
 def test_evaluation_scores_raw_centred_and_permuted_too():
@@ -99,7 +105,9 @@ def test_evaluation_scores_raw_centred_and_permuted_too():
     loss, signals = head(perfect_BDT, features_BTF, torch.ones(1, 200, dtype=torch.bool), split="eval")
     assert set(signals) == {f"eval/loss/wavlm{kind}" for kind in ("", "_raw", "_centred", "_permuted")}
     assert loss.item() == pytest.approx(0, abs=1e-5) and signals["eval/loss/wavlm_raw"] == pytest.approx(0, abs=1e-5)
-    assert signals["eval/loss/wavlm_centred"] == pytest.approx(0, abs=1e-5) and signals["eval/loss/wavlm_permuted"] > 0.8
+    assert (
+        signals["eval/loss/wavlm_centred"] == pytest.approx(0, abs=1e-5) and signals["eval/loss/wavlm_permuted"] > 0.8
+    )
 
 
 def test_frames_that_do_not_exist_do_not_count():

@@ -6,11 +6,14 @@ from earnest.codecs.erasure import Erasure
 
 
 def known(frames: int = 2000) -> tuple[torch.Tensor, torch.Tensor]:
-    """latent_BDT of correlated dimensions, and two values that are linear in it, the second with noise and often absent."""
+    """latent_BDT of correlated dimensions, and two values that are linear in it, the second with noise and often
+    absent."""
     torch.manual_seed(0)
     latent_BDT = (torch.randn(4, frames // 4, 6) @ torch.randn(6, 6) + 3).transpose(1, 2)
     frames_BTD = latent_BDT.transpose(1, 2)
-    values_BT2 = torch.stack([frames_BTD @ torch.randn(6), frames_BTD @ torch.randn(6) + torch.randn(4, frames // 4)], -1)
+    values_BT2 = torch.stack(
+        [frames_BTD @ torch.randn(6), frames_BTD @ torch.randn(6) + torch.randn(4, frames // 4)], -1
+    )
     values_BT2[:, ::3, 1] = torch.nan
     return latent_BDT, values_BT2
 
@@ -34,7 +37,9 @@ def test_no_linear_map_tells_the_values_afterwards_and_the_rest_stays():
         assert explained_frac(latent_BDT, values_BT2[..., y]) > before
         assert explained_frac(erased_BDT, values_BT2[..., y]) < 0.02
     removed_ND = (latent_BDT - erased_BDT).transpose(1, 2).flatten(0, 1)
-    assert torch.linalg.matrix_rank(removed_ND - removed_ND.mean(0), rtol=1e-4) == 2  # four of six dimensions are untouched
+    assert (
+        torch.linalg.matrix_rank(removed_ND - removed_ND.mean(0), rtol=1e-4) == 2
+    )  # four of six dimensions are untouched
     torch.testing.assert_close(erased_BDT.mean((0, 2)), latent_BDT.mean((0, 2)), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(erasure(erased_BDT), erased_BDT, rtol=1e-3, atol=1e-3)  # nothing is left to take
 

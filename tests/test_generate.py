@@ -66,13 +66,16 @@ def test_a_row_does_not_depend_on_its_neighbours(trained):
     model, _ = trained
     request = Request(model.prompt("one", "a"), temperature=1.0, seed=5)
     [alone] = generate(model, [request], max_frames=10)
-    together = generate(model, [Request(model.prompt("a much longer text than that", "a"), 0.7, 1), request], max_frames=10)
+    together = generate(
+        model, [Request(model.prompt("a much longer text than that", "a"), 0.7, 1), request], max_frames=10
+    )
     assert torch.equal(alone.codes_CT, together[1].codes_CT)
 
 
 @pytest.mark.parametrize("rank", [0, 4])
 def test_a_stream_gives_the_logits_of_transformers_own_forward(rank):
-    """Over the prompt and all frames at once, without a cache; prompts of several lengths, grouped key-value heads, adapters."""
+    """Over the prompt and all frames at once, without a cache; prompts of several lengths, grouped key-value heads,
+    adapters."""
     model = tiny_higgs()
     model.lm.config.num_key_value_heads = 1
     model = Higgs(type(model.lm)(model.lm.config, use_text_head=True), model.tokenizer)
@@ -147,7 +150,8 @@ def test_temperature_zero_is_the_argmax():
 
 
 def test_a_token_that_repeats_is_drawn_anew_and_only_then(monkeypatch):
-    """A model that always says 3: greedy, it goes on for ever; drawn anew, the third in any window of 7 is another token."""
+    """A model that always says 3: greedy, it goes on for ever; drawn anew, the third in any window of 7 is another
+    token."""
     model = tiny_higgs()
     always_3 = torch.zeros(CODES + 2).index_fill(0, torch.tensor(3), 1.0)  # the likeliest by a little
     always_3[model.eos_id] = -1e9
@@ -193,7 +197,9 @@ def test_a_wave_decoded_in_pieces_is_the_wave_decoded_at_once(monkeypatch):
 def test_the_command_writes_as_it_goes_what_is_decoded_at_once(name, tmp_path, capfdbinary, monkeypatch):
     codec = load_codec(name)
     model = tiny_higgs(codebooks=codec.codebooks, codes=codec.codebook_size)
-    monkeypatch.setattr("earnest.generate.load_run", lambda run: (model, codec, {"unconditional_frac": 0, "speakers": ["a"]}))
+    monkeypatch.setattr(
+        "earnest.generate.load_run", lambda run: (model, codec, {"unconditional_frac": 0, "speakers": ["a"]})
+    )
     [whole] = generate(model, [Request(model.prompt("x", "a"), temperature=1.0, seed=3)], max_frames=60)
     whole_N = codec.decode(whole.codes_CT[None])[0].numpy().T
     pcm_N = np.clip(np.rint(whole_N * 32768), -32768, 32767)
@@ -204,5 +210,8 @@ def test_the_command_writes_as_it_goes_what_is_decoded_at_once(name, tmp_path, c
     assert b"first sound after" in capfdbinary.readouterr().out
     assert main([*say, "-"]) == 0
     said = capfdbinary.readouterr()
-    assert np.array_equal(soundfile.read(io.BytesIO(said.out), dtype="int16")[0], pcm_N) and b"first sound after" in said.err
+    assert (
+        np.array_equal(soundfile.read(io.BytesIO(said.out), dtype="int16")[0], pcm_N)
+        and b"first sound after" in said.err
+    )
     assert main([*say, str(tmp_path / "nowhere" / "said.wav")]) == 2 and b"nowhere" in capfdbinary.readouterr().err

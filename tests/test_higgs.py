@@ -32,7 +32,9 @@ def test_loss_equals_transformers_own():
         labels=unshifted(batch.text_targets_BS),
         audio_labels=unshifted(batch.audio_targets_BSC),
     ).loss  # a sum over codebooks of means, plus the text's mean
-    ours, _ = TokenObjective(model, stream_weights(CODEBOOKS, text_weight=1.0, audio_weight=CODEBOOKS))(batch, batch.counted())
+    ours, _ = TokenObjective(model, stream_weights(CODEBOOKS, text_weight=1.0, audio_weight=CODEBOOKS))(
+        batch, batch.counted()
+    )
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
@@ -66,7 +68,8 @@ class HiddenAsLeaves:
 
 
 def test_each_target_is_scored_where_the_position_before_it_stands():
-    """Alignment by gradient tracing: one code counts, and only the hidden state just before its own position gets a gradient."""
+    """Alignment by gradient tracing: one code counts, and only the hidden state just before its own position gets a
+    gradient."""
     model = tiny_higgs()
     batch = random_batch(model, frames=(6,))
     audio_start = int(batch.is_audio_BS[0].nonzero()[0])
@@ -157,7 +160,10 @@ def test_save_and_plain_transformers_load_give_the_same_logits(tmp_path):
     model.save_pretrained(tmp_path)
     loaded = HiggsAudioV2ForConditionalGeneration.from_pretrained(tmp_path, use_text_head=True)
     inputs = dict(
-        input_ids=batch.text_BS, audio_input_ids=batch.tokens_BSC, audio_input_ids_mask=batch.is_audio_BS, attention_mask=batch.exists_BS
+        input_ids=batch.text_BS,
+        audio_input_ids=batch.tokens_BSC,
+        audio_input_ids_mask=batch.is_audio_BS,
+        attention_mask=batch.exists_BS,
     )
     with torch.no_grad():
         torch.testing.assert_close(loaded(**inputs).logits, model.lm(**inputs).logits)
@@ -182,7 +188,11 @@ def test_fresh_random_codes_stay_at_chance():
             batch.audio_targets_BSC[~keep] = IGNORE
             with torch.no_grad():
                 code_nats.append(
-                    [sums.ce.item() / int(sums.counted_B.sum()) for stream, sums in score(model, batch, {})[1].items() if stream != "text"]
+                    [
+                        sums.ce.item() / int(sums.counted_B.sum())
+                        for stream, sums in score(model, batch, {})[1].items()
+                        if stream != "text"
+                    ]
                 )
     means = torch.tensor(code_nats)
     interval = 3 * means.std(0) / len(means) ** 0.5
@@ -245,11 +255,17 @@ def test_routed_positions_give_the_gradients_of_transformers_own_forward(frames,
         model.lm.activation_checkpointing_enable()
     model.train()
     batch = random_batch(model, frames)
-    inputs = {"input_ids": batch.text_BS, "audio_input_ids": batch.tokens_BSC, "audio_input_ids_mask": batch.is_audio_BS}
+    inputs = {
+        "input_ids": batch.text_BS,
+        "audio_input_ids": batch.tokens_BSC,
+        "audio_input_ids_mask": batch.is_audio_BS,
+    }
     labels = {"labels": unshifted(batch.text_targets_BS), "audio_labels": unshifted(batch.audio_targets_BSC)}
     theirs = model.lm(**inputs, **labels, attention_mask=batch.exists_BS, use_cache=False).loss
     expected = gradients(model, theirs)
-    ours, _ = TokenObjective(model, stream_weights(CODEBOOKS, text_weight=1.0, audio_weight=CODEBOOKS))(batch, batch.counted())
+    ours, _ = TokenObjective(model, stream_weights(CODEBOOKS, text_weight=1.0, audio_weight=CODEBOOKS))(
+        batch, batch.counted()
+    )
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     found = gradients(model, ours)
     # Autograd knows no gradient of what a batch does not use; both leave it out, or say that it is zero.

@@ -1,4 +1,5 @@
-"""Fine-tuning a Higgs as a user does it: conversations in, adapters out, a voice cloned, held-out speakers, mistakes told."""
+"""Fine-tuning a Higgs as a user does it: conversations in, adapters out, a voice cloned, held-out speakers, mistakes
+told."""
 
 import json
 import os
@@ -24,7 +25,16 @@ from earnest.training.preparation import encoded, find_clips, prepare
 from tests.test_chatml import REFERENCE_TEXT, TARGET_TEXT
 
 SHAPE = ("--shape.width", "32", "--shape.layers", "1", "--shape.heads", "2", "--shape.ffn", "64")
-QUICK = ("--demos.every-steps", "0", "--evaluate-every-steps", "100", "--optimizer.warmup-steps", "1", "--data.positions-per-batch", "600")
+QUICK = (
+    "--demos.every-steps",
+    "0",
+    "--evaluate-every-steps",
+    "100",
+    "--optimizer.warmup-steps",
+    "1",
+    "--data.positions-per-batch",
+    "600",
+)
 SPEAKERS = ("anna", "ben", "carla")
 
 
@@ -38,7 +48,8 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def voices(tmp_path_factory) -> Path:
-    """Eighteen short clips of three speakers, each a tone of its own; and the same as cloning conversations in Arabic."""
+    """Eighteen short clips of three speakers, each a tone of its own; and the same as cloning conversations in
+    Arabic."""
     folder = tmp_path_factory.mktemp("voices")
     time_s = np.arange(16000 * 3 // 10) / 16000
     rows, talks = ["file_name,text,speaker"], []
@@ -81,7 +92,16 @@ def test_conversations_are_trained_on_and_a_voice_is_cloned(base, voices, tmp_pa
     written = json.loads(predicted.splitlines()[0])["written"]
     assert REFERENCE_TEXT in written and TARGET_TEXT in written  # through tokens and back, letter by letter
     out = tmp_path / "cloned.wav"
-    said = ["--text", TARGET_TEXT, "--reference", str(voices / "4.wav"), "--reference-text", REFERENCE_TEXT, "--max-duration-s", "0.2"]
+    said = [
+        "--text",
+        TARGET_TEXT,
+        "--reference",
+        str(voices / "4.wav"),
+        "--reference-text",
+        REFERENCE_TEXT,
+        "--max-duration-s",
+        "0.2",
+    ]
     assert main(["generate", str(base), *said, "--out", str(out)]) == 0
     assert soundfile.info(out).samplerate == 16000
     assert main(["generate", str(base), *said, "--out", str(tmp_path / "again.wav")]) == 0
@@ -91,7 +111,17 @@ def test_conversations_are_trained_on_and_a_voice_is_cloned(base, voices, tmp_pa
 def test_lora_from_a_checkpoint_resumed_merged_and_loaded_by_plain_transformers(base, voices, tmp_path, monkeypatch):
     monkeypatch.chdir(base.parent)
     model, run_dir, resumed = latest_checkpoint(base).relative_to(base.parent), tmp_path / "lora", tmp_path / "resumed"
-    options = ["higgs-tiny", "--model", str(model), "--lora.rank", "4", "--lora.dropout", "0.1", "--cloning.frac", "0.5"]
+    options = [
+        "higgs-tiny",
+        "--model",
+        str(model),
+        "--lora.rank",
+        "4",
+        "--lora.dropout",
+        "0.1",
+        "--cloning.frac",
+        "0.5",
+    ]
     options += ["--data.path", str(voices), "--steps", "4", "--save-every-steps", "2", *QUICK]
     assert main(["train", *options, "--out", str(run_dir)]) == 0
     facts = read_run(run_dir).facts
@@ -115,12 +145,19 @@ def test_lora_from_a_checkpoint_resumed_merged_and_loaded_by_plain_transformers(
     with torch.no_grad():
         torch.testing.assert_close(plain(**inputs).logits, adapted.lm(**inputs).logits, rtol=1e-4, atol=1e-5)
     out = tmp_path / "said.wav"
-    assert main(["generate", str(run_dir), "--text", "x", "--speaker", "anna", "--out", str(out), "--max-duration-s", "0.1"]) == 0
+    assert (
+        main(
+            ["generate", str(run_dir), "--text", "x", "--speaker", "anna", "--out", str(out), "--max-duration-s", "0.1"]
+        )
+        == 0
+    )
     assert main(["merge", str(base), str(tmp_path / "nothing")]) == 2
 
 
 def test_held_out_speakers_are_never_trained_on(voices):
-    config = HiggsConfig(data=Data(path=str(voices), held_out="speakers", held_out_frac=0.0), cloning=References(frac=1.0))
+    config = HiggsConfig(
+        data=Data(path=str(voices), held_out="speakers", held_out_frac=0.0), cloning=References(frac=1.0)
+    )
     codec = load_codec("amy-tiny")
     train, held_out, facts = prepare(config, config.build(codec), codec)
     assert len(facts["held_out_speakers"]) == 1 and not set(facts["held_out_speakers"]) & set(facts["speakers"])
@@ -156,7 +193,8 @@ def test_codebook_weights_are_shares_of_the_audio_weight():
 
 
 def test_trace_shows_document_001s_shape_and_labels(voices, capsys, monkeypatch):
-    """Audio logits [N, 8, 1026]; masked where BOS and fills stand and in the reference, codes, and one 1025 in every codebook."""
+    """Audio logits [N, 8, 1026]; masked where BOS and fills stand and in the reference, codes, and one 1025 in every
+    codebook."""
     monkeypatch.setenv("COLUMNS", "200")
     assert main(["trace", "higgs-tiny", "--data.path", str(voices), "--cloning.frac", "1"]) == 0
     said = capsys.readouterr().out
@@ -169,16 +207,36 @@ def test_trace_shows_document_001s_shape_and_labels(voices, capsys, monkeypatch)
     ("args", "words"),
     [
         (["train", "higgs-tiny", "--lora.rank", "4", "--data.path", "{voices}"], "from scratch"),
-        (["train", "higgs-tiny", "--model", "{base}", "--lora.rank", "4", "--lora.targets", "gate_proj"], "audio_mlp.gate_proj"),
-        (["train", "higgs-tiny", "--model", "{base}", "--lora.rank", "4", "--lora.targets", "nothing"], "no linear layer"),
+        (
+            ["train", "higgs-tiny", "--model", "{base}", "--lora.rank", "4", "--lora.targets", "gate_proj"],
+            "audio_mlp.gate_proj",
+        ),
+        (
+            ["train", "higgs-tiny", "--model", "{base}", "--lora.rank", "4", "--lora.targets", "nothing"],
+            "no linear layer",
+        ),
         (["train", "higgs-tiny", "--model", "{voices}"], "no model at"),
         (["train", "dia-tiny", "--data.path", "{voices}/talks.json"], "conversations"),
         (["train", "higgs-tiny", "--data.path", "{voices}/gone.json"], "gone.json"),
         (["train", "higgs-tiny", "--data.path", "{voices}", "--codebook-weights", "1", "-2"], "codebook weights"),
         (["generate", "{run}", "--text", "x", "--out", "x.wav", "--reference", "{voices}/4.wav"], "--reference-text"),
-        (["generate", "{run}", "--text", "x", "--out", "x.wav", "--reference", "gone.wav", "--reference-text", "y"], "gone.wav"),
         (
-            ["generate", "{run}", "--text", "x", "--out", "x.wav", "--reference", "{voices}/long.wav", "--reference-text", "y"],
+            ["generate", "{run}", "--text", "x", "--out", "x.wav", "--reference", "gone.wav", "--reference-text", "y"],
+            "gone.wav",
+        ),
+        (
+            [
+                "generate",
+                "{run}",
+                "--text",
+                "x",
+                "--out",
+                "x.wav",
+                "--reference",
+                "{voices}/long.wav",
+                "--reference-text",
+                "y",
+            ],
             "audio frames",
         ),
     ],

@@ -35,10 +35,14 @@ def written(folder: Path, text: str | bytes, name: str = "log.txt") -> Path:
 
 
 def told(run: Run) -> dict[str, list[tuple[int, float]]]:
-    return {key: list(zip(series.step.tolist(), series.value.round(6).tolist(), strict=True)) for key, series in run.series.items()}
+    return {
+        key: list(zip(series.step.tolist(), series.value.round(6).tolist(), strict=True))
+        for key, series in run.series.items()
+    }
 
 
-# --- real recorded files -----------------------------------------------------------------------------------------------------------
+# --- real recorded files
+# -----------------------------------------------------------------------------------------------------------
 
 RECORDED = [  # log, format, steps of train/loss, its first and last value, number of evaluations
     ("hf_healthy", "trainer_state", (10, 300), (3.9685, 2.2451), 6),
@@ -133,7 +137,9 @@ def test_tensorboard_cut_anywhere(tmp_path):
     source = Source(path)
     blocks = source.blocks
     source.blocks = lambda size=1: blocks(777)  # type: ignore[method-assign]
-    assert all((column.value == whole.columns[tag].value).all() for tag, column in tensorboard.read(source).columns.items())
+    assert all(
+        (column.value == whole.columns[tag].value).all() for tag, column in tensorboard.read(source).columns.items()
+    )
 
 
 def test_tensorboard_damaged_in_the_middle(tmp_path):
@@ -168,7 +174,8 @@ def test_wandb_records_over_blocks_and_cut(tmp_path):
     assert read(written(tmp_path, gzip.compress(data), "run-z.wandb.gz")).last_step == 300
 
 
-# --- text ------------------------------------------------------------------------------------------------------------------------------
+# --- text
+# ------------------------------------------------------------------------------------------------------------------------------
 
 TEXTS = {
     "pipes": (
@@ -200,11 +207,16 @@ TEXTS = {
     ),
     "tqdm, an epoch a bar": (
         "".join(
-            f"\rEpoch {e}:  {i}0%|██  | {i}/10 [00:0{i % 10}<00:09, 1.2it/s, loss={5 - e - i / 10:.1f}]" for e in range(2) for i in (5, 10)
+            f"\rEpoch {e}:  {i}0%|██  | {i}/10 [00:0{i % 10}<00:09, 1.2it/s, loss={5 - e - i / 10:.1f}]"
+            for e in range(2)
+            for i in (5, 10)
         ),
         {"train/loss": [(5, 4.5), (10, 4.0), (15, 3.5), (20, 3.0)]},
     ),
-    "tqdm, endless": ("".join(f"\r{i}it [00:0{i}, 11.9it/s, loss={5 - i}]" for i in range(1, 4)), {"train/loss": [(1, 4), (2, 3), (3, 2)]}),
+    "tqdm, endless": (
+        "".join(f"\r{i}it [00:0{i}, 11.9it/s, loss={5 - i}]" for i in range(1, 4)),
+        {"train/loss": [(1, 4), (2, 3), (3, 2)]},
+    ),
     "fairseq": (
         '2023-01-01 10:00:00 | INFO | train_inner | {"epoch": 1, "update": 0.1, "loss": "10", "ppl": "1024", "num_updates": "100", "gnorm": "2"}\n'
         '2023-01-01 10:00:00 | INFO | train_inner | {"epoch": 1, "update": 0.2, "loss": "9", "ppl": "512", "num_updates": "200", "gnorm": "2"}\n'
@@ -218,7 +230,11 @@ TEXTS = {
     "old fairseq": (
         "| epoch 001:     10 / 100 loss=10.5, wps=1000, gnorm=2.2, lr=0.1, num_updates=10\n"
         "| epoch 001:     20 / 100 loss=9.5, wps=1000, gnorm=2.2, lr=0.1, num_updates=20\n",
-        {"train/loss": [(10, 10.5), (20, 9.5)], "train/grad_norm": [(10, 2.2), (20, 2.2)], "train/learning_rate": [(10, 0.1), (20, 0.1)]},
+        {
+            "train/loss": [(10, 10.5), (20, 9.5)],
+            "train/grad_norm": [(10, 2.2), (20, 2.2)],
+            "train/learning_rate": [(10, 0.1), (20, 0.1)],
+        },
     ),
     "espnet": (
         "[h] 2024-01-01 00:00:00,123 (trainer:732) INFO: 1epoch:train:1-50batch: iter_time=0.1, loss=33.2, acc=0.5, optim0_lr0=0.1\n"
@@ -265,7 +281,11 @@ TEXTS = {
     "PyTorch's first example": (
         "Train Epoch: 1 [0/60000 (0%)]\tLoss: 2.3\nTrain Epoch: 1 [640/60000 (1%)]\tLoss: 1.3\n\n"
         "Test set: Average loss: 0.05, Accuracy: 9836/10000 (98%)\n\nTrain Epoch: 2 [0/60000 (0%)]\tLoss: 0.3\n",
-        {"train/loss": [(0, 2.3), (640, 1.3), (1280, 0.3)], "test/loss": [(640, 0.05)], "test/accuracy_frac": [(640, 0.98)]},
+        {
+            "train/loss": [(0, 2.3), (640, 1.3), (1280, 0.3)],
+            "test/loss": [(640, 0.05)],
+            "test/accuracy_frac": [(640, 0.98)],
+        },
     ),
     "Keras": (
         "Epoch 1/3\n 50/100 [==>....] - ETA: 1s - loss: 0.53\n100/100 [=====] - 3s 30ms/step - loss: 0.43 - val_loss: 0.5\nEpoch 2/3\n"
@@ -286,8 +306,14 @@ TEXTS = {
             "train/loss": [(100, 18.3), (200, 18.3)],
         },
     ),
-    "decimal commas": ("Schritt; step: 1; loss: 0,53\nSchritt; step: 2; loss: 0,43\n", {"train/loss": [(1, 0.53), (2, 0.43)]}),
-    "whole numbers with thousands": ("step: 1,000 loss: 12\nstep: 2,000 loss: 11\n", {"train/loss": [(1000, 12), (2000, 11)]}),
+    "decimal commas": (
+        "Schritt; step: 1; loss: 0,53\nSchritt; step: 2; loss: 0,43\n",
+        {"train/loss": [(1, 0.53), (2, 0.43)]},
+    ),
+    "whole numbers with thousands": (
+        "step: 1,000 loss: 12\nstep: 2,000 loss: 11\n",
+        {"train/loss": [(1000, 12), (2000, 11)]},
+    ),
     "thousands": ("step 1,000 loss 2.5\nstep 2,000 loss 2.25\n", {"train/loss": [(1000, 2.5), (2000, 2.25)]}),
     "key=value": (
         "step=1 loss=3.5 gnorm=2\nstep=2 loss=inf gnorm=2\n",
@@ -308,7 +334,8 @@ TEXTS = {
 def test_text(name, tmp_path):
     text, expected = TEXTS[name]
     np.testing.assert_equal(
-        told(read(written(tmp_path, text, "train.log"))), {key: [(s, float(v)) for s, v in rows] for key, rows in expected.items()}
+        told(read(written(tmp_path, text, "train.log"))),
+        {key: [(s, float(v)) for s, v in rows] for key, rows in expected.items()},
     )
 
 
@@ -347,7 +374,8 @@ def test_text_a_last_line_cut_within_a_number_is_left_out(tmp_path):
     assert run.last_step == 2 and any("cut short" in note for note in run.notes)
 
 
-# --- tables ----------------------------------------------------------------------------------------------------------------------------
+# --- tables
+# ----------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("separator", [",", "\t", ";"])
@@ -387,11 +415,11 @@ def test_table_without_header(tmp_path):
 
 
 def test_wandb_export_of_two_runs(tmp_path):
-    text = (
-        '"Step","a - train/loss","a - train/loss__MIN","a - train/loss__MAX","b - train/loss","b - train/loss__MIN","b - train/loss__MAX"\n'
-    )
+    text = '"Step","a - train/loss","a - train/loss__MIN","a - train/loss__MAX","b - train/loss","b - train/loss__MIN","b - train/loss__MAX"\n'
     path = written(
-        tmp_path, text + '"0","3.2","3.2","3.2","4.2","4.2","4.2"\n"10","3.0","3.0","3.0","4.0","4.0","4.0"\n', "wandb_export.csv"
+        tmp_path,
+        text + '"0","3.2","3.2","3.2","4.2","4.2","4.2"\n"10","3.0","3.0","3.0","4.0","4.0","4.0"\n',
+        "wandb_export.csv",
     )
     with pytest.raises(UserError, match="2 runs side by side"):
         read(path)
@@ -401,7 +429,9 @@ def test_wandb_export_of_two_runs(tmp_path):
 def test_jsonl(tmp_path):
     text = '{"step": 1, "loss": 3.5, "text": "NaN, x", "deep": {"train": {"acc": 0.5}}}\n{"step": 2, "loss": NaN}\n\n{"step": 3, "loss": "2.5"}\n{"step": 4, "lo'
     run = read(written(tmp_path, text, "log.jsonl"))
-    np.testing.assert_equal(told(run), {"train/loss": [(1, 3.5), (2, math.nan), (3, 2.5)], "train/accuracy_frac": [(1, 0.5)]})
+    np.testing.assert_equal(
+        told(run), {"train/loss": [(1, 3.5), (2, math.nan), (3, 2.5)], "train/accuracy_frac": [(1, 0.5)]}
+    )
     assert any("no JSON" in note for note in run.notes)
     history = '{"_step": 0, "_runtime": 1.5, "_timestamp": 1e9, "train/loss": 3.5}\n{"_step": 1, "_runtime": 2, "_timestamp": 1e9, "train/loss": "NaN"}\n'
     run = read(written(tmp_path, history, "wandb-history.jsonl"))
@@ -410,7 +440,9 @@ def test_jsonl(tmp_path):
 
 
 def test_jsonl_infinities_fast_and_slow(tmp_path):
-    text = "".join(f'{{"step": {i}, "loss": {value}}}\n' for i, value in enumerate(["1.5", "-Infinity", "Infinity", "NaN", "1"]))
+    text = "".join(
+        f'{{"step": {i}, "loss": {value}}}\n' for i, value in enumerate(["1.5", "-Infinity", "Infinity", "NaN", "1"])
+    )
     expected = {"train/loss": [(0, 1.5), (1, -math.inf), (2, math.inf), (3, math.nan), (4, 1.0)]}
     np.testing.assert_equal(told(read(written(tmp_path, text))), expected)
     np.testing.assert_equal(told(read(written(tmp_path, text + "{broken\n"))), expected)
@@ -431,11 +463,15 @@ def test_documents(tmp_path):
     run = read(written(tmp_path, json.dumps(history, indent=2), "history.json"))
     assert told(run)["train/ce_nats/codebook_1"] == [(1, 7.2), (2, 6.2)]
     assert told(run)["eval/ce_nats/audio"] == [(1, 7.0), (2, 6.0)]
-    assert told(read(written(tmp_path, json.dumps({"loss": [3, 2], "val_loss": [4, 3]}), "keras.json")))["eval/loss"] == [
+    assert told(read(written(tmp_path, json.dumps({"loss": [3, 2], "val_loss": [4, 3]}), "keras.json")))[
+        "eval/loss"
+    ] == [
         (1, 4.0),
         (2, 3.0),
     ]
-    assert told(read(written(tmp_path, json.dumps([{"step": 5, "loss": 3}, {"step": 6, "loss": 2}]), "rows.json")))["train/loss"] == [
+    assert told(read(written(tmp_path, json.dumps([{"step": 5, "loss": 3}, {"step": 6, "loss": 2}]), "rows.json")))[
+        "train/loss"
+    ] == [
         (5, 3.0),
         (6, 2.0),
     ]
@@ -460,7 +496,9 @@ def test_our_own_run(tmp_path):
 def test_trackio_with_two_runs(tmp_path):
     path = tmp_path / "project.db"
     with sqlite3.connect(path) as file:
-        file.execute("CREATE TABLE metrics (id INTEGER PRIMARY KEY, timestamp TEXT, run_name TEXT, step INTEGER, metrics TEXT)")
+        file.execute(
+            "CREATE TABLE metrics (id INTEGER PRIMARY KEY, timestamp TEXT, run_name TEXT, step INTEGER, metrics TEXT)"
+        )
         file.execute("CREATE TABLE configs (id INTEGER PRIMARY KEY, run_name TEXT, config TEXT)")
         for run in "ab":
             file.executemany(
@@ -472,7 +510,8 @@ def test_trackio_with_two_runs(tmp_path):
     assert told(read(path, run="b")) == {"train/loss": [(0, 0.0), (1, 1.0), (2, 2.0)]}
 
 
-# --- steps -----------------------------------------------------------------------------------------------------------------------------
+# --- steps
+# -----------------------------------------------------------------------------------------------------------------------------
 
 
 def table_of(folder: Path, rows) -> Path:
@@ -483,7 +522,9 @@ def test_a_resume_supersedes_what_it_repeats(tmp_path):
     run = read(table_of(tmp_path, [(10, 5), (20, 4), (30, 9), (40, 9), (30, 3), (40, 2)]))
     assert told(run) == {"train/loss": [(10, 5.0), (20, 4.0), (30, 3.0), (40, 2.0)]}
     assert any("resumed" in note for note in run.notes)
-    run = read(table_of(tmp_path, [(10, 5), (20, 4), (30, 9), (40, 9), (25, 3), (35, 2)]))  # what the new life never reached is gone too
+    run = read(
+        table_of(tmp_path, [(10, 5), (20, 4), (30, 9), (40, 9), (25, 3), (35, 2)])
+    )  # what the new life never reached is gone too
     assert told(run) == {"train/loss": [(10, 5.0), (20, 4.0), (25, 3.0), (35, 2.0)]}
 
 
@@ -504,14 +545,20 @@ def test_two_tables_in_one_file(tmp_path):
 
 def test_duplicates_and_disorder(tmp_path):
     assert told(read(table_of(tmp_path, [(1, 5), (1, 4), (2, 3), (2, 2)]))) == {"train/loss": [(1, 4.0), (2, 2.0)]}
-    assert told(read(table_of(tmp_path, [(30, 1), (20, 2), (10, 3)]))) == {"train/loss": [(10, 3.0), (20, 2.0), (30, 1.0)]}
+    assert told(read(table_of(tmp_path, [(30, 1), (20, 2), (10, 3)]))) == {
+        "train/loss": [(10, 3.0), (20, 2.0), (30, 1.0)]
+    }
 
 
 def test_steps_within_epochs_are_laid_end_to_end(tmp_path):
-    text = "epoch,batch,loss\n" + "".join(f"{epoch},{batch},{3 - epoch}\n" for epoch in range(3) for batch in range(0, 100, 10))
+    text = "epoch,batch,loss\n" + "".join(
+        f"{epoch},{batch},{3 - epoch}\n" for epoch in range(3) for batch in range(0, 100, 10)
+    )
     run = read(written(tmp_path, text))
     assert (run.series["train/loss"].step == np.arange(0, 300, 10)).all() and run.facts["steps_per_epoch"] == 100
-    restarted = "epoch,batch,loss\n" + "".join(f"{epoch},{batch},1\n" for epoch in (0, 1, 0) for batch in range(0, 100, 10))
+    restarted = "epoch,batch,loss\n" + "".join(
+        f"{epoch},{batch},1\n" for epoch in (0, 1, 0) for batch in range(0, 100, 10)
+    )
     assert any("runs follow" in note for note in read(written(tmp_path, restarted)).notes)
 
 
@@ -521,7 +568,8 @@ def test_rows_without_a_step(tmp_path):
     assert told(read(written(tmp_path, "epoch,loss\n1,3\n2,2\n")))["train/loss"] == [(1, 3.0), (2, 2.0)]
 
 
-# --- names -----------------------------------------------------------------------------------------------------------------------------
+# --- names
+# -----------------------------------------------------------------------------------------------------------------------------
 
 NAMES = """
 loss: train/loss | train/loss: train/loss | train_loss: train/loss | loss/train: train/loss | Loss/train: train/loss | trainLoss: train/loss
@@ -545,7 +593,9 @@ step: - | epoch: - | _runtime: - | tokens_per_second: - | train_runtime: - | tot
 """
 
 
-@pytest.mark.parametrize("pair", [pair.strip() for line in NAMES.split("\n") for pair in line.split(" | ") if pair.strip()])
+@pytest.mark.parametrize(
+    "pair", [pair.strip() for line in NAMES.split("\n") for pair in line.split(" | ") if pair.strip()]
+)
 def test_names(pair):
     name, _, expected = pair.rpartition(": ")
     found = guess(name)
@@ -575,7 +625,10 @@ def test_the_users_word_wins(tmp_path):
 def test_what_only_folders_tell_apart_is_not_guessed(tmp_path):
     text = "step,train/loss,encoder/grad_norm,decoder/grad_norm,optim/lr\n1,3,1,2,0.1\n2,2,1,2,0.1\n"
     run = read(written(tmp_path, text))
-    assert set(run.series) == {"train/loss", "train/learning_rate"} and "name one" in run.facts["unmapped"]["encoder/grad_norm"]
+    assert (
+        set(run.series) == {"train/loss", "train/learning_rate"}
+        and "name one" in run.facts["unmapped"]["encoder/grad_norm"]
+    )
     assert "train/grad_norm" in read(written(tmp_path, text.replace("decoder/grad_norm", "x"))).series
     counts = "step,loss,codebook_usage\n1,3,800\n2,2,900\n"
     assert "no fraction" in read(written(tmp_path, counts)).facts["unmapped"]["codebook_usage"]
@@ -604,7 +657,8 @@ def test_perplexity_is_told_apart(tmp_path):
     assert "train/perplexity" in read(written(tmp_path, named)).series
 
 
-# --- facts -----------------------------------------------------------------------------------------------------------------------------
+# --- facts
+# -----------------------------------------------------------------------------------------------------------------------------
 
 
 def test_facts_of_configurations():
@@ -617,7 +671,9 @@ def test_facts_of_configurations():
     }
     assert facts_of(higgs) == {"text_vocab": 128256, "codebooks": 8, "audio_vocab": 1026}
     assert facts_of({"decoder": {"num_codebooks": 4, "vocab_size": 2048}}) == {"codebooks": 4, "audio_vocab": 2048}
-    assert facts_of({"lr": {"desc": None, "value": 0.1}, "max_grad_norm": {"desc": None, "value": 1.0}}) == {"max_grad_norm": 1}
+    assert facts_of({"lr": {"desc": None, "value": 0.1}, "max_grad_norm": {"desc": None, "value": 1.0}}) == {
+        "max_grad_norm": 1
+    }
     assert facts_of({"a": {"vocab_size": 5}, "b": {"vocab_size": 6}}) == {}  # two values are no fact
     assert facts_of({"alpha_adv": 1.0, "alpha_feat": 4.0, "alpha_msspec": 15.0}) == {
         "loss_weights": {"adv_g": 1.0, "feat": 4.0, "msspec": 15.0}
@@ -627,7 +683,11 @@ def test_facts_of_configurations():
 
 def test_facts_beside_the_log(tmp_path):
     path = written(tmp_path, "step,loss\n1,3\n2,2\n", "metrics.csv")
-    written(tmp_path, "optim:\n  max_norm: 1.0  # clipping\n  lr: 1e-4\ntransformer_lm:\n  n_q: 4\n  card: 2048\n", "config.yaml")
+    written(
+        tmp_path,
+        "optim:\n  max_norm: 1.0  # clipping\n  lr: 1e-4\ntransformer_lm:\n  n_q: 4\n  card: 2048\n",
+        "config.yaml",
+    )
     run = read(path, facts={"codebooks": 9})
     assert run.facts["max_grad_norm"] == 1 and run.facts["audio_vocab"] == 2048 and run.facts["codebooks"] == 9
     assert run.facts["fact_sources"] == {"max_grad_norm": "config.yaml", "audio_vocab": "config.yaml"}
@@ -643,12 +703,15 @@ def test_yaml_is_data():
 
 def test_facts_that_logs_hold():
     assert read(LOGS / "wandb_healthy").facts["text_vocab"] == 64
-    assert read(LOGS / "hf_healthy/hf/runs").facts["max_grad_norm"] == 1  # transformers writes its arguments into TensorBoard
+    assert (
+        read(LOGS / "hf_healthy/hf/runs").facts["max_grad_norm"] == 1
+    )  # transformers writes its arguments into TensorBoard
     assert read(LOGS / "hf_healthy").facts["schedule_steps"] == 300
     assert read(LOGS / "hf_healthy").facts["steps_per_epoch"] == 32
 
 
-# --- directories -----------------------------------------------------------------------------------------------------------------------
+# --- directories
+# -----------------------------------------------------------------------------------------------------------------------
 
 
 def test_directories(tmp_path):
@@ -688,7 +751,8 @@ def test_the_folder_of_wandb_runs(tmp_path):
         read(tmp_path)
 
 
-# --- bad input -------------------------------------------------------------------------------------------------------------------------
+# --- bad input
+# -------------------------------------------------------------------------------------------------------------------------
 
 BAD = {
     "empty": b"",
@@ -750,7 +814,13 @@ def test_zip_bomb(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "head", [b"", b"step,loss\n1,3\n2,2\n", b"step 1 loss 3\nstep 2 loss 2\n", b'{"step": 1, "loss": 3}\n{"step": 2, "loss": 2}\n']
+    "head",
+    [
+        b"",
+        b"step,loss\n1,3\n2,2\n",
+        b"step 1 loss 3\nstep 2 loss 2\n",
+        b'{"step": 1, "loss": 3}\n{"step": 2, "loss": 2}\n',
+    ],
 )
 def test_ten_gigabytes_of_nothing(head, tmp_path):
     path = written(tmp_path, head, "big.csv")
@@ -787,7 +857,9 @@ def test_not_utf8(tmp_path):
     assert told(read(written(tmp_path, text.encode("latin-1"), "a.csv")))["train/loss"] == [(1, 3.0), (2, 2.0)]
     assert told(read(written(tmp_path, text.encode("utf-8-sig"), "b.csv")))["train/loss"] == [(1, 3.0), (2, 2.0)]
     assert told(read(written(tmp_path, text.encode("utf-16"), "c.csv")))["train/loss"] == [(1, 3.0), (2, 2.0)]
-    assert told(read(written(tmp_path, "step 1 größe 5 loss 3\nstep 2 größe 5 loss 2\n".encode("latin-1"), "d.log")))["train/loss"] == [
+    assert told(read(written(tmp_path, "step 1 größe 5 loss 3\nstep 2 größe 5 loss 2\n".encode("latin-1"), "d.log")))[
+        "train/loss"
+    ] == [
         (1, 3.0),
         (2, 2.0),
     ]
@@ -795,4 +867,6 @@ def test_not_utf8(tmp_path):
 
 def test_reading_needs_no_torch():
     code = "import sys, earnest.logs; print([name for name in ('torch', 'transformers', 'pandas', 'tensorboard', 'wandb') if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )

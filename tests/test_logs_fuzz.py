@@ -25,9 +25,40 @@ from earnest.run import Run
 
 LOGS = Path(__file__).parent / "logs"
 CRASHERS = sorted((LOGS / "crashers").glob("*"))
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
-WORDS = [b"step", b"loss", b"train/loss", b"epoch", b"nan", b"1e-4", b"-inf", b"1e999", b"9" * 400, b"valid |", "→".encode()]
-WORDS += [b"{", b"}", b"[", b"]", b"'", b'"', b",", b"\t", b"|", b"=", b": ", b"\r", b"\n", b"\0", b"\x1b[31m", b"\xff\xfe"]
+QUICK = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+)
+WORDS = [
+    b"step",
+    b"loss",
+    b"train/loss",
+    b"epoch",
+    b"nan",
+    b"1e-4",
+    b"-inf",
+    b"1e999",
+    b"9" * 400,
+    b"valid |",
+    "→".encode(),
+]
+WORDS += [
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b"'",
+    b'"',
+    b",",
+    b"\t",
+    b"|",
+    b"=",
+    b": ",
+    b"\r",
+    b"\n",
+    b"\0",
+    b"\x1b[31m",
+    b"\xff\xfe",
+]
 WORDS += [b"100%|", b"| 3/10 [00:01<00:02, 3.1it/s, loss=2.5]"]
 
 
@@ -39,7 +70,9 @@ def answers(path: Path) -> Run | None:
         assert error.seen and error.expected and error.fix
         return None
     for series in run.series.values():
-        assert series.step.dtype == np.int64 and series.value.dtype == np.float64 and len(series.step) == len(series.value)
+        assert (
+            series.step.dtype == np.int64 and series.value.dtype == np.float64 and len(series.step) == len(series.value)
+        )
         assert (np.diff(series.step) > 0).all()
     assert not set(run.facts["mapping"]) & set(run.facts["unmapped"])
     json.dumps(run.facts["mapping"])
@@ -85,7 +118,9 @@ def test_what_is_written_is_read(value, start, stride, tmp_path):
     step = [start + stride * index for index in range(len(value))]
     files = {
         "a.csv": "step,train_loss,note\n" + "".join(f"{s},{v},x\n" for s, v in zip(step, value, strict=True)),
-        "b.jsonl": "".join(json.dumps({"step": s, "train": {"loss": v}}) + "\n" for s, v in zip(step, value, strict=True)),
+        "b.jsonl": "".join(
+            json.dumps({"step": s, "train": {"loss": v}}) + "\n" for s, v in zip(step, value, strict=True)
+        ),
         "c.log": "".join(f"INFO step {s} | loss {v} | lr 0.001\n" for s, v in zip(step, value, strict=True)),
         "d.log": "".join(f"{{'loss': {v}, 'step': {s}}}\r\n" for s, v in zip(step, value, strict=True)),
     }
@@ -138,7 +173,9 @@ def mutate(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
 
 def fuzz(folder: Path, seconds: float, seed: int, keep: Path | None = None) -> int:
     rng = random.Random(seed)
-    paths = [path for path in sorted(LOGS.rglob("*")) if path.is_file() and path.suffix != ".md" and path.stat().st_size]
+    paths = [
+        path for path in sorted(LOGS.rglob("*")) if path.is_file() and path.suffix != ".md" and path.stat().st_size
+    ]
     logs = [(path.name, path.read_bytes()[: 1 << 17]) for path in paths]
     count, slowest, until = 0, 0.0, time.monotonic() + seconds
     while time.monotonic() < until:

@@ -1,4 +1,5 @@
-"""LoRA: adapters where they are said to be, an unchanged start, and checkpoints that plain peft and transformers read."""
+"""LoRA: adapters where they are said to be, an unchanged start, and checkpoints that plain peft and transformers
+read."""
 
 import pytest
 import torch
@@ -72,7 +73,8 @@ def test_targets_hit_what_they_say(base, targets, parts):
 
 
 @pytest.mark.parametrize(
-    ("targets", "millions"), [(("attention",), 9.175040), (("attention", "audio_mlp"), 24.313856), (("all",), 39.452672)]
+    ("targets", "millions"),
+    [(("attention",), 9.175040), (("attention", "audio_mlp"), 24.313856), (("all",), 39.452672)],
 )
 def test_counts_at_full_size(full_size, targets, millions):
     linear = dict(full_size.named_modules())
@@ -133,7 +135,9 @@ def test_a_wrapper_that_drops_an_input_is_found(base):
 
 def test_an_adapted_model_that_ignores_an_input_is_refused(base, monkeypatch):
     forward = base.model.forward
-    monkeypatch.setattr(base.model, "forward", lambda audio_input_ids, **named: forward(audio_input_ids=audio_input_ids * 0, **named))
+    monkeypatch.setattr(
+        base.model, "forward", lambda audio_input_ids, **named: forward(audio_input_ids=audio_input_ids * 0, **named)
+    )
     with pytest.raises(UserError, match="audio_input_ids"):
         add_lora(base, Lora(rank=4))
 
@@ -149,7 +153,9 @@ def test_adapters_load_in_plain_peft_and_merge_into_plain_transformers(base, tmp
     plain = HiggsAudioV2ForConditionalGeneration.from_pretrained(tmp_path / "base", use_text_head=True)
     assert not torch.allclose(logits(plain), changed)
     assert torch.equal(logits(PeftModel.from_pretrained(plain, tmp_path / "adapter")), changed)
-    through_transformers = HiggsAudioV2ForConditionalGeneration.from_pretrained(tmp_path / "adapter", use_text_head=True)
+    through_transformers = HiggsAudioV2ForConditionalGeneration.from_pretrained(
+        tmp_path / "adapter", use_text_head=True
+    )
     assert torch.equal(logits(through_transformers), changed)
 
     tiny_higgs().tokenizer.save_pretrained(tmp_path / "adapter")
@@ -171,7 +177,11 @@ def test_our_own_forward_and_loss_train_the_adapters_and_nothing_else(tmp_path):
     disturb(model.lm)
     batch = random_batch(model)
     TokenObjective(model, stream_weights(CODEBOOKS, 1.0, 1.0))(batch, batch.counted())[0].backward()
-    without = {name for name, parameter in model.named_parameters() if parameter.requires_grad and not parameter.grad.abs().sum()}
+    without = {
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and not parameter.grad.abs().sum()
+    }
     assert without == set()
     assert all("lora_" in name for name, parameter in model.named_parameters() if parameter.grad is not None)
 

@@ -13,7 +13,8 @@ D, TEXT, AUDIO = 16, 50, 12
 
 
 class TwoStreams(torch.nn.Module):
-    """Hidden states as leaves; text rows frozen, audio rows trained behind them, one output layer for both codebooks."""
+    """Hidden states as leaves; text rows frozen, audio rows trained behind them, one output layer for both
+    codebooks."""
 
     def __init__(self, dtype=torch.float32, prior=False):
         super().__init__()
@@ -35,7 +36,9 @@ class TwoStreams(torch.nn.Module):
         targets_P = batch.audio_targets_BSC[batch.exists_BS][:, codebook]
         counts_P = targets_P != IGNORE
         logits_NV = self.hidden_PD[counts_P] @ torch.cat([self.text_VD, self.audio_VD]).T
-        return logits_NV if self.prior_2V[codebook] is None else logits_NV + self.prior_2V[codebook], targets_P[counts_P]
+        return logits_NV if self.prior_2V[codebook] is None else logits_NV + self.prior_2V[codebook], targets_P[
+            counts_P
+        ]
 
 
 def batch_of(seed=0):
@@ -45,7 +48,9 @@ def batch_of(seed=0):
     targets_BSC[torch.rand(targets_BSC.shape, generator=random) < 0.3] = IGNORE
     tokens_BSC = torch.randint(0, AUDIO, (2, 12, 2), generator=random)
     text_BS = torch.zeros(2, 12, dtype=torch.long)
-    return Batch(torch.arange(2), exists_BS, text_BS, tokens_BSC, exists_BS, torch.full_like(text_BS, IGNORE), targets_BSC)
+    return Batch(
+        torch.arange(2), exists_BS, text_BS, tokens_BSC, exists_BS, torch.full_like(text_BS, IGNORE), targets_BSC
+    )
 
 
 @pytest.mark.parametrize("prior", [False, True])

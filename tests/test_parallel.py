@@ -19,7 +19,18 @@ from earnest.models import load_model
 from earnest.run import checkpoints, read_run
 
 OPTIONS = [
-    *("--shape.width", "32", "--shape.layers", "1", "--shape.heads", "2", "--shape.ffn", "64", "--data.positions-per-batch", "512"),
+    *(
+        "--shape.width",
+        "32",
+        "--shape.layers",
+        "1",
+        "--shape.heads",
+        "2",
+        "--shape.ffn",
+        "64",
+        "--data.positions-per-batch",
+        "512",
+    ),
     *("--demos.every-steps", "0", "--evaluate-every-steps", "100", "--optimizer.warmup-steps", "2", "--steps", "7"),
 ]
 
@@ -45,9 +56,19 @@ def free_port() -> int:
 
 
 def train(processes: int, cache: Path, *args, program: Sequence[str | Path] = ("-m", "earnest.cli"), **env: str):
-    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", f"--master-port={free_port()}"] if processes > 1 else []
+    launcher = (
+        ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", f"--master-port={free_port()}"]
+        if processes > 1
+        else []
+    )
     command = [sys.executable, *launcher, *program, "train", "higgs-tiny", *map(str, args)]
-    env = {**os.environ, **env, "EARNEST_CACHE": str(cache), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
+    env = {
+        **os.environ,
+        **env,
+        "EARNEST_CACHE": str(cache),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+    }
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=240)
 
 
@@ -63,7 +84,13 @@ def test_two_processes_are_one(speech, tmp_path):
     ended = train(2, tmp_path / "cache", *options, "--out", two)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("Streams") == 1  # one of them reports
-    for name in ("train/loss", "train/ce_nats/codebook_3", "train/ce_nats/text", "train/grad_norm", "train/counted_frac/codebook_0"):
+    for name in (
+        "train/loss",
+        "train/ce_nats/codebook_3",
+        "train/ce_nats/text",
+        "train/grad_norm",
+        "train/counted_frac/codebook_0",
+    ):
         assert series(two, name) == pytest.approx(series(one, name), rel=1e-4), name
     assert read_run(two).series["train/loss"].step.tolist() == list(range(1, 8))
     assert series(two, "eval/ce_nats/codebook_0") == pytest.approx(series(one, "eval/ce_nats/codebook_0"), rel=1e-4)
@@ -102,7 +129,8 @@ FSDP2 = {  # what `accelerate launch --use_fsdp --fsdp_version 2 --fsdp_auto_wra
 
 
 def test_two_processes_with_half_of_the_weights_each_are_one(speech, tmp_path):
-    """FSDP2 as accelerate does it. It takes the choice on accelerators only; everything behind that choice runs on a CPU as well."""
+    """FSDP2 as accelerate does it. It takes the choice on accelerators only; everything behind that choice runs on a
+    CPU as well."""
     (tmp_path / "on_a_cpu.py").write_text(ON_A_CPU)
     one, two, resumed = tmp_path / "one", tmp_path / "two", tmp_path / "resumed"
     options = [*OPTIONS, "--data.path", speech, "--save-every-steps", "4"]
@@ -110,12 +138,22 @@ def test_two_processes_with_half_of_the_weights_each_are_one(speech, tmp_path):
     assert ended.returncode == 0, ended.stderr
     ended = train(2, tmp_path / "cache", *options, "--out", two, program=[tmp_path / "on_a_cpu.py"], **FSDP2)
     assert ended.returncode == 0, ended.stderr
-    for name in ("train/loss", "train/ce_nats/codebook_3", "train/grad_norm", "eval/ce_nats/codebook_0", "eval/ce_nats/text"):
+    for name in (
+        "train/loss",
+        "train/ce_nats/codebook_3",
+        "train/grad_norm",
+        "eval/ce_nats/codebook_0",
+        "eval/ce_nats/text",
+    ):
         assert series(two, name) == pytest.approx(series(one, name), rel=1e-4), name
     ours, theirs = (load_model(checkpoints(run)[-1]).state_dict() for run in (two, one))
-    assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in theirs)  # whole weights, to load anywhere
+    assert all(
+        torch.allclose(ours[name], theirs[name], atol=1e-5) for name in theirs
+    )  # whole weights, to load anywhere
     shutil.copytree(two, resumed)
     shutil.rmtree(checkpoints(resumed)[-1])
-    ended = train(2, tmp_path / "cache", *options, "--out", resumed, "--resume", program=[tmp_path / "on_a_cpu.py"], **FSDP2)
+    ended = train(
+        2, tmp_path / "cache", *options, "--out", resumed, "--resume", program=[tmp_path / "on_a_cpu.py"], **FSDP2
+    )
     assert ended.returncode == 0, ended.stderr
     assert series(resumed, "train/loss") == pytest.approx(series(two, "train/loss"), rel=1e-5)

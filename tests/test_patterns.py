@@ -10,7 +10,13 @@ from earnest.data.patterns import delay, flatten, framed, undelay, unflatten
 from earnest.errors import UserError
 
 delay_lists = st.lists(st.integers(0, 20), min_size=1, max_size=9)
-KNOWN_DELAYS = [[0, 1, 2, 3, 4, 5, 6, 7], [0, 8, 9, 10, 11, 12, 13, 14, 15], list(range(9)) * 2, [0, 0, 1, 1, 2, 2, 3, 3], [0, 0, 0, 0]]
+KNOWN_DELAYS = [
+    [0, 1, 2, 3, 4, 5, 6, 7],
+    [0, 8, 9, 10, 11, 12, 13, 14, 15],
+    list(range(9)) * 2,
+    [0, 0, 1, 1, 2, 2, 3, 3],
+    [0, 0, 0, 0],
+]
 
 
 def codes_for(delays, frames, seed=0):

@@ -34,22 +34,30 @@ def test_rows_count_what_the_loss_counts(model):
     for codebook in range(CODEBOOKS):
         for clip, frames in enumerate((5, 9, 30)):
             row = row_of(rows, clip, f"codebook_{codebook}")
-            assert row["counted"] == frames + 1 and row["masked"] == CODEBOOKS  # S = T + 2 + (C - 1) positions, T + 1 of them count
+            assert (
+                row["counted"] == frames + 1 and row["masked"] == CODEBOOKS
+            )  # S = T + 2 + (C - 1) positions, T + 1 of them count
             targets = batch.audio_targets_BSC[clip, :, codebook]
             valid = targets[targets != IGNORE].tolist()
             assert row["first_target"] == valid[:10] and row["last_target"] == valid[-10:]
             assert row["last_target"][-1] == model.eos_id
             assert row["target_eos_frac"] == pytest.approx(1 / (frames + 1), abs=1e-4) and row["target_bos_frac"] == 0
-            assert row["predicted_codes_frac"] + row["predicted_bos_frac"] + row["predicted_eos_frac"] == pytest.approx(1, abs=1e-3)
+            assert row["predicted_codes_frac"] + row["predicted_bos_frac"] + row["predicted_eos_frac"] == pytest.approx(
+                1, abs=1e-3
+            )
 
 
 def test_predictions_are_the_argmax_at_the_positions_before(model):
     batch = random_batch(model, frames=(6,))
     row = row_of(predictions(model, batch), 0, "codebook_2")
     with torch.no_grad():
-        hidden_BSD = model.lm.model(input_ids=batch.text_BS, audio_input_ids=batch.tokens_BSC, audio_input_ids_mask=batch.is_audio_BS)
+        hidden_BSD = model.lm.model(
+            input_ids=batch.text_BS, audio_input_ids=batch.tokens_BSC, audio_input_ids_mask=batch.is_audio_BS
+        )
         logits_SCV = model.lm.audio_lm_head(hidden_BSD.last_hidden_state[0]).unflatten(-1, (CODEBOOKS, -1))
-    for position, target, predicted in zip(row["first_position"], row["first_target"], row["first_predicted"], strict=True):
+    for position, target, predicted in zip(
+        row["first_position"], row["first_target"], row["first_predicted"], strict=True
+    ):
         assert batch.tokens_BSC[0, position + 1, 2] == target  # what stands on the next position
         assert logits_SCV[position, 2].argmax() == predicted
 
@@ -112,7 +120,13 @@ def test_a_hostile_or_broken_log_does_no_harm(tmp_path):
     writer.step(1, {"train/loss": 1.0})
     writer.close()
     (tmp_path / "artifacts.jsonl").write_text('{"kind": "prediction", "path": "p.jsonl", "step": 1, "facts": {}}\n')
-    hostile = {"clip": 0, "stream": "text", "written": "<script>alert(1)</script>\u202e", "first_target": ["<b>", None], "counted": {}}
+    hostile = {
+        "clip": 0,
+        "stream": "text",
+        "written": "<script>alert(1)</script>\u202e",
+        "first_target": ["<b>", None],
+        "counted": {},
+    }
     for text in (json.dumps(hostile), "[1]", "{", json.dumps({"clip": []}), ""):
         (tmp_path / "p.jsonl").write_text(text)
         page = render(read_run(tmp_path), Diagnosis([], [], [], {}))

@@ -1,4 +1,5 @@
-"""Every probe on a healthy model, where nothing is found, and with its fault put in, where the rule that reads it names it."""
+"""Every probe on a healthy model, where nothing is found, and with its fault put in, where the rule that reads it names
+it."""
 
 import copy
 from dataclasses import replace
@@ -47,7 +48,8 @@ def objective_of(model) -> TokenObjective:
     return TokenObjective(model, stream_weights(model.codebooks, 0.1, 1.0))
 
 
-# --- labels ---------------------------------------------------------------------------------------------------------------------
+# --- labels
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 def test_every_system_predicts_the_next_token(system):
@@ -69,7 +71,8 @@ def shifted(batch, by: int):
 
 @pytest.mark.parametrize("output", ["all", "new", "audio"])
 def test_a_fresh_mot_is_traced_and_an_output_layer_of_zeros_is_not_accused(output):
-    """Of an output layer of zeros no gradient comes back: the first position of all had been taken for what the label is scored on."""
+    """Of an output layer of zeros no gradient comes back: the first position of all had been taken for what the label
+    is scored on."""
     torch.manual_seed(0)
     design = MoTDesign(output=output, text_window=24, max_positions=128)
     model = MoT.assemble(test_mot.CODEBOOKS, test_mot.CODES, design, test_mot.SHAPE)
@@ -142,7 +145,8 @@ def test_a_model_that_returns_nothing_is_named(system):
     assert named("inputs", found) == ["C106"]
 
 
-# --- parameters -----------------------------------------------------------------------------------------------------------------
+# --- parameters
+# -----------------------------------------------------------------------------------------------------------------
 
 
 def test_optimizer_holds_every_trained_parameter(system):
@@ -210,7 +214,8 @@ def test_ranks_that_differ_are_named():
     assert named("ranks", {"differing": [name], "step": 3}) == ["H107"]
 
 
-# --- what steps do --------------------------------------------------------------------------------------------------------------
+# --- what steps do
+# --------------------------------------------------------------------------------------------------------------
 
 
 def steps_of(model, batch, steps: int, learning_rate: float):
@@ -278,7 +283,8 @@ def test_the_clock_tells_waiting_from_work(monkeypatch):
     assert seen[0]["train/memory_bytes"] > 1e6
 
 
-# --- data, condition, checkpoint -------------------------------------------------------------------------------------------------
+# --- data, condition, checkpoint
+# -------------------------------------------------------------------------------------------------
 
 
 def spoken(model, clips: int, seed: int = 0):
@@ -286,7 +292,9 @@ def spoken(model, clips: int, seed: int = 0):
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for clip in range(clips):
-        codes_CT = random_codes(6, generator) // 16 + 16 * (clip % 2)  # low codes for one text, high codes for the other
+        codes_CT = random_codes(6, generator) // 16 + 16 * (
+            clip % 2
+        )  # low codes for one text, high codes for the other
         rows.append({"codes_CT": codes_CT, "text": ["no", "go"][clip % 2], "speaker": "a", "source": f"{seed}-{clip}"})
     return rows
 
@@ -318,7 +326,9 @@ def test_noise_of_any_colour_is_told_from_what_beats_pauses_or_hums(tmp_path):
         soundfile.write(tmp_path / f"{name}.wav", wave_N, 16000)
     rows = [{"source": str(tmp_path / f"{name}.wav")} for name in [*waves, "gone"]]
     found = noise(rows)
-    assert found == {"noise": 2, "clips": 4, "sources": [rows[0]["source"], rows[1]["source"]]} and not named("noise", found)
+    assert found == {"noise": 2, "clips": 4, "sources": [rows[0]["source"], rows[1]["source"]]} and not named(
+        "noise", found
+    )
     assert named("noise", noise(rows[:2])) == ["E205"]
     assert noise(rows[4:]) == {}
 

@@ -1,7 +1,8 @@
-"""The five documents that the project starts from, replayed: their numbers in, the verdict that they should have had out.
+"""The five documents that the project starts from, replayed: their numbers in, the verdict that they should have had
+out.
 
-S0-S4 name the documents: S0 the mixture of transformers, S1 and S4 Higgs Audio, S2 the codec, S3 Dia on music.
-Where a document gives a range or an end point, the series between is drawn by the mechanism that its code is known to have.
+S0-S4 name the documents: S0 the mixture of transformers, S1 and S4 Higgs Audio, S2 the codec, S3 Dia on music. Where a
+document gives a range or an end point, the series between is drawn by the mechanism that its code is known to have.
 """
 
 import json
@@ -33,10 +34,16 @@ def as_log(tmp_path, kind, columns):
     """The columns as a user would have them: a table, JSON lines or printed lines."""
     names, rows = list(columns), list(zip(*columns.values(), strict=True))
     if kind == "csv":
-        path, lines = tmp_path / "log.csv", [",".join(names), *(",".join(f"{value:g}" for value in row) for row in rows)]
+        path, lines = (
+            tmp_path / "log.csv",
+            [",".join(names), *(",".join(f"{value:g}" for value in row) for row in rows)],
+        )
     elif kind == "jsonl":
         path = tmp_path / "log.jsonl"
-        lines = ["{" + ", ".join(f'"{name}": {value:g}' for name, value in zip(names, row, strict=True)) + "}" for row in rows]
+        lines = [
+            "{" + ", ".join(f'"{name}": {value:g}' for name, value in zip(names, row, strict=True)) + "}"
+            for row in rows
+        ]
     else:
         path = tmp_path / "train.log"
         lines = [" ".join(f"{name}: {value:g}" for name, value in zip(names, row, strict=True)) for row in rows]
@@ -68,7 +75,10 @@ def test_s0_a_mean_since_the_start_is_recognised():
     loss = 5.74 + 4 * np.exp(-step / 4) + rng.normal(0, 0.15, 300)
     run = Run(
         {"audio_vocab": 2048},
-        {"train/ce_nats/audio": series(step, np.cumsum(loss) / step), "train/learning_rate": series(step, [1e-4] * 300)},
+        {
+            "train/ce_nats/audio": series(step, np.cumsum(loss) / step),
+            "train/learning_rate": series(step, [1e-4] * 300),
+        },
     )
     diagnosis = diagnose(run)
     mean = found(diagnosis, "B105")
@@ -133,7 +143,10 @@ def test_s2_seven_numbers(tmp_path, kind):
     assert not [one for one in diagnosis.findings if one.rule == "F401"]  # the parts sum to 2.2556
     assert "F401" not in {one.rule for one in diagnosis.not_checked}
     for stream in ("llm", "wavlm"):
-        assert verdict(diagnosis, stream).verdict == "at-chance" and verdict(diagnosis, stream).baseline.name == "constant mean"
+        assert (
+            verdict(diagnosis, stream).verdict == "at-chance"
+            and verdict(diagnosis, stream).baseline.name == "constant mean"
+        )
     assert set(found(diagnosis, "F201").stream.split(",")) == {"llm", "wavlm"}
     assert "0.027" in found(diagnosis, "F101").summary
     assert verdict(diagnosis, "loss_d").verdict == "at-chance" and verdict(diagnosis, "loss_d").baseline.value == 2
@@ -157,11 +170,22 @@ def dia(evaluated, trained, steps, norm, facts=None, probes=None, artifacts=()):
     rng = np.random.default_rng(5)
     at = np.linspace(0, 59, len(evaluated)).astype(int)
     return Run(
-        {"audio_vocab": 1028, "codebooks": 18, "held_out_clips": 1, "train_clips": 39, "max_grad_norm": 5.0, **(facts or {})},
         {
-            "train/ce_nats/audio": series(step, np.interp(step, np.linspace(0, steps, len(trained)), trained) * rng.normal(1, 0.02, 60)),
+            "audio_vocab": 1028,
+            "codebooks": 18,
+            "held_out_clips": 1,
+            "train_clips": 39,
+            "max_grad_norm": 5.0,
+            **(facts or {}),
+        },
+        {
+            "train/ce_nats/audio": series(
+                step, np.interp(step, np.linspace(0, steps, len(trained)), trained) * rng.normal(1, 0.02, 60)
+            ),
             "eval/ce_nats/audio": series(step[at], evaluated),
-            "train/grad_norm": series(step, np.interp(step, np.linspace(0, steps, len(norm)), norm) * rng.normal(1, 0.1, 60)),
+            "train/grad_norm": series(
+                step, np.interp(step, np.linspace(0, steps, len(norm)), norm) * rng.normal(1, 0.1, 60)
+            ),
         },
         probes or {},
         list(artifacts),
@@ -180,17 +204,23 @@ def test_s3_forty_loops_unconditional():
     )
     diagnosis = diagnose(run)
     assert verdict(diagnosis, "audio").verdict == "memorising"
-    assert "A202" not in {finding.rule for finding in diagnosis.findings}  # 0.03 in training, 11 held out: remembered, not copied
+    assert "A202" not in {
+        finding.rule for finding in diagnosis.findings
+    }  # 0.03 in training, 11 held out: remembered, not copied
     crops_found = found(diagnosis, "E104")
     assert any("E102" in row.get("explains", "") for row in crops_found.evidence)
     assert "1 held-out clip" in found(diagnosis, "E103").summary
     clipping = found(diagnosis, "D301")
-    assert clipping.since_step > 400 and "learning rate" in clipping.causes[0] and "initialisation" in clipping.causes[0]
+    assert (
+        clipping.since_step > 400 and "learning rate" in clipping.causes[0] and "initialisation" in clipping.causes[0]
+    )
 
 
 def test_s3_guidance_without_an_unconditional_branch():
     demos = [
-        Artifact("demo", f"{seed}_{temperature}.wav", 2000, {"temperature": temperature, "seed": seed, "match_frac": match})
+        Artifact(
+            "demo", f"{seed}_{temperature}.wav", 2000, {"temperature": temperature, "seed": seed, "match_frac": match}
+        )
         for seed in (42, 43)
         for temperature, match in ((0.0, 0.97), (0.5, 0.5), (1.0, 0.02))
     ]
@@ -217,7 +247,8 @@ def test_s3_an_entropy_below_zero_is_a_wrong_measurement():
 
 
 def test_s3_from_its_log(tmp_path):
-    """The forty loops as their trainer logged them: JSON lines with loss, gradient norm and entropy, and evaluations in between."""
+    """The forty loops as their trainer logged them: JSON lines with loss, gradient norm and entropy, and evaluations in
+    between."""
     step = np.linspace(260, 15600, 60).astype(int)
     rng = np.random.default_rng(5)
     fall = np.interp(step, np.linspace(0, 15600, 8), [6.9, 5, 3, 2, 1.3, 0.77, 0.4, 0.03]) * rng.normal(1, 0.02, 60)
@@ -225,7 +256,14 @@ def test_s3_from_its_log(tmp_path):
     entropy = np.interp(step, [0, 3000, 15600], [6.1, 5, -0.4])
     rows = []
     for index, at in enumerate(step):
-        rows.append({"step": int(at), "train/loss": fall[index], "train/grad_norm": norm[index], "train/output_entropy": entropy[index]})
+        rows.append(
+            {
+                "step": int(at),
+                "train/loss": fall[index],
+                "train/grad_norm": norm[index],
+                "train/output_entropy": entropy[index],
+            }
+        )
         if index % 8 == 7:
             rows.append({"step": int(at), "eval/loss": float(np.interp(index, [0, 59], [6.7, 11.1]))})
     path = tmp_path / "log.jsonl"
@@ -250,7 +288,9 @@ def test_s4_text_above_chance_and_audio_copying(tmp_path, kind):
     assert verdict(diagnosis, "text").verdict == "worse-than-chance"
     assert verdict(diagnosis, "audio").verdict == "degenerate"
     assert diagnosis.findings[0].rule == "A201" and diagnosis.findings[0].severity == "critical"
-    assert len(diagnosis.findings) == 1, [(one.rule, one.summary) for one in diagnosis.findings]  # one cause, not six symptoms
+    assert len(diagnosis.findings) == 1, [
+        (one.rule, one.summary) for one in diagnosis.findings
+    ]  # one cause, not six symptoms
 
 
 @pytest.mark.parametrize("fall", [80, 150, 300])

@@ -77,8 +77,21 @@ class Reader(HTMLParser):
 
 def valid(value, schema):
     """A small JSON Schema validator: the words that schema.json uses, and no others."""
-    known = {"$schema", "$defs", "$ref", "title", "description", "type", "required", "properties", "additionalProperties", "items"}
-    assert schema.keys() <= known | {"enum", "const", "anyOf", "minItems", "maxItems", "minimum", "maximum"}, schema.keys()
+    known = {
+        "$schema",
+        "$defs",
+        "$ref",
+        "title",
+        "description",
+        "type",
+        "required",
+        "properties",
+        "additionalProperties",
+        "items",
+    }
+    assert schema.keys() <= known | {"enum", "const", "anyOf", "minItems", "maxItems", "minimum", "maximum"}, (
+        schema.keys()
+    )
     if "$ref" in schema:
         return valid(value, SCHEMA["$defs"][schema["$ref"].rsplit("/", 1)[1]])
     kinds = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "null": type(None)}
@@ -110,7 +123,9 @@ def test_all_formats_say_the_same(run, page):
         "json": words(" ".join(strings(json.loads(report.json(run, diagnosis))))),
     }
     expected = [
-        field for finding in diagnosis.findings for field in (finding.rule, finding.name, finding.severity, finding.summary, finding.fix)
+        field
+        for finding in diagnosis.findings
+        for field in (finding.rule, finding.name, finding.severity, finding.summary, finding.fix)
     ]
     expected += [field for finding in diagnosis.findings for field in (finding.next_probe, *finding.causes)]
     expected += [field for verdict in diagnosis.verdicts for field in (verdict.stream, verdict.verdict, verdict.why)]
@@ -135,7 +150,12 @@ def strings(value):
 
 def test_findings_come_most_important_first(run, page):
     order = ["D501", "D402", "E105"]
-    said = [terminal(run, make_diagnosis()), report.markdown(run, make_diagnosis()), report.json(run, make_diagnosis()), page]
+    said = [
+        terminal(run, make_diagnosis()),
+        report.markdown(run, make_diagnosis()),
+        report.json(run, make_diagnosis()),
+        page,
+    ]
     for text in said:
         places = [text.index(rule) for rule in order]
         assert places == sorted(places)
@@ -143,7 +163,9 @@ def test_findings_come_most_important_first(run, page):
 
 
 def test_json_keeps_its_contract(run):
-    said = json.loads(report.json(run, make_diagnosis()), parse_constant=lambda name: pytest.fail(f"{name} is no strict JSON"))
+    said = json.loads(
+        report.json(run, make_diagnosis()), parse_constant=lambda name: pytest.fail(f"{name} is no strict JSON")
+    )
     assert valid(said, SCHEMA)
     assert list(said) == ["schema", "run", "verdicts", "findings", "not_checked", "mapping"]
     assert said["verdicts"][0]["value"] == "NaN" and said["findings"][0]["evidence"][0]["value"] == "NaN"
@@ -157,8 +179,24 @@ def test_schema_knows_every_verdict():
 
 
 def test_json_takes_any_value():
-    odd = {("a", 1): np.float32("inf"), "b": np.array([1.0, math.nan]), "c": Path("x"), "d": {1}, "e": "\udc80", "f": True, "g": -math.inf}
-    assert plain(odd) == {"('a', 1)": "Infinity", "b": [1.0, "NaN"], "c": "x", "d": [1], "e": "?", "f": True, "g": "-Infinity"}
+    odd = {
+        ("a", 1): np.float32("inf"),
+        "b": np.array([1.0, math.nan]),
+        "c": Path("x"),
+        "d": {1},
+        "e": "\udc80",
+        "f": True,
+        "g": -math.inf,
+    }
+    assert plain(odd) == {
+        "('a', 1)": "Infinity",
+        "b": [1.0, "NaN"],
+        "c": "x",
+        "d": [1],
+        "e": "?",
+        "f": True,
+        "g": "-Infinity",
+    }
 
 
 def test_hostile_text_stays_text(run, page):
@@ -166,7 +204,12 @@ def test_hostile_text_stays_text(run, page):
     assert [tag for tag, _ in tags].count("script") == 1  # our own
     assert not [name for _, attributes in tags for name in attributes if name.startswith("on")]
     assert "<script>alert" not in page
-    for text in (page, terminal(run, make_diagnosis()), report.markdown(run, make_diagnosis()), report.json(run, make_diagnosis())):
+    for text in (
+        page,
+        terminal(run, make_diagnosis()),
+        report.markdown(run, make_diagnosis()),
+        report.json(run, make_diagnosis()),
+    ):
         assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", text)
     assert "[red]" in terminal(run, make_diagnosis(), force_terminal=False)  # not taken for rich's markup
     assert "<script>" not in report.markdown(run, make_diagnosis())
@@ -184,7 +227,9 @@ def test_page_needs_no_network(page):
     ]
     assert sources and all(source.startswith(("data:image/png", "data:audio/wav", "#")) for source in sources)
     assert "url(" not in page and "@import" not in page and "style=" not in page
-    policy = html.unescape(next(tag[1]["content"] for tag in Reader(page).tags if tag[1].get("http-equiv") == "Content-Security-Policy"))
+    policy = html.unescape(
+        next(tag[1]["content"] for tag in Reader(page).tags if tag[1].get("http-equiv") == "Content-Security-Policy")
+    )
     assert "default-src 'none'" in policy
     for kind in ("style", "script"):
         (body,) = re.findall(rf"<{kind}>(.*?)</{kind}>", page, re.S)
@@ -196,7 +241,9 @@ def test_page_can_be_read_without_eyes_or_mouse(page):
     tags = Reader(page).tags
     assert ("html", {"lang": "en"}) in tags
     assert all(attributes.get("alt") for tag, attributes in tags if tag == "img")
-    assert all(attributes.get("aria-label") or attributes.get("aria-hidden") for tag, attributes in tags if tag == "svg")
+    assert all(
+        attributes.get("aria-label") or attributes.get("aria-hidden") for tag, attributes in tags if tag == "svg"
+    )
     ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
     targets = [attributes["href"][1:] for tag, attributes in tags if tag == "a"]
     assert len(ids) == len(set(ids)) and set(targets) <= set(ids)
@@ -205,7 +252,9 @@ def test_page_can_be_read_without_eyes_or_mouse(page):
 def test_page_draws_losses_with_their_baselines(page):
     charts_drawn = [attributes for tag, attributes in Reader(page).tags if "data-chart" in attributes]
     codebook = next(one for one in charts_drawn if one["aria-label"].startswith("codebook_0"))
-    assert all(word in codebook["aria-label"] for word in ("train", "eval", "uniform 6.933", "unigram 6.412", "bigram 5.71"))
+    assert all(
+        word in codebook["aria-label"] for word in ("train", "eval", "uniform 6.933", "unigram 6.412", "bigram 5.71")
+    )
     lines = json.loads(codebook["data-chart"])["lines"]
     assert [line["name"] for line in lines] == ["train", "eval"]
     assert lines[1]["step"] == list(range(50, STEPS + 1, 50))
@@ -245,7 +294,10 @@ def test_page_shows_when_each_temperature_became_the_clip(run, tmp_path):
     page = tmp_path / "page.html"
     report.html(replace(run, artifacts=demos), diagnose(run), page)
     words = page.read_text(encoding="utf-8")
-    assert "demos against the nearest training clip over steps: temperature 0 1 at step 30 · temperature 1 0.97 at step 30" in words
+    assert (
+        "demos against the nearest training clip over steps: temperature 0 1 at step 30 · temperature 1 0.97 at step 30"
+        in words
+    )
     report.html(replace(run, artifacts=[]), diagnose(run), page)
     assert "nearest training clip" not in page.read_text(encoding="utf-8")
 
@@ -258,7 +310,10 @@ def test_unreadable_demos_are_told(run, tmp_path):
     }.items():
         (tmp_path / name).write_bytes(data)
     tone(tmp_path / "none.wav", 0.0)
-    artifacts = [Artifact("demo", name, 1) for name in ("empty.wav", "text.wav", "cut.wav", "none.wav", "absent.wav", "/etc/passwd.wav")]
+    artifacts = [
+        Artifact("demo", name, 1)
+        for name in ("empty.wav", "text.wav", "cut.wav", "none.wav", "absent.wav", "/etc/passwd.wav")
+    ]
     report.html(Run(path=tmp_path, artifacts=artifacts), Diagnosis([], [], []), tmp_path / "report.html")
     assert (tmp_path / "report.html").read_text().count("cannot be played") == len(artifacts)
 
@@ -337,10 +392,15 @@ def test_bins_keep_the_extremes_and_the_mean():
     assert np.all(low <= mean) and np.all(mean <= high)
 
 
-@pytest.mark.parametrize("values", [[1.0], [0.0, 0.0], [math.nan, math.nan], [math.inf, 1.0], [1e-12, 1e12], [-5.0, 3.0], [1e300, -1e300]])
+@pytest.mark.parametrize(
+    "values", [[1.0], [0.0, 0.0], [math.nan, math.nan], [math.inf, 1.0], [1e-12, 1e12], [-5.0, 3.0], [1e300, -1e300]]
+)
 def test_any_series_can_be_drawn(values):
     series = Series(np.arange(len(values), dtype=np.int64), np.array(values))
-    for ladder in ([], [Baseline("uniform", 7.0, (6.9, math.nan)), Baseline("unigram", 7.0, (6.9, 7.1)), Baseline("odd", math.nan)]):
+    for ladder in (
+        [],
+        [Baseline("uniform", 7.0, (6.9, math.nan)), Baseline("unigram", 7.0, (6.9, 7.1)), Baseline("odd", math.nan)],
+    ):
         for may_log in (False, True):
             chart = charts.chart("x", {"train": series}, 10, ladder=ladder, may_log=may_log)
             assert chart is not None
@@ -414,7 +474,9 @@ def imports():
 
 def test_long_names_of_baselines_stay_inside_the_drawing():
     series = Series(np.arange(10), np.arange(10.0))
-    chart = charts.chart("x", {"train": series}, 10, ladder=[Baseline("a predictor that has learnt nothing of the kind", 7.0)])
+    chart = charts.chart(
+        "x", {"train": series}, 10, ladder=[Baseline("a predictor that has learnt nothing of the kind", 7.0)]
+    )
     assert chart is not None and len(chart.rungs[0].label) <= charts.LONGEST_LABEL and "…" in chart.rungs[0].label
     assert chart.window["right"] + 5 + len(chart.rungs[0].label) * charts.LETTER <= charts.WIDTH
 
@@ -449,10 +511,20 @@ def test_evidence_of_one_kind_stands_together():
 
 
 def test_rules_that_lack_the_same_stand_together():
-    lacking = [NotChecked("A1", "x"), NotChecked("A2", "x"), NotChecked("E1", "5 points of y"), NotChecked("E1", "5 points of z")]
-    assert view.not_checked(Diagnosis([], [], lacking)) == [("A1, A2", "x"), ("E1", "5 points of y (and 1 more like it)")]
+    lacking = [
+        NotChecked("A1", "x"),
+        NotChecked("A2", "x"),
+        NotChecked("E1", "5 points of y"),
+        NotChecked("E1", "5 points of z"),
+    ]
+    assert view.not_checked(Diagnosis([], [], lacking)) == [
+        ("A1, A2", "x"),
+        ("E1", "5 points of y (and 1 more like it)"),
+    ]
     many = Diagnosis([], [], [NotChecked(f"X{index}", f"signal {index}") for index in range(40)])
-    assert "X5 needs signal 5" in terminal(Run(), many) and "X39; the other formats" in words_apart(terminal(Run(), many))
+    assert "X5 needs signal 5" in terminal(Run(), many) and "X39; the other formats" in words_apart(
+        terminal(Run(), many)
+    )
     assert "3 rules not checked" in view.headline(Diagnosis([], [], lacking))
 
 

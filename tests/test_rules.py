@@ -1,4 +1,5 @@
-"""The catalogue keeps its own rules, and every rule finds its sick log and leaves the healthy twin alone (tests/rules/CODE.md)."""
+"""The catalogue keeps its own rules, and every rule finds its sick log and leaves the healthy twin alone
+(tests/rules/CODE.md)."""
 
 import csv
 import json
@@ -18,11 +19,23 @@ from earnest.run import Artifact, Run, Series
 ROOT = Path(__file__).parent.parent
 CASES = sorted((Path(__file__).parent / "rules").glob("*.md"))
 RULES = {rule.code: rule for rule in catalogue()}
-REMEDIES = ("use", "add", "set", "raise", "lower", "fix", "check", "avoid", "no", "missing")  # a name says what is wrong
+REMEDIES = (
+    "use",
+    "add",
+    "set",
+    "raise",
+    "lower",
+    "fix",
+    "check",
+    "avoid",
+    "no",
+    "missing",
+)  # a name says what is wrong
 
 
 def case(path: Path, section: str) -> Run:
-    """The log under a heading: a table of series (an empty cell is a step not logged), and JSON with whatever else the run knows."""
+    """The log under a heading: a table of series (an empty cell is a step not logged), and JSON with whatever else the
+    run knows."""
     text = re.search(rf"^## {section}\n(.*?)(?=^## |\Z)", path.read_text(), re.MULTILINE | re.DOTALL)[1]
     blocks = {language: body for language, body in re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL)}
     known = json.loads(blocks.get("json", "{}"))
@@ -32,7 +45,9 @@ def case(path: Path, section: str) -> Run:
         if name != "step":
             logged = [(int(row["step"]), float(row[name])) for row in rows if row[name] != ""]
             series[name] = Series(np.array([step for step, _ in logged]), np.array([value for _, value in logged]))
-    artifacts = [Artifact("demo", f"{index}.wav", one.pop("step"), one) for index, one in enumerate(known.get("demos", []))]
+    artifacts = [
+        Artifact("demo", f"{index}.wav", one.pop("step"), one) for index, one in enumerate(known.get("demos", []))
+    ]
     return Run(known.get("facts", {}), series, known.get("probes", {}), artifacts)
 
 
@@ -103,7 +118,9 @@ def test_few_points_are_said_to_be_few():
     assert needs["C101"] == "3 points of train/grad_norm (it has 2)"
 
 
-@pytest.mark.parametrize(("held_out", "severity"), [([7, 4, 3, 2.9, 2.9, 2.9], "note"), ([7, 4, 3, 2.9, 3.1, 3.2], "warning")])
+@pytest.mark.parametrize(
+    ("held_out", "severity"), [([7, 4, 3, 2.9, 2.9, 2.9], "note"), ([7, 4, 3, 2.9, 3.1, 3.2], "warning")]
+)
 def test_memorising_that_costs_nothing_held_out_is_a_note(held_out, severity):
     step = np.arange(1, 61)
     run = Run(

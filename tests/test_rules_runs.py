@@ -1,4 +1,5 @@
-"""Whole runs: faults planted in a mechanism are named right, the benign list is left alone, false alarms stay within their budget."""
+"""Whole runs: faults planted in a mechanism are named right, the benign list is left alone, false alarms stay within
+their budget."""
 
 import math
 
@@ -73,7 +74,8 @@ def test_fresh_random_codes_never_fall_below_chance():
 
 
 def test_labels_shifted_twice_speech_gets_faster():
-    """QwenLM/Qwen3-TTS#39: a chain of sounds, each held for four frames; a model that learns t -> t + 2 skips half of them."""
+    """QwenLM/Qwen3-TTS#39: a chain of sounds, each held for four frames; a model that learns t -> t + 2 skips half of
+    them."""
     demos = []
     for step, learnt in ((1000, 0.2), (2000, 0.6), (3000, 0.95)):
         for seed in range(4):
@@ -81,7 +83,9 @@ def test_labels_shifted_twice_speech_gets_faster():
             while frame < 200:
                 frame += 2 if rng.random() < learnt else 1
                 frames += 1
-            demos.append(Artifact("demo", f"{step}_{seed}.wav", step, {"length_ratio": frames / 200, "temperature": 1.0}))
+            demos.append(
+                Artifact("demo", f"{step}_{seed}.wav", step, {"length_ratio": frames / 200, "temperature": 1.0})
+            )
     run = Run({}, {"train/ce_nats/audio": noisy(3 + 3 * np.exp(-3 * SHARE))}, {}, demos)
     assert rules(run) == ["G103"]
     assert "shifted twice" in diagnose(run).findings[0].causes[0]
@@ -98,10 +102,13 @@ def test_wrapper_strips_a_loss():
 
 
 def test_distillation_on_the_mean_vector():
-    """Amy-LM: features whose mean holds a tenth of the energy; a predictor that learns the mean scores 1 - sqrt(0.1)."""
+    """Amy-LM: features whose mean holds a tenth of the energy; a predictor that learns the mean scores 1 -
+    sqrt(0.1)."""
     rng = np.random.default_rng(0)
     mean = rng.normal(size=1024)
-    features = mean / np.linalg.norm(mean) * math.sqrt(0.1) + rng.normal(size=(len(STEPS), 64, 1024)) * math.sqrt(0.9 / 1024)
+    features = mean / np.linalg.norm(mean) * math.sqrt(0.1) + rng.normal(size=(len(STEPS), 64, 1024)) * math.sqrt(
+        0.9 / 1024
+    )
     cosine = (features @ mean / np.linalg.norm(mean) / np.linalg.norm(features, axis=-1)).mean(1)
     assert 1 - cosine.mean() == pytest.approx(1 - math.sqrt(0.1), abs=0.01)
     run = Run({}, {"train/loss/wavlm": series(STEPS, 1 - cosine)})
@@ -109,7 +116,8 @@ def test_distillation_on_the_mean_vector():
 
 
 def test_columns_removed_by_a_wrapper():
-    """transformers PR#27865: the signature of PeftModel.forward does not name the audio labels, so Trainer drops them."""
+    """transformers PR#27865: the signature of PeftModel.forward does not name the audio labels, so Trainer drops
+    them."""
     run = Run({}, {"train/loss/audio": series(STEPS, np.zeros(100))}, {"inputs": {"dropped": ["audio_labels"]}})
     assert rules(run) == ["C106"]
 
@@ -118,7 +126,12 @@ def test_lora_without_effect():
     """locuslab/open-unlearning#178: no gradient reaches the adapters; batches differ, evaluations do not."""
     at = STEPS[19::20]
     run = Run(
-        {}, {"train/loss": noisy(np.full(100, 2.3)), "train/grad_norm": series(STEPS, np.zeros(100)), "eval/loss": series(at, [2.31] * 5)}
+        {},
+        {
+            "train/loss": noisy(np.full(100, 2.3)),
+            "train/grad_norm": series(STEPS, np.zeros(100)),
+            "eval/loss": series(at, [2.31] * 5),
+        },
     )
     assert rules(run) == ["C101"]
 
@@ -132,7 +145,8 @@ def test_nan_hidden_as_zero():
 
 
 def test_training_clips_known_by_heart_are_not_unshifted_labels():
-    """Half of a slow codec's first codes repeat; a training loss of 0.1 beside 1.8 held out is memory (seen in earnest's own demo)."""
+    """Half of a slow codec's first codes repeat; a training loss of 0.1 beside 1.8 held out is memory (seen in
+    earnest's own demo)."""
     train = 0.1 + 6.8 * np.exp(-STEPS / 300)
     signals = {
         "train/ce_nats/codebook_0": noisy(train),
@@ -146,12 +160,16 @@ def test_training_clips_known_by_heart_are_not_unshifted_labels():
 
 
 def test_a_loss_that_faded_until_fp32_shows_0_is_no_fault():
-    """Constant text targets of speech synthesis: 5.6 nats, then 1e-7 and 0 by turns, then 0 (seen in earnest's own demo)."""
+    """Constant text targets of speech synthesis: 5.6 nats, then 1e-7 and 0 by turns, then 0 (seen in earnest's own
+    demo)."""
     loss = 5.6 * np.exp(-STEPS / 60.0)
     loss = np.where(loss < 1e-7, 0, loss)
     loss[-10] = 0.4  # one odd batch
     assert (loss[-9:] == 0).all()
-    facts, audio = {"text_vocab": 269, "audio_vocab": 1026}, {"train/ce_nats/codebook_0": noisy(4 + 2 * np.exp(-STEPS / 500))}
+    facts, audio = (
+        {"text_vocab": 269, "audio_vocab": 1026},
+        {"train/ce_nats/codebook_0": noisy(4 + 2 * np.exp(-STEPS / 500))},
+    )
     healthy = diagnose(Run(facts, audio | {"train/ce_nats/text": series(STEPS, loss)}))
     assert healthy.findings == [] and healthy.verdicts[0].verdict in ("learning", "converged")
     cut = np.where(STEPS > 1000, 0, 5.6 - STEPS / 1000)
@@ -170,7 +188,9 @@ def test_discriminators(strength, code, seed):
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(
-    "strength", [lambda t: 0.3 + 0.8 * np.minimum(1, 3 * t), lambda t: 0.6 + 0.3 * np.sin(9 * t)], ids=["grows", "swings"]
+    "strength",
+    [lambda t: 0.3 + 0.8 * np.minimum(1, 3 * t), lambda t: 0.6 + 0.3 * np.sin(9 * t)],
+    ids=["grows", "swings"],
 )
 def test_contest_is_left_alone(strength, seed):
     assert not rules(gan_run(seed, strength))
@@ -216,7 +236,11 @@ BENIGN = {
         },
     ),
     "deeper codebooks stay higher": lambda: Run(
-        dict(FACTS), {f"train/ce_nats/codebook_{i}": noisy(6.95 - (3.4 - 0.4 * i) * (1 - np.exp(-4 * SHARE)), seed=i) for i in range(8)}
+        dict(FACTS),
+        {
+            f"train/ce_nats/codebook_{i}": noisy(6.95 - (3.4 - 0.4 * i) * (1 - np.exp(-4 * SHARE)), seed=i)
+            for i in range(8)
+        },
     ),
     "validation below training with dropout": lambda: lm(FALL, FALL[9::10] - 0.5),
     "stair-steps over three epochs while validation falls": lambda: _with_epochs(
@@ -225,20 +249,27 @@ BENIGN = {
     "a wide fresh head starts far above chance": lambda: lm(FALL + 9 * np.exp(-STEPS / 25)),
     "a spike that returns": lambda: lm(FALL + 4.0 * ((STEPS > 1500) & (STEPS < 1560))),
     "delay frames are masked": lambda: Run(
-        dict(FACTS), {f"train/counted_frac/codebook_{i}": noisy(np.full(100, 0.93 - 0.002 * i), seed=i, size=0.01) for i in range(8)}
+        dict(FACTS),
+        {
+            f"train/counted_frac/codebook_{i}": noisy(np.full(100, 0.93 - 0.002 * i), seed=i, size=0.01)
+            for i in range(8)
+        },
     ),
     "text of pure speech synthesis near 0": lambda: Run(
         {"text_vocab": 128256, "audio_vocab": 1026},
         {"train/ce_nats/text": series(STEPS, 2.5 * np.exp(-60 * SHARE) + 4e-7), "train/ce_nats/audio": noisy(FALL)},
     ),
     "resume after a checkpoint": lambda: lm(FALL, None, **{"train/learning_rate": series(STEPS, 1e-3 * COS)}),
-    "constant learning rate": lambda: lm(FALL, FALL[9::10] + 0.1, **{"train/learning_rate": series(STEPS, np.full(100, 1e-4))}),
+    "constant learning rate": lambda: lm(
+        FALL, FALL[9::10] + 0.1, **{"train/learning_rate": series(STEPS, np.full(100, 1e-4))}
+    ),
     "logged every hundredth step": lambda: _thinned(lm(FALL), 5),
     "logged every step, noisily": lambda: Run(
         dict(FACTS),
         {
             "train/ce_nats/audio": series(
-                np.arange(1, 5001), 4 + 2.9 * np.exp(-np.arange(5000) / 700) + wandering(np.random.default_rng(2), 5000, 0.5, 0.3)
+                np.arange(1, 5001),
+                4 + 2.9 * np.exp(-np.arange(5000) / 700) + wandering(np.random.default_rng(2), 5000, 0.5, 0.3),
             )
         },
     ),
@@ -278,7 +309,8 @@ def test_false_alarms_on_healthy_runs_of_any_shape():
 
 
 def test_polling_a_thousand_times_keeps_one_budget():
-    """Five healthy runs, looked at 200 times each while they grow: no look may say anything that the whole run does not deserve."""
+    """Five healthy runs, looked at 200 times each while they grow: no look may say anything that the whole run does not
+    deserve."""
     rng, alarms = np.random.default_rng(0), 0
     step = np.arange(1, 4001)
     for seed in range(5):
@@ -298,7 +330,9 @@ def test_polling_a_thousand_times_keeps_one_budget():
 
 # Strangers' logs.
 
-NUMBERS = st.floats(allow_nan=True, allow_infinity=True, width=32) | st.sampled_from([0.0, 1.0, -1.0, 1e300, -1e300, 1e-300])
+NUMBERS = st.floats(allow_nan=True, allow_infinity=True, width=32) | st.sampled_from(
+    [0.0, 1.0, -1.0, 1e300, -1e300, 1e-300]
+)
 KEYS = [
     "loss",
     "loss/audio",
@@ -352,7 +386,9 @@ KEYS += [
 )
 def test_no_log_breaks_the_doctor(columns, facts):
     with np.errstate(all="ignore"):
-        diagnosis = diagnose(Run(facts, {name: series(np.arange(len(values)) * 10, values) for name, values in columns.items()}))
+        diagnosis = diagnose(
+            Run(facts, {name: series(np.arange(len(values)) * 10, values) for name, values in columns.items()})
+        )
     assert all(0 <= finding.confidence <= 1 for finding in diagnosis.findings)
 
 
@@ -363,7 +399,10 @@ def test_long_runs_are_quick():
     step, rng = np.arange(1, 100_001), np.random.default_rng(0)
     run = Run(
         {"audio_vocab": CODES},
-        {f"train/ce_nats/codebook_{i}": series(step, 3 + np.exp(-step / 9000) + rng.normal(0, 0.1, len(step))) for i in range(10)},
+        {
+            f"train/ce_nats/codebook_{i}": series(step, 3 + np.exp(-step / 9000) + rng.normal(0, 0.1, len(step)))
+            for i in range(10)
+        },
     )
     start = time.perf_counter()
     assert not diagnose(run).findings
@@ -377,7 +416,8 @@ def test_table_of_rules_on_fixtures_is_generated():
 
 
 def test_jitter_at_the_floor_of_a_text_of_constants_is_no_spike():
-    """Three constant targets: the loss falls from ln V to nearly 0 in ten steps, and jitters there by factors that mean nothing."""
+    """Three constant targets: the loss falls from ln V to nearly 0 in ten steps, and jitters there by factors that mean
+    nothing."""
     step = np.arange(1, 401)
     rng = np.random.default_rng(0)
     value = 5.6 * np.exp(-step / 4) + 1e-3 * np.exp(rng.normal(0, 1.2, len(step)))
@@ -399,7 +439,8 @@ def test_a_loss_that_memorising_drives_to_nothing_is_no_running_mean(seed):
 
 @pytest.mark.parametrize(("share", "named"), [(0.95, False), (0.01, True)])
 def test_a_loss_as_low_as_its_targets_are_constant_is_not_too_good(share, named):
-    """White noise through a codec of speech: nine in ten targets are one id, and 0.33 nats are what that leaves to say."""
+    """White noise through a codec of speech: nine in ten targets are one id, and 0.33 nats are what that leaves to
+    say."""
     rest = {code: round(1e5 * (1 - share) / 1023) for code in range(1, 1024)}
     facts = {"audio_vocab": 1026, "codebooks": 1, "label_counts": {"codebook_0": {0: round(1e5 * share), **rest}}}
     step = np.arange(1, 401)
@@ -409,21 +450,32 @@ def test_a_loss_as_low_as_its_targets_are_constant_is_not_too_good(share, named)
 
 @pytest.mark.parametrize(("offset", "named"), [(1, False), (0, True), (None, True)])
 def test_a_loss_as_low_as_the_token_before_makes_it_is_not_too_good_where_labels_are_seen_to_be_shifted(offset, named):
-    """The same noise: the second codebook follows from the first, to 0.22 nats, where seven in ten targets are one id."""
+    """The same noise: the second codebook follows from the first, to 0.22 nats, where seven in ten targets are one
+    id."""
     held_out = {"codebook_1": {"ce_nats": 0.13, "unigram_nats": 1.9, "bigram_nats": 0.22}}
     probes = {"held_out": {"streams": held_out}}
     if offset is not None:
         probes["alignment"] = {"codebook_1": {"offset": offset, "expected": 1, "codebook_matches": True}}
     step = np.arange(1, 401)
     falling = 0.13 + 3 * np.exp(-step / 40) + np.random.default_rng(0).normal(0, 0.01, len(step))
-    found = rules(Run({"audio_vocab": 1024, "codebooks": 2}, {"train/ce_nats/codebook_1": series(step, falling)}, probes))
+    found = rules(
+        Run({"audio_vocab": 1024, "codebooks": 2}, {"train/ce_nats/codebook_1": series(step, falling)}, probes)
+    )
     assert bool({"A202", "A203"} & {*found}) == named
 
 
 def test_a_stream_below_the_label_frequencies_clip_by_clip_is_not_at_chance():
-    """mot-tiny's sixth codebook: 18 clips differ by more than what separates the model from chance, and each is below its unigram."""
-    held_out = {"ce_nats": 6.795, "interval": [6.703, 6.901], "unigram_nats": 6.882, "unigram_gap": [-0.087, -0.127, -0.047]}
+    """mot-tiny's sixth codebook: 18 clips differ by more than what separates the model from chance, and each is below
+    its unigram."""
+    held_out = {
+        "ce_nats": 6.795,
+        "interval": [6.703, 6.901],
+        "unigram_nats": 6.882,
+        "unigram_gap": [-0.087, -0.127, -0.047],
+    }
     run = Run(
-        {"audio_vocab": 1024}, {"train/ce_nats/codebook_5": noisy(6.9 - 0.2 * SHARE)}, {"held_out": {"streams": {"codebook_5": held_out}}}
+        {"audio_vocab": 1024},
+        {"train/ce_nats/codebook_5": noisy(6.9 - 0.2 * SHARE)},
+        {"held_out": {"streams": {"codebook_5": held_out}}},
     )
     assert words(run) == {"codebook_5": "learning"}

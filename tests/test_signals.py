@@ -8,7 +8,9 @@ from earnest.rules.catalogue import RULES
 from earnest.signals import FACTS, SIGNALS, Key, key, parse
 
 
-@pytest.mark.parametrize("rule", list(RULES.values()) if isinstance(RULES, dict) else list(RULES), ids=lambda rule: rule.code)
+@pytest.mark.parametrize(
+    "rule", list(RULES.values()) if isinstance(RULES, dict) else list(RULES), ids=lambda rule: rule.code
+)
 def test_what_a_rule_needs_stands_in_the_vocabulary(rule):
     for need in rule.needs:
         for word in need.removesuffix("?").split("|"):
@@ -19,7 +21,9 @@ def test_what_a_rule_needs_stands_in_the_vocabulary(rule):
                 assert re.sub(r"^(train|eval)/", "", word) in SIGNALS, word
 
 
-@pytest.mark.parametrize("parts", [("train", "ce_nats", "codebook_0"), ("eval", "loss", None), ("train", "loss", "adv/g")])
+@pytest.mark.parametrize(
+    "parts", [("train", "ce_nats", "codebook_0"), ("eval", "loss", None), ("train", "loss", "adv/g")]
+)
 def test_keys_are_taken_apart_as_they_were_made(parts):
     split, name, stream = parts
     assert parse(key(name, stream, split)) == Key(split, name, stream)

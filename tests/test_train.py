@@ -64,7 +64,9 @@ def write_metadata(folder: Path, rows: list[dict]) -> None:
 
 
 def train(*args, **options) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "earnest.cli", "train", *map(str, args)], capture_output=True, text=True, **options)
+    return subprocess.run(
+        [sys.executable, "-m", "earnest.cli", "train", *map(str, args)], capture_output=True, text=True, **options
+    )
 
 
 def losses(run_dir: Path) -> dict[str, list[float]]:
@@ -116,7 +118,20 @@ def test_killed_at_a_random_step_and_resumed_the_curve_is_bit_identical(speech, 
 def test_ctrl_c_writes_a_checkpoint_and_the_report(speech, tmp_path):
     run_dir = tmp_path / "run"
     process = subprocess.Popen(
-        [sys.executable, "-m", "earnest.cli", "train", "higgs-tiny", "--data.path", speech, "--steps", "100000", *QUICK, "--out", run_dir],
+        [
+            sys.executable,
+            "-m",
+            "earnest.cli",
+            "train",
+            "higgs-tiny",
+            "--data.path",
+            speech,
+            "--steps",
+            "100000",
+            *QUICK,
+            "--out",
+            run_dir,
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -133,7 +148,8 @@ def test_ctrl_c_writes_a_checkpoint_and_the_report(speech, tmp_path):
 
 
 def test_a_full_disk_loses_nothing_that_was_saved(speech, tmp_path):
-    """Writing stops with an error at 1 MB a file (a limit of the process, as a full disk would): the weights do not fit."""
+    """Writing stops with an error at 1 MB a file (a limit of the process, as a full disk would): the weights do not
+    fit."""
     run_dir = tmp_path / "run"
     options = ["higgs-tiny", "--data.path", speech, "--steps", 2, *QUICK, "--out", run_dir]
     ended = train(*options, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)))
@@ -198,7 +214,17 @@ def test_clips_that_are_too_long_are_left_out_cut_or_refused_as_set(speech, tmp_
     limit_s = round(float(np.median(lengths_s)) * 50) / 50
     longer = sum(length_s > limit_s for length_s in lengths_s)
     run_dir = tmp_path / "run"
-    options = ["--data.path", str(speech), "--data.max-duration-s", f"{limit_s:g}", "--data.too-long", too_long, "--steps", "2", *QUICK]
+    options = [
+        "--data.path",
+        str(speech),
+        "--data.max-duration-s",
+        f"{limit_s:g}",
+        "--data.too-long",
+        too_long,
+        "--steps",
+        "2",
+        *QUICK,
+    ]
     options += ["--data.held-out-frac", "0.3"]
     ended = main(["train", "higgs-tiny", *options, "--out", str(run_dir)])
     if too_long == "refuse":
@@ -209,7 +235,9 @@ def test_clips_that_are_too_long_are_left_out_cut_or_refused_as_set(speech, tmp_
     facts = read_run(run_dir).facts
     kept = facts["train_clips"] + facts["held_out_clips"]
     assert ended == 0 and 0 < longer < len(lengths_s)
-    assert (len(facts["left_out_clips"]), facts["cut_clips"]) == ((longer, 0) if too_long == "leave_out" else (0, longer))
+    assert (len(facts["left_out_clips"]), facts["cut_clips"]) == (
+        (longer, 0) if too_long == "leave_out" else (0, longer)
+    )
     assert kept == len(lengths_s) - len(facts["left_out_clips"])
     ends = sum(counts.get(str(facts["eos_id"]), 0) for counts in facts["label_counts"].values())
     assert 0 < ends <= facts["codebooks"] * (len(lengths_s) - longer)

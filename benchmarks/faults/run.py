@@ -1,7 +1,8 @@
-"""Faults put into the real training of a tiny model, one run each: which rule names them, at the head of the findings or at all.
+"""Faults put into the real training of a tiny model, one run each: which rule names them, at the head of the findings
+or at all.
 
-``python benchmarks/faults/run.py [--steps 20]`` prints a Markdown table. The faults stand in code that training calls (the shift of
-the labels, the optimizer, the loss, the split), never in a log.
+``python benchmarks/faults/run.py [--steps 20]`` prints a Markdown table. The faults stand in code that training calls
+(the shift of the labels, the optimizer, the loss, the split), never in a log.
 """
 
 import argparse
@@ -66,13 +67,17 @@ def looks_ahead(self, batch):
 
 FAULTS = [
     Fault("none", None),
-    Fault("labels shifted twice", "A203", lambda: patch("earnest.models.higgs.shift", lambda labels: shift(shift(labels)))),
+    Fault(
+        "labels shifted twice", "A203", lambda: patch("earnest.models.higgs.shift", lambda labels: shift(shift(labels)))
+    ),
     Fault("labels not shifted", "A203", lambda: patch("earnest.models.higgs.shift", lambda labels: labels)),
     Fault("logits see the next position", "A203", lambda: patch.object(Higgs, "forward", looks_ahead)),
     Fault("text does not reach the model", "C106", lambda: patch.object(Higgs, "forward", deaf)),
     Fault("a tensor missing in the optimizer", "C105", lambda: patch.object(language_model, "adamw", without_first)),
     Fault("means per micro-batch", "D402", lambda: patch.object(TokenObjective, "forward", mean_of_means)),
-    Fault("held-out clips in training", "E203", lambda: patch.object(preparation, "split_clips", same_clips_on_both_sides)),
+    Fault(
+        "held-out clips in training", "E203", lambda: patch.object(preparation, "split_clips", same_clips_on_both_sides)
+    ),
 ]
 
 

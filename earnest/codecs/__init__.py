@@ -47,8 +47,8 @@ class Codec(Protocol):
 
 
 def load_codec(name_or_path: str) -> Codec:
-    """An embedded codec by name, a directory that `earnest train` or transformers wrote, or a checkpoint on the Hub; with "stereo:"
-    before it, for both channels.
+    """An embedded codec by name, a directory that `earnest train` or transformers wrote, or a checkpoint on the Hub;
+    with "stereo:" before it, for both channels.
 
     Returned in evaluation mode on the CPU. Raises UserError for what is none of these.
     """

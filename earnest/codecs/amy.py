@@ -1,7 +1,7 @@
 """The trainable codec: a spectral front end, ConvNeXt blocks, a residual quantiser, and an inverse STFT at the end.
 
-All layers work at 100 or 50 Hz: a transform with a fixed basis is the strided convolution that gets down from the sample
-rate, and the transposed one that gets back (Vocos, Siuzdak 2023, arXiv:2306.00814; ConvNeXt, Liu et al. 2022,
+All layers work at 100 or 50 Hz: a transform with a fixed basis is the strided convolution that gets down from the
+sample rate, and the transposed one that gets back (Vocos, Siuzdak 2023, arXiv:2306.00814; ConvNeXt, Liu et al. 2022,
 arXiv:2201.03545). On a CPU that is what lets so small a codec train in an hour.
 """
 
@@ -49,11 +49,11 @@ class AmyShape:
     codebook_dim: int = 48
     """Dimensions of an entry."""
     parallel: bool = False
-    """Codebooks 0 and 1 quantise the latent by themselves, and the others the same latent beside them, each side through a projection
-    of its own (as in Mimi); otherwise every codebook quantises what all before it left over."""
+    """Codebooks 0 and 1 quantise the latent by themselves, and the others the same latent beside them, each side
+    through a projection of its own (as in Mimi); otherwise every codebook quantises what all before it left over."""
     semantic_dim: int = 0
-    """Dimensions of the space in which codebook 0 is chosen: a linear map, taught by the language model, of the latent without pitch and
-    level; 0 to choose it by the whole latent, as the others are."""
+    """Dimensions of the space in which codebook 0 is chosen: a linear map, taught by the language model, of the latent
+    without pitch and level; 0 to choose it by the whole latent, as the others are."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ class Reconstruction:
 
 
 class TrainableCodec(nn.Module, ABC):
-    """An encoder, a quantiser and a decoder; `forward` is for training, `encode` and `decode` are the `Codec` protocol."""
+    """An encoder, a quantiser and a decoder; `forward` is for training, `encode` and `decode` are the `Codec`
+    protocol."""
 
     name: str
     quantiser: ResidualVQ
@@ -87,7 +88,8 @@ class TrainableCodec(nn.Module, ABC):
 
     @abstractmethod
     def latent(self, wave_BN: Tensor) -> Tensor:
-        """wave_BN, zero-padded -> latent_BDT before the quantiser, T = ceil(N / hop_samples). Raises ValueError for an empty wave."""
+        """wave_BN, zero-padded -> latent_BDT before the quantiser, T = ceil(N / hop_samples). Raises ValueError for an
+        empty wave."""
 
     @abstractmethod
     def synthesise(self, latent_BDT: Tensor) -> Tensor:
@@ -95,7 +97,8 @@ class TrainableCodec(nn.Module, ABC):
 
     @abstractmethod
     def save_pretrained(self, directory: Path) -> None:
-        """Write what `from_pretrained` and `load_codec` read, the quantiser's statistics with it, so that training can go on."""
+        """Write what `from_pretrained` and `load_codec` read, the quantiser's statistics with it, so that training can
+        go on."""
 
     @property
     def codebooks(self) -> int:
@@ -143,8 +146,9 @@ class TrainableCodec(nn.Module, ABC):
 class Amy(TrainableCodec):
     """The codec of an `AmyShape`.
 
-    Zeros that pad a clip are silence to the encoder, which alone would have met the end of its input: the codes of the frames within
-    7 of the end may differ, all earlier ones are equal up to rounding, which may tip a tie between two entries.
+    Zeros that pad a clip are silence to the encoder, which alone would have met the end of its input: the codes of the
+    frames within 7 of the end may differ, all earlier ones are equal up to rounding, which may tip a tie between two
+    entries.
     """
 
     window_W: Tensor
@@ -164,8 +168,12 @@ class Amy(TrainableCodec):
             nn.LayerNorm(width),
             nn.Linear(width, shape.codebook_dim),
         )
-        groups, projected = ((2, shape.codebooks - 2), shape.codebook_dim) if shape.parallel else ((shape.codebooks,), None)
-        self.quantiser = ResidualVQ(groups, shape.codebook_size, shape.codebook_dim, projected, key_dim=shape.semantic_dim)
+        groups, projected = (
+            ((2, shape.codebooks - 2), shape.codebook_dim) if shape.parallel else ((shape.codebooks,), None)
+        )
+        self.quantiser = ResidualVQ(
+            groups, shape.codebook_size, shape.codebook_dim, projected, key_dim=shape.semantic_dim
+        )
         width, hidden = shape.decoder_dim, shape.decoder_hidden
         self.decoder = nn.Sequential(
             TimeConv(shape.codebook_dim, width, kernel=3),
@@ -197,7 +205,8 @@ class Amy(TrainableCodec):
 
     def synthesise(self, latent_BDT: Tensor) -> Tensor:
         log_magnitude_BTF, angle_BTF = self.head(self.decoder(latent_BDT.transpose(1, 2))).float().chunk(2, -1)
-        # 1e2: a bin of a full-scale sine has the window's sum / 2 = 160; the bound keeps the first steps from overflowing
+        # 1e2: a bin of a full-scale sine has the window's sum / 2 = 160; the bound keeps the first steps from
+        # overflowing
         spectrum_BTF = torch.polar(log_magnitude_BTF.exp().clamp_max(1e2), angle_BTF)
         return self._overlap_add(torch.fft.irfft(spectrum_BTF, self.shape.window_samples) * self.window_W)
 
@@ -222,12 +231,15 @@ class Amy(TrainableCodec):
         return torch.cat([magnitude_BTF.log() * 0.3 + 0.8, low_BTF.real, low_BTF.imag], -1)
 
     def _overlap_add(self, frames_BTW: Tensor) -> Tensor:
-        """Windowed frames -> wave, divided by the windows' sum of squares, its ends cut as `_spectral_features` padded them."""
+        """Windowed frames -> wave, divided by the windows' sum of squares, its ends cut as `_spectral_features` padded
+        them."""
         edge = (self.shape.window_samples - self._step) // 2
 
         def fold(frames_BTW: Tensor) -> Tensor:
             length = (frames_BTW.shape[1] - 1) * self._step + self.shape.window_samples
-            return F.fold(frames_BTW.transpose(1, 2), (1, length), (1, self.shape.window_samples), stride=(1, self._step))[:, 0, 0]
+            return F.fold(
+                frames_BTW.transpose(1, 2), (1, length), (1, self.shape.window_samples), stride=(1, self._step)
+            )[:, 0, 0]
 
         envelope_BN = fold(self.window_W.square().expand(1, frames_BTW.shape[1], -1))
         return (fold(frames_BTW)[:, edge:-edge] / envelope_BN[:, edge:-edge]).contiguous()
@@ -240,11 +252,16 @@ class Amy(TrainableCodec):
         """Write what encoding and decoding need, in fp16: half the size, and too coarse to train on."""
         tensors = self.state_dict()
         kept = {name: tensor for name, tensor in tensors.items() if name not in TRAINING_ONLY}
-        self._write(Path(directory), {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in kept.items()})
+        self._write(
+            Path(directory),
+            {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in kept.items()},
+        )
 
     def _write(self, directory: Path, tensors: dict[str, Tensor]) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "config.json").write_text(json.dumps({"model_type": "amy", "name": self.name, **asdict(self.shape)}, indent=1) + "\n")
+        (directory / "config.json").write_text(
+            json.dumps({"model_type": "amy", "name": self.name, **asdict(self.shape)}, indent=1) + "\n"
+        )
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, directory / "model.safetensors")
 
     @classmethod
@@ -254,7 +271,10 @@ class Amy(TrainableCodec):
         Raises UserError where the weights are not those of the configuration.
         """
         config = json.loads((Path(directory) / "config.json").read_text())
-        codec = cls(AmyShape(**{name: value for name, value in config.items() if name not in ("model_type", "name")}), config["name"])
+        codec = cls(
+            AmyShape(**{name: value for name, value in config.items() if name not in ("model_type", "name")}),
+            config["name"],
+        )
         tensors = load_file(Path(directory) / "model.safetensors")
         expected = {name: tuple(tensor.shape) for name, tensor in codec.state_dict().items()}
         wrong = [
@@ -273,11 +293,15 @@ class Amy(TrainableCodec):
         return codec.eval()
 
 
-TRAINING_ONLY = {f"quantiser.{name}" for name in ("count_CV", "total_CVD", "key_total_VK", "erasure.covariance_DD", "erasure.cross_DY")}
+TRAINING_ONLY = {
+    f"quantiser.{name}"
+    for name in ("count_CV", "total_CVD", "key_total_VK", "erasure.covariance_DD", "erasure.cross_DY")
+}
 
 
 class ConvNeXtBlock(nn.Module):
-    """x_BTD + a depthwise convolution over 7 frames, a norm and a two-layer network; `depth` blocks share the initial scale."""
+    """x_BTD + a depthwise convolution over 7 frames, a norm and a two-layer network; `depth` blocks share the initial
+    scale."""
 
     def __init__(self, width: int, hidden: int, depth: int):
         super().__init__()

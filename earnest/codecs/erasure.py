@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 
 class Erasure(nn.Module):
-    """The latent, changed by as little as makes its covariance with the values zero (LEACE, Belrose et al. 2023, arXiv:2306.03819).
+    """The latent, changed by as little as makes its covariance with the values zero (LEACE, Belrose et al. 2023,
+    arXiv:2306.03819).
 
     It follows the moments of both, as `learn` is shown them; before that nothing is taken out.
     """

@@ -1,8 +1,9 @@
 """Amy around Mimi: transformers' encoder and decoder, which train, and our quantiser between them.
 
-MimiModel's own codebooks are buffers without an update, and its `decode(codes)` cuts the graph: only what is between encoder and
-decoder is replaced. What is saved is a Mimi checkpoint again, with `num_semantic_quantizers` = 2: codebook 0 (semantic) and codebook 1
-(prosody, of what codebook 0 left over), beside the acoustic ones. Moshi (Défossez et al. 2024, arXiv:2410.00037, section 3.3).
+MimiModel's own codebooks are buffers without an update, and its `decode(codes)` cuts the graph: only what is between
+encoder and decoder is replaced. What is saved is a Mimi checkpoint again, with `num_semantic_quantizers` = 2: codebook
+0 (semantic) and codebook 1 (prosody, of what codebook 0 left over), beside the acoustic ones. Moshi (Défossez et al.
+2024, arXiv:2410.00037, section 3.3).
 """
 
 import copy
@@ -21,11 +22,15 @@ from earnest.codecs.pretrained import load_pretrained
 from earnest.codecs.rvq import ResidualVQ
 from earnest.errors import UserError
 
-ENCODER = ("encoder.encoder_seanet", "encoder.encoder_transformer")  # all of the encoder but its last, strided convolution
+ENCODER = (
+    "encoder.encoder_seanet",
+    "encoder.encoder_transformer",
+)  # all of the encoder but its last, strided convolution
 
 
 class AmyMimi(TrainableCodec):
-    """`mimi`'s encoder and decoder around a quantiser of groups (semantic + prosody, acoustic) whose codebooks hold nothing yet."""
+    """`mimi`'s encoder and decoder around a quantiser of groups (semantic + prosody, acoustic) whose codebooks hold
+    nothing yet."""
 
     def __init__(self, mimi: Any, groups: tuple[int, int], name: str = "amy"):
         super().__init__()
@@ -33,7 +38,11 @@ class AmyMimi(TrainableCodec):
         self.config.num_semantic_quantizers, self.config.num_quantizers = groups[0], sum(groups)
         self.name = name
         self.encoder, self.decoder = mimi.encoder, mimi.decoder
-        latent_dim = self.config.hidden_size if self.config.vector_quantization_hidden_dimension != self.config.hidden_size else None
+        latent_dim = (
+            self.config.hidden_size
+            if self.config.vector_quantization_hidden_dimension != self.config.hidden_size
+            else None
+        )
         self.quantiser = ResidualVQ(groups, self.config.codebook_size, self.config.codebook_dim, latent_dim)
 
     @property
@@ -59,8 +68,9 @@ class AmyMimi(TrainableCodec):
 
     @classmethod
     def from_mimi(cls, mimi: Any, groups: tuple[int, int], frames_per_step: int, name: str = "amy") -> "AmyMimi":
-        """Import a Mimi: its projections, and as many of its centroids as `groups` have room for, as k-means would place them in
-        steps of `frames_per_step` frames. Codebooks that the Mimi lacks (prosody, for Kyutai's) are left to k-means on the data.
+        """Import a Mimi: its projections, and as many of its centroids as `groups` have room for, as k-means would
+        place them in steps of `frames_per_step` frames. Codebooks that the Mimi lacks (prosody, for Kyutai's) are left
+        to k-means on the data.
 
         Raises UserError where the Mimi has fewer acoustic codebooks than asked for.
         """
@@ -78,7 +88,10 @@ class AmyMimi(TrainableCodec):
                 codec.quantiser.outwards[index].load_state_dict(side.output_proj.state_dict())
             for k, layer in zip(members, side.layers, strict=False):
                 if layer.codebook.initialized:
-                    embed_VD = layer.codebook.embed_sum / layer.codebook.cluster_usage.clamp(min=layer.codebook.epsilon)[:, None]
+                    embed_VD = (
+                        layer.codebook.embed_sum
+                        / layer.codebook.cluster_usage.clamp(min=layer.codebook.epsilon)[:, None]
+                    )
                     codec.quantiser.place(k, embed_VD, frames_per_step / codec.codebook_size)
         return codec
 
@@ -89,8 +102,13 @@ class AmyMimi(TrainableCodec):
         codec = cls.from_mimi(mimi, (mimi.config.num_semantic_quantizers, mimi.quantizer.num_acoustic_quantizers), 1)
         for side, members in zip(_sides(mimi), codec.quantiser.ranges, strict=True):
             for k, layer in zip(members, side.layers, strict=True):
-                codec.quantiser.total_CVD[k], codec.quantiser.count_CV[k] = layer.codebook.embed_sum, layer.codebook.cluster_usage
-        codec.quantiser.codebook_CVD.copy_(codec.quantiser.total_CVD / codec.quantiser.count_CV.clamp_min(1e-5)[..., None])
+                codec.quantiser.total_CVD[k], codec.quantiser.count_CV[k] = (
+                    layer.codebook.embed_sum,
+                    layer.codebook.cluster_usage,
+                )
+        codec.quantiser.codebook_CVD.copy_(
+            codec.quantiser.total_CVD / codec.quantiser.count_CV.clamp_min(1e-5)[..., None]
+        )
         codec.name = str(directory)
         return codec.eval()
 
@@ -99,12 +117,16 @@ class AmyMimi(TrainableCodec):
         Path(directory).mkdir(parents=True, exist_ok=True)
         self.config.architectures = ["MimiModel"]
         self.config.save_pretrained(directory)
-        tensors = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(("encoder.", "decoder."))}
+        tensors = {
+            name: tensor for name, tensor in self.state_dict().items() if name.startswith(("encoder.", "decoder."))
+        }
         sides = ("semantic_residual_vector_quantizer", "acoustic_residual_vector_quantizer")
         placed = self.quantiser.placed
         for index, (side, members) in enumerate(zip(sides, self.quantiser.ranges, strict=True)):
             for kind, modules in (("input_proj", self.quantiser.inwards), ("output_proj", self.quantiser.outwards)):
-                tensors |= {f"quantizer.{side}.{kind}.{name}": tensor for name, tensor in modules[index].state_dict().items()}
+                tensors |= {
+                    f"quantizer.{side}.{kind}.{name}": tensor for name, tensor in modules[index].state_dict().items()
+                }
             for layer, k in enumerate(members):
                 codebook = f"quantizer.{side}.layers.{layer}.codebook"
                 tensors[f"{codebook}.embed_sum"] = self.quantiser.total_CVD[k]

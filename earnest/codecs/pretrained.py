@@ -1,4 +1,5 @@
-"""Codecs that transformers knows, as `Codec`s: DAC, EnCodec, Mimi and the Higgs tokenizer, chosen by the checkpoint's model_type."""
+"""Codecs that transformers knows, as `Codec`s: DAC, EnCodec, Mimi and the Higgs tokenizer, chosen by the checkpoint's
+model_type."""
 
 import math
 from collections.abc import Callable
@@ -23,8 +24,8 @@ class Family(NamedTuple):
 
 
 def _of_dac(upsampling_ratios: list[int]) -> tuple[float, float]:
-    """DAC's decoder (transformers' DacDecoder): a convolution over 7 frames, then for each ratio a transposed one and three residual
-    units over 7 steps with dilations 1, 3 and 9, and one over 7 samples."""
+    """DAC's decoder (transformers' DacDecoder): a convolution over 7 frames, then for each ratio a transposed one and
+    three residual units over 7 steps with dilations 1, 3 and 9, and one over 7 samples."""
     frames, steps_per_frame = 3.0, 1
     for ratio in upsampling_ratios:
         frames += 1 / steps_per_frame
@@ -49,7 +50,10 @@ FAMILIES = {
         lambda config: config.hop_length,
         lambda model, wave_B1N: model.encode(wave_B1N, bandwidth=max(model.config.target_bandwidths)).audio_codes[0],
         lambda model, codes_BCT: model.decode(codes_BCT[None], [None]).audio_values,
-        lambda config: (math.inf, 8 if config.use_causal_conv else math.inf),  # an LSTM; a clip's start is padded with what follows it
+        lambda config: (
+            math.inf,
+            8 if config.use_causal_conv else math.inf,
+        ),  # an LSTM; a clip's start is padded with what follows it
     ),
     "mimi": Family(
         "MimiModel",
@@ -83,7 +87,9 @@ class PretrainedCodec(nn.Module):
         self.sample_rate_hz = int(family.sample_rate_hz(model.config))
         self.hop_samples = int(family.hop_samples(model.config))
         self.codebook_size = int(model.config.codebook_size)
-        self.codebooks = self.encode(torch.zeros(1, self.sample_rate_hz)).shape[1]  # asked, as each config counts them in its own way
+        self.codebooks = self.encode(torch.zeros(1, self.sample_rate_hz)).shape[
+            1
+        ]  # asked, as each config counts them in its own way
 
     @property
     def frame_rate_hz(self) -> float:
@@ -123,11 +129,15 @@ def load_pretrained(name_or_path: str) -> PretrainedCodec:
     family = FAMILIES.get(config.model_type)
     if family is None:
         raise UserError(
-            f"{name_or_path}: model_type {config.model_type!r}", f"one of {', '.join(FAMILIES)}", "choose the checkpoint of a codec"
+            f"{name_or_path}: model_type {config.model_type!r}",
+            f"one of {', '.join(FAMILIES)}",
+            "choose the checkpoint of a codec",
         )
     if getattr(config, "audio_channels", 1) != 1 or getattr(config, "normalize", False):
         raise UserError(
-            f"{name_or_path} is stereo or scales its input", "a mono codec whose codes say everything", "take its 24 kHz mono version"
+            f"{name_or_path} is stereo or scales its input",
+            "a mono codec whose codes say everything",
+            "take its 24 kHz mono version",
         )
     try:
         load = getattr(transformers, family.model_class).from_pretrained

@@ -1,8 +1,9 @@
 """Residual vector quantisation whose codebooks follow the data (EMA), with a straight-through estimate per codebook.
 
-SoundStream (Zeghidour et al. 2021, arXiv:2107.03312, section III-C): residual codebooks, k-means initialisation, restart of dead
-entries, training with a random number of codebooks. VQ-VAE (van den Oord et al. 2017, arXiv:1711.00937, appendix A.1): EMA update.
-Moshi (Défossez et al. 2024, arXiv:2410.00037, section 3.3.3): a semantic codebook beside the acoustic ones, clips that stay unquantised.
+SoundStream (Zeghidour et al. 2021, arXiv:2107.03312, section III-C): residual codebooks, k-means initialisation,
+restart of dead entries, training with a random number of codebooks. VQ-VAE (van den Oord et al. 2017, arXiv:1711.00937,
+appendix A.1): EMA update. Moshi (Défossez et al. 2024, arXiv:2410.00037, section 3.3.3): a semantic codebook beside the
+acoustic ones, clips that stay unquantised.
 """
 
 import math
@@ -42,18 +43,20 @@ class Quantised:
 
 
 class ResidualVQ(nn.Module):
-    """Groups of codebooks of `codebook_size` entries in `dim` dimensions; in a group each quantises what those before it left over.
+    """Groups of codebooks of `codebook_size` entries in `dim` dimensions; in a group each quantises what those before
+    it left over.
 
-    groups (8,): one chain of eight. groups (2, 6): a chain of two and a chain of six side by side; both quantise the latent, each
-    through a projection of its own from `latent_dim` and back, and the decoder hears their sum.
+    groups (8,): one chain of eight. groups (2, 6): a chain of two and a chain of six side by side; both quantise the
+    latent, each through a projection of its own from `latent_dim` and back, and the decoder hears their sum.
 
-    With `key_dim`, codebook 0 is chosen by keys: the nearest in a space of so many dimensions, a linear map, which nothing but a teacher
-    of codebook 0 moves, of the latent without pitch and level (`erasure`). Its entries are the means of the latents that chose them, so
-    what its keys do not know of a frame is left over, for codebook 1 to begin with.
+    With `key_dim`, codebook 0 is chosen by keys: the nearest in a space of so many dimensions, a linear map, which
+    nothing but a teacher of codebook 0 moves, of the latent without pitch and level (`erasure`). Its entries are the
+    means of the latents that chose them, so what its keys do not know of a frame is left over, for codebook 1 to begin
+    with.
 
-    A codebook holds nothing until, in training mode, `init_frames` frames are collected and k-means places its entries; until then
-    it passes on what it is given, and its codes are zeros. Outside training nothing changes, and calling before that raises
-    RuntimeError.
+    A codebook holds nothing until, in training mode, `init_frames` frames are collected and k-means places its entries;
+    until then it passes on what it is given, and its codes are zeros. Outside training nothing changes, and calling
+    before that raises RuntimeError.
     """
 
     codebook_CVD: Tensor
@@ -149,7 +152,11 @@ class ResidualVQ(nn.Module):
                 vectors_ND = _frames(residual_BDT)
                 if placed[k]:
                     asked_NK = _frames(key_BKT) if key_BKT is not None and k == 0 else None
-                    code_N = nearest(vectors_ND, self.codebook_CVD[k]) if asked_NK is None else nearest(asked_NK, self.keys_VK)
+                    code_N = (
+                        nearest(vectors_ND, self.codebook_CVD[k])
+                        if asked_NK is None
+                        else nearest(asked_NK, self.keys_VK)
+                    )
                     chosen_BDT = self.codebook_CVD[k][code_N].view(B, T, -1).transpose(1, 2)
                     left_B = (residual_BDT - chosen_BDT).square().mean((1, 2))
                     commitment = commitment + (left_B * keep_CB[k]).mean()
@@ -159,7 +166,10 @@ class ResidualVQ(nn.Module):
                     if self.training:
                         self._update(k, code_N, vectors_ND, asked_NK)
                 else:
-                    code_N, chosen_BDT = torch.zeros(B * T, dtype=torch.long, device=latent_BDT.device), residual_BDT.detach()
+                    code_N, chosen_BDT = (
+                        torch.zeros(B * T, dtype=torch.long, device=latent_BDT.device),
+                        residual_BDT.detach(),
+                    )
                 residual_BDT = residual_BDT - chosen_BDT
                 prefix_BDT = prefix_BDT + chosen_BDT
                 kept_BDT = kept_BDT + chosen_BDT * keep_CB[k][:, None, None]
@@ -167,7 +177,9 @@ class ResidualVQ(nn.Module):
                 prefixes.append(back(given_BDT + (prefix_BDT - given_BDT).detach()))
             latents.append(back(given_BDT + (torch.where(bypass_B11, given_BDT, kept_BDT) - given_BDT).detach()))
         latent_BDT = torch.stack(latents).sum(0)
-        return Quantised(torch.stack(codes, 1), latent_BDT, torch.stack(prefixes), key_BKT, commitment / self.codebooks, signals)
+        return Quantised(
+            torch.stack(codes, 1), latent_BDT, torch.stack(prefixes), key_BKT, commitment / self.codebooks, signals
+        )
 
     def _asked(self, latent_BDT: Tensor) -> Tensor | None:
         """Where codebook 0's keys are looked for, (B, K, T)."""
@@ -175,7 +187,9 @@ class ResidualVQ(nn.Module):
 
     def unquantised(self, latent_BDT: Tensor) -> Tensor:
         """What the decoder would hear of endless codebooks: the latent through the projections."""
-        return torch.stack([back(into(latent_BDT)) for into, back in zip(self.inwards, self.outwards, strict=True)]).sum(0)
+        return torch.stack(
+            [back(into(latent_BDT)) for into, back in zip(self.inwards, self.outwards, strict=True)]
+        ).sum(0)
 
     def decode(self, codes_BCT: Tensor) -> Tensor:
         """codes_BCT -> latent_BDT; fewer codebooks than the quantiser has are taken as the first ones."""
@@ -187,8 +201,8 @@ class ResidualVQ(nn.Module):
         return torch.stack(sums).sum(0)
 
     def _keep(self, B: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """keep_CB: 1 where a codebook counts for a clip; in training `dropout_frac` of the clips keep only their first n, n uniform.
-        bypass_B: which clips stay unquantised."""
+        """keep_CB: 1 where a codebook counts for a clip; in training `dropout_frac` of the clips keep only their first
+        n, n uniform. bypass_B: which clips stay unquantised."""
         n_B, bypass_B = torch.full((B,), self.codebooks, device=device), torch.zeros(B, dtype=torch.bool, device=device)
         if self.training and self.ready:
             dropped_B = torch.rand(B, device=device) < self.dropout_frac
@@ -198,7 +212,8 @@ class ResidualVQ(nn.Module):
 
     @torch.no_grad()
     def _update(self, k: int, code_N: Tensor, given_ND: Tensor, asked_NK: Tensor | None) -> None:
-        """Move each entry, and its key, towards the mean of the vectors that chose it; dead ones go where a vector of this batch is."""
+        """Move each entry, and its key, towards the mean of the vectors that chose it; dead ones go where a vector of
+        this batch is."""
         V = self.codebook_CVD.shape[1]
         self.count_CV[k].lerp_(torch.bincount(code_N, minlength=V).to(given_ND.dtype), 1 - self.decay)
         even_share = len(code_N) / V
@@ -214,7 +229,8 @@ class ResidualVQ(nn.Module):
 
     @torch.no_grad()
     def place(self, k: int, entries_VD: Tensor, even_share: float, keys_VK: Tensor | None = None) -> None:
-        """Give codebook k its entries, each with an EMA count of `even_share`: the frames of a step over the number of entries."""
+        """Give codebook k its entries, each with an EMA count of `even_share`: the frames of a step over the number of
+        entries."""
         self.codebook_CVD[k] = entries_VD
         self.count_CV[k] = even_share
         self.total_CVD[k] = self.codebook_CVD[k] * even_share
@@ -239,7 +255,12 @@ class ResidualVQ(nn.Module):
                     keys_VK = kmeans(asked_NK, V)
                     code_N = nearest(asked_NK, keys_VK)
                     total_VD = torch.zeros_like(self.total_CVD[k]).index_add_(0, code_N, residual_ND)
-                    self.place(k, total_VD / torch.bincount(code_N, minlength=V).clamp_min(1)[:, None], len(vectors_ND) / V, keys_VK)
+                    self.place(
+                        k,
+                        total_VD / torch.bincount(code_N, minlength=V).clamp_min(1)[:, None],
+                        len(vectors_ND) / V,
+                        keys_VK,
+                    )
                 else:
                     if not placed[k]:
                         self.place(k, kmeans(residual_ND, V), len(vectors_ND) / V)

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 
 class Stereo(nn.Module):
-    """A `Codec` of two channels: encode takes wave_B2N and decode gives it; codebooks are twice those of the mono codec."""
+    """A `Codec` of two channels: encode takes wave_B2N and decode gives it; codebooks are twice those of the mono
+    codec."""
 
     channels = 2
 

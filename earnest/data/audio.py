@@ -28,12 +28,12 @@ class ClipError(ValueError):
 
 
 def read_wave(path: str | os.PathLike, sample_rate_hz: int, channels: int = 1) -> np.ndarray:
-    """Read an audio file as wave_N: float32 (N,), at `sample_rate_hz`, the mean of its channels; with `channels` = 2 as (2, N), of
-    a mono file twice the same.
+    """Read an audio file as wave_N: float32 (N,), at `sample_rate_hz`, the mean of its channels; with `channels` = 2 as
+    (2, N), of a mono file twice the same.
 
-    Any rate is resampled by soxr at its high quality. A file cut short is read as far as it goes.
-    Raises ClipError where the file is unreadable, holds no sample, or holds NaN or infinity; UserError where a .g722 file
-    needs the g722 package.
+    Any rate is resampled by soxr at its high quality. A file cut short is read as far as it goes. Raises ClipError
+    where the file is unreadable, holds no sample, or holds NaN or infinity; UserError where a .g722 file needs the g722
+    package.
     """
     path = Path(path)
     wave_NK, file_hz = _read_g722(path) if path.suffix.lower() == ".g722" else _read_soundfile(path)
@@ -45,7 +45,9 @@ def read_wave(path: str | os.PathLike, sample_rate_hz: int, channels: int = 1) -
     if not np.isfinite(wave_N).all():
         raise ClipError(path, "NaN or infinite samples")
     if not 1000 <= file_hz <= 1_000_000:
-        raise ClipError(path, f"a sample rate of {file_hz} Hz")  # a damaged header; from 1 Hz, resampling would fill the memory
+        raise ClipError(
+            path, f"a sample rate of {file_hz} Hz"
+        )  # a damaged header; from 1 Hz, resampling would fill the memory
     wave_N = soxr.resample(wave_N, file_hz, sample_rate_hz)
     if not len(wave_N):
         raise ClipError(path, f"no samples at {sample_rate_hz} Hz")
@@ -53,10 +55,11 @@ def read_wave(path: str | os.PathLike, sample_rate_hz: int, channels: int = 1) -
 
 
 def write_wave(path: str | os.PathLike, wave_N: np.ndarray, sample_rate_hz: int) -> float:
-    """Write wave_N (or wave_NK) as 16-bit PCM, in the format that the suffix names (.wav, .flac); return the share that was clipped.
+    """Write wave_N (or wave_NK) as 16-bit PCM, in the format that the suffix names (.wav, .flac); return the share that
+    was clipped.
 
-    Samples outside [-1, 1) are clipped. 16-bit audio that `read_wave` returned is written back bit by bit.
-    Raises ClipError where a sample is NaN or infinite: silence in its place would hide a broken model.
+    Samples outside [-1, 1) are clipped. 16-bit audio that `read_wave` returned is written back bit by bit. Raises
+    ClipError where a sample is NaN or infinite: silence in its place would hide a broken model.
     """
     pcm_N, clipped_frac = _pcm(path, wave_N)
     soundfile.write(path, pcm_N, sample_rate_hz, subtype="PCM_16")
@@ -66,9 +69,9 @@ def write_wave(path: str | os.PathLike, wave_N: np.ndarray, sample_rate_hz: int)
 def write_pieces(path: str | os.PathLike, pieces: Iterable[np.ndarray], sample_rate_hz: int) -> Iterator[int]:
     """Write as `write_wave` does a wave that comes in pieces, and say after each how many samples stand there.
 
-    A .wav grows: it is a whole file after every piece, so that it can be played, and is kept whatever ends the program. "-" is standard
-    output, as .au, the format that needs no length at its start. Any other format is written when the last piece is there.
-    Raises ClipError as `write_wave` does, UserError where the file cannot be written.
+    A .wav grows: it is a whole file after every piece, so that it can be played, and is kept whatever ends the program.
+    "-" is standard output, as .au, the format that needs no length at its start. Any other format is written when the
+    last piece is there. Raises ClipError as `write_wave` does, UserError where the file cannot be written.
     """
     name, samples = str(path), 0
     if name != "-" and Path(path).suffix.lower() != ".wav":
@@ -79,7 +82,9 @@ def write_pieces(path: str | os.PathLike, pieces: Iterable[np.ndarray], sample_r
             if name == "-":
                 if not samples:
                     channels = pcm_N.shape[1] if pcm_N.ndim > 1 else 1
-                    sys.stdout.buffer.write(b".snd" + np.array([24, 2**32 - 1, 3, sample_rate_hz, channels], ">u4").tobytes())
+                    sys.stdout.buffer.write(
+                        b".snd" + np.array([24, 2**32 - 1, 3, sample_rate_hz, channels], ">u4").tobytes()
+                    )
                 sys.stdout.buffer.write(pcm_N.astype(">i2").tobytes())
                 sys.stdout.buffer.flush()
             elif not samples:
@@ -89,7 +94,9 @@ def write_pieces(path: str | os.PathLike, pieces: Iterable[np.ndarray], sample_r
                     file.seek(0, soundfile.SEEK_END)
                     file.write(pcm_N)
         except (OSError, soundfile.SoundFileError) as error:
-            raise UserError(f"{name}: {error}", "audio that can be written there", "check folder, suffix and space on the disk") from error
+            raise UserError(
+                f"{name}: {error}", "audio that can be written there", "check folder, suffix and space on the disk"
+            ) from error
         samples += len(pcm_N)
         yield samples
 
@@ -123,7 +130,9 @@ def _read_g722(path: Path) -> tuple[np.ndarray, int]:
     try:
         from G722 import G722
     except ImportError as error:
-        raise UserError(f"{path}, and no g722 package", "the g722 package, to read .g722 files", "pip install g722") from error
+        raise UserError(
+            f"{path}, and no g722 package", "the g722 package, to read .g722 files", "pip install g722"
+        ) from error
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -32,7 +32,10 @@ def collect_pairs(batches: Iterable[Batch]) -> dict[str, Pairs]:
             if not len(arrays[0]):
                 continue
             columns.setdefault(stream, []).append([array.cpu().numpy() for array in arrays])
-    return {stream: Pairs(*(np.concatenate(column) for column in zip(*parts, strict=True))) for stream, parts in columns.items()}
+    return {
+        stream: Pairs(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        for stream, parts in columns.items()
+    }
 
 
 def label_counts(pairs: Pairs) -> dict[int, int]:
@@ -52,7 +55,9 @@ def bigram_nats(train: Pairs, held_out: Pairs, vocabulary: int) -> np.ndarray:
     held-out targets best, which favours the baseline: whoever beats it, beats it.
     """
     p_unigram = _unigram(train, held_out.target, vocabulary)
-    pair_count = _counts_of(train.previous * vocabulary + train.target, held_out.previous * vocabulary + held_out.target)
+    pair_count = _counts_of(
+        train.previous * vocabulary + train.target, held_out.previous * vocabulary + held_out.target
+    )
     previous_count = _counts_of(train.previous, held_out.previous)
     candidates = [-np.log((pair_count + weight * p_unigram) / (previous_count + weight)) for weight in BACKOFF]
     return min(candidates, key=np.mean)
@@ -74,8 +79,11 @@ def per_clip(values: np.ndarray, clip: np.ndarray, clips: int) -> np.ndarray:
     return np.bincount(clip, weights=values, minlength=clips)
 
 
-def bootstrap_interval(sums: np.ndarray, counts: np.ndarray, draws: int = 2000, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
-    """Interval of ``sum(sums) / sum(counts)`` when whole clips are drawn again: tokens of one clip are not independent."""
+def bootstrap_interval(
+    sums: np.ndarray, counts: np.ndarray, draws: int = 2000, level: float = 0.95, seed: int = 0
+) -> tuple[float, float]:
+    """Interval of ``sum(sums) / sum(counts)`` when whole clips are drawn again: tokens of one clip are not
+    independent."""
     picks = np.random.default_rng(seed).integers(len(sums), size=(draws, len(sums)))
     ratios = sums[picks].sum(1) / np.maximum(counts[picks].sum(1), 1e-9)
     low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])

@@ -31,8 +31,9 @@ class Prompt:
 class Example:
     """One clip laid out over positions, targets already aligned with the logits that predict them.
 
-    text_S: text id at each position (a placeholder id where audio stands) · tokens_SC: codebook tokens (0 where text stands) ·
-    is_audio_S: which of the two a position holds · text_targets_S, audio_targets_SC: what its logits must predict, or IGNORE.
+    text_S: text id at each position (a placeholder id where audio stands) · tokens_SC: codebook tokens (0 where text
+    stands) · is_audio_S: which of the two a position holds · text_targets_S, audio_targets_SC: what its logits must
+    predict, or IGNORE.
     """
 
     text_S: Tensor
@@ -45,7 +46,8 @@ class Example:
         return len(self.text_S)
 
     def before_end(self, eos_id: int | None) -> "Example":
-        """The positions before the first whose audio target is `eos_id`: those of any clip that begins so, wherever it ends."""
+        """The positions before the first whose audio target is `eos_id`: those of any clip that begins so, wherever it
+        ends."""
         if eos_id is None:
             return self
         before_S = (self.audio_targets_SC == eos_id).any(1).cumsum(0) == 0
@@ -54,7 +56,8 @@ class Example:
 
 @dataclass(frozen=True)
 class Batch:
-    """`Example`s of several clips, padded at the end; `exists_BS` is False at padding, `clip_B` says which clips these are."""
+    """`Example`s of several clips, padded at the end; `exists_BS` is False at padding, `clip_B` says which clips these
+    are."""
 
     clip_B: Tensor
     exists_BS: Tensor
@@ -75,7 +78,10 @@ class Batch:
     def counted(self) -> dict[str, int]:
         """How many targets count, per stream."""
         audio_C = (self.audio_targets_BSC != IGNORE).sum((0, 1)).tolist()
-        return {"text": int((self.text_targets_BS != IGNORE).sum()), **{codebook_stream(c): n for c, n in enumerate(audio_C)}}
+        return {
+            "text": int((self.text_targets_BS != IGNORE).sum()),
+            **{codebook_stream(c): n for c, n in enumerate(audio_C)},
+        }
 
     def positions(self) -> dict[str, int]:
         """How many positions hold a token of each stream: what `counted` is a part of."""
@@ -83,7 +89,8 @@ class Batch:
         return {"text": int(self.exists_BS.sum()) - audio, **{codebook_stream(c): audio for c in range(self.codebooks)}}
 
     def pairs(self) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
-        """Per stream: (stream, clip, input token, target) of every counted position, each (N,): for label histograms and bigrams."""
+        """Per stream: (stream, clip, input token, target) of every counted position, each (N,): for label histograms
+        and bigrams."""
         clip_BS = self.clip_B[:, None].expand(self.text_BS.shape)
         counts = self.text_targets_BS != IGNORE
         yield "text", clip_BS[counts], self.text_BS[counts], self.text_targets_BS[counts]
@@ -114,11 +121,15 @@ def collate(examples: Sequence[Example], clips: Sequence[int], pad_id: int) -> B
     )
 
 
-def bucketed(lengths: Sequence[int], positions_per_batch: int, seed: int | None = None, epoch: int = 0) -> list[list[int]]:
-    """Plan one epoch: clips of similar length share a batch of at most `positions_per_batch` positions, padding counted.
+def bucketed(
+    lengths: Sequence[int], positions_per_batch: int, seed: int | None = None, epoch: int = 0
+) -> list[list[int]]:
+    """Plan one epoch: clips of similar length share a batch of at most `positions_per_batch` positions, padding
+    counted.
 
-    With a `seed`, which clips meet and the order of batches are drawn anew each epoch, the same for the same (seed, epoch);
-    without one, batches run from short to long. Every clip stands in exactly one batch, one longer than the budget alone.
+    With a `seed`, which clips meet and the order of batches are drawn anew each epoch, the same for the same (seed,
+    epoch); without one, batches run from short to long. Every clip stands in exactly one batch, one longer than the
+    budget alone.
     """
     if seed is not None:
         random = np.random.default_rng([seed, epoch])

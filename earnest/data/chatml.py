@@ -1,8 +1,8 @@
 """Conversations of text and audio: turns, zero-shot cloning, and the JSON that the public Higgs trainers read.
 
-A file (.json, or .jsonl with one object a line) holds conversations
-``{"messages": [{"role", "content"}], "start_index"?, "speaker"?, "audios"?}`` (boson-ai/higgs-audio data_types.py; transformers'
-chat templates; ms-swift) or ``{"samples": [{"audio_file", "transcript_file", "ref_audio_file"?, ...}]}`` (train-higgs-audio).
+A file (.json, or .jsonl with one object a line) holds conversations ``{"messages": [{"role", "content"}],
+"start_index"?, "speaker"?, "audios"?}`` (boson-ai/higgs-audio data_types.py; transformers' chat templates; ms-swift) or
+``{"samples": [{"audio_file", "transcript_file", "ref_audio_file"?, ...}]}`` (train-higgs-audio).
 """
 
 import json
@@ -20,8 +20,13 @@ from earnest.data.folder import Clip
 from earnest.errors import UserError
 
 ROLES = ("system", "user", "assistant")
-INSTRUCTION = "Generate audio following instruction."  # Higgs' system turn (boson-ai/higgs-audio examples/generation.py)
-SCENE_START, SCENE_END = "<|scene_desc_start|>", "<|scene_desc_end|>"  # around a description of the scene, in the system turn
+INSTRUCTION = (
+    "Generate audio following instruction."  # Higgs' system turn (boson-ai/higgs-audio examples/generation.py)
+)
+SCENE_START, SCENE_END = (
+    "<|scene_desc_start|>",
+    "<|scene_desc_end|>",
+)  # around a description of the scene, in the system turn
 AUDIO_PLACE = "<audio>"  # where ms-swift's text holds the next of `audios`
 
 
@@ -59,7 +64,8 @@ class Conversation:
         return [part for turn in self.turns for part in turn.parts if isinstance(part, Clip)]
 
     def row(self, codes: Mapping[Path, Any]) -> Row:
-        """A row of a `Corpus`: its turns with codes_CT in place of each clip, and as its own clip and text the last ones.
+        """A row of a `Corpus`: its turns with codes_CT in place of each clip, and as its own clip and text the last
+        ones.
 
         codes: path -> codes_CT; KeyError where a clip has none.
         """
@@ -78,9 +84,14 @@ class Conversation:
 
 
 def cloning(
-    reference: Clip | Tensor, reference_text: str, text: str, target: Clip | Tensor | None = None, instruction: str = INSTRUCTION
+    reference: Clip | Tensor,
+    reference_text: str,
+    text: str,
+    target: Clip | Tensor | None = None,
+    instruction: str = INSTRUCTION,
 ) -> tuple[Turn, ...]:
-    """Zero-shot cloning: what the reference says and how it sounds, then what is to be said in that voice, and (in training) how."""
+    """Zero-shot cloning: what the reference says and how it sounds, then what is to be said in that voice, and (in
+    training) how."""
     turns = [
         Turn("system", (instruction,)),
         Turn("user", (reference_text,)),
@@ -93,13 +104,18 @@ def cloning(
 class Cloning:
     """`vary(row, random)`: a row becomes a sample of zero-shot cloning, its reference another row of the same speaker.
 
-    rows: those that may serve as references, if no longer than `max_frames` · frac: share of rows in training, drawn one by
-    one, that become such a sample; in evaluation all do · instruction: the system turn · vary: what else changes, before.
-    A row whose speaker has no other clip, or which brings a conversation of its own, stays as it is.
+    rows: those that may serve as references, if no longer than `max_frames` · frac: share of rows in training, drawn
+    one by one, that become such a sample; in evaluation all do · instruction: the system turn · vary: what else
+    changes, before. A row whose speaker has no other clip, or which brings a conversation of its own, stays as it is.
     """
 
     def __init__(
-        self, rows: Iterable[Row], vary: Callable[[Row, Random], Row], frac: float, max_frames: int, instruction: str = INSTRUCTION
+        self,
+        rows: Iterable[Row],
+        vary: Callable[[Row, Random], Row],
+        frac: float,
+        max_frames: int,
+        instruction: str = INSTRUCTION,
     ):
         self.vary, self.frac, self.instruction = vary, frac, instruction
         self.references: dict[str, list[Row]] = {}  # by speaker
@@ -116,7 +132,8 @@ class Cloning:
         return {**varied, "turns": cloning(codes[0], reference["text"], varied["text"], codes[1], self.instruction)}
 
     def reference(self, row: Row, random: Random = None) -> Row | None:
-        """Drawn anew in training; without `random` the next one in order of source, so that evaluation sees the same each time."""
+        """Drawn anew in training; without `random` the next one in order of source, so that evaluation sees the same
+        each time."""
         others = [other for other in self.references.get(row["speaker"], []) if other["source"] != row["source"]]
         if not others:
             return None
@@ -124,18 +141,20 @@ class Cloning:
         return others[after if random is None else int(random.integers(len(others)))]
 
 
-# --- reading ----------------------------------------------------------------------------------------------------------------
+# --- reading
+# ----------------------------------------------------------------------------------------------------------------
 
 
 def load_conversations(path: str | os.PathLike) -> list[Conversation]:
     """Read a file of conversations; audio paths are relative to it, and no audio is read.
 
-    Raises UserError for a file that is not JSON of these forms, a conversation without an assistant's turn to train on, an
-    unknown role, and an audio part without a file, naming the conversation.
+    Raises UserError for a file that is not JSON of these forms, a conversation without an assistant's turn to train on,
+    an unknown role, and an audio part without a file, naming the conversation.
     """
     path = Path(path)
     conversations = [
-        _conversation(sample, path.parent, f"{path}, conversation {number}") for number, sample in enumerate(_samples(path), 1)
+        _conversation(sample, path.parent, f"{path}, conversation {number}")
+        for number, sample in enumerate(_samples(path), 1)
     ]
     if not conversations:
         raise UserError(f"no conversation in {path}", "at least one", "check the path")
@@ -146,12 +165,20 @@ def _samples(path: Path) -> Iterator[Mapping[str, Any]]:
     expected = '{"messages": [...]} or {"samples": [...]}, a list of these, or one of these a line (.jsonl)'
     try:
         text = path.read_text(encoding="utf-8-sig")
-        stored = [json.loads(line) for line in text.splitlines() if line.strip()] if path.suffix == ".jsonl" else json.loads(text)
+        stored = (
+            [json.loads(line) for line in text.splitlines() if line.strip()]
+            if path.suffix == ".jsonl"
+            else json.loads(text)
+        )
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {error}", expected, "check the path and the file") from error
     for sample in stored if isinstance(stored, list) else [stored]:
         if not isinstance(sample, dict) or not isinstance(sample.get("samples", sample.get("messages")), list):
-            raise UserError(f"{path} holds {json.dumps(sample, ensure_ascii=False)[:80]}", expected, "convert it to one of these forms")
+            raise UserError(
+                f"{path} holds {json.dumps(sample, ensure_ascii=False)[:80]}",
+                expected,
+                "convert it to one of these forms",
+            )
         for one in sample.get("samples", [sample]):
             if not isinstance(one, dict):
                 raise UserError(f"{path} holds the sample {str(one)[:80]}", expected, "mend it")
@@ -171,7 +198,8 @@ def _conversation(sample: Mapping[str, Any], folder: Path, source: str) -> Conve
 
 
 def _chat(sample: Mapping[str, Any], folder: Path, source: str) -> tuple[Turn, ...]:
-    """Messages -> turns: a content is a string, a part, or a list of both; turns before start_index are given, not trained on."""
+    """Messages -> turns: a content is a string, a part, or a list of both; turns before start_index are given, not
+    trained on."""
     audios = iter(sample.get("audios") or [])
 
     def clip(file: Any) -> Clip:
@@ -189,12 +217,16 @@ def _chat(sample: Mapping[str, Any], folder: Path, source: str) -> tuple[Turn, .
             elif isinstance(part, dict) and part.get("type") == "audio":
                 if part.get("offset") or part.get("raw_audio"):
                     raise UserError(
-                        f"{source}: audio inside the JSON, or a cut of a file", "a whole audio file", "write it to a file, and name that"
+                        f"{source}: audio inside the JSON, or a cut of a file",
+                        "a whole audio file",
+                        "write it to a file, and name that",
                     )
                 yield clip(next((part[name] for name in ("audio_url", "url", "path", "audio") if part.get(name)), None))
             else:
                 raise UserError(
-                    f"{source}: a part {str(part)[:80]}", '{"type": "text", "text"} or {"type": "audio", "audio_url"}', "mend it"
+                    f"{source}: a part {str(part)[:80]}",
+                    '{"type": "text", "text"} or {"type": "audio", "audio_url"}',
+                    "mend it",
                 )
 
     turns: list[Turn] = []
@@ -218,13 +250,17 @@ def _listed(sample: Mapping[str, Any], folder: Path, source: str) -> tuple[Turn,
     def text_of(text: str | None, file: str | None, audio: Clip) -> str:
         file = file or audio.path.with_suffix(".txt").name
         if not text and not (folder / file).is_file():
-            raise UserError(f"{source}: no text for {audio.name}", f"its transcript, or {folder / file}", "write down what is said")
+            raise UserError(
+                f"{source}: no text for {audio.name}", f"its transcript, or {folder / file}", "write down what is said"
+            )
         return (text or (folder / file).read_text(encoding="utf-8")).strip()
 
     target = _clip(sample.get("audio_file"), folder, source)
     text = text_of(sample.get("transcript"), sample.get("transcript_file"), target)
     scene = sample.get("scene")
-    described = f"\n\n{SCENE_START}\nAudio is recorded from {str(scene).replace('_', ' ')}.\n{SCENE_END}" if scene else ""
+    described = (
+        f"\n\n{SCENE_START}\nAudio is recorded from {str(scene).replace('_', ' ')}.\n{SCENE_END}" if scene else ""
+    )
     if not sample.get("ref_audio_file"):
         return Turn("system", (INSTRUCTION + described,)), Turn("user", (text,)), Turn("assistant", (target,))
     reference = _clip(sample["ref_audio_file"], folder, source)

@@ -13,7 +13,8 @@ from earnest.data.masks import IGNORE
 from earnest.data.vary import Variation
 from earnest.errors import UserError
 
-# codes_CT, text, speaker, tags, language, source; for a model of conversations perhaps turns; of a clip that was cut, ends=False
+# codes_CT, text, speaker, tags, language, source; for a model of conversations perhaps turns; of a clip that was cut,
+# ends=False
 Row = Mapping[str, Any]
 LayOut = Callable[..., Example]  # codes_CT, text, speaker, and turns and ends where the row has them
 Vary = Callable[[Row, np.random.Generator | None], Row]
@@ -24,9 +25,9 @@ NAMED = 3  # clips in a refusal
 class Corpus:
     """Rows in the layout of one model, each epoch in the version that `vary` draws.
 
-    What becomes of a clip that cannot be taken (its text or audio is too long) is `too_long`: "leave_out" lists it in `left_out`; "cut"
-    keeps as many of its first frames as can be taken, counts it in `cut`, and leaves out where not even one can, or where it is a
-    conversation; "refuse" raises UserError.
+    What becomes of a clip that cannot be taken (its text or audio is too long) is `too_long`: "leave_out" lists it in
+    `left_out`; "cut" keeps as many of its first frames as can be taken, counts it in `cut`, and leaves out where not
+    even one can, or where it is a conversation; "refuse" raises UserError.
     """
 
     def __init__(
@@ -71,15 +72,19 @@ class Corpus:
         return bucketed(self.lengths, self.positions_per_batch, seed, epoch)
 
     def batch(self, clips: Sequence[int], seed: int | None = None, epoch: int = 0) -> Batch:
-        """These clips in the version of (seed, epoch), which depends on nothing else; without a seed, their beginnings."""
+        """These clips in the version of (seed, epoch), which depends on nothing else; without a seed, their
+        beginnings."""
         randoms = [None if seed is None else np.random.default_rng([seed, epoch, clip]) for clip in clips]
         examples = [self.example(self.rows[clip], random) for clip, random in zip(clips, randoms, strict=True)]
         return collate(examples, clips, self.pad_id)
 
     def batches(self) -> Iterator[Batch]:
-        """All there is, once, in a fixed order, as evaluation sees it: of a clip that is shown in windows all of them, side by side."""
+        """All there is, once, in a fixed order, as evaluation sees it: of a clip that is shown in windows all of them,
+        side by side."""
         windows = [(clip, window) for clip, row in enumerate(self.rows) for window in self._windows(row)]
-        lengths = self.lengths if len(windows) == len(self.rows) else [len(self.example(window)) for _, window in windows]
+        lengths = (
+            self.lengths if len(windows) == len(self.rows) else [len(self.example(window)) for _, window in windows]
+        )
         for members in bucketed(lengths, self.positions_per_batch):
             clips, rows = zip(*(windows[member] for member in members), strict=True)
             yield collate([self.example(row) for row in rows], clips, self.pad_id)
@@ -91,12 +96,15 @@ class Corpus:
             return [row]
         return [{**row, "codes_CT": row["codes_CT"][..., start : start + seen]} for start in range(0, frames, seen)]
 
-    def groups(self, accumulation_steps: int, seed: int, skip: int = 0, rank: int = 0, ranks: int = 1) -> Iterator[list[Batch]]:
-        """One rank's micro-batches of one optimizer step after another, epoch after epoch, from the step after `skip` on.
+    def groups(
+        self, accumulation_steps: int, seed: int, skip: int = 0, rank: int = 0, ranks: int = 1
+    ) -> Iterator[list[Batch]]:
+        """One rank's micro-batches of one optimizer step after another, epoch after epoch, from the step after `skip`
+        on.
 
-        Which clips a step sees depends on (seed, step) alone, so a resumed run sees what the uninterrupted one would have.
-        A group never crosses an epoch: the last one of an epoch may be smaller. Every rank gets equally many micro-batches;
-        where an epoch runs out, one in which nothing counts.
+        Which clips a step sees depends on (seed, step) alone, so a resumed run sees what the uninterrupted one would
+        have. A group never crosses an epoch: the last one of an epoch may be smaller. Every rank gets equally many
+        micro-batches; where an epoch runs out, one in which nothing counts.
         """
         epoch = 0
         while True:

@@ -1,7 +1,8 @@
 """Folders of audio -> clips, by the Hugging Face audiofolder convention; and clips -> train and held-out clips.
 
-https://huggingface.co/docs/datasets/audio_dataset: FOLDER/metadata.csv or metadata.jsonl (or one in each sub-folder) has a
-column file_name, relative to the metadata's own folder, and a text; FOLDER/train, FOLDER/validation, FOLDER/test are splits.
+https://huggingface.co/docs/datasets/audio_dataset: FOLDER/metadata.csv or metadata.jsonl (or one in each sub-folder)
+has a column file_name, relative to the metadata's own folder, and a text; FOLDER/train, FOLDER/validation, FOLDER/test
+are splits.
 """
 
 import ast
@@ -27,7 +28,11 @@ log = logging.getLogger(__name__)
 # The first column present is taken.
 TEXT_COLUMNS = ("text", "transcription", "transcript", "sentence", "caption")
 SPEAKER_COLUMNS = ("speaker", "speaker_id")
-TAGS_COLUMNS = ("tags", "aspect_list", "caption")  # MusicCaps: caption and aspect_list; a caption beside a text counts as tags
+TAGS_COLUMNS = (
+    "tags",
+    "aspect_list",
+    "caption",
+)  # MusicCaps: caption and aspect_list; a caption beside a text counts as tags
 SPLITS = {  # datasets.data_files.SPLIT_KEYWORDS
     **dict.fromkeys(["train", "training"], "train"),
     **dict.fromkeys(["validation", "valid", "dev", "val"], "validation"),
@@ -57,9 +62,9 @@ class Clip:
 def load_clips(path: str | os.PathLike, needed: Sequence[str] = ("text",)) -> list[Clip]:
     """All clips of a folder (or of a dataset on the Hub, `owner/name`), sorted by name; no audio is read.
 
-    `needed`: fields of `Clip` (text, tags) of which a clip must have one, or it is left out and logged; with none named, every
-    audio file is a clip.
-    Raises UserError for a folder that is missing, empty, or whose metadata is wrong, naming the file and the line.
+    `needed`: fields of `Clip` (text, tags) of which a clip must have one, or it is left out and logged; with none
+    named, every audio file is a clip. Raises UserError for a folder that is missing, empty, or whose metadata is wrong,
+    naming the file and the line.
     """
     folder = Path(path)
     if not folder.exists() and _is_hub_name(os.fspath(path)):
@@ -70,14 +75,20 @@ def load_clips(path: str | os.PathLike, needed: Sequence[str] = ("text",)) -> li
             "a folder of audio files with metadata.csv or metadata.jsonl, or the name of a dataset on the Hub (owner/name)",
             "check the path, or make such a folder (`earnest data asterisk-en OUT` makes one)",
         )
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and "/." not in f"/{file.relative_to(folder).as_posix()}")
+    files = sorted(
+        file for file in folder.rglob("*") if file.is_file() and "/." not in f"/{file.relative_to(folder).as_posix()}"
+    )
     audio = {file.relative_to(folder).as_posix() for file in files if file.suffix.lower() in AUDIO_SUFFIXES}
     metadata = [file for file in files if file.name in ("metadata.csv", "metadata.jsonl")]
     if not audio and not metadata:
-        raise UserError(f"no audio file in {folder}", f"files such as {', '.join(sorted(AUDIO_SUFFIXES))}", "check the path")
+        raise UserError(
+            f"no audio file in {folder}", f"files such as {', '.join(sorted(AUDIO_SUFFIXES))}", "check the path"
+        )
     for file in metadata:
         if file.suffix == ".jsonl" and file.with_suffix(".csv") in metadata:
-            raise UserError(f"{file} beside metadata.csv", "one metadata file in a folder", "remove the one that is not meant")
+            raise UserError(
+                f"{file} beside metadata.csv", "one metadata file in a folder", "remove the one that is not meant"
+            )
     words = " or ".join(needed)
     if needed and not metadata:
         raise UserError(
@@ -89,7 +100,9 @@ def load_clips(path: str | os.PathLike, needed: Sequence[str] = ("text",)) -> li
     for file in metadata:
         for clip in _metadata_clips(folder, file, needed):
             if clip.name in clips:
-                raise UserError(f"{file} names {clip.name} a second time", "one line for each file", "remove the line that is wrong")
+                raise UserError(
+                    f"{file} names {clip.name} a second time", "one line for each file", "remove the line that is wrong"
+                )
             clips[clip.name] = clip
     if needed:
         _log_left_out("not in the metadata", sorted(audio - clips.keys()))
@@ -97,7 +110,11 @@ def load_clips(path: str | os.PathLike, needed: Sequence[str] = ("text",)) -> li
         _log_left_out(f"without a {words}", sorted(clips.keys() - described))
         clips = described
         if not clips:
-            raise UserError(f"every {words} in {metadata[0]} is empty", "the words spoken or what is heard in each file", "fill it in")
+            raise UserError(
+                f"every {words} in {metadata[0]} is empty",
+                "the words spoken or what is heard in each file",
+                "fill it in",
+            )
     else:
         for name in audio - clips.keys():
             clips[name] = Clip(folder / name, name, split=_split(name), source=os.fspath(folder))
@@ -148,10 +165,11 @@ def split_clips(
 def read_clips(
     clips: Sequence[Clip], sample_rate_hz: int, skipped: list[ClipError], total: int | None = None, channels: int = 1
 ) -> Iterator[tuple[Clip, np.ndarray]]:
-    """Yield (clip, wave_N), or wave_2N, at `sample_rate_hz`; a clip that cannot be used is appended to `skipped` instead.
+    """Yield (clip, wave_N), or wave_2N, at `sample_rate_hz`; a clip that cannot be used is appended to `skipped`
+    instead.
 
-    Raises UserError as soon as more than 5 % of the clips were skipped, naming the first ten; `total` is how many clips there
-    are, where `clips` are only those of them that were not read before.
+    Raises UserError as soon as more than 5 % of the clips were skipped, naming the first ten; `total` is how many clips
+    there are, where `clips` are only those of them that were not read before.
     """
     total, bad = total or len(clips), 0
     for read, clip in enumerate(clips, 1):
@@ -178,14 +196,18 @@ def _metadata_clips(folder: Path, metadata: Path, needed: Sequence[str]) -> Iter
     for line, row in _rows(metadata):
         if not row.get("file_name"):
             raise UserError(
-                f"{metadata}:{line} has no file_name (it has {', '.join(row)})", "a column file_name", "name the audio file there"
+                f"{metadata}:{line} has no file_name (it has {', '.join(row)})",
+                "a column file_name",
+                "name the audio file there",
             )
         described += any(column in row for column in wanted)
         text_column = next((column for column in TEXT_COLUMNS if column in row), "")
         # Compared by its letters, not resolved: folders of symbolic links are common, and their targets lie elsewhere.
         name = os.path.normpath(here / row["file_name"])
         if os.path.isabs(name) or name.split(os.sep)[0] == os.pardir:
-            raise UserError(f"{metadata}:{line} names {row['file_name']}", f"files inside {folder}", "move the file into the folder")
+            raise UserError(
+                f"{metadata}:{line} names {row['file_name']}", f"files inside {folder}", "move the file into the folder"
+            )
         name = Path(name).as_posix()
         if Path(name).suffix.lower() not in AUDIO_SUFFIXES or not (folder / name).is_file():
             absent.append(f"{row['file_name']} (line {line})")
@@ -212,13 +234,18 @@ def _metadata_clips(folder: Path, metadata: Path, needed: Sequence[str]) -> Iter
         raise UserError(f"{metadata} has no rows", "a line for each audio file", "fill it in, or remove it")
     if needed and not described:
         raise UserError(
-            f"{metadata} has no {' or '.join(needed)} column", f"a column named one of {', '.join(wanted)}", "add it, or rename yours"
+            f"{metadata} has no {' or '.join(needed)} column",
+            f"a column named one of {', '.join(wanted)}",
+            "add it, or rename yours",
         )
 
 
 def _rows(metadata: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows of metadata.csv or metadata.jsonl as (line number, {column: text}); an empty field of jsonl is left out."""
-    expected = "a CSV table with a header, in UTF-8" if metadata.suffix == ".csv" else "one JSON object a line, in UTF-8"
+    """The rows of metadata.csv or metadata.jsonl as (line number, {column: text}); an empty field of jsonl is left
+    out."""
+    expected = (
+        "a CSV table with a header, in UTF-8" if metadata.suffix == ".csv" else "one JSON object a line, in UTF-8"
+    )
     line = 0
     try:
         with open(metadata, encoding="utf-8-sig", newline="") as file:
@@ -276,15 +303,20 @@ def _uniform(text: str) -> float:
 
 def _log_left_out(reason: str, names: Sequence[str]) -> None:
     if names:
-        log.warning("left out %d clips %s: %s%s", len(names), reason, ", ".join(names[:5]), ", ..." if len(names) > 5 else "")
+        log.warning(
+            "left out %d clips %s: %s%s", len(names), reason, ", ".join(names[:5]), ", ..." if len(names) > 5 else ""
+        )
 
 
-# --- Hub ----------------------------------------------------------------------------------------------------------------
+# --- Hub
+# ----------------------------------------------------------------------------------------------------------------
 
 
 def _is_hub_name(path: str) -> bool:
     owner, _, _ = path.partition("/")
-    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", path) is not None and not Path(owner).exists()  # a folder `owner` here: a mistyped path
+    return (
+        re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", path) is not None and not Path(owner).exists()
+    )  # a folder `owner` here: a mistyped path
 
 
 def _hub_folder(name: str) -> Path:
@@ -294,14 +326,20 @@ def _hub_folder(name: str) -> Path:
 
     try:
         splits = datasets.load_dataset(name)
-    except Exception as error:  # datasets raises OSError, ValueError and classes of its own for what is one thing to a user
+    except (
+        Exception
+    ) as error:  # datasets raises OSError, ValueError and classes of its own for what is one thing to a user
         raise UserError(
             f"no folder {name}, and the Hub gave no dataset of that name ({type(error).__name__}: {str(error).partition(chr(10))[0]})",
             "a folder, or a dataset that can be reached",
             "check the name and the network, or download the dataset and pass its folder",
         ) from error
     version = "-".join(splits[split]._fingerprint for split in sorted(splits))
-    folder = Path(HF_DATASETS_CACHE) / "earnest" / f"{name.replace('/', '--')}-{hashlib.sha256(version.encode()).hexdigest()[:16]}"
+    folder = (
+        Path(HF_DATASETS_CACHE)
+        / "earnest"
+        / f"{name.replace('/', '--')}-{hashlib.sha256(version.encode()).hexdigest()[:16]}"
+    )
     if not folder.exists():
         lay_out(splits, name, folder)
     return folder
@@ -317,20 +355,33 @@ def lay_out(splits: Mapping, name: str, folder: Path) -> None:
     aside = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     try:
         for split, table in splits.items():
-            column = next((column for column, feature in table.features.items() if isinstance(feature, datasets.Audio)), None)
+            column = next(
+                (column for column, feature in table.features.items() if isinstance(feature, datasets.Audio)), None
+            )
             if column is None:
                 raise UserError(
-                    f"{name} has columns {', '.join(table.column_names)}", "a column of audio", "take a speech or music dataset"
+                    f"{name} has columns {', '.join(table.column_names)}",
+                    "a column of audio",
+                    "take a speech or music dataset",
                 )
-            facts = [column for column in table.column_names if column in (*TEXT_COLUMNS, *SPEAKER_COLUMNS, *TAGS_COLUMNS, "language")]
+            facts = [
+                column
+                for column in table.column_names
+                if column in (*TEXT_COLUMNS, *SPEAKER_COLUMNS, *TAGS_COLUMNS, "language")
+            ]
             (aside / split).mkdir(parents=True)
             with open(aside / split / "metadata.jsonl", "w", encoding="utf-8") as metadata:
                 for index, row in enumerate(table.cast_column(column, datasets.Audio(decode=False))):
                     audio = row[column]
                     suffix = Path(audio["path"] or "").suffix.lower()
-                    file_name = f"{index:07d}{suffix if suffix in AUDIO_SUFFIXES else '.wav'}"  # libsndfile goes by content
+                    file_name = (
+                        f"{index:07d}{suffix if suffix in AUDIO_SUFFIXES else '.wav'}"  # libsndfile goes by content
+                    )
                     (aside / split / file_name).write_bytes(audio["bytes"] or Path(audio["path"]).read_bytes())
-                    metadata.write(json.dumps({"file_name": file_name, **{fact: row[fact] for fact in facts}}, ensure_ascii=False) + "\n")
+                    metadata.write(
+                        json.dumps({"file_name": file_name, **{fact: row[fact] for fact in facts}}, ensure_ascii=False)
+                        + "\n"
+                    )
         aside.replace(folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -21,7 +21,8 @@ def shift(labels_S: Tensor) -> Tensor:
 
 
 def ends_at_eos(tokens_CS: Tensor, delays: list[int], frames: int) -> Tensor:
-    """Labels of a framed and delayed clip: per codebook its `frames` codes and one EOS count, both fills and BOS do not.
+    """Labels of a framed and delayed clip: per codebook its `frames` codes and one EOS count, both fills and BOS do
+    not.
 
     tokens_CS comes from ``delay(framed(codes_CT))``, so codebook c holds BOS at delays[c], codes behind it, then EOS.
     """

@@ -36,7 +36,8 @@ def delay(codes_CT: Tensor, delays: Sequence[int], before: int, behind: int) -> 
 
 
 def undelay(tokens_CS: Tensor, delays: Sequence[int]) -> Tensor:
-    """The exact inverse of `delay`: tokens (..., C, S) -> codes (..., C, S - max(delays)); a view, where delays grow evenly.
+    """The exact inverse of `delay`: tokens (..., C, S) -> codes (..., C, S - max(delays)); a view, where delays grow
+    evenly.
 
     Raises UserError where the number of delays is not C, or S is smaller than the largest delay.
     """
@@ -52,9 +53,11 @@ def undelay(tokens_CS: Tensor, delays: Sequence[int]) -> Tensor:
 
 
 def _diagonals(tokens_CS: Tensor, delays: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
-    """For each run of codebooks whose delays grow by the same step: which these are, and their codes as a view (..., c, T).
+    """For each run of codebooks whose delays grow by the same step: which these are, and their codes as a view (..., c,
+    T).
 
-    A step along such a diagonal is a row and `step` columns, so that one stride says it: nothing is indexed, nothing is masked.
+    A step along such a diagonal is a row and `step` columns, so that one stride says it: nothing is indexed, nothing is
+    masked.
     """
     *clips, _, positions = tokens_CS.shape
     *clip_strides, row, column = tokens_CS.stride()
@@ -83,7 +86,11 @@ def flatten(codes_CT: Tensor) -> Tensor:
 def unflatten(tokens_S: Tensor, codebooks: int) -> Tensor:
     """The exact inverse of `flatten`: (T * C,) -> (C, T). Raises UserError where S is no multiple of C."""
     if len(tokens_S) % codebooks:
-        raise UserError(f"{len(tokens_S)} flattened tokens", f"a multiple of {codebooks} codebooks", "cut the sequence at a whole frame")
+        raise UserError(
+            f"{len(tokens_S)} flattened tokens",
+            f"a multiple of {codebooks} codebooks",
+            "cut the sequence at a whole frame",
+        )
     return tokens_S.reshape(-1, codebooks).T
 
 
@@ -91,5 +98,7 @@ def check_delays(codebooks: int, delays: Sequence[int]) -> None:
     """Raises UserError where the number of delays is not that of the codebooks, or one of them is negative."""
     if len(delays) != codebooks or min(delays) < 0:
         raise UserError(
-            f"delays {list(delays)} for {codebooks} codebooks", "one delay ≥ 0 per codebook", "change `delays`, or take another codec"
+            f"delays {list(delays)} for {codebooks} codebooks",
+            "one delay ≥ 0 per codebook",
+            "change `delays`, or take another codec",
         )

@@ -1,4 +1,5 @@
-"""Real speech with transcripts, as audiofolders: Debian's Asterisk prompts, and an espeak-ng corpus that needs pip alone.
+"""Real speech with transcripts, as audiofolders: Debian's Asterisk prompts, and an espeak-ng corpus that needs pip
+alone.
 
 Each source writes a folder of 16 kHz, 16-bit audio with metadata.csv (file_name, text, speaker, language) and an
 ATTRIBUTION file; the folder appears whole or not at all.
@@ -38,10 +39,13 @@ class Prepared:
 
     def __str__(self) -> str:
         left_out = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
-        return f"{self.path}: {self.clips} clips, {self.minutes:.1f} minutes" + (f"; left out: {left_out}" if left_out else "")
+        return f"{self.path}: {self.clips} clips, {self.minutes:.1f} minutes" + (
+            f"; left out: {left_out}" if left_out else ""
+        )
 
 
-# --- Asterisk -----------------------------------------------------------------------------------------------------------
+# --- Asterisk
+# -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,9 @@ ASTERISK = {  # facts from /usr/share/doc/asterisk-core-sounds-*/copyright
     "en": Prompts("en_US_f_Allison", "allison", "CC-BY-SA-3.0", "Copyright 2003-2010, Allison Smith"),
     "es": Prompts("es_MX_f_Allison", "allison", "CC-BY-SA-3.0", "Copyright 2003-2010, Allison Smith"),
     "fr": Prompts("fr_CA_f_June", "june", "CC-BY-SA-3.0", "Copyright 2006-2008, June Wallack"),
-    "it": Prompts("it_IT_m_Carlo", "carlo", "CC-BY-3.0", "Copyright 2012 Carlo Flora; text translated by Silvia Petrin"),
+    "it": Prompts(
+        "it_IT_m_Carlo", "carlo", "CC-BY-3.0", "Copyright 2012 Carlo Flora; text translated by Silvia Petrin"
+    ),
     "ru": Prompts("ru_RU_f_IvrvoiceRU", "ivrvoice", "CC-BY-3.0", "Copyright 2010, Maxim Topal (ivrvoice.ru)"),
 }
 
@@ -66,9 +72,9 @@ ASTERISK = {  # facts from /usr/share/doc/asterisk-core-sounds-*/copyright
 def asterisk(language: str, out: Path, root: Path = Path("/")) -> Prepared:
     """Turn Debian's Asterisk prompts of one language (en, es, fr, it, ru) into an audiofolder of 16 kHz FLAC.
 
-    One studio voice per language. Left out: prompts without a text, texts without a prompt, and texts with brackets: they
-    describe a sound (``[simple tone]``) or carry a note, so what is said is not what is written.
-    Raises UserError where the language is unknown, the packages are not installed, or `out` holds something already.
+    One studio voice per language. Left out: prompts without a text, texts without a prompt, and texts with brackets:
+    they describe a sound (``[simple tone]``) or carry a note, so what is said is not what is written. Raises UserError
+    where the language is unknown, the packages are not installed, or `out` holds something already.
     """
     if language not in ASTERISK:
         raise UserError(f"language {language!r}", f"one of {', '.join(ASTERISK)}", "choose one of these")
@@ -128,7 +134,8 @@ def asterisk_texts(listing: Path) -> dict[str, str]:
     return texts
 
 
-# --- espeak-ng ----------------------------------------------------------------------------------------------------------
+# --- espeak-ng
+# ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -190,7 +197,19 @@ nine clouds in the sky
 please wait a moment
 """.splitlines()
 ADJECTIVES = ["red", "old", "quiet", "young", "broken", "yellow", "tall", "heavy", "empty", "wooden", "cheap", "frozen"]
-NOUNS = ["apples", "horses", "letters", "windows", "bottles", "rivers", "teachers", "machines", "shoes", "islands", "spoons"]
+NOUNS = [
+    "apples",
+    "horses",
+    "letters",
+    "windows",
+    "bottles",
+    "rivers",
+    "teachers",
+    "machines",
+    "shoes",
+    "islands",
+    "spoons",
+]
 # The steps through the lists are such that no text comes twice (a test counts them).
 COUNTS = [f"{DIGITS[i % 10]} {ADJECTIVES[5 * i % 12]} {NOUNS[3 * i % 11]}" for i in range(80)]
 NUMBERS = [f"{DIGITS[i % 10]} {DIGITS[(3 * i + i // 10) % 10]} {DIGITS[(7 * i + i // 100) % 10]}" for i in range(100)]
@@ -219,10 +238,12 @@ ESPEAK_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short),
 
 
 def espeak(out: Path) -> Prepared:
-    """Write the embedded corpus: digits (thirty takes each) and short phrases in four voices, synthesised by espeak-ng, as 16 kHz WAV.
+    """Write the embedded corpus: digits (thirty takes each) and short phrases in four voices, synthesised by espeak-ng,
+    as 16 kHz WAV.
 
-    Bit-identical from run to run. It is synthetic speech, made to let the whole path run anywhere; a model trained on it
-    has learnt espeak-ng. Raises UserError without the espeakng-loader package or where `out` holds something already.
+    Bit-identical from run to run. It is synthetic speech, made to let the whole path run anywhere; a model trained on
+    it has learnt espeak-ng. Raises UserError without the espeakng-loader package or where `out` holds something
+    already.
     """
 
     def rows() -> Iterator[Row]:
@@ -231,13 +252,22 @@ def espeak(out: Path) -> Prepared:
                 for text in texts:
                     for take, (rate_frac, pitch) in enumerate(TAKES if text in DIGITS else [(1.0, 0)]):
                         wave_N = speak(
-                            text, replace(voice, words_per_minute=round(rate_frac * voice.words_per_minute), pitch=voice.pitch + pitch)
+                            text,
+                            replace(
+                                voice,
+                                words_per_minute=round(rate_frac * voice.words_per_minute),
+                                pitch=voice.pitch + pitch,
+                            ),
                         )
-                        yield f"{split}/{voice.name}/{text.replace(' ', '_')}_{take}.wav", wave_N, text, voice.name, "en"
+                        yield (
+                            f"{split}/{voice.name}/{text.replace(' ', '_')}_{take}.wav",
+                            wave_N,
+                            text,
+                            voice.name,
+                            "en",
+                        )
 
-    attribution = (
-        "Synthesised by espeak-ng (GPL-3.0-or-later) as shipped in the espeakng-loader wheel.\nThe texts are earnest's own (Apache-2.0).\n"
-    )
+    attribution = "Synthesised by espeak-ng (GPL-3.0-or-later) as shipped in the espeakng-loader wheel.\nThe texts are earnest's own (Apache-2.0).\n"
     return write_folder(out, rows(), attribution, Counter())
 
 
@@ -248,7 +278,9 @@ def speak(text: str, voice: Voice = VOICES[0], sample_rate_hz: int = SAMPLE_RATE
     """
     with _fresh_espeak() as (library, espeak_hz, chunks):
         if library.espeak_SetVoiceByName(voice.name.encode()) != 0:
-            raise UserError(f"voice {voice.name!r}", "a voice of espeak-ng, such as en-us+f1, ar, fr or de", "choose one of these")
+            raise UserError(
+                f"voice {voice.name!r}", "a voice of espeak-ng, such as en-us+f1, ar, fr or de", "choose one of these"
+            )
         library.espeak_SetParameter(ESPEAK_RATE, voice.words_per_minute, 0)
         library.espeak_SetParameter(ESPEAK_PITCH, voice.pitch, 0)
         data = text.encode() + b"\0"
@@ -270,7 +302,9 @@ def _fresh_espeak():
     try:
         import espeakng_loader
     except ImportError as error:
-        raise UserError("no espeakng-loader package", "espeakng-loader, which carries espeak-ng", 'pip install "earnest[demo]"') from error
+        raise UserError(
+            "no espeakng-loader package", "espeakng-loader, which carries espeak-ng", 'pip install "earnest[demo]"'
+        ) from error
     from _ctypes import dlclose
 
     library = ctypes.CDLL(espeakng_loader.get_library_path())
@@ -283,7 +317,9 @@ def _fresh_espeak():
         return 0
 
     try:
-        espeak_hz = library.espeak_Initialize(ESPEAK_SYNCHRONOUS, 0, espeakng_loader.get_data_path().encode(), ESPEAK_DONT_EXIT)
+        espeak_hz = library.espeak_Initialize(
+            ESPEAK_SYNCHRONOUS, 0, espeakng_loader.get_data_path().encode(), ESPEAK_DONT_EXIT
+        )
         if espeak_hz <= 0:
             raise UserError(
                 f"espeak-ng does not start with {espeakng_loader.get_data_path()}",
@@ -304,7 +340,8 @@ def _trim(wave_N: np.ndarray, sample_rate_hz: int, before_s: float = 0.02, after
     return wave_N[max(0, loud[0] - round(before_s * sample_rate_hz)) : loud[-1] + round(after_s * sample_rate_hz)]
 
 
-# --- all ----------------------------------------------------------------------------------------------------------------
+# --- all
+# ----------------------------------------------------------------------------------------------------------------
 
 
 def write_folder(
@@ -321,7 +358,9 @@ def write_folder(
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} holds something already", "a new or empty folder", "name another folder, or remove this one")
+        raise UserError(
+            f"{out} holds something already", "a new or empty folder", "name another folder, or remove this one"
+        )
     aside = out.with_name(f"{out.name}.{os.getpid()}.tmp")
     try:
         clips = samples = 0
@@ -338,4 +377,6 @@ def write_folder(
         os.replace(aside, out)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return Prepared(out, clips, samples / sample_rate_hz / 60, {reason: count for reason, count in left_out.items() if count})
+    return Prepared(
+        out, clips, samples / sample_rate_hz / 60, {reason: count for reason, count in left_out.items() if count}
+    )

@@ -1,7 +1,8 @@
 """The store of codes: each clip is encoded once per codec and kept in Hugging Face `datasets` tables on disk.
 
-CACHE/<codec name>-<fingerprint>/ holds codec.json (what encoded it) and one table for each stretch of clips encoded together.
-Tables are added, never changed: a killed run loses only the stretch under way, and two runs may fill one store.
+CACHE/<codec name>-<fingerprint>/ holds codec.json (what encoded it) and one table for each stretch of clips encoded
+together. Tables are added, never changed: a killed run loses only the stretch under way, and two runs may fill one
+store.
 """
 
 import hashlib
@@ -24,13 +25,16 @@ from earnest.data.audio import ClipError
 from earnest.data.folder import Clip, read_clips
 from earnest.run import write_whole
 
-FEATURES = Features({"key": Value("string"), "codes": List(Value("uint16")), "frames": Value("int32"), "wave_sha256": Value("string")})
+FEATURES = Features(
+    {"key": Value("string"), "codes": List(Value("uint16")), "frames": Value("int32"), "wave_sha256": Value("string")}
+)
 STRETCH_SAMPLES = 2**24  # audio read before it is encoded and written: 17 minutes at 16 kHz, 64 MiB
 BATCH_S = 60.0  # audio in one call of the codec; assumed to fit the memory of a laptop
 
 
 class CodeTable(Sequence):
-    """Encoded clips, in the order asked for: row -> codes_CT (int64, (C, T)), frames, wave_sha256 and the clip's own facts.
+    """Encoded clips, in the order asked for: row -> codes_CT (int64, (C, T)), frames, wave_sha256 and the clip's own
+    facts.
 
     `codec` says what encoded them: name, fingerprint, sample_rate_hz, hop_samples, codebooks, codebook_size.
     """
@@ -60,11 +64,10 @@ def encode_clips(
 ) -> tuple[CodeTable, list[str]]:
     """Encode clips, or find them encoded: (table, one line for each clip that was skipped).
 
-    `codec` is a torch module with the Codec protocol. A clip counts as known while its path, size and time of change stay the
-    same; a codec with other weights has a store of its own. Only clips of one length in frames share a batch, so that a clip's
-    codes are those of the clip alone, up to rounding: padded further, its last frames would be others (measured: 12 % of the
-    codes of the last five).
-    `on_progress(done, total)` counts the clips that had to be encoded.
+    `codec` is a torch module with the Codec protocol. A clip counts as known while its path, size and time of change
+    stay the same; a codec with other weights has a store of its own. Only clips of one length in frames share a batch,
+    so that a clip's codes are those of the clip alone, up to rounding: padded further, its last frames would be others
+    (measured: 12 % of the codes of the last five). `on_progress(done, total)` counts the clips that had to be encoded.
     Raises UserError when more than 5 % of the clips cannot be used, ValueError when the codec breaks its protocol.
     """
     facts = _codec_facts(codec)
@@ -91,7 +94,9 @@ def encode_clips(
     stored = concatenate_datasets(tables)
     place = {key: index for index, key in enumerate(stored["key"])}
     kept = [(clip, place[key]) for clip, key in zip(clips, keys, strict=True) if key in place]
-    return CodeTable(stored.select([index for _, index in kept]), [clip for clip, _ in kept], facts), [str(error) for error in skipped]
+    return CodeTable(stored.select([index for _, index in kept]), [clip for clip, _ in kept], facts), [
+        str(error) for error in skipped
+    ]
 
 
 def cache_dir() -> Path:
@@ -111,11 +116,18 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _codec_facts(codec: Any) -> dict[str, Any]:
-    facts = {name: getattr(codec, name) for name in ("name", "sample_rate_hz", "hop_samples", "codebooks", "codebook_size")}
+    facts = {
+        name: getattr(codec, name) for name in ("name", "sample_rate_hz", "hop_samples", "codebooks", "codebook_size")
+    }
     if facts["codebook_size"] > 2**16:
-        raise ValueError(f"codec {codec.name}: {facts['codebook_size']} codes in a codebook; the store holds up to 65536")
+        raise ValueError(
+            f"codec {codec.name}: {facts['codebook_size']} codes in a codebook; the store holds up to 65536"
+        )
     # The facts are part of it: one set of weights may be used with fewer codebooks.
-    return {**facts, "fingerprint": hashlib.sha256((json.dumps(facts) + fingerprint(codec.state_dict())).encode()).hexdigest()}
+    return {
+        **facts,
+        "fingerprint": hashlib.sha256((json.dumps(facts) + fingerprint(codec.state_dict())).encode()).hexdigest(),
+    }
 
 
 def _key(clip: Clip) -> str:

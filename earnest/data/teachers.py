@@ -1,7 +1,9 @@
-"""Teachers: any encoder of audio or language model that transformers loads; a clip -> its features at the codec's frames, kept on disk.
+"""Teachers: any encoder of audio or language model that transformers loads; a clip -> its features at the codec's
+frames, kept on disk.
 
-Clips go through a teacher one at a time, whole: nothing is padded, so no padding is pooled. Features are averaged over each codec frame
-by time, whatever the two frame rates are; a codec frame without any (a pause between words) does not exist for that teacher.
+Clips go through a teacher one at a time, whole: nothing is padded, so no padding is pooled. Features are averaged over
+each codec frame by time, whatever the two frame rates are; a codec frame without any (a pause between words) does not
+exist for that teacher.
 """
 
 import hashlib
@@ -37,7 +39,8 @@ class Timed:
 class Teacher:
     """A frozen model; called with (wave_N, sample_rate_hz, clip), it returns `Timed` features.
 
-    `alignment` says where their times are from. `layer` counts hidden states as transformers does: 0 the input, -1 the last.
+    `alignment` says where their times are from. `layer` counts hidden states as transformers does: 0 the input, -1 the
+    last.
     """
 
     alignment: str
@@ -79,7 +82,9 @@ class WaveTeacher(Teacher):
         wave_N = np.pad(wave_N, (0, max(0, self.receptive - len(wave_N))))
         values_TF = self.hidden(**self.extractor(wave_N, sampling_rate=self.sample_rate_hz, return_tensors="pt"))
         centre_T = np.arange(len(values_TF)) * self.hop + self.receptive / 2
-        return Timed(values_TF, (centre_T - self.hop / 2) / self.sample_rate_hz, (centre_T + self.hop / 2) / self.sample_rate_hz)
+        return Timed(
+            values_TF, (centre_T - self.hop / 2) / self.sample_rate_hz, (centre_T + self.hop / 2) / self.sample_rate_hz
+        )
 
 
 class WhisperTeacher(Teacher):
@@ -103,7 +108,9 @@ class WhisperTeacher(Teacher):
     def _piece(self, wave_N: np.ndarray) -> np.ndarray:
         wave_N = np.pad(wave_N, (0, -len(wave_N) % self.hop))
         frames = len(wave_N) // self.hop
-        inputs = self.extractor(wave_N, sampling_rate=self.sample_rate_hz, return_tensors="pt", padding=False, truncation=False)
+        inputs = self.extractor(
+            wave_N, sampling_rate=self.sample_rate_hz, return_tensors="pt", padding=False, truncation=False
+        )
         self.model.embed_positions = torch.nn.Embedding.from_pretrained(self.positions_PD[:frames])
         self.model.config.max_source_positions = frames
         return self.hidden(input_features=inputs["input_features"][..., : 2 * frames])
@@ -112,10 +119,13 @@ class WhisperTeacher(Teacher):
 class TextTeacher(Teacher):
     """A language model reading the transcript; a word has the mean of its tokens' hidden states.
 
-    The first token of a causal model is an attention sink with a huge norm: a token before the text takes that place, and is dropped.
+    The first token of a causal model is an attention sink with a huge norm: a token before the text takes that place,
+    and is dropped.
     """
 
-    alignment = "words as timed in the metadata, else spread evenly over the letters between the first and the last sound"
+    alignment = (
+        "words as timed in the metadata, else spread evenly over the letters between the first and the last sound"
+    )
 
     def __init__(self, name: str, model: Any, layer: int, tokenizer: Any):
         super().__init__(name, model, layer)
@@ -128,18 +138,27 @@ class TextTeacher(Teacher):
         dim = self.model.config.get_text_config().hidden_size
         if not words:
             return Timed(np.zeros((0, dim), np.float32), np.zeros(0), np.zeros(0))
-        pieces = [self.tokenizer(" " * bool(i) + word, add_special_tokens=False)["input_ids"] for i, (word, _, _) in enumerate(words)]
+        pieces = [
+            self.tokenizer(" " * bool(i) + word, add_special_tokens=False)["input_ids"]
+            for i, (word, _, _) in enumerate(words)
+        ]
         ids = [self.sink_id, *itertools.chain(*pieces)]
         values_TF = self.hidden(input_ids=torch.tensor([ids]))[1:]
         ends = np.cumsum([len(piece) for piece in pieces])
-        spans = [(values_TF[end - len(piece) : end], word) for end, piece, word in zip(ends, pieces, words, strict=True) if piece]
+        spans = [
+            (values_TF[end - len(piece) : end], word)
+            for end, piece, word in zip(ends, pieces, words, strict=True)
+            if piece
+        ]
         means = [values.mean(0) for values, _ in spans]
-        return Timed(np.stack(means), np.array([word[1] for _, word in spans]), np.array([word[2] for _, word in spans]))
+        return Timed(
+            np.stack(means), np.array([word[1] for _, word in spans]), np.array([word[2] for _, word in spans])
+        )
 
 
 def load_teacher(name_or_path: str, layer: int | None = None, device: str | torch.device = "cpu") -> Teacher:
-    """A checkpoint of transformers, by directory or Hub name. `layer` None: the last of an audio encoder, the last but one of a
-    language model, whose last is bent towards the vocabulary.
+    """A checkpoint of transformers, by directory or Hub name. `layer` None: the last of an audio encoder, the last but
+    one of a language model, whose last is bent towards the vocabulary.
 
     Raises UserError where it cannot be read.
     """
@@ -150,7 +169,9 @@ def load_teacher(name_or_path: str, layer: int | None = None, device: str | torc
         depth = config.get_text_config().num_hidden_layers
         if layer is not None and not -depth - 1 <= layer <= depth:
             raise UserError(
-                f"layer {layer} of teacher {name_or_path!r}", f"one of its hidden states, {-depth - 1} to {depth}", "choose a layer it has"
+                f"layer {layer} of teacher {name_or_path!r}",
+                f"one of its hidden states, {-depth - 1} to {depth}",
+                "choose a layer it has",
             )
         if config.model_type == "whisper" or hasattr(config, "conv_kernel"):
             extractor = transformers.AutoFeatureExtractor.from_pretrained(name_or_path)
@@ -169,8 +190,8 @@ def load_teacher(name_or_path: str, layer: int | None = None, device: str | torc
 
 
 def word_times(clip: Clip, wave_N: np.ndarray, sample_rate_hz: int) -> list[tuple[str, float, float]]:
-    """(word, start_s, end_s) of each word: as the clip's `words` say, else spread evenly over the letters of the text between the
-    first and the last sound (within 40 dB of the loudest 10 ms).
+    """(word, start_s, end_s) of each word: as the clip's `words` say, else spread evenly over the letters of the text
+    between the first and the last sound (within 40 dB of the loudest 10 ms).
 
     Raises UserError where `words` are not a list of [word, start_s, end_s] in order of time.
     """
@@ -194,7 +215,9 @@ def word_times(clip: Clip, wave_N: np.ndarray, sample_rate_hz: int) -> list[tupl
         return []
     loud = np.flatnonzero(level > 0.01 * level.max())
     first_s, last_s = loud[0] * hop / sample_rate_hz, (loud[-1] + 1) * hop / sample_rate_hz
-    edges = first_s + (last_s - first_s) * np.cumsum([0, *(len(word) + 1 for word in words)]) / sum(len(word) + 1 for word in words)
+    edges = first_s + (last_s - first_s) * np.cumsum([0, *(len(word) + 1 for word in words)]) / sum(
+        len(word) + 1 for word in words
+    )
     return [(word, float(start), float(end)) for word, start, end in zip(words, edges, edges[1:], strict=False)]
 
 
@@ -212,12 +235,16 @@ def pool(timed: Timed, frames: int, frame_rate_hz: float) -> tuple[np.ndarray, n
     length_T = end_T - start_T
     # integrals from the beginning up to each edge: of what is covered, and of the features; constant over gaps
     covered_E = np.repeat(np.r_[0, length_T.cumsum()], 2)[1:-1]
-    integral_EF = np.repeat(np.r_[np.zeros((1, dim)), (timed.values_TF * length_T[:, None]).cumsum(0, dtype=np.float64)], 2, 0)[1:-1]
+    integral_EF = np.repeat(
+        np.r_[np.zeros((1, dim)), (timed.values_TF * length_T[:, None]).cumsum(0, dtype=np.float64)], 2, 0
+    )[1:-1]
     at_s = np.arange(frames + 1) / frame_rate_hz
     right = np.searchsorted(edges, at_s, "right").clip(1, len(edges) - 1)
     share = ((at_s - edges[right - 1]) / np.maximum(edges[right] - edges[right - 1], 1e-9)).clip(0, 1)
     covered_T = np.diff(covered_E[right - 1] + share * (covered_E[right] - covered_E[right - 1]))
-    integral_TF = np.diff(integral_EF[right - 1] + share[:, None] * (integral_EF[right] - integral_EF[right - 1]), axis=0)
+    integral_TF = np.diff(
+        integral_EF[right - 1] + share[:, None] * (integral_EF[right] - integral_EF[right - 1]), axis=0
+    )
     exists_T = covered_T > 1e-6
     return (integral_TF / np.maximum(covered_T, 1e-9)[:, None] * exists_T[:, None]).astype(np.float32), exists_T
 
@@ -245,7 +272,8 @@ class FeatureTable:
         return float(np.concatenate(self.exists).mean())
 
     def rows(self, name: str, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Frames `first` to `first` + `count` of a clip: (features_TF float32, exists_T); beyond its end nothing exists."""
+        """Frames `first` to `first` + `count` of a clip: (features_TF float32, exists_T); beyond its end nothing
+        exists."""
         shard, start, frames = self.place[name]
         features_TF, exists_T = np.zeros((count, self.dim), np.float32), np.zeros(count, bool)
         have = max(0, min(count, frames - first))
@@ -257,7 +285,10 @@ class FeatureTable:
         """features_NF of frames that exist, evenly spread, about `most` of them."""
         total = sum(int(exists.sum()) for exists in self.exists)
         step = max(1, total // most)
-        picked = [features[np.flatnonzero(exists)[::step]] for features, exists in zip(self.features, self.exists, strict=True)]
+        picked = [
+            features[np.flatnonzero(exists)[::step]]
+            for features, exists in zip(self.features, self.exists, strict=True)
+        ]
         return torch.from_numpy(np.concatenate(picked).astype(np.float32))
 
 
@@ -270,10 +301,11 @@ def teach(
     cache: Path,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> FeatureTable:
-    """Let the teacher see every clip, or find what it saw: whole shards of clips on disk, each written whole or not at all.
+    """Let the teacher see every clip, or find what it saw: whole shards of clips on disk, each written whole or not at
+    all.
 
-    waves: wave_N of each clip, float32, at `sample_rate_hz`. A shard is known while the teacher's weights, the frames, and the
-    clips' audio, text and word times are the same.
+    waves: wave_N of each clip, float32, at `sample_rate_hz`. A shard is known while the teacher's weights, the frames,
+    and the clips' audio, text and word times are the same.
     """
     of_teacher = f"{teacher.fingerprint} {teacher.layer} {teacher.alignment} {sample_rate_hz} {hop_samples}"
     folder = Path(cache) / Path(teacher.name).name
@@ -281,7 +313,9 @@ def teach(
     for members in _batched(zip(clips, waves, strict=True), CLIPS_PER_SHARD):
         digest = hashlib.sha256(of_teacher.encode())
         for clip, wave_N in members:
-            digest.update(json.dumps([clip.name, clip.text, clip.words]).encode() + np.ascontiguousarray(wave_N).tobytes())
+            digest.update(
+                json.dumps([clip.name, clip.text, clip.words]).encode() + np.ascontiguousarray(wave_N).tobytes()
+            )
         shard = folder / digest.hexdigest()[:24]
         if not shard.exists():
             rows = []

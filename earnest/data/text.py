@@ -13,7 +13,12 @@ BEGIN, START_HEADER, END_HEADER, END_OF_TURN, END_OF_TEXT = (
     "<|eot_id|>",
     "<|end_of_text|>",
 )
-AUDIO_OUT_BOS, AUDIO_OUT, AUDIO_DELAY, AUDIO_EOS = "<|audio_out_bos|>", "<|AUDIO_OUT|>", "<|reserved_special_token_6|>", "<|audio_eos|>"
+AUDIO_OUT_BOS, AUDIO_OUT, AUDIO_DELAY, AUDIO_EOS = (
+    "<|audio_out_bos|>",
+    "<|AUDIO_OUT|>",
+    "<|reserved_special_token_6|>",
+    "<|audio_eos|>",
+)
 SPECIALS = [BEGIN, END_OF_TEXT, START_HEADER, END_HEADER, END_OF_TURN, AUDIO_OUT_BOS, AUDIO_OUT, AUDIO_DELAY, AUDIO_EOS]
 ONE_TOKEN_WORDS = ["system", "user", "assistant", "\n\n"]  # one token each in Llama's vocabulary too
 
@@ -27,7 +32,11 @@ def byte_tokenizer() -> PreTrainedTokenizerBase:
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in SPECIALS])
     tokenizer.add_tokens([AddedToken(word, normalized=False) for word in ONE_TOKEN_WORDS])
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=BEGIN, eos_token=END_OF_TURN, pad_token=END_OF_TEXT, clean_up_tokenization_spaces=False
+        tokenizer_object=tokenizer,
+        bos_token=BEGIN,
+        eos_token=END_OF_TURN,
+        pad_token=END_OF_TEXT,
+        clean_up_tokenization_spaces=False,
     )
 
 

@@ -1,4 +1,5 @@
-"""What an epoch changes about a clip: which stretch of it is seen, in which words it is described, and whether at all."""
+"""What an epoch changes about a clip: which stretch of it is seen, in which words it is described, and whether at
+all."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ Words = Literal["text", "tags", "both"]
 class Variation:
     """`vary(row, random)`: this epoch's version of a row with codes_CT, text and tags.
 
-    Random windows are drawn in training, so that no clip is known by its position alone; evaluation (random None) takes the
-    start of what it is given, its tags as they stand, and never the null input, so that its figures compare from step to step.
+    Random windows are drawn in training, so that no clip is known by its position alone; evaluation (random None) takes
+    the start of what it is given, its tags as they stand, and never the null input, so that its figures compare from
+    step to step.
     """
 
     window_frames: int | None = None  # None: whole clips; a shorter clip comes whole, nothing is padded here

@@ -1,7 +1,7 @@
 """Anybody's logs -> `Run`.
 
-`read` finds out by content what a path is. A format is a file here with ``NAME``, ``claims(source)`` and ``read(source)``,
-and its name in `FORMATS`.
+`read` finds out by content what a path is. A format is a file here with ``NAME``, ``claims(source)`` and
+``read(source)``, and its name in `FORMATS`.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,11 @@ FORMATS: list[Format] = [own, mlflow, tensorboard, wandb, trackio, parquet, docu
 
 
 def read(
-    path: str | Path, *, overrides: Mapping[str, str] | None = None, facts: Mapping[str, Any] | None = None, run: str | None = None
+    path: str | Path,
+    *,
+    overrides: Mapping[str, str] | None = None,
+    facts: Mapping[str, Any] | None = None,
+    run: str | None = None,
 ) -> Run:
     """Read the log at `path`, a file or a directory, as a `Run`.
 
@@ -33,7 +37,9 @@ def read(
     """
     source, format, run = choose(Path(path), FORMATS, run)
     if format is None:
-        raise UserError(f"{source.path.name} is {source.kind or 'text without a number that has a name'}", EXPECTED, FIX)
+        raise UserError(
+            f"{source.path.name} is {source.kind or 'text without a number that has a name'}", EXPECTED, FIX
+        )
     log = format.read(source)
     if isinstance(log, Run):
         log.facts |= {"format": format.NAME} | dict(facts or {})
@@ -49,7 +55,9 @@ def read(
             "name one with --map COLUMN=train/loss",
         )
     if len(result.series) == 1 and all(len(series) < 2 for series in result.series.values()):
-        raise UserError(f"{source.path.name} holds one number", "values over several steps", "log every step, or pass the whole log")
+        raise UserError(
+            f"{source.path.name} holds one number", "values over several steps", "log every step, or pass the whole log"
+        )
     said, sources = facts_of(log.config), {}
     sources |= dict.fromkeys(said, "the log")
     for name, (value, where) in facts_beside(source.path).items():

@@ -1,7 +1,10 @@
-"""JSON documents: transformers' ``trainer_state.json``, audiocraft's and dora's ``history.json``, a list of rows, a dictionary of columns.
+"""JSON documents: transformers' ``trainer_state.json``, audiocraft's and dora's ``history.json``, a list of rows, a
+dictionary of columns.
 
-- transformers: ``log_history`` is a list of rows with ``step``; training and evaluation rows alternate (TrainerState, trainer_callback.py).
-- dora/flashy: a list with an entry per epoch, ``{"train": {...}, "valid": {...}}`` (flashy/solver.py, ``self.history``).
+- transformers: ``log_history`` is a list of rows with ``step``; training and evaluation rows alternate (TrainerState,
+  trainer_callback.py).
+- dora/flashy: a list with an entry per epoch, ``{"train": {...}, "valid": {...}}`` (flashy/solver.py,
+  ``self.history``).
 - Keras: ``history.history`` is a dictionary of equally long lists.
 """
 
@@ -43,12 +46,18 @@ def read(source: Source) -> Log:
         facts = {"schedule_steps": steps} if isinstance(steps, int) and steps > 0 else {}
     elif isinstance(document, dict):
         document = document.get("history", document)
-        columns = {name: cells for name, cells in document.items() if isinstance(cells, list)} if isinstance(document, dict) else {}
+        columns = (
+            {name: cells for name, cells in document.items() if isinstance(cells, list)}
+            if isinstance(document, dict)
+            else {}
+        )
         if isinstance(document, list):
             rows = document
         else:
             height = max((len(cells) for cells in columns.values()), default=0)
-            rows = [{name: cells[index] for name, cells in columns.items() if index < len(cells)} for index in range(height)]
+            rows = [
+                {name: cells[index] for name, cells in columns.items() if index < len(cells)} for index in range(height)
+            ]
             rows = rows or [document]
     if not isinstance(rows, list) or not any(isinstance(row, dict) for row in rows):
         raise UserError(f"{source.path.name} is JSON without rows of numbers", EXPECTED, FIX)
@@ -65,7 +74,8 @@ def read(source: Source) -> Log:
 
 
 def _salvaged(text: str) -> Any:
-    """The rows of a cut list: every object that is whole, from the first `[` on (from log_history's, where there is one)."""
+    """The rows of a cut list: every object that is whole, from the first `[` on (from log_history's, where there is
+    one)."""
     at = text.find("[", max(text.find('"log_history"'), 0))
     decoder, rows = json.JSONDecoder(), []
     while at >= 0 and (at := text.find("{", at)) >= 0:

@@ -12,7 +12,8 @@ from earnest.logs.source import EXPECTED, FIX, Source
 
 DEEPEST = 6
 MOST = 5000
-# Within one run's folder the richer log first: an own run, a trainer's state, W&B, a tree of events, tables, then what was printed.
+# Within one run's folder the richer log first: an own run, a trainer's state, W&B, a tree of events, tables, then what
+# was printed.
 RICHNESS = ["earnest", "json", "wandb", "mlflow", "trackio", "tensorboard", "jsonl", "csv", "parquet", "text"]
 ENDINGS = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".wandb", ".log", ".txt", ".out", ".ndjson", ".db", ".gz")
 NO_LOGS = re.compile(
@@ -23,11 +24,14 @@ NO_LOGS = re.compile(
 
 
 def choose(path: Path, formats: Sequence[Format], run: str | None) -> tuple[Source, Format | None, str | None]:
-    """(source, its format or None, run within the file or None) of a file, or of the one run in a directory, or of the one named `run`."""
+    """(source, its format or None, run within the file or None) of a file, or of the one run in a directory, or of the
+    one named `run`."""
     try:
         exists = path.exists()
     except PermissionError as error:
-        raise UserError(f"no permission to read {path}", "a readable file", "run as its owner, or change its permissions") from error
+        raise UserError(
+            f"no permission to read {path}", "a readable file", "run as its owner, or change its permissions"
+        ) from error
     except (OSError, ValueError) as error:
         raise UserError(f"{str(path)[:200]!r} is no path ({error})", EXPECTED, FIX) from error
     if not exists:
@@ -60,7 +64,8 @@ def choose(path: Path, formats: Sequence[Format], run: str | None) -> tuple[Sour
 
 
 def discover(path: Path, formats: Sequence[Format]) -> dict[str, tuple[Source, Format]]:
-    """The runs below a directory: name -> its log and that log's format. One run's several logs count once, as the richest."""
+    """The runs below a directory: name -> its log and that log's format. One run's several logs count once, as the
+    richest."""
     found: dict[Path, list[tuple[int, Path, Source, Format]]] = {}
     for place in _places(path):
         source = Source(place)
@@ -71,7 +76,9 @@ def discover(path: Path, formats: Sequence[Format]) -> dict[str, tuple[Source, F
         if format is not None:
             found.setdefault(_run_folder(place, path), []).append((RICHNESS.index(format.NAME), place, source, format))
     kept = [folder for folder, logs in found.items() if min(rank for rank, *_ in logs) < RICHNESS.index("text")]
-    for folder in [folder for folder in found if folder not in kept]:  # what was printed counts only where no log was kept below
+    for folder in [
+        folder for folder in found if folder not in kept
+    ]:  # what was printed counts only where no log was kept below
         if any(folder in other.parents for other in kept):
             del found[folder]
     runs: dict[str, tuple[Source, Format]] = {}
@@ -80,7 +87,11 @@ def discover(path: Path, formats: Sequence[Format]) -> dict[str, tuple[Source, F
         richest = sorted((log for log in logs if log[0] == best), key=lambda log: (len(log[1].parts), str(log[1])))
         if len(richest) > 1 and richest[0][3].NAME == "json":  # checkpoints of one run: the last state tells all
             states = [log for log in richest if log[1].name == "trainer_state.json"]
-            richest = [max(states, key=lambda log: (-len(log[1].parts), _number_in(log[1].parent.name)))] if states else richest
+            richest = (
+                [max(states, key=lambda log: (-len(log[1].parts), _number_in(log[1].parent.name)))]
+                if states
+                else richest
+            )
         others = sorted({log[1].name for log in logs if log[0] != best})
         for _, place, source, format in richest:
             if others and len(richest) == 1:
@@ -114,7 +125,8 @@ def _places(path: Path) -> Iterator[Path]:
         splits = [
             name
             for name in below
-            if tensorboard.belongs(here, here / name) and any("tfevents" in file.name for file in (here / name).iterdir())
+            if tensorboard.belongs(here, here / name)
+            and any("tfevents" in file.name for file in (here / name).iterdir())
         ]
         if events or splits:
             below[:] = [name for name in below if name not in splits]
@@ -128,10 +140,14 @@ def _places(path: Path) -> Iterator[Path]:
 
 
 def _run_folder(place: Path, top: Path) -> Path:
-    """The folder that stands for a run: transformers' checkpoints and runs/, W&B's files/ and logs/ belong to the one above."""
+    """The folder that stands for a run: transformers' checkpoints and runs/, W&B's files/ and logs/ belong to the one
+    above."""
     folder = place if place.is_dir() else place.parent
     while folder != top:
-        if re.fullmatch(r"checkpoint-\d+|files|logs|runs|tensorboard|tb|\.hydra", folder.name) and folder.parent != folder:
+        if (
+            re.fullmatch(r"checkpoint-\d+|files|logs|runs|tensorboard|tb|\.hydra", folder.name)
+            and folder.parent != folder
+        ):
             folder = folder.parent
         elif folder.parent.name == "runs" and folder.parent != top and _is_trainer_output(folder.parent.parent):
             folder = folder.parent.parent
@@ -141,7 +157,9 @@ def _run_folder(place: Path, top: Path) -> Path:
 
 
 def _is_trainer_output(folder: Path) -> bool:
-    return any(next(folder.glob(pattern), None) for pattern in ("trainer_state.json", "checkpoint-*/trainer_state.json"))
+    return any(
+        next(folder.glob(pattern), None) for pattern in ("trainer_state.json", "checkpoint-*/trainer_state.json")
+    )
 
 
 def _number_in(text: str) -> int:

@@ -15,7 +15,11 @@ from earnest.logs.source import Source
 NAME = "jsonl"
 NULL_LOSS = re.compile(rb'loss[\w/]*"\s*:\s*null')
 # JSON has no NaN and polars reads JSON: these stand for it on the way through (no log holds the largest doubles)
-STANDS_FOR = {b"NaN": b"1.7976931348623151e308", b"Infinity": b"1.7976931348623155e308", b"-Infinity": b"-1.7976931348623155e308"}
+STANDS_FOR = {
+    b"NaN": b"1.7976931348623151e308",
+    b"Infinity": b"1.7976931348623155e308",
+    b"-Infinity": b"-1.7976931348623155e308",
+}
 
 
 def claims(source: Source) -> bool:
@@ -60,7 +64,8 @@ def _loads(line: bytes):
 
 
 def _fast(block: bytes) -> pl.DataFrame | None:
-    """The numeric leaves of a block as Float64 columns, nested objects as name/leaf; None where polars cannot take it."""
+    """The numeric leaves of a block as Float64 columns, nested objects as name/leaf; None where polars cannot take
+    it."""
     odd = b"NaN" in block or b"Infinity" in block
     if odd:
         for token, number in STANDS_FOR.items():  # the token first in the pattern: a literal is searched fast

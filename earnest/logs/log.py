@@ -33,7 +33,9 @@ SPLITS = {
 LABELS_OF_SPLITS = {"split", "phase", "mode", "stage", "subset", "partition"}
 LABELS = LABELS_OF_SPLITS | {"tag", "tags", "metric", "name", "key"}
 AXES = {**dict.fromkeys(STEP_NAMES, "step"), **dict.fromkeys(EPOCH_NAMES, "epoch")}
-DISORDER_FRAC = 0.3  # assumed: more steps than this going down is no order at all; a resumed run goes down a handful of times
+DISORDER_FRAC = (
+    0.3  # assumed: more steps than this going down is no order at all; a resumed run goes down a handful of times
+)
 
 
 class Column(NamedTuple):
@@ -52,8 +54,12 @@ class Log:
     step: np.ndarray | None = None
     config: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    scale: dict[str, tuple[float, str]] = field(default_factory=dict)  # column -> (factor to our unit, why), where the format defines it
-    runs: dict[str, dict[str, str]] = field(default_factory=dict)  # runs side by side: run -> {its name of a column: the column}
+    scale: dict[str, tuple[float, str]] = field(
+        default_factory=dict
+    )  # column -> (factor to our unit, why), where the format defines it
+    runs: dict[str, dict[str, str]] = field(
+        default_factory=dict
+    )  # runs side by side: run -> {its name of a column: the column}
     facts: dict[str, Any] = field(default_factory=dict)  # where the format itself holds one of signals.FACTS
 
 
@@ -67,7 +73,9 @@ class Rows:
     ordered: bool
     epoch: np.ndarray | None
     axes: dict[str, str]  # column -> "step" or "epoch"
-    shared: dict[int, tuple[np.ndarray, slice | np.ndarray]] = field(default_factory=dict)  # of columns that stand in the same rows
+    shared: dict[int, tuple[np.ndarray, slice | np.ndarray]] = field(
+        default_factory=dict
+    )  # of columns that stand in the same rows
 
     def series(self, column: Column) -> tuple[np.ndarray, np.ndarray]:
         """Steps, strictly increasing, and values.
@@ -120,7 +128,8 @@ class Table:
         self.rows += 1
 
     def block(self, name: str, value: np.ndarray, present: np.ndarray) -> None:
-        """Cells of one column from row `self.rows` on; the caller adds the block's height to `rows` when all columns are in."""
+        """Cells of one column from row `self.rows` on; the caller adds the block's height to `rows` when all columns
+        are in."""
         row, values = self._column(name)
         row.frombytes((np.flatnonzero(present) + self.rows).astype(np.int64).tobytes())
         values.frombytes(value[present].astype(np.float64).tobytes())
@@ -137,7 +146,9 @@ class Table:
         while self._cells:
             name, (row, value) = self._cells.popitem()
             full = len(row) == self.rows and row[0] == 0 and row[-1] == self.rows - 1
-            columns[name] = _ordered(Column(every_row if full else np.frombuffer(row, np.int64), np.frombuffer(value, np.float64)))
+            columns[name] = _ordered(
+                Column(every_row if full else np.frombuffer(row, np.int64), np.frombuffer(value, np.float64))
+            )
         return dict(reversed(columns.items()))
 
     def _column(self, name: str) -> tuple[array, array]:
@@ -147,7 +158,8 @@ class Table:
 
 
 def _ordered(column: Column) -> Column:
-    """By row: cells of one column that came in two turns (rows of one split after those of another) are put in order."""
+    """By row: cells of one column that came in two turns (rows of one split after those of another) are put in
+    order."""
     if (np.diff(column.row) < 0).any():
         order = np.argsort(column.row, kind="stable")
         return Column(column.row[order], column.value[order])
@@ -155,7 +167,8 @@ def _ordered(column: Column) -> Column:
 
 
 def _is_label(frame: pl.DataFrame, name: str) -> bool:
-    """Whether a column of text tells splits (train, eval) or, beside a column called value, metrics (train/loss, lr)."""
+    """Whether a column of text tells splits (train, eval) or, beside a column called value, metrics (train/loss,
+    lr)."""
     said = frame[name].drop_nulls().unique()
     if name.lower() in LABELS_OF_SPLITS:
         return len(said) > 1 and all(word.lower() in SPLITS for word in said)
@@ -164,7 +177,9 @@ def _is_label(frame: pl.DataFrame, name: str) -> bool:
 
 def labelled(row: dict[str, Any], cells: dict[str, float]) -> dict[str, float]:
     """The cells of one row called as `add_frame` calls them."""
-    split = next((str(row[name]) for name in row if name.lower() in LABELS_OF_SPLITS and str(row[name]).lower() in SPLITS), None)
+    split = next(
+        (str(row[name]) for name in row if name.lower() in LABELS_OF_SPLITS and str(row[name]).lower() in SPLITS), None
+    )
     if split is None:
         return cells
     return {name if axis_of(name) else f"{split}/{name}": value for name, value in cells.items()}
@@ -193,12 +208,17 @@ def add_frame(table: Table, frame: pl.DataFrame) -> None:
     filled, nulls = frame_64.fill_null(0.0).to_numpy(), frame_64.null_count().row(0) if frame_64.width else ()
     for index, (name, missing) in enumerate(zip(frame_64.columns, nulls, strict=True)):
         if missing < len(frame):
-            table.block(name, filled[:, index], frame_64[name].is_not_null().to_numpy() if missing else np.ones(len(frame), bool))
+            table.block(
+                name,
+                filled[:, index],
+                frame_64[name].is_not_null().to_numpy() if missing else np.ones(len(frame), bool),
+            )
     table.rows += len(frame)
 
 
 def number(value: Any) -> float | None:
-    """A cell as a number: JSON numbers, and the strings that stand for one ("10.5", "NaN", "-Infinity"); None for all else."""
+    """A cell as a number: JSON numbers, and the strings that stand for one ("10.5", "NaN", "-Infinity"); None for all
+    else."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int | float | str):
@@ -303,7 +323,8 @@ def _axis(log: Log, names, chosen: list[str]) -> str | None:
 
 
 def _with_other_counters(log: Log, name: str) -> Column:
-    """nanoGPT says `step 500: val loss` and `iter 501: loss`: a second counter fills the rows without the first where both only grow."""
+    """nanoGPT says `step 500: val loss` and `iter 501: loss`: a second counter fills the rows without the first where
+    both only grow."""
     row, value = log.columns[name]
     for other in log.columns:
         if other == name or "_".join(words(other)) not in COUNTERS:
@@ -318,7 +339,8 @@ def _with_other_counters(log: Log, name: str) -> Column:
 
 
 def _filled(column: Column, count: int) -> np.ndarray:
-    """A value for each of `count` rows: a row without one belongs to the last that had one, the first rows to the first."""
+    """A value for each of `count` rows: a row without one belongs to the last that had one, the first rows to the
+    first."""
     good = np.isfinite(column.value) & (np.abs(column.value) < 2**62)
     row, value = column.row[good], column.value[good]
     if len(row) == count:
@@ -340,7 +362,9 @@ def _within_epoch(step: np.ndarray, epoch: np.ndarray) -> np.ndarray:
     return whole
 
 
-def _one_run(log: Log, step: np.ndarray, row: np.ndarray, falls: np.ndarray, count: int, run: str | None) -> tuple[int, int]:
+def _one_run(
+    log: Log, step: np.ndarray, row: np.ndarray, falls: np.ndarray, count: int, run: str | None
+) -> tuple[int, int]:
     """Where a fall goes back to the first step, another run begins; choose one of them, by default the last."""
     starts, first = [0], step[0]
     for fall in falls:
@@ -354,7 +378,9 @@ def _one_run(log: Log, step: np.ndarray, row: np.ndarray, falls: np.ndarray, cou
     if run is not None:
         if not run.isdigit() or not 1 <= int(run) <= len(spans):
             raise UserError(
-                f"run {run!r}", f"a number from 1 to {len(spans)}: so many runs follow one another in this log", "choose one with --run"
+                f"run {run!r}",
+                f"a number from 1 to {len(spans)}: so many runs follow one another in this log",
+                "choose one with --run",
             )
         last = int(run) - 1
     if len(spans) > 1:
@@ -371,6 +397,8 @@ def _tell_resumes(log: Log, name: str, rows: Rows) -> None:
     rises = np.diff(rows.step[at])
     for fall in np.flatnonzero(rises < 0)[:5]:
         before, after = rows.step[at[fall]], rows.step[at[fall + 1]]
-        log.notes.append(f"resumed: after step {before} the log goes on at step {after}; what was written before counts no more")
+        log.notes.append(
+            f"resumed: after step {before} the log goes on at step {after}; what was written before counts no more"
+        )
     if (rises == 0).any():
         log.notes.append(f"{int((rises == 0).sum())} steps stand more than once; the last of each counts")

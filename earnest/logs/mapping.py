@@ -1,7 +1,8 @@
 """Foreign names -> our keys, with a record of what was taken for what.
 
 A name is taken apart into words; the split is told by one of them (train, eval, valid, ...), the stream by others
-(text, codebook_3, msspec, ...), the rest is looked up in `signals.ALIASES`. A name that is not understood stays unmapped, with the reason.
+(text, codebook_3, msspec, ...), the rest is looked up in `signals.ALIASES`. A name that is not understood stays
+unmapped, with the reason.
 """
 
 import difflib
@@ -63,9 +64,13 @@ def guess(column: str) -> Guess | None:
         named, folders = words("/".join(parts[start:])), words("/".join(parts[:start]))
         found = _guess(named, folders)
         # `foo/loss` is a part called foo, unless foo says nothing or the split comes after it
-        if found and (found.key[1:] != ("loss", None) or FOLDERS.issuperset(folders) or not SPLITS.keys().isdisjoint(named)):
+        if found and (
+            found.key[1:] != ("loss", None) or FOLDERS.issuperset(folders) or not SPLITS.keys().isdisjoint(named)
+        ):
             return replace(found, folder="" if FOLDERS.issuperset(folders) else "/".join(parts[:start]))
-    return _of_loss_part([word for word in words(column) if word not in SPLITS and word not in AVERAGING], _split(words(column)))
+    return _of_loss_part(
+        [word for word in words(column) if word not in SPLITS and word not in AVERAGING], _split(words(column))
+    )
 
 
 def _guess(named: Sequence[str], folders: Sequence[str]) -> Guess | None:
@@ -95,7 +100,9 @@ def _of_codebook(rest: list[str], split: str) -> Guess | None:
             number, used = rest[index + 1], 2
         if number is None or len(number) > 3:
             continue
-        others = [other for other in rest[:index] + rest[index + used :] if other not in FILLERS and other not in AVERAGING]
+        others = [
+            other for other in rest[:index] + rest[index + used :] if other not in FILLERS and other not in AVERAGING
+        ]
         name, stream = _KNOWN.get("_".join(others) or "loss", (None, None))
         if name is None and others == ["ppl"]:
             name = "perplexity"
@@ -129,7 +136,9 @@ def to_run(log: Log, overrides: dict[str, str], run: str | None) -> Run:
     rows = stitch(log, axes, run, list(keys) or list(log.columns))
     for name in rows.axes:
         keys.pop(name, None)
-    unmapped = {name: _reason(name) for name in log.columns if name not in keys and name not in rows.axes and name not in chosen}
+    unmapped = {
+        name: _reason(name) for name in log.columns if name not in keys and name not in rows.axes and name not in chosen
+    }
     unmapped |= ambiguous
     _settle_perplexity(log, keys, unmapped, rows)
     mapping: dict[str, str] = dict(rows.axes)
@@ -149,7 +158,11 @@ def to_run(log: Log, overrides: dict[str, str], run: str | None) -> Run:
         else:
             series[str(key)] = Series(step, _scaled(log, name, key, value))
             mapping[name] = str(key)
-    facts = {"format": log.format, "mapping": {name: mapping[name] for name in log.columns if name in mapping}, "unmapped": unmapped}
+    facts = {
+        "format": log.format,
+        "mapping": {name: mapping[name] for name in log.columns if name in mapping},
+        "unmapped": unmapped,
+    }
     facts |= log.facts | _steps_per_epoch(log, rows)
     if any("avg" in words(name) or "average" in words(name) for name in mapping):
         log.notes.append("a column is called an average: a mean since the start always looks like a plateau")
@@ -157,14 +170,17 @@ def to_run(log: Log, overrides: dict[str, str], run: str | None) -> Run:
 
 
 def _of_several_folders(guesses: dict[str, Guess | None]) -> dict[str, str]:
-    """encoder/grad_norm beside decoder/grad_norm is no global norm: columns told apart only by unknown folders are not guessed at."""
+    """encoder/grad_norm beside decoder/grad_norm is no global norm: columns told apart only by unknown folders are not
+    guessed at."""
     alike: dict[Key, dict[str, str]] = {}
     for name, found in guesses.items():
         if found:
             alike.setdefault(found.key, {})[name] = found.folder
     several = [names for names in alike.values() if len(set(names.values())) > 1 and all(names.values())]
     return {
-        name: f"one of {len(names)} columns of this name, of different folders; name one with --map" for names in several for name in names
+        name: f"one of {len(names)} columns of this name, of different folders; name one with --map"
+        for names in several
+        for name in names
     }
 
 
@@ -187,12 +203,18 @@ def _checked(log: Log, overrides: dict[str, str]) -> dict[str, Key | str]:
         if column not in log.columns:
             near = difflib.get_close_matches(column, log.columns, 3) or sorted(log.columns)[:20]
             raise UserError(
-                f"--map names column {column!r}, which the log has not", "one of " + ", ".join(map(repr, near)), "correct the name"
+                f"--map names column {column!r}, which the log has not",
+                "one of " + ", ".join(map(repr, near)),
+                "correct the name",
             )
         if signal in ("step", "epoch", "ignore"):
             chosen[column] = signal
             continue
-        key = parse(signal) if signal.split("/")[0] in ("train", "eval", "test") and "/" in signal else Key("train", *signal.split("/", 1))
+        key = (
+            parse(signal)
+            if signal.split("/")[0] in ("train", "eval", "test") and "/" in signal
+            else Key("train", *signal.split("/", 1))
+        )
         if key.name not in SIGNALS:
             near = difflib.get_close_matches(key.name, SIGNALS, 3) or sorted(SIGNALS)
             raise UserError(
@@ -209,7 +231,9 @@ def _count_codebooks_from_0(log: Log, guesses: dict[str, Guess | None]) -> None:
     families: dict[tuple[str, str], dict[str, int]] = {}
     for name, found in guesses.items():
         if found and found.numbered and found.key.stream:
-            families.setdefault((found.key.split, found.key.name), {})[name] = int(found.key.stream.removeprefix("codebook_"))
+            families.setdefault((found.key.split, found.key.name), {})[name] = int(
+                found.key.stream.removeprefix("codebook_")
+            )
     if any(signal == "ce_nats" for _, signal in families):
         for name, found in guesses.items():
             if found and found.key[1:] == ("ce_nats", None):  # audiocraft's ce beside ce_q1, ...: their mean
@@ -235,11 +259,13 @@ def _reason(name: str) -> str:
 
 
 def _settle_perplexity(log: Log, keys: dict[str, Key], unmapped: dict[str, str], rows: Rows) -> None:
-    """A bare perplexity is the exponential of a loss in the log (which tells that loss's unit), or a codebook's usage, or unknown."""
+    """A bare perplexity is the exponential of a loss in the log (which tells that loss's unit), or a codebook's usage,
+    or unknown."""
     for name in [name for name in log.columns if {"perplexity", "ppl"} & set(words(name))]:
         key = keys.get(name)
         bare = key is None or (
-            key.name == "perplexity" and not {"codebook", "vq", "rvq", "code", "quantizer", "cb", "q"} & set(words(name))
+            key.name == "perplexity"
+            and not {"codebook", "vq", "rvq", "code", "quantizer", "cb", "q"} & set(words(name))
         )
         if not bare:
             continue
@@ -253,13 +279,17 @@ def _settle_perplexity(log: Log, keys: dict[str, Key], unmapped: dict[str, str],
                     f"{name!r} is {unit} ** {other!r}: that loss is a mean cross-entropy in {'nats' if unit == 'e' else 'bits'}"
                 )
                 if unit == "2":  # of every split: their perplexities may be too few to tell
-                    log.scale.update((alike, (math.log(2), "bits")) for alike, found in keys.items() if found[1:] == keys[other][1:])
+                    log.scale.update(
+                        (alike, (math.log(2), "bits")) for alike, found in keys.items() if found[1:] == keys[other][1:]
+                    )
                 break
         else:
             if any(found.stream == "commitment" for found in keys.values()) and key is not None:
                 keys[name] = key
                 unmapped.pop(name)
-                log.notes.append(f"{name!r} stands beside a quantiser's loss and is the exponential of none: taken for codebook usage")
+                log.notes.append(
+                    f"{name!r} stands beside a quantiser's loss and is the exponential of none: taken for codebook usage"
+                )
 
 
 def _exponential(perplexity: Column, loss: Column) -> str | None:

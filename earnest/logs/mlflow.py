@@ -1,5 +1,5 @@
-"""MLflow's file store: ``mlruns/EXPERIMENT/RUN/`` with ``metrics/NAME`` (lines of ``timestamp value step``) and ``params/NAME``
-(mlflow/store/tracking/file_store.py)."""
+"""MLflow's file store: ``mlruns/EXPERIMENT/RUN/`` with ``metrics/NAME`` (lines of ``timestamp value step``) and
+``params/NAME`` (mlflow/store/tracking/file_store.py)."""
 
 import math
 from pathlib import Path
@@ -30,10 +30,19 @@ def read(source: Source) -> Log:
                 values.append(value)
                 steps.append(int(step) if step is not None and math.isfinite(step) else 0)
         if rows:
-            columns[file.relative_to(source.path / "metrics").as_posix()] = Column(np.array(rows, np.int64), np.array(values))
-    config = {file.name: file.read_text(encoding="utf-8", errors="replace")[:10_000] for file in _files(source.path / "params")}
+            columns[file.relative_to(source.path / "metrics").as_posix()] = Column(
+                np.array(rows, np.int64), np.array(values)
+            )
+    config = {
+        file.name: file.read_text(encoding="utf-8", errors="replace")[:10_000]
+        for file in _files(source.path / "params")
+    }
     return Log(NAME, columns, np.array(steps, np.int64), config=config, notes=source.notes)
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")) if folder.is_dir() else []
+    return (
+        sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+        if folder.is_dir()
+        else []
+    )

@@ -17,7 +17,9 @@ def read(source: Source) -> Log:
     table = Table()
     try:
         frame = pl.scan_parquet(source.path)
-        labels = [name for name, dtype in frame.collect_schema().items() if name.lower() in LABELS and dtype == pl.String]
+        labels = [
+            name for name, dtype in frame.collect_schema().items() if name.lower() in LABELS and dtype == pl.String
+        ]
         rows = frame.select(*labels, pl.selectors.numeric().cast(pl.Float64)).collect()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UserError(f"{source.path.name} starts as Parquet and cannot be read ({error})", EXPECTED, FIX) from error

@@ -1,7 +1,8 @@
 """Facts from a configuration: the one that a log holds, or a file beside it.
 
-Only names whose meaning is settled become facts (`FACTS_SAID`); everything else in a configuration is left alone.
-Files are data: JSON, and of YAML the part that configurations use (nested mappings, scalars, lists of scalars); nothing is executed.
+Only names whose meaning is settled become facts (`FACTS_SAID`); everything else in a configuration is left alone. Files
+are data: JSON, and of YAML the part that configurations use (nested mappings, scalars, lists of scalars); nothing is
+executed.
 """
 
 import ast
@@ -83,7 +84,12 @@ def facts_of(config: dict[str, Any]) -> dict[str, Any]:
                 if (weight := WEIGHT.fullmatch(spelled)) and weight[1] in STREAM_NAMES and _number(value) is not None:
                     weights[STREAM_NAMES[weight[1]]] = _number(value) or 0.0
             value = _number(value[0] if isinstance(value, list) and len(value) == 1 else value)
-            if fact is None or value is None or (fact != "guidance" and value < 0) or (fact == "schedule_steps" and value <= 0):
+            if (
+                fact is None
+                or value is None
+                or (fact != "guidance" and value < 0)
+                or (fact == "schedule_steps" and value <= 0)
+            ):
                 continue
             if 0 < value < 1 and fact not in ("unconditional_frac", "max_grad_norm", "guidance"):
                 continue  # a share (warmup: 0.1) where a count is meant
@@ -98,7 +104,8 @@ def facts_of(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def facts_beside(path: Path) -> dict[str, tuple[Any, str]]:
-    """fact -> (value, file) from the configuration files in the log's folder; the first file that states a fact wins."""
+    """fact -> (value, file) from the configuration files in the log's folder; the first file that states a fact
+    wins."""
     folder = path if path.is_dir() else path.parent
     facts: dict[str, tuple[Any, str]] = {}
     for file in (folder / name for name in FILES):
@@ -116,7 +123,8 @@ def facts_beside(path: Path) -> dict[str, tuple[Any, str]]:
 
 
 def _mappings(config: dict[str, Any]):
-    """Every mapping of a nested configuration; W&B's {desc, value} are undone, JSON within strings (TensorBoard's text) is read."""
+    """Every mapping of a nested configuration; W&B's {desc, value} are undone, JSON within strings (TensorBoard's text)
+    is read."""
     stack: list[Any] = [config]
     while stack:
         node = {
@@ -150,7 +158,8 @@ def _number(value: Any) -> float | None:
     try:
         return (
             float(value)
-            if isinstance(value, int | float) or (isinstance(value, str) and re.fullmatch(r"-?\d+(\.\d*)?(e-?\d+)?", value))
+            if isinstance(value, int | float)
+            or (isinstance(value, str) and re.fullmatch(r"-?\d+(\.\d*)?(e-?\d+)?", value))
             else None
         )
     except OverflowError:
@@ -158,7 +167,8 @@ def _number(value: Any) -> float | None:
 
 
 def yaml(text: str) -> dict[str, Any]:
-    """Nested mappings of scalars and inline lists; anchors, tags, block scalars and lists of mappings are passed over."""
+    """Nested mappings of scalars and inline lists; anchors, tags, block scalars and lists of mappings are passed
+    over."""
     root: dict[str, Any] = {}
     stack: list[tuple[int, dict[str, Any]]] = [(-1, root)]
     for line in text.splitlines():

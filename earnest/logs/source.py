@@ -1,6 +1,7 @@
 """`Source`: a file as a stream of bytes in bounded memory, and a plain word where it cannot be a log.
 
-Gzip is undone on the way (RFC 1952), UTF-16 and byte-order marks become UTF-8, NUL bytes (a disk's holes after a crash) are left out.
+Gzip is undone on the way (RFC 1952), UTF-16 and byte-order marks become UTF-8, NUL bytes (a disk's holes after a crash)
+are left out.
 """
 
 import codecs
@@ -18,7 +19,9 @@ HEAD_BYTES = 1 << 16
 WIDE_HEAD_BYTES = 4 << 20
 BLOCK_BYTES = 8 << 20
 LONGEST_LINE_BYTES = 64 << 20
-LARGEST_TEXT_BYTES = 2 << 30  # assumed: a text log above this is thinned by its owner; binary logs are skipped through instead
+LARGEST_TEXT_BYTES = (
+    2 << 30
+)  # assumed: a text log above this is thinned by its owner; binary logs are skipped through instead
 LARGEST_RATIO = 500  # assumed: text logs shrink 5 to 40 times under gzip, a bomb a thousand times
 EXPECTED = "a training log: TensorBoard events, W&B, trainer_state.json, CSV, TSV, JSON, JSONL, Parquet or text"
 FIX = "pass the log that your trainer wrote, or the directory that holds it"
@@ -90,7 +93,9 @@ class Source:
                 except (OSError, EOFError, zlib.error) as error:
                     if not total:
                         raise UserError(
-                            f"{self.path.name} looks like gzip and cannot be unpacked ({error})", EXPECTED, "compress the log again"
+                            f"{self.path.name} looks like gzip and cannot be unpacked ({error})",
+                            EXPECTED,
+                            "compress the log again",
                         ) from error
                     self.notes.append(f"the gzip stream ends early or is damaged ({error}); what came before was read")
                     return
@@ -99,7 +104,9 @@ class Source:
                 total += len(block)
                 if total > LONGEST_LINE_BYTES and total > LARGEST_RATIO * max(file.tell(), 1):
                     raise UserError(
-                        f"{self.path.name} unpacks to over {LARGEST_RATIO} times its size", EXPECTED, "unpack it and pass the log inside"
+                        f"{self.path.name} unpacks to over {LARGEST_RATIO} times its size",
+                        EXPECTED,
+                        "unpack it and pass the log inside",
                     )
                 yield block
 
@@ -121,7 +128,9 @@ class Source:
                 if not self.notes:
                     self.notes.append("the file holds NUL bytes (a disk's hole after a crash?); they were left out")
                 if len(clean) < len(text) // 2 and len(raw) == BLOCK_BYTES:
-                    self.notes[:] = ["the file goes over into NUL bytes (a disk's hole after a crash?); reading stopped there"]
+                    self.notes[:] = [
+                        "the file goes over into NUL bytes (a disk's hole after a crash?); reading stopped there"
+                    ]
                     rest.append(clean)
                     break
                 text = clean
@@ -163,7 +172,11 @@ class Source:
         if not self.raw:
             return "empty"
         kind = next((word for magic, word in MAGIC.items() if self.raw.startswith(magic)), None)
-        if kind is None and _controls(self.head if self.raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else self.raw) > 0.02:
+        if (
+            kind is None
+            and _controls(self.head if self.raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else self.raw)
+            > 0.02
+        ):
             kind = "binary, of no known kind"
         if kind is None and self.head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<svg")):
             kind = "HTML or XML (a page saved in place of the log?)"
@@ -173,7 +186,8 @@ class Source:
 
 
 def _cut_within_a_number(before: bytes, last: bytes) -> bool:
-    """Whether a line without an end stops within its last number, going by the line before: `1.5e-0` after `1.5e-05` would be 1.5."""
+    """Whether a line without an end stops within its last number, going by the line before: `1.5e-0` after `1.5e-05`
+    would be 1.5."""
     number = rb"(\d+(?:\.\d*)?(?:[eE][-+]?\d*)?)\s*$"
     earlier, now = re.search(number, before), re.search(number, last[-1000:])
     if earlier is None or now is None or not re.search(rb"[.eE]", earlier[1]):
@@ -186,7 +200,11 @@ def _controls(data: bytes) -> float:
     """Share of bytes that no text log holds: controls but for tab, newlines, backspace and escape."""
     text = data.translate(None, bytes(range(0, 8)) + bytes([11, 12, *range(14, 27), *range(28, 32), 127]))
     trailing_hole = len(data) - len(data.rstrip(b"\0"))
-    return (len(data) - len(text) - trailing_hole) / max(len(data) - trailing_hole, 1) if trailing_hole < len(data) else 1.0
+    return (
+        (len(data) - len(text) - trailing_hole) / max(len(data) - trailing_hole, 1)
+        if trailing_hole < len(data)
+        else 1.0
+    )
 
 
 def _decoder(raw: bytes):
@@ -204,7 +222,9 @@ def _opened(path: Path):
     try:
         return open(path, "rb")
     except PermissionError as error:
-        raise UserError(f"no permission to read {path}", "a readable file", f"chmod +r {path}, or run as its owner") from error
+        raise UserError(
+            f"no permission to read {path}", "a readable file", f"chmod +r {path}, or run as its owner"
+        ) from error
     except OSError as error:
         word = "no such file" if error.errno == errno.ENOENT else error.strerror or str(error)
         raise UserError(f"{path}: {word}", "a log file or a directory of logs", "check the path") from error

@@ -17,9 +17,7 @@ MISSING = ["", "null", "NULL", "None", "none", "NA", "N/A", "n/a", "-", "--", "<
 SEPARATORS = ",\t;|"
 DECIMAL_COMMA = r"^\s*[-+]?\d+,\d+(?:[eE][-+]?\d+)?\s*$"
 THOUSANDS = r"^\s*[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?\s*$"
-WRAPPED = (
-    r"^\s*(?:(?:\w+\.)*(?:tensor|array|float\d*)\(\[?)?\s*([-+]?(?:[\d.]+(?:[eE][-+]?\d+)?|nan|NaN|inf|Infinity))\s*%?\s*(?:[,\])].*)?$"
-)
+WRAPPED = r"^\s*(?:(?:\w+\.)*(?:tensor|array|float\d*)\(\[?)?\s*([-+]?(?:[\d.]+(?:[eE][-+]?\d+)?|nan|NaN|inf|Infinity))\s*%?\s*(?:[,\])].*)?$"
 
 
 def claims(source: Source) -> bool:
@@ -31,7 +29,14 @@ def _shape(source: Source) -> tuple[str, list[str], int] | None:
     lines = source.head.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n").split("\n")
     if not source.head_is_whole:
         lines = lines[:-1]  # the head may end within a line
-    skipped = next((index for index, line in enumerate(lines) if line.strip() and not _comment(line, lines[index + 1 : index + 2])), None)
+    skipped = next(
+        (
+            index
+            for index, line in enumerate(lines)
+            if line.strip() and not _comment(line, lines[index + 1 : index + 2])
+        ),
+        None,
+    )
     if skipped is None or len(lines[skipped]) > 1 << 20:
         return None
     body = [line for line in lines[skipped:] if line.strip()][:50]
@@ -64,20 +69,29 @@ def _comment(line: str, following: list[str]) -> bool:
     """A line before the header: empty, or a comment that is not itself the header (`# step,loss`)."""
     if not line.lstrip().startswith("#"):
         return False
-    return not following or all(line.count(separator) != following[0].count(separator) for separator in SEPARATORS if separator in line)
+    return not following or all(
+        line.count(separator) != following[0].count(separator) for separator in SEPARATORS if separator in line
+    )
 
 
 def _table_like(header: list[str], rows: list[list[str]]) -> bool:
-    """A header of names (or all numbers) over rows with at least one column of numbers; one row under a header is a table too."""
+    """A header of names (or all numbers) over rows with at least one column of numbers; one row under a header is a
+    table too."""
     numeric = [_is_number(cell) for cell in header]
     if any(numeric) and not all(value or cell in MISSING for value, cell in zip(numeric, header, strict=True)):
         return False
     if any("{" in cell or len(cell) > 300 for cell in header) or (len(header) == 1 and re.search(r"[:=]", header[0])):
         return False
     columns = list(zip(*rows, strict=True)) if rows else []
-    found = any(sum(_is_number(cell) for cell in column) >= max(1, 0.8 * sum(cell not in MISSING for cell in column)) for column in columns)
+    found = any(
+        sum(_is_number(cell) for cell in column) >= max(1, 0.8 * sum(cell not in MISSING for cell in column))
+        for column in columns
+    )
     return found or (
-        not rows and not any(numeric) and len(header) > 1 and all(re.fullmatch(r'[\w\s./#@%()"-]{1,80}', cell) for cell in header)
+        not rows
+        and not any(numeric)
+        and len(header) > 1
+        and all(re.fullmatch(r'[\w\s./#@%()"-]{1,80}', cell) for cell in header)
     )
 
 
@@ -114,10 +128,19 @@ def read(source: Source) -> Log:
 
 
 def _parsed(block: bytes, separator: str, names: list[str], cleaned: dict[str, str]) -> pl.DataFrame:
-    options = {"separator": separator, "has_header": False, "null_values": MISSING, "truncate_ragged_lines": True, "encoding": "utf8-lossy"}
+    options = {
+        "separator": separator,
+        "has_header": False,
+        "null_values": MISSING,
+        "truncate_ragged_lines": True,
+        "encoding": "utf8-lossy",
+    }
     try:
         text = pl.read_csv(block, schema={name: pl.String for name in names}, n_rows=1000, **options)
-        empty, unread = text.null_count().row(0), text.select(pl.all().cast(pl.Float64, strict=False)).null_count().row(0)
+        empty, unread = (
+            text.null_count().row(0),
+            text.select(pl.all().cast(pl.Float64, strict=False)).null_count().row(0),
+        )
         kinds = {name: pl.Float64 if a == b else pl.String for name, a, b in zip(names, empty, unread, strict=True)}
         frame = pl.read_csv(block, schema=kinds, **options)
         return frame.with_columns([_clean(frame[name], cleaned) for name, kind in kinds.items() if kind == pl.String])
@@ -128,7 +151,9 @@ def _parsed(block: bytes, separator: str, names: list[str], cleaned: dict[str, s
     except (pl.exceptions.PolarsError, ValueError):
         # ragged or oddly quoted beyond polars
         rows = [row[: len(names)] + [""] * (len(names) - len(row)) for row in _tolerant(block, separator)]
-        text = pl.DataFrame({name: [None if row[index] in MISSING else row[index] for row in rows] for index, name in enumerate(names)})
+        text = pl.DataFrame(
+            {name: [None if row[index] in MISSING else row[index] for row in rows] for index, name in enumerate(names)}
+        )
         text = text.cast({name: pl.String for name in names})
     return text.select([_clean(text[name], cleaned) for name in names])
 
@@ -147,7 +172,9 @@ def _clean(cells: pl.Series, cleaned: dict[str, str]) -> pl.Series:
         if lost.str.contains(DECIMAL_COMMA).any():
             thousands = lost.str.contains(THOUSANDS).all()
             how = "commas read as thousands" if thousands else "decimal commas read as points"
-            better = cells.str.replace_all(",", "", literal=True) if thousands else cells.str.replace(",", ".", literal=True)
+            better = (
+                cells.str.replace_all(",", "", literal=True) if thousands else cells.str.replace(",", ".", literal=True)
+            )
         else:
             how = "numbers taken out of their wrapping (%, tensor(...)); what holds none was left out"
             better = cells.str.extract(WRAPPED)
@@ -166,5 +193,7 @@ def _wandb_export(log: Log) -> Log:
     log.format = "wandb csv"
     log.columns = {name: log.columns[name] for name in names}
     for run in sorted({name.rpartition(" - ")[0] for name in names if " - " in name}):
-        log.runs[run] = {name.rpartition(" - ")[2]: name for name in names if " - " not in name or name.startswith(f"{run} - ")}
+        log.runs[run] = {
+            name.rpartition(" - ")[2]: name for name in names if " - " not in name or name.startswith(f"{run} - ")
+        }
     return log

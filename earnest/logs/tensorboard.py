@@ -1,12 +1,14 @@
 """TensorBoard event files, and a tree of them.
 
-A record is length (uint64), CRC of it (4 bytes), data, CRC of it (4 bytes), all little-endian (tensorflow/core/lib/io/record_writer.h).
-The data is an ``Event``: wall_time = 1 (double), step = 2, file_version = 3, summary = 5; a ``Summary`` holds values = 1, each
-tag = 1, simple_value = 2 (float), tensor = 8, metadata = 9 (tensorflow/core/util/event.proto, framework/summary.proto).
+A record is length (uint64), CRC of it (4 bytes), data, CRC of it (4 bytes), all little-endian
+(tensorflow/core/lib/io/record_writer.h). The data is an ``Event``: wall_time = 1 (double), step = 2, file_version = 3,
+summary = 5; a ``Summary`` holds values = 1, each tag = 1, simple_value = 2 (float), tensor = 8, metadata = 9
+(tensorflow/core/util/event.proto, framework/summary.proto).
 
-A scalar's record differs from its neighbour's in the wall time, the step and four bytes of value. So records of one length are
-laid out as a matrix, a row is walked once per kind of record (tag, length of the step), and the columns of the matrix are the fields.
-CRCs are not checked (most of the time of TensorBoard's own reader); a broken chain of lengths ends the reading, as a damaged file would.
+A scalar's record differs from its neighbour's in the wall time, the step and four bytes of value. So records of one
+length are laid out as a matrix, a row is walked once per kind of record (tag, length of the step), and the columns of
+the matrix are the fields. CRCs are not checked (most of the time of TensorBoard's own reader); a broken chain of
+lengths ends the reading, as a damaged file would.
 """
 
 import re
@@ -25,14 +27,21 @@ NAME = "tensorboard"
 FRAME_BYTES = 16
 SHORT_BYTES = 512  # longer records are no scalars: images, histograms, text
 LONGEST_BYTES = 1 << 31
-FLOAT_TYPES = {1: np.dtype("<f4"), 2: np.dtype("<f8"), 3: np.dtype("<i4"), 9: np.dtype("<i8")}  # tensorflow/core/framework/types.proto
+FLOAT_TYPES = {
+    1: np.dtype("<f4"),
+    2: np.dtype("<f8"),
+    3: np.dtype("<i4"),
+    9: np.dtype("<i8"),
+}  # tensorflow/core/framework/types.proto
 FLOAT_FIELDS = {5: np.dtype("<f4"), 6: np.dtype("<f8")}  # TensorProto: float_val, double_val, packed
 
 
 def claims(source: Source) -> bool:
     if source.is_dir:
         return next(_files_of_run(source.path), None) is not None
-    return source.raw[8 + 4 : 13 + 4][:1] == b"\x09" and source.raw[1:8] == bytes(7) and b"brain.Event:" in source.raw[:64]
+    return (
+        source.raw[8 + 4 : 13 + 4][:1] == b"\x09" and source.raw[1:8] == bytes(7) and b"brain.Event:" in source.raw[:64]
+    )
 
 
 def _event_files(folder: Path) -> Iterator[Path]:
@@ -40,7 +49,8 @@ def _event_files(folder: Path) -> Iterator[Path]:
 
 
 def read(source: Source) -> Log:
-    """One file, or a directory: its files in the order they were begun, and the writers below it that belong to the run."""
+    """One file, or a directory: its files in the order they were begun, and the writers below it that belong to the
+    run."""
     log = Log(NAME, {}, notes=source.notes)
     gathered: dict[str, list[Column]] = {}
     steps: list[np.ndarray] = []
@@ -66,7 +76,8 @@ def read(source: Source) -> Log:
 
 
 def _files_of_run(folder: Path) -> Iterator[tuple[str, Path]]:
-    """(prefix of its tags, file). Keras writes train/ and validation/, add_scalars a folder a curve, add_hparams one named by the time."""
+    """(prefix of its tags, file). Keras writes train/ and validation/, add_scalars a folder a curve, add_hparams one
+    named by the time."""
     yield from (("", path) for path in sorted(_event_files(folder), key=_begun))
     for below in sorted(path for path in folder.iterdir() if path.is_dir()):
         if not belongs(folder, below):
@@ -76,11 +87,14 @@ def _files_of_run(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def belongs(folder: Path, below: Path) -> bool:
-    """Whether the events in a folder below another are of the same run: a split, a time stamp, or a curve of add_scalars."""
+    """Whether the events in a folder below another are of the same run: a split, a time stamp, or a curve of
+    add_scalars."""
     if below.name.lower() in SPLITS or re.fullmatch(r"\d{9,}\.\d+", below.name):
         return True
     return (
-        any(_event_files(folder)) and not any(path.is_dir() for path in below.iterdir()) and not re.match(r"version_|run|exp", below.name)
+        any(_event_files(folder))
+        and not any(path.is_dir() for path in below.iterdir())
+        and not re.match(r"version_|run|exp", below.name)
     )
 
 
@@ -105,7 +119,8 @@ def _scalars(source: Source) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], 
         steps.append(step_N)
         rows += len(step_N)
     tags = {
-        tag: (np.concatenate([row for row, _ in parts]), np.concatenate([value for _, value in parts])) for tag, parts in pieces.items()
+        tag: (np.concatenate([row for row, _ in parts]), np.concatenate([value for _, value in parts]))
+        for tag, parts in pieces.items()
     }
     for tag, (row, value) in tags.items():  # one chunk's lengths come one after another
         if (np.diff(row) < 0).any():
@@ -133,8 +148,9 @@ def _records(source: Source) -> Iterator[tuple[bytes, np.ndarray, np.ndarray]]:
 def _chain(data: bytes) -> tuple[np.ndarray, np.ndarray, int, bool]:
     """Follow lengths from record to record.
 
-    Guess every place that looks like the start of a short event (seven high bytes of the length 0, data starting with wall_time's tag);
-    where each guess's end is the next guess, the guesses are the chain. A plain walk bridges the places where they are not.
+    Guess every place that looks like the start of a short event (seven high bytes of the length 0, data starting with
+    wall_time's tag); where each guess's end is the next guess, the guesses are the chain. A plain walk bridges the
+    places where they are not.
     """
     size = len(data)
     bytes_N = np.frombuffer(data, np.uint8)
@@ -154,7 +170,9 @@ def _chain(data: bytes) -> tuple[np.ndarray, np.ndarray, int, bool]:
     while at + FRAME_BYTES <= size:
         index = int(np.searchsorted(guess_N, at))
         if index < len(guess_N) and guess_N[index] == at:
-            stop = int(breaks[np.searchsorted(breaks, index)]) + 1  # the guesses up to here are a chain, and the last of them is a record
+            stop = (
+                int(breaks[np.searchsorted(breaks, index)]) + 1
+            )  # the guesses up to here are a chain, and the last of them is a record
             if next_N[stop - 1] > size:
                 stop -= 1
             if stop > index:
@@ -176,8 +194,11 @@ def _chain(data: bytes) -> tuple[np.ndarray, np.ndarray, int, bool]:
     return np.concatenate(starts).astype(np.int64) + 12, np.concatenate(lengths).astype(np.int64), at, broken
 
 
-def _of_one_length(data: bytes, start_N: np.ndarray, length: int, row_N: np.ndarray, step_N: np.ndarray, rows: int, pieces) -> None:
-    """Records of one length as a matrix: those whose bytes but for wall time, step and the last four agree are a group."""
+def _of_one_length(
+    data: bytes, start_N: np.ndarray, length: int, row_N: np.ndarray, step_N: np.ndarray, rows: int, pieces
+) -> None:
+    """Records of one length as a matrix: those whose bytes but for wall time, step and the last four agree are a
+    group."""
     if length < 11:
         return
     windows = np.lib.stride_tricks.sliding_window_view(np.frombuffer(data, np.uint8), length)
@@ -265,7 +286,8 @@ def _tensor(event: bytes, start: int, stop: int) -> tuple[int, int, np.dtype] | 
 
 
 def _long(data: bytes, start: int, length: int, texts: dict[str, Any]) -> int:
-    """The step of a long record; transformers writes its arguments and the model's configuration as JSON text (integration_utils.py)."""
+    """The step of a long record; transformers writes its arguments and the model's configuration as JSON text
+    (integration_utils.py)."""
     step = 0
     try:
         for number, wire, value, begin, end in fields(data, start, start + length):
@@ -273,7 +295,9 @@ def _long(data: bytes, start: int, length: int, texts: dict[str, Any]) -> int:
                 step = value
             elif number == 5 and wire == 2 and length < 1 << 20:
                 text = data[begin:end]
-                if (tag := re.search(rb"(args|model_config)/text_summary", text)) and (found := re.search(rb"\{.*\}", text, re.DOTALL)):
+                if (tag := re.search(rb"(args|model_config)/text_summary", text)) and (
+                    found := re.search(rb"\{.*\}", text, re.DOTALL)
+                ):
                     texts[tag[1].decode()] = found[0].decode("utf-8", "replace")
     except (ValueError, IndexError):
         pass

@@ -1,11 +1,12 @@
 r"""Free text: whatever a training loop printed.
 
-``step 120/300 | loss 5.75 | lr 1e-4`` · ``key=value`` · ``key: value`` · a JSON object or a Python dictionary within a line
-(transformers' Trainer, fairseq) · tqdm bars with carriage returns and a postfix · ANSI colours · ``Epoch 3: 6.01 → 5.76 (avg loss)`` ·
-fairseq, espnet, audiocraft, Keras, torchvision.
+``step 120/300 | loss 5.75 | lr 1e-4`` · ``key=value`` · ``key: value`` · a JSON object or a Python dictionary within a
+line (transformers' Trainer, fairseq) · tqdm bars with carriage returns and a postfix · ANSI colours · ``Epoch 3: 6.01 →
+5.76 (avg loss)`` · fairseq, espnet, audiocraft, Keras, torchvision.
 
-Lines of one kind differ only in their numbers. So a line is split into its numbers and the text between them, its *skeleton*,
-and the skeleton is understood once: a plan says which number goes to which column. The rest of such lines costs one split and one look-up.
+Lines of one kind differ only in their numbers. So a line is split into its numbers and the text between them, its
+*skeleton*, and the skeleton is understood once: a plan says which number goes to which column. The rest of such lines
+costs one split and one look-up.
 """
 
 import json
@@ -47,7 +48,8 @@ LEADING = re.compile(rf"^\W*({N})\s*/\s*{N}\s*[\[\]━=|:, ]")
 ARROW = re.compile(rf"({N})\s*(?:→|->|=>|-->)\s*({N})(?:\s*\(([A-Za-z_ ]+)\))?")
 SPLIT_WORDS = "|".join(sorted(SPLITS, key=len, reverse=True))
 SECTION = re.compile(
-    rf"\[({SPLIT_WORDS})\]|(?:^|(?<=[|\-\s]))({SPLIT_WORDS})(?:\s+(?:summary|results?|set))?\s*[:|](?!\s*{N})", re.IGNORECASE
+    rf"\[({SPLIT_WORDS})\]|(?:^|(?<=[|\-\s]))({SPLIT_WORDS})(?:\s+(?:summary|results?|set))?\s*[:|](?!\s*{N})",
+    re.IGNORECASE,
 )
 # possessive (`++`, `*+`): what a part has taken it keeps, so no line takes more than linear time
 PAIR = re.compile(
@@ -73,7 +75,8 @@ class Cell(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What lines with one skeleton hold: rows of cells; `bar`: which number is the progress bar's total, by which bars are told apart."""
+    """What lines with one skeleton hold: rows of cells; `bar`: which number is the progress bar's total, by which bars
+    are told apart."""
 
     rows: list[list[Cell]]
     bar: int = ENDLESS
@@ -105,7 +108,11 @@ def read(source: Source) -> Log:
         log.notes.append(f"over {MOST_SKELETONS:,} kinds of lines: lines of further kinds were passed over")
     log.columns, config = rows.table.columns(), rows.config
     _settle_bars(log)
-    for name in [name for name, column in log.columns.items() if len(column.row) == 1 and rows.table.rows > 3 and guess(name) is None]:
+    for name in [
+        name
+        for name, column in log.columns.items()
+        if len(column.row) == 1 and rows.table.rows > 3 and guess(name) is None
+    ]:
         config.setdefault(name, float(log.columns.pop(name).value[0]))  # printed once: a setting, not a measurement
     log.config = {name: int(value) if float(value).is_integer() else value for name, value in config.items()}
     return log
@@ -137,7 +144,10 @@ class _Rows:
             self.unload()
             self.alike = None
         plan, parts = _planned(line, self.number, self.plans)
-        rows = [{name: self.value(parts[2 * index + 1]) * factor + offset for name, index, factor, offset in row} for row in plan.rows]
+        rows = [
+            {name: self.value(parts[2 * index + 1]) * factor + offset for name, index, factor, offset in row}
+            for row in plan.rows
+        ]
         if plan.config:
             self.config.update(rows[0])
             return
@@ -145,7 +155,9 @@ class _Rows:
             if "bar" in row:
                 row["bar/" + ("0" if plan.bar == ENDLESS else parts[2 * plan.bar + 1])] = row.pop("bar")
             self.add(row)
-        if plan is self.before and len(rows) == 1 and not all(map(_counts, rows[0])):  # the second of its kind in a row: more will come
+        if (
+            plan is self.before and len(rows) == 1 and not all(map(_counts, rows[0]))
+        ):  # the second of its kind in a row: more will come
             self.alike = _alike(plan, parts, list(rows[0]))
         self.before = plan
 
@@ -153,7 +165,9 @@ class _Rows:
         counting = all(map(_counts, self.current))
         if not self.current.keys().isdisjoint(row) or (not counting and any(map(_counts, row))):
             if not counting or any(value < self.bars.get(name, -1.0) for name, value in self.current.items()):
-                self.table.row(self.current)  # a bar without values is a row only where it falls back: an epoch begins there
+                self.table.row(
+                    self.current
+                )  # a bar without values is a row only where it falls back: an epoch begins there
             self.bars.update((name, value) for name, value in self.current.items() if name.startswith("bar/"))
             self.current = {}
         self.current |= row
@@ -162,7 +176,9 @@ class _Rows:
         alike, waiting, self.waiting = self.alike, self.waiting, []
         if alike is None or not waiting:
             return
-        cells = np.fromiter(map(float, chain.from_iterable(waiting)), np.float64, len(waiting) * alike.groups).reshape(-1, alike.groups)
+        cells = np.fromiter(map(float, chain.from_iterable(waiting)), np.float64, len(waiting) * alike.groups).reshape(
+            -1, alike.groups
+        )
         value = cells[:, alike.group] * alike.factor
         self.add(dict(zip(alike.names, value[0].tolist(), strict=True)))
         if len(value) > 1:
@@ -183,7 +199,8 @@ class _Rows:
 
 
 class _Alike(NamedTuple):
-    """A pattern for the lines of one skeleton, its `groups` numbers, and which of them goes to which column, times which factor."""
+    """A pattern for the lines of one skeleton, its `groups` numbers, and which of them goes to which column, times
+    which factor."""
 
     pattern: re.Pattern[str]
     groups: int
@@ -207,12 +224,20 @@ def _alike(plan: Plan, parts: list[str], names: list[str]) -> _Alike | None:
         else:
             pattern += f"({NUMERAL})" if place // 2 in wanted else NUMERAL
     return _Alike(
-        _compiled(pattern), len(wanted), names, [wanted.index(cell.index) for cell in cells], np.array([cell.factor for cell in cells])
+        _compiled(pattern),
+        len(wanted),
+        names,
+        [wanted.index(cell.index) for cell in cells],
+        np.array([cell.factor for cell in cells]),
     )
 
 
 def _loose(text: str) -> str:
-    return "".join(SOFT.pattern + "*" if SOFT.match(piece) else re.escape(piece) for piece in re.split(r"([█▏▎▍▌▋▊▉\s]+)", text) if piece)
+    return "".join(
+        SOFT.pattern + "*" if SOFT.match(piece) else re.escape(piece)
+        for piece in re.split(r"([█▏▎▍▌▋▊▉\s]+)", text)
+        if piece
+    )
 
 
 @lru_cache(maxsize=1000)
@@ -246,7 +271,9 @@ def _planned(line: str, pattern: re.Pattern[str], plans: dict[str, Plan]) -> tup
 
 
 def _plan(skeleton: str) -> Plan:
-    texts = re.sub(r"\s{3,}", "  ", re.sub(N, "?", skeleton)).split("\0")  # long gaps cost the patterns below their square
+    texts = re.sub(r"\s{3,}", "  ", re.sub(N, "?", skeleton)).split(
+        "\0"
+    )  # long gaps cost the patterns below their square
     line = texts[0] + "".join(chr(0xE000 + index) + text for index, text in enumerate(texts[1:]))
     if CONFIG_LINE.match(line):
         return Plan([_pairs(line, "", known_only=False)], config=True)
@@ -255,7 +282,9 @@ def _plan(skeleton: str) -> Plan:
             return _bar_plan(bar)
     cells: list[Cell] = []
     if match := ESPNET.search(line):
-        cells += [Cell("epoch", _index(match[1]))] + ([Cell("step", _index(match[3]))] if SPLITS.get(match[2]) == "train" else [])
+        cells += [Cell("epoch", _index(match[1]))] + (
+            [Cell("step", _index(match[3]))] if SPLITS.get(match[2]) == "train" else []
+        )
         line = f"{match[2]}: " + line[match.end() :]
     elif match := ESPNET_RESULTS.search(line):
         cells += [Cell("epoch", _index(match[1]))]
@@ -276,7 +305,9 @@ def _plan(skeleton: str) -> Plan:
         if section:
             start, prefix = (
                 section.end(),
-                "" if SPLITS[(section[1] or section[2]).lower()] == "train" else (section[1] or section[2]).lower() + "/",
+                ""
+                if SPLITS[(section[1] or section[2]).lower()] == "train"
+                else (section[1] or section[2]).lower() + "/",
             )
     return Plan([_first_of_each(cells)]) if cells else NOTHING
 
@@ -287,11 +318,15 @@ def _section(text: str, prefix: str) -> list[Cell]:
     if 0 <= left < right:
         quoted = re.sub(rf"""["']?({N})["']?""", r'"\1"', text[left : right + 1])
         quoted = re.sub(r"\b(?:None|True|False)\b", "null", quoted.replace("'", '"'))
-        quoted = re.sub(rf'(?<![\w.])[\w.]++\(("{N}")[^)]*\)', r"\1", quoted)  # tensor(2.3, device=...), np.float64(2.3)
+        quoted = re.sub(
+            rf'(?<![\w.])[\w.]++\(("{N}")[^)]*\)', r"\1", quoted
+        )  # tensor(2.3, device=...), np.float64(2.3)
         try:
             row = json.loads(quoted)
             leaves = {name: leaf for name, leaf in flat(row).items() if isinstance(leaf, str) and re.fullmatch(N, leaf)}
-            return _pairs(text[:left], prefix) + [Cell(_in_split(name, prefix), _index(leaf)) for name, leaf in leaves.items()]
+            return _pairs(text[:left], prefix) + [
+                Cell(_in_split(name, prefix), _index(leaf)) for name, leaf in leaves.items()
+            ]
         except (ValueError, RecursionError, AttributeError):
             pass
     return _pairs(text, prefix)
@@ -303,7 +338,8 @@ def _pairs(text: str, prefix: str, known_only: bool = True) -> list[Cell]:
         loose = match["sep"] is not None
         if not loose and "|" in text:  # `| name 3.5 |`: a cell of its own
             loose = bool(
-                re.search(r"[|,;\t\]]\s*$", text[max(0, match.start() - 20) : match.start()]) and CELL_END.match(text, match.end())
+                re.search(r"[|,;\t\]]\s*$", text[max(0, match.start() - 20) : match.start()])
+                and CELL_END.match(text, match.end())
             )
         name = _name(match["name"], loose)
         index = _index(match["value"])
@@ -320,7 +356,8 @@ def _in_split(name: str, prefix: str) -> str:
 
 @lru_cache(maxsize=20_000)
 def _name(text: str, loose: bool) -> str | None:
-    """The longest end of the words before a number that is a known name; of unknown words those that an `=` or `:` follows."""
+    """The longest end of the words before a number that is a known name; of unknown words those that an `=` or `:`
+    follows."""
     named = text.split()
     for start in range(len(named)):
         candidate = " ".join(named[start:])
@@ -349,7 +386,9 @@ def _bar_plan(bar: re.Match[str]) -> Plan:
 def _arrow_plan(line: str, arrow: re.Match[str], cells: list[Cell]) -> Plan:
     """`Epoch 3: 6.01 → 5.76 (avg loss)`: the value at the epoch's start and at its end."""
     before = _pairs(line[: arrow.start()] + arrow[1], "")
-    named = next((cell.name for cell in before if cell.index == _index(arrow[1]) and cell.name.lower() not in EPOCH_NAMES), None)
+    named = next(
+        (cell.name for cell in before if cell.index == _index(arrow[1]) and cell.name.lower() not in EPOCH_NAMES), None
+    )
     name = (arrow[3] or named or "").strip()
     if not name:
         return NOTHING
@@ -370,7 +409,8 @@ def _first_of_each(cells: list[Cell]) -> list[Cell]:
 
 
 def _settle_bars(log: Log) -> None:
-    """Of several bars (training, an evaluation within it) the one that counts steps; its falls are epochs where nothing else tells them."""
+    """Of several bars (training, an evaluation within it) the one that counts steps; its falls are epochs where nothing
+    else tells them."""
     bars = [name for name in log.columns if name.startswith("bar/")]
     if not bars:
         return

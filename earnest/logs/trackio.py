@@ -1,4 +1,5 @@
-"""Trackio's SQLite file of a project: ``metrics`` holds (timestamp, run_name, step, metrics as JSON), ``configs`` (run_name, config)."""
+"""Trackio's SQLite file of a project: ``metrics`` holds (timestamp, run_name, step, metrics as JSON), ``configs``
+(run_name, config)."""
 
 import json
 import sqlite3
@@ -34,7 +35,9 @@ def read(source: Source) -> Log:
             for run, cells in file.execute("SELECT run_name, config FROM configs"):
                 config[str(run)] = _json(cells)
     except (sqlite3.Error, zlib.error, UnicodeDecodeError) as error:
-        raise UserError(f"{source.path.name} is an SQLite file without Trackio's tables, or damaged ({error})", EXPECTED, FIX) from error
+        raise UserError(
+            f"{source.path.name} is an SQLite file without Trackio's tables, or damaged ({error})", EXPECTED, FIX
+        ) from error
     return Log(NAME, table.columns(), np.array(steps, np.int64), config=config, notes=source.notes, runs=runs)
 
 

@@ -1,9 +1,9 @@
 """W&B's offline log, ``run-ID.wandb``, without wandb installed (its newer versions hold no Python reader).
 
-The file is LevelDB's log format (github.com/google/leveldb/blob/main/doc/log_format.md): blocks of 32 KiB, each record in fragments
-of CRC (4 bytes), length (2), type (1: whole, 2: first, 3: middle, 4: last), behind a header of 7 bytes, ``:W&B``, magic, version.
-A record is a protobuf ``Record`` (wandb/proto/wandb_internal.proto): history = 2, config = 5, run = 17;
-an item of each has key = 1, nested_key = 2 and value_json = 16.
+The file is LevelDB's log format (github.com/google/leveldb/blob/main/doc/log_format.md): blocks of 32 KiB, each record
+in fragments of CRC (4 bytes), length (2), type (1: whole, 2: first, 3: middle, 4: last), behind a header of 7 bytes,
+``:W&B``, magic, version. A record is a protobuf ``Record`` (wandb/proto/wandb_internal.proto): history = 2, config = 5,
+run = 17; an item of each has key = 1, nested_key = 2 and value_json = 16.
 """
 
 import json
@@ -23,8 +23,12 @@ HEADER_BYTES = 7
 HISTORY, CONFIG, RUN = 2, 5, 17
 VARINT = rb"[\x80-\xff]*+[\x00-\x7f]"
 NUMERAL = rb"(-?[0-9]++(?:\.[0-9]++)?(?:[eE][-+]?[0-9]++)?|NaN|-?Infinity)"
-PLAIN_ITEM = re.compile(rb"\n%b[\n\x12]%b([^\x00-\x1f\x82]++)\x82\x01%b%b" % (VARINT, VARINT, VARINT, NUMERAL), re.DOTALL)
-BEFORE_ITEMS = re.compile(rb"\x08%b\x12%b" % (VARINT, VARINT), re.DOTALL)  # the record's number; history, and its length
+PLAIN_ITEM = re.compile(
+    rb"\n%b[\n\x12]%b([^\x00-\x1f\x82]++)\x82\x01%b%b" % (VARINT, VARINT, VARINT, NUMERAL), re.DOTALL
+)
+BEFORE_ITEMS = re.compile(
+    rb"\x08%b\x12%b" % (VARINT, VARINT), re.DOTALL
+)  # the record's number; history, and its length
 AFTER_ITEMS = re.compile(rb"(?:\x12%b\x08%b)?" % (VARINT, VARINT), re.DOTALL)  # the history's step
 
 
@@ -55,13 +59,18 @@ def read(source: Source) -> Log:
     if damaged:
         source.notes.append(f"{damaged} records are damaged and were left out")
     if not table.rows:
-        raise UserError(f"{source.path.name} is a W&B log without history", EXPECTED, "log something with wandb.log, or pass another file")
+        raise UserError(
+            f"{source.path.name} is a W&B log without history",
+            EXPECTED,
+            "log something with wandb.log, or pass another file",
+        )
     config.pop("_wandb", None)
     return Log(NAME, table.columns(), config=config, notes=source.notes)
 
 
 def _plain_row(record: bytes) -> dict[str, float] | None:
-    """A history record whose items are all numbers, in any order (wandb-core shuffles them), read with one pattern; None for any other."""
+    """A history record whose items are all numbers, in any order (wandb-core shuffles them), read with one pattern;
+    None for any other."""
     before, *items = PLAIN_ITEM.split(record)
     if not items or any(items[2:-1:3]) or not BEFORE_ITEMS.fullmatch(before) or not AFTER_ITEMS.fullmatch(items[-1]):
         return None

@@ -1,7 +1,7 @@
 """Hinge adversarial losses and feature matching over the scales of a discriminator; each returns (loss, signals).
 
-Hinge: Lim & Ye 2017, arXiv:1705.02894; as used for codecs: EnCodec, arXiv:2210.13438, section 3.4. Every loss is the mean over scales, so
-that a discriminator that sees no difference costs 2 whatever their number.
+Hinge: Lim & Ye 2017, arXiv:1705.02894; as used for codecs: EnCodec, arXiv:2210.13438, section 3.4. Every loss is the
+mean over scales, so that a discriminator that sees no difference costs 2 whatever their number.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,8 @@ Verdicts = Mapping[str, Verdict]
 
 
 def hinge_discriminator(real: Verdicts, fake: Verdicts) -> tuple[Tensor, dict[str, float]]:
-    """E max(0, 1 - D(real)) + E max(0, 1 + D(fake)); 2 for a discriminator that always says 0, less for one that is right."""
+    """E max(0, 1 - D(real)) + E max(0, 1 + D(fake)); 2 for a discriminator that always says 0, less for one that is
+    right."""
     losses, signals = [], {}
     for name in real:
         (real_logits, _), (fake_logits, _) = real[name], fake[name]
@@ -28,14 +29,16 @@ def hinge_discriminator(real: Verdicts, fake: Verdicts) -> tuple[Tensor, dict[st
             key("d_real", name): real_logits.mean().item(),
             key("d_fake", name): fake_logits.mean().item(),
             key("d_auc", name): auc(real_logits.detach(), fake_logits.detach()),
-            key("d_active_frac", name): ((real_logits < 1).float().mean() + (fake_logits > -1).float().mean()).item() / 2,
+            key("d_active_frac", name): ((real_logits < 1).float().mean() + (fake_logits > -1).float().mean()).item()
+            / 2,
         }
     total = torch.stack(losses).mean()
     return total, signals | {key("loss", "loss_d"): total.item()}
 
 
 def auc(real: Tensor, fake: Tensor) -> float:
-    """How often a real logit is above a generated one, ties half: 0.5 for a discriminator that sees nothing, 1 for a perfect one."""
+    """How often a real logit is above a generated one, ties half: 0.5 for a discriminator that sees nothing, 1 for a
+    perfect one."""
     real_N, fake_M = real.flatten(), fake.flatten().sort().values
     below_N = torch.searchsorted(fake_M, real_N) + torch.searchsorted(fake_M, real_N, right=True)
     return below_N.double().mean().item() / (2 * len(fake_M))
@@ -48,14 +51,18 @@ def hinge_generator(fake: Verdicts) -> tuple[Tensor, dict[str, float]]:
 
 
 def feature_matching(real: Verdicts, fake: Verdicts) -> tuple[Tensor, dict[str, float]]:
-    """L1 between the maps of real and generated audio, over the mean magnitude of the real ones; mean over maps and scales.
+    """L1 between the maps of real and generated audio, over the mean magnitude of the real ones; mean over maps and
+    scales.
 
-    The division makes the value comparable between discriminators; MelGAN (arXiv:1910.06711, section 2.3) has it without.
+    The division makes the value comparable between discriminators; MelGAN (arXiv:1910.06711, section 2.3) has it
+    without.
     """
     pairs = [
         (real_map.detach().float(), fake_map.float())
         for name in real
         for real_map, fake_map in zip(real[name][1], fake[name][1], strict=True)
     ]
-    loss = torch.stack([(fake_map - real_map).abs().mean() / real_map.abs().mean().clamp_min(1e-3) for real_map, fake_map in pairs]).mean()
+    loss = torch.stack(
+        [(fake_map - real_map).abs().mean() / real_map.abs().mean().clamp_min(1e-3) for real_map, fake_map in pairs]
+    ).mean()
     return loss, {key("loss", "feat"): loss.item()}

@@ -1,4 +1,5 @@
-"""The loss balancer of EnCodec (Défossez et al. 2022, arXiv:2210.13438, section 3.4): weights become shares of the gradient."""
+"""The loss balancer of EnCodec (Défossez et al. 2022, arXiv:2210.13438, section 3.4): weights become shares of the
+gradient."""
 
 from collections.abc import Mapping
 
@@ -7,7 +8,8 @@ from torch import Tensor
 
 
 class Balancer:
-    """Scales each loss's gradient at the waveform by its mean norm so far, so that its share of the gradient is its weight's share.
+    """Scales each loss's gradient at the waveform by its mean norm so far, so that its share of the gradient is its
+    weight's share.
 
     `norms`: stream -> moving average of the gradient's norm per clip, kept with the run's state.
     """
@@ -17,8 +19,11 @@ class Balancer:
         self.norms: dict[str, float] = {}
         self.mass: dict[str, float] = {}
 
-    def __call__(self, losses: Mapping[str, Tensor], weights: Mapping[str, float], wave_BN: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """Losses that depend on wave_BN alone -> a loss whose gradient at wave_BN is the balanced one, and the share of each in it.
+    def __call__(
+        self, losses: Mapping[str, Tensor], weights: Mapping[str, float], wave_BN: Tensor
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Losses that depend on wave_BN alone -> a loss whose gradient at wave_BN is the balanced one, and the share of
+        each in it.
 
         The balanced gradient has about norm 1 per clip, whatever the weights sum to. A loss of weight 0 has no part.
         """

@@ -1,8 +1,10 @@
-"""Distillation: what a codebook says, through a linear head, against a teacher's features at the same time; returns (loss, signals).
+"""Distillation: what a codebook says, through a linear head, against a teacher's features at the same time; returns
+(loss, signals).
 
-Teachers' features are anisotropic: much of their energy is one mean vector, which a constant predicts. A constant scores
-1 - sqrt(r) by 1 - cos, r the energy share of the mean: 0.078 for r = 0.85, without having learnt anything. So the loss that is
-optimised sees features standardised per dimension, and beside it stand the raw one, the centred one, and the best constant's score.
+Teachers' features are anisotropic: much of their energy is one mean vector, which a constant predicts. A constant
+scores 1 - sqrt(r) by 1 - cos, r the energy share of the mean: 0.078 for r = 0.85, without having learnt anything. So
+the loss that is optimised sees features standardised per dimension, and beside it stand the raw one, the centred one,
+and the best constant's score.
 """
 
 from dataclasses import dataclass
@@ -27,10 +29,13 @@ class Statistics:
 
 
 def statistics(features_NF: Tensor) -> Statistics:
-    """The best constant prediction is the direction of the mean of the features' directions: it scores 1 - its length."""
+    """The best constant prediction is the direction of the mean of the features' directions: it scores 1 - its
+    length."""
     features_NF = features_NF.double()
     mean_F, std_F = features_NF.mean(0), features_NF.std(0).clamp_min(1e-6)
-    constant, raw = (1 - F.normalize(one, dim=1).mean(0).norm().item() for one in ((features_NF - mean_F) / std_F, features_NF))
+    constant, raw = (
+        1 - F.normalize(one, dim=1).mean(0).norm().item() for one in ((features_NF - mean_F) / std_F, features_NF)
+    )
     return Statistics(mean_F.float(), std_F.float(), constant, raw)
 
 
@@ -47,11 +52,15 @@ class Distillation(nn.Module):
         self.register_buffer("std_F", of_teacher.std_F)
         self.head = nn.Linear(latent_dim, len(of_teacher.mean_F))
 
-    def forward(self, latent_BDT: Tensor, features_BTF: Tensor, exists_BT: Tensor, split: str = "train") -> tuple[Tensor, dict[str, float]]:
-        """features_BTF at the codec's frames; only frames that exist count. Without any, the loss is 0 and there is no signal.
+    def forward(
+        self, latent_BDT: Tensor, features_BTF: Tensor, exists_BT: Tensor, split: str = "train"
+    ) -> tuple[Tensor, dict[str, float]]:
+        """features_BTF at the codec's frames; only frames that exist count. Without any, the loss is 0 and there is no
+        signal.
 
-        Signals: the loss; outside training also against the raw features (`_raw`), against centred ones (`_centred`), and against
-        the features of other frames (`_permuted`), which is the score of who predicts features but not the frame's.
+        Signals: the loss; outside training also against the raw features (`_raw`), against centred ones (`_centred`),
+        and against the features of other frames (`_permuted`), which is the score of who predicts features but not the
+        frame's.
         """
         predicted_NF = self.head(latent_BDT.transpose(1, 2)[exists_BT]).float()
         features_NF = features_BTF[exists_BT].float()
@@ -66,7 +75,9 @@ class Distillation(nn.Module):
                 signals |= {
                     key("loss", f"{self.stream}_raw", split): distance(moved_NF + self.mean_F, features_NF).item(),
                     key("loss", f"{self.stream}_centred", split): distance(moved_NF, features_NF - self.mean_F).item(),
-                    key("loss", f"{self.stream}_permuted", split): distance(predicted_NF, target_NF.roll(len(target_NF) // 2, 0)).item(),
+                    key("loss", f"{self.stream}_permuted", split): distance(
+                        predicted_NF, target_NF.roll(len(target_NF) // 2, 0)
+                    ).item(),
                 }
         return loss, signals
 

@@ -19,15 +19,17 @@ SIGNAL_NAMES = {
     "copied": "copy_frac",
     "entropy": "entropy_nats",
 }
-CHUNK_LOGITS = 2**24  # logits held at a time, and as many probabilities: 128 MiB in fp32, not gigabytes at a vocabulary of 128256
+CHUNK_LOGITS = (
+    2**24
+)  # logits held at a time, and as many probabilities: 128 MiB in fp32, not gigabytes at a vocabulary of 128256
 
 
 @dataclass(frozen=True, eq=False)
 class Head:
     """The output layer of one stream: the rows of `blocks` (V_i, D), one after the other.
 
-    Target t of the stream is row ``first_id + t``; `ids` rows from there on are the stream's own vocabulary (None: all).
-    `prior_V`, of all rows, is added to their logits, and is no parameter.
+    Target t of the stream is row ``first_id + t``; `ids` rows from there on are the stream's own vocabulary (None:
+    all). `prior_V`, of all rows, is added to their logits, and is no parameter.
     """
 
     blocks: tuple[Tensor, ...]
@@ -51,7 +53,8 @@ class Head:
 
 @dataclass(frozen=True)
 class StreamSums:
-    """One stream of one batch, as sums over its counted targets: whoever averages divides by what counts. No gradients."""
+    """One stream of one batch, as sums over its counted targets: whoever averages divides by what counts. No
+    gradients."""
 
     ce: Tensor  # nats within the stream's own vocabulary, scalar
     full_ce: Tensor | None  # nats within all rows of the head, where these are more
@@ -63,22 +66,25 @@ class StreamSums:
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """sum_n scale_n * CE(softmax(hidden_n @ W.T + prior), target_n) in chunks of rows; the gradients are made on the way.
+    """sum_n scale_n * CE(softmax(hidden_n @ W.T + prior), target_n) in chunks of rows; the gradients are made on the
+    way.
 
-    Keeping logits for the backward pass is what fills memory at large vocabularies (Cut Your Losses, arXiv:2411.09009; Liger
-    kernel, arXiv:2410.10989). Returns the sum, and per row, without gradients: CE over all rows of W, CE over the stream's
-    own vocabulary, and argmax and entropy of the latter; parts: how many rows in a row are of which head.
+    Keeping logits for the backward pass is what fills memory at large vocabularies (Cut Your Losses, arXiv:2411.09009;
+    Liger kernel, arXiv:2410.10989). Returns the sum, and per row, without gradients: CE over all rows of W, CE over the
+    stream's own vocabulary, and argmax and entropy of the latter; parts: how many rows in a row are of which head.
     """
 
     @staticmethod
-    def forward(ctx, hidden_ND: Tensor, target_N: Tensor, scale_N: Tensor, parts: Sequence[tuple[int, Head]], *blocks: Tensor):
+    def forward(
+        ctx, hidden_ND: Tensor, target_N: Tensor, scale_N: Tensor, parts: Sequence[tuple[int, Head]], *blocks: Tensor
+    ):
         wants_hidden, _, _, _, *wants_block = ctx.needs_input_grad
         device = hidden_ND.device.type
         # As a linear layer would: hidden states are fp32 under autocast too, as the residual stream is.
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_ND.dtype
         rows_ND, weights = hidden_ND.to(dtype), [block_VD.to(dtype) for block_VD in blocks]
-        # A CPU adds up the rows' gradient in their own dtype: a bf16 product of that size, made to be added, costs more than bf16 saves
-        # (measured).
+        # A CPU adds up the rows' gradient in their own dtype: a bf16 product of that size, made to be added, costs more
+        # than bf16 saves (measured).
         grad_dtype = dtype if hidden_ND.is_cuda else blocks[0].dtype
         ends = torch.tensor([len(block_VD) for block_VD in blocks]).cumsum(0).tolist()
         grad_hidden_ND = torch.empty_like(hidden_ND) if wants_hidden else None
@@ -86,7 +92,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         full_N, within_N, entropy_N = (torch.zeros(len(target_N), device=hidden_ND.device) for _ in range(3))
         guess_N = torch.zeros_like(target_N)
         with torch.autocast(device, enabled=False):
-            # Two buffers serve all chunks: fresh memory of this size costs a CPU more than what is computed in it (measured).
+            # Two buffers serve all chunks: fresh memory of this size costs a CPU more than what is computed in it
+            # (measured).
             chunk = min(len(target_N), max(1, CHUNK_LOGITS // ends[-1]))
             logits_cV, p_cV = (hidden_ND.new_empty(chunk, ends[-1], dtype=torch.float32) for _ in range(2))
             for n, head in _chunks(parts, chunk):
@@ -159,11 +166,12 @@ def _plus_product(sum_IK: Tensor | None, left_IJ: Tensor, right_JK: Tensor, dtyp
 
 
 def score(model, batch: Batch, scales: Mapping[str, float]) -> tuple[Tensor, dict[str, StreamSums]]:
-    """``sum over streams of scales[stream] * its summed cross-entropy``, and every stream's sums; a stream without counted
-    targets is absent.
+    """``sum over streams of scales[stream] * its summed cross-entropy``, and every stream's sums; a stream without
+    counted targets is absent.
 
     `model` offers forward(batch) -> hidden_PD, the hidden states of the positions that exist, in the row-major order of
-    ``batch.exists_BS``, and heads() -> {stream: Head}. What a gradient flows from is the cross-entropy over all rows of a head.
+    ``batch.exists_BS``, and heads() -> {stream: Head}. What a gradient flows from is the cross-entropy over all rows of
+    a head.
     """
     hidden_PD = model(batch)
     device, exists_BS = hidden_PD.device, batch.exists_BS
@@ -176,10 +184,14 @@ def score(model, batch: Batch, scales: Mapping[str, float]) -> tuple[Tensor, dic
     sums: dict[str, StreamSums] = {}
     every_head = {stream: head for stream, head in model.heads().items() if stream in columns}
     heads = {stream: head for stream, head in every_head.items() if (columns[stream][0] != IGNORE).any()}
-    # What no target reaches gets a gradient of zeros: another rank may have targets for it, and all of them reduce the same tensors.
+    # What no target reaches gets a gradient of zeros: another rank may have targets for it, and all of them reduce the
+    # same tensors.
     loss = hidden_PD.sum() * 0
     if torch.is_grad_enabled():
-        blocks, reached = ({id(block_VD): block_VD for head in some.values() for block_VD in head.blocks} for some in (every_head, heads))
+        blocks, reached = (
+            {id(block_VD): block_VD for head in some.values() for block_VD in head.blocks}
+            for some in (every_head, heads)
+        )
         loss = loss + sum(blocks[block].sum() * 0 for block in blocks.keys() - reached)
     # Streams with one output layer between them are scored together, so that its gradient is made once.
     for _, group in groupby(heads.items(), lambda item: tuple(map(id, item[1].blocks))):
@@ -187,7 +199,10 @@ def score(model, batch: Batch, scales: Mapping[str, float]) -> tuple[Tensor, dic
         rows = [(columns[stream][0] != IGNORE).nonzero()[:, 0] for stream, _ in members]
         targets = [columns[stream][0][row] + head.first_id for (stream, head), row in zip(members, rows, strict=True)]
         scale_N = torch.cat(
-            [torch.full(row.shape, float(scales.get(stream, 0)), device=device) for (stream, _), row in zip(members, rows, strict=True)]
+            [
+                torch.full(row.shape, float(scales.get(stream, 0)), device=device)
+                for (stream, _), row in zip(members, rows, strict=True)
+            ]
         )
         total, *per_row = _LinearCrossEntropy.apply(
             hidden_PD.index_select(0, torch.cat(rows)),
@@ -214,19 +229,26 @@ def score(model, batch: Batch, scales: Mapping[str, float]) -> tuple[Tensor, dic
     return loss, sums
 
 
-def stream_weights(codebooks: int, text_weight: float, audio_weight: float, codebook_weights: Sequence[float] = ()) -> dict[str, float]:
+def stream_weights(
+    codebooks: int, text_weight: float, audio_weight: float, codebook_weights: Sequence[float] = ()
+) -> dict[str, float]:
     """Weights so that the loss is ``text_weight * text + audio_weight * mean over codebooks``: comparable with ln V.
 
-    codebook_weights: of each codebook in that mean, the last one for all that follow; equal if empty. Raises UserError where they
-    do not fit the codebooks.
+    codebook_weights: of each codebook in that mean, the last one for all that follow; equal if empty. Raises UserError
+    where they do not fit the codebooks.
     """
     shares = list(codebook_weights) or [1.0]
     if len(shares) > codebooks or min(shares) < 0 or not sum(shares):
         raise UserError(
-            f"codebook weights {shares}", f"{codebooks} or fewer, none negative, not all zero", "give at most one for each codebook"
+            f"codebook weights {shares}",
+            f"{codebooks} or fewer, none negative, not all zero",
+            "give at most one for each codebook",
         )
     shares += shares[-1:] * (codebooks - len(shares))
-    return {"text": text_weight, **{codebook_stream(c): audio_weight * share / sum(shares) for c, share in enumerate(shares)}}
+    return {
+        "text": text_weight,
+        **{codebook_stream(c): audio_weight * share / sum(shares) for c, share in enumerate(shares)},
+    }
 
 
 class TokenObjective(nn.Module):
@@ -241,10 +263,11 @@ class TokenObjective(nn.Module):
         self._no_split_modules = sorted(classes & wanted)  # where accelerate shards, as transformers' models say it
 
     def forward(self, batch: Batch, counted: Mapping[str, int]) -> tuple[Tensor, dict[str, float]]:
-        """This batch's share of the step's loss, and of its signals; summed over the micro-batches of a step both are means.
+        """This batch's share of the step's loss, and of its signals; summed over the micro-batches of a step both are
+        means.
 
-        counted: targets per stream in *all* micro-batches of the step. Raises UserError where nothing counts at all: a mean
-        over nothing would be NaN, or a silent 0.
+        counted: targets per stream in *all* micro-batches of the step. Raises UserError where nothing counts at all: a
+        mean over nothing would be NaN, or a silent 0.
         """
         if not any(counted.values()):
             raise UserError(

@@ -12,8 +12,8 @@ from earnest.signals import key
 def mel_filters(window_samples: int, mels: int, sample_rate_hz: int, low_hz: float = 0.0) -> Tensor:
     """Triangular filters of height 1 on the HTK mel scale from `low_hz` up, as a matrix (bins, mels).
 
-    A weight is the triangle's area over its bin's share of the frequency axis, not its height at the bin's centre: a filter
-    narrower than a bin would lie between two centres and be empty, a band that the loss silently ignores.
+    A weight is the triangle's area over its bin's share of the frequency axis, not its height at the bin's centre: a
+    filter narrower than a bin would lie between two centres and be empty, a band that the loss silently ignores.
     """
     bin_hz = sample_rate_hz / window_samples
     bins = window_samples // 2 + 1
@@ -29,7 +29,8 @@ def mel_filters(window_samples: int, mels: int, sample_rate_hz: int, low_hz: flo
 
 
 class MelLoss(nn.Module, ABC):
-    """A distance between the magnitudes in mel bands, averaged over windows of `window_samples`, hop a quarter of the window."""
+    """A distance between the magnitudes in mel bands, averaged over windows of `window_samples`, hop a quarter of the
+    window."""
 
     stream: str
 
@@ -47,7 +48,12 @@ class MelLoss(nn.Module, ABC):
     def bands(self, wave_BN: Tensor, samples: int) -> Tensor:
         """wave_BN -> magnitudes (B, bands, frames)."""
         spectrum_BFT = torch.stft(
-            wave_BN, samples, samples // 4, window=getattr(self, f"window_{samples}"), return_complex=True, pad_mode="constant"
+            wave_BN,
+            samples,
+            samples // 4,
+            window=getattr(self, f"window_{samples}"),
+            return_complex=True,
+            pad_mode="constant",
         )
         magnitude_BFT = (torch.view_as_real(spectrum_BFT).square().sum(-1) + 1e-12).sqrt() * self.scales[samples]
         return getattr(self, f"filters_{samples}").t() @ magnitude_BFT
@@ -64,13 +70,16 @@ class MelLoss(nn.Module, ABC):
 
     @torch.no_grad()
     def baselines(self, waves: list[Tensor]) -> dict[str, float]:
-        """The loss of who has learnt nothing, over waves (N,): silence, and in every frame the geometric mean of all frames."""
+        """The loss of who has learnt nothing, over waves (N,): silence, and in every frame the geometric mean of all
+        frames."""
         silence, mean = [], []
         for samples in self.window_samples:
             bands = [self.bands(wave_N[None], samples) for wave_N in waves]
             mean_M1 = torch.cat(bands, 2).clamp_min(1e-5).log().mean(2).exp()[..., None]
             silent = [self.bands(torch.zeros_like(wave_N)[None], samples) for wave_N in waves]
-            silence.append(torch.stack([self.distance(none, one) for none, one in zip(silent, bands, strict=True)]).mean())
+            silence.append(
+                torch.stack([self.distance(none, one) for none, one in zip(silent, bands, strict=True)]).mean()
+            )
             mean.append(torch.stack([self.distance(mean_M1.expand_as(one), one) for one in bands]).mean())
         return {"silence": torch.stack(silence).mean().item(), "mean frame": torch.stack(mean).mean().item()}
 
@@ -90,9 +99,13 @@ class MultiScaleMelLoss(MelLoss):
         mels: tuple[int, ...] = (20, 80, 160, 320),
         floor: float = 1e-4,
     ):
-        filters = [mel_filters(samples, count, sample_rate_hz) for samples, count in zip(window_samples, mels, strict=True)]
+        filters = [
+            mel_filters(samples, count, sample_rate_hz) for samples, count in zip(window_samples, mels, strict=True)
+        ]
         # a full-scale sine has half the window's sum in its bin, and a Hann window sums to half its length
-        super().__init__(window_samples, [one / one.sum(0) for one in filters], [4 / samples for samples in window_samples])
+        super().__init__(
+            window_samples, [one / one.sum(0) for one in filters], [4 / samples for samples in window_samples]
+        )
         self.floor = floor
 
     def distance(self, bands_BMT: Tensor, target_BMT: Tensor) -> Tensor:
@@ -100,19 +113,25 @@ class MultiScaleMelLoss(MelLoss):
 
 
 class MultiScaleSpectrogramLoss(MelLoss):
-    """L1 between magnitudes plus mean squared error between their log10, over 2 (as in audiocraft, and in Amy-LM, where both sum
-    over the scales and are divided by 10).
+    """L1 between magnitudes plus mean squared error between their log10, over 2 (as in audiocraft, and in Amy-LM, where
+    both sum over the scales and are divided by 10).
 
-    STFTs are normalised by the window's energy; bands begin at 64 Hz. Amy-LM has 64 bands at every scale: 21, 9 and 1 of them fall
-    between the bins of windows of 64, 128 and 256 and are constants. Here a band is never empty, and a window has at most a
-    quarter as many bands as samples.
+    STFTs are normalised by the window's energy; bands begin at 64 Hz. Amy-LM has 64 bands at every scale: 21, 9 and 1
+    of them fall between the bins of windows of 64, 128 and 256 and are constants. Here a band is never empty, and a
+    window has at most a quarter as many bands as samples.
     """
 
     stream = "msspec"
 
-    def __init__(self, sample_rate_hz: int, window_samples: tuple[int, ...] = (64, 128, 256, 512, 1024), mels: int = 64):
-        filters = [mel_filters(samples, min(mels, samples // 4), sample_rate_hz, low_hz=64.0) for samples in window_samples]
-        super().__init__(window_samples, filters, [(3 / 8 * samples) ** -0.5 for samples in window_samples])  # Hann: sum w^2 = 3/8 N
+    def __init__(
+        self, sample_rate_hz: int, window_samples: tuple[int, ...] = (64, 128, 256, 512, 1024), mels: int = 64
+    ):
+        filters = [
+            mel_filters(samples, min(mels, samples // 4), sample_rate_hz, low_hz=64.0) for samples in window_samples
+        ]
+        super().__init__(
+            window_samples, filters, [(3 / 8 * samples) ** -0.5 for samples in window_samples]
+        )  # Hann: sum w^2 = 3/8 N
 
     def distance(self, bands_BMT: Tensor, target_BMT: Tensor) -> Tensor:
         log_error_BMT = (bands_BMT + 1e-5).log10() - (target_BMT + 1e-5).log10()

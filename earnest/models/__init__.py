@@ -6,7 +6,8 @@ from pathlib import Path
 
 from earnest.errors import UserError
 
-# config.json's model_type -> where its class is; a class is imported when it is needed, as each brings its part of transformers.
+# config.json's model_type -> where its class is; a class is imported when it is needed, as each brings its part of
+# transformers.
 CLASSES = {
     "higgs_audio_v2": ("earnest.models.higgs", "Higgs"),
     "dia": ("earnest.models.dia", "Dia"),
@@ -20,7 +21,10 @@ def load_model(path: str | Path):
     A directory of adapters names the model that they belong to. Raises UserError where there is none, or none of ours.
     """
     adapters = Path(path) / "adapter_config.json"
-    file = Path(json.loads(adapters.read_text())["base_model_name_or_path"] if adapters.is_file() else path) / "config.json"
+    file = (
+        Path(json.loads(adapters.read_text())["base_model_name_or_path"] if adapters.is_file() else path)
+        / "config.json"
+    )
     if not file.is_file():
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
@@ -35,6 +39,10 @@ def load_model(path: str | Path):
             ) from error
     model_type = json.loads(file.read_text()).get("model_type")
     if model_type not in CLASSES:
-        raise UserError(f"a model of type {model_type!r} at {path}", f"one of {', '.join(CLASSES)}", "give a checkpoint of one of these")
+        raise UserError(
+            f"a model of type {model_type!r} at {path}",
+            f"one of {', '.join(CLASSES)}",
+            "give a checkpoint of one of these",
+        )
     module, name = CLASSES[model_type]
     return getattr(import_module(module), name).from_pretrained(path)

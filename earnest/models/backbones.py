@@ -10,7 +10,14 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaForCausalLM,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils.hub import cached_file
 
 from earnest.data.store import cache_dir
@@ -26,7 +33,9 @@ def load_backbone(name_or_path: str) -> tuple[LlamaForCausalLM, PreTrainedTokeni
     Raises UserError for what is none of these, or no Llama.
     """
     path = _smollm2() if name_or_path == SMOLLM2 else name_or_path
-    config = _config(path, "a Llama checkpoint: smollm2, a directory with config.json and weights, or a name on the Hub")
+    config = _config(
+        path, "a Llama checkpoint: smollm2, a directory with config.json and weights, or a name on the Hub"
+    )
     if config.model_type != "llama":
         raise UserError(
             f"backbone {name_or_path} of type {config.model_type}",
@@ -42,11 +51,15 @@ def load_experts(name_or_path: str) -> tuple[list[dict[str, Tensor]], str]:
     Only these tensors are read; a MusicGen's attention, norms, embeddings, text encoder and codec stay on disk.
     Raises UserError for what is no MusicGen, and for feed-forward networks with biases: MusicGen has none.
     """
-    config = _config(name_or_path, "a MusicGen checkpoint: a directory with config.json and safetensors, or a name on the Hub")
+    config = _config(
+        name_or_path, "a MusicGen checkpoint: a directory with config.json and safetensors, or a name on the Hub"
+    )
     decoder = getattr(config, "decoder", config)
     if decoder.model_type != "musicgen_decoder":
         raise UserError(
-            f"experts {name_or_path} of type {config.model_type}", "a checkpoint of type musicgen", "take facebook/musicgen-small"
+            f"experts {name_or_path} of type {config.model_type}",
+            "a checkpoint of type musicgen",
+            "take facebook/musicgen-small",
         )
     layers: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _tensors(name_or_path, r"(?:decoder\.)?model\.decoder\.layers\.(\d+)\.(fc[12])\.(weight|bias)"):
@@ -59,7 +72,9 @@ def load_experts(name_or_path: str) -> tuple[list[dict[str, Tensor]], str]:
         layers.setdefault(int(name[1]), {})[name[2]] = tensor.float()
     if len(layers) != decoder.num_hidden_layers:
         raise UserError(
-            f"feed-forward networks of {len(layers)} layers in {name_or_path}", f"{decoder.num_hidden_layers}", "download it anew"
+            f"feed-forward networks of {len(layers)} layers in {name_or_path}",
+            f"{decoder.num_hidden_layers}",
+            "download it anew",
         )
     return [layers[index] for index in sorted(layers)], decoder.activation_function
 
@@ -68,11 +83,14 @@ def _config(path: str | Path, expected: str) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: {str(error).partition(chr(10))[0]}", expected, "check the name, the path and the network") from error
+        raise UserError(
+            f"{path}: {str(error).partition(chr(10))[0]}", expected, "check the name, the path and the network"
+        ) from error
 
 
 def _tensors(name_or_path: str, pattern: str) -> Iterator[tuple[re.Match, Tensor]]:
-    """(match of its name, tensor) of those tensors of a checkpoint in safetensors, sharded or not, whose names match."""
+    """(match of its name, tensor) of those tensors of a checkpoint in safetensors, sharded or not, whose names
+    match."""
     index = cached_file(name_or_path, "model.safetensors.index.json", _raise_exceptions_for_missing_entries=False)
     files = set(json.loads(Path(index).read_text())["weight_map"].values()) if index else {"model.safetensors"}
     for name in sorted(files):
@@ -80,7 +98,9 @@ def _tensors(name_or_path: str, pattern: str) -> Iterator[tuple[re.Match, Tensor
             path = cached_file(name_or_path, name)
         except OSError as error:
             raise UserError(
-                f"no {name} in {name_or_path}", "weights in safetensors", "save it with safetensors, or download it anew"
+                f"no {name} in {name_or_path}",
+                "weights in safetensors",
+                "save it with safetensors, or download it anew",
             ) from error
         with safe_open(str(path), "pt") as file:
             for match in filter(None, (re.fullmatch(pattern, key) for key in file.keys())):  # noqa: SIM118 (no mapping)
@@ -100,7 +120,8 @@ def _smollm2() -> Path:
     folder = cache_dir() / gguf.stem
     if not folder.exists():
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-        # transformers marks what it read from GGUF as quantised, and then refuses to save it; the weights are plain fp32.
+        # transformers marks what it read from GGUF as quantised, and then refuses to save it; the weights are plain
+        # fp32.
         setattr(model, "hf_quantizer", None)  # noqa: B010 (pyright takes a module's attributes for tensors)
         delattr(model.config, "quantization_config")
         aside = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")

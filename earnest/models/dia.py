@@ -1,8 +1,9 @@
 """Dia: a byte encoder and a decoder of delayed codebooks, for music or speech from text, with an unconditional branch.
 
-On transformers' `DiaForConditionalGeneration` (nari-labs/Dia-1.6B). A clip is one sequence in a `Batch`, text first, audio
-after it; `Dia.forward` parts it into the encoder's and the decoder's input. Stereo is two sets of codebooks, left then right, so
-interleaving them (audiocraft) is the same model with its lanes renamed: only the delays decide who sees whom.
+On transformers' `DiaForConditionalGeneration` (nari-labs/Dia-1.6B). A clip is one sequence in a `Batch`, text first,
+audio after it; `Dia.forward` parts it into the encoder's and the decoder's input. Stereo is two sets of codebooks, left
+then right, so interleaving them (audiocraft) is the same model with its lanes renamed: only the delays decide who sees
+whom.
 """
 
 import logging
@@ -55,7 +56,8 @@ class DiaShape:
     """The longest audio: frames, BOS, EOS and the largest delay."""
 
     def build(self, codebooks: int, codes: int, delays: Sequence[int] = (), specials: Specials = "eos") -> "Dia":
-        """A fresh model for `codebooks` codebooks of `codes` entries; EOS, PAD and BOS come on top. Without `delays`: 0, 1, 2, ..."""
+        """A fresh model for `codebooks` codebooks of `codes` entries; EOS, PAD and BOS come on top. Without `delays`:
+        0, 1, 2, ..."""
         delays = list(delays) or list(range(codebooks))
         check_delays(codebooks, delays)
         config = HFDiaConfig(
@@ -97,8 +99,8 @@ class DiaShape:
 def soften_attention(lm: DiaForConditionalGeneration) -> None:
     """Give fresh queries the 1/sqrt(head_dim) that Dia's attention leaves out.
 
-    Dia scales by 1, which its trained weights have learned; at transformers' initialisation the scores then have a standard
-    deviation of about 9 instead of 0.8 and the softmax is saturated from the first step on.
+    Dia scales by 1, which its trained weights have learned; at transformers' initialisation the scores then have a
+    standard deviation of about 9 instead of 0.8 and the softmax is saturated from the first step on.
     """
     for module in lm.modules():
         if hasattr(module, "q_proj"):
@@ -109,8 +111,9 @@ def soften_attention(lm: DiaForConditionalGeneration) -> None:
 class Dia(nn.Module):
     """The language model: lays clips out, runs them, and advances one frame at a time.
 
-    `specials`: which tokens beside the codes count as targets. "eos": one EOS per codebook, at its delayed row. "none": codes
-    alone, so that the model never learns to end. "all": EOS, and the BOS that fills a late codebook's start. PAD never counts.
+    `specials`: which tokens beside the codes count as targets. "eos": one EOS per codebook, at its delayed row. "none":
+    codes alone, so that the model never learns to end. "all": EOS, and the BOS that fills a late codebook's start. PAD
+    never counts.
     """
 
     system = "dia"
@@ -137,13 +140,17 @@ class Dia(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, path: str | Path, delays: Sequence[int] = (), specials: Specials | None = None, codebooks: int | None = None
+        cls,
+        path: str | Path,
+        delays: Sequence[int] = (),
+        specials: Specials | None = None,
+        codebooks: int | None = None,
     ) -> "Dia":
         """Load a directory or Hub checkpoint in transformers' format.
 
-        `delays` other than the checkpoint's are used, with a warning. A mono checkpoint with half of `codebooks` becomes a
-        stereo model: every codebook's embeddings and output rows twice, the embeddings halved, as a frame's are summed.
-        Raises UserError where there are not as many delays as codebooks.
+        `delays` other than the checkpoint's are used, with a warning. A mono checkpoint with half of `codebooks`
+        becomes a stereo model: every codebook's embeddings and output rows twice, the embeddings halved, as a frame's
+        are summed. Raises UserError where there are not as many delays as codebooks.
         """
         lm = DiaForConditionalGeneration.from_pretrained(path)
         config: Any = lm.config
@@ -182,9 +189,9 @@ class Dia(nn.Module):
     def prompt(self, text: str | None, speaker: str = "") -> Prompt:
         """The text's bytes; without a text, the null input.
 
-        Dia knows no speakers: turns are marked in the text, [S1] and [S2]. The null input is one zero byte. transformers and
-        nari-labs take a zero for each byte of the conditional text, which is the same to the decoder: the encoder's states of
-        equal bytes are equal, whatever their number, and so is what attention takes from them.
+        Dia knows no speakers: turns are marked in the text, [S1] and [S2]. The null input is one zero byte.
+        transformers and nari-labs take a zero for each byte of the conditional text, which is the same to the decoder:
+        the encoder's states of equal bytes are equal, whatever their number, and so is what attention takes from them.
         Raises UserError where the text is too long.
         """
         data = (text or "").encode()
@@ -192,7 +199,9 @@ class Dia(nn.Module):
             data = data.replace(mark, byte)
         if len(data) > self.max_bytes:
             raise UserError(
-                f"a text of {len(data)} bytes ({(text or '')[:40]!r}…)", f"at most {self.max_bytes} bytes of UTF-8", "shorten the text"
+                f"a text of {len(data)} bytes ({(text or '')[:40]!r}…)",
+                f"at most {self.max_bytes} bytes of UTF-8",
+                "shorten the text",
             )
         text_S = torch.tensor(list(data) or [NULL_BYTE])
         return Prompt(
@@ -214,7 +223,9 @@ class Dia(nn.Module):
                 "take the codec that this model was made for, or set the model's codebooks and codes to the codec's",
             )
         prompt = self.prompt(text, speaker)
-        tokens_CS = delay(framed(codes_CT.long(), self.bos_id, self.end_id), self.delays, before=self.bos_id, behind=self.behind_id)
+        tokens_CS = delay(
+            framed(codes_CT.long(), self.bos_id, self.end_id), self.delays, before=self.bos_id, behind=self.behind_id
+        )
         audio_positions = tokens_CS.shape[1]
         if audio_positions > self.max_audio_positions:
             raise UserError(
@@ -240,10 +251,12 @@ class Dia(nn.Module):
         """Undelayed lanes -> codes_CT: a lane is a codebook."""
         return tokens_CT
 
-    # --- training -------------------------------------------------------------------------------------------------------
+    # --- training
+    # -------------------------------------------------------------------------------------------------------
 
     def forward(self, batch: Batch) -> Tensor:
-        """Hidden states (P, D) of the positions that exist: the decoder's where audio stands, zeros where text stands."""
+        """Hidden states (P, D) of the positions that exist: the decoder's where audio stands, zeros where text
+        stands."""
         is_text_BS = batch.exists_BS & ~batch.is_audio_BS
         is_audio_BS = batch.exists_BS & batch.is_audio_BS
         text_B, audio_B = is_text_BS.sum(1), is_audio_BS.sum(1)
@@ -264,7 +277,8 @@ class Dia(nn.Module):
         audio_CVD = self.lm.logits_dense.weight.unflatten(0, (self.codebooks, -1)).unbind()
         return {codebook_stream(c): Head((weight_VD,)) for c, weight_VD in enumerate(audio_CVD)}
 
-    # --- generation -----------------------------------------------------------------------------------------------------
+    # --- generation
+    # -----------------------------------------------------------------------------------------------------
 
     def begin(self, prompts: Sequence[Prompt]) -> "DiaStream":
         """Encode prompts of any lengths, so that frames can be advanced one at a time."""
@@ -274,16 +288,18 @@ class Dia(nn.Module):
 class DiaStream:
     """A batch of sequences being continued: keys and values of the texts, and of the frames so far.
 
-    The decoder's layers are written out here, one position of transformers' own weights at a time, as its modules and caches
-    take two to three times as long (benchmarks/generate_dia.py); tests hold both to the same logits. Query heads that share their
-    keys (GQA) stand where a sequence's positions would: (B, kv heads, queries per kv head, head_dim).
+    The decoder's layers are written out here, one position of transformers' own weights at a time, as its modules and
+    caches take two to three times as long (benchmarks/generate_dia.py); tests hold both to the same logits. Query heads
+    that share their keys (GQA) stand where a sequence's positions would: (B, kv heads, queries per kv head, head_dim).
     """
 
     def __init__(self, model: Dia, prompts: Sequence[Prompt]):
         self.model = model
         decoder: Any = model.lm.model.decoder
         device = model.lm.device
-        text_BL = pad_sequence([prompt.text_S for prompt in prompts], batch_first=True, padding_value=NULL_BYTE).to(device)
+        text_BL = pad_sequence([prompt.text_S for prompt in prompts], batch_first=True, padding_value=NULL_BYTE).to(
+            device
+        )
         lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
         exists_BL = torch.arange(text_BL.shape[1], device=device) < lengths_B[:, None]
         text_BLE = model.lm.model.encoder(input_ids=text_BL, attention_mask=exists_BL).last_hidden_state
@@ -296,9 +312,12 @@ class DiaStream:
         self.positions = 0
 
     def advance(self, frame_BC: Tensor) -> Tensor:
-        """Append one frame of tokens (B, C); returns the logits (B, C, V) of the next. Raises UserError past the model's context."""
+        """Append one frame of tokens (B, C); returns the logits (B, C, V) of the next. Raises UserError past the
+        model's context."""
         if self.positions == self.model.max_audio_positions:
-            raise UserError(f"audio of more than {self.positions} positions", "what the model was made for", "generate fewer frames")
+            raise UserError(
+                f"audio of more than {self.positions} positions", "what the model was made for", "generate fewer frames"
+            )
         hidden_BD = self.embeddings.embed(frame_BC + self.embeddings.offsets).sum(1)
         for layer in self.layers:
             hidden_BD = layer.advance(hidden_BD, *self.rotary_S2H[self.positions])
@@ -312,12 +331,19 @@ class _StreamLayer:
     def __init__(self, layer: Any, text_BLE: Tensor, exists_BL: Tensor):
         own, cross = layer.self_attention, layer.cross_attention
         self.layer, self.head_dim, self.cross_head_dim = layer, own.head_dim, cross.head_dim
-        self.sizes = [heads * own.head_dim for heads in (own.num_heads + own.num_key_value_heads, own.num_key_value_heads)]
+        self.sizes = [
+            heads * own.head_dim for heads in (own.num_heads + own.num_key_value_heads, own.num_key_value_heads)
+        ]
         self.query_key_value = prepacked(own.q_proj, own.k_proj, own.v_proj)
-        self.own_out, self.cross_query, self.cross_out = prepacked(own.o_proj), prepacked(cross.q_proj), prepacked(cross.o_proj)
+        self.own_out, self.cross_query, self.cross_out = (
+            prepacked(own.o_proj),
+            prepacked(cross.q_proj),
+            prepacked(cross.o_proj),
+        )
         self.gate_up, self.down = prepacked(layer.mlp.gate_up_proj), prepacked(layer.mlp.down_proj)
         self.text_keys_BNLH, self.text_values_BNLH = (
-            _heads(projection(text_BLE), cross.head_dim).transpose(1, 2).contiguous() for projection in (cross.k_proj, cross.v_proj)
+            _heads(projection(text_BLE), cross.head_dim).transpose(1, 2).contiguous()
+            for projection in (cross.k_proj, cross.v_proj)
         )
         self.exists_B11L = None if exists_BL.all() else exists_BL[:, None, None]
         none_BNSH = text_BLE.new_empty(len(text_BLE), own.num_key_value_heads, 0, own.head_dim)
@@ -331,15 +357,21 @@ class _StreamLayer:
         return hidden_BD + self.down(up_BF * layer.mlp.activation_fn(gate_BF))
 
     def _self_attention(self, hidden_BD: Tensor, cos_H: Tensor, sin_H: Tensor) -> Tensor:
-        query_key_BNH, value_BNH = (_heads(part, self.head_dim) for part in self.query_key_value(hidden_BD).split(self.sizes, dim=-1))
+        query_key_BNH, value_BNH = (
+            _heads(part, self.head_dim) for part in self.query_key_value(hidden_BD).split(self.sizes, dim=-1)
+        )
         kv_heads = value_BNH.shape[1]
-        query_BNH, key_BNH = rotated(query_key_BNH, cos_H, sin_H).split([query_key_BNH.shape[1] - kv_heads, kv_heads], dim=1)
+        query_BNH, key_BNH = rotated(query_key_BNH, cos_H, sin_H).split(
+            [query_key_BNH.shape[1] - kv_heads, kv_heads], dim=1
+        )
         keys_BNSH, values_BNSH = self.own.append(key_BNH, value_BNH)
         query_BNGH = query_BNH.unflatten(1, (kv_heads, -1))
         return self.own_out(F.scaled_dot_product_attention(query_BNGH, keys_BNSH, values_BNSH, scale=1.0).flatten(1))
 
     def _cross_attention(self, hidden_BD: Tensor) -> Tensor:
-        query_BNGH = _heads(self.cross_query(hidden_BD), self.cross_head_dim).unflatten(1, (self.text_keys_BNLH.shape[1], -1))
+        query_BNGH = _heads(self.cross_query(hidden_BD), self.cross_head_dim).unflatten(
+            1, (self.text_keys_BNLH.shape[1], -1)
+        )
         attended_BNGH = F.scaled_dot_product_attention(
             query_BNGH, self.text_keys_BNLH, self.text_values_BNLH, attn_mask=self.exists_B11L, scale=1.0
         )

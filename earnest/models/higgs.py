@@ -84,12 +84,14 @@ class HiggsShape:
             eos_token_id=special_id(tokenizer, END_OF_TURN),
             pad_token_id=special_id(tokenizer, END_OF_TEXT),
         )
-        return Higgs(HiggsAudioV2ForConditionalGeneration(config, use_text_head=True), tokenizer, instruction="{speaker}")
+        return Higgs(
+            HiggsAudioV2ForConditionalGeneration(config, use_text_head=True), tokenizer, instruction="{speaker}"
+        )
 
 
 class RoutedLayer(HiggsAudioV2DecoderLayer):
-    """transformers' layer, which also takes a batch's text and audio positions as two blocks: routing is known before, not
-    looked up in every layer, and nothing is computed at padding. Without a `route` it is what it was."""
+    """transformers' layer, which also takes a batch's text and audio positions as two blocks: routing is known before,
+    not looked up in every layer, and nothing is computed at padding. Without a `route` it is what it was."""
 
     def forward(self, text_ND: Tensor, audio_MD: Tensor | None = None, route: Route | None = None, **context):  # type: ignore[override]
         if route is None:
@@ -98,7 +100,8 @@ class RoutedLayer(HiggsAudioV2DecoderLayer):
         attention = self.self_attn
         normed_PD = route.joined(self.input_layernorm(text_ND), self.audio_input_layernorm(audio_MD))
         q_PHD, k_PHD, v_PHD = (
-            project(normed_PD).unflatten(-1, (-1, attention.head_dim)) for project in (attention.q_proj, attention.k_proj, attention.v_proj)
+            project(normed_PD).unflatten(-1, (-1, attention.head_dim))
+            for project in (attention.q_proj, attention.k_proj, attention.v_proj)
         )
         mixed_ND, mixed_MD = route.parted(attention.o_proj(route.attend(q_PHD, k_PHD, v_PHD).flatten(1)))
         text_ND, audio_MD = text_ND + mixed_ND, audio_MD + mixed_MD
@@ -116,7 +119,12 @@ class Higgs(nn.Module):
 
     system = "higgs"
 
-    def __init__(self, lm: HiggsAudioV2ForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, instruction: str | None = None):
+    def __init__(
+        self,
+        lm: HiggsAudioV2ForConditionalGeneration,
+        tokenizer: PreTrainedTokenizerBase,
+        instruction: str | None = None,
+    ):
         super().__init__()
         self.lm = lm
         for layer in lm.model.layers:
@@ -140,17 +148,20 @@ class Higgs(nn.Module):
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> "Higgs":
-        """Load a directory in transformers' format, with the tokenizer beside the weights; or adapters, on the model they name."""
+        """Load a directory in transformers' format, with the tokenizer beside the weights; or adapters, on the model
+        they name."""
         lm = HiggsAudioV2ForConditionalGeneration.from_pretrained(path, use_text_head=True)
         return cls(lm, AutoTokenizer.from_pretrained(path))
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Write config, safetensors and tokenizer, as transformers' own classes read them; of an adapted model the adapters."""
+        """Write config, safetensors and tokenizer, as transformers' own classes read them; of an adapted model the
+        adapters."""
         self.lm.save_pretrained(path)
         self.tokenizer.save_pretrained(path)
 
     def instruct(self, instruction: str) -> None:
-        """Set the system turn of clips that bring no conversation; it is saved with the tokenizer, as a chat template would be."""
+        """Set the system turn of clips that bring no conversation; it is saved with the tokenizer, as a chat template
+        would be."""
         self.instruction = self.tokenizer.init_kwargs["instruction"] = instruction
 
     @property
@@ -163,21 +174,30 @@ class Higgs(nn.Module):
     def prompt(self, text: str, speaker: str = "", turns: Sequence[Turn] | None = None) -> Prompt:
         """What stands before the audio: the turns before the assistant's, and how that begins.
 
-        turns: a whole conversation up to there, such as `cloning` makes, in place of speaker and text. Raises UserError where
-        nothing would be left for audio.
+        turns: a whole conversation up to there, such as `cloning` makes, in place of speaker and text. Raises UserError
+        where nothing would be left for audio.
         """
         turns = turns or self._turns(text, speaker)
-        laid = self._laid([*self._conversation(turns), self._text(header_ids(self.tokenizer, "assistant")), self._special(AUDIO_OUT_BOS)])
+        laid = self._laid(
+            [
+                *self._conversation(turns),
+                self._text(header_ids(self.tokenizer, "assistant")),
+                self._special(AUDIO_OUT_BOS),
+            ]
+        )
         if len(laid) + self.codebooks >= self.max_positions:
             raise self._too_long(laid, self.max_positions - self.codebooks - 1)
         return Prompt(laid.text_S, laid.tokens_SC, laid.is_audio_S)
 
-    def lay_out(self, codes_CT: Tensor | None, text: str, speaker: str = "", turns: Sequence[Turn] | None = None) -> Example:
+    def lay_out(
+        self, codes_CT: Tensor | None, text: str, speaker: str = "", turns: Sequence[Turn] | None = None
+    ) -> Example:
         """Turn after turn its header, its text, and its audio as [BOS] + codes + [EOS] delayed, and the turn's end.
 
-        turns: a whole conversation, in place of the one that speaker, text and codes make. Only what the assistant says counts,
-        in turns that count: text tokens, where audio begins and ends, and per codebook and clip its codes and one EOS.
-        Raises UserError where codes are not of this model's codebooks, or the whole is longer than the context.
+        turns: a whole conversation, in place of the one that speaker, text and codes make. Only what the assistant says
+        counts, in turns that count: text tokens, where audio begins and ends, and per codebook and clip its codes and
+        one EOS. Raises UserError where codes are not of this model's codebooks, or the whole is longer than the
+        context.
         """
         if turns is None:
             assert codes_CT is not None
@@ -210,7 +230,9 @@ class Higgs(nn.Module):
         text_S = torch.tensor(ids_L, dtype=torch.long)
         ignored_SC = torch.full((len(ids_L), self.codebooks), IGNORE)
         labels_S = text_S if counts else torch.full_like(text_S, IGNORE)
-        return Example(text_S, torch.zeros_like(ignored_SC), torch.zeros(len(ids_L), dtype=torch.bool), labels_S, ignored_SC)
+        return Example(
+            text_S, torch.zeros_like(ignored_SC), torch.zeros(len(ids_L), dtype=torch.bool), labels_S, ignored_SC
+        )
 
     def _special(self, token: str, counts: bool = False) -> Example:
         return self._text([special_id(self.tokenizer, token)], counts and self.specials_count)
@@ -223,12 +245,16 @@ class Higgs(nn.Module):
                 f"{self.codebooks} codebooks with ids below {self.codes}",
                 "take the codec that this recipe was made for, or set the model's codebooks and codes to the codec's",
             )
-        tokens_CS = delay(framed(codes_CT.long(), self.bos_id, self.eos_id), self.delays, before=self.bos_id, behind=self.eos_id)
+        tokens_CS = delay(
+            framed(codes_CT.long(), self.bos_id, self.eos_id), self.delays, before=self.bos_id, behind=self.eos_id
+        )
         text_S = torch.full((tokens_CS.shape[1],), special_id(self.tokenizer, AUDIO_OUT))
         labels_CS = ends_at_eos(tokens_CS, self.delays, frames) if counts else torch.full_like(tokens_CS, IGNORE)
         if not self.specials_count:
             labels_CS = labels_CS.masked_fill(labels_CS == self.eos_id, IGNORE)
-        return Example(text_S, tokens_CS.T, torch.ones_like(text_S, dtype=torch.bool), torch.full_like(text_S, IGNORE), labels_CS.T)
+        return Example(
+            text_S, tokens_CS.T, torch.ones_like(text_S, dtype=torch.bool), torch.full_like(text_S, IGNORE), labels_CS.T
+        )
 
     def _laid(self, pieces: Iterable[Example]) -> Example:
         columns = [torch.cat(column) for column in zip(*(vars(piece).values() for piece in pieces), strict=True)]
@@ -242,7 +268,8 @@ class Higgs(nn.Module):
             "shorten the text, the clip or the reference, or raise the model's context",
         )
 
-    # --- training -------------------------------------------------------------------------------------------------------
+    # --- training
+    # -------------------------------------------------------------------------------------------------------
 
     def forward(self, batch: Batch) -> Tensor:
         """Hidden states (P, D) of the positions that exist."""
@@ -262,11 +289,13 @@ class Higgs(nn.Module):
             **{codebook_stream(c): Head((weight_VD,)) for c, weight_VD in enumerate(audio_CVD)},
         }
 
-    # --- generation -----------------------------------------------------------------------------------------------------
+    # --- generation
+    # -----------------------------------------------------------------------------------------------------
 
     @property
     def repetition(self) -> tuple[int, int]:
-        """Window and most repeats of repetition-aware sampling, as the checkpoint's generation_config.json has them; none if not."""
+        """Window and most repeats of repetition-aware sampling, as the checkpoint's generation_config.json has them;
+        none if not."""
         config: Any = self.lm.generation_config
         return getattr(config, "ras_win_len", None) or 0, getattr(config, "ras_win_max_num_repeat", None) or 2
 
@@ -280,7 +309,8 @@ class Higgs(nn.Module):
 
 
 class HiggsStream:
-    """A batch of sequences being continued by frames of audio: the keys and values of each layer, and where each begins.
+    """A batch of sequences being continued by frames of audio: the keys and values of each layer, and where each
+    begins.
 
     The audio's way through the layers is written out here, as transformers' modules and caches take twice as long
     (benchmarks/generate.py); tests hold both to the same logits.
@@ -330,7 +360,8 @@ class HiggsStream:
 
 
 class _StreamLayer:
-    """An audio position's way through one layer. Query heads that share their keys stand where a sequence's positions would."""
+    """An audio position's way through one layer. Query heads that share their keys stand where a sequence's positions
+    would."""
 
     def __init__(self, layer: Any, past: KeyValues):
         attention, mlp = layer.self_attn, layer.audio_mlp

@@ -1,8 +1,9 @@
 """A mixture of transformers for music: a Llama reads text, MusicGen's feed-forward networks carry the audio.
 
-Each layer has the Llama's norms and attention; a text position goes through the Llama's own MLP, an audio position through
-down → MusicGen's FFN → up. Attention is global and causal over both. Which position takes which way is known from the layout
-(arXiv:2411.04996 §3), so the positions of a batch are sorted by modality once, and every linear layer works on one block.
+Each layer has the Llama's norms and attention; a text position goes through the Llama's own MLP, an audio position
+through down → MusicGen's FFN → up. Attention is global and causal over both. Which position takes which way is known
+from the layout (arXiv:2411.04996 §3), so the positions of a batch are sorted by modality once, and every linear layer
+works on one block.
 
 Audio tokens are flattened in time-major order, one position a code; the vocabulary is the Llama's plus the codec's.
 """
@@ -52,22 +53,28 @@ class MoTDesign:
     """How text and audio are joined. The defaults are SLM-MoT's, as far as a parameter of it does something."""
 
     trained: tuple[Group, ...] = ("adapters", "output")
-    """What is trained: adapters (down and up projections), output (rows of the output layer), embeddings (input rows of the codes),
-    experts (the audio feed-forward networks), attention (the audio's own projections), backbone (the Llama). All else is frozen."""
+    """What is trained: adapters (down and up projections), output (rows of the output layer), embeddings (input rows of
+    the codes), experts (the audio feed-forward networks), attention (the audio's own projections), backbone (the
+    Llama). All else is frozen."""
     attention: Literal["copied", "new", "shared"] = "copied"
-    """Audio positions have query, key, value and output projections of their own, copied from the backbone's or with random weights, or
-    share the backbone's. New ones must be trained. SmolLM2's swamp codes with what they add at all positions alike (docs/log.md)."""
+    """Audio positions have query, key, value and output projections of their own, copied from the backbone's or with
+    random weights, or share the backbone's. New ones must be trained. SmolLM2's swamp codes with what they add at all
+    positions alike (docs/log.md)."""
     output: Literal["all", "new", "audio"] = "all"
-    """The output layer: all rows, the text's being a copy that is trained with the audio's; the new audio rows beside the backbone's frozen
-    text rows; or audio rows alone, over which then the softmax goes, and which begin with the frequencies of the codes."""
+    """The output layer: all rows, the text's being a copy that is trained with the audio's; the new audio rows beside
+    the backbone's frozen text rows; or audio rows alone, over which then the softmax goes, and which begin with the
+    frequencies of the codes."""
     output_multiplier: float = 1.0
-    """Of audio rows alone: below 1 they learn more slowly than the rest, at one learning rate (as in muP, arXiv:2203.03466)."""
+    """Of audio rows alone: below 1 they learn more slowly than the rest, at one learning rate (as in muP,
+    arXiv:2203.03466)."""
     rows_per_codebook: bool = False
-    """Every codebook has embedding and output rows of its own; else one set serves all, and only the position tells them apart."""
+    """Every codebook has embedding and output rows of its own; else one set serves all, and only the position tells
+    them apart."""
     ends: bool = False
     """One more output row says that the audio ends. Without it, generation goes on to the length asked for."""
     expert_layers: tuple[int, ...] = ()
-    """Which decoder layer of the experts goes into each layer of the backbone; empty for the first ones in their order."""
+    """Which decoder layer of the experts goes into each layer of the backbone; empty for the first ones in their
+    order."""
     text_window: int = 32
     """Most tokens of a text, BOS included."""
     max_positions: int = 1024
@@ -76,7 +83,8 @@ class MoTDesign:
 
 @dataclass(frozen=True)
 class MoTShape:
-    """Sizes of what is not loaded from a checkpoint: a backbone with random weights and a byte tokenizer, and random experts."""
+    """Sizes of what is not loaded from a checkpoint: a backbone with random weights and a byte tokenizer, and random
+    experts."""
 
     width: int = 256
     """Width of the backbone's residual stream."""
@@ -95,10 +103,11 @@ class MoTShape:
 
 @strict
 class MoTModelConfig(PreTrainedConfig):
-    """Everything that a MoT's tensors follow from: the backbone's configuration, sizes of audio and experts, `MoTDesign`'s fields.
+    """Everything that a MoT's tensors follow from: the backbone's configuration, sizes of audio and experts,
+    `MoTDesign`'s fields.
 
-    `backbone`, `experts`: names or paths that frozen weights came from; `base_sha256`: of these weights, where a checkpoint goes
-    without them.
+    `backbone`, `experts`: names or paths that frozen weights came from; `base_sha256`: of these weights, where a
+    checkpoint goes without them.
     """
 
     model_type = "earnest-mot"
@@ -139,7 +148,8 @@ AutoConfig.register(MoTModelConfig.model_type, MoTModelConfig)  # AutoTokenizer 
 class AudioExpert(nn.Module):
     """down → fc1 → activation → fc2 → up, without biases: MusicGen's feed-forward network between two adapters.
 
-    In a fresh model `up` is zero (LoRA's start, arXiv:2106.09685 §4.1): the audio expert adds nothing to the residual stream yet.
+    In a fresh model `up` is zero (LoRA's start, arXiv:2106.09685 §4.1): the audio expert adds nothing to the residual
+    stream yet.
     """
 
     def __init__(self, width: int, expert_width: int, expert_ffn: int, activation: str):
@@ -155,21 +165,27 @@ class AudioExpert(nn.Module):
 
 
 class MoTLayer(GradientCheckpointingLayer):
-    """What a layer has beside the backbone's own: the audio expert, and the audio's attention where it is not shared."""
+    """What a layer has beside the backbone's own: the audio expert, and the audio's attention where it is not
+    shared."""
 
     def __init__(self, config: MoTModelConfig, index: int):
         super().__init__()
         self.attention = LlamaAttention(config.llama, index) if config.attention != "shared" else None
-        self.expert = AudioExpert(config.llama.hidden_size, config.expert_width, config.expert_ffn, config.expert_activation)
+        self.expert = AudioExpert(
+            config.llama.hidden_size, config.expert_width, config.expert_ffn, config.expert_activation
+        )
 
-    def forward(self, text_ND: Tensor, audio_MD: Tensor, block: LlamaDecoderLayer, route: Route) -> tuple[Tensor, Tensor]:
-        """Both blocks through one layer. Nothing is detached: later positions teach earlier ones through keys and values."""
+    def forward(
+        self, text_ND: Tensor, audio_MD: Tensor, block: LlamaDecoderLayer, route: Route
+    ) -> tuple[Tensor, Tensor]:
+        """Both blocks through one layer. Nothing is detached: later positions teach earlier ones through keys and
+        values."""
         text_attention, audio_attention = block.self_attn, self.attention or block.self_attn
         text_in_ND, audio_in_MD = block.input_layernorm(text_ND), block.input_layernorm(audio_MD)
         q_PHD, k_PHD, v_PHD = (
-            route.joined(getattr(text_attention, name)(text_in_ND), getattr(audio_attention, name)(audio_in_MD)).unflatten(
-                -1, (-1, text_attention.head_dim)
-            )
+            route.joined(
+                getattr(text_attention, name)(text_in_ND), getattr(audio_attention, name)(audio_in_MD)
+            ).unflatten(-1, (-1, text_attention.head_dim))
             for name in ("q_proj", "k_proj", "v_proj")
         )
         mixed_ND, mixed_MD = route.parted(route.attend(q_PHD, k_PHD, v_PHD).flatten(1))
@@ -211,7 +227,8 @@ class MoT(PreTrainedModel):
         sets = config.codebooks if config.rows_per_codebook else 1
         self.embed_audio = nn.Embedding(sets * config.codes + 1, backbone.hidden_size)  # the last row is BOS
         self.audio_rows = nn.Linear(backbone.hidden_size, sets * config.codes + config.ends, bias=False)
-        # Without rows of its own, the output layer's text rows are the backbone's embedding: its output layer is tied to it.
+        # Without rows of its own, the output layer's text rows are the backbone's embedding: its output layer is tied
+        # to it.
         own_text_rows = config.output == "all" or not backbone.tie_word_embeddings
         self.text_rows = nn.Linear(backbone.hidden_size, backbone.vocab_size, bias=False) if own_text_rows else None
         if config.output == "audio":
@@ -244,19 +261,24 @@ class MoT(PreTrainedModel):
         if self.config.output == "audio":
             text_only.append("text_rows.")
         for name, parameter in self.named_parameters():
-            parameter.requires_grad_(self.group_of(name) in self.config.trained and not name.startswith(tuple(text_only)))
+            parameter.requires_grad_(
+                self.group_of(name) in self.config.trained and not name.startswith(tuple(text_only))
+            )
 
-    # --- from its parts, to a checkpoint and back -------------------------------------------------------------------------
+    # --- from its parts, to a checkpoint and back
+    # -------------------------------------------------------------------------
 
     @classmethod
-    def assemble(cls, codebooks: int, codes: int, design: MoTDesign, shape: MoTShape, backbone: str = "", experts: str = "") -> "MoT":
+    def assemble(
+        cls, codebooks: int, codes: int, design: MoTDesign, shape: MoTShape, backbone: str = "", experts: str = ""
+    ) -> "MoT":
         """A fresh model for a codec of `codebooks` codebooks with `codes` entries each.
 
-        backbone, experts: checkpoints (see `load_backbone`, `load_experts`); without one, random weights of `shape`'s sizes.
-        New rows start at a tenth of the embedding's spread: as large as text rows they would be loud, at zero all alike. Input rows that
-        are trained start at a fiftieth, so that what is learnt of a code soon outweighs what it drew; output rows of audio alone at a
-        thousandth: to what a model expects (see `expect`) larger ones would add noise.
-        Raises UserError where the parts do not go together.
+        backbone, experts: checkpoints (see `load_backbone`, `load_experts`); without one, random weights of `shape`'s
+        sizes. New rows start at a tenth of the embedding's spread: as large as text rows they would be loud, at zero
+        all alike. Input rows that are trained start at a fiftieth, so that what is learnt of a code soon outweighs what
+        it drew; output rows of audio alone at a thousandth: to what a model expects (see `expect`) larger ones would
+        add noise. Raises UserError where the parts do not go together.
         """
         tokenizer = byte_tokenizer()
         fresh = LlamaConfig(
@@ -299,7 +321,8 @@ class MoT(PreTrainedModel):
         return model
 
     def _take(self, base: "_Base") -> None:
-        """Copy the backbone's weights, into the audio's attention too where that is a copy, and the experts' where there are some."""
+        """Copy the backbone's weights, into the audio's attention too where that is a copy, and the experts' where
+        there are some."""
         self.backbone.load_state_dict(base.llama.model.state_dict())
         for layer, block in self.both():
             if layer.attention is not None and self.config.attention == "copied":
@@ -344,7 +367,11 @@ class MoT(PreTrainedModel):
             missing, unexpected = model.load_state_dict(state, strict=False)
             if unexpected or set(missing) != set(base):
                 wrong = sorted({*unexpected, *(set(missing) ^ set(base))})
-                raise UserError(f"tensors {', '.join(wrong[:5])} in {path}", "those of its config.json", "copy the whole checkpoint anew")
+                raise UserError(
+                    f"tensors {', '.join(wrong[:5])} in {path}",
+                    "those of its config.json",
+                    "copy the whole checkpoint anew",
+                )
         else:
             model = super().from_pretrained(path, *args, **kwargs)
             model._freeze()
@@ -365,10 +392,12 @@ class MoT(PreTrainedModel):
         begin, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         return cast(int, end if begin is None else begin)
 
-    # --- from a clip to positions -------------------------------------------------------------------------------------------
+    # --- from a clip to positions
+    # -------------------------------------------------------------------------------------------
 
     def prompt(self, text: str | None, speaker: str = "") -> Prompt:
-        """What stands before the audio: BOS and the text, led by the speaker where there is one; None is the empty text.
+        """What stands before the audio: BOS and the text, led by the speaker where there is one; None is the empty
+        text.
 
         Raises UserError where the text is longer than its window.
         """
@@ -382,7 +411,8 @@ class MoT(PreTrainedModel):
         return self._text_only(ids_L)
 
     def lay_out(self, codes_CT: Tensor, text: str | None, speaker: str = "") -> Example:
-        """Prompt, BOS of the audio, then frame by frame the codes of all codebooks; every code counts, and no text does.
+        """Prompt, BOS of the audio, then frame by frame the codes of all codebooks; every code counts, and no text
+        does.
 
         Raises UserError where the codes are not of this model's codebooks, or the clip is longer than the context.
         """
@@ -417,7 +447,11 @@ class MoT(PreTrainedModel):
     def lay_out_text(self, text: str) -> Example:
         """Text alone, every token of it counted: what tells whether the backbone still reads as it did."""
         prompt = self._text_only(self._ids(text))
-        return Example(**vars(prompt), text_targets_S=shift(prompt.text_S), audio_targets_SC=torch.full_like(prompt.tokens_SC, IGNORE))
+        return Example(
+            **vars(prompt),
+            text_targets_S=shift(prompt.text_S),
+            audio_targets_SC=torch.full_like(prompt.tokens_SC, IGNORE),
+        )
 
     def _ids(self, text: str) -> list[int]:
         """User text cannot smuggle in special tokens: it is encoded with ``split_special_tokens``."""
@@ -432,20 +466,22 @@ class MoT(PreTrainedModel):
 
     @torch.no_grad()
     def expect(self, counts: Mapping[str, Mapping[int, int]]) -> None:
-        """Let a fresh model of audio rows alone predict each code as often as it is a target (`counts`: stream -> {code: how often}), and
-        half a time more."""
+        """Let a fresh model of audio rows alone predict each code as often as it is a target (`counts`: stream ->
+        {code: how often}), and half a time more."""
         for c, prior_V in enumerate(self.prior_CV):
             count_V = torch.full_like(prior_V, ALPHA)
             for code, count in counts[codebook_stream(c)].items():
                 count_V[code] += count
             prior_V.copy_((count_V / count_V.sum()).log())
 
-    # --- training -------------------------------------------------------------------------------------------------------------
+    # --- training
+    # -------------------------------------------------------------------------------------------------------------
 
     def forward(self, batch: Batch) -> Tensor:
         """Hidden states (P, D) of the positions that exist.
 
-        Text stands first, so its states depend on no audio: where the backbone is frozen, autograd keeps nothing of them.
+        Text stands first, so its states depend on no audio: where the backbone is frozen, autograd keeps nothing of
+        them.
         """
         exists_BS = batch.exists_BS
         route = Route.of(batch, self.backbone.rotary_emb, self.embed_audio.weight)
@@ -463,7 +499,8 @@ class MoT(PreTrainedModel):
         return self.embed_audio(torch.where(token_M == self.bos_id, self.embed_audio.num_embeddings - 1, row_M))
 
     def heads(self) -> dict[str, Head]:
-        """Per codebook the rows that its codes are predicted with; the end has a row behind those of the first codebook."""
+        """Per codebook the rows that its codes are predicted with; the end has a row behind those of the first
+        codebook."""
         text_VD = (self.text_rows or self.backbone.embed_tokens).weight
         audio_VD = self.audio_rows.weight
         if self.config.output_multiplier != 1:
@@ -480,7 +517,8 @@ class MoT(PreTrainedModel):
         beside = () if self.config.output == "audio" else (audio_VD,)
         return {"text": Head((text_VD, *beside), 0, len(text_VD)), **heads}
 
-    # --- generation -----------------------------------------------------------------------------------------------------------
+    # --- generation
+    # -----------------------------------------------------------------------------------------------------------
 
     def codes_of(self, tokens_1S: Tensor) -> Tensor:
         """The one lane -> codes_CT."""
@@ -492,7 +530,8 @@ class MoT(PreTrainedModel):
 
 
 class MoTStream:
-    """A batch of sequences being continued: the key-value cache, which of its positions exist, and how many codes there are."""
+    """A batch of sequences being continued: the key-value cache, which of its positions exist, and how many codes there
+    are."""
 
     def __init__(self, model: MoT, prompts: list[Prompt]):
         self.model = model
@@ -506,7 +545,8 @@ class MoTStream:
         model.backbone(text_BS, self.exists_BS, position_BS, past_key_values=self.cache, use_cache=True)
 
     def advance(self, frame_B1: Tensor) -> Tensor:
-        """Append one token (B, 1); returns the logits (B, 1, V) of the next, V the codes and, where there is one, the end."""
+        """Append one token (B, 1); returns the logits (B, 1, V) of the next, V the codes and, where there is one, the
+        end."""
         model, backbone = self.model, self.model.backbone
         audio_B1D = model._embed(frame_B1, torch.full_like(frame_B1, self.tokens))
         position_embeddings = backbone.rotary_emb(audio_B1D, position_ids=self.exists_BS.sum(1, keepdim=True))
@@ -514,7 +554,11 @@ class MoTStream:
         mask_B11S = self.exists_BS[:, None, None]
         for layer, block in model.both():
             audio_B1D = layer.advance(
-                audio_B1D, block, position_embeddings=position_embeddings, attention_mask=mask_B11S, past_key_values=self.cache
+                audio_B1D,
+                block,
+                position_embeddings=position_embeddings,
+                attention_mask=mask_B11S,
+                past_key_values=self.cache,
             )
         logits_B1V = model.heads()[codebook_stream(self.tokens % model.codebooks)].logits(backbone.norm(audio_B1D))
         self.tokens += 1
@@ -523,8 +567,8 @@ class MoTStream:
 
 @dataclass(frozen=True)
 class _Base:
-    """What a MoT is built on: a Llama with its tokenizer (None: a fresh Llama), and for each of its layers MusicGen's feed-forward
-    network (none at all: fresh ones)."""
+    """What a MoT is built on: a Llama with its tokenizer (None: a fresh Llama), and for each of its layers MusicGen's
+    feed-forward network (none at all: fresh ones)."""
 
     llama: LlamaForCausalLM
     tokenizer: PreTrainedTokenizerBase | None
@@ -553,7 +597,8 @@ class _Base:
 
 
 def _fit(norm: nn.Module, *readers: nn.Linear) -> None:
-    """Fresh weights are made for states of size one; a trained norm's weights are smaller (in SmolLM2 from 0.04), and would hush them."""
+    """Fresh weights are made for states of size one; a trained norm's weights are smaller (in SmolLM2 from 0.04), and
+    would hush them."""
     size = cast(Tensor, norm.weight).square().mean().sqrt()
     for reader in readers:
         reader.weight.div_(size)

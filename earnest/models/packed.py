@@ -15,8 +15,8 @@ from earnest.models.prepacked import rotated
 class Route:
     """Where the positions of a batch go.
 
-    The N text and M audio positions are kept as two blocks, each in row-major order of (clip, position), so that what only one
-    of them goes through is a slice. Attention needs them clip by clip.
+    The N text and M audio positions are kept as two blocks, each in row-major order of (clip, position), so that what
+    only one of them goes through is a slice. Attention needs them clip by clip.
     """
 
     order_P: Tensor  # row i of the batch's positions, in row-major order, is row order_P[i] of [text, audio]
@@ -45,11 +45,14 @@ class Route:
         return sorted_PX[: self.texts], sorted_PX[self.texts :]
 
     def attend(self, q_PHD: Tensor, k_PHD: Tensor, v_PHD: Tensor) -> Tensor:
-        """Causal attention within each clip, with rotary embeddings: (P, H, D), clip by clip, so nothing is computed at padding."""
+        """Causal attention within each clip, with rotary embeddings: (P, H, D), clip by clip, so nothing is computed at
+        padding."""
         heads = (*(rotated(heads_PHD, self.cos_P1D, self.sin_P1D) for heads_PHD in (q_PHD, k_PHD)), v_PHD)
-        # With a leading dimension of one, as torch's fast kernels take four dimensions only (measured: three times slower without).
+        # With a leading dimension of one, as torch's fast kernels take four dimensions only (measured: three times
+        # slower without).
         clips = zip(*(heads_PHD.transpose(0, 1)[None].split(self.lengths, dim=2) for heads_PHD in heads), strict=True)
         mixed = [
-            F.scaled_dot_product_attention(q_1HSD, k_1HSD, v_1HSD, is_causal=True, enable_gqa=True) for q_1HSD, k_1HSD, v_1HSD in clips
+            F.scaled_dot_product_attention(q_1HSD, k_1HSD, v_1HSD, is_causal=True, enable_gqa=True)
+            for q_1HSD, k_1HSD, v_1HSD in clips
         ]
         return torch.cat(mixed, dim=2)[0].transpose(0, 1)

@@ -1,4 +1,5 @@
-"""What generation does one position at a time: linear layers on a CPU, where a few rows meet many weights, and attention's cache."""
+"""What generation does one position at a time: linear layers on a CPU, where a few rows meet many weights, and
+attention's cache."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,9 +14,9 @@ Project = Callable[[Tensor], Tensor]
 def prepacked(*layers: nn.Linear) -> Project:
     """rows (M, K) -> the outputs of `layers`, which have no bias, side by side.
 
-    On a CPU the weights are copied into oneDNN's blocked layout once, as torch.compile's frozen graphs do: for 1 to 24 rows of
-    512 to 2816 that is 1.3 to 5 times as fast as F.linear (measured: Zen 4, one thread, fp32), which lays them out on every call.
-    The copy is the weights as they were, adapters included: make it anew after a step of training.
+    On a CPU the weights are copied into oneDNN's blocked layout once, as torch.compile's frozen graphs do: for 1 to 24
+    rows of 512 to 2816 that is 1.3 to 5 times as fast as F.linear (measured: Zen 4, one thread, fp32), which lays them
+    out on every call. The copy is the weights as they were, adapters included: make it anew after a step of training.
     """
     if layers[0].weight.is_cuda or not torch.backends.mkldnn.is_available():
         return lambda rows_MK: torch.cat([layer(rows_MK) for layer in layers], dim=-1)
@@ -56,6 +57,7 @@ def normed(hidden_BD: Tensor, norm: Any) -> Tensor:
 
 
 def rotated(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position embedding (arXiv:2104.09864) along the last dimension, its pairs a half apart as in transformers."""
+    """Rotary position embedding (arXiv:2104.09864) along the last dimension, its pairs a half apart as in
+    transformers."""
     first, second = heads.chunk(2, dim=-1)
     return heads * cos + torch.cat([-second, first], dim=-1) * sin

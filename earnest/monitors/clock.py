@@ -34,4 +34,8 @@ class Clock:
     def signals(self) -> dict[str, float]:
         """step_s, data_s and memory_bytes: the GPU's where there is one, else the process' resident memory."""
         used = torch.cuda.memory_allocated() if torch.cuda.is_available() else self.process.memory_info().rss
-        return {key("step_s"): time.perf_counter() - self.asked, key("data_s"): self.data_s, key("memory_bytes"): float(used)}
+        return {
+            key("step_s"): time.perf_counter() - self.asked,
+            key("data_s"): self.data_s,
+            key("memory_bytes"): float(used),
+        }

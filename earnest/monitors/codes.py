@@ -1,7 +1,8 @@
-"""What each codebook says: words from its codes, and how high and how loud the voice is, by a table with a row per code.
+"""What each codebook says: words from its codes, and how high and how loud the voice is, by a table with a row per
+code.
 
-Codes of training clips fill the table, codes of held-out clips are looked up: what one code alone predicts, as a language model's
-first layer would. Codebook 0 should know words, codebook 1 pitch and loudness.
+Codes of training clips fill the table, codes of held-out clips are looked up: what one code alone predicts, as a
+language model's first layer would. Codebook 0 should know words, codebook 1 pitch and loudness.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,8 +17,8 @@ Labels = Mapping[str, np.ndarray]  # name -> one value per codec frame; NaN, or 
 def voice(wave_N: np.ndarray, sample_rate_hz: int, hop_samples: int) -> dict[str, np.ndarray]:
     """Per codec frame: log2 of the pitch in Hz (NaN where unvoiced) and the level in dB of full scale (NaN in silence).
 
-    Pitch: of the peaks of the autocorrelation of 40 ms between 60 and 400 Hz, the first that reaches 0.85 of the highest (multiples of
-    the period peak too), where it reaches half of the energy.
+    Pitch: of the peaks of the autocorrelation of 40 ms between 60 and 400 Hz, the first that reaches 0.85 of the
+    highest (multiples of the period peak too), where it reaches half of the energy.
     """
     frames, window = -(-len(wave_N) // hop_samples), round(0.04 * sample_rate_hz)
     centre_T = np.arange(frames) * hop_samples + hop_samples // 2
@@ -27,7 +28,9 @@ def voice(wave_N: np.ndarray, sample_rate_hz: int, hop_samples: int) -> dict[str
     tapered_TW = (pieces_TW - pieces_TW.mean(1, keepdims=True)) * np.hanning(window)
     correlation_TL = np.fft.irfft(np.abs(np.fft.rfft(tapered_TW, 2 * window)) ** 2)[:, :window]
     of_window_L = np.fft.irfft(np.abs(np.fft.rfft(np.hanning(window), 2 * window)) ** 2)[:window]
-    correlation_TL = correlation_TL / np.maximum(correlation_TL[:, :1], 1e-12) / np.maximum(of_window_L / of_window_L[0], 1e-3)
+    correlation_TL = (
+        correlation_TL / np.maximum(correlation_TL[:, :1], 1e-12) / np.maximum(of_window_L / of_window_L[0], 1e-3)
+    )
     lags = np.arange(sample_rate_hz // 400, sample_rate_hz // 60 + 1)
     middle_TL = correlation_TL[:, lags]
     peak_TL = (middle_TL >= correlation_TL[:, lags - 1]) & (middle_TL >= correlation_TL[:, lags + 1])
@@ -74,8 +77,11 @@ def accuracy(fit_codes: np.ndarray, fit_labels: np.ndarray, codes: np.ndarray, l
     return float((names[counts.argmax(1)][codes[test]] == labels[test].astype(str)).mean())
 
 
-def probe(fit: Sequence[tuple[np.ndarray, Labels]], test: Sequence[tuple[np.ndarray, Labels]], size: int) -> dict[str, float]:
-    """Pairs of codes_CT and labels per frame -> per label and codebook, what a code predicts; labels without values are left out.
+def probe(
+    fit: Sequence[tuple[np.ndarray, Labels]], test: Sequence[tuple[np.ndarray, Labels]], size: int
+) -> dict[str, float]:
+    """Pairs of codes_CT and labels per frame -> per label and codebook, what a code predicts; labels without values are
+    left out.
 
     A word's score has a baseline: that of the commonest word, as stream `commonest`.
     """
@@ -88,5 +94,7 @@ def probe(fit: Sequence[tuple[np.ndarray, Labels]], test: Sequence[tuple[np.ndar
         for k, (fit_codes, codes) in enumerate(zip(fit_CN, test_CN, strict=True)):
             found[key(name, f"codebook_{k}", "eval")] = score(fit_codes, fit_values, codes, values, size)
         if score is accuracy:
-            found[key(name, "commonest", "eval")] = score(np.zeros_like(fit_CN[0]), fit_values, np.zeros_like(test_CN[0]), values, 1)
+            found[key(name, "commonest", "eval")] = score(
+                np.zeros_like(fit_CN[0]), fit_values, np.zeros_like(test_CN[0]), values, 1
+            )
     return {name: value for name, value in found.items() if np.isfinite(value)}

@@ -1,4 +1,5 @@
-"""Demos: the same texts, temperatures and seeds again and again, so that only the model differs; and what can be counted of them."""
+"""Demos: the same texts, temperatures and seeds again and again, so that only the model differs; and what can be
+counted of them."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -30,11 +31,15 @@ def make_demos(
     step: int,
     writer: RunWriter,
 ) -> None:
-    """Generate every (text, temperature) in one batch, write the wavs and name them as artifacts of the run, with what was measured."""
+    """Generate every (text, temperature) in one batch, write the wavs and name them as artifacts of the run, with what
+    was measured."""
     null_prompt = None if guidance == 1 else model.prompt(None)
     generated = generate(
         model,
-        [Request(model.prompt(text, speaker), temperature, seed, guidance, null_prompt) for text, temperature in requests],
+        [
+            Request(model.prompt(text, speaker), temperature, seed, guidance, null_prompt)
+            for text, temperature in requests
+        ],
         max_frames=round(max_duration_s * codec.frame_rate_hz),
     )
     folder = writer.path / "demos" / f"step_{step:07d}"
@@ -68,7 +73,8 @@ def silence_frac(wave: np.ndarray, sample_rate_hz: int) -> float:
 
 
 def measured_codes(codes_CT: np.ndarray, train_rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Facts of a demo's codes: digest, mean entropy per codebook, share of frames that repeat, and the nearest training clip."""
+    """Facts of a demo's codes: digest, mean entropy per codebook, share of frames that repeat, and the nearest training
+    clip."""
     counts = [np.unique(codes_T, return_counts=True)[1] / max(1, len(codes_T)) for codes_T in codes_CT]
     match_frac, nearest = nearest_clip(codes_CT, train_rows)
     return {
@@ -93,7 +99,8 @@ def repeat_frac(codes_CT: np.ndarray) -> float:
 
 
 def nearest_clip(codes_CT: np.ndarray, rows: Sequence[Mapping[str, Any]]) -> tuple[float, str]:
-    """The largest share of codes equal to a training clip's at the best alignment, and that clip's source; 1 is a copy."""
+    """The largest share of codes equal to a training clip's at the best alignment, and that clip's source; 1 is a
+    copy."""
     total = sum(row["codes_CT"].shape[1] for row in rows)
     best, nearest = 0.0, ""
     for row in rows[:: -(-total // COMPARED_FRAMES)] if total else ():

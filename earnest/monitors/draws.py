@@ -13,7 +13,8 @@ from earnest.signals import key
 
 
 class Draws:
-    """Stands between a `Corpus` and its `Variation`, and counts since the run started or was resumed; evaluation is not counted."""
+    """Stands between a `Corpus` and its `Variation`, and counts since the run started or was resumed; evaluation is not
+    counted."""
 
     def __init__(self, vary: Callable[..., Mapping[str, Any]]):
         self.vary = vary

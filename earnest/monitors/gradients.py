@@ -9,12 +9,15 @@ from torch import nn
 
 from earnest.signals import key
 
-SAMPLED = 4096  # entries of a tensor, evenly spread: a mean of squares to about 2 %, at a cost that no model's size adds to
+SAMPLED = (
+    4096  # entries of a tensor, evenly spread: a mean of squares to about 2 %, at a cost that no model's size adds to
+)
 REACHED_STEPS = 5  # a projection that starts at zero, as an adapter's, passes a gradient on from step 2
 
 
 class Updates:
-    """Norm of each step's update over the norm of the weights, per group of trained tensors: the part of the model they stand in."""
+    """Norm of each step's update over the norm of the weights, per group of trained tensors: the part of the model they
+    stand in."""
 
     def __init__(self, model: nn.Module):
         self.groups: dict[str, list[torch.Tensor]] = defaultdict(list)
@@ -58,4 +61,8 @@ class Reached:
             return None
         self.steps += 1
         self.waiting = {name: p for name, p in self.waiting.items() if p.grad is None or not p.grad.any()}
-        return {"without_gradient": list(self.waiting), "steps": self.steps, "step": step} if self.steps == REACHED_STEPS else None
+        return (
+            {"without_gradient": list(self.waiting), "steps": self.steps, "step": step}
+            if self.steps == REACHED_STEPS
+            else None
+        )

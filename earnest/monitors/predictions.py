@@ -1,7 +1,7 @@
 """What the model predicts against what it should, clip by clip and stream by stream, as rows that people can read.
 
-A prediction stands beside the target that it is scored on, after the same shift as the loss: a log that pairs a prediction with
-the token at its own position shows every aligned model as wrong, and a copying one as right.
+A prediction stands beside the target that it is scored on, after the same shift as the loss: a log that pairs a
+prediction with the token at its own position shows every aligned model as wrong, and a copying one as right.
 """
 
 import json
@@ -19,12 +19,15 @@ EDGE = 10  # counted positions shown from either end of a stream
 
 
 @torch.no_grad()
-def predictions(model, batch: Batch, decode: Callable[[list[int]], str] | None = None, edge: int = EDGE) -> list[dict[str, Any]]:
-    """Rows, one a clip and stream: what counts and what is masked, the first and last `edge` counted positions, and the shares.
+def predictions(
+    model, batch: Batch, decode: Callable[[list[int]], str] | None = None, edge: int = EDGE
+) -> list[dict[str, Any]]:
+    """Rows, one a clip and stream: what counts and what is masked, the first and last `edge` counted positions, and the
+    shares.
 
-    Positions count from the clip's start; targets and predictions are ids of the stream. `*_frac`: share of the predictions, and
-    of the targets, that are codes, BOS, EOS. With `decode` a text stream also gets its targets and predictions as text, whole
-    runs at a time, as a letter may be several ids; and `written`, all of the clip's text.
+    Positions count from the clip's start; targets and predictions are ids of the stream. `*_frac`: share of the
+    predictions, and of the targets, that are codes, BOS, EOS. With `decode` a text stream also gets its targets and
+    predictions as text, whole runs at a time, as a letter may be several ids; and `written`, all of the clip's text.
     """
     model.eval()
     device = next(model.parameters()).device
@@ -66,17 +69,27 @@ def predictions(model, batch: Batch, decode: Callable[[list[int]], str] | None =
 
 
 def log_predictions(model, batch: Batch, sources: Sequence[str], step: int, writer: RunWriter) -> None:
-    """Write the predictions on a batch to the run, as ``predictions/step_N.jsonl``; `sources` names the clips by their number."""
+    """Write the predictions on a batch to the run, as ``predictions/step_N.jsonl``; `sources` names the clips by their
+    number."""
     tokenizer = getattr(model, "tokenizer", None)
     path = writer.path / "predictions" / f"step_{step:07d}.jsonl"
     path.parent.mkdir(exist_ok=True)
     with open(path, "w", encoding="utf-8") as file:
         for row in predictions(model, batch, tokenizer and tokenizer.decode):
             file.write(json.dumps({"step": step, "source": sources[row["clip"]], **row}, ensure_ascii=False) + "\n")
-    writer.artifact(Artifact("prediction", path.relative_to(writer.path).as_posix(), step, {"clips": len(batch.clip_B)}))
+    writer.artifact(
+        Artifact("prediction", path.relative_to(writer.path).as_posix(), step, {"clips": len(batch.clip_B)})
+    )
 
 
 def _shares(model, tokens_N: Tensor) -> dict[str, float]:
     specials = {"bos_frac": model.bos_id, "eos_frac": model.eos_id}  # a model that never ends by itself has no EOS
-    kinds = {"codes_frac": tokens_N < model.codes, **{name: tokens_N == id for name, id in specials.items() if id is not None}}
-    return {name: round(float(is_N.float().mean()), 4) for name, is_N in kinds.items()} if len(tokens_N) else dict.fromkeys(kinds, 0.0)
+    kinds = {
+        "codes_frac": tokens_N < model.codes,
+        **{name: tokens_N == id for name, id in specials.items() if id is not None},
+    }
+    return (
+        {name: round(float(is_N.float().mean()), 4) for name, is_N in kinds.items()}
+        if len(tokens_N)
+        else dict.fromkeys(kinds, 0.0)
+    )

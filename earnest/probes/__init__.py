@@ -1,7 +1,8 @@
-"""Experiments on a model, its batches and its optimizer, cheap enough for every run; rules read their results (`Run.probes`).
+"""Experiments on a model, its batches and its optimizer, cheap enough for every run; rules read their results
+(`Run.probes`).
 
-Each probe is a function that leaves model and random numbers as they were and returns what its rule needs. `at_start` and `at_end`
-are those that one run of ours makes.
+Each probe is a function that leaves model and random numbers as they were and returns what its rule needs. `at_start`
+and `at_end` are those that one run of ours makes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,10 +20,14 @@ from earnest.probes.splits import duplicates, noise
 
 __all__ = ["Frozen", "at_end", "at_start", "differing", "prints"]
 
-RELOADED_PARAMETERS = 500_000_000  # a larger model is not read back after training: two of it may not fit into memory (assumed)
+RELOADED_PARAMETERS = (
+    500_000_000  # a larger model is not read back after training: two of it may not fit into memory (assumed)
+)
 
 
-def at_start(objective: TokenObjective, optimizer: torch.optim.Optimizer, train: Corpus, held_out: Corpus) -> dict[str, Any]:
+def at_start(
+    objective: TokenObjective, optimizer: torch.optim.Optimizer, train: Corpus, held_out: Corpus
+) -> dict[str, Any]:
     """What can be known before the first step: probes by name."""
     batch = train.batch(train.plan()[0]).to(next(objective.parameters()).device)
     found = {
@@ -47,7 +52,8 @@ def at_end(
 ) -> dict[str, Any]:
     """What only a trained and saved model shows: probes by name.
 
-    of_ranks: `prints` of the parameters on every rank, none where these hold shards · load: reads the checkpoint as a resumed run would.
+    of_ranks: `prints` of the parameters on every rank, none where these hold shards · load: reads the checkpoint as a
+    resumed run would.
     """
     found: dict[str, Any] = {
         "frozen": frozen.changed(step),

@@ -11,18 +11,26 @@ from earnest.data.masks import IGNORE
 from earnest.losses.tokens import score
 from earnest.probes.state import untouched
 
-SHIFTS = (1, 0, 2, -1, 3, -2)  # positions from a logit's row to where its label stands as an input; the right one first, for ties
+SHIFTS = (
+    1,
+    0,
+    2,
+    -1,
+    3,
+    -2,
+)  # positions from a logit's row to where its label stands as an input; the right one first, for ties
 FOUND_FRAC = 0.9  # of the labels must stand in the inputs at one distance, for that to be where they stand (assumed)
 
 
 def alignment(model: Any, batch: Batch) -> dict[str, dict[str, Any]]:
-    """From how far back each stream's labels are predicted, with data, model and loss taken together: stream -> offset, expected,
-    codebook_matches.
+    """From how far back each stream's labels are predicted, with data, model and loss taken together: stream -> offset,
+    expected, codebook_matches.
 
-    Where labels stand among the inputs is looked up in the batch; then one label is kept, its gradient traced to the hidden state
-    that it is scored on, and inputs around that position are changed one at a time: the last one that moves this hidden state is
-    what the logit has seen. offset = position of the label - position of that input: 1 in a model that predicts the next token, 0
-    where the label itself is seen, 2 where data and model both shift. A stream whose labels do not stand in its inputs is left out.
+    Where labels stand among the inputs is looked up in the batch; then one label is kept, its gradient traced to the
+    hidden state that it is scored on, and inputs around that position are changed one at a time: the last one that
+    moves this hidden state is what the logit has seen. offset = position of the label - position of that input: 1 in a
+    model that predicts the next token, 0 where the label itself is seen, 2 where data and model both shift. A stream
+    whose labels do not stand in its inputs is left out.
     """
     with untouched(model):
         seen = _Seen(model, batch)
@@ -48,12 +56,18 @@ def alignment(model: Any, batch: Batch) -> dict[str, dict[str, Any]]:
 
 
 def dropped_inputs(model: Any, batch: Batch) -> dict[str, Any]:
-    """Parts of the batch that change no hidden state where audio stands; and the shape of the logits, (positions, width)."""
+    """Parts of the batch that change no hidden state where audio stands; and the shape of the logits, (positions,
+    width)."""
     with untouched(model), torch.no_grad():
         hidden_PD = model(batch)
         is_audio_P = batch.is_audio_BS[batch.exists_BS]
-        changed = {"text": replace(batch, text_BS=_other(batch.text_BS)), "tokens": replace(batch, tokens_BSC=_other(batch.tokens_BSC))}
-        dropped = [name for name, other in changed.items() if torch.equal(model(other)[is_audio_P], hidden_PD[is_audio_P])]
+        changed = {
+            "text": replace(batch, text_BS=_other(batch.text_BS)),
+            "tokens": replace(batch, tokens_BSC=_other(batch.tokens_BSC)),
+        }
+        dropped = [
+            name for name, other in changed.items() if torch.equal(model(other)[is_audio_P], hidden_PD[is_audio_P])
+        ]
         return {"dropped": dropped, "logits_shape": list(hidden_PD.shape)}
 
 
@@ -65,7 +79,9 @@ def _other(ids: Tensor) -> Tensor:
 
 def _counted(batch: Batch):
     """(stream, clip_N, position_N) of the targets that count, for the streams that have any."""
-    columns = {"text": batch.text_targets_BS} | {f"codebook_{c}": batch.audio_targets_BSC[..., c] for c in range(batch.codebooks)}
+    columns = {"text": batch.text_targets_BS} | {
+        f"codebook_{c}": batch.audio_targets_BSC[..., c] for c in range(batch.codebooks)
+    }
     for stream, targets_BS in columns.items():
         clip_N, position_N = (targets_BS != IGNORE).nonzero(as_tuple=True)
         if len(clip_N):
@@ -74,8 +90,14 @@ def _counted(batch: Batch):
 
 def _place(batch: Batch, stream: str, clip_N: Tensor, position_N: Tensor) -> tuple[int, str] | None:
     """(distance, stream) at which the targets stand in the inputs; None where no distance explains them."""
-    inputs = {"text": batch.text_BS} if stream == "text" else {f"codebook_{c}": batch.tokens_BSC[..., c] for c in range(batch.codebooks)}
-    target_N = (batch.text_targets_BS if stream == "text" else batch.audio_targets_BSC[..., int(stream.split("_")[1])])[clip_N, position_N]
+    inputs = (
+        {"text": batch.text_BS}
+        if stream == "text"
+        else {f"codebook_{c}": batch.tokens_BSC[..., c] for c in range(batch.codebooks)}
+    )
+    target_N = (batch.text_targets_BS if stream == "text" else batch.audio_targets_BSC[..., int(stream.split("_")[1])])[
+        clip_N, position_N
+    ]
     holds_BS = batch.exists_BS & (batch.is_audio_BS if stream != "text" else ~batch.is_audio_BS)
     best, best_frac = None, FOUND_FRAC
     for shift in SHIFTS:
@@ -85,15 +107,17 @@ def _place(batch: Batch, stream: str, clip_N: Tensor, position_N: Tensor) -> tup
         if not inside_N.any():
             continue
         for column in sorted(inputs, key=lambda name: name != stream):
-            equal_frac = float((inputs[column][clip_N[inside_N], place_N[inside_N]] == target_N[inside_N]).float().mean())
+            equal_frac = float(
+                (inputs[column][clip_N[inside_N], place_N[inside_N]] == target_N[inside_N]).float().mean()
+            )
             if equal_frac > best_frac:
                 best, best_frac = (shift, column), equal_frac
     return best
 
 
 def _traced(seen: "_Seen", stream: str, clip: int, position: int) -> tuple[int, int, str] | None:
-    """(clip, position, stream) that the loss scores one label on, by its gradient; None where the label is not scored at all, or by an
-    output layer of zeros, which lets no gradient through."""
+    """(clip, position, stream) that the loss scores one label on, by its gradient; None where the label is not scored
+    at all, or by an output layer of zeros, which lets no gradient through."""
     batch = seen.batch
     one = replace(
         batch,
@@ -136,7 +160,9 @@ class _Seen:
             self.hidden_PD = model(batch)
         self.positions_P2 = batch.exists_BS.nonzero()
         self.alone: dict[int, tuple[Batch, Tensor]] = {}
-        self.moved: dict[tuple[int, int], Tensor] = {}  # (clip, changed position) -> by how much each of the clip's states moves
+        self.moved: dict[
+            tuple[int, int], Tensor
+        ] = {}  # (clip, changed position) -> by how much each of the clip's states moves
 
     def last_input(self, clip: int, position: int) -> int | None:
         """The last position, of those near, whose input moves the hidden state at `position`."""

@@ -19,14 +19,19 @@ def not_optimized(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[st
     """Parameters that require a gradient and stand in no group of the optimizer, and how many do."""
     given = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    return {"trained": len(trained), "missing": [name for name, parameter in trained.items() if id(parameter) not in given]}
+    return {
+        "trained": len(trained),
+        "missing": [name for name, parameter in trained.items() if id(parameter) not in given],
+    }
 
 
 class Frozen:
     """The parameters without requires_grad, and the buffers: whether they stay as they are."""
 
     def __init__(self, model: nn.Module):
-        self.tensors = {name: p for name, p in model.named_parameters() if not p.requires_grad} | dict(model.named_buffers())
+        self.tensors = {name: p for name, p in model.named_parameters() if not p.requires_grad} | dict(
+            model.named_buffers()
+        )
         self.prints = prints(self.tensors)
 
     def changed(self, step: int) -> dict[str, Any]:
@@ -35,9 +40,11 @@ class Frozen:
 
 
 def prints(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
-    """A fingerprint of each tensor, or of HASHED of its entries, evenly spread: what changes weights changes most of them."""
+    """A fingerprint of each tensor, or of HASHED of its entries, evenly spread: what changes weights changes most of
+    them."""
     return {
-        name: fingerprint({name: tensor.detach().reshape(-1)[:: -(-tensor.numel() // HASHED) or 1]}) for name, tensor in tensors.items()
+        name: fingerprint({name: tensor.detach().reshape(-1)[:: -(-tensor.numel() // HASHED) or 1]})
+        for name, tensor in tensors.items()
     }
 
 
@@ -50,7 +57,8 @@ def differing(of_ranks: Iterable[Mapping[str, str]]) -> list[str]:
 def split_in_two(objective: TokenObjective, batch: Batch) -> dict[str, Any]:
     """The gradient of a batch in two micro-batches, beside that of the same batch whole.
 
-    ratio: of their norms · distance: norm of the difference, as a share of the whole's. Empty where the batch holds one clip.
+    ratio: of their norms · distance: norm of the difference, as a share of the whole's. Empty where the batch holds one
+    clip.
     """
     clips = len(batch.clip_B)
     if clips < 2:
@@ -89,4 +97,6 @@ def rows(batch: Batch, start: int, stop: int) -> Batch:
     """Some clips of a batch, without the padding that only the others need."""
     part = {field.name: getattr(batch, field.name)[start:stop] for field in fields(batch)}
     longest = int(part["exists_BS"].sum(1).max())
-    return replace(batch, **{name: tensor if name == "clip_B" else tensor[:, :longest] for name, tensor in part.items()})
+    return replace(
+        batch, **{name: tensor if name == "clip_B" else tensor[:, :longest] for name, tensor in part.items()}
+    )

@@ -17,10 +17,11 @@ CLIPS = 64  # held-out clips that are scored with each other's text (assumed: th
 
 
 def conditioning(model: Any, held_out: Corpus, step: int) -> dict[str, Any]:
-    """How much higher audio's held-out cross-entropy is when clips get each other's texts: {"text": delta_nats, interval, step}.
+    """How much higher audio's held-out cross-entropy is when clips get each other's texts: {"text": delta_nats,
+    interval, step}.
 
-    Paired by clip; one that another's text makes too long is left out. Empty where there are no two texts, or where conversations stand
-    in place of them.
+    Paired by clip; one that another's text makes too long is left out. Empty where there are no two texts, or where
+    conversations stand in place of them.
     """
     versions = [held_out.vary(row, None) for row in held_out.rows[:CLIPS]]
     texts = [version["text"] for version in versions]
@@ -52,7 +53,8 @@ def _same(row: Any, random: Any) -> Any:
 
 
 def reload(model: Any, loaded: Any, held_out: Corpus, step: int) -> dict[str, Any]:
-    """One held-out batch scored by the model and by what its checkpoint gave; tensors that only one of the two has, or that differ."""
+    """One held-out batch scored by the model and by what its checkpoint gave; tensors that only one of the two has, or
+    that differ."""
     before, after = model.state_dict(), loaded.state_dict()
     batches = list(islice(held_out.batches(), 1))
     nats, counted = _audio_nats(model, batches, len(held_out))

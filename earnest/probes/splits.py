@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 import soundfile
 
-CLIPS, CLIP_S = 16, 10  # that are listened to, evenly spread, and how much of each (assumed: a few seconds of a run's start)
+CLIPS, CLIP_S = (
+    16,
+    10,
+)  # that are listened to, evenly spread, and how much of each (assumed: a few seconds of a run's start)
 FRAME = 1024  # samples of a spectrum
 MIN_FRAMES = 32  # of a clip that is judged: fewer estimate no variance
 
@@ -25,11 +28,12 @@ def _digest(row: Mapping[str, Any]) -> bytes:
 
 
 def noise(train: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """How many clips sound like stationary noise, of those that are listened to: noise, clips, sources. Empty where none can be read.
+    """How many clips sound like stationary noise, of those that are listened to: noise, clips, sources. Empty where
+    none can be read.
 
-    In Gaussian noise of any colour the power at a frequency has a standard deviation over time as large as its mean (measured: 0.97 to
-    1.00 of it), and one moment says nothing of the next. Speech and music have pauses and beats (measured: from 1.8 up); what only
-    drones or hums varies less, or slowly.
+    In Gaussian noise of any colour the power at a frequency has a standard deviation over time as large as its mean
+    (measured: 0.97 to 1.00 of it), and one moment says nothing of the next. Speech and music have pauses and beats
+    (measured: from 1.8 up); what only drones or hums varies less, or slowly.
     """
     heard, sources = 0, []
     for row in train[:: -(-len(train) // CLIPS)]:

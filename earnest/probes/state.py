@@ -8,7 +8,8 @@ from torch import nn
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside: no dropout, so no random number is drawn. Afterwards every module's mode is what it was."""
+    """Evaluation mode inside: no dropout, so no random number is drawn. Afterwards every module's mode is what it
+    was."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

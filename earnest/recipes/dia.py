@@ -13,7 +13,8 @@ class DiaData(Data):
     words: Words = "both"
     """What describes a clip: its "text" (a transcript or caption), its "tags", or "both"."""
     unconditional_frac: float = 0.15
-    """Share of clips, drawn one by one in every epoch, that are trained with the null input: the branch that guidance needs."""
+    """Share of clips, drawn one by one in every epoch, that are trained with the null input: the branch that guidance
+    needs."""
     shuffle_tags: bool = True
     """Tags in another order every epoch; fixed in evaluation."""
     drop_tags_frac: float = 0.1
@@ -32,10 +33,12 @@ class DiaConfig(LMConfig):
     shape: DiaShape = field(default_factory=DiaShape)
     """Of a model trained from scratch."""
     delays: tuple[int, ...] = ()
-    """Frames by which each codebook starts late; if empty, the checkpoint's own, or from scratch 0, 1, 2, ... (MusicGen). In stereo
-    (--codec stereo:NAME) the left channel's codebooks come first, and each channel has these delays."""
+    """Frames by which each codebook starts late; if empty, the checkpoint's own, or from scratch 0, 1, 2, ...
+    (MusicGen). In stereo (--codec stereo:NAME) the left channel's codebooks come first, and each channel has these
+    delays."""
     specials: Specials = "eos"
-    """Which tokens beside the codes are trained: one "eos" per codebook, "none", or "all": EOS and the BOS before late codebooks."""
+    """Which tokens beside the codes are trained: one "eos" per codebook, "none", or "all": EOS and the BOS before late
+    codebooks."""
 
     def build(self, codec: Codec) -> Dia:
         if self.model:
@@ -49,7 +52,8 @@ class DiaConfig(LMConfig):
 
 
 def dia_tiny() -> DiaConfig:
-    """A Dia of some million parameters that learns from the 28 tracks of the immich-memories-music wheel in minutes on two CPU cores.
+    """A Dia of some million parameters that learns from the 28 tracks of the immich-memories-music wheel in minutes on
+    two CPU cores.
 
     Its codec, amy-tiny, was trained on speech at 16 kHz: it stands in for one made for music.
     """

@@ -18,8 +18,8 @@ from earnest.training.lora import Lora, add_lora, train_adapters
 @dataclass(frozen=True)
 class References:
     frac: float = 0.0
-    """Share of the training clips that follow a reference: another clip of the same speaker, and its text. Above 0 every held-out
-    clip does."""
+    """Share of the training clips that follow a reference: another clip of the same speaker, and its text. Above 0
+    every held-out clip does."""
     max_duration_s: float = 5.0
     """Longer clips are not taken as references."""
 
@@ -34,12 +34,17 @@ class HiggsConfig(LMConfig):
     instruction: str | None = None
     """The system turn, {speaker} standing for who speaks; the model's own if not given."""
     specials_count: bool = True
-    """Whether the ends of audio and of turns are in the loss; a model that is not trained on them does not know when to stop."""
+    """Whether the ends of audio and of turns are in the loss; a model that is not trained on them does not know when to
+    stop."""
 
     def build(self, codec: Codec) -> Higgs:
         if not self.model:
             if self.lora.rank:
-                raise UserError("LoRA on a model from scratch", "a trained model to adapt", "name it with --model, or set --lora.rank 0")
+                raise UserError(
+                    "LoRA on a model from scratch",
+                    "a trained model to adapt",
+                    "name it with --model, or set --lora.rank 0",
+                )
             return self._set(self.shape.build(codec.codebooks, codec.codebook_size))
         # Adapters name the model they belong to, so a folder goes by a path that is right from everywhere.
         model = load_model(Path(self.model).resolve() if Path(self.model).exists() else self.model)
@@ -71,13 +76,14 @@ class HiggsConfig(LMConfig):
 
 def higgs_tiny() -> HiggsConfig:
     """A Higgs of 8.5 million parameters that learns to say digits and short phrases on two CPU cores in minutes."""
-    # The first codebooks say which word it is, the others are mostly noise to so small a model: with equal weights it read less well
-    # (docs/log.md).
+    # The first codebooks say which word it is, the others are mostly noise to so small a model: with equal weights it
+    # read less well (docs/log.md).
     return HiggsConfig(codebook_weights=(6.0, 3.0, 2.0, 1.0))
 
 
 def higgs() -> HiggsConfig:
-    """Higgs Audio v2, 5.8 billion parameters, as released, with its own tokenizer of audio: to fine-tune for a voice or a language."""
+    """Higgs Audio v2, 5.8 billion parameters, as released, with its own tokenizer of audio: to fine-tune for a voice or
+    a language."""
     return HiggsConfig(
         model="bosonai/higgs-audio-v2-generation-3B-base",
         codec="bosonai/higgs-audio-v2-tokenizer",

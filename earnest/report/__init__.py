@@ -47,7 +47,11 @@ def write(run: Run, diagnosis: Diagnosis, directory: Path) -> list[Path]:
 
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    texts = {"report.html": page(run, diagnosis), "report.md": markdown(run, diagnosis), "report.json": json(run, diagnosis)}
+    texts = {
+        "report.html": page(run, diagnosis),
+        "report.md": markdown(run, diagnosis),
+        "report.json": json(run, diagnosis),
+    }
     for name, text in texts.items():  # only once all three could be made
         write_whole(directory / name, text)
     return [directory / name for name in texts]

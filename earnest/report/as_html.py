@@ -41,7 +41,11 @@ MOST_ITEMS = 64  # of one fact
 def render(run: Run, diagnosis: Diagnosis) -> str:
     """The whole page."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {"clean": view.clean, "number": view.number, "shown": view.shown, "csp_hash": _csp_hash}
     signals = _signals(run)
@@ -132,7 +136,9 @@ def _optimisation_charts(run: Run, diagnosis: Diagnosis, signals: Signals) -> li
             splits,
             run.last_step,
             SIGNALS[name].unit,
-            ladder=clipped if (name, stream) == ("grad_norm", None) else [],  # a group of its own may be clipped elsewhere
+            ladder=clipped
+            if (name, stream) == ("grad_norm", None)
+            else [],  # a group of its own may be clipped elsewhere
             marks=marks,
             may_log=name == "grad_norm",
             hues=hues,
@@ -165,18 +171,25 @@ def _other_charts(run: Run, signals: Signals) -> tuple[list[tuple[str, str, list
 
 
 def _match_chart(run: Run) -> charts.Chart | None:
-    """How much of the demos of a step is their nearest training clip, a line for each temperature: when each became music."""
+    """How much of the demos of a step is their nearest training clip, a line for each temperature: when each became
+    music."""
     found: dict[str, dict[int, list[float]]] = {}
     for demo in run.artifacts:
         temperature, match = demo.facts.get("temperature"), demo.facts.get("match_frac")
         if demo.kind == "demo" and _is_number(temperature) and _is_number(match):
-            found.setdefault(f"temperature {view.number(temperature)}", {}).setdefault(demo.step, []).append(float(match))
+            found.setdefault(f"temperature {view.number(temperature)}", {}).setdefault(demo.step, []).append(
+                float(match)
+            )
     lines = {
         name: Series(np.array(sorted(steps)), np.array([np.mean(steps[step]) for step in sorted(steps)]))
         for name, steps in sorted(found.items())
     }
     return (
-        charts.chart("demos against the nearest training clip", lines, run.last_step, "share of codes", hues=list(lines)) if lines else None
+        charts.chart(
+            "demos against the nearest training clip", lines, run.last_step, "share of codes", hues=list(lines)
+        )
+        if lines
+        else None
     )
 
 
@@ -185,11 +198,13 @@ def _ladder(verdict: Verdict) -> list[Baseline]:
 
 
 def _marks(diagnosis: Diagnosis, stream: str | None) -> list[tuple[int, str]]:
-    """Where findings on this stream begin; those on the whole run are marked on the total and where no stream is named."""
+    """Where findings on this stream begin; those on the whole run are marked on the total and where no stream is
+    named."""
     return [
         (finding.since_step, finding.rule)
         for finding in diagnosis.findings
-        if finding.since_step and (stream in view.streams(finding) or (finding.stream is None and stream in (None, TOTAL)))
+        if finding.since_step
+        and (stream in view.streams(finding) or (finding.stream is None and stream in (None, TOTAL)))
     ]
 
 
@@ -240,7 +255,11 @@ def _demos(run: Run) -> tuple[list[Prompt], list[str]]:
         room -= clip.sound.size if clip.sound else 0
     for prompt in prompts.values():
         for clips in prompt.rows.values():
-            clips.sort(key=lambda clip: clip.artifact.facts["temperature"] if _is_number(clip.artifact.facts.get("temperature")) else 0)
+            clips.sort(
+                key=lambda clip: (
+                    clip.artifact.facts["temperature"] if _is_number(clip.artifact.facts.get("temperature")) else 0
+                )
+            )
     return list(prompts.values()), left_out
 
 
@@ -287,4 +306,7 @@ def _flat(facts: Mapping[str, Any], before: str = "") -> Any:
             yield f"{before}{name}", f"{len(fact):,} entries"
         else:
             words = view.shown(fact)
-            yield f"{before}{name}", words if len(words) <= MOST_CHARACTERS else f"{words[:MOST_CHARACTERS]}… ({len(words):,} characters)"
+            yield (
+                f"{before}{name}",
+                words if len(words) <= MOST_CHARACTERS else f"{words[:MOST_CHARACTERS]}… ({len(words):,} characters)",
+            )

@@ -18,7 +18,9 @@ SCHEMA = 1
 
 def render(run: Run, diagnosis: Diagnosis) -> str:
     """The whole report as JSON that any strict parser reads."""
-    facts = {name: fact for name, fact in run.facts.items() if name != "label_counts"}  # megabytes, and in run.json already
+    facts = {
+        name: fact for name, fact in run.facts.items() if name != "label_counts"
+    }  # megabytes, and in run.json already
     said = {
         "schema": SCHEMA,
         "run": {
@@ -35,7 +37,8 @@ def render(run: Run, diagnosis: Diagnosis) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Anything -> what strict JSON can hold. NaN and the infinities become strings: unlike null they say what was seen."""
+    """Anything -> what strict JSON can hold. NaN and the infinities become strings: unlike null they say what was
+    seen."""
     if hasattr(value, "tolist"):  # a numpy scalar or array
         value = value.tolist()
     if isinstance(value, Mapping):

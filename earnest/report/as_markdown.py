@@ -17,12 +17,21 @@ def render(run: Run, diagnosis: Diagnosis) -> str:
         parts += ["## Findings", *(_finding(finding) for finding in view.in_order(diagnosis.findings))]
     if diagnosis.verdicts:
         rows = [
-            (verdict.stream, f"**{verdict.verdict}**", view.value(verdict), view.baseline(verdict.baseline), view.why(verdict))
+            (
+                verdict.stream,
+                f"**{verdict.verdict}**",
+                view.value(verdict),
+                view.baseline(verdict.baseline),
+                view.why(verdict),
+            )
             for verdict in diagnosis.verdicts
         ]
         parts += ["## Streams", table(["stream", "verdict", "value", "baseline [interval]", "why"], rows)]
     if diagnosis.not_checked:
-        parts += ["## Not checked", "\n".join(f"- {text(rules)}: needs {text(needs)}" for rules, needs in view.not_checked(diagnosis))]
+        parts += [
+            "## Not checked",
+            "\n".join(f"- {text(rules)}: needs {text(needs)}" for rules, needs in view.not_checked(diagnosis)),
+        ]
     if diagnosis.mapping or run.notes:
         parts += ["## How the run was read", "\n".join(f"- {text(note)}" for note in run.notes)]
     if diagnosis.mapping:
@@ -43,7 +52,11 @@ def _finding(finding: Finding) -> str:
     ]
     for rows in view.evidence(finding):
         several = len(rows.values) > 1
-        lines += [table([text(name) for name in rows.names], rows.values), ""] if several else [f"- evidence: {text(rows.lines[0])}", ""]
+        lines += (
+            [table([text(name) for name in rows.names], rows.values), ""]
+            if several
+            else [f"- evidence: {text(rows.lines[0])}", ""]
+        )
     lines += [f"- cause {rank}: {text(cause)}" for rank, cause in enumerate(finding.causes, 1)]
     lines += [f"- next probe: {text(finding.next_probe)}", f"- **fix: {text(finding.fix)}**"]
     return "\n".join(lines)
@@ -51,7 +64,11 @@ def _finding(finding: Finding) -> str:
 
 def table(head: list[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; cells already bold (``**...**``) keep their stars."""
-    lines = [head, ["---"] * len(head), *([cell if cell.startswith("**") else text(cell) for cell in row] for row in rows)]
+    lines = [
+        head,
+        ["---"] * len(head),
+        *([cell if cell.startswith("**") else text(cell) for cell in row] for row in rows),
+    ]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 

@@ -86,7 +86,9 @@ def _finding(finding: Finding, width: int) -> Iterator[RenderableType]:
     grid.add_column(no_wrap=True, style="dim", width=len("next probe"))
     grid.add_column(overflow="fold")
     for index, (label, text) in enumerate(rows):
-        grid.add_row("" if index and rows[index - 1][0] == label else label, Text(text, style="bold" if label == "fix" else ""))
+        grid.add_row(
+            "" if index and rows[index - 1][0] == label else label, Text(text, style="bold" if label == "fix" else "")
+        )
     yield Padding(grid, (0, 0, 0, 4), expand=False)
 
 
@@ -96,7 +98,10 @@ def _evidence(finding: Finding, room: int) -> list[str]:
     for rows in view.evidence(finding):
         columns = [[name, *(row[index] for row in rows.values)] for index, name in enumerate(rows.names)]
         widths = [max(cell_len(cell) for cell in cells) for cells in zip(*columns, strict=True)]
-        lines = ["  ".join(" " * (width - cell_len(cell)) + cell for cell, width in zip(cells, widths, strict=True)) for cells in columns]
+        lines = [
+            "  ".join(" " * (width - cell_len(cell)) + cell for cell, width in zip(cells, widths, strict=True))
+            for cells in columns
+        ]
         said += lines if len(rows.values) > 1 and cell_len(lines[0]) <= room else rows.lines
     left_out = len(said) - MOST_EVIDENCE
     return [*said[:MOST_EVIDENCE], f"and {left_out} more lines in the other formats"] if left_out > 1 else said

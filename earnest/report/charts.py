@@ -17,10 +17,17 @@ from earnest.run import Series
 
 WIDTH, HEIGHT = 400, 210  # of the drawing, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 16, 24  # margins
-LETTER, LONGEST_LABEL = 6.2, 26  # a baseline's name stands in the right margin: width of its letters, and how many at most
+LETTER, LONGEST_LABEL = (
+    6.2,
+    26,
+)  # a baseline's name stands in the right margin: width of its letters, and how many at most
 BINS = 120
 LABEL_GAP = 12.5  # least distance of two baseline names
-STROKES = {"uniform": 0, "unigram": 1, "bigram": 2}  # a baseline is drawn the same way in every chart: solid, dashed, dotted
+STROKES = {
+    "uniform": 0,
+    "unigram": 1,
+    "bigram": 2,
+}  # a baseline is drawn the same way in every chart: solid, dashed, dotted
 ROBUST = 3.0  # assumed: values beyond this times the range of the middle 96% go off the scale, and the page says so
 
 
@@ -67,7 +74,9 @@ class Chart:
     @property
     def latest(self) -> str:
         """The last value of every line, in words."""
-        return " · ".join(f"{line.name} {view.number(line.last[1])} at step {view.number(line.last[0])}" for line in self.lines)
+        return " · ".join(
+            f"{line.name} {view.number(line.last[1])} at step {view.number(line.last[0])}" for line in self.lines
+        )
 
     @property
     def described(self) -> str:
@@ -99,7 +108,9 @@ def chart(
     if not series:
         return None
     ladder = [rung for rung in ladder if math.isfinite(rung.value)]
-    low, high, log, said = _range(np.concatenate(finite) if finite else np.zeros(0), [rung.value for rung in ladder], may_log)
+    low, high, log, said = _range(
+        np.concatenate(finite) if finite else np.zeros(0), [rung.value for rung in ladder], may_log
+    )
     first_step = min(0, *(int(one.step[0]) for one in series.values()))
     span = max(last_step - first_step, 1)
     right = WIDTH - max([RIGHT, *(len(_label(rung)) * LETTER + 8 for rung in ladder)])
@@ -109,7 +120,11 @@ def chart(
 
     def y(value):
         scaled = [np.log10(np.maximum(edge, low)) if log else edge for edge in (np.asarray(value, float), low, high)]
-        return np.clip(HEIGHT - BOTTOM - (scaled[0] - scaled[1]) / (scaled[2] - scaled[1]) * (HEIGHT - TOP - BOTTOM), TOP, HEIGHT - BOTTOM)
+        return np.clip(
+            HEIGHT - BOTTOM - (scaled[0] - scaled[1]) / (scaled[2] - scaled[1]) * (HEIGHT - TOP - BOTTOM),
+            TOP,
+            HEIGHT - BOTTOM,
+        )
 
     for name, one in series.items():
         lost = one.step[~np.isfinite(one.value)]
@@ -125,7 +140,14 @@ def chart(
         [(float(x(step)), label) for step, label in marks if first_step <= step <= first_step + span],
         said,
         verdict,
-        {"left": LEFT, "right": right, "top": TOP, "bottom": HEIGHT - BOTTOM, "first": first_step, "last": first_step + span},
+        {
+            "left": LEFT,
+            "right": right,
+            "top": TOP,
+            "bottom": HEIGHT - BOTTOM,
+            "first": first_step,
+            "last": first_step + span,
+        },
     )
 
 
@@ -138,18 +160,38 @@ def binned(series: Series) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarr
     starts = np.unique(starts)  # a stretch without a point is no bin
     counts = np.diff(np.append(starts, len(step)))
     centre = (np.add.reduceat(step.astype(float), starts) / counts).round().astype(np.int64)
-    return centre, np.add.reduceat(value, starts) / counts, np.minimum.reduceat(value, starts), np.maximum.reduceat(value, starts)
+    return (
+        centre,
+        np.add.reduceat(value, starts) / counts,
+        np.minimum.reduceat(value, starts),
+        np.maximum.reduceat(value, starts),
+    )
 
 
 def _line(name: str, hue: int, series: Series, x, y) -> Line:
     step, mean, lowest, highest = binned(series.finite)
     xs, is_binned = x(step), len(series.finite) > BINS
     edge = [*zip(xs, y(highest), strict=True), *zip(xs[::-1], y(lowest)[::-1], strict=True)] if is_binned else []
-    points = {"step": step.tolist(), "mean": _rounded(mean)} | ({"low": _rounded(lowest), "high": _rounded(highest)} if is_binned else {})
-    dots = [(round(float(px), 1), round(float(py), 1)) for px, py in zip(xs, y(mean), strict=True)] if len(step) <= 30 else []
+    points = {"step": step.tolist(), "mean": _rounded(mean)} | (
+        {"low": _rounded(lowest), "high": _rounded(highest)} if is_binned else {}
+    )
+    dots = (
+        [(round(float(px), 1), round(float(py), 1)) for px, py in zip(xs, y(mean), strict=True)]
+        if len(step) <= 30
+        else []
+    )
     lost = np.unique(x(series.step[~np.isfinite(series.value)]).round())
     last = (int(series.step[-1]), float(series.value[-1]))
-    return Line(name, hue, _path(zip(xs, y(mean), strict=True)), _path(edge) + "Z" if edge else "", points, dots, lost.tolist(), last)
+    return Line(
+        name,
+        hue,
+        _path(zip(xs, y(mean), strict=True)),
+        _path(edge) + "Z" if edge else "",
+        points,
+        dots,
+        lost.tolist(),
+        last,
+    )
 
 
 def _path(points) -> str:
@@ -192,7 +234,9 @@ def _rungs(ladder: Sequence[Baseline], y) -> list[Rung]:
         rungs.append(Rung(_label(rung), height, band, label_y, STROKES.get(rung.name, 0)))
     overflow = rungs[-1].label_y - (HEIGHT - BOTTOM + 4) if rungs else 0
     for back, rung in enumerate(reversed(rungs)):  # the lowest name must not leave the drawing: push the pile up again
-        rung.label_y = min(rung.label_y, rungs[-1].label_y - max(overflow, 0) - back * LABEL_GAP) if overflow > 0 else rung.label_y
+        rung.label_y = (
+            min(rung.label_y, rungs[-1].label_y - max(overflow, 0) - back * LABEL_GAP) if overflow > 0 else rung.label_y
+        )
     return rungs
 
 

@@ -21,7 +21,15 @@ LONGEST_S = 30  # of one clip; the rest of it stays in its file
 WINDOW_SAMPLES, HOP_SAMPLES = 256, 160  # 16 ms windows every 10 ms: one pixel each, 128 rows of 62.5 Hz
 RANGE_DB = 80.0  # below the loudest a 16-bit file can hold, so that silence looks silent
 SILENT_DB = -60.0  # RMS below this is called silent; assumed
-_RAMP = [(8, 8, 24), (44, 20, 96), (120, 34, 120), (196, 60, 92), (240, 122, 60), (252, 196, 96), (255, 252, 220)]  # dark to light
+_RAMP = [
+    (8, 8, 24),
+    (44, 20, 96),
+    (120, 34, 120),
+    (196, 60, 92),
+    (240, 122, 60),
+    (252, 196, 96),
+    (255, 252, 220),
+]  # dark to light
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,12 @@ def load(path: Path) -> Sound:
     rms_db = 20 * np.log10(max(float(np.sqrt(np.mean(wave_N**2))), 1e-9))
     said = [f"{length_s:.1f} s", "silent" if rms_db < SILENT_DB else f"{rms_db:.0f} dBFS"]
     said += ["reaches full scale"] * (peak >= 0.999) + [f"first {LONGEST_S} s"] * cut
-    return Sound(_uri("audio/wav", _wav(wave_N)), _uri("image/png", spectrogram(wave_N)), min(length_s, LONGEST_S), " · ".join(said))
+    return Sound(
+        _uri("audio/wav", _wav(wave_N)),
+        _uri("image/png", spectrogram(wave_N)),
+        min(length_s, LONGEST_S),
+        " · ".join(said),
+    )
 
 
 def _mono(samples: np.ndarray, rate: int) -> tuple[np.ndarray, float, bool]:
@@ -67,7 +80,9 @@ def _mono(samples: np.ndarray, rate: int) -> tuple[np.ndarray, float, bool]:
         samples = samples.astype(np.float64) / 128 - 1
     elif samples.dtype.kind == "i":
         samples = samples.astype(np.float64) / -float(np.iinfo(samples.dtype).min)
-    wave_N = np.nan_to_num(np.asarray(samples, np.float64).reshape(len(samples), -1).mean(axis=1) if len(samples) else np.zeros(0))
+    wave_N = np.nan_to_num(
+        np.asarray(samples, np.float64).reshape(len(samples), -1).mean(axis=1) if len(samples) else np.zeros(0)
+    )
     if rate != RATE_HZ and len(wave_N):
         common = gcd(rate, RATE_HZ)
         wave_N = resample_poly(wave_N, RATE_HZ // common, rate // common)
@@ -100,7 +115,9 @@ def _png(pixels: np.ndarray) -> bytes:
 
     rows, columns = pixels.shape
     ramp = np.array(_RAMP, float)
-    palette = np.stack([np.interp(np.linspace(0, len(ramp) - 1, 64), np.arange(len(ramp)), ramp[:, part]) for part in range(3)], axis=1)
+    palette = np.stack(
+        [np.interp(np.linspace(0, len(ramp) - 1, 64), np.arange(len(ramp)), ramp[:, part]) for part in range(3)], axis=1
+    )
     lines = np.pad(pixels, ((0, 0), (1, 0)))  # each row begins with its filter: 0, none
     return b"".join(
         [

@@ -92,7 +92,11 @@ def value(verdict: Verdict) -> str:
 def why(verdict: Verdict) -> str:
     """The reason of a verdict, and since which step it holds, unless that is the start or has been said."""
     reason, since = line(verdict.why), f"step {number(verdict.since_step)}"
-    return reason if (verdict.since_step or 0) <= 1 or since.replace(",", "") in reason.replace(",", "") else f"{reason} (since {since})"
+    return (
+        reason
+        if (verdict.since_step or 0) <= 1 or since.replace(",", "") in reason.replace(",", "")
+        else f"{reason} (since {since})"
+    )
 
 
 def streams(finding: Finding) -> list[str]:
@@ -121,7 +125,9 @@ class Rows(NamedTuple):
     @property
     def lines(self) -> list[str]:
         """One line a row: ``step 400 · used_frac 0.04``."""
-        return [" · ".join(f"{name} {value}" for name, value in zip(self.names, row, strict=True)) for row in self.values]
+        return [
+            " · ".join(f"{name} {value}" for name, value in zip(self.names, row, strict=True)) for row in self.values
+        ]
 
 
 def evidence(finding: Finding) -> list[Rows]:
@@ -138,18 +144,25 @@ def evidence(finding: Finding) -> list[Rows]:
 
 
 def counts(diagnosis: Diagnosis) -> list[tuple[str, list[tuple[int, str]]]]:
-    """How many streams have which verdict, how many findings which severity: [("10 streams", [(2, "at-chance"), ...]), ...]."""
+    """How many streams have which verdict, how many findings which severity: [("10 streams", [(2, "at-chance"), ...]),
+    ...]."""
     words = Counter(verdict.verdict for verdict in diagnosis.verdicts)
     severities = Counter(finding.severity for finding in diagnosis.findings)
     return [
         (_many(len(diagnosis.verdicts), "stream"), [(words[word], word) for word in LEVEL if words[word]]),
-        (_many(len(diagnosis.findings), "finding"), [(severities[word], word) for word in SEVERITIES if severities[word]]),
+        (
+            _many(len(diagnosis.findings), "finding"),
+            [(severities[word], word) for word in SEVERITIES if severities[word]],
+        ),
     ]
 
 
 def headline(diagnosis: Diagnosis) -> str:
     """`counts` in one line, with the number of rules that could not run."""
-    said = [what + (": " if parts else "") + ", ".join(f"{count} {word}" for count, word in parts) for what, parts in counts(diagnosis)]
+    said = [
+        what + (": " if parts else "") + ", ".join(f"{count} {word}" for count, word in parts)
+        for what, parts in counts(diagnosis)
+    ]
     return " · ".join([*said, unchecked(diagnosis)] if diagnosis.not_checked else said)
 
 
@@ -166,7 +179,10 @@ def not_checked(diagnosis: Diagnosis) -> list[tuple[str, str]]:
     needed: dict[str, list[str]] = {}
     for needs, rules in needing.items():
         needed.setdefault(", ".join(dict.fromkeys(rules)), []).append(needs)
-    return [(rules, needs[0] + (f" (and {len(needs) - 1} more like it)" if len(needs) > 1 else "")) for rules, needs in needed.items()]
+    return [
+        (rules, needs[0] + (f" (and {len(needs) - 1} more like it)" if len(needs) > 1 else ""))
+        for rules, needs in needed.items()
+    ]
 
 
 def title(run: Run) -> str:

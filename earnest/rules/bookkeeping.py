@@ -15,9 +15,8 @@ def units_differ(evaluated, run):
     """Training and evaluation are logged in different units.
 
     ## What it sees
-    At every evaluation, from the first on, the ratio of evaluation to training loss is the same within 3 % and equals 1/ln 2 (bits), the
-    number of codebooks or of
-    accumulated micro-batches, or the inverse.
+    At every evaluation, from the first on, the ratio of evaluation to training loss is the same within 3 % and equals
+    1/ln 2 (bits), the number of codebooks or of accumulated micro-batches, or the inverse.
     ## Likely causes
     - one is a sum over codebooks or micro-batches, the other a mean
     - one is in bits per token
@@ -43,7 +42,9 @@ def units_differ(evaluated, run):
     for fact in ("codebooks", "accumulation_steps"):
         if (run.facts.get(fact) or 1) > 1:
             names[f"a sum over {run.facts[fact]} {fact.replace('_', ' ')}"] = float(run.facts[fact])
-    moved = float(np.ptp(near[inside])) > 0.1 * float(near[inside].mean())  # a constant ratio says little if nothing moved
+    moved = float(np.ptp(near[inside])) > 0.1 * float(
+        near[inside].mean()
+    )  # a constant ratio says little if nothing moved
     for words, factor in names.items():
         for wanted in (factor, 1 / factor):
             if abs(level / wanted - 1) < 0.03 and spread < 0.05 * wanted and (moved or factor > 1.9):
@@ -61,7 +62,8 @@ def steps_get_slower(step_s):
     """Steps take longer and longer.
 
     ## What it sees
-    The median step of the last tenth takes more than twice as long as that of the second tenth, with a trend that can be believed.
+    The median step of the last tenth takes more than twice as long as that of the second tenth, with a trend that can
+    be believed.
     ## Likely causes
     - graphs or tensors are kept alive: losses summed without .item(), a growing list or cache
     - longer clips come last
@@ -89,8 +91,8 @@ def memory_grows(memory):
     """Memory grows with every step.
 
     ## What it sees
-    After the first fifth of the run memory still grows, by more than a quarter, in a trend that can be believed, and in both of the last
-    two quarters.
+    After the first fifth of the run memory still grows, by more than a quarter, in a trend that can be believed, and in
+    both of the last two quarters.
     ## Likely causes
     - losses are summed without .item(), so graphs stay alive
     - demos or predictions are kept in a list
@@ -112,7 +114,10 @@ def memory_grows(memory):
     )
     if found.change > 0.25 * rest[0] and found.z > boundary(found.points) and steady:
         yield Evidence(
-            int(memory.binned.step[len(value) // 5]), f"{rest[0] / 2**30:.2f} GiB to {rest[-1] / 2**30:.2f} GiB", FAIR, memory.rows()
+            int(memory.binned.step[len(value) // 5]),
+            f"{rest[0] / 2**30:.2f} GiB to {rest[-1] / 2**30:.2f} GiB",
+            FAIR,
+            memory.rows(),
         )
 
 
@@ -132,7 +137,11 @@ def waiting_for_data(data_s, step_s):
     ## References
     earnest's own; no publication known.
     """
-    share = float(np.median(data_s.finite.value)) / max(float(np.median(step_s.finite.value)), 1e-9) if len(step_s.finite) else 0.0
+    share = (
+        float(np.median(data_s.finite.value)) / max(float(np.median(step_s.finite.value)), 1e-9)
+        if len(step_s.finite)
+        else 0.0
+    )
     if 0.5 < share <= 1.05:
         yield Evidence(int(data_s.finite.step[0]), f"{share:.0%} of a step is loading", STRONG, data_s.rows())
 
@@ -217,8 +226,8 @@ def same_value_logged_again(series):
     """The same values are logged again and again.
 
     ## What it sees
-    More than half of the logged values equal the one before, to the last digit, in runs of three or more, although the loss as a whole
-    moves.
+    More than half of the logged values equal the one before, to the last digit, in runs of three or more, although the
+    loss as a whole moves.
     ## Likely causes
     - an epoch's mean is written at every step
     - a stale value is logged between evaluations
@@ -231,7 +240,11 @@ def same_value_logged_again(series):
     """
     value = series.finite.value
     same = np.concatenate([[False], np.diff(value) == 0])
-    rounded = np.abs(value * 1000 - np.round(value * 1000)).max() < 1e-6  # three decimals repeat by themselves once a loss has converged
+    rounded = (
+        np.abs(value * 1000 - np.round(value * 1000)).max() < 1e-6
+    )  # three decimals repeat by themselves once a loss has converged
     repeats = list(series.finite.runs(same, at_least=2))
     if not rounded and same.mean() > 0.5 and len(repeats) >= 3 and value[-1] != 0:
-        yield Evidence(repeats[0].start, f"{same.mean():.0%} of the values repeat the one before", STRONG, series.rows())
+        yield Evidence(
+            repeats[0].start, f"{same.mean():.0%} of the values repeat the one before", STRONG, series.rows()
+        )

@@ -2,12 +2,15 @@
 
 ``needs`` names the rule's arguments, one string each:
 
-- a signal, ``grad_norm`` or ``eval/ce_nats``: a `Curve`. The rule is called once for every stream that has the first signal
-  named; the others are taken from the same stream, or from the whole run where they have none. ``ce_nats|loss`` takes either.
-- a fact of `earnest.signals.FACTS`, ``fact:audio_vocab``; a probe, ``probe:alignment``; ``verdicts``, the ladder's; ``run``, everything.
+- a signal, ``grad_norm`` or ``eval/ce_nats``: a `Curve`. The rule is called once for every stream that has the first
+  signal named; the others are taken from the same stream, or from the whole run where they have none. ``ce_nats|loss``
+  takes either.
+- a fact of `earnest.signals.FACTS`, ``fact:audio_vocab``; a probe, ``probe:alignment``; ``verdicts``, the ladder's;
+  ``run``, everything.
 - with a question mark behind it, a need may be missing, and the argument is then None.
 
-A rule yields `Evidence`. A rule whose needs are missing is reported as not checked; silence always means checked and fine.
+A rule yields `Evidence`. A rule whose needs are missing is reported as not checked; silence always means checked and
+fine.
 """
 
 import inspect
@@ -83,7 +86,11 @@ class Rule:
 
     @property
     def causes(self) -> list[str]:
-        return [" ".join(item.split()) for item in re.split(r"^- ", self.section("Likely causes"), flags=re.MULTILINE) if item.strip()]
+        return [
+            " ".join(item.split())
+            for item in re.split(r"^- ", self.section("Likely causes"), flags=re.MULTILINE)
+            if item.strip()
+        ]
 
     @property
     def next_probe(self) -> str:
@@ -97,9 +104,11 @@ class Rule:
 RULES: dict[str, Rule] = {}
 
 
-def rule(code: str, needs: list[str], severity: Severity, since: str = "0.1", points: int = 1, explains: tuple[str, ...] = ()):
-    """Enter a function into the catalogue. `points`: the fewest finite points of its first signal; `explains`: symptoms of the same
-    fault, by code."""
+def rule(
+    code: str, needs: list[str], severity: Severity, since: str = "0.1", points: int = 1, explains: tuple[str, ...] = ()
+):
+    """Enter a function into the catalogue. `points`: the fewest finite points of its first signal; `explains`: symptoms
+    of the same fault, by code."""
 
     def enter(check):
         if code in RULES:
@@ -171,7 +180,11 @@ def apply(one: Rule, view: View) -> Iterator[Evidence | NotChecked]:
     short: list[Curve] = []
     for stream in streams:
         arguments = [view.get(need, stream) for need in one.needs]
-        missing = [_words(need) for need, argument in zip(one.needs, arguments, strict=True) if argument is None and not need.endswith("?")]
+        missing = [
+            _words(need)
+            for need, argument in zip(one.needs, arguments, strict=True)
+            if argument is None and not need.endswith("?")
+        ]
         signal = arguments[0]
         if missing:
             unmet[", ".join(missing)] = None

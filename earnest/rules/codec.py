@@ -13,7 +13,14 @@ from earnest.rules.statistics import boundary, expected_used, trend
 
 
 def _first(run, streams):
-    return next((found for stream in streams if (found := curve(run, "train", "loss", stream)) is not None and len(found.finite)), None)
+    return next(
+        (
+            found
+            for stream in streams
+            if (found := curve(run, "train", "loss", stream)) is not None and len(found.finite)
+        ),
+        None,
+    )
 
 
 @rule("F101", needs=["run"], severity="warning", explains=("F103",))
@@ -21,18 +28,21 @@ def discriminator_blind(run):
     """The discriminator sees no difference between real and generated audio.
 
     ## What it sees
-    The gap D(real) - D(fake) stays below 0.05 (a hinge loss near 2), over the last half of the run or in the one value there is.
+    The gap D(real) - D(fake) stays below 0.05 (a hinge loss near 2), over the last half of the run or in the one value
+    there is.
     ## Likely causes
     - the discriminator is too weak, or its learning rate too low
     - it is fed the same audio twice, or its gradients are zeroed
     - the generator is perfect (then ears and reconstruction agree)
     ## Next probe
-    Train the discriminator alone for 200 steps with the generator frozen: a gap that stays 0 means that it cannot learn.
+    Train the discriminator alone for 200 steps with the generator frozen: a gap that stays 0 means that it cannot
+    learn.
     ## Fix
-    Give the discriminator its own optimizer at the generator's learning rate, and check real against fake inputs; judge the gap, not
-    "stable at 2".
+    Give the discriminator its own optimizer at the generator's learning rate, and check real against fake inputs; judge
+    the gap, not "stable at 2".
     ## References
-    Lim & Ye 2017 (hinge): a constant D scores exactly 2. Amy-LM calls 1.97 "stable": with adv_g 0.32 that is a gap of 0.027.
+    Lim & Ye 2017 (hinge): a constant D scores exactly 2. Amy-LM calls 1.97 "stable": with adv_g 0.32 that is a gap of
+    0.027.
     """
     gap = discriminator_gap(run)
     if gap is None or not is_hinge(run) or not len(gap.finite):
@@ -49,7 +59,9 @@ def discriminator_blind(run):
         if adversarial is not None:
             fake = -float(adversarial.tail(0.5).value.mean())
             words += f": D(fake) = {fake:.2f}, D(real) = {fake + level:.2f}"
-        yield Evidence(int(half.step[0]), f"{words}: it does not tell them apart", STRONG if len(half) >= 5 else FAIR, gap.rows())
+        yield Evidence(
+            int(half.step[0]), f"{words}: it does not tell them apart", STRONG if len(half) >= 5 else FAIR, gap.rows()
+        )
 
 
 @rule("F102", needs=["run"], severity="warning", explains=("D102",))
@@ -57,8 +69,8 @@ def discriminator_wins(run):
     """The discriminator tells real from generated without effort, and the generator learns little from it.
 
     ## What it sees
-    A hinge loss of the discriminator below 0.1, or a gap above 1.9 with almost no loss left, over the last quarter of the run (at least
-    20 points).
+    A hinge loss of the discriminator below 0.1, or a gap above 1.9 with almost no loss left, over the last quarter of
+    the run (at least 20 points).
     ## Likely causes
     - the discriminator learns faster: learning rate, updates per step, capacity
     - it recognises an artefact: length, silence, another sample rate, clipping
@@ -66,7 +78,8 @@ def discriminator_wins(run):
     ## Next probe
     Feed the discriminator re-encoded real audio: if it still separates, it listens to an artefact.
     ## Fix
-    Update the discriminator in two of three steps, or divide its learning rate by 4; start it after the reconstruction has settled.
+    Update the discriminator in two of three steps, or divide its learning rate by 4; start it after the reconstruction
+    has settled.
     ## References
     descriptinc/melgan-neurips#3: D loss near 0, G loss rises.
     """
@@ -117,7 +130,9 @@ def discriminator_wrong(run):
         return
     half = loss.tail(0.5)
     if float(np.median(half.value)) > 2.2 and float(np.quantile(half.value, 0.2)) > 2.0:
-        yield Evidence(int(half.step[0]), f"its loss is {np.median(half.value):.2f}, knowing nothing scores 2", STRONG, loss.rows())
+        yield Evidence(
+            int(half.step[0]), f"its loss is {np.median(half.value):.2f}, knowing nothing scores 2", STRONG, loss.rows()
+        )
 
 
 @rule("F104", needs=["run"], severity="critical", explains=("F101", "F102"))
@@ -125,8 +140,8 @@ def adversarial_training_dies(run):
     """Adversarial and feature-matching loss both fall to nothing within a few steps.
 
     ## What it sees
-    Feature matching falls below a hundredth of its start and stays there, and the adversarial loss does not vary any more, while
-    reconstruction does not reach 0 too.
+    Feature matching falls below a hundredth of its start and stays there, and the adversarial loss does not vary any
+    more, while reconstruction does not reach 0 too.
     ## Likely causes
     - the generator's step leaves its gradients in the discriminator, which is then trained to agree
     - the discriminator's features collapse to a constant
@@ -134,8 +149,8 @@ def adversarial_training_dies(run):
     ## Next probe
     Compare the discriminator's gradients before and after the generator's backward pass: they must be equal.
     ## Fix
-    Turn requires_grad off for the discriminator in the generator's step, or zero its gradients before its own; detach the generated audio
-    there.
+    Turn requires_grad off for the discriminator in the generator's step, or zero its gradients before its own; detach
+    the generated audio there.
     ## References
     NVIDIA/NeMo PR#7266: discriminator gradients polluted by the generator's step.
     """
@@ -144,7 +159,9 @@ def adversarial_training_dies(run):
         yield TooEarly("20 points of train/loss/feat and train/loss/adv_g")
         return
     start, end = float(features.head(5).value.max()), features.tail(0.5)
-    still = float(np.ptp(adversarial.tail(0.5).value)) < 0.05 and abs(float(np.median(adversarial.tail(0.5).value))) < 0.05
+    still = (
+        float(np.ptp(adversarial.tail(0.5).value)) < 0.05 and abs(float(np.median(adversarial.tail(0.5).value))) < 0.05
+    )
     if start > 0 and float(np.quantile(end.value, 0.9)) < 0.01 * start and still:
         gone = next(iter(features.runs_below(0.01 * start, at_least=5)), None)
         yield Evidence(
@@ -160,17 +177,18 @@ def distillation_predicts_the_mean(verdicts, run):
     """A distillation loss sits on what predicting the teacher's mean vector gives.
 
     ## What it sees
-    A loss 1 - cos that lies on the constant-mean baseline 1 - sqrt(r), r the share of the features' energy in their mean. A low value is
-    no proof: with r = 0.85 it is 0.078.
+    A loss 1 - cos that lies on the constant-mean baseline 1 - sqrt(r), r the share of the features' energy in their
+    mean. A low value is no proof: with r = 0.85 it is 0.078.
     ## Likely causes
     - no gradient reaches the codebook: the quantised vectors are looked up from a buffer
     - teacher frames are misaligned with the codec's (pooled over padding, offset crops)
     - the teacher's features are anisotropic and were not centred
     ## Next probe
-    Subtract the teacher's mean over the data and measure the cosine again; permute the pairs: if the loss stays the same, nothing is
-    learnt.
+    Subtract the teacher's mean over the data and measure the cosine again; permute the pairs: if the loss stays the
+    same, nothing is learnt.
     ## Fix
-    Centre and scale the teacher per dimension; pass the gradient with z + (q - z).detach(); pool the teacher by time stamps.
+    Centre and scale the teacher per dimension; pass the gradient with z + (q - z).detach(); pool the teacher by time
+    stamps.
     ## References
     Amy-LM: WavLM 0.668-0.693 for 16 hours, centred cosine 3-6 %; an MLP head and a weight of 5 did not help.
     """
@@ -179,7 +197,9 @@ def distillation_predicts_the_mean(verdicts, run):
         if against_mean and verdict.verdict in ("at-chance", "worse-than-chance"):
             series = curve(run, "train", "loss", verdict.stream)
             odds = FAIR if "assumed" in verdict.why else STRONG
-            yield Evidence(verdict.since_step, verdict.why, odds, series.rows() if series is not None else [], verdict.stream)
+            yield Evidence(
+                verdict.since_step, verdict.why, odds, series.rows() if series is not None else [], verdict.stream
+            )
 
 
 @rule("F202", needs=["verdicts"], severity="critical")
@@ -194,25 +214,31 @@ def reconstruction_no_better_than_silence(verdicts):
     ## Next probe
     Bypass the quantiser: if the loss then falls, the quantiser cuts the gradient.
     ## Fix
-    Check the straight-through path, and start the adversarial losses only after the spectral loss has left its baseline.
+    Check the straight-through path, and start the adversarial losses only after the spectral loss has left its
+    baseline.
     ## References
     earnest's own; no publication known.
     """
     for verdict in verdicts:
-        if verdict.stream in ("mel", "msspec", "stft", "waveform") and verdict.verdict in ("at-chance", "worse-than-chance"):
+        if verdict.stream in ("mel", "msspec", "stft", "waveform") and verdict.verdict in (
+            "at-chance",
+            "worse-than-chance",
+        ):
             yield Evidence(verdict.since_step, verdict.why, STRONG, [], verdict.stream)
 
 
 @rule(
-    "F301", needs=["used_frac|perplexity", "perplexity?", "fact:codebook_size?", "fact:usage_window_frames?"], severity="critical", points=3
+    "F301",
+    needs=["used_frac|perplexity", "perplexity?", "fact:codebook_size?", "fact:usage_window_frames?"],
+    severity="critical",
+    points=3,
 )
 def codebook_collapse(usage, perplexity, size, window):
     """Most entries of a codebook are never chosen.
 
     ## What it sees
-    Over the last three logged values or more: a perplexity below 2, or less than a tenth of the entries in use that as many draws from an
-    even codebook would touch.
-    A perplexity that rises from a low start is normal and is left alone.
+    Over the last three logged values or more: a perplexity below 2, or less than a tenth of the entries in use that as
+    many draws from an even codebook would touch. A perplexity that rises from a low start is normal and is left alone.
     ## Likely causes
     - dead codes are not restarted, or the codebook was initialised on too few vectors
     - the commitment weight is too low and the encoder runs away from its codes
@@ -220,7 +246,8 @@ def codebook_collapse(usage, perplexity, size, window):
     ## Next probe
     Decode with this level zeroed: if nothing changes, the decoder ignores it.
     ## Fix
-    Initialise by k-means on at least ten vectors per entry, restart codes unused for 100 batches, normalise the latent before the codebook.
+    Initialise by k-means on at least ten vectors per entry, restart codes unused for 100 batches, normalise the latent
+    before the codebook.
     ## References
     wenet/AudioDec#19: perplexity 1.0007 on all codebooks; Zeghidour et al. 2021 (SoundStream), section III-C.
     """
@@ -238,7 +265,9 @@ def codebook_collapse(usage, perplexity, size, window):
     ):
         level = float(np.median(ppl.finite.value[-3:]))
         start = next(iter(ppl.runs_below(2, at_least=3)), None)
-        yield Evidence(start.start if start else None, f"perplexity {level:.4g}: one entry does all the work", STRONG, ppl.rows())
+        yield Evidence(
+            start.start if start else None, f"perplexity {level:.4g}: one entry does all the work", STRONG, ppl.rows()
+        )
     elif usage.key.name == "used_frac":
         expected = expected_used(int(size), float(window)) if size and window else 1.0
         if float(np.median(end)) < 0.1 * expected:
@@ -256,8 +285,8 @@ def residual_does_not_shrink(run):
     """A quantiser level takes no energy out of the residual.
 
     ## What it sees
-    The energy left after a level is at least that left before it, in the median of the last tenth of the run. Where codebooks form
-    groups side by side (fact codebook_groups), each group begins with all of it.
+    The energy left after a level is at least that left before it, in the median of the last tenth of the run. Where
+    codebooks form groups side by side (fact codebook_groups), each group begins with all of it.
     ## Likely causes
     - a collapsed or frozen codebook at this level
     - levels are applied to the latent in parallel instead of to the residual
@@ -269,7 +298,9 @@ def residual_does_not_shrink(run):
     Zeghidour et al. 2021 (SoundStream): residual vector quantisation.
     """
     levels = {
-        name.rsplit("_", 1)[1]: series.finite for name, series in run.series.items() if name.startswith("train/residual_frac/codebook_")
+        name.rsplit("_", 1)[1]: series.finite
+        for name, series in run.series.items()
+        if name.startswith("train/residual_frac/codebook_")
     }
     means = {
         int(level): float(np.median(series.value[-max(3, len(series) // 10) :]))
@@ -279,10 +310,14 @@ def residual_does_not_shrink(run):
     if len(means) < 2:
         yield TooEarly("3 points of train/residual_frac of at least two codebooks")
         return
-    firsts = {0, *accumulate(run.facts.get("codebook_groups") or [])}  # each group of codebooks is given the whole latent
+    firsts = {
+        0,
+        *accumulate(run.facts.get("codebook_groups") or []),
+    }  # each group of codebooks is given the whole latent
     for level in sorted(means):
         before = 1.0 if level in firsts else means.get(level - 1)
-        # training quantisers may drop deeper levels per batch: a level must not be worse than nothing by more than 1 % (assumed)
+        # training quantisers may drop deeper levels per batch: a level must not be worse than nothing by more than 1 %
+        # (assumed)
         if before is not None and means[level] >= 0.99 * before and before > 1e-6:
             yield Evidence(
                 None,
@@ -298,9 +333,8 @@ def parts_do_not_sum(weights, run):
     """The weighted parts do not add up to the total that is logged.
 
     ## What it sees
-    The sum of weight times part differs from the logged total by more than 3 %, in the median over common steps. If exactly one weighted
-    part is missing from
-    the total, that is a phase (such as adversarial only) and only a note.
+    The sum of weight times part differs from the logged total by more than 3 %, in the median over common steps. If
+    exactly one weighted part is missing from the total, that is a phase (such as adversarial only) and only a note.
     ## Likely causes
     - a part is computed and logged, but not added
     - other weights are in force than those written down, or a balancer rescales them
@@ -309,13 +343,16 @@ def parts_do_not_sum(weights, run):
     ## Fix
     Add the part, or log the weights in force with every step.
     ## References
-    Amy-LM: 1*0.3218 + 4*0.0169 + 15*0.0746 + 1*0.6683 + 1*0.0796 = 2.2556, the logged loss_g. audiocraft's balancer makes weights
-    gradient shares instead.
+    Amy-LM: 1*0.3218 + 4*0.0169 + 15*0.0746 + 1*0.6683 + 1*0.0796 = 2.2556, the logged loss_g. audiocraft's balancer
+    makes weights gradient shares instead.
     """
     parts = {}
     for stream, weight in weights.items():
-        # What is trained is the cross-entropy over all rows of an output layer, where a stream's own ids are a part of them.
-        part = next(filter(None, (curve(run, "train", name, stream) for name in ("loss", "ce_full_nats", "ce_nats"))), None)
+        # What is trained is the cross-entropy over all rows of an output layer, where a stream's own ids are a part of
+        # them.
+        part = next(
+            filter(None, (curve(run, "train", name, stream) for name in ("loss", "ce_full_nats", "ce_nats"))), None
+        )
         if part is not None and weight:
             parts[stream] = (float(weight), part)
     total = curve(run, "train", "loss", "loss_g") or curve(run, "train", "loss")
@@ -400,10 +437,11 @@ def generator_step_changes_discriminator(seen):
     """The generator's step leaves gradients in the discriminator.
 
     ## What it sees
-    The probe that compares the discriminator's gradients before and after the generator's backward pass found a difference, or generated
-    audio that is not detached.
+    The probe that compares the discriminator's gradients before and after the generator's backward pass found a
+    difference, or generated audio that is not detached.
     ## Likely causes
-    - requires_grad stays on for the discriminator in the generator's step, and its gradients are not zeroed before its own
+    - requires_grad stays on for the discriminator in the generator's step, and its gradients are not zeroed before its
+      own
     - the discriminator is trained on audio that is not detached
     ## Next probe
     Zero the discriminator's gradients right before its own backward pass, and compare.

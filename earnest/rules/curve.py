@@ -58,7 +58,8 @@ class Curve:
 
     @cached_property
     def binned(self) -> "Curve":
-        """At most 256 means of neighbouring finite points: keeps the trend, loses no level, and makes any length cheap."""
+        """At most 256 means of neighbouring finite points: keeps the trend, loses no level, and makes any length
+        cheap."""
         finite = self.finite
         if len(finite) <= 256:
             return finite
@@ -72,7 +73,12 @@ class Curve:
         edges = np.flatnonzero(np.diff(np.concatenate([[0], condition.astype(np.int8), [0]])))
         for start, stop in zip(edges[::2], edges[1::2], strict=True):
             if stop - start >= at_least:
-                yield Stretch(int(self.step[start]), int(self.step[stop - 1]), float(worst(self.value[start:stop])), int(stop - start))
+                yield Stretch(
+                    int(self.step[start]),
+                    int(self.step[stop - 1]),
+                    float(worst(self.value[start:stop])),
+                    int(stop - start),
+                )
 
     def runs_below(self, level: float, at_least: int = 1) -> Iterator[Stretch]:
         return self.runs(self.value < level, at_least, np.min)
@@ -83,7 +89,11 @@ class Curve:
     def rows(self, start: int | None = None, stop: int | None = None, most: int = 6) -> list[dict[str, Any]]:
         """Evidence: at most `most` points, evenly chosen, from step `start` to step `stop`."""
         keep = np.flatnonzero((self.step >= (start or 0)) & (self.step <= (self.last_step if stop is None else stop)))
-        chosen = keep[np.unique(np.linspace(0, len(keep) - 1, min(most, len(keep))).round().astype(int))] if len(keep) else keep
+        chosen = (
+            keep[np.unique(np.linspace(0, len(keep) - 1, min(most, len(keep))).round().astype(int))]
+            if len(keep)
+            else keep
+        )
         name = str(self.key)
         return [{"step": int(self.step[i]), name: float(self.value[i])} for i in chosen]
 
@@ -94,4 +104,8 @@ class Curve:
 
 def curve(run: Run, split: str, name: str, stream: str | None = None) -> Curve | None:
     series: Series | None = run.series.get(str(Key(split, name, stream)))
-    return Curve(Key(split, name, stream), np.asarray(series.step), np.asarray(series.value, dtype=float)) if series is not None else None
+    return (
+        Curve(Key(split, name, stream), np.asarray(series.step), np.asarray(series.value, dtype=float))
+        if series is not None
+        else None
+    )

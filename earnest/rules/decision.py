@@ -1,8 +1,8 @@
 """From evidence to findings: one cause instead of six symptoms, a confidence, and silence where that is too low.
 
-Every piece of evidence carries odds: how many times likelier it is under the fault than in a healthy run. A finding's confidence is
-the posterior probability of the fault given those odds; more evidence multiplies them. A finding whose rule explains another one takes
-that one in as evidence. What stays below `ABSTAIN` is not said; its probe is.
+Every piece of evidence carries odds: how many times likelier it is under the fault than in a healthy run. A finding's
+confidence is the posterior probability of the fault given those odds; more evidence multiplies them. A finding whose
+rule explains another one takes that one in as evidence. What stays below `ABSTAIN` is not said; its probe is.
 """
 
 from dataclasses import replace
@@ -11,11 +11,12 @@ from itertools import groupby
 from earnest.rules.catalogue import RULES, Evidence
 from earnest.rules.finding import SEVERITIES, Finding, NotChecked
 
-# Prior odds that a given fault is in a run (assumed: one run in twenty; published bug studies see each class in 1-10 % of broken runs).
+# Prior odds that a given fault is in a run (assumed: one run in twenty; published bug studies see each class in 1-10 %
+# of broken runs).
 PRIOR_ODDS = 1 / 20
 ABSTAIN = 0.6  # assumed: below it a name misleads more than it helps
-# Odds, in three words (assumed; their order matters, not their digits): what cannot happen in a healthy run, what hardly does, what
-# sometimes does.
+# Odds, in three words (assumed; their order matters, not their digits): what cannot happen in a healthy run, what
+# hardly does, what sometimes does.
 EXACT, STRONG, FAIR, WEAK = 2000.0, 200.0, 60.0, 20.0
 
 
@@ -34,16 +35,24 @@ def decide(seen: list[tuple[str, Evidence]]) -> tuple[list[Finding], list[NotChe
     believed = {finding.rule: finding for finding in findings if finding.confidence >= ABSTAIN}
     abstained = [
         NotChecked(
-            finding.rule, f"more evidence ({finding.summary}; confidence {finding.confidence:.2f}). Next probe: {finding.next_probe}"
+            finding.rule,
+            f"more evidence ({finding.summary}; confidence {finding.confidence:.2f}). Next probe: {finding.next_probe}",
         )
         for finding in findings
         if finding.rule not in believed
     ]
     for code in sorted(believed, key=lambda code: -len(RULES[code].explains)):
         for symptom in RULES[code].explains:
-            if code in believed and symptom in believed and symptom != code and _same_matter(believed[code], believed[symptom]):
+            if (
+                code in believed
+                and symptom in believed
+                and symptom != code
+                and _same_matter(believed[code], believed[symptom])
+            ):
                 believed[code] = _absorb(believed[code], believed.pop(symptom))
-    order = sorted(believed.values(), key=lambda finding: (SEVERITIES.index(finding.severity), -finding.confidence, finding.rule))
+    order = sorted(
+        believed.values(), key=lambda finding: (SEVERITIES.index(finding.severity), -finding.confidence, finding.rule)
+    )
     return order, abstained
 
 
@@ -63,7 +72,9 @@ def _finding(code: str, evidence: list[Evidence]) -> Finding:
         since_step=min(steps) if steps else None,
         summary=first.summary + more,
         evidence=[
-            row for one in evidence for row in ([{"stream": one.stream, "seen": one.summary}] if len(evidence) > 1 else []) + one.rows
+            row
+            for one in evidence
+            for row in ([{"stream": one.stream, "seen": one.summary}] if len(evidence) > 1 else []) + one.rows
         ],
         causes=first.causes or rule.causes,
         next_probe=first.next_probe or rule.next_probe,

@@ -9,7 +9,9 @@ from earnest.rules.explain import listing, page
 def pages() -> dict[str, str]:
     """Path in the repository -> text: one page per rule, and their list."""
     head = "# Rules\n\nGenerated from the rules' docstrings by `python -m earnest.rules.docs`.\n\n"
-    return {f"docs/rules/{rule.code}.md": page(rule) for rule in catalogue()} | {"docs/rules/README.md": head + listing()}
+    return {f"docs/rules/{rule.code}.md": page(rule) for rule in catalogue()} | {
+        "docs/rules/README.md": head + listing()
+    }
 
 
 if __name__ == "__main__":

@@ -19,7 +19,9 @@ def explain(topic: str) -> str:
             return page(rule)
     near = [rule.code for rule in catalogue() if rule.code.startswith(topic[:1].upper())]
     raise UserError(
-        f"no rule or topic {topic!r}", "a rule's code, `tokens` or `bands`", f"try one of {', '.join(near[:8] or ['A101', 'B101'])}"
+        f"no rule or topic {topic!r}",
+        "a rule's code, `tokens` or `bands`",
+        f"try one of {', '.join(near[:8] or ['A101', 'B101'])}",
     )
 
 
@@ -40,8 +42,14 @@ def listing() -> str:
 
     parts = []
     for letter, words in FAMILIES.items():
-        rows = [f"| {rule.code} | {rule.name} | {rule.severity} | {rule.title} |" for rule in catalogue() if rule.code[0] == letter]
-        parts.append("\n".join([f"## {letter} · {words}", "", "| code | name | severity | fault |", "|---|---|---|---|", *rows]))
+        rows = [
+            f"| {rule.code} | {rule.name} | {rule.severity} | {rule.title} |"
+            for rule in catalogue()
+            if rule.code[0] == letter
+        ]
+        parts.append(
+            "\n".join([f"## {letter} · {words}", "", "| code | name | severity | fault |", "|---|---|---|---|", *rows])
+        )
     return "\n\n".join(parts) + "\n"
 
 

@@ -9,7 +9,16 @@ from typing import Any, Literal
 Severity = Literal["critical", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "note")  # most important first
 
-Word = Literal["worse-than-chance", "at-chance", "unigram-only", "learning", "converged", "memorising", "degenerate", "cannot-judge"]
+Word = Literal[
+    "worse-than-chance",
+    "at-chance",
+    "unigram-only",
+    "learning",
+    "converged",
+    "memorising",
+    "degenerate",
+    "cannot-judge",
+]
 
 
 @dataclass(frozen=True)

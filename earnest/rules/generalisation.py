@@ -17,8 +17,8 @@ def overfitting(evaluated, run):
     """The held-out loss rises while the training loss falls.
 
     ## What it sees
-    After its minimum the held-out loss rises over at least four evaluations, by more than its noise and 2 % of chance, while the training
-    loss still falls.
+    After its minimum the held-out loss rises over at least four evaluations, by more than its noise and 2 % of chance,
+    while the training loss still falls.
     ## Likely causes
     - few clips, many passes: the model memorises them
     - fixed crops: the same frames in every epoch
@@ -43,7 +43,12 @@ def overfitting(evaluated, run):
             if few is not None and few < 20
             else ""
         )
-        yield Evidence(rising[0], f"{lowest:.3f} at step {rising[0]}, {evaluated.finite.value[-1]:.3f} now{more}", STRONG, evaluated.rows())
+        yield Evidence(
+            rising[0],
+            f"{lowest:.3f} at step {rising[0]}, {evaluated.finite.value[-1]:.3f} now{more}",
+            STRONG,
+            evaluated.rows(),
+        )
 
 
 @rule("E102", needs=["verdicts", "run"], severity="warning", explains=("E101", "E204"))
@@ -51,13 +56,15 @@ def training_clips_memorised(verdicts, run):
     """The training clips are known by heart.
 
     ## What it sees
-    The training loss is more than twice as far below the baseline as the held-out loss, which stalls or rises. A note where that costs
-    nothing: the held-out loss is below every baseline, and no more than 2 % of chance above its lowest value.
+    The training loss is more than twice as far below the baseline as the held-out loss, which stalls or rises. A note
+    where that costs nothing: the held-out loss is below every baseline, and no more than 2 % of chance above its lowest
+    value.
     ## Likely causes
     - too few clips for the number of parameters and epochs
     - deterministic crops: every epoch shows the same frames
     ## Next probe
-    Compare distinct crops per clip with what random windows would give; generate a held-out text and look for a training clip in it.
+    Compare distinct crops per clip with what random windows would give; generate a held-out text and look for a
+    training clip in it.
     ## Fix
     Random windows, more data, dropout or LoRA instead of all weights; stop at the lowest held-out loss.
     ## References
@@ -94,7 +101,10 @@ def validation_too_small(clips):
     """
     if clips < 10:
         yield Evidence(
-            0, f"{int(clips)} held-out clip{'s' if clips != 1 else ''}", EXACT if clips <= 2 else STRONG, [{"held_out_clips": int(clips)}]
+            0,
+            f"{int(clips)} held-out clip{'s' if clips != 1 else ''}",
+            EXACT if clips <= 2 else STRONG,
+            [{"held_out_clips": int(clips)}],
         )
 
 
@@ -145,7 +155,9 @@ def unconditional_share_off(seen, configured):
 
     p = binomtest(int(seen["without"]), int(seen["clips"]), float(configured)).pvalue
     if p < 1e-4:
-        yield Evidence(0, f"{seen['without']} of {seen['clips']} clips, {configured:.0%} configured", EXACT, [dict(seen)])
+        yield Evidence(
+            0, f"{seen['without']} of {seen['clips']} clips, {configured:.0%} configured", EXACT, [dict(seen)]
+        )
 
 
 @rule("E106", needs=["fact:guidance", "fact:unconditional_frac"], severity="warning", explains=("G105",))
@@ -159,9 +171,11 @@ def guidance_on_untrained_branch(guidance, share):
     ## Next probe
     Generate the same prompts and seeds with guidance 1.
     ## Fix
-    Turn guidance off (scale 1), or train 10-15 % of the clips unconditionally, with the same empty condition that generation uses.
+    Turn guidance off (scale 1), or train 10-15 % of the clips unconditionally, with the same empty condition that
+    generation uses.
     ## References
-    Ho & Salimans 2022 train 10-20 % unconditionally; rubin-labs found it: unconditional_frac 0 with guidance 4 gave noise.
+    Ho & Salimans 2022 train 10-20 % unconditionally; rubin-labs found it: unconditional_frac 0 with guidance 4 gave
+    noise.
     """
     if guidance != 1 and share < 0.02:
         yield Evidence(
@@ -177,8 +191,8 @@ def metric_impossible(run):
     """A metric has a value that it cannot have: the measurement is wrong.
 
     ## What it sees
-    A fraction outside 0 to 1, an entropy or cross-entropy below 0 or an entropy above ln V, a perplexity below 1 or above the number of
-    entries.
+    A fraction outside 0 to 1, an entropy or cross-entropy below 0 or an entropy above ln V, a perplexity below 1 or
+    above the number of entries.
     ## Likely causes
     - percent logged as a fraction; sums logged as means
     - the mean includes padding, or positions of other codebooks
@@ -188,7 +202,8 @@ def metric_impossible(run):
     ## Fix
     Mask before the mean, and divide by what was counted.
     ## References
-    Entropy is never negative: -(p log(p + 1e-10)) stays above -1e-9; a published log reads "below 0" where its next entry says 0.4.
+    Entropy is never negative: -(p log(p + 1e-10)) stays above -1e-9; a published log reads "below 0" where its next
+    entry says 0.4.
     """
     for name, series in run.series.items():
         key = parse(name)
@@ -204,7 +219,9 @@ def metric_impossible(run):
         elif key.name == "perplexity" and (key.stream or "").startswith("codebook"):
             low, high = 1, float(run.facts.get("codebook_size") or size or math.inf)
         # rounding: a float32 mean is wrong by less than a millionth of its size
-        wrong = (values.value < low - 1e-6) | (values.value > high * (1 + 1e-6) + 1e-6 if math.isfinite(high) else False)
+        wrong = (values.value < low - 1e-6) | (
+            values.value > high * (1 + 1e-6) + 1e-6 if math.isfinite(high) else False
+        )
         if wrong.mean() > 0.5 and low == 0 and high == 1 and values.value.max() <= 100 and values.value.min() >= 0:
             yield Evidence(
                 int(values.step[np.argmax(wrong)]),
@@ -276,8 +293,8 @@ def stair_steps(series, steps_per_epoch, run):
     """The training loss drops at every epoch boundary: clips are remembered.
 
     ## What it sees
-    At three or more epoch boundaries the loss drops by at least four times the error of its mean, most of the whole fall happens there,
-    and no evaluation falls along.
+    At three or more epoch boundaries the loss drops by at least four times the error of its mean, most of the whole
+    fall happens there, and no evaluation falls along.
     ## Likely causes
     - the model remembers each clip from the pass before
     ## Next probe
@@ -319,8 +336,8 @@ def clips_are_noise(noise):
     """The clips are noise: the level at which the loss stays is the data's floor.
 
     ## What it sees
-    The noise probe listens to sixteen training clips: in more than half the power at each frequency varies over time as in stationary
-    noise, and one moment says nothing of the next.
+    The noise probe listens to sixteen training clips: in more than half the power at each frequency varies over time as
+    in stationary noise, and one moment says nothing of the next.
     ## Likely causes
     - dummy audio that a loader makes where a file is missing or cannot be read
     - raw samples read in a wrong format: byte order, sample width, a header taken for sound
@@ -328,7 +345,8 @@ def clips_are_noise(noise):
     ## Next probe
     Listen to one of the clips named.
     ## Fix
-    Let the loader fail where a file cannot be read. No learning rate lowers the entropy of noise; what a codec makes of it is learnt soon.
+    Let the loader fail where a file cannot be read. No learning rate lowers the entropy of noise; what a codec makes of
+    it is learnt soon.
     ## References
     Harrolee/SLM-MoT: its fallback is noise, and the plateau on it was taken for a learning rate too low.
     """

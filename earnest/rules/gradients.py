@@ -11,7 +11,8 @@ def gradient_is_zero(grad_norm):
     """No gradient arrives.
 
     ## What it sees
-    The gradient norm is exactly 0 in the last three logged steps or in a tenth of all. With a stream, of that group of parameters.
+    The gradient norm is exactly 0 in the last three logged steps or in a tenth of all. With a stream, of that group of
+    parameters.
     ## Likely causes
     - the loss does not depend on the trainable parameters: detached, frozen, or computed under no_grad
     - gradient checkpointing over a frozen embedding without enable_input_require_grads
@@ -19,7 +20,8 @@ def gradient_is_zero(grad_norm):
     ## Next probe
     After one backward pass list name, requires_grad and gradient norm of every parameter.
     ## Fix
-    Call `model.enable_input_require_grads()` with gradient checkpointing and LoRA; remove detach() from the path to the loss.
+    Call `model.enable_input_require_grads()` with gradient checkpointing and LoRA; remove detach() from the path to the
+    loss.
     ## References
     locuslab/open-unlearning#178: LoRA without effect.
     """
@@ -27,7 +29,9 @@ def gradient_is_zero(grad_norm):
     zero = values.value == 0
     if zero[-3:].all() or zero.mean() >= 0.1:
         start = int(values.step[np.argmax(zero)])
-        yield Evidence(start, f"gradient norm exactly 0 in {zero.mean():.0%} of the logged steps", EXACT, grad_norm.rows(start))
+        yield Evidence(
+            start, f"gradient norm exactly 0 in {zero.mean():.0%} of the logged steps", EXACT, grad_norm.rows(start)
+        )
 
 
 @rule("C102", needs=["probe:gradients"], severity="critical", explains=("B102", "B103", "C103"))
@@ -62,8 +66,8 @@ def updates_out_of_range(update_frac):
     """Each step changes the weights far too little or far too much.
 
     ## What it sees
-    The ratio of update to weight norm of a group stays below 1e-6 or above 0.1 in the last half of the run (usual: 1e-5 to 5e-2, about
-    1e-3).
+    The ratio of update to weight norm of a group stays below 1e-6 or above 0.1 in the last half of the run (usual: 1e-5
+    to 5e-2, about 1e-3).
     ## Likely causes
     - learning rate wrong by orders of magnitude, or zero for this group
     - updates lost in bf16 weights: below 1/256 of a weight they round to nothing
@@ -137,8 +141,8 @@ def inputs_are_dropped(inputs):
     """A key of the batch never reaches the model.
 
     ## What it sees
-    The probe that compares the batch's keys with the arguments of the innermost forward call: keys are missing there, or the logits are
-    empty.
+    The probe that compares the batch's keys with the arguments of the innermost forward call: keys are missing there,
+    or the logits are empty.
     ## Likely causes
     - Trainer removes columns that the signature of forward does not name (PeftModel's signature)
     - a wrapper passes on only the keys it knows
@@ -204,7 +208,11 @@ def loss_never_changes(series):
     values = series.finite
     end = values.value[len(values) // 2 :] if len(values) >= 16 else values.value
     if len(end) >= 8 and end[0] != 0 and (end == end[0]).all():
-        start = int(values.step[np.flatnonzero(values.value != end[0])[-1] + 1]) if (values.value != end[0]).any() else int(values.step[0])
+        start = (
+            int(values.step[np.flatnonzero(values.value != end[0])[-1] + 1])
+            if (values.value != end[0]).any()
+            else int(values.step[0])
+        )
         yield Evidence(start, f"exactly {end[0]:.6g} in {len(end)} logged steps", EXACT, series.rows(start))
 
 
@@ -221,13 +229,20 @@ def evaluation_never_changes(evaluated):
     ## Next probe
     Hash the parameters before and after ten steps.
     ## Fix
-    Build the optimizer from the model that is trained; with LoRA and gradient checkpointing call enable_input_require_grads().
+    Build the optimizer from the model that is trained; with LoRA and gradient checkpointing call
+    enable_input_require_grads().
     ## References
     locuslab/open-unlearning#178.
     """
     values = evaluated.finite
     moved = float(np.ptp(values.value))
-    # weight decay alone moved the loss of an untrained model by 7e-6 of itself in 300 steps (measured: tests/logs/lightning_loss_detached)
+    # weight decay alone moved the loss of an untrained model by 7e-6 of itself in 300 steps (measured:
+    # tests/logs/lightning_loss_detached)
     if values.value[0] != 0 and moved <= 2e-5 * abs(values.value[0]) and values.step[-1] - values.step[0] >= 20:
         exactly = "exactly" if moved == 0 else "to five digits"
-        yield Evidence(int(values.step[0]), f"{exactly} {values.value[0]:.5g} in {len(values)} evaluations", EXACT, evaluated.rows())
+        yield Evidence(
+            int(values.step[0]),
+            f"{exactly} {values.value[0]:.5g} in {len(values)} evaluations",
+            EXACT,
+            evaluated.rows(),
+        )

@@ -32,9 +32,11 @@ def labels_all_masked(counted):
     - sequences are truncated before the part that is scored
     - the labels of this stream are built from the wrong clips, or its mask is inverted
     ## Next probe
-    Print one batch with `earnest trace`: the labels of this stream beside its tokens, and the share masked at every stop.
+    Print one batch with `earnest trace`: the labels of this stream beside its tokens, and the share masked at every
+    stop.
     ## Fix
-    Build the mask from token ids, not from text, and keep at least one counted target per clip; raise max_length if the answer is cut off.
+    Build the mask from token ids, not from text, and keep at least one counted target per clip; raise max_length if the
+    answer is cut off.
     ## References
     unslothai/unsloth#2900 and #1128 (loss 0, all labels -100).
     """
@@ -50,8 +52,8 @@ def labels_over_masked(counted, delays):
     """Far fewer targets count than the layout asks for.
 
     ## What it sees
-    An audio stream counts fewer than 5 % of its positions, or a stream counts less than half of what it counted over its first 20 logged
-    steps, to the end.
+    An audio stream counts fewer than 5 % of its positions, or a stream counts less than half of what it counted over
+    its first 20 logged steps, to the end.
     ## Likely causes
     - the mask also covers what should be learnt (whole turns, or every codebook but the first)
     - longer clips are truncated so that mostly prompt remains
@@ -77,7 +79,12 @@ def labels_over_masked(counted, delays):
             and noise(values.value) < 0.2 * np.median(first)
         ):
             below = int(values.step[np.flatnonzero(values.value > 0.5 * np.median(first))[-1]])
-            yield Evidence(below, f"{np.median(first):.1%} of the positions counted at first, {level:.1%} now", STRONG, counted.rows(below))
+            yield Evidence(
+                below,
+                f"{np.median(first):.1%} of the positions counted at first, {level:.1%} now",
+                STRONG,
+                counted.rows(below),
+            )
 
 
 @rule("A103", needs=["run"], severity="warning")
@@ -85,7 +92,8 @@ def codebooks_masked_unevenly(run):
     """One codebook counts a different share of its positions than the others.
 
     ## What it sees
-    The fraction of counted targets of a codebook is less than 0.8 of the median over all codebooks, on average over the run.
+    The fraction of counted targets of a codebook is less than 0.8 of the median over all codebooks, on average over the
+    run.
     ## Likely causes
     - a delay pattern is applied inside the window, so late codebooks lose their last codes
     - the mask was made before the delay was applied, or with another delay pattern
@@ -96,8 +104,14 @@ def codebooks_masked_unevenly(run):
     ## References
     rubin-labs/dia-finetuning-stereo loses the last d codes of a codebook delayed by d; audiocraft#95.
     """
-    means = {name.split("/")[-1]: series for name, series in run.series.items() if name.startswith("train/counted_frac/codebook")}
-    means = {stream: float(np.nanmean(series.value)) for stream, series in means.items() if np.isfinite(series.value).any()}
+    means = {
+        name.split("/")[-1]: series
+        for name, series in run.series.items()
+        if name.startswith("train/counted_frac/codebook")
+    }
+    means = {
+        stream: float(np.nanmean(series.value)) for stream, series in means.items() if np.isfinite(series.value).any()
+    }
     if len(means) < 3:
         return
     middle = float(np.median(list(means.values())))
@@ -112,29 +126,37 @@ def codebooks_masked_unevenly(run):
             )
 
 
-@rule("A201", needs=["run"], severity="critical", explains=("A202", "A203", "A204", "B101", "B102", "B103", "B104", "B107", "E101", "G102"))
+@rule(
+    "A201",
+    needs=["run"],
+    severity="critical",
+    explains=("A202", "A203", "A204", "B101", "B102", "B103", "B104", "B107", "E101", "G102"),
+)
 def labels_not_shifted(run):
     """The labels are not shifted: the model is scored on the token that it has just been given.
 
     ## What it sees
-    An audio stream whose cross-entropy is near 0, together with a text stream that stays above chance (a next-token model asked for the
-    current token),
-    or with predictions that repeat the input token (copy rate above one half). Not where held-out clips score far above that: a loss
-    near 0 is then memory, and the repeats are the data's.
+    An audio stream whose cross-entropy is near 0, together with a text stream that stays above chance (a next-token
+    model asked for the current token), or with predictions that repeat the input token (copy rate above one half). Not
+    where held-out clips score far above that: a loss near 0 is then memory, and the repeats are the data's.
     ## Likely causes
     - logits at position t are scored against the label of position t: neither the model nor the loss shifts
     - a wrapper or a custom loss bypasses the model's own shift
     ## Next probe
-    Train on fresh random codes for a hundred steps: with the right shift the loss stays at ln V, with unshifted labels it falls to 0.
+    Train on fresh random codes for a hundred steps: with the right shift the loss stays at ln V, with unshifted labels
+    it falls to 0.
     ## Fix
     Score `logits[:, :-1]` against `labels[:, 1:]`, for audio within each clip; shift in one place only.
     ## References
-    higgs-audio#94 and JimmyMa99/train-higgs-audio commit 830e3e6 "[fix]loss"; measured here on random codes: 4.89 falls to 0.03.
+    higgs-audio#94 and JimmyMa99/train-higgs-audio commit 830e3e6 "[fix]loss"; measured here on random codes: 4.89 falls
+    to 0.03.
     """
     text, uniform = token_curve(run, "train", "text"), next(iter(rungs(run, "text")), None)
     above = None
     if text is not None and uniform is not None and len(text.finite) >= 3:
-        until = began_above_chance(text, uniform, run_frac=0.05)  # beside an audio loss that is impossibly low, a short one tells
+        until = began_above_chance(
+            text, uniform, run_frac=0.05
+        )  # beside an audio loss that is impossibly low, a short one tells
         if until or series_measure(text, "training").low > uniform.value * (1 + WORSE):
             above = f"text above chance ({uniform.value:.2f})" + (f" until step {until[0]}" if until else "")
     for stream in filter(is_audio, token_streams(run)):
@@ -142,13 +164,20 @@ def labels_not_shifted(run):
         if loss is None or len(loss.finite) < 3:
             continue
         level = series_measure(loss, "training").value
-        copied = float(np.median(copy.tail(0.1, at_least=3).value)) if copy is not None and len(copy.finite) >= 3 else 0.0
+        copied = (
+            float(np.median(copy.tail(0.1, at_least=3).value)) if copy is not None and len(copy.finite) >= 3 else 0.0
+        )
         bound = too_good(run, stream) or 0
         low = 0 < level < bound and not _only_in_training(run, stream, bound)
-        # a codec's data may repeat themselves in half of the frames (silence), not in nine of ten with a falling loss (assumed)
+        # a codec's data may repeat themselves in half of the frames (silence), not in nine of ten with a falling loss
+        # (assumed)
         copies = (copied > 0.5 and low) or (copied > 0.9 and level < 0.5 * math.log(vocabulary(run, stream) or 1024))
         if copies or (low and above):
-            words = [f"{level:.3f} nats"] + [f"{copied:.0%} of the predictions repeat the input token"] * copies + [above] * bool(above)
+            words = (
+                [f"{level:.3f} nats"]
+                + [f"{copied:.0%} of the predictions repeat the input token"] * copies
+                + [above] * bool(above)
+            )
             yield Evidence(int(loss.step[0]), ", ".join(map(str, words)), EXACT, loss.rows(), stream)
             if above and text is not None:
                 yield Evidence(int(text.step[0]), above, EXACT, text.rows(), "text")
@@ -156,7 +185,8 @@ def labels_not_shifted(run):
 
 
 def _only_in_training(run, stream: str, level: float) -> bool:
-    """Whether held-out clips score far above this level: memorised, as a target that stands in the input does so in held-out clips too."""
+    """Whether held-out clips score far above this level: memorised, as a target that stands in the input does so in
+    held-out clips too."""
     evaluated = token_curve(run, "eval", stream)
     return evaluated is not None and len(evaluated.finite) > 0 and evaluated.finite.value[-1] > 3 * level
 
@@ -166,21 +196,21 @@ def loss_too_good(run):
     """A loss is lower than its targets can be predicted.
 
     ## What it sees
-    A cross-entropy of audio codes below 5 % of ln V (0.35 nats of 6.93), or of text without audio beside it below 0.02 nats, but not
-    exactly 0, and no held-out
-    loss that would show it as memorised.
+    A cross-entropy of audio codes below 5 % of ln V (0.35 nats of 6.93), or of text without audio beside it below 0.02
+    nats, but not exactly 0, and no held-out loss that would show it as memorised.
     ## Likely causes
     - copying: the labels are not shifted, so the target stands in the input
     - a leak: attention is not causal over the delayed codebooks, or the reference clip is the target clip
     - the training set is a handful of clips and has been memorised; or the targets are constants
     ## Next probe
-    Log the copy rate (predictions equal to the input token) and the same loss on clips never trained on: high copy rate = copying, high
-    held-out loss = memorised.
+    Log the copy rate (predictions equal to the input token) and the same loss on clips never trained on: high copy rate
+    = copying, high held-out loss = memorised.
     ## Fix
-    Check the shift first (`logits[:, :-1]` against `labels[:, 1:]`), then the causal mask, then that reference and target are different
-    clips.
+    Check the shift first (`logits[:, :-1]` against `labels[:, 1:]`), then the causal mask, then that reference and
+    target are different clips.
     ## References
-    higgs-audio forks (audio loss 0.004 after LoRA); lowest believable report: 0.96 nats on silence-heavy effects, audiocraft#447.
+    higgs-audio forks (audio loss 0.004 after LoRA); lowest believable report: 0.96 nats on silence-heavy effects,
+    audiocraft#447.
     """
     for stream in token_streams(run):
         series, level = token_curve(run, "train", stream), too_good(run, stream)
@@ -191,10 +221,10 @@ def loss_too_good(run):
         if not 0 < now.value < level or _only_in_training(run, stream, level):
             continue
         start = int(series.finite.step[np.argmax(series.finite.value < level)])
-        words = (
-            f"{now.value:.3g} nats, {math.exp(now.value):.3f} choices per target: copying or a leak, not an empty loss (that is exactly 0)"
+        words = f"{now.value:.3g} nats, {math.exp(now.value):.3f} choices per target: copying or a leak, not an empty loss (that is exactly 0)"
+        yield Evidence(
+            start, words, STRONG if evaluated is not None or is_audio(stream) else FAIR, series.rows(), stream
         )
-        yield Evidence(start, words, STRONG if evaluated is not None or is_audio(stream) else FAIR, series.rows(), stream)
 
 
 def _at(offset: int) -> str:
@@ -206,14 +236,14 @@ def labels_misaligned(alignment):
     """A label is scored against the logits of another position or codebook.
 
     ## What it sees
-    The alignment probe (one label kept, gradient traced back to the logits): the position or codebook reached is not the one the
-    convention says.
+    The alignment probe (one label kept, gradient traced back to the logits): the position or codebook reached is not
+    the one the convention says.
     ## Likely causes
     - offset 0: not shifted; offset 2: shifted twice, by the data and by the model
     - another codebook: heads or labels are reshaped in the wrong order
     ## Next probe
-    Print the convention of the model class: HiggsAudioV2 and Llama shift inside, Dia wants labels already shifted, Musicgen wants them
-    delayed and unshifted.
+    Print the convention of the model class: HiggsAudioV2 and Llama shift inside, Dia wants labels already shifted,
+    Musicgen wants them delayed and unshifted.
     ## Fix
     Shift exactly once: hand unshifted labels to a model that shifts, shifted ones to a model that does not.
     ## References
@@ -235,12 +265,14 @@ def predictions_repeat_input(copy, counts, repeats):
     """Predictions mostly repeat the input token, more than the data do.
 
     ## What it sees
-    The copy rate of an audio stream is more than halfway from the data's own share of repeats to 1; above 0.7 where that share is unknown.
+    The copy rate of an audio stream is more than halfway from the data's own share of repeats to 1; above 0.7 where
+    that share is unknown.
     ## Likely causes
     - the labels are not shifted and the model is on its way to copying
     - silence or held notes: the data repeat themselves (compare with the bigram baseline)
     ## Next probe
-    Count in the data how often a code equals the one before it, per codebook; a copy rate far above that share is copying.
+    Count in the data how often a code equals the one before it, per codebook; a copy rate far above that share is
+    copying.
     ## Fix
     Check the shift as for A201; if the data repeat themselves, drop long silences.
     ## References
@@ -250,12 +282,18 @@ def predictions_repeat_input(copy, counts, repeats):
     size = sum((counts or {}).get(copy.stream, {}).values())
     commonest = max((counts or {}).get(copy.stream, {0: 0}).values()) / size if size else 0.0
     own = (repeats or {}).get(copy.stream)
-    # 0.7 (assumed): the first codebook of a slow codec repeats half of its codes, and an argmax a few more (54 % for 45 %, measured)
+    # 0.7 (assumed): the first codebook of a slow codec repeats half of its codes, and an argmax a few more (54 % for 45
+    # %, measured)
     limit = max(2 * commonest, 0.7 if own is None else (1 + own) / 2)
     if is_audio(copy.stream or "") and limit < level <= 1:
         start = next(iter(copy.runs_above(limit)), None)
         data = "" if own is None else f", {own:.0%} of the data do"
-        yield Evidence(start.start if start else None, f"{level:.0%} of the predictions repeat the input token{data}", FAIR, copy.rows())
+        yield Evidence(
+            start.start if start else None,
+            f"{level:.0%} of the predictions repeat the input token{data}",
+            FAIR,
+            copy.rows(),
+        )
 
 
 @rule("A301", needs=["fact:label_counts", "run"], severity="critical", explains=("D101", "D103"))
@@ -269,7 +307,8 @@ def label_outside_vocabulary(counts, run):
     - ignore_index is not -100 here, so the masked id is counted
     - text and audio ids were added with the wrong offset
     ## Next probe
-    `earnest explain tokens`: which id means what in this system; then print the smallest and largest label of one batch.
+    `earnest explain tokens`: which id means what in this system; then print the smallest and largest label of one
+    batch.
     ## Fix
     Set the vocabulary to codes plus specials (1026 for Higgs, 1028 for Dia) and mask with -100.
     ## References
@@ -277,7 +316,11 @@ def label_outside_vocabulary(counts, run):
     """
     for stream, histogram in counts.items():
         size = vocabulary(run, stream)
-        wrong = [int(label) for label, count in histogram.items() if count and (int(label) < 0 or (size and int(label) >= size))]
+        wrong = [
+            int(label)
+            for label, count in histogram.items()
+            if count and (int(label) < 0 or (size and int(label) >= size))
+        ]
         if wrong:
             yield Evidence(
                 0,
@@ -306,7 +349,9 @@ def end_never_taught(counts, eos_id):
     transformers' HiggsAudioV2 processor masks 1024 and 1025 both.
     """
     audio = {stream: histogram for stream, histogram in counts.items() if is_audio(stream)}
-    if audio and not any(int(label) == int(eos_id) and count for histogram in audio.values() for label, count in histogram.items()):
+    if audio and not any(
+        int(label) == int(eos_id) and count for histogram in audio.values() for label, count in histogram.items()
+    ):
         yield Evidence(
             0,
             f"id {eos_id} (end of stream) is not a target of any of {len(audio)} codebooks",
@@ -335,7 +380,13 @@ def padding_is_taught(counts, pad_id):
         total = sum(histogram.values())
         share = sum(count for label, count in histogram.items() if int(label) == int(pad_id)) / total if total else 0
         if is_audio(stream) and share > 0.05:
-            yield Evidence(0, f"{share:.0%} of the targets are padding (id {pad_id})", STRONG, [{"stream": stream, "share": share}], stream)
+            yield Evidence(
+                0,
+                f"{share:.0%} of the targets are padding (id {pad_id})",
+                STRONG,
+                [{"stream": stream, "share": share}],
+                stream,
+            )
 
 
 @rule("A304", needs=["fact:label_counts"], severity="note")
@@ -343,7 +394,8 @@ def one_label_dominates(counts):
     """One code makes up most of an audio stream's targets.
 
     ## What it sees
-    A single id holds more than half of a codebook's counted targets. The unigram baseline is then low, and a low loss says little.
+    A single id holds more than half of a codebook's counted targets. The unigram baseline is then low, and a low loss
+    says little.
     ## Likely causes
     - long silences in the clips, or clips padded with zeros before they were encoded
     - a collapsed codebook of the codec

@@ -1,9 +1,9 @@
 """The chance ladder: is each stream learning, against what a predictor that has learnt nothing would score?
 
-A cross-entropy is compared, in this order, with a uniform guess over the ids that can occur, with the label frequencies (unigram)
-and with the previous frame (bigram). Other losses have baselines of their own: a hinge discriminator 2, a cosine distillation the
-constant mean
-vector. A stream without a known baseline is not judged: the verdict says which fact is missing.
+A cross-entropy is compared, in this order, with a uniform guess over the ids that can occur, with the label frequencies
+(unigram) and with the previous frame (bigram). Other losses have baselines of their own: a hinge discriminator 2, a
+cosine distillation the constant mean vector. A stream without a known baseline is not judged: the verdict says which
+fact is missing.
 """
 
 import math
@@ -19,30 +19,33 @@ from earnest.rules.statistics import boundary, mean_interval, miller_madow, nois
 from earnest.run import Run
 from earnest.signals import parse
 
-# Practical equivalence with a baseline, as a share of it (assumed): below it a difference may be real but teaches nothing.
+# Practical equivalence with a baseline, as a share of it (assumed): below it a difference may be real but teaches
+# nothing.
 EQUAL = 0.005
-# Above chance by this share is worse than chance, not a fresh head's overconfidence (assumed; a fresh wide head starts within 0.3 nats, 4
-# % of ln 1026).
+# Above chance by this share is worse than chance, not a fresh head's overconfidence (assumed; a fresh wide head starts
+# within 0.3 nats, 4 % of ln 1026).
 WORSE = 0.04
-# Where the label histogram is unknown, a cross-entropy within this share of ln V says nothing (assumed: label frequencies alone give
-# neural codecs
-# some 2-12 %, and a natural language some 30-40 %).
+# Where the label histogram is unknown, a cross-entropy within this share of ln V says nothing (assumed: label
+# frequencies alone give neural codecs some 2-12 %, and a natural language some 30-40 %).
 FREQUENCIES_AUDIO, FREQUENCIES_TEXT = 0.15, 0.30
-NEAR_CHANCE = 0.06  # within it and no histogram: at chance (assumed; a real run at 2-5 % below chance had learnt nothing)
-# Audio codes are never this predictable on unseen data, as a share of ln V: 0.35 nats of 6.93. Lowest believable report known: 0.96 nats,
-# on
-# silence-heavy sound effects (audiocraft#447).
+NEAR_CHANCE = (
+    0.06  # within it and no histogram: at chance (assumed; a real run at 2-5 % below chance had learnt nothing)
+)
+# Audio codes are never this predictable on unseen data, as a share of ln V: 0.35 nats of 6.93. Lowest believable report
+# known: 0.96 nats, on silence-heavy sound effects (audiocraft#447).
 TOO_GOOD = 0.05
 # The same for text without audio beside it, in nats (assumed: supervised answers reach 0.1, constant ones 0.01).
 TOO_GOOD_TEXT = 0.02
-# The constant-mean baseline of 1 - cos, 1 - sqrt(r) with r the energy share of the mean: calculated for r = 0.10 (WavLM-large features) and
-# r = 0.85 (Qwen3 hidden states); assumed for a run that does not measure its own (probe "baselines").
+# The constant-mean baseline of 1 - cos, 1 - sqrt(r) with r the energy share of the mean: calculated for r = 0.10
+# (WavLM-large features) and r = 0.85 (Qwen3 hidden states); assumed for a run that does not measure its own (probe
+# "baselines").
 CONSTANT_MEAN = {"wavlm": 0.683, "llm": 0.078}
 DISCRIMINATOR, ADVERSARIAL, FEATURES = ("loss_d", "discriminator"), ("adv_g", "adversarial"), ("feat", "features")
 UNBOUNDED = {
     **dict.fromkeys(ADVERSARIAL, "-E D(fake) has no baseline and may be negative: judge the gap D(real) - D(fake)"),
     **dict.fromkeys(
-        FEATURES, "feature matching is in units of the discriminator's own activations: judge it by the discriminator and by ear"
+        FEATURES,
+        "feature matching is in units of the discriminator's own activations: judge it by the discriminator and by ear",
     ),
     "loss_g": "a weighted sum has no baseline: judge its parts",
     "commitment": "commitment has no baseline but 0: judge codebook usage and reconstruction",
@@ -72,7 +75,8 @@ def is_audio(stream: str) -> bool:
 
 
 def vocabulary(run: Run, stream: str) -> int | None:
-    """How many ids can occur as a target; a total that stands alone is taken for audio, or for text where only that vocabulary is known."""
+    """How many ids can occur as a target; a total that stands alone is taken for audio, or for text where only that
+    vocabulary is known."""
     text, audio = run.facts.get("text_vocab"), run.facts.get("audio_vocab")
     size = text if stream == "text" else audio if is_audio(stream) else (audio or text) if stream == "total" else None
     return int(size) if size and float(size) > 1 else None
@@ -81,37 +85,49 @@ def vocabulary(run: Run, stream: str) -> int | None:
 def too_good(run: Run, stream: str) -> float | None:
     """The level in nats below which a loss of this stream is not believed, or None where every level is.
 
-    Text beside audio is not judged: for plain speech synthesis its targets are constants (4e-7 nats in higgs-audio#94). Where
-    nearly all targets are one id, their unigram entropy is as low by itself, so half of that (assumed) bounds the level. So does
-    the bigram's where the alignment probe has seen that labels are shifted; labels that are not make it 0.
+    Text beside audio is not judged: for plain speech synthesis its targets are constants (4e-7 nats in higgs-audio#94).
+    Where nearly all targets are one id, their unigram entropy is as low by itself, so half of that (assumed) bounds the
+    level. So does the bigram's where the alignment probe has seen that labels are shifted; labels that are not make it
+    0.
     """
     size = vocabulary(run, stream)
     if is_audio(stream) or (stream == "total" and run.facts.get("audio_vocab")):
         traced = (run.probes.get("alignment") or {}).get(stream) or {}
         trusted = ("unigram", "bigram") if traced and traced.get("offset") == traced.get("expected") else ("unigram",)
-        return min([TOO_GOOD * math.log(size or 1024), *(0.5 * rung.value for rung in rungs(run, stream) if rung.name in trusted)])
-    return TOO_GOOD_TEXT if size and stream in ("text", "total") and not any(map(is_audio, token_streams(run))) else None
+        return min(
+            [
+                TOO_GOOD * math.log(size or 1024),
+                *(0.5 * rung.value for rung in rungs(run, stream) if rung.name in trusted),
+            ]
+        )
+    return (
+        TOO_GOOD_TEXT if size and stream in ("text", "total") and not any(map(is_audio, token_streams(run))) else None
+    )
 
 
 def held_out(run: Run) -> dict[str, dict[str, Any]]:
-    """The probe ``held_out``: stream -> its cross-entropy, the rungs and the paired gaps, measured on held-out clips."""
+    """The probe ``held_out``: stream -> its cross-entropy, the rungs and the paired gaps, measured on held-out
+    clips."""
     probe = run.probes.get("held_out", {})
     return probe.get("streams", probe) if isinstance(probe, Mapping) else {}
 
 
 def token_curve(run: Run, split: str, stream: str | None) -> Curve | None:
-    """The cross-entropy of a token stream; a plain loss of that stream is taken for it. `total` is the loss without a stream."""
+    """The cross-entropy of a token stream; a plain loss of that stream is taken for it. `total` is the loss without a
+    stream."""
     stream = None if stream == "total" else stream
     return curve(run, split, "ce_nats", stream) or curve(run, split, "loss", stream)
 
 
 def token_streams(run: Run) -> list[str]:
-    """Streams of tokens: those with a cross-entropy, and text and audio where only a loss is logged, text first; else a total that stands
-    alone."""
+    """Streams of tokens: those with a cross-entropy, and text and audio where only a loss is logged, text first; else a
+    total that stands alone."""
     found = set(held_out(run))
     for name in run.series:
         signal = parse(name)
-        if signal.stream and (signal.name == "ce_nats" or (signal.name == "loss" and (signal.stream == "text" or is_audio(signal.stream)))):
+        if signal.stream and (
+            signal.name == "ce_nats" or (signal.name == "loss" and (signal.stream == "text" or is_audio(signal.stream)))
+        ):
             found.add(signal.stream)
     if (
         not found
@@ -151,14 +167,18 @@ def degenerate(series: Curve | None) -> tuple[int, str] | None:
         since = int(series.step[_start_of_last(~np.isfinite(series.value))])
         return since, f"not a number since step {since}"
     since = zero_since(series)
-    return None if since is None else (since, f"exactly 0 since step {since}: nothing was scored, or a NaN was logged as 0")
+    return (
+        None
+        if since is None
+        else (since, f"exactly 0 since step {since}: nothing was scored, or a NaN was logged as 0")
+    )
 
 
 def zero_since(series: Curve) -> int | None:
     """The step since which a loss is exactly 0 and did not get there by itself, or None.
 
-    A loss that had fallen to a thousandth of its start (assumed) is rounded to 0: in fp32 a cross-entropy below 1e-7 nats cannot be
-    told from 0, and constant targets reach that.
+    A loss that had fallen to a thousandth of its start (assumed) is rounded to 0: in fp32 a cross-entropy below 1e-7
+    nats cannot be told from 0, and constant targets reach that.
     """
     values = series.finite
     if not len(values) or values.value[-2:].any():
@@ -181,7 +201,10 @@ def measure(run: Run, stream: str) -> Measure | None:
     if held and math.isfinite(held.get("ce_nats", math.nan)):
         interval = held.get("interval")
         return Measure(
-            float(held["ce_nats"]), (float(interval[0]), float(interval[1])) if interval else None, "held out", evaluated or train
+            float(held["ce_nats"]),
+            (float(interval[0]), float(interval[1])) if interval else None,
+            "held out",
+            evaluated or train,
         )
     for series, source, share in ((evaluated, "evaluation", 0.0), (train, "training", 0.1)):
         if series is not None and len(series.finite):
@@ -195,7 +218,9 @@ def series_measure(series: Curve, source: str, share: float = 0.1) -> Measure:
         last = series.finite.value[-1]
         half = 2 * noise(series.finite.value)
         return Measure(float(last), (last - half, last + half) if half else None, source, series)
-    few = max(3, min(8, len(series.finite) // 3))  # eight points for an interval, but no more than a third of a short log
+    few = max(
+        3, min(8, len(series.finite) // 3)
+    )  # eight points for an interval, but no more than a third of a short log
     value, interval = mean_interval(series.tail(share, at_least=few).value)
     return Measure(value, interval, source, series)
 
@@ -231,7 +256,9 @@ def judge_tokens(run: Run, stream: str) -> Verdict:
     uniform = ladder[0] if ladder and ladder[0].name == "uniform" else None
     train, evaluated = token_curve(run, "train", stream), token_curve(run, "eval", stream)
 
-    def verdict(word: Word, why: str, value: float | None, baseline: Baseline | None = uniform, since: int | None = None) -> Verdict:
+    def verdict(
+        word: Word, why: str, value: float | None, baseline: Baseline | None = uniform, since: int | None = None
+    ) -> Verdict:
         return Verdict(stream, word, value, "nats", baseline, since, why, ladder)
 
     if broken := degenerate(train) or degenerate(evaluated):
@@ -241,7 +268,9 @@ def judge_tokens(run: Run, stream: str) -> Verdict:
     if now is None or held_out(run).get(stream, {}).get("counted") == 0:
         return verdict("degenerate", "no target of this stream was counted", None)
     if uniform is None:
-        fact = "audio_vocab" if is_audio(stream) else "text_vocab" if stream == "text" else "audio_vocab=... or text_vocab"
+        fact = (
+            "audio_vocab" if is_audio(stream) else "text_vocab" if stream == "text" else "audio_vocab=... or text_vocab"
+        )
         return verdict("cannot-judge", f"vocabulary size unknown, pass --fact {fact}=...", now.value)
 
     reference = min(ladder, key=lambda rung: rung.value)
@@ -264,20 +293,23 @@ def judge_tokens(run: Run, stream: str) -> Verdict:
     known = {rung.name: rung for rung in ladder}
     if "unigram" not in known:
         start = train or evaluated
-        limit = FREQUENCIES_AUDIO if is_audio(stream) or (stream == "total" and run.facts.get("audio_vocab")) else FREQUENCIES_TEXT
+        limit = (
+            FREQUENCIES_AUDIO
+            if is_audio(stream) or (stream == "total" and run.facts.get("audio_vocab"))
+            else FREQUENCIES_TEXT
+        )
         if share_below <= limit and (above := began_above_chance(start, uniform)):
-            why = (
-                f"{where}, after {above[1]:.2f} nats until step {above[0]}: above the {uniform.value:.3f} of a uniform guess for that long"
-            )
+            why = f"{where}, after {above[1]:.2f} nats until step {above[0]}: above the {uniform.value:.3f} of a uniform guess for that long"
             return verdict("worse-than-chance", why, now.value, since=int(start.step[0]) if start else None)
         if share_below <= NEAR_CHANCE:
             return verdict(
-                "at-chance", f"{where} are {_percent(share_below)} chance, {uniform.value:.3f}", now.value, since=_first_step(now)
+                "at-chance",
+                f"{where} are {_percent(share_below)} chance, {uniform.value:.3f}",
+                now.value,
+                since=_first_step(now),
             )
         if share_below <= limit:
-            why = (
-                f"{where} are {share_below:.0%} below chance, which label frequencies alone may give; pass label_counts or a held-out probe"
-            )
+            why = f"{where} are {share_below:.0%} below chance, which label frequencies alone may give; pass label_counts or a held-out probe"
             return verdict("cannot-judge", why, now.value)
         word: Word = "converged" if is_flat(now.curve, uniform.value - now.value) else "learning"
         why = f"{where} are {share_below:.0%} below chance, {uniform.value:.3f}; the label frequencies are unknown"
@@ -285,12 +317,21 @@ def judge_tokens(run: Run, stream: str) -> Verdict:
 
     # A paired interval is narrower than that of the nats themselves: what lies below the unigram is not at chance.
     below_unigram = _is_below(run, stream, known["unigram"], now)
-    if not below_unigram and not _is_below(run, stream, uniform, now) and known["unigram"].value < uniform.value * (1 - EQUAL):
-        return verdict("at-chance", f"{where} are not below chance, {uniform.value:.3f}", now.value, since=_first_step(now))
+    if (
+        not below_unigram
+        and not _is_below(run, stream, uniform, now)
+        and known["unigram"].value < uniform.value * (1 - EQUAL)
+    ):
+        return verdict(
+            "at-chance", f"{where} are not below chance, {uniform.value:.3f}", now.value, since=_first_step(now)
+        )
     if not below_unigram:
         if known["unigram"].value >= uniform.value * (1 - EQUAL):
             return verdict(
-                "at-chance", f"{where}: chance is {uniform.value:.3f}, and the labels are evenly spread", now.value, since=_first_step(now)
+                "at-chance",
+                f"{where}: chance is {uniform.value:.3f}, and the labels are evenly spread",
+                now.value,
+                since=_first_step(now),
             )
         why = f"{where} are no better than the label frequencies, {known['unigram'].value:.3f}"
         return verdict("unigram-only", why, now.value, known["unigram"], _since_below(now.curve, uniform.value))
@@ -328,7 +369,8 @@ def _since_above(series: Curve | None, uniform: Baseline) -> int | None:
 
 
 def began_above_chance(series: Curve | None, uniform: Baseline, run_frac: float = 0.2) -> tuple[int, float] | None:
-    """Last step and mean of a start clearly above chance that lasted at least `run_frac` of the run and of 250 steps, else None.
+    """Last step and mean of a start clearly above chance that lasted at least `run_frac` of the run and of 250 steps,
+    else None.
 
     A fresh wide head also starts above chance but falls to it within a few steps: that is benign and is not reported.
     """
@@ -347,7 +389,8 @@ def began_above_chance(series: Curve | None, uniform: Baseline, run_frac: float 
 
 
 def is_flat(series: Curve | None, gained: float) -> bool:
-    """The last third moves by less than 1 % of what was gained, on at least 12 points, without a trend that can be believed."""
+    """The last third moves by less than 1 % of what was gained, on at least 12 points, without a trend that can be
+    believed."""
     if series is None or gained <= 0:
         return False
     end = series.binned.value[-max(12, len(series.binned) // 3) :]
@@ -361,7 +404,8 @@ def rising_since(evaluated: Curve | None, scale: float) -> tuple[int, float] | N
     """Step of the lowest evaluation and the rise since, where evaluations clearly rise after it: at least 4 of them.
 
     The lowest point is chosen by looking, so the trend is asked of the points after it only. Few points: every one must
-    stand above the minimum by 4 times the noise, and their order must be rising; `scale` is what a real rise is measured by.
+    stand above the minimum by 4 times the noise, and their order must be rising; `scale` is what a real rise is
+    measured by.
     """
     if evaluated is None or len(evaluated.binned) < 5:
         return None
@@ -374,7 +418,8 @@ def rising_since(evaluated: Curve | None, scale: float) -> tuple[int, float] | N
     sigma = noise(value)
     rise = float(np.mean(after[-2:]) - value[lowest])
     clear = after[len(after) // 2 :].min() > value[lowest] + 4 * sigma
-    # one-sided 5 % for 4 points in order (exact 1/24), and the anytime boundary once there are points enough to reach it
+    # one-sided 5 % for 4 points in order (exact 1/24), and the anytime boundary once there are points enough to reach
+    # it
     ordered = found.z > min(boundary(found.points), 0.55 * math.sqrt(found.points) + 0.5)
     return (int(step[lowest]), rise) if clear and ordered and rise > 0.02 * scale else None
 
@@ -393,10 +438,22 @@ def memorising(
     rising = rising_since(evaluated, uniform)
     if rising and rising[1] > 0.25 * max(uniform - (now.value - rising[1]), 0.1 * uniform) and falling(train):
         return rising[0], f"{seen}, which has risen by {rising[1]:.2f} since step {rising[0]}"
-    stalled = evaluated is None or len(evaluated.binned) < 4 or trend(evaluated.binned.value[-max(4, len(evaluated.binned) // 3) :]).z > -1
+    stalled = (
+        evaluated is None
+        or len(evaluated.binned) < 4
+        or trend(evaluated.binned.value[-max(4, len(evaluated.binned) // 3) :]).z > -1
+    )
     # more than twice as far below the baseline in training as held out (assumed)
-    if stalled and reference - trained.value > 2 * max(reference - now.value, 0) and now.value - trained.value > 0.15 * uniform:
-        lowest = int(evaluated.finite.step[np.argmin(evaluated.finite.value)]) if evaluated is not None and len(evaluated.finite) else None
+    if (
+        stalled
+        and reference - trained.value > 2 * max(reference - now.value, 0)
+        and now.value - trained.value > 0.15 * uniform
+    ):
+        lowest = (
+            int(evaluated.finite.step[np.argmin(evaluated.finite.value)])
+            if evaluated is not None and len(evaluated.finite)
+            else None
+        )
         return (rising[0] if rising else lowest), seen
     return None
 
@@ -426,10 +483,13 @@ def judge_other(run: Run, stream: str) -> Verdict:
         ladder = [Baseline("constant mean", CONSTANT_MEAN[stream])]
         note = " (assumed: calculated for such features; the run does not measure its own)"
     if not ladder:
-        why = UNBOUNDED.get(stream, "its baseline is unknown: log a probe `baselines` (silence, mean frame or constant mean) beside it")
+        why = UNBOUNDED.get(
+            stream, "its baseline is unknown: log a probe `baselines` (silence, mean frame or constant mean) beside it"
+        )
         return Verdict(stream, "cannot-judge", now.value, "", None, None, why, [])
     lowest = ladder[-1]
-    # 3 % of the baseline if measured; 5 % if assumed, which is how far the two calculated baselines lie from the values reported
+    # 3 % of the baseline if measured; 5 % if assumed, which is how far the two calculated baselines lie from the values
+    # reported
     margin = (0.05 if note else 0.03) * abs(lowest.value)
     if now.low > lowest.value + margin:
         word, relation = "worse-than-chance", "above"
@@ -439,13 +499,24 @@ def judge_other(run: Run, stream: str) -> Verdict:
         word, relation = ("converged" if is_flat(series, lowest.value - now.value) else "learning"), "below"
     why = f"{now.value:.3f} is {relation} the {lowest.name} baseline of {lowest.value:.3f}{note}"
     return Verdict(
-        stream, word, now.value, "", lowest, _first_step(now) if relation != "below" else _since_below(series, lowest.value), why, ladder
+        stream,
+        word,
+        now.value,
+        "",
+        lowest,
+        _first_step(now) if relation != "below" else _since_below(series, lowest.value),
+        why,
+        ladder,
     )
 
 
 def discriminator_gap(run: Run) -> Curve | None:
     """D(real) - D(fake) over steps: as logged, else from the hinge loss, 2 - loss_d, which holds while |D| < 1."""
-    real = [curve(run, "train", "d_real", parse(name).stream) for name in run.series if parse(name)[:2] == ("train", "d_real")]
+    real = [
+        curve(run, "train", "d_real", parse(name).stream)
+        for name in run.series
+        if parse(name)[:2] == ("train", "d_real")
+    ]
     gaps = []
     for one in real:
         fake = curve(run, "train", "d_fake", one.stream) if one else None
@@ -473,22 +544,36 @@ def judge_discriminator(run: Run, stream: str, now: Measure) -> Verdict:
 
     if not is_hinge(run):
         return Verdict(
-            stream, "cannot-judge", now.value, "", None, None, f"a {run.facts['gan_loss']} discriminator: only hinge is judged", []
+            stream,
+            "cannot-judge",
+            now.value,
+            "",
+            None,
+            None,
+            f"a {run.facts['gan_loss']} discriminator: only hinge is judged",
+            [],
         )
     gap = 2 - now.value
     if now.value < 0.05:
         return verdict(
-            "degenerate", f"{now.value:.3f}: real and generated audio are told apart without exception", _since_below(now.curve, 0.05)
+            "degenerate",
+            f"{now.value:.3f}: real and generated audio are told apart without exception",
+            _since_below(now.curve, 0.05),
         )
     if now.low > 2.1:
-        return verdict("worse-than-chance", f"{now.value:.3f}, above the 2 of a discriminator that sees no difference (taken for hinge)")
+        return verdict(
+            "worse-than-chance",
+            f"{now.value:.3f}, above the 2 of a discriminator that sees no difference (taken for hinge)",
+        )
     if now.value > 1.95:
         return verdict(
             "at-chance",
             f"{now.value:.3f} is a gap D(real) - D(fake) of {gap:.3f}: it sees no difference (taken for hinge)",
             _first_step(now),
         )
-    return verdict("learning", f"{now.value:.3f}, below the 2 of a discriminator that sees no difference (taken for hinge)")
+    return verdict(
+        "learning", f"{now.value:.3f}, below the 2 of a discriminator that sees no difference (taken for hinge)"
+    )
 
 
 def _sums_of_chances(run: Run) -> dict[str, float]:
@@ -523,8 +608,8 @@ def _at_sum_of_chances(run: Run, total: Curve) -> Verdict | None:
 
 
 def judge_total(run: Run, stream: str) -> Verdict:
-    """A loss without a stream, alone in its log: a sum of chances is recognised; else it is taken for the mean of the vocabulary that is
-    known."""
+    """A loss without a stream, alone in its log: a sum of chances is recognised; else it is taken for the mean of the
+    vocabulary that is known."""
     total = token_curve(run, "train", stream)
     assert total is not None
     if not len(total.finite):
@@ -533,11 +618,15 @@ def judge_total(run: Run, stream: str) -> Verdict:
         return at_sum
     start, now = float(total.head(3).value.mean()), series_measure(total, "training")
     for words, chance in _sums_of_chances(run).items():
-        if abs(start / chance - 1) < 0.1:  # it began as that sum: judged against it (assumed: heads start within 4 % of chance)
+        if (
+            abs(start / chance - 1) < 0.1
+        ):  # it began as that sum: judged against it (assumed: heads start within 4 % of chance)
             above, learnt = now.low > chance * (1 + WORSE), now.value < (1 - FREQUENCIES_TEXT) * chance
             word: Word = "worse-than-chance" if above else "learning" if learnt else "cannot-judge"
             why = f"{now.value:.2f} nats, after a start at the {words}, {chance:.2f}; log the streams apart to see which one learns"
-            return Verdict(stream, word, now.value, "nats", Baseline(words, chance), None, why, [Baseline(words, chance)])
+            return Verdict(
+                stream, word, now.value, "nats", Baseline(words, chance), None, why, [Baseline(words, chance)]
+            )
     verdict = judge_tokens(run, stream)
     text, audio = vocabulary(run, "text"), vocabulary(run, "audio")
     if verdict.baseline is None:

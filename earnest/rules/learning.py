@@ -9,12 +9,10 @@ from earnest.rules.decision import FAIR, STRONG
 from earnest.rules.ladder import began_above_chance, is_audio, measure, rungs, token_curve, token_streams
 from earnest.rules.statistics import boundary, trend
 
-# Steps and points before "nothing learnt" may be said (assumed: longer than a usual warm-up's first part; a healthy small run leaves ln V
-# within tens of steps).
+# Steps and points before "nothing learnt" may be said (assumed: longer than a usual warm-up's first part; a healthy
+# small run leaves ln V within tens of steps).
 EARLY_STEPS, EARLY_POINTS = 100, 5
-STALLED_PROBE = (
-    "First measure the data's floor: unigram and bigram entropy of the labels. Only if the loss is above it, repeat 100 steps {}."
-)
+STALLED_PROBE = "First measure the data's floor: unigram and bigram entropy of the labels. Only if the loss is above it, repeat 100 steps {}."
 
 
 def _too_early(run, stream):
@@ -35,18 +33,21 @@ def worse_than_chance(verdicts, run):
     """A stream scores worse than a uniform guess.
 
     ## What it sees
-    The cross-entropy lies above ln V by more than 4 % and its interval, beyond the first steps in which a fresh head settles.
+    The cross-entropy lies above ln V by more than 4 % and its interval, beyond the first steps in which a fresh head
+    settles.
     ## Likely causes
     - labels aligned with the wrong position: a model that is confident and systematically wrong
     - pretrained weights that were not loaded, or loaded into another vocabulary
     - a learning rate so high that the model is confident of noise; or a sum logged as a mean
     - a head initialised far too wide, early in the run
     ## Next probe
-    Score the untrained checkpoint on ten clips with labels shifted by 0, 1 and 2: the right shift gives the lowest loss, far below chance.
+    Score the untrained checkpoint on ten clips with labels shifted by 0, 1 and 2: the right shift gives the lowest
+    loss, far below chance.
     ## Fix
     Shift once (`logits[:, :-1]` against `labels[:, 1:]`); then check that every pretrained key was loaded.
     ## References
-    Measured: a perfect next-token model scored with unshifted labels gives 10.39 nats where aligned gives 2.97 and chance is 6.21.
+    Measured: a perfect next-token model scored with unshifted labels gives 10.39 nats where aligned gives 2.97 and
+    chance is 6.21.
     """
     for verdict in verdicts:
         if verdict.verdict == "worse-than-chance" and verdict.unit == "nats":
@@ -58,7 +59,12 @@ def worse_than_chance(verdicts, run):
                 if series is not None and verdict.baseline and series.finite.value[0] < verdict.baseline.value * 1.05:
                     causes = ["a learning rate far too high: the loss began at chance and rose", *RULES["B101"].causes]
                 yield Evidence(
-                    verdict.since_step, verdict.why, STRONG, series.rows() if series is not None else [], verdict.stream, causes=causes
+                    verdict.since_step,
+                    verdict.why,
+                    STRONG,
+                    series.rows() if series is not None else [],
+                    verdict.stream,
+                    causes=causes,
                 )
 
 
@@ -73,9 +79,11 @@ def nothing_learnt(verdicts, run):
     - inputs or conditions of this stream are dropped on the way into the model
     - the learning rate is far too low; or the data are noise
     ## Next probe
-    Overfit one batch of two clips at ten times the learning rate: a loss that still stays at ln V means that the gradient does not arrive.
+    Overfit one batch of two clips at ten times the learning rate: a loss that still stays at ln V means that the
+    gradient does not arrive.
     ## Fix
-    List the parameters with a gradient after one backward pass, and give the optimizer exactly those with requires_grad.
+    List the parameters with a gradient after one backward pass, and give the optimizer exactly those with
+    requires_grad.
     ## References
     codeman911/higgs-audio: text 11.5-12.3 and audio 6.6-6.8 were called "both are learning"; chance is 11.76 and 6.93.
     """
@@ -86,10 +94,17 @@ def nothing_learnt(verdicts, run):
                 yield TooEarly(early)
             else:
                 rate, causes = series_rate(run), None
-                if rate and rate > 0.01:  # Adam moves every weight by about its rate at first; published token models use 1e-5 to 1e-3
+                if (
+                    rate and rate > 0.01
+                ):  # Adam moves every weight by about its rate at first; published token models use 1e-5 to 1e-3
                     causes = [f"the learning rate: {rate:.2g} is far too high for Adam", *RULES["B102"].causes]
                 yield Evidence(
-                    verdict.since_step, verdict.why, STRONG, series.rows() if series is not None else [], verdict.stream, causes=causes
+                    verdict.since_step,
+                    verdict.why,
+                    STRONG,
+                    series.rows() if series is not None else [],
+                    verdict.stream,
+                    causes=causes,
                 )
 
 
@@ -98,16 +113,18 @@ def only_label_frequencies(verdicts, run):
     """A stream has learnt how often each label occurs, and nothing else.
 
     ## What it sees
-    The cross-entropy lies on the unigram baseline: below chance, but not below the label frequencies, and it does not fall.
+    The cross-entropy lies on the unigram baseline: below chance, but not below the label frequencies, and it does not
+    fall.
     ## Likely causes
     - the model cannot see its context: history masked out, positions broken, or condition not connected
     - the codes are noise given what the model sees (dummy data, a codec at the wrong sample rate)
     - it is early: deeper codebooks stay here longest
     ## Next probe
-    Compare with the bigram baseline of the data: if that is no lower either, the data are noise; if it is lower, the model does not see
-    its context.
+    Compare with the bigram baseline of the data: if that is no lower either, the data are noise; if it is lower, the
+    model does not see its context.
     ## Fix
-    Check the attention mask over past frames and the learning rate of the audio layers; train longer only if the loss still falls.
+    Check the attention mask over past frames and the learning rate of the audio layers; train longer only if the loss
+    still falls.
     ## References
     earnest's own; no publication known.
     """
@@ -117,7 +134,9 @@ def only_label_frequencies(verdicts, run):
             if early:
                 yield TooEarly(early)
             else:
-                yield Evidence(verdict.since_step, verdict.why, STRONG, series.rows() if series is not None else [], verdict.stream)
+                yield Evidence(
+                    verdict.since_step, verdict.why, STRONG, series.rows() if series is not None else [], verdict.stream
+                )
 
 
 @rule("B104", needs=["run", "verdicts"], severity="note")
@@ -125,20 +144,19 @@ def stalled_near_chance(run, verdicts):
     """The loss fell a little and stopped, close to chance.
 
     ## What it sees
-    The loss of a token stream fell at first, the last third moves by less than 2 % of what was gained, and what is left is within 30 % of
-    chance;
-    whether that is the data's floor is not known, because the label frequencies are not. Only within the first 2000 steps, where real
-    training
-    still falls, and only if no other stream is well below chance.
+    The loss of a token stream fell at first, the last third moves by less than 2 % of what was gained, and what is left
+    is within 30 % of chance; whether that is the data's floor is not known, because the label frequencies are not. Only
+    within the first 2000 steps, where real training still falls, and only if no other stream is well below chance.
     ## Likely causes
     - the floor of the data: noise or dummy audio has an entropy that no learning rate lowers
     - a running mean since step 0 is logged, which flattens any curve
     - a learning rate too low for what is trained
     ## Next probe
-    First measure the data's floor: unigram and bigram entropy of the labels. Only if the loss is above it, repeat 100 steps at five times
-    the learning rate.
+    First measure the data's floor: unigram and bigram entropy of the labels. Only if the loss is above it, repeat 100
+    steps at five times the learning rate.
     ## Fix
-    Replace dummy data, log the mean of the last steps instead of since the start, then raise the learning rate fivefold.
+    Replace dummy data, log the mean of the last steps instead of since the start, then raise the learning rate
+    fivefold.
     ## References
     Harrolee/SLM-MoT TRAINING_ANALYSIS.md: 5.75 on random audio, read against 11.6.
     """
@@ -197,8 +215,9 @@ def running_mean_logged(series):
     """What is logged is a mean since the start, not the loss of the last steps.
 
     ## What it sees
-    The step-to-step noise shrinks like 1/n over the whole run, undoing the mean, n m_n - (n-1) m_(n-1), gives noise of constant size, and
-    the total n m_n never falls: a loss that itself falls by orders of magnitude, as in memorising, loses its noise too, but not so.
+    The step-to-step noise shrinks like 1/n over the whole run, undoing the mean, n m_n - (n-1) m_(n-1), gives noise of
+    constant size, and the total n m_n never falls: a loss that itself falls by orders of magnitude, as in memorising,
+    loses its noise too, but not so.
     ## Likely causes
     - the loop prints total_loss / steps, with a total that is never reset
     - a progress bar's average is logged
@@ -214,16 +233,24 @@ def running_mean_logged(series):
     undone = np.diff(total) / np.diff(values.step)
     if (total < 0.98 * np.maximum.accumulate(total)).any():  # 2 %: steps may be counted from 0 or 1 (assumed)
         return
-    (power, error), (undone_power, _) = _noise_power(values.step[1:], values.value[1:]), _noise_power(values.step[1:], undone)
+    (power, error), (undone_power, _) = (
+        _noise_power(values.step[1:], values.value[1:]),
+        _noise_power(values.step[1:], undone),
+    )
     # a running mean has power -1 and an undone noise of one size; others have 0 (cuts assumed; 2.5 errors from -0.35)
     if -1.4 < power < -0.6 and power + 2.5 * error < -0.35 and abs(undone_power) < 0.4:
-        yield Evidence(int(values.step[0]), f"its noise shrinks as n^{power:.2f}: a mean since the start", FAIR, series.rows())
+        yield Evidence(
+            int(values.step[0]), f"its noise shrinks as n^{power:.2f}: a mean since the start", FAIR, series.rows()
+        )
 
 
 def _noise_power(step, value):
-    """Power p, and its error, with which the noise goes as step^p: medians of second differences, in bins even in log step."""
+    """Power p, and its error, with which the noise goes as step^p: medians of second differences, in bins even in log
+    step."""
     size = np.abs(value[2:] - 2 * value[1:-1] + value[:-2])
-    bins = np.array_split(np.arange(len(size)), np.searchsorted(step[1:-1], np.geomspace(step[len(size) // 20], step[-1], 13)[1:-1]))
+    bins = np.array_split(
+        np.arange(len(size)), np.searchsorted(step[1:-1], np.geomspace(step[len(size) // 20], step[-1], 13)[1:-1])
+    )
     bins = [one for one in bins[1:] if len(one) >= 8 and np.median(size[one]) > 0]
     if len(bins) < 4:
         return 0.0, 1.0
@@ -246,8 +273,8 @@ def condition_ignored(conditioning, verdicts):
     """A condition makes no difference to the loss.
 
     ## What it sees
-    The conditioning probe: permuting text or reference within the batch changes the cross-entropy by nothing that its interval excludes,
-    in a model that predicts audio better than the previous frame alone would.
+    The conditioning probe: permuting text or reference within the batch changes the cross-entropy by nothing that its
+    interval excludes, in a model that predicts audio better than the previous frame alone would.
     ## Likely causes
     - the condition does not reach the model (mask, cross-attention, dropped key)
     - the data do not need it: one speaker, or a text that the history already tells
@@ -299,7 +326,11 @@ def pretrained_weights_have_no_effect(run):
     first = float(series.head(3).value.mean())
     if first > 0.9 * ladder[0].value:
         yield Evidence(
-            int(series.step[0]), f"text starts at {first:.2f} nats, chance is {ladder[0].value:.2f}", FAIR, series.rows(), "text"
+            int(series.step[0]),
+            f"text starts at {first:.2f} nats, chance is {ladder[0].value:.2f}",
+            FAIR,
+            series.rows(),
+            "text",
         )
 
 
@@ -317,7 +348,8 @@ def start_far_above_chance(run):
     ## Fix
     Initialise the head with std 0.02 / sqrt(width) or zero, and scale attention by 1/sqrt(head_dim).
     ## References
-    Karpathy, "A Recipe for Training Neural Networks" (2019): verify the loss at init. Dia from scratch: scale 1.0 gives logits of std 9.3.
+    Karpathy, "A Recipe for Training Neural Networks" (2019): verify the loss at init. Dia from scratch: scale 1.0 gives
+    logits of std 9.3.
     """
     for stream in token_streams(run):
         ladder, series = rungs(run, stream), token_curve(run, "train", stream)
@@ -340,7 +372,8 @@ def loss_is_a_sum(run):
     """A loss is a sum where a mean is meant.
 
     ## What it sees
-    The first loss of an audio stream is a whole multiple of ln V: the number of codebooks, or of accumulated micro-batches.
+    The first loss of an audio stream is a whole multiple of ln V: the number of codebooks, or of accumulated
+    micro-batches.
     ## Likely causes
     - per-codebook losses are added, not averaged (HiggsAudioV2ForConditionalGeneration does so: 8 x 6.933 = 55.47)
     - the loss is summed over micro-batches and not divided by what counts
@@ -354,7 +387,13 @@ def loss_is_a_sum(run):
     names = {"codebooks": run.facts.get("codebooks"), "accumulated micro-batches": run.facts.get("accumulation_steps")}
     for stream in token_streams(run):
         ladder, series = rungs(run, stream), token_curve(run, "train", stream)
-        if not is_audio(stream) or not ladder or series is None or not len(series.finite) or run.facts.get("pretrained"):
+        if (
+            not is_audio(stream)
+            or not ladder
+            or series is None
+            or not len(series.finite)
+            or run.facts.get("pretrained")
+        ):
             continue
         ratio = float(series.finite.value[0]) / ladder[0].value
         for words, factor in names.items():

@@ -8,7 +8,8 @@ from earnest.rules.decision import EXACT, FAIR, STRONG
 from earnest.rules.ladder import ADVERSARIAL, DISCRIMINATOR, FEATURES, zero_since
 from earnest.rules.statistics import boundary, noise, page_hinkley, spikes, trend
 
-# Losses that may rise in a healthy run: the other player got better, or the latent grew (AudioDec#8, #32, #33, ParallelWaveGAN#313).
+# Losses that may rise in a healthy run: the other player got better, or the latent grew (AudioDec#8, #32, #33,
+# ParallelWaveGAN#313).
 MAY_RISE = {*ADVERSARIAL, *FEATURES, *DISCRIMINATOR, "commitment", "loss_g", "codebook", "vq"}
 
 
@@ -22,11 +23,21 @@ def _rises_freely(series, run) -> bool:
 
 def _adversary_starts(run, step: int) -> bool:
     """Whether the discriminator starts at about this step: reconstruction may jump then, and settle higher."""
-    firsts = [one.step[0] for part in (*ADVERSARIAL, *DISCRIMINATOR) if (one := curve(run, "train", "loss", part)) is not None and len(one)]
+    firsts = [
+        one.step[0]
+        for part in (*ADVERSARIAL, *DISCRIMINATOR)
+        if (one := curve(run, "train", "loss", part)) is not None and len(one)
+    ]
     return any(abs(step - first) <= max(20, 0.05 * run.last_step) and first > 0.01 * run.last_step for first in firsts)
 
 
-@rule("D101", needs=["ce_nats|loss", "grad_norm?", "learning_rate?"], severity="critical", points=0, explains=("C101", "D103", "D201"))
+@rule(
+    "D101",
+    needs=["ce_nats|loss", "grad_norm?", "learning_rate?"],
+    severity="critical",
+    points=0,
+    explains=("C101", "D103", "D201"),
+)
 def loss_not_a_number(series, grad_norm, rate):
     """The loss is NaN or infinite.
 
@@ -39,7 +50,8 @@ def loss_not_a_number(series, grad_norm, rate):
     ## Next probe
     Re-run the step before the first NaN in float32 with `torch.autograd.set_detect_anomaly(True)`, on that batch alone.
     ## Fix
-    Skip batches without targets; compute the loss in float32; if the gradient norm grew first, divide the learning rate by 3.
+    Skip batches without targets; compute the loss in float32; if the gradient norm grew first, divide the learning rate
+    by 3.
     ## References
     Cross-entropy over an empty batch is NaN.
     """
@@ -57,7 +69,9 @@ def loss_not_a_number(series, grad_norm, rate):
     elif grad_norm is not None:
         before = grad_norm.finite.where(grad_norm.finite.step < onset)
         if len(before) >= 20 and before.value[-3:].max() > 5 * np.median(before.value):
-            words += f", after the gradient norm rose from {np.median(before.value):.3g} to {before.value[-3:].max():.3g}"
+            words += (
+                f", after the gradient norm rose from {np.median(before.value):.3g} to {before.value[-3:].max():.3g}"
+            )
     yield Evidence(onset, words, EXACT, series.rows(int(series.step[max(0, np.argmax(bad) - 4)]), onset), causes=causes)
 
 
@@ -66,8 +80,8 @@ def loss_exactly_zero(series, grad_norm):
     """The loss is exactly 0.
 
     ## What it sees
-    The last two logged values or more are 0 to the last digit. A model that predicts well scores a small number first: a loss that had
-    fallen to a thousandth of its start before it became 0 is rounded, and not reported.
+    The last two logged values or more are 0 to the last digit. A model that predicts well scores a small number first:
+    a loss that had fallen to a thousandth of its start before it became 0 is rounded, and not reported.
     ## Likely causes
     - inputs or labels are dropped by a wrapper: the logits are empty and a guard returns 0
     - all labels are masked
@@ -75,16 +89,25 @@ def loss_exactly_zero(series, grad_norm):
     ## Next probe
     Print the shape of the logits and the number of counted targets of one batch.
     ## Fix
-    Pass the audio inputs and labels through the wrapper (remove_unused_columns=False), and set logging_nan_inf_filter=False.
+    Pass the audio inputs and labels through the wrapper (remove_unused_columns=False), and set
+    logging_nan_inf_filter=False.
     ## References
     axolotl#1706, transformers#31997, higgs-audio forks (logits [0, 8, 1026]).
     """
     start = zero_since(series)
     if start is not None and series.stream not in ADVERSARIAL:
         hidden = grad_norm is not None and not np.isfinite(grad_norm.since(start).value).all()
-        causes = ["a NaN loss that the logging shows as 0: the gradient norm is NaN", "half precision overflows"] if hidden else None
+        causes = (
+            ["a NaN loss that the logging shows as 0: the gradient norm is NaN", "half precision overflows"]
+            if hidden
+            else None
+        )
         yield Evidence(
-            start, "exactly 0" + (", with a gradient norm that is NaN" if hidden else ""), EXACT, series.rows(start), causes=causes
+            start,
+            "exactly 0" + (", with a gradient norm that is NaN" if hidden else ""),
+            EXACT,
+            series.rows(start),
+            causes=causes,
         )
 
 
@@ -107,7 +130,10 @@ def gradient_not_a_number(grad_norm, loss):
     bad = ~np.isfinite(grad_norm.value)
     if len(bad) and (bad[-3:].all() or (bad.mean() > 0.02 and bad.sum() > 5)):
         yield Evidence(
-            int(grad_norm.step[np.argmax(bad)]), f"not a number in {bad.mean():.0%} of the logged steps", EXACT, grad_norm.rows()
+            int(grad_norm.step[np.argmax(bad)]),
+            f"not a number in {bad.mean():.0%} of the logged steps",
+            EXACT,
+            grad_norm.rows(),
         )
 
 
@@ -122,21 +148,21 @@ def diverged(series, run, grad_norm, rate):
     """The training loss rises and does not come back.
 
     ## What it sees
-    The end lies above the best level by more than a third of what had been gained, 15 % of the level and eight times the noise, and
-    nearly all of its
-    points above nearly all of the best ones.
-    Or the first value was the best by a third.
-    A spike that returns, and adversarial losses, which may rise, are left alone.
+    The end lies above the best level by more than a third of what had been gained, 15 % of the level and eight times
+    the noise, and nearly all of its points above nearly all of the best ones. Or the first value was the best by a
+    third. A spike that returns, and adversarial losses, which may rise, are left alone.
     ## Likely causes
     - the learning rate is too high, most often at the end of the warm-up
     - a bad batch or a broken resume threw the optimizer's state off
     - attention logits grow without bound (no 1/sqrt(d), no normalisation)
     ## Next probe
-    Restart from the checkpoint before the onset with a third of the learning rate; if it diverges at the same data, look at that data.
+    Restart from the checkpoint before the onset with a third of the learning rate; if it diverges at the same data,
+    look at that data.
     ## Fix
     Divide the learning rate by 3, lengthen the warm-up, clip at 1.
     ## References
-    Page (1954) for the onset; Wortsman et al. 2023 "Small-scale proxies for large-scale Transformer training instabilities".
+    Page (1954) for the onset; Wortsman et al. 2023 "Small-scale proxies for large-scale Transformer training
+    instabilities".
     """
     if _rises_freely(series, run):
         return
@@ -150,7 +176,8 @@ def diverged(series, run, grad_norm, rate):
     level = np.median(np.lib.stride_tricks.sliding_window_view(value, width), axis=1)
     best = int(np.argmin(level))
     after = value[best + width :]
-    # the last fifth of the bins, and of the points as logged: an end that is still up, not the middle of a spike that returns
+    # the last fifth of the bins, and of the points as logged: an end that is still up, not the middle of a spike that
+    # returns
     end = value[-max(3, len(value) // 5) :]
     if len(after) < len(end):
         return
@@ -174,7 +201,10 @@ def diverged(series, run, grad_norm, rate):
         ):
             words += f", as the learning rate reached {rate.value.max():.2g}"
         if grad_norm is not None and len(grad_norm.finite) > 10:
-            before, later = grad_norm.finite.where(grad_norm.finite.step < onset).value, grad_norm.finite.since(onset).value
+            before, later = (
+                grad_norm.finite.where(grad_norm.finite.step < onset).value,
+                grad_norm.finite.since(onset).value,
+            )
             if len(before) > 5 and len(later) > 2 and np.median(later) > 3 * np.median(before):
                 words += f"; gradient norm {np.median(before):.3g} before, {np.median(later):.3g} after"
         yield Evidence(onset, words, STRONG, series.rows(int(step[best])))
@@ -185,9 +215,9 @@ def loss_spikes_again_and_again(series, run):
     """The loss spikes so often that spikes are part of the training.
 
     ## What it sees
-    More than 2 % of the logged steps, and at least 5 separate ones, lie above the local median by more than 8 robust standard deviations
-    and by a tenth of the loss, and rise above what was reached before by a twentieth of the whole fall.
-    Single spikes that return are normal and are left alone.
+    More than 2 % of the logged steps, and at least 5 separate ones, lie above the local median by more than 8 robust
+    standard deviations and by a tenth of the loss, and rise above what was reached before by a twentieth of the whole
+    fall. Single spikes that return are normal and are left alone.
     ## Likely causes
     - some clips are broken: wrong sample rate, silence, labels of another clip
     - the learning rate or Adam's beta2 (0.999 with rare large gradients) is too high
@@ -208,7 +238,9 @@ def loss_spikes_again_and_again(series, run):
         worth = 0.05 * (float(np.median(values.value[:3])) - float(values.value.min()))
         found = found[(values.value - np.maximum(lowest_before + worth, 1.1 * np.median(values.value)))[found] > 0]
     separate = 1 + int((np.diff(found) > 3).sum()) if len(found) else 0
-    tailed = len(found) and float(np.mean(np.abs(values.value - np.median(values.value)) > 0))  # constant series have no spikes
+    tailed = len(found) and float(
+        np.mean(np.abs(values.value - np.median(values.value)) > 0)
+    )  # constant series have no spikes
     if tailed and separate >= 5 and len(found) > 0.02 * len(values):
         yield Evidence(
             int(values.step[found[0]]),
@@ -223,14 +255,14 @@ def loss_stepped_up(series, run):
     """The loss jumped to a higher level between two steps and goes on from there.
 
     ## What it sees
-    A jump up by more than ten times the noise and a tenth of the loss, to a level below that of the start, after which the loss is as
-    calm as before and does not
-    rise on.
+    A jump up by more than ten times the noise and a tenth of the loss, to a level below that of the start, after which
+    the loss is as calm as before and does not rise on.
     ## Likely causes
     - a resume that lost the optimizer's state, the schedule or the data order
     - other data or another mask from there on; a phase with other loss weights
     ## Next probe
-    Compare configuration, learning rate and data order before and after that step; evaluate the checkpoint from before it.
+    Compare configuration, learning rate and data order before and after that step; evaluate the checkpoint from before
+    it.
     ## Fix
     Save and restore optimizer, schedule and random state together with the weights.
     ## References
@@ -248,7 +280,9 @@ def loss_stepped_up(series, run):
     at = int(np.argmax(jump))
     before, after = values[at : at + width], values[at + width : at + 2 * width]
     elsewhere = jump[np.abs(np.arange(len(jump)) - at) > width]
-    usual = float(np.quantile(elsewhere, 0.9)) if len(elsewhere) else 0.0  # how far levels rise anyway: autocorrelation included
+    usual = (
+        float(np.quantile(elsewhere, 0.9)) if len(elsewhere) else 0.0
+    )  # how far levels rise anyway: autocorrelation included
     if (
         jump[at] > 6 * usual
         and (rise := float(np.median(after) - np.median(before))) > 10 * sigma
@@ -269,23 +303,31 @@ def loss_stepped_up(series, run):
             )
 
 
-@rule("D301", needs=["clipped_frac|grad_norm", "fact:max_grad_norm?", "grad_norm?", "verdicts?"], severity="warning", points=20)
+@rule(
+    "D301",
+    needs=["clipped_frac|grad_norm", "fact:max_grad_norm?", "grad_norm?", "verdicts?"],
+    severity="warning",
+    points=20,
+)
 def clipping_nearly_always(signal, limit, grad_norm, verdicts):
     """Nearly every step is clipped.
 
     ## What it sees
-    More than 90 % of the steps of the last half are clipped, and the median gradient norm is more than twice the limit (where it is known).
+    More than 90 % of the steps of the last half are clipped, and the median gradient norm is more than twice the limit
+    (where it is known).
     ## Likely causes
     - the learning rate or the initialisation drives activations up
     - the limit is far below the gradients of this loss (a sum instead of a mean, many streams)
     - the model memorises few clips: sharp, growing gradients
     ## Next probe
-    Plot the gradient norm per group: one group that dominates points to its initialisation, all of them to the scale of the loss.
+    Plot the gradient norm per group: one group that dominates points to its initialisation, all of them to the scale of
+    the loss.
     ## Fix
-    Halve the learning rate and lengthen the warm-up; if the loss falls well, raise the limit to the 90th percentile of the norm.
+    Halve the learning rate and lengthen the warm-up; if the loss falls well, raise the limit to the 90th percentile of
+    the norm.
     ## References
-    Clipping keeps the direction (Pascanu et al. 2013): it loses no information, but then the learning rate no longer sets the step's size
-    for SGD; Adam hides it.
+    Clipping keeps the direction (Pascanu et al. 2013): it loses no information, but then the learning rate no longer
+    sets the step's size for SGD; Adam hides it.
     """
     if signal.stream is not None:
         return
@@ -305,10 +347,22 @@ def clipping_nearly_always(signal, limit, grad_norm, verdicts):
         )
         well = bool(verdicts) and any(one.verdict in ("learning", "converged") for one in verdicts)
         first = np.flatnonzero(np.convolve(clipped, np.ones(10) / 10, "valid") > 0.9)
-        yield Evidence(int(steps[first[0]]) if len(first) else int(steps[0]), words, FAIR, signal.rows(), severity="note" if well else None)
+        yield Evidence(
+            int(steps[first[0]]) if len(first) else int(steps[0]),
+            words,
+            FAIR,
+            signal.rows(),
+            severity="note" if well else None,
+        )
 
 
-@rule("D302", needs=["learning_rate", "fact:schedule_steps?"], severity="critical", points=3, explains=("B102", "B104", "C302"))
+@rule(
+    "D302",
+    needs=["learning_rate", "fact:schedule_steps?"],
+    severity="critical",
+    points=3,
+    explains=("B102", "B104", "C302"),
+)
 def learning_rate_zero(rate, schedule_steps):
     """The learning rate is 0 while training goes on.
 
@@ -397,8 +451,8 @@ def schedule_restarts(rate):
     """The learning rate jumps up once, in the middle of its decay.
 
     ## What it sees
-    After falling below 90 % of its peak the learning rate rises again by more than a tenth of the peak, once. Cyclic schedules, which do
-    so regularly, are left alone.
+    After falling below 90 % of its peak the learning rate rises again by more than a tenth of the peak, once. Cyclic
+    schedules, which do so regularly, are left alone.
     ## Likely causes
     - a resume made a new schedule and started it at the beginning
     - two runs were written into one log
@@ -414,11 +468,19 @@ def schedule_restarts(rate):
     if peak <= 0:
         return
     lowest = np.minimum.accumulate(
-        np.where(np.arange(len(values)) >= np.argmax(values.value > 0.98 * values.value[: len(values)].max()), values.value, np.inf)
+        np.where(
+            np.arange(len(values)) >= np.argmax(values.value > 0.98 * values.value[: len(values)].max()),
+            values.value,
+            np.inf,
+        )
     )
     # the first top of the curve, not the highest: a restart may reach the same height
     ups = np.flatnonzero((np.diff(values.value) > 0.1 * peak) | False)
-    fell = [i for i in ups if i > 0 and values.value[: i + 1].max() > 1.1 * values.value[i] and values.value[: i + 1].max() > 0.2 * peak]
+    fell = [
+        i
+        for i in ups
+        if i > 0 and values.value[: i + 1].max() > 1.1 * values.value[i] and values.value[: i + 1].max() > 0.2 * peak
+    ]
     if len(fell) == 1 and np.isfinite(lowest[-1]):
         at = fell[0]
         yield Evidence(
@@ -447,7 +509,10 @@ def loss_scale_collapses(scale):
     values = scale.finite.value
     if values[-1] < 1 and values[-1] < 1e-3 * values.max():
         yield Evidence(
-            int(scale.finite.step[np.argmax(scale.finite.value < 1)]), f"from {values.max():g} to {values[-1]:g}", STRONG, scale.rows()
+            int(scale.finite.step[np.argmax(scale.finite.value < 1)]),
+            f"from {values.max():g} to {values[-1]:g}",
+            STRONG,
+            scale.rows(),
         )
 
 
@@ -456,8 +521,8 @@ def loss_depends_on_accumulation(accumulation):
     """The same data give another loss or gradient when split into micro-batches.
 
     ## What it sees
-    The accumulation probe: the ratio of the gradient norm (or loss) at accumulation k to that at 1 differs from 1 by more than 5 %, or
-    the difference of the two gradients (`distance`) is more than 5 % of the whole's norm.
+    The accumulation probe: the ratio of the gradient norm (or loss) at accumulation k to that at 1 differs from 1 by
+    more than 5 %, or the difference of the two gradients (`distance`) is more than 5 % of the whole's norm.
     ## Likely causes
     - means per micro-batch are averaged although they count different numbers of targets
     - the loss is not divided by k, or twice

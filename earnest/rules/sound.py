@@ -12,7 +12,10 @@ from earnest.rules.decision import EXACT, FAIR, STRONG, WEAK
 
 def _demos(run, fact):
     """Demos that carry a fact, in order of their steps."""
-    return sorted((one for one in run.artifacts if one.kind == "demo" and one.facts.get(fact) is not None), key=lambda one: one.step)
+    return sorted(
+        (one for one in run.artifacts if one.kind == "demo" and one.facts.get(fact) is not None),
+        key=lambda one: one.step,
+    )
 
 
 def _last(demos):
@@ -33,7 +36,8 @@ def demos_are_silent(run):
     - the model copies its input, or was trained on padding
     - codes outside the codec's range are clamped to a silent one
     ## Next probe
-    Decode a training clip's own codes through the same path: if that is silent too, the codec or the undelay is at fault.
+    Decode a training clip's own codes through the same path: if that is silent too, the codec or the undelay is at
+    fault.
     ## Fix
     Check undelay and code range first, then the labels (A201).
     ## References
@@ -57,8 +61,8 @@ def demos_never_stop(run):
     """Generation never ends by itself.
 
     ## What it sees
-    In the last round no demo (of at least four) stopped, after at least 200 steps, although audio is learning (a cross-entropy far below
-    its start).
+    In the last round no demo (of at least four) stopped, after at least 200 steps, although audio is learning (a
+    cross-entropy far below its start).
     ## Likely causes
     - the end of stream is never a counted target
     - generation looks for another id or codebook than the labels end with
@@ -91,8 +95,8 @@ def demos_get_shorter(run):
     """Demos get shorter from round to round: speech gets faster.
 
     ## What it sees
-    The median length_ratio (length of the demo to that of the text when spoken) falls over at least three rounds, to below 0.75, while
-    the loss falls.
+    The median length_ratio (length of the demo to that of the text when spoken) falls over at least three rounds, to
+    below 0.75, while the loss falls.
     ## Likely causes
     - labels are shifted twice: the model learns to skip every other frame
     - guidance too high
@@ -157,17 +161,19 @@ def sampled_demos_leave_the_path(run):
     """Greedy demos are right, sampled ones are noise: the probability mass is not yet concentrated.
 
     ## What it sees
-    In the last round, demos at temperature 0 match (match_frac, the share of frames of the reference clip; or 1 - wer) and those at
-    temperature 0.9 or above do not.
+    In the last round, demos at temperature 0 match (match_frac, the share of frames of the reference clip; or 1 - wer)
+    and those at temperature 0.9 or above do not.
     ## Likely causes
-    - every frame takes K codes at once: all are right with probability exp(-K CE) only, and one wrong code is a state never trained on
+    - every frame takes K codes at once: all are right with probability exp(-K CE) only, and one wrong code is a state
+      never trained on
     - a model that knows one path by heart; demos then flip between noise and sample, with nothing between
     ## Next probe
     Generate at 0, 0.3, 0.5 and 1 with fixed seeds, and count the frame at which each leaves the reference.
     ## Fix
     Judge at temperature 0 and with top-k while the loss is high; more clips, so that neighbouring paths are trained.
     ## References
-    rubin-labs 2025-11-24: loss 0.1 with 18 codes per frame is exp(-1.8) = 17 % per frame. Bengio et al. 2015 (exposure bias).
+    rubin-labs 2025-11-24: loss 0.1 with 18 codes per frame is exp(-1.8) = 17 % per frame. Bengio et al. 2015 (exposure
+    bias).
     """
     score = {
         one.path: one.facts.get("match_frac", 1 - one.facts["wer"] if one.facts.get("wer") is not None else None)
@@ -202,8 +208,8 @@ def temperature_not_applied(run):
     """Demos at different temperatures are the same: the temperature is not applied.
 
     ## What it sees
-    Demos of one text, seed and step at different temperatures with the same digest; or a fact applied_temperature that differs from the
-    one asked for.
+    Demos of one text, seed and step at different temperatures with the same digest; or a fact applied_temperature that
+    differs from the one asked for.
     ## Likely causes
     - do_sample is off, so every temperature is greedy
     - transformers' Dia clamps temperatures below 1 to 1
@@ -233,7 +239,14 @@ def temperature_not_applied(run):
     same = [
         group
         for group in groups.values()
-        if len({one.facts["temperature"] for one in group if one.facts["temperature"] >= 0.5 or one.facts["temperature"] == 0}) >= 2
+        if len(
+            {
+                one.facts["temperature"]
+                for one in group
+                if one.facts["temperature"] >= 0.5 or one.facts["temperature"] == 0
+            }
+        )
+        >= 2
     ]
     texts = {(key[0], key[1]) for key in groups}
     if len(same) >= 2 and len(same) >= 0.8 * len(texts):
@@ -250,7 +263,8 @@ def demos_repeat_themselves(run):
     """Demos repeat a few frames over and over.
 
     ## What it sees
-    In the last round more than half of the frames repeat an earlier stretch (repeat_frac), in most demos and at temperature above 0 too.
+    In the last round more than half of the frames repeat an earlier stretch (repeat_frac), in most demos and at
+    temperature above 0 too.
     ## Likely causes
     - sampling at low temperature falls into a loop
     - trained on held notes or silence
@@ -295,5 +309,9 @@ def checkpoint_reloads_differently(reload):
     differs = before is not None and after is not None and abs(after - before) > 0.01 * abs(before)
     if differs or missing or unexpected:
         words = [f"{before:.3f} nats before, {after:.3f} after loading"] if differs else []
-        words += [f"{len(keys)} {kind} keys" for kind, keys in (("missing", missing), ("unexpected", unexpected)) if keys]
-        yield Evidence(reload.get("step"), ", ".join(words), EXACT, [{"missing": missing[:6], "unexpected": unexpected[:6]}])
+        words += [
+            f"{len(keys)} {kind} keys" for kind, keys in (("missing", missing), ("unexpected", unexpected)) if keys
+        ]
+        yield Evidence(
+            reload.get("step"), ", ".join(words), EXACT, [{"missing": missing[:6], "unexpected": unexpected[:6]}]
+        )

@@ -11,10 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import stdtrit  # scipy.stats would take half of the time that a diagnosis takes (measured: 0.6 s)
 
-# The chance that any statistical rule cries wolf on one healthy run, over its whole life, for all its streams (assumed: a goal of
-# 1 %).
+# The chance that any statistical rule cries wolf on one healthy run, over its whole life, for all its streams (assumed:
+# a goal of 1 %).
 BUDGET = 0.01
-# Statistical tests that a run can meet: about ten tests on at most thirty streams (counted from the catalogue, rounded up).
+# Statistical tests that a run can meet: about ten tests on at most thirty streams (counted from the catalogue, rounded
+# up).
 TESTS = 300
 
 
@@ -36,7 +37,8 @@ def noise(value: np.ndarray) -> float:
 
 
 def effective_size(value: np.ndarray) -> float:
-    """Independent points that carry as much as these: n / (1 + 2 sum of autocorrelations), Geyer's (1992) initial positive pairs."""
+    """Independent points that carry as much as these: n / (1 + 2 sum of autocorrelations), Geyer's (1992) initial
+    positive pairs."""
     n = len(value)
     centred = value - value.mean()
     variance = float(centred @ centred) / n
@@ -105,7 +107,8 @@ def page_hinkley(value: np.ndarray, sigma: float, drift: float = 0.5, level: flo
     """Index at which an upward shift began, or None: Page's (1954) cumulative sum against the lowest level so far.
 
     Each value is compared with the running minimum of the 5-point median, in units of `sigma`; the sum resets at 0.
-    `drift` and `level` in sigmas are Montgomery's usual choice, with a higher level (5 -> 8, assumed) for autocorrelation.
+    `drift` and `level` in sigmas are Montgomery's usual choice, with a higher level (5 -> 8, assumed) for
+    autocorrelation.
     """
     if len(value) < 6 or sigma <= 0:
         return None
@@ -124,12 +127,14 @@ def page_hinkley(value: np.ndarray, sigma: float, drift: float = 0.5, level: flo
 
 
 def spikes(value: np.ndarray, window: int = 25, z: float = 8.0) -> np.ndarray:
-    """Indices of upward outliers from the medians of neighbouring blocks, in robust standard deviations (z assumed; heavy-tailed batches
-    reach 6)."""
+    """Indices of upward outliers from the medians of neighbouring blocks, in robust standard deviations (z assumed;
+    heavy-tailed batches reach 6)."""
     if len(value) < 12:
         return np.zeros(0, dtype=int)
     blocks = np.array_split(np.arange(len(value)), max(1, len(value) // min(window, len(value) // 4)))
-    centre = np.interp(np.arange(len(value)), [block.mean() for block in blocks], [np.median(value[block]) for block in blocks])
+    centre = np.interp(
+        np.arange(len(value)), [block.mean() for block in blocks], [np.median(value[block]) for block in blocks]
+    )
     rest = value - centre
     sigma = 1.4826 * float(np.median(np.abs(rest)))
     return np.flatnonzero(rest > z * sigma) if sigma > 0 else np.zeros(0, dtype=int)

@@ -31,7 +31,11 @@ def write_directory(path: Path, fill: Callable[[Path], None]) -> None:
         if path.exists():
             shutil.rmtree(path)
         os.rename(aside, path)
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors report a full disk in words of their own
+    except (
+        OSError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:  # torch and safetensors report a full disk in words of their own
         shutil.rmtree(aside, ignore_errors=True)
         raise UserError(
             f"writing {path} failed: {error}",

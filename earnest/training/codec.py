@@ -31,7 +31,9 @@ def train_codec(config: CodecConfig, run_dir: Path, resume: bool = False, on_pro
     """
     start = starting_point(config, run_dir, resume)
     set_seed(config.seed)
-    accelerator = Accelerator(mixed_precision=resolve_precision(config.mixed_precision), cpu=not torch.cuda.is_available())
+    accelerator = Accelerator(
+        mixed_precision=resolve_precision(config.mixed_precision), cpu=not torch.cuda.is_available()
+    )
     device = accelerator.device
     codec = config.load(start) if start else config.build()
     quantiser = codec.quantiser
@@ -40,13 +42,25 @@ def train_codec(config: CodecConfig, run_dir: Path, resume: bool = False, on_pro
     train, held_out, data_facts = listen(config, codec, device, on_progress)
     of_teachers = {name: statistics(table.sample()) for name, table in train.features.items()}
     discriminator = MultiScaleSTFTDiscriminator(config.discriminator.window_samples, config.discriminator.channels)
-    objective = CodecObjective(config.weights_at(1, list(of_teachers)), codec.sample_rate_hz, quantiser, of_teachers).to(device)
+    objective = CodecObjective(
+        config.weights_at(1, list(of_teachers)), codec.sample_rate_hz, quantiser, of_teachers
+    ).to(device)
 
     settings = config.optimizer
-    ours = _player(accelerator, codec, settings.learning_rate, settings.max_grad_norm, settings.warmup_steps, config.steps, objective)
+    ours = _player(
+        accelerator,
+        codec,
+        settings.learning_rate,
+        settings.max_grad_norm,
+        settings.warmup_steps,
+        config.steps,
+        objective,
+    )
     game_steps = max(1, config.steps - config.discriminator.from_step + 1)
     norm = settings.discriminator_max_grad_norm
-    theirs = _player(accelerator, discriminator, settings.discriminator_learning_rate, norm, settings.warmup_steps, game_steps)
+    theirs = _player(
+        accelerator, discriminator, settings.discriminator_learning_rate, norm, settings.warmup_steps, game_steps
+    )
     balancer = Balancer() if config.balancer else None
     stateful = {"discriminator": discriminator, "objective": objective}
     for side, name in ((ours, "codec"), (theirs, "discriminator")):

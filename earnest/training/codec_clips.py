@@ -1,4 +1,5 @@
-"""From the place that a codec's configuration names to batches: clips read, heard by the teachers, and cut at random places."""
+"""From the place that a codec's configuration names to batches: clips read, heard by the teachers, and cut at random
+places."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -22,8 +23,8 @@ from earnest.training.session import OnProgress
 
 @dataclass(frozen=True)
 class Heard:
-    """The clips of one side. Training waves are int16 (115 MB an hour, kept in memory), held-out ones float32 and cut at ten
-    seconds: their scores are means over clips, and a long one would take the time of many."""
+    """The clips of one side. Training waves are int16 (115 MB an hour, kept in memory), held-out ones float32 and cut
+    at ten seconds: their scores are means over clips, and a long one would take the time of many."""
 
     clips: list[Clip]
     waves: list[np.ndarray]
@@ -34,7 +35,9 @@ class Heard:
         return {name: table.rows(self.clips[clip].name, first_frame, frames) for name, table in self.features.items()}
 
 
-def listen(config: CodecConfig, codec: TrainableCodec, device: torch.device, on_progress: OnProgress) -> tuple[Heard, Heard, dict]:
+def listen(
+    config: CodecConfig, codec: TrainableCodec, device: torch.device, on_progress: OnProgress
+) -> tuple[Heard, Heard, dict]:
     """Read all clips, let the teachers see them -> (training, held out, facts)."""
     rate_hz = codec.sample_rate_hz
     sides = split_clips(load_clips(config.data.path, needed=()), config.data.held_out_frac, config.seed)
@@ -49,11 +52,18 @@ def listen(config: CodecConfig, codec: TrainableCodec, device: torch.device, on_
         "teachers": {},
     }
     heard = [Heard([clip for clip, _ in pairs], [wave_N for _, wave_N in pairs]) for pairs in (train, held_out)]
-    for stream, (name, layer) in {"llm": (config.llm, config.llm_layer), "wavlm": (config.wavlm, config.wavlm_layer)}.items():
+    for stream, (name, layer) in {
+        "llm": (config.llm, config.llm_layer),
+        "wavlm": (config.wavlm, config.wavlm_layer),
+    }.items():
         if not name or not getattr(config.loss_weights, stream):
             continue
         if TAUGHT[stream] >= codec.codebooks:
-            raise UserError(f"a codec of {codec.codebooks} codebook and --{stream}", "codebooks 0 and 1", "give the codec more codebooks")
+            raise UserError(
+                f"a codec of {codec.codebooks} codebook and --{stream}",
+                "codebooks 0 and 1",
+                "give the codec more codebooks",
+            )
         teacher = load_teacher(name, layer, device)
         for side, what in zip(heard, ("clips", "held-out clips"), strict=True):
             note = lambda done, total, what=what: on_progress(f"teacher {stream}", done, total, what)  # noqa: B023, E731
@@ -80,8 +90,11 @@ def listen(config: CodecConfig, codec: TrainableCodec, device: torch.device, on_
     )
 
 
-def batches(train: Heard, config: CodecConfig, codec: TrainableCodec, device: torch.device, skip: int = 0) -> Iterator[CodecBatch]:
-    """Random windows, what the teachers say of them, and how high and loud they are where that is to be taken out of codebook 0's keys.
+def batches(
+    train: Heard, config: CodecConfig, codec: TrainableCodec, device: torch.device, skip: int = 0
+) -> Iterator[CodecBatch]:
+    """Random windows, what the teachers say of them, and how high and loud they are where that is to be taken out of
+    codebook 0's keys.
 
     With teachers a window begins with a frame, else anywhere.
     """
@@ -97,15 +110,17 @@ def batches(train: Heard, config: CodecConfig, codec: TrainableCodec, device: to
         prosody_BT2 = None
         if codec.quantiser.erasure is not None:
             voices = [voice(wave_N, codec.sample_rate_hz, hop) for wave_N in wave_BN.numpy()]
-            prosody_BT2 = torch.from_numpy(np.stack([np.stack(list(one.values()), 1) for one in voices])).float().to(device)
+            prosody_BT2 = (
+                torch.from_numpy(np.stack([np.stack(list(one.values()), 1) for one in voices])).float().to(device)
+            )
         yield CodecBatch(wave_BN.to(device), features, prosody_BT2)
 
 
 def random_windows(
     waves: Sequence[np.ndarray], window: int, clips: int, seed: int, every: int = 1, skip: int = 0
 ) -> Iterator[tuple[Tensor, list[tuple[int, int]]]]:
-    """Yield wave_BN and (clip, first sample) of each row, without end: windows at random places of clips drawn in proportion to
-    their durations, beginning at a multiple of `every` samples.
+    """Yield wave_BN and (clip, first sample) of each row, without end: windows at random places of clips drawn in
+    proportion to their durations, beginning at a multiple of `every` samples.
 
     A function of (seed, step): `skip` steps are left out without being drawn, as a resumed run needs.
     """

@@ -13,8 +13,8 @@ from earnest.training.precision import Precision
 @dataclass(frozen=True)
 class CodecData:
     path: str = ""
-    """A folder of audio files, at any depth, any rate; or a dataset on the Hub. Texts are needed by a language model as teacher only;
-    a column `words` ([["hello", 0.12, 0.48], ...]) says when each is spoken."""
+    """A folder of audio files, at any depth, any rate; or a dataset on the Hub. Texts are needed by a language model as
+    teacher only; a column `words` ([["hello", 0.12, 0.48], ...]) says when each is spoken."""
     held_out_frac: float = 0.05
     """Share of the clips kept for evaluation, unless the folder has a validation split."""
     window_s: float = 1.0
@@ -50,7 +50,8 @@ class DiscriminatorConfig:
     channels: int = 24
     """Maps of the first layer; the later ones have twice as many."""
     from_step: int = 1501
-    """The first step with a discriminator; before it, the codec learns from the spectral losses alone, which is three times as fast."""
+    """The first step with a discriminator; before it, the codec learns from the spectral losses alone, which is three
+    times as fast."""
     stretch_s: float = 0.5
     """How much of every clip the discriminator hears."""
 
@@ -79,7 +80,8 @@ class CodecConfig(ABC):
     llm: str = ""
     """Teacher of codebook 0: a language model that reads the transcript, by directory or Hub name; empty for none."""
     wavlm: str = ""
-    """Teacher of codebooks 0 and 1 together: WavLM, HuBERT, wav2vec 2.0 or Whisper, by directory or Hub name; empty for none."""
+    """Teacher of codebooks 0 and 1 together: WavLM, HuBERT, wav2vec 2.0 or Whisper, by directory or Hub name; empty for
+    none."""
     llm_layer: int = -2
     """Which of the language model's hidden states: 0 the input, -1 the last."""
     wavlm_layer: int = -1
@@ -89,7 +91,8 @@ class CodecConfig(ABC):
     adversarial_only_from_step: int = 0
     """First step of a second phase in which the spectral losses leave the sum, as in Mimi's training; 0 for never."""
     adversarial_only_spectral_frac: float = 0.0
-    """What is left of the weights of mel and msspec in that phase; a small share keeps a small fine-tune from drifting."""
+    """What is left of the weights of mel and msspec in that phase; a small share keeps a small fine-tune from
+    drifting."""
     balancer: bool = False
     """Make the weights of adv_g, feat, msspec and mel shares of the gradient at the waveform (EnCodec's balancer)."""
     quantiser_dropout_frac: float = 0.5
@@ -116,8 +119,8 @@ class CodecConfig(ABC):
     save_every_steps: int = 250
     """How often a checkpoint is written."""
     mixed_precision: Precision = "auto"
-    """Autocast of the networks; spectra, quantiser and losses stay in fp32. "auto" is bf16 on a GPU that has it, or a CPU with AVX-512
-    BF16 or AMX."""
+    """Autocast of the networks; spectra, quantiser and losses stay in fp32. "auto" is bf16 on a GPU that has it, or a
+    CPU with AVX-512 BF16 or AMX."""
     seed: int = 0
     """Of weights, windows and everything else that is random."""
 
@@ -131,18 +134,22 @@ class CodecConfig(ABC):
 
     def weights_at(self, step: int, teachers: Sequence[str]) -> dict[str, float]:
         """The weights in force at a step, of the losses that there are."""
-        weights = {name: weight for name, weight in asdict(self.loss_weights).items() if name not in TAUGHT or name in teachers}
+        weights = {
+            name: weight for name, weight in asdict(self.loss_weights).items() if name not in TAUGHT or name in teachers
+        }
         if self.adversarial_only_from_step and step >= self.adversarial_only_from_step:
             weights |= {loss.stream: weights[loss.stream] * self.adversarial_only_spectral_frac for loss in MEL_LOSSES}
         return weights
 
     def logged_weights(self, step: int, teachers: Sequence[str]) -> dict[str, float]:
-        """The weights of the losses that a log holds from this step on: those of the discriminator from its first step."""
+        """The weights of the losses that a log holds from this step on: those of the discriminator from its first
+        step."""
         absent = () if step >= self.discriminator.from_step else ("adv_g", "feat")
         return {name: weight for name, weight in self.weights_at(1, teachers).items() if weight and name not in absent}
 
     def due(self, step: int, last: bool, ready: bool) -> set[str]:
-        """What a run makes at this step, at its last one everything; codebooks that hold nothing yet are neither scored nor heard.
+        """What a run makes at this step, at its last one everything; codebooks that hold nothing yet are neither scored
+        nor heard.
 
         A checkpoint comes with a row of signals: a resumed run averages over the same steps.
         """

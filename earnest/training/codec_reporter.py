@@ -42,7 +42,9 @@ class CodecReporter:
         self.config, self.run_dir, self.codec, self.objective = config, run_dir, codec, objective
         self.held_out, self.data_facts = held_out, data_facts
         self.waves = [torch.from_numpy(wave_N).to(next(codec.parameters()).device) for wave_N in held_out.waves]
-        self.frozen = {name: tensor for name, tensor in codec.state_dict(keep_vars=True).items() if name.startswith(codec.frozen)}
+        self.frozen = {
+            name: tensor for name, tensor in codec.state_dict(keep_vars=True).items() if name.startswith(codec.frozen)
+        }
         self.prints = {name: fingerprint({name: tensor}) for name, tensor in self.frozen.items()}
         self.probes = Probes(config, codec, train, held_out) if config.probe_s else None
         self.writer = RunWriter(run_dir)
@@ -65,7 +67,8 @@ class CodecReporter:
         self.writer.facts({"loss_weights": self.config.logged_weights(step, list(self.objective.heads))})
 
     def watch(self, step: int, signals: dict[str, float]) -> None:
-        """What every step is looked at for: its signals, for the next row; a side that did not move; a phase that begins."""
+        """What every step is looked at for: its signals, for the next row; a side that did not move; a phase that
+        begins."""
         self.rows.append(signals)
         for side in ("discriminator", "codec"):
             if signals.get(key("skipped_frac", side)):
@@ -78,7 +81,8 @@ class CodecReporter:
             self.writer.event(step, f"adversarial only: mel and msspec at {left:g} of their weights")
 
     def report(self, step: int, due: Collection[str], training_state: dict[str, Any]) -> None:
-        """Make what is due at this step. The checkpoint comes last: its random numbers are those that the next step begins with."""
+        """Make what is due at this step. The checkpoint comes last: its random numbers are those that the next step
+        begins with."""
         if "row" in due:
             self.writer.step(step, _means(self.rows))
             self.rows.clear()
@@ -103,12 +107,16 @@ class CodecReporter:
             result = self.codec(wave_N[None])
             taught = self.held_out.taught(index, 0, result.latent_BDT.shape[2])
             on_device = lambda one: torch.from_numpy(one)[None].to(wave_N.device)  # noqa: B023, E731
-            features = {name: (on_device(features_TF), on_device(exists_T)) for name, (features_TF, exists_T) in taught.items()}
+            features = {
+                name: (on_device(features_TF), on_device(exists_T)) for name, (features_TF, exists_T) in taught.items()
+            }
             _, score = self.objective(result, CodecBatch(wave_N[None], features), "eval")
             bypass_BN = self.codec.synthesise(self.codec.quantiser.unquantised(result.latent_BDT))[:, : len(wave_N)]
             for loss in self.objective.mel_losses:
                 score[key("loss", f"{loss.stream}_bypass", "eval")] = loss(bypass_BN, wave_N[None])[0].item()
-            scores.append(score | {name: value for name, value in result.quantised.signals.items() if "/residual_frac/" in name})
+            scores.append(
+                score | {name: value for name, value in result.quantised.signals.items() if "/residual_frac/" in name}
+            )
         self.writer.step(step, _means(scores) | (self.probes.score(self.codec) if self.probes else {}))
         changed = [name for name, tensor in self.frozen.items() if fingerprint({name: tensor}) != self.prints[name]]
         self.writer.probe("frozen", {"tensors": len(self.prints), "changed": changed, "step": step})
@@ -148,13 +156,16 @@ class CodecReporter:
 
 
 class Probes:
-    """The probes of `monitors.codes` on clips chosen once: training ones, up to `probe_s`, fill the tables; held-out ones are asked."""
+    """The probes of `monitors.codes` on clips chosen once: training ones, up to `probe_s`, fill the tables; held-out
+    ones are asked."""
 
     def __init__(self, config: CodecConfig, codec: TrainableCodec, train: Heard, held_out: Heard):
         order = np.random.default_rng(config.seed).permutation(len(train.waves))
         seconds = np.cumsum([len(train.waves[index]) / codec.sample_rate_hz for index in order])
         chosen = order[: int(np.searchsorted(seconds, config.probe_s)) + 1]
-        self.fit = [self._labelled(codec, train.clips[index], train.waves[index] / np.float32(32767)) for index in chosen]
+        self.fit = [
+            self._labelled(codec, train.clips[index], train.waves[index] / np.float32(32767)) for index in chosen
+        ]
         pairs = zip(held_out.clips, held_out.waves, strict=True)
         self.test = [self._labelled(codec, clip, wave_N) for clip, wave_N in pairs]
 
@@ -167,12 +178,15 @@ class Probes:
 
     def score(self, codec: TrainableCodec) -> dict[str, float]:
         device = next(codec.parameters()).device
-        encode = lambda pairs: [(codec.encode(wave_N[None].to(device))[0].cpu().numpy(), labels) for wave_N, labels in pairs]  # noqa: E731
+        encode = lambda pairs: [
+            (codec.encode(wave_N[None].to(device))[0].cpu().numpy(), labels) for wave_N, labels in pairs
+        ]  # noqa: E731
         return probe(encode(self.fit), encode(self.test), codec.codebook_size)
 
 
 def even_codebook(size: int, frames: int) -> dict[str, float]:
-    """used_frac and perplexity that a step of `frames` frames shows of a codebook whose entries are all equally likely: its baseline."""
+    """used_frac and perplexity that a step of `frames` frames shows of a codebook whose entries are all equally likely:
+    its baseline."""
     random = np.random.default_rng(0)
     counts = np.stack([np.bincount(random.integers(0, size, frames), minlength=size) for _ in range(20)])
     share = counts / frames

@@ -1,4 +1,5 @@
-"""What every language-model recipe is made of; a recipe returns one configuration, a system's own kind of `LMConfig`, whole."""
+"""What every language-model recipe is made of; a recipe returns one configuration, a system's own kind of `LMConfig`,
+whole."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -21,8 +22,9 @@ from earnest.training.precision import Precision
 @dataclass(frozen=True)
 class Data:
     path: str = "espeak"
-    """A folder in Hugging Face's audiofolder form (metadata.csv or .jsonl with file_name and text), a dataset on the Hub, for
-    higgs a file of conversations (.json, .jsonl), or "espeak": the embedded corpus of spoken digits and short phrases."""
+    """A folder in Hugging Face's audiofolder form (metadata.csv or .jsonl with file_name and text), a dataset on the
+    Hub, for higgs a file of conversations (.json, .jsonl), or "espeak": the embedded corpus of spoken digits and short
+    phrases."""
     held_out_frac: float = 0.05
     """Share of the clips kept for evaluation, unless the folder has a validation split."""
     held_out: Literal["clips", "speakers"] = "clips"
@@ -30,11 +32,12 @@ class Data:
     max_duration_s: float = 15.0
     """The longest clip, where no windows are cut from clips; what becomes of longer ones, `too_long` says."""
     too_long: TooLong = "leave_out"
-    """What becomes of a clip that is longer than `max_duration_s`, or with its text longer than the model's context: "leave_out" lists
-    it in the run's facts, "cut" keeps its first part, counted there, and does not train that it ends, "refuse" stops before training."""
+    """What becomes of a clip that is longer than `max_duration_s`, or with its text longer than the model's context:
+    "leave_out" lists it in the run's facts, "cut" keeps its first part, counted there, and does not train that it ends,
+    "refuse" stops before training."""
     window_s: float | None = None
-    """Length of the random stretch of a clip that a step sees; evaluation sees all of a clip, stretch by stretch. Whole clips if not
-    given."""
+    """Length of the random stretch of a clip that a step sees; evaluation sees all of a clip, stretch by stretch. Whole
+    clips if not given."""
     positions_per_batch: int = 2048
     """Positions in one micro-batch, padding included."""
 
@@ -42,7 +45,8 @@ class Data:
         return Variation(None if self.window_s is None else round(self.window_s * frame_rate_hz))
 
     def limited(self, model: Any, frame_rate_hz: float) -> LayOut:
-        """The model's own layout, for clips within `max_duration_s`; of one that was cut (ends=False) the positions before its end."""
+        """The model's own layout, for clips within `max_duration_s`; of one that was cut (ends=False) the positions
+        before its end."""
 
         def lay_out(codes_CT: Tensor, text: str | None, speaker: str, ends: bool = True, **turns) -> Example:
             frames = codes_CT.shape[1]
@@ -71,8 +75,8 @@ class Optimizer:
     accumulation_steps: int = 1
     """Micro-batches per optimizer step."""
     ema_decay: float = 0.0
-    """Decay of a running average of the weights, which is then what is evaluated, heard and saved; 0 for none. 0.999 remembers
-    about a thousand steps."""
+    """Decay of a running average of the weights, which is then what is evaluated, heard and saved; 0 for none. 0.999
+    remembers about a thousand steps."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,8 @@ class Demos:
     temperatures: tuple[float, ...] = (0.0, 0.5, 1.0)
     """Each text is generated at each temperature."""
     guidance: float = 1.0
-    """Of the unconditional branch, where the system has one: null + guidance * (conditional - null); 1 is conditional only."""
+    """Of the unconditional branch, where the system has one: null + guidance * (conditional - null); 1 is conditional
+    only."""
     seed: int = 0
     """Fixed, so that demos of different steps differ only by the model."""
     max_duration_s: float = 3.0
@@ -98,7 +103,8 @@ class LMConfig(ABC):
     """What all systems have in common; each adds its model, and builds it."""
 
     codec: str = "amy-tiny"
-    """An embedded codec, a codec directory, or a checkpoint that transformers knows (DAC, EnCodec, Mimi, Higgs tokenizer)."""
+    """An embedded codec, a codec directory, or a checkpoint that transformers knows (DAC, EnCodec, Mimi, Higgs
+    tokenizer)."""
     data: Data = field(default_factory=Data)
     epochs: float = 6.0
     """Passes over the data; the learning rate's schedule ends with them."""
@@ -110,8 +116,8 @@ class LMConfig(ABC):
     audio_weight: float = 1.0
     """Weight of the mean over codebooks of their mean cross-entropies."""
     codebook_weights: tuple[float, ...] = ()
-    """Weight of each codebook in that mean, in any scale, the last one for all that follow; equal if empty. What is reported per
-    codebook stays unweighted."""
+    """Weight of each codebook in that mean, in any scale, the last one for all that follow; equal if empty. What is
+    reported per codebook stays unweighted."""
     demos: Demos = field(default_factory=Demos)
     evaluate_every_steps: int = 100
     """How often the held-out clips are scored."""
@@ -120,8 +126,8 @@ class LMConfig(ABC):
     save_every_steps: int = 200
     """How often a checkpoint is written."""
     mixed_precision: Precision = "no"
-    """Autocast of the forward pass; the cross-entropy stays in fp32. "auto" is bf16 on a GPU that has it, or a CPU with AVX-512 BF16 or
-    AMX."""
+    """Autocast of the forward pass; the cross-entropy stays in fp32. "auto" is bf16 on a GPU that has it, or a CPU with
+    AVX-512 BF16 or AMX."""
     seed: int = 0
     """Of weights, order of clips and everything else that is random."""
 
@@ -146,7 +152,11 @@ class LMConfig(ABC):
 
     def due(self, step: int, last: bool) -> set[str]:
         """What a run makes at this step; at its last one everything, but no demos where none are wanted."""
-        every = {"evaluation": self.evaluate_every_steps, "demos": self.demos.every_steps, "checkpoint": self.save_every_steps}
+        every = {
+            "evaluation": self.evaluate_every_steps,
+            "demos": self.demos.every_steps,
+            "checkpoint": self.save_every_steps,
+        }
         made = {name for name, steps in every.items() if last or (steps and step % steps == 0)}
         return made if self.demos.every_steps else made - {"demos"}
 

@@ -34,14 +34,22 @@ def mean_nats(sums: ClipSums) -> dict[str, float]:
 
 
 def gaps(sums: ClipSums, other: ClipSums) -> dict[str, list[float]]:
-    """How many nats higher `other` is on the same clips: stream -> [mean, low, high], paired by clip; "all" are the streams together."""
+    """How many nats higher `other` is on the same clips: stream -> [mean, low, high], paired by clip; "all" are the
+    streams together."""
     pairs = {stream: (other[stream][0] - ce, counted) for stream, (ce, counted) in sums.items()}
-    pairs["all"] = (np.sum([gap for gap, _ in pairs.values()], axis=0), np.sum([counted for _, counted in pairs.values()], axis=0))
-    return {name: [float(gap.sum() / counted.sum()), *baselines.bootstrap_interval(gap, counted)] for name, (gap, counted) in pairs.items()}
+    pairs["all"] = (
+        np.sum([gap for gap, _ in pairs.values()], axis=0),
+        np.sum([counted for _, counted in pairs.values()], axis=0),
+    )
+    return {
+        name: [float(gap.sum() / counted.sum()), *baselines.bootstrap_interval(gap, counted)]
+        for name, (gap, counted) in pairs.items()
+    }
 
 
 class Ladder:
-    """The uniform, unigram and bigram rungs of every stream, measured once on the data, against which a model is placed.
+    """The uniform, unigram and bigram rungs of every stream, measured once on the data, against which a model is
+    placed.
 
     train: everything that training may draw; rungs that know less than the model does would lie too high.
     """
@@ -51,20 +59,27 @@ class Ladder:
         self.vocabularies = vocabularies
         train_pairs = baselines.collect_pairs(train)
         self.label_counts = {stream: baselines.label_counts(pairs) for stream, pairs in train_pairs.items()}
-        self.repeat_frac = {stream: float((pairs.previous == pairs.target).mean()) for stream, pairs in train_pairs.items()}
+        self.repeat_frac = {
+            stream: float((pairs.previous == pairs.target).mean()) for stream, pairs in train_pairs.items()
+        }
         self.rungs: dict[str, dict[str, np.ndarray]] = {}  # stream -> rung -> nats per clip
         for stream, pairs in baselines.collect_pairs(held_out).items():
             vocabulary = self.vocabulary(stream)
             self.rungs[stream] = {
-                "unigram": baselines.per_clip(baselines.unigram_nats(train_pairs[stream], pairs, vocabulary), pairs.clip, clips),
-                "bigram": baselines.per_clip(baselines.bigram_nats(train_pairs[stream], pairs, vocabulary), pairs.clip, clips),
+                "unigram": baselines.per_clip(
+                    baselines.unigram_nats(train_pairs[stream], pairs, vocabulary), pairs.clip, clips
+                ),
+                "bigram": baselines.per_clip(
+                    baselines.bigram_nats(train_pairs[stream], pairs, vocabulary), pairs.clip, clips
+                ),
             }
 
     def vocabulary(self, stream: str) -> int:
         return self.vocabularies["text_vocab" if stream == "text" else "audio_vocab"]
 
     def place(self, sums: ClipSums) -> dict[str, dict[str, Any]]:
-        """The probe ``held_out``: per stream the model's nats with interval, each rung, and the paired gap (negative: better)."""
+        """The probe ``held_out``: per stream the model's nats with interval, each rung, and the paired gap (negative:
+        better)."""
         placed = {}
         for stream, (ce, counted) in sums.items():
             total = counted.sum()

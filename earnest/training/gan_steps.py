@@ -62,13 +62,14 @@ def gan_steps(
 ) -> Iterator[Step]:
     """Yield after every optimizer step of the codec, with its gradients still in place.
 
-    codec_losses: the losses that need no discriminator, by stream. weights: step -> stream -> weight, of all of them, of commitment,
-    and of adv_g and feat, which count from step `discriminator_from_step`, where the discriminator starts. It hears
-    `discriminator_samples` of every clip, at a random place: its convolutions cost more than the codec. It is stepped first, on the
-    same reconstruction, and frozen in the codec's step, whose backward pass would otherwise compute gradients for it and throw them
-    away. A step whose loss is not finite moves nothing; `skipped_frac` says so, and the losses of that step say where.
-    With a balancer, the weights of the losses on the waveform are shares of the gradient. Every `monitor_every_steps`, the norm of
-    each weighted loss's gradient at the encoder's latent is measured.
+    codec_losses: the losses that need no discriminator, by stream. weights: step -> stream -> weight, of all of them,
+    of commitment, and of adv_g and feat, which count from step `discriminator_from_step`, where the discriminator
+    starts. It hears `discriminator_samples` of every clip, at a random place: its convolutions cost more than the
+    codec. It is stepped first, on the same reconstruction, and frozen in the codec's step, whose backward pass would
+    otherwise compute gradients for it and throw them away. A step whose loss is not finite moves nothing;
+    `skipped_frac` says so, and the losses of that step say where. With a balancer, the weights of the losses on the
+    waveform are shares of the gradient. Every `monitor_every_steps`, the norm of each weighted loss's gradient at the
+    encoder's latent is measured.
     """
     for index, batch in enumerate(batches, first_step):
         learning_rate = codec.schedule.get_last_lr()[0]  # the one this step is made with
@@ -83,7 +84,10 @@ def gan_steps(
             with accelerator.autocast():
                 loss, heard = hinge_discriminator(discriminator.model(real_BN), discriminator.model(fake_BN.detach()))
             norm = discriminator.step(loss, accelerator)
-            signals |= heard | {key("grad_norm", "discriminator"): norm, key("skipped_frac", "discriminator"): float(math.isnan(norm))}
+            signals |= heard | {
+                key("grad_norm", "discriminator"): norm,
+                key("skipped_frac", "discriminator"): float(math.isnan(norm)),
+            }
 
             discriminator.model.requires_grad_(False)
             with accelerator.autocast():
@@ -120,8 +124,11 @@ def weighted_sum(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> 
     return torch.stack([weights[name] * loss for name, loss in losses.items() if weights[name]]).sum()
 
 
-def latent_gradients(losses: Mapping[str, Tensor], weights: Mapping[str, float], latent_BDT: Tensor) -> dict[str, float]:
-    """The norm of each weighted loss's gradient at the encoder's latent, where all of them meet; 0 where none arrives."""
+def latent_gradients(
+    losses: Mapping[str, Tensor], weights: Mapping[str, float], latent_BDT: Tensor
+) -> dict[str, float]:
+    """The norm of each weighted loss's gradient at the encoder's latent, where all of them meet; 0 where none
+    arrives."""
     found = {}
     for name, loss in losses.items():
         if weights[name] and loss.requires_grad and latent_BDT.requires_grad:
@@ -131,7 +138,8 @@ def latent_gradients(losses: Mapping[str, Tensor], weights: Mapping[str, float],
 
 
 def random_stretch(waves: list[Tensor], samples: int | None) -> list[Tensor]:
-    """The same `samples` samples of each wave (B, N), from a random place; all of it where `samples` is None or N is less."""
+    """The same `samples` samples of each wave (B, N), from a random place; all of it where `samples` is None or N is
+    less."""
     N = waves[0].shape[1]
     if samples is None or samples >= N:
         return waves

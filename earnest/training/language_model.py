@@ -1,4 +1,5 @@
-"""Training a language model from a configuration: corpora, model and optimizer are put together, and the steps are run."""
+"""Training a language model from a configuration: corpora, model and optimizer are put together, and the steps are
+run."""
 
 import copy
 import math
@@ -38,12 +39,15 @@ def train_lm(config: LMConfig, run_dir: Path, resume: bool = False, on_progress:
     accelerator = Accelerator(
         mixed_precision=resolve_precision(config.mixed_precision),
         cpu=not torch.cuda.is_available(),
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],  # a batch in which nothing counts uses no head
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=True)
+        ],  # a batch in which nothing counts uses no head
     )
     _check_parallel(accelerator, config)
     _train(accelerator, config, run_dir, resume, on_progress)
-    # The wrapper of data parallelism first, the group of processes after it: the other way round the wrapper's destructor, which holds the
-    # interpreter, waits for a thread of the group that waits for the interpreter (seen with torch 2.13 and gloo, one run in four).
+    # The wrapper of data parallelism first, the group of processes after it: the other way round the wrapper's
+    # destructor, which holds the interpreter, waits for a thread of the group that waits for the interpreter (seen with
+    # torch 2.13 and gloo, one run in four).
     accelerator.free_memory()
     accelerator.end_training()
 
@@ -103,7 +107,9 @@ def _train(accelerator: Accelerator, config: LMConfig, run_dir: Path, resume: bo
     model.train()  # a loaded model, and one that was evaluated, has no dropout
     with interruptible() as interrupted:
         watched = clock.watch(targets.watch(groups))
-        for step in lm_steps(objective, watched, optimizer, schedule, config.optimizer.max_grad_norm, accelerator, done + 1):
+        for step in lm_steps(
+            objective, watched, optimizer, schedule, config.optimizer.max_grad_norm, accelerator, done + 1
+        ):
             times = clock.signals()
             if average:
                 average.update_parameters(model)
@@ -112,11 +118,21 @@ def _train(accelerator: Accelerator, config: LMConfig, run_dir: Path, resume: bo
             if sharded and due:
                 gather_weights(objective, shown)
             if "checkpoint" in due:
-                state = {"optimizer": optimizer_state(objective, optimizer), "schedule": schedule.state_dict(), "seen": targets.counts_CV}
-                state |= {"trained": {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}} if average else {}
+                state = {
+                    "optimizer": optimizer_state(objective, optimizer),
+                    "schedule": schedule.state_dict(),
+                    "seen": targets.counts_CV,
+                }
+                state |= (
+                    {"trained": {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}}
+                    if average
+                    else {}
+                )
             of_ranks = gather_object([probes.prints(dict(model.named_parameters()))]) if last and not sharded else []
             if reporter:
-                reporter.writer.step(step.index, {**step.signals, **targets.signals(), **times, **(updates.signals() if updates else {})})
+                reporter.writer.step(
+                    step.index, {**step.signals, **targets.signals(), **times, **(updates.signals() if updates else {})}
+                )
                 reporter.report(step.index, due, state)
                 if reached and (gradients := reached.watch(step.index)):
                     reporter.writer.probe("gradients", gradients)
@@ -131,8 +147,12 @@ def _train(accelerator: Accelerator, config: LMConfig, run_dir: Path, resume: bo
 
 
 def _take_trained(model: torch.nn.Module, state: Mapping[str, Any]) -> None:
-    """The weights that were trained, beside the average that the model was loaded with; what is frozen is the same in both."""
-    stored, wanted = state.get("trained", {}), {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    """The weights that were trained, beside the average that the model was loaded with; what is frozen is the same in
+    both."""
+    stored, wanted = (
+        state.get("trained", {}),
+        {name for name, parameter in model.named_parameters() if parameter.requires_grad},
+    )
     if stored.keys() != wanted:
         raise UserError(
             f"a checkpoint with {len(stored.keys() & wanted)} of {len(wanted)} trained tensors beside their average",
@@ -144,7 +164,9 @@ def _take_trained(model: torch.nn.Module, state: Mapping[str, Any]) -> None:
 
 def _check_parallel(accelerator: Accelerator, config: LMConfig) -> None:
     kind = accelerator.distributed_type
-    if kind in (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM) or (kind == DistributedType.FSDP and not accelerator.is_fsdp2):
+    if kind in (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM) or (
+        kind == DistributedType.FSDP and not accelerator.is_fsdp2
+    ):
         raise UserError(
             f"accelerate set to {kind.value}",
             "one process, data parallel, or FSDP2",

@@ -23,9 +23,9 @@ def lm_steps(
 ) -> Iterator[Step]:
     """Yield after every optimizer step, with the gradients still in place.
 
-    A group is this rank's micro-batches of one step. `objective(batch, counted)` returns the batch's share of the step's loss
-    and signals: it divides by what counts in the whole step, on all ranks, so accumulation and data parallelism give the
-    numbers of one large batch.
+    A group is this rank's micro-batches of one step. `objective(batch, counted)` returns the batch's share of the
+    step's loss and signals: it divides by what counts in the whole step, on all ranks, so accumulation and data
+    parallelism give the numbers of one large batch.
     """
     scored = accelerator.unwrap_model(objective).weights  # a model need not score its text
     for index, group in enumerate(groups, first_step):
@@ -38,7 +38,8 @@ def lm_steps(
             with accelerator.no_sync(objective) if number < len(group) else nullcontext():
                 with accelerator.autocast():
                     loss, share = objective(batch.to(accelerator.device), counted)
-                # Data-parallel wrappers take the mean of the ranks' gradients; the step's loss is the sum of the ranks' shares.
+                # Data-parallel wrappers take the mean of the ranks' gradients; the step's loss is the sum of the ranks'
+                # shares.
                 accelerator.backward(loss * accelerator.num_processes)
             shares.append(share)
         grad_norm = float(accelerator.clip_grad_norm_(objective.parameters(), max_grad_norm))
@@ -50,7 +51,11 @@ def lm_steps(
             key("clipped_frac"): float(grad_norm > max_grad_norm),
             key("learning_rate"): learning_rate,
             key("padding_frac"): sum(batch.padding_frac for batch in group) / len(group),
-            **{key("counted_frac", stream): counted[stream] / max(1, positions.get(stream, 0)) for stream in counted if stream in scored},
+            **{
+                key("counted_frac", stream): counted[stream] / max(1, positions.get(stream, 0))
+                for stream in counted
+                if stream in scored
+            },
         }
         yield Step(index, _summed(shares) | measured, group[-1], objective)
 

@@ -1,7 +1,9 @@
-"""LoRA (arXiv:2106.09685) on a Higgs model through peft: adapters that hit what they say, and nothing dropped on the way in.
+"""LoRA (arXiv:2106.09685) on a Higgs model through peft: adapters that hit what they say, and nothing dropped on the
+way in.
 
-The adapters are injected into the model (transformers' `add_adapter`), not wrapped around it: a wrapper has a `forward` of its
-own, and what that does not name (labels, audio ids) is lost or refused (peft#514, #1424). What is saved is peft's own format.
+The adapters are injected into the model (transformers' `add_adapter`), not wrapped around it: a wrapper has a `forward`
+of its own, and what that does not name (labels, audio ids) is lost or refused (peft#514, #1424). What is saved is
+peft's own format.
 """
 
 import re
@@ -37,17 +39,20 @@ class Lora:
 
 @torch.no_grad()
 def add_lora(lm: PreTrainedModel, lora: Lora) -> None:
-    """Inject adapters into `lm` and freeze everything else. An adapter starts at zero, so the model's output stays as it was.
+    """Inject adapters into `lm` and freeze everything else. An adapter starts at zero, so the model's output stays as
+    it was.
 
     Leaves the model in evaluation mode.
 
-    Raises UserError where a target names no layer or layers of different kinds, and where the model, once adapted, answers
-    differently or ignores one of its inputs.
+    Raises UserError where a target names no layer or layers of different kinds, and where the model, once adapted,
+    answers differently or ignores one of its inputs.
     """
     names = target_names(lm, lora.targets)
     inputs = _probe_inputs(lm)
     before = _hidden(lm.eval())(**inputs)
-    lm.add_adapter(LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(names)))
+    lm.add_adapter(
+        LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(names))
+    )
     hidden = _hidden(lm.eval())
     lost = dropped_inputs(hidden, inputs, _other_inputs(lm, inputs))
     same = torch.equal(hidden(**inputs), before)
@@ -64,27 +69,36 @@ def add_lora(lm: PreTrainedModel, lora: Lora) -> None:
 def target_names(lm: nn.Module, targets: Sequence[str]) -> dict[str, list[str]]:
     """Targets -> {suffix that peft matches: names of the linear layers it hits, one in each block}.
 
-    Raises UserError for a target that hits nothing, or layers of more than one kind: ``gate_proj`` is in the text's and in
-    the audio's feed-forward network, and ``all-linear`` takes the output layers too.
+    Raises UserError for a target that hits nothing, or layers of more than one kind: ``gate_proj`` is in the text's and
+    in the audio's feed-forward network, and ``all-linear`` takes the output layers too.
     """
     linear = [name for name, module in lm.named_modules() if isinstance(module, nn.Linear)]
     known = f"attention, audio_mlp, mlp, all, or one of {', '.join(suffix for group in GROUPS.values() for suffix in group)}"
     hit: dict[str, list[str]] = {}
     for target in targets:
-        for suffix in [suffix for group in GROUPS.values() for suffix in group] if target == "all" else GROUPS.get(target, (target,)):
+        for suffix in (
+            [suffix for group in GROUPS.values() for suffix in group]
+            if target == "all"
+            else GROUPS.get(target, (target,))
+        ):
             hit[suffix] = [name for name in linear if name.endswith(f".{suffix}") or name == suffix]
             kinds = sorted({re.sub(r"\.\d+\.", ".*.", name) for name in hit[suffix]})
             if not kinds:
                 raise UserError(f"LoRA target {target!r}, which names no linear layer", known, "check the spelling")
             if len(kinds) > 1 or ".*." not in kinds[0]:
-                raise UserError(f"LoRA target {target!r}, which hits {', '.join(kinds)}", known, "name the one that is meant")
+                raise UserError(
+                    f"LoRA target {target!r}, which hits {', '.join(kinds)}", known, "name the one that is meant"
+                )
     if not hit:
         raise UserError("no LoRA target", known, "name at least one, or set the rank to 0 to train every weight")
     return hit
 
 
-def dropped_inputs(forward: Callable[..., Tensor], inputs: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> list[str]:
-    """Names of the inputs that make no difference: with the value of `others` in place of that of `inputs`, the output is the same.
+def dropped_inputs(
+    forward: Callable[..., Tensor], inputs: Mapping[str, Tensor], others: Mapping[str, Tensor]
+) -> list[str]:
+    """Names of the inputs that make no difference: with the value of `others` in place of that of `inputs`, the output
+    is the same.
 
     What a wrapper filters out shows here, before a step is trained on it.
     """
@@ -99,12 +113,17 @@ def train_adapters(lm: nn.Module) -> None:
 
 
 def merge(checkpoint: Path, out: Path) -> None:
-    """Add the adapters of `checkpoint` into the weights of the model they were trained on, and write that, whole, to `out`.
+    """Add the adapters of `checkpoint` into the weights of the model they were trained on, and write that, whole, to
+    `out`.
 
     Raises UserError where the checkpoint has no adapters.
     """
     if not (checkpoint / "adapter_config.json").is_file():
-        raise UserError(f"no adapter_config.json in {checkpoint}", "a checkpoint of adapters", "take it as it is: it is whole already")
+        raise UserError(
+            f"no adapter_config.json in {checkpoint}",
+            "a checkpoint of adapters",
+            "take it as it is: it is whole already",
+        )
     base = LoraConfig.from_pretrained(str(checkpoint)).base_model_name_or_path
     whole = HiggsAudioV2ForConditionalGeneration.from_pretrained(base, use_text_head=True)
     PeftModel.from_pretrained(whole, str(checkpoint)).merge_and_unload().save_pretrained(out)  # type: ignore[operator]
@@ -117,7 +136,8 @@ def _probe_inputs(lm: PreTrainedModel) -> dict[str, Tensor]:
     text_BS = torch.tensor([[config.bos_token_id, 5, 6, *[config.audio_token_id] * 3]], device=lm.device)
     return {
         "input_ids": text_BS,
-        "audio_input_ids": torch.arange(3 * config.num_codebooks, device=lm.device).view(1, 3, -1) % config.audio_stream_bos_id,
+        "audio_input_ids": torch.arange(3 * config.num_codebooks, device=lm.device).view(1, 3, -1)
+        % config.audio_stream_bos_id,
         "attention_mask": torch.ones_like(text_BS, dtype=torch.bool),
     }
 

@@ -20,7 +20,8 @@ def adamw(model: torch.nn.Module, learning_rate: float, weight_decay: float) -> 
 
 
 def running_average(model: torch.nn.Module, decay: float) -> AveragedModel:
-    """Exponential moving average of the weights; the first steps are averaged faster, so that the start is soon forgotten."""
+    """Exponential moving average of the weights; the first steps are averaged faster, so that the start is soon
+    forgotten."""
 
     def average(averaged: torch.Tensor, weight: torch.Tensor, steps: torch.Tensor | int) -> torch.Tensor:
         return torch.lerp(averaged, weight, 1 - min(decay, (1 + int(steps)) / (10 + int(steps))))

@@ -22,14 +22,22 @@ EMBEDDED = {"espeak": (embedded_name, espeak), "music": (music_name, music)}
 ENOUGH_HELD_OUT, ENOUGH_HELD_OUT_FRAC = 20, 0.05  # assumed: below, one odd clip moves the mean
 
 
-def prepare(config: LMConfig, model, codec: Codec, on_progress: OnProgress = silent) -> tuple[Corpus, Corpus, dict[str, Any]]:
+def prepare(
+    config: LMConfig, model, codec: Codec, on_progress: OnProgress = silent
+) -> tuple[Corpus, Corpus, dict[str, Any]]:
     """Read, split and encode the data; returns the training and held-out corpora, and the facts about them."""
     _check_codec(model, codec)
     vary = config.data.variation(codec.frame_rate_hz)
     found = find_clips(config.data.path, vary.described_by)
     if isinstance(found[0], Conversation) and model.system != "higgs":
-        raise UserError(f"conversations in {config.data.path} for a {model.system} model", "a folder of clips", "take a higgs recipe")
-    sides = split_clips(found, config.data.held_out_frac, config.seed, "speaker" if config.data.held_out == "speakers" else "name")
+        raise UserError(
+            f"conversations in {config.data.path} for a {model.system} model",
+            "a folder of clips",
+            "take a higgs recipe",
+        )
+    sides = split_clips(
+        found, config.data.held_out_frac, config.seed, "speaker" if config.data.held_out == "speakers" else "name"
+    )
     corpora, left_out, unreadable = [], [], 0
     lay_out = config.data.limited(model, codec.frame_rate_hz)
     for side in sides:
@@ -37,7 +45,9 @@ def prepare(config: LMConfig, model, codec: Codec, on_progress: OnProgress = sil
         left_out += skipped
         unreadable += len(skipped)
         varied = config.variation(rows, model, codec.frame_rate_hz)
-        corpora.append(Corpus(rows, lay_out, model.pad_id, config.data.positions_per_batch, varied, config.data.too_long))
+        corpora.append(
+            Corpus(rows, lay_out, model.pad_id, config.data.positions_per_batch, varied, config.data.too_long)
+        )
         left_out += corpora[-1].left_out
     train, held_out = corpora
     if not (len(train) and len(held_out)):
@@ -79,17 +89,27 @@ def _check_windows(window_frames: int | None, train: Corpus) -> None:
         )
 
 
-def encoded(found: Sequence[Clip | Conversation], codec: Codec, on_progress: OnProgress = silent) -> tuple[Sequence[Row], list[str]]:
-    """Rows with the codes of their audio, and a line for each clip that was skipped; a conversation that lacks one is left out."""
-    clips = list(dict.fromkeys(clip for one in found for clip in (one.clips if isinstance(one, Conversation) else [one])))
-    table, skipped = encode_clips(clips, codec, cache_dir() / "codes", lambda done, total: on_progress("encode", done, total, "clips"))
+def encoded(
+    found: Sequence[Clip | Conversation], codec: Codec, on_progress: OnProgress = silent
+) -> tuple[Sequence[Row], list[str]]:
+    """Rows with the codes of their audio, and a line for each clip that was skipped; a conversation that lacks one is
+    left out."""
+    clips = list(
+        dict.fromkeys(clip for one in found for clip in (one.clips if isinstance(one, Conversation) else [one]))
+    )
+    table, skipped = encode_clips(
+        clips, codec, cache_dir() / "codes", lambda done, total: on_progress("encode", done, total, "clips")
+    )
     codes = {Path(row["source"]): row["codes_CT"] for row in table}
     talks = [one for one in found if isinstance(one, Conversation)]
-    return [one.row(codes) for one in talks if all(clip.path in codes for clip in one.clips)] if talks else table, skipped
+    return [
+        one.row(codes) for one in talks if all(clip.path in codes for clip in one.clips)
+    ] if talks else table, skipped
 
 
 def find_clips(path: str, needed: Sequence[str] = ("text",)) -> list[Clip] | list[Conversation]:
-    """The clips of a folder or Hub dataset, or of a corpus that installs with pip, which is made on first use; or conversations."""
+    """The clips of a folder or Hub dataset, or of a corpus that installs with pip, which is made on first use; or
+    conversations."""
     if path.endswith((".json", ".jsonl")):
         return load_conversations(path)
     if path not in EMBEDDED:

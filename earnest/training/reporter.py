@@ -1,4 +1,5 @@
-"""What a run shows beside its steps: evaluations, demos, checkpoints and probes, made and written by the first process."""
+"""What a run shows beside its steps: evaluations, demos, checkpoints and probes, made and written by the first
+process."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
@@ -48,14 +49,16 @@ class Reporter:
         self.writer.facts({**self.data_facts, **self.shown.vocabularies, **self._facts(), **facts})
 
     def at_start(self, objective: TokenObjective, optimizer: torch.optim.Optimizer) -> None:
-        """Before the first step: what is skipped, the probes of data and wiring, and how a model that has learnt nothing scores."""
+        """Before the first step: what is skipped, the probes of data and wiring, and how a model that has learnt
+        nothing scores."""
         self.writer.step(0, {key("skipped_clips"): self.data_facts["skipped_clips"]})
         for name, result in probes.at_start(objective, optimizer, self.train, self.held_out).items():
             self.writer.probe(name, result)
         self.evaluate(0)
 
     def report(self, step: int, due: Collection[str], training_state: dict[str, Any]) -> None:
-        """Make what is due at this step. The checkpoint comes last: its random numbers are those that the next step begins with."""
+        """Make what is due at this step. The checkpoint comes last: its random numbers are those that the next step
+        begins with."""
         if "evaluation" in due:
             self.evaluate(step)
         if "demos" in due:
@@ -66,7 +69,9 @@ class Reporter:
 
     def at_end(self, frozen: probes.Frozen, of_ranks: Sequence[Mapping[str, str]], step: int) -> None:
         checkpoint = checkpoint_path(self.run_dir, step)
-        for name, result in probes.at_end(self.shown, frozen, of_ranks, self.config.load, checkpoint, self.held_out, step).items():
+        for name, result in probes.at_end(
+            self.shown, frozen, of_ranks, self.config.load, checkpoint, self.held_out, step
+        ).items():
             self.writer.probe(name, result)
 
     def end(self, step: int, how: str) -> None:
@@ -86,7 +91,13 @@ class Reporter:
             self.writer.probe(name, drawn)
         logged = range(min(self.config.predictions, len(self.held_out)))
         if logged:
-            log_predictions(self.shown, self.held_out.batch(logged), [row["source"] for row in self.held_out.rows], step, self.writer)
+            log_predictions(
+                self.shown,
+                self.held_out.batch(logged),
+                [row["source"] for row in self.held_out.rows],
+                step,
+                self.writer,
+            )
 
     def demos(self, step: int) -> None:
         wanted = self.config.demos
@@ -127,5 +138,9 @@ def without_text(corpus: Corpus) -> Corpus:
     """The same clips with the null input in place of their texts."""
     vary = corpus.vary
     return Corpus(
-        corpus.rows, corpus.lay_out, corpus.pad_id, corpus.positions_per_batch, lambda row, random: {**vary(row, random), "text": None}
+        corpus.rows,
+        corpus.lay_out,
+        corpus.pad_id,
+        corpus.positions_per_batch,
+        lambda row, random: {**vary(row, random), "text": None},
     )

@@ -24,12 +24,14 @@ def silent(stage: str, done: int, total: int, note: str) -> None:
 def starting_point(config: Any, run_dir: Path, resume: bool) -> Path | None:
     """The checkpoint to continue from, None to start anew.
 
-    Raises UserError where that would mix two runs in one directory: one is there and is not to be resumed, or it was started
-    with another configuration.
+    Raises UserError where that would mix two runs in one directory: one is there and is not to be resumed, or it was
+    started with another configuration.
     """
     exists = (run_dir / "run.json").exists()
     if exists and not resume:
-        raise UserError(f"a run in {run_dir}", "an empty directory", "add --resume to continue it, or choose another --out")
+        raise UserError(
+            f"a run in {run_dir}", "an empty directory", "add --resume to continue it, or choose another --out"
+        )
     if not exists:
         return None
     check_same(read_run(run_dir).facts["config"], config)

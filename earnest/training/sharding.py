@@ -21,14 +21,20 @@ WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 def gather_weights(objective: nn.Module, copy: nn.Module) -> None:
     """Fill the first process's `copy` of the model with the weights of all shards."""
     prefix = "model."  # as `TokenObjective` names it
-    whole = {name.removeprefix(prefix): tensor for name, tensor in get_model_state_dict(objective, options=WHOLE).items()}
+    whole = {
+        name.removeprefix(prefix): tensor for name, tensor in get_model_state_dict(objective, options=WHOLE).items()
+    }
     if whole:
         copy.load_state_dict(whole)
 
 
 def optimizer_state(objective: nn.Module, optimizer: Any) -> dict[str, Any]:
     """What `load_optimizer_state` takes, also of a model that lies in shards."""
-    return get_optimizer_state_dict(objective, _plain(optimizer), options=WHOLE) if _sharded(objective) else optimizer.state_dict()
+    return (
+        get_optimizer_state_dict(objective, _plain(optimizer), options=WHOLE)
+        if _sharded(objective)
+        else optimizer.state_dict()
+    )
 
 
 def load_optimizer_state(objective: nn.Module, optimizer: Any, state: dict[str, Any]) -> None:
