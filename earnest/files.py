@@ -1,0 +1,95 @@
+"""Files that appear whole or not at all, the cache directory, and fingerprints: one implementation for everybody."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file that appears whole or not at all: aside, synced, renamed."""
+    with whole_file(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A path to write a file at; when the block ends it becomes `path`, synced. If the block raises, nothing is left.
+
+    The name aside is unique, so that two processes may write the same file: the last to finish wins.
+    """
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    aside = Path(name)
+    try:
+        yield aside
+        aside.chmod(0o666 & ~_umask())
+        _sync(aside)
+        os.replace(aside, path)
+        _sync(path.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_directory(path: Path) -> Iterator[Path]:
+    """A directory to fill; when the block ends it becomes `path`, synced. If the block raises, nothing is left.
+
+    If another process was first and `path` is there when the block ends, that one stays and this one is dropped: both
+    were made from the same.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    try:
+        yield aside
+        aside.chmod(0o777 & ~_umask())
+        for file in aside.rglob("*"):
+            _sync(file)
+        _sync(aside)
+        try:
+            os.replace(aside, path)
+        except OSError:
+            if not path.is_dir():
+                raise
+        _sync(path.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def cache_dir() -> Path:
+    """Where what can be made again is kept: $EARNEST_CACHE, else earnest/ in the user's cache directory."""
+    if "EARNEST_CACHE" in os.environ:
+        return Path(os.environ["EARNEST_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "earnest"
+
+
+def fingerprint(tensors: Mapping[str, "Tensor"]) -> str:
+    """sha256 over names, types, shapes and values of a model's tensors."""
+    import torch  # whoever has tensors has imported it: the ground floor itself does without
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,73 @@
+"""Typed records from JSON and back: `read` checks what was said against a dataclass, `plain` writes it."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
+
+import msgspec
+
+from earnest import streams
+from earnest.errors import UserError
+from earnest.streams import Stream
+
+T = TypeVar("T")
+
+
+def read(type_: type[T], value: Any, what: str, fix: str) -> T:
+    """Plain JSON values -> `type_`, a dataclass or any annotation; unknown fields are passed over.
+
+    what: names the value in the error · fix: its way out. Raises UserError if the value does not fit the type.
+    """
+    try:
+        return msgspec.convert(value, type_, dec_hook=_decode, str_keys=True)
+    except (msgspec.ValidationError, ValueError, OverflowError, RecursionError) as error:
+        expected, _, place = str(error).partition(" - at ")
+        where = place.strip("`").removeprefix("$").strip(".") if "[...]" not in place else ""
+        raise UserError(
+            f"{what}{f' at {where}' if where else ''} = {shortened(value)}", _in_words(expected), fix
+        ) from error
+
+
+def plain(value: Any) -> Any:
+    """A record -> what JSON holds: dataclasses and mappings become objects, tuples arrays, streams their names; a field
+    that is None is left out."""
+    if is_dataclass(value) and not isinstance(value, type | Stream):
+        named = {field.name: getattr(value, field.name) for field in fields(value)}
+        return {name: plain(item) for name, item in named.items() if item is not None}
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Stream) else value
+
+
+def shortened(value: Any, most: int = 60) -> str:
+    """A value in few characters, for a message."""
+    text = repr(value)
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table {name: value}",
+    "null": "nothing",
+}
+
+
+def _in_words(expected: str) -> str:
+    """msgspec's message in plain words: "Expected `int` >= 2" -> "a whole number >= 2"."""
+    named = re.sub(
+        r"`([\w | ]+)`", lambda found: " or ".join(WORDS.get(one, one) for one in found[1].split(" | ")), expected
+    )
+    return re.sub(r", got .*|Invalid ", "", named).removeprefix("Expected ")
+
+
+def _decode(type_: type, value: Any) -> Any:
+    if type_ is Stream and isinstance(value, str):
+        return streams.parse(value)
+    raise ValueError(f"Expected `{type_.__name__}`")
