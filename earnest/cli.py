@@ -56,7 +56,7 @@ def check(recipe: str, args: list[str]) -> int:
     """List what of a model is trained, frozen and reached by a gradient: earnest check RECIPE [--counts-only]
     [--any.field VALUE ...]."""
     _, call = _configured(recipe, args, "check", [("counts_only", COUNTS_ONLY, False)])
-    from earnest.check import check_recipe
+    from earnest.accounting import check_recipe
 
     check_recipe(call.config, call.counts_only)
     return 0

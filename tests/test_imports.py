@@ -33,7 +33,7 @@ ALLOWED = {
     "recipes": TRAINING | {"recipes"},
     "probes": MONITORS,
     "trace": TRAINING | {"trace"},
-    "check": TRAINING | {"check"},
+    "accounting": TRAINING | {"accounting"},
     "cli": {"*"},
     "__init__": set(),
 }

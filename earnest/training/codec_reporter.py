@@ -180,7 +180,7 @@ class Probes:
         device = next(codec.parameters()).device
         encode = lambda pairs: [
             (codec.encode(wave_N[None].to(device))[0].cpu().numpy(), labels) for wave_N, labels in pairs
-        ]  # noqa: E731
+        ]
         return probe(encode(self.fit), encode(self.test), codec.codebook_size)
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from earnest import check
-from earnest.check import LATER, NONE, YES, ZERO, audit, check_recipe, gradients
+from earnest import accounting
+from earnest.accounting import LATER, NONE, YES, ZERO, audit, check_recipe, gradients
 from earnest.errors import UserError
 from earnest.losses.tokens import TokenObjective
 from earnest.models.mot import MoTDesign, MoTShape
@@ -26,7 +26,7 @@ def table_of(config, counts_only=False) -> str:
 
 def test_slm_mots_full_size_counts(monkeypatch):
     """Llama-3.2-1B with MusicGen-small on EnCodec's four codebooks of 2048, by shapes alone."""
-    monkeypatch.setattr(check, "load_codec", lambda name: SimpleNamespace(codebooks=4, codebook_size=2048))
+    monkeypatch.setattr(accounting, "load_codec", lambda name: SimpleNamespace(codebooks=4, codebook_size=2048))
     shape = MoTShape(
         width=2048, layers=16, heads=32, kv_heads=8, ffn=8192, expert_width=1024, expert_ffn=4096, vocabulary=128256
     )
