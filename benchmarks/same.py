@@ -45,7 +45,7 @@ def verdicts() -> dict[str, Any]:
             said[path.name] = told(json.loads(done.stdout)) if done.stdout.startswith("{") else done.stderr
     from earnest.report import as_json
     from earnest.rules import diagnose
-    from tests.test_rules import CASES, case
+    from tests.equipment.cases import CASES, case
 
     for path in CASES:
         for section in ("Sick", "Healthy"):

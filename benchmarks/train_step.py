@@ -30,7 +30,6 @@ from typing import Any
 
 import torch
 from side_by_side import OURS, in_turns, ratio
-from straightforward_mot import Straightforward
 from torch import Tensor
 from transformers import HiggsAudioV2Config, HiggsAudioV2ForConditionalGeneration
 
@@ -41,6 +40,7 @@ from earnest.losses.tokens import TokenObjective, stream_weights
 from earnest.models.higgs import Higgs
 from earnest.models.mot import MoT, MoTDesign, MoTShape
 from earnest.training.optim import adamw
+from tests.equipment.straightforward_mot import Straightforward
 
 HIGGS_SHAPES: dict[str, dict[str, Any]] = {
     "small": {"hidden_size": 512, "intermediate_size": 1408, "num_attention_heads": 8, "num_key_value_heads": 4},

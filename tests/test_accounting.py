@@ -14,7 +14,7 @@ from earnest.losses.tokens import TokenObjective
 from earnest.models.mot import MoTDesign, MoTShape
 from earnest.recipes import RECIPES
 from earnest.recipes.mot import mot
-from tests.tiny import random_batch, tiny_higgs
+from tests.equipment.tiny import random_batch, tiny_higgs
 
 
 def table_of(config, counts_only=False) -> str:

@@ -17,7 +17,7 @@ from earnest.data.baselines import (
     unigram_nats,
 )
 from earnest.training.evaluate import Ladder, clip_sums
-from tests.tiny import CODEBOOKS, CODES, random_batch, tiny_higgs
+from tests.equipment.tiny import CODEBOOKS, CODES, random_batch, tiny_higgs
 
 
 def chain(rng, length, vocabulary, stay):

@@ -14,10 +14,8 @@ from earnest.data.vary import Variation
 from earnest.errors import UserError
 from earnest.models import load_model
 from earnest.models.higgs import Higgs, HiggsShape
-from tests.tiny import CODEBOOKS, CODES, random_codes, tiny_higgs
-
-REFERENCE_TEXT = "حلو لو سميته حاجة ممكن الأهالي يسمعوه"  # the two texts of document 004, one of them fully diacritised
-TARGET_TEXT = "وَمِنْ ثُمَّ قَالُوا أَنَّهُ لا يُوجَدُ إِلا أَنْ نَأْخُذَ سَيَنْسَتِيلْ."
+from tests.equipment.texts import REFERENCE_TEXT, TARGET_TEXT
+from tests.equipment.tiny import CODEBOOKS, CODES, random_codes, tiny_higgs
 
 
 @pytest.fixture

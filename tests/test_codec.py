@@ -13,6 +13,7 @@ from earnest.data.sources import speak
 from earnest.errors import UserError
 from earnest.generate import decoded
 from earnest.losses.waveform import MultiScaleMelLoss
+from tests.equipment.codecs import tiny_dac
 
 TINY = AmyShape(
     encoder_dim=16, encoder_hidden=32, decoder_dim=16, decoder_hidden=32, codebooks=3, codebook_size=16, codebook_dim=8
@@ -143,23 +144,6 @@ def test_a_checkpoint_that_is_no_codec_is_refused(tmp_path):
         load_codec(str(tmp_path))
 
 
-def dac():
-    from transformers import DacConfig, DacModel
-
-    ratios = {"downsampling_ratios": [2, 4], "upsampling_ratios": [4, 2]}
-    return DacModel(
-        DacConfig(
-            encoder_hidden_size=8,
-            decoder_hidden_size=16,
-            n_codebooks=3,
-            codebook_size=16,
-            codebook_dim=4,
-            sampling_rate=16_000,
-            **ratios,
-        )
-    )
-
-
 def encodec():
     from transformers import EncodecConfig, EncodecModel
 
@@ -201,7 +185,7 @@ def mimi():
     )
 
 
-@pytest.mark.parametrize("make, hop, codebooks", [(dac, 8, 3), (encodec, 8, 2), (mimi, 16, 4)])
+@pytest.mark.parametrize("make, hop, codebooks", [(tiny_dac, 8, 3), (encodec, 8, 2), (mimi, 16, 4)])
 def test_transformers_codecs_follow_the_protocol(make, hop, codebooks, tmp_path):
     torch.manual_seed(0)
     make().save_pretrained(tmp_path)
@@ -227,7 +211,7 @@ def codec_of(make, tmp_path):
     return load_codec(str(tmp_path))
 
 
-@pytest.mark.parametrize("make", [None, dac, encodec, mimi])
+@pytest.mark.parametrize("make", [None, tiny_dac, encodec, mimi])
 def test_a_frame_sounds_no_further_than_its_codec_says(make, tmp_path):
     """Other codes in one frame change no sample further away; and pieces decoded with that much around them are the
     whole."""

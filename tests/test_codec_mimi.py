@@ -2,36 +2,12 @@
 
 import pytest
 import torch
-from transformers import MimiConfig, MimiModel
+from transformers import MimiModel
 
 from earnest.codecs import load_codec
 from earnest.codecs.mimi import ENCODER, AmyMimi
 from earnest.errors import UserError
-
-
-def tiny_mimi(acoustic: int = 3, **changes) -> MimiModel:
-    """16 kHz, 1000 frames/s, random weights and centroids."""
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "head_dim": 8}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
-    books = {
-        "codebook_size": 16,
-        "codebook_dim": 8,
-        "vector_quantization_hidden_dimension": 8,
-        "num_quantizers": 1 + acoustic,
-    }
-    layers = {
-        "sampling_rate": 16_000,
-        "frame_rate": 1000,
-        "num_filters": 4,
-        "upsampling_ratios": [4, 2],
-        "upsample_groups": 16,
-    }
-    mimi = MimiModel(MimiConfig(**(sizes | heads | books | layers | changes))).eval()
-    for name, tensor in mimi.named_buffers():
-        if "embed_sum" in name:
-            tensor.copy_(0.1 * torch.randn_like(tensor))
-    return mimi
+from tests.equipment.codecs import tiny_mimi
 
 
 def ready(**settings) -> AmyMimi:

@@ -23,9 +23,8 @@ from earnest.training.codec_clips import random_windows
 from earnest.training.codec_config import CodecData, DiscriminatorConfig
 from earnest.training.codec_reporter import even_codebook
 from earnest.training.gan_steps import Player, gan_steps, random_stretch
-from tests.test_codec import dac
-from tests.test_codec_mimi import tiny_mimi
-from tests.test_data_teachers import llama, wavlm
+from tests.equipment.codecs import tiny_dac, tiny_mimi
+from tests.equipment.teachers import write_llama, write_wavlm
 
 SHAPE = AmyShape(
     encoder_dim=16, encoder_hidden=32, decoder_dim=16, decoder_hidden=32, codebooks=2, codebook_size=16, codebook_dim=8
@@ -293,8 +292,8 @@ def taught(tmp_path):
     return {
         "folder": clips,
         "mimi": str(tmp_path / "mimi"),
-        "wavlm": wavlm(tmp_path / "wavlm"),
-        "llm": llama(tmp_path / "llm"),
+        "wavlm": write_wavlm(tmp_path / "wavlm"),
+        "llm": write_llama(tmp_path / "llm"),
     }
 
 
@@ -380,7 +379,7 @@ def test_settings_that_cannot_be_are_refused(folder, taught, tmp_path, monkeypat
     replace(
         amy_tiny(), shape=replace(SHAPE, semantic_dim=9)
     ).build()  # nobody asked for them: no language model is named
-    dac().save_pretrained(tmp_path / "dac")
+    tiny_dac().save_pretrained(tmp_path / "dac")
     with pytest.raises(UserError, match=r"a DacModel\nexpected: a Mimi"):
         replace(amy(), codec=Mimi(str(tmp_path / "dac"))).build()
 

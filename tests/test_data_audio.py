@@ -98,7 +98,7 @@ def test_one_sample_at_a_high_rate_is_a_clip_error_or_audio_never_a_crash(tmp_pa
         assert "no samples at 8000 Hz" in str(error)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(["wav", "flac", "ogg", "mp3"]), st.data())
 def test_damaged_files_are_audio_or_clip_errors_never_anything_else(tmp_path_factory, suffix, data):
     path = tmp_path_factory.mktemp("damaged") / f"a.{suffix}"

@@ -13,7 +13,7 @@ from earnest.errors import UserError
 from earnest.models.dia import DiaShape
 from earnest.models.mot import MoT, MoTDesign, MoTShape
 from earnest.training.config import Data
-from tests.tiny import tiny_higgs
+from tests.equipment.tiny import tiny_higgs
 
 
 def lay_out(codes_CT, text, speaker):

@@ -17,6 +17,7 @@ from earnest.data.store import cache_dir
 from earnest.data.teachers import TextTeacher, Timed, WaveTeacher, WhisperTeacher, load_teacher, pool, teach, word_times
 from earnest.errors import UserError
 from earnest.training.checkpoint import write_directory
+from tests.equipment.teachers import write_llama, write_wavlm
 
 
 def clip(text: str = "", words: str = "", name: str = "a.wav") -> Clip:
@@ -83,40 +84,8 @@ def test_times_in_metadata_jsonl_arrive(tmp_path):
     assert word_times(found, np.zeros(1600), 16000) == [("hi", 0.01, 0.09)]
 
 
-def wavlm(folder: Path) -> str:
-    from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMModel
-
-    torch.manual_seed(0)
-    sizes = {
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 16,
-        "num_buckets": 8,
-    }
-    WavLMModel(
-        WavLMConfig(conv_dim=(8,) * 7, num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2, **sizes)
-    ).save_pretrained(folder)
-    Wav2Vec2FeatureExtractor().save_pretrained(folder)
-    return str(folder)
-
-
-def llama(folder: Path) -> str:
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
-
-    torch.manual_seed(0)
-    alphabet = {letter: index for index, letter in enumerate(["<unk>", "<s>", *pre_tokenizers.ByteLevel.alphabet()])}
-    tokenizer = Tokenizer(models.BPE(vocab=alphabet, merges=[], unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>").save_pretrained(folder)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 16}
-    LlamaModel(LlamaConfig(vocab_size=len(alphabet), **sizes)).save_pretrained(folder)
-    return str(folder)
-
-
 def test_a_wavlm_has_its_frames_where_its_convolutions_look(tmp_path):
-    teacher = load_teacher(wavlm(tmp_path))
+    teacher = load_teacher(write_wavlm(tmp_path))
     assert isinstance(teacher, WaveTeacher) and (teacher.hop, teacher.receptive) == (320, 400)
     for seconds, frames in ((1, 49), (2, 99)):
         timed = teacher(np.random.default_rng(0).normal(size=16000 * seconds).astype(np.float32), 16000, clip())
@@ -130,7 +99,7 @@ def test_a_wavlm_has_its_frames_where_its_convolutions_look(tmp_path):
 
 
 def test_a_language_model_speaks_when_its_words_do(tmp_path):
-    teacher = load_teacher(llama(tmp_path))
+    teacher = load_teacher(write_llama(tmp_path))
     assert isinstance(teacher, TextTeacher) and teacher.layer == -2
     words = json.dumps([["go", 0.0, 0.2], ["on", 0.3, 0.5]])
     timed = teacher(np.ones(16000, np.float32), 16000, clip("go on", words))
@@ -145,7 +114,7 @@ def test_a_language_model_speaks_when_its_words_do(tmp_path):
 
 
 def test_features_are_made_once_and_found_again(tmp_path):
-    teacher = load_teacher(wavlm(tmp_path / "model"))
+    teacher = load_teacher(write_wavlm(tmp_path / "model"))
     random = np.random.default_rng(0)
     waves = [0.1 * random.normal(size=samples).astype(np.float32) for samples in (16000, 5000, 10)]
     clips = [clip(name=f"{index}.wav") for index in range(3)]
@@ -176,7 +145,7 @@ def test_what_is_no_teacher_is_refused(tmp_path):
     with pytest.raises(UserError, match="teacher"):
         load_teacher(str(tmp_path))
     with pytest.raises(UserError, match=r"layer 3 of teacher.*\n?.*-3 to 2"):
-        load_teacher(wavlm(tmp_path / "wavlm"), layer=3)
+        load_teacher(write_wavlm(tmp_path / "wavlm"), layer=3)
 
 
 def real(name: str) -> str:

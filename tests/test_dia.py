@@ -16,30 +16,13 @@ from earnest.generate import Request, generate
 from earnest.losses.tokens import score
 from earnest.models import load_model
 from earnest.models.dia import Dia, DiaShape
+from tests.equipment.tiny_dia import CODEBOOKS, CODES, random_batch, random_codes, tiny_dia
 
-CODEBOOKS, CODES = 4, 32
 PRETRAINED = [0, *range(8, 16)]
 MUSICGEN = list(range(9))
 SMALLEST = DiaShape(
     width=8, layers=1, heads=1, kv_heads=1, ffn=8, encoder_width=8, encoder_layers=1, encoder_heads=1, encoder_ffn=8
 )
-TINY = DiaShape(width=32, heads=4, layers=2, encoder_width=16, max_bytes=64, max_audio_positions=300)
-
-
-def tiny_dia(delays=(), codebooks=CODEBOOKS, specials="eos", seed=0, shape=TINY) -> Dia:
-    torch.manual_seed(seed)
-    return shape.build(codebooks, CODES, delays, specials)
-
-
-def random_codes(frames: int, codebooks=CODEBOOKS, seed=0) -> torch.Tensor:
-    return torch.randint(0, CODES, (codebooks, frames), generator=torch.Generator().manual_seed(seed))
-
-
-def random_batch(model: Dia, clips=((5, "piano"), (9, "a slow waltz, strings"), (7, None))) -> Batch:
-    examples = [
-        model.lay_out(random_codes(frames, model.codebooks, seed), text) for seed, (frames, text) in enumerate(clips)
-    ]
-    return collate(examples, range(len(examples)), model.pad_id)
 
 
 @torch.no_grad()
@@ -179,7 +162,7 @@ def test_the_full_model_has_its_size():
 # -------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=18), st.integers(1, 30))
 def test_every_delay_list_keeps_every_code_and_trains_it(delays, frames):
     check_round_trip(delays, frames)

@@ -14,7 +14,7 @@ from earnest.data.batch import collate
 from earnest.generate import Repetition, Request, decoded, generate, sample, stream
 from earnest.models.higgs import Higgs, HiggsStream
 from earnest.training.lora import Lora, add_lora
-from tests.tiny import CODEBOOKS, CODES, random_batch, tiny_higgs
+from tests.equipment.tiny import CODEBOOKS, CODES, random_batch, tiny_higgs
 
 
 def overfitted(seed=0):

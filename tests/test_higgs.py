@@ -11,7 +11,7 @@ from earnest.errors import UserError
 from earnest.losses.tokens import TokenObjective, score, stream_weights
 from earnest.models.higgs import Higgs
 from earnest.training.lora import Lora, add_lora
-from tests.tiny import CODEBOOKS, CODES, random_batch, tiny_higgs
+from tests.equipment.tiny import CODEBOOKS, CODES, random_batch, tiny_higgs
 
 
 def unshifted(targets_BS: torch.Tensor) -> torch.Tensor:

@@ -22,7 +22,7 @@ from earnest.recipes.higgs import HiggsConfig, References
 from earnest.run import checkpoints, latest_checkpoint, read_run
 from earnest.training.config import Data
 from earnest.training.preparation import encoded, find_clips, prepare
-from tests.test_chatml import REFERENCE_TEXT, TARGET_TEXT
+from tests.equipment.texts import REFERENCE_TEXT, TARGET_TEXT
 
 SHAPE = ("--shape.width", "32", "--shape.layers", "1", "--shape.heads", "2", "--shape.ffn", "64")
 QUICK = (

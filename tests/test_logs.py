@@ -1,7 +1,5 @@
 """The log readers: every format on a real recorded file, names, steps, facts and bad input."""
 
-# ruff: noqa: E501  (log lines stand as they were printed)
-
 import gzip
 import json
 import math

@@ -25,9 +25,7 @@ from earnest.run import Run
 
 LOGS = Path(__file__).parent / "logs"
 CRASHERS = sorted((LOGS / "crashers").glob("*"))
-QUICK = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
-)
+QUICK = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
 WORDS = [
     b"step",
     b"loss",

@@ -4,14 +4,13 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from earnest.losses.adversarial import auc, feature_matching, hinge_discriminator, hinge_generator
 from earnest.losses.waveform import MultiScaleMelLoss, MultiScaleSpectrogramLoss, mel_filters
 
 
-@settings(deadline=None)
 @given(
     window=st.sampled_from([32, 64, 128, 256, 512, 1024, 2048]),
     mels=st.integers(1, 128),

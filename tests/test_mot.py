@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM, MusicgenForCausalLM
 from transformers.models.musicgen.configuration_musicgen import MusicgenDecoderConfig
 
-from benchmarks.straightforward_mot import Straightforward
 from earnest.cli import main
 from earnest.data.baselines import collect_pairs, label_counts, unigram_nats
 from earnest.data.batch import collate
@@ -31,37 +30,10 @@ from earnest.models.mot import MoT, MoTDesign, MoTModelConfig, MoTShape
 from earnest.models.packed import Route
 from earnest.run import checkpoints, read_run
 from earnest.training.optim import adamw
+from tests.equipment.straightforward_mot import Straightforward
+from tests.equipment.tiny_mot import CODEBOOKS, CODES, SHAPE, batch_of, clips, tiny_mot
 
-CODEBOOKS, CODES = 3, 16
-SHAPE = MoTShape(width=32, layers=3, heads=4, kv_heads=2, ffn=48, expert_width=16, expert_ffn=24)
-SMALL = {"text_window": 24, "max_positions": 128}
 GROUPS = ("adapters", "output", "embeddings", "experts", "attention", "backbone")
-
-
-def tiny_mot(
-    seed: int = 0, awake: bool = True, backbone: str = "", experts: str = "", shape: MoTShape = SHAPE, **design
-) -> MoT:
-    """`awake`: up projections that are not zero, as after some training."""
-    torch.manual_seed(seed)
-    model = MoT.assemble(CODEBOOKS, CODES, MoTDesign(**{**SMALL, **design}), shape, backbone, experts)
-    with torch.no_grad():
-        for layer in model.layers:
-            layer.expert.up.weight.normal_(std=0.3 if awake else 0)
-        model.audio_rows.weight.normal_(std=0.3)
-        model.embed_audio.weight.normal_(std=0.3)
-    return model
-
-
-def clips(frames=(5, 9, 7), seed: int = 0):
-    random = torch.Generator().manual_seed(seed)
-    texts = ["slow piano", "a fast drum loop", "violin"]
-    return [(torch.randint(0, CODES, (CODEBOOKS, n), generator=random), texts[i % 3]) for i, n in enumerate(frames)]
-
-
-def batch_of(model: MoT, frames=(5, 9, 7), seed: int = 0):
-    return collate(
-        [model.lay_out(codes_CT, text) for codes_CT, text in clips(frames, seed)], range(len(frames)), model.pad_id
-    )
 
 
 def objective(model: MoT) -> TokenObjective:

@@ -12,7 +12,7 @@ from earnest.monitors.predictions import log_predictions, predictions
 from earnest.report.as_html import render
 from earnest.rules.finding import Diagnosis
 from earnest.run import RunWriter, read_run
-from tests.tiny import CODEBOOKS, random_batch, random_codes, tiny_higgs
+from tests.equipment.tiny import CODEBOOKS, random_batch, random_codes, tiny_higgs
 
 ARABIC = "وَمِنْ ثُمَّ قَالُوا"
 

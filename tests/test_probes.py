@@ -23,13 +23,13 @@ from earnest.probes.splits import duplicates, noise
 from earnest.rules import diagnose
 from earnest.run import Run, Series
 from earnest.training.config import Data
-from tests import test_dia, test_mot
-from tests.tiny import random_batch, random_codes, tiny_higgs
+from tests.equipment import tiny_dia, tiny_mot
+from tests.equipment.tiny import random_batch, random_codes, tiny_higgs
 
 SYSTEMS = {
     "higgs": lambda: (model := tiny_higgs(), random_batch(model)),
-    "dia": lambda: (model := test_dia.tiny_dia(), test_dia.random_batch(model)),
-    "mot": lambda: (model := test_mot.tiny_mot(), test_mot.batch_of(model)),
+    "dia": lambda: (model := tiny_dia.tiny_dia(), tiny_dia.random_batch(model)),
+    "mot": lambda: (model := tiny_mot.tiny_mot(), tiny_mot.batch_of(model)),
 }
 
 
@@ -75,8 +75,8 @@ def test_a_fresh_mot_is_traced_and_an_output_layer_of_zeros_is_not_accused(outpu
     is scored on."""
     torch.manual_seed(0)
     design = MoTDesign(output=output, text_window=24, max_positions=128)
-    model = MoT.assemble(test_mot.CODEBOOKS, test_mot.CODES, design, test_mot.SHAPE)
-    batch = test_mot.batch_of(model)
+    model = MoT.assemble(tiny_mot.CODEBOOKS, tiny_mot.CODES, design, tiny_mot.SHAPE)
+    batch = tiny_mot.batch_of(model)
     assert {one["offset"] for one in alignment(model, batch).values()} == {1}
     if output == "audio":
         nn.init.zeros_(model.audio_rows.weight)

@@ -24,7 +24,7 @@ from earnest.report.as_json import plain
 from earnest.rules import diagnose
 from earnest.rules.finding import Baseline, Diagnosis, NotChecked, Word
 from earnest.run import Artifact, Run, Series
-from tests.report_fixture import ARABIC, STEPS, make_diagnosis, make_run, tone
+from tests.equipment.report_fixture import ARABIC, STEPS, make_diagnosis, make_run, tone
 
 SCHEMA = json.loads((Path(report.__file__).parent / "schema.json").read_text())
 

@@ -1,7 +1,6 @@
 """The catalogue keeps its own rules, and every rule finds its sick log and leaves the healthy twin alone
 (tests/rules/CODE.md)."""
 
-import csv
 import json
 import re
 from pathlib import Path
@@ -14,10 +13,10 @@ from earnest.rules import catalogue, diagnose
 from earnest.rules.catalogue import FAMILIES, HEADINGS
 from earnest.rules.docs import pages
 from earnest.rules.explain import explain
-from earnest.run import Artifact, Run, Series
+from earnest.run import Run, Series
+from tests.equipment.cases import CASES, case
 
 ROOT = Path(__file__).parent.parent
-CASES = sorted((Path(__file__).parent / "rules").glob("*.md"))
 RULES = {rule.code: rule for rule in catalogue()}
 REMEDIES = (
     "use",
@@ -31,24 +30,6 @@ REMEDIES = (
     "no",
     "missing",
 )  # a name says what is wrong
-
-
-def case(path: Path, section: str) -> Run:
-    """The log under a heading: a table of series (an empty cell is a step not logged), and JSON with whatever else the
-    run knows."""
-    text = re.search(rf"^## {section}\n(.*?)(?=^## |\Z)", path.read_text(), re.MULTILINE | re.DOTALL)[1]
-    blocks = {language: body for language, body in re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL)}
-    known = json.loads(blocks.get("json", "{}"))
-    series = {}
-    rows = list(csv.DictReader(blocks.get("csv", "").splitlines()))
-    for name in rows[0] if rows else []:
-        if name != "step":
-            logged = [(int(row["step"]), float(row[name])) for row in rows if row[name] != ""]
-            series[name] = Series(np.array([step for step, _ in logged]), np.array([value for _, value in logged]))
-    artifacts = [
-        Artifact("demo", f"{index}.wav", one.pop("step"), one) for index, one in enumerate(known.get("demos", []))
-    ]
-    return Run(known.get("facts", {}), series, known.get("probes", {}), artifacts)
 
 
 def test_every_rule_has_a_case():

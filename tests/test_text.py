@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from earnest.data.text import AUDIO_EOS, AUDIO_OUT, SPECIALS, byte_tokenizer, special_id, text_ids
-from tests.tiny import tiny_higgs
+from tests.equipment.tiny import tiny_higgs
 
 TOKENIZER = byte_tokenizer()
 ARABIC = "وَمِنْ ثُمَّ قَالُوا أَنَّهُ لا يُوجَدُ إِلا أَنْ نَأْخُذَ سَيَنْسَتِيلْ."

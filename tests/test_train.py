@@ -24,7 +24,7 @@ from earnest.run import checkpoints, read_run
 from earnest.training.config import Data
 from earnest.training.precision import resolve_precision
 from earnest.training.preparation import prepare
-from tests.tiny import tiny_higgs
+from tests.equipment.tiny import tiny_higgs
 
 SMALL = [
     *("--shape.width", "32", "--shape.layers", "1", "--shape.heads", "2", "--shape.ffn", "64"),
