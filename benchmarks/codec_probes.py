@@ -17,7 +17,8 @@ import tyro
 from benchmarks.align import RATE_HZ, Aligner
 from earnest.codecs import load_codec
 from earnest.data.folder import load_clips, read_clips, split_clips
-from earnest.monitors.codes import accuracy, r2, spoken, voice
+from earnest.data.pitch import pitch_and_level
+from earnest.monitors.codes import accuracy, r2, spoken
 from earnest.recipes.amy import amy_tiny
 
 
@@ -45,11 +46,11 @@ def main(folder: tyro.conf.Positional[Path], codec: tuple[str, ...] = ("amy-tiny
             for wave_N, found in side:
                 wave_N = soxr.resample(wave_N, RATE_HZ, loaded.sample_rate_hz)
                 codes_CT = loaded.encode(torch.from_numpy(wave_N)[None])[0].numpy()
-                heard = voice(wave_N, loaded.sample_rate_hz, loaded.hop_samples)
+                measured = pitch_and_level(wave_N, loaded.sample_rate_hz, loaded.hop_samples)
                 frames = codes_CT.shape[1]
                 phones, words = (spoken(spans, frames, loaded.frame_rate_hz) for spans in (found.phones, found.words))
                 side_codes.append(codes_CT)
-                side_labels.append([phones, words, heard["f0_r2"], heard["energy_r2"]])
+                side_labels.append([phones, words, measured.pitch_log2_hz_T, measured.level_db_T])
             codes.append(np.concatenate(side_codes, 1))
             labels.append([np.concatenate(kind) for kind in zip(*side_labels, strict=True)])
         rows = {"commonest": [np.zeros_like(side[0]) for side in codes]} | {

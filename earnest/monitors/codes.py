@@ -14,35 +14,6 @@ from earnest.signals import key
 Labels = Mapping[str, np.ndarray]  # name -> one value per codec frame; NaN, or "" for a word, where there is none
 
 
-def voice(wave_N: np.ndarray, sample_rate_hz: int, hop_samples: int) -> dict[str, np.ndarray]:
-    """Per codec frame: log2 of the pitch in Hz (NaN where unvoiced) and the level in dB of full scale (NaN in silence).
-
-    Pitch: of the peaks of the autocorrelation of 40 ms between 60 and 400 Hz, the first that reaches 0.85 of the
-    highest (multiples of the period peak too), where it reaches half of the energy.
-    """
-    frames, window = -(-len(wave_N) // hop_samples), round(0.04 * sample_rate_hz)
-    centre_T = np.arange(frames) * hop_samples + hop_samples // 2
-    padded_N = np.pad(wave_N.astype(np.float64), (window, window + hop_samples))
-    pieces_TW = padded_N[centre_T[:, None] + window // 2 + np.arange(window)]
-    energy_T = np.square(pieces_TW).mean(1)
-    tapered_TW = (pieces_TW - pieces_TW.mean(1, keepdims=True)) * np.hanning(window)
-    correlation_TL = np.fft.irfft(np.abs(np.fft.rfft(tapered_TW, 2 * window)) ** 2)[:, :window]
-    of_window_L = np.fft.irfft(np.abs(np.fft.rfft(np.hanning(window), 2 * window)) ** 2)[:window]
-    correlation_TL = (
-        correlation_TL / np.maximum(correlation_TL[:, :1], 1e-12) / np.maximum(of_window_L / of_window_L[0], 1e-3)
-    )
-    lags = np.arange(sample_rate_hz // 400, sample_rate_hz // 60 + 1)
-    middle_TL = correlation_TL[:, lags]
-    peak_TL = (middle_TL >= correlation_TL[:, lags - 1]) & (middle_TL >= correlation_TL[:, lags + 1])
-    best_T = (peak_TL & (middle_TL >= 0.85 * middle_TL.max(1, keepdims=True))).argmax(1)
-    heard_T = energy_T > max(1e-4 * energy_T.max(initial=0.0), 1e-10)  # within 40 dB of the loudest frame
-    voiced_T = heard_T & (middle_TL[np.arange(frames), best_T] > 0.5)
-    return {
-        "f0_r2": np.where(voiced_T, np.log2(sample_rate_hz / lags[best_T]), np.nan),
-        "energy_r2": np.where(heard_T, 10 * np.log10(np.maximum(energy_T, 1e-12)), np.nan),
-    }
-
-
 def spoken(words: Sequence[tuple[str, float, float]], frames: int, frame_rate_hz: float) -> np.ndarray:
     """The word spoken at the centre of each codec frame, "" between words."""
     centre_s = (np.arange(frames) + 0.5) / frame_rate_hz

@@ -12,11 +12,11 @@ from torch import Tensor
 from earnest.codecs.amy import TrainableCodec
 from earnest.data.audio import ClipError
 from earnest.data.folder import Clip, load_clips, read_clips, split_clips
-from earnest.data.store import cache_dir
+from earnest.data.pitch import pitch_and_level
 from earnest.data.teachers import FeatureTable, load_teacher, teach
 from earnest.errors import UserError
+from earnest.files import cache_dir
 from earnest.losses.codec import TAUGHT, CodecBatch
-from earnest.monitors.codes import voice
 from earnest.training.codec_config import CodecConfig
 from earnest.training.session import OnProgress
 
@@ -109,10 +109,8 @@ def batches(
             features[name] = tuple(torch.from_numpy(array).to(device) for array in stacked)
         prosody_BT2 = None
         if codec.quantiser.erasure is not None:
-            voices = [voice(wave_N, codec.sample_rate_hz, hop) for wave_N in wave_BN.numpy()]
-            prosody_BT2 = (
-                torch.from_numpy(np.stack([np.stack(list(one.values()), 1) for one in voices])).float().to(device)
-            )
+            prosody = [pitch_and_level(wave_N, codec.sample_rate_hz, hop).features_T2() for wave_N in wave_BN.numpy()]
+            prosody_BT2 = torch.from_numpy(np.stack(prosody)).float().to(device)
         yield CodecBatch(wave_BN.to(device), features, prosody_BT2)
 
 

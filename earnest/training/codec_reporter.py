@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from earnest.codecs.amy import TrainableCodec
 from earnest.data.audio import write_wave
 from earnest.data.folder import Clip
+from earnest.data.pitch import pitch_and_level
 from earnest.data.store import fingerprint
 from earnest.data.teachers import word_times
 from earnest.losses.codec import CodecBatch, CodecObjective
-from earnest.monitors.codes import probe, spoken, voice
+from earnest.monitors.codes import probe, spoken
 from earnest.run import Artifact, RunWriter
 from earnest.signals import key
 from earnest.training.checkpoint import save_checkpoint
@@ -171,9 +172,13 @@ class Probes:
 
     @staticmethod
     def _labelled(codec: TrainableCodec, clip: Clip, wave_N: np.ndarray) -> tuple[Tensor, dict[str, np.ndarray]]:
-        labels = voice(wave_N, codec.sample_rate_hz, codec.hop_samples)
+        measured = pitch_and_level(wave_N, codec.sample_rate_hz, codec.hop_samples)
         words = word_times(clip, wave_N, codec.sample_rate_hz)
-        labels["word_accuracy_frac"] = spoken(words, len(labels["f0_r2"]), codec.frame_rate_hz)
+        labels = {
+            "f0_r2": measured.pitch_log2_hz_T,
+            "energy_r2": measured.level_db_T,
+            "word_accuracy_frac": spoken(words, len(measured.level_db_T), codec.frame_rate_hz),
+        }
         return torch.from_numpy(wave_N), labels
 
     def score(self, codec: TrainableCodec) -> dict[str, float]:
