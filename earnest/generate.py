@@ -18,6 +18,7 @@ from earnest.data.patterns import undelay
 from earnest.errors import UserError
 from earnest.models import load_model
 from earnest.run import latest_checkpoint, read_run
+from earnest.sampling import Repetition
 
 log = logging.getLogger(__name__)
 
@@ -36,15 +37,6 @@ class Request:
     seed: int = 0
     guidance: float = 1.0
     null_prompt: Prompt | None = None
-
-
-@dataclass(frozen=True)
-class Repetition:
-    """Repetition-aware sampling (VALL-E 2, arXiv:2406.05370 §4.1): a token that stands `most` times or more among the
-    last `window_frames` of its lane is drawn anew from the whole distribution. A window of 0 lets repetitions be."""
-
-    window_frames: int = 0
-    most: int = 2
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from earnest.data.batch import Batch
 from earnest.data.masks import IGNORE
 from earnest.losses import tokens
-from earnest.losses.tokens import Head, score
+from earnest.losses.tokens import score
+from earnest.models.system import Head
 
 D, TEXT, AUDIO = 16, 50, 12
 

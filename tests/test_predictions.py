@@ -87,7 +87,7 @@ class CopiesItsInput:
         return torch.nn.functional.one_hot(batch.tokens_BSC[batch.exists_BS], self.codes + 2).flatten(1).float()
 
     def heads(self):
-        from earnest.losses.tokens import Head
+        from earnest.models.system import Head
 
         size = self.codes + 2
         eye = torch.eye(size * CODEBOOKS)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from earnest.data.batch import Batch, codebook_stream
 from earnest.data.masks import IGNORE
 from earnest.errors import UserError
+from earnest.models.system import Head
 from earnest.signals import key
 
 SIGNAL_NAMES = {
@@ -22,33 +23,6 @@ SIGNAL_NAMES = {
 CHUNK_LOGITS = (
     2**24
 )  # logits held at a time, and as many probabilities: 128 MiB in fp32, not gigabytes at a vocabulary of 128256
-
-
-@dataclass(frozen=True, eq=False)
-class Head:
-    """The output layer of one stream: the rows of `blocks` (V_i, D), one after the other.
-
-    Target t of the stream is row ``first_id + t``; `ids` rows from there on are the stream's own vocabulary (None:
-    all). `prior_V`, of all rows, is added to their logits, and is no parameter.
-    """
-
-    blocks: tuple[Tensor, ...]
-    first_id: int = 0
-    ids: int | None = None
-    prior_V: Tensor | None = None
-
-    @property
-    def rows(self) -> int:
-        return sum(map(len, self.blocks))
-
-    @property
-    def own(self) -> slice:
-        return slice(self.first_id, self.rows if self.ids is None else self.first_id + self.ids)
-
-    def logits(self, hidden_ND: Tensor) -> Tensor:
-        """(N, D) -> (N, V) over the stream's own vocabulary, as generation needs them."""
-        logits_NV = torch.cat([hidden_ND @ block_VD.T for block_VD in self.blocks], dim=-1)
-        return (logits_NV if self.prior_V is None else logits_NV + self.prior_V)[..., self.own]
 
 
 @dataclass(frozen=True)

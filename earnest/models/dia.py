@@ -23,8 +23,8 @@ from earnest.data.batch import Batch, Example, Prompt, codebook_stream
 from earnest.data.masks import IGNORE, ends_at_eos, shift
 from earnest.data.patterns import check_delays, delay, framed
 from earnest.errors import UserError
-from earnest.losses.tokens import Head
 from earnest.models.prepacked import KeyValues, normed, prepacked, rotated
+from earnest.models.system import Head
 
 log = logging.getLogger(__name__)
 

@@ -40,9 +40,9 @@ from earnest.data.text import (
     text_ids,
 )
 from earnest.errors import UserError
-from earnest.losses.tokens import Head
 from earnest.models.packed import Route
 from earnest.models.prepacked import KeyValues, normed, prepacked, rotated
+from earnest.models.system import Head
 
 STREAM_SPECIALS = 2  # BOS and EOS of the audio stream, above the codec's codes: codebook_size = codes + 2
 

@@ -41,9 +41,9 @@ from earnest.data.patterns import flatten, unflatten
 from earnest.data.store import fingerprint
 from earnest.data.text import byte_tokenizer
 from earnest.errors import UserError
-from earnest.losses.tokens import Head
 from earnest.models.backbones import load_backbone, load_experts
 from earnest.models.packed import Route
+from earnest.models.system import Head
 
 Group = Literal["adapters", "output", "embeddings", "experts", "attention", "backbone"]
 

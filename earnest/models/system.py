@@ -1,0 +1,155 @@
+"""The contract of a language model: what data, loss, generation, monitors and probes ask of it.
+
+A new family of models is one class that implements `System`, and one recipe.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from earnest.data.batch import Batch, Example, Prompt
+from earnest.data.chatml import Turn
+from earnest.sampling import Repetition
+from earnest.streams import TEXT, Stream
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """The output layer of one stream: the rows of `blocks` (V_i, D), one after the other.
+
+    Target t of the stream is row ``first_id + t``; `ids` rows from there on are the stream's own vocabulary (None:
+    all). `prior_V`, of all rows, is added to their logits, and is no parameter.
+    """
+
+    blocks: tuple[Tensor, ...]
+    first_id: int = 0
+    ids: int | None = None
+    prior_V: Tensor | None = None
+
+    @property
+    def rows(self) -> int:
+        return sum(map(len, self.blocks))
+
+    @property
+    def own(self) -> slice:
+        return slice(self.first_id, self.rows if self.ids is None else self.first_id + self.ids)
+
+    def logits(self, states_ND: Tensor) -> Tensor:
+        """(N, D) -> (N, V) over the stream's own vocabulary, as generation needs them."""
+        logits_NV = torch.cat([states_ND @ block_VD.T for block_VD in self.blocks], dim=-1)
+        return (logits_NV if self.prior_V is None else logits_NV + self.prior_V)[..., self.own]
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """What one stream is predicted from: states and the output layer that reads them.
+
+    `states_PD`: of the positions that exist, in the row-major order of ``batch.exists_BS``; only rows whose target
+    counts are read. Streams that are predicted from the same states share one tensor.
+    """
+
+    states_PD: Tensor
+    head: Head
+
+
+@dataclass(frozen=True, eq=False)
+class Round:
+    """Codebooks whose tokens of one frame are drawn together: which ones, and their logits (B, K, V). Every round of a
+    model has the same V; ids that cannot occur have logits of -inf."""
+
+    codebooks: slice
+    logits_BKV: Tensor
+
+
+class Continuation(ABC):
+    """A batch of sequences that is being continued, one frame of audio after the other."""
+
+    @abstractmethod
+    def rounds(self, frame_BC: Tensor) -> Generator[Round, Tensor, None]:
+        """Append a frame of tokens, then yield the rounds in which the next frame is drawn, in the order of the
+        codebooks. The tokens (B, K) drawn in a round are sent back, as the next round depends on them."""
+
+
+class System(nn.Module, ABC):
+    """A language model with its layout: clips become positions, positions become states, prompts are continued.
+
+    It never shifts targets: what the states of a position predict is already aligned in the `Batch`.
+    """
+
+    name: str
+    """Of the system, in the facts of a run."""
+    codebooks: int
+    codes: int
+    """Entries of a codebook; ids of special tokens are above them."""
+    delays: Sequence[int]
+    """Frames by which each codebook starts late."""
+    bos_id: int
+    """The token before the first code of a codebook."""
+    eos_id: int | None
+    """The token that ends the audio; None if the model cannot end it."""
+    after_end_id: int
+    """The token that fills a codebook after its end."""
+    pad_id: int
+    """The text id of padding."""
+    text_vocab: int
+    """How many ids can occur as a text target."""
+    audio_vocab: int
+    """How many ids can occur as a target of one codebook, special tokens included."""
+    pretrained: bool = False
+    """Whether weights of the model were trained before."""
+    reads_conversations: bool = False
+    """Whether the model takes conversations in place of a text and a speaker."""
+    instruction: str = ""
+    """The system turn of a clip without a conversation; ``{speaker}`` is replaced by the speaker's name."""
+    repetition: Repetition = Repetition()
+    """The rule that the model was published with."""
+
+    @abstractmethod
+    def prompt(self, text: str | None, speaker: str = "", turns: Sequence[Turn] | None = None) -> Prompt:
+        """What stands before the audio that is to be generated; None is the null input of a system that has one.
+
+        turns: a conversation in place of text and speaker. Raises UserError if the system does not take it, or it is
+        too long.
+        """
+
+    @abstractmethod
+    def lay_out(
+        self, codes_CT: Tensor | None, text: str | None, speaker: str = "", turns: Sequence[Turn] | None = None
+    ) -> Example:
+        """A clip as positions with their targets. turns: a conversation in place of text, speaker and codes.
+
+        Raises UserError if the codes are not of this model's codebooks, or the whole is too long.
+        """
+
+    @abstractmethod
+    def outputs(self, batch: Batch) -> Mapping[Stream, Output]:
+        """What each stream of the batch is predicted from; a stream that is never scored may be left out."""
+
+    @abstractmethod
+    def begin(self, prompts: Sequence[Prompt]) -> Continuation:
+        """Read prompts of any lengths; the first frame that is appended then is BOS in all codebooks."""
+
+    @abstractmethod
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write a directory that `earnest.models.load_model` reads."""
+
+    def order(self, stream: Stream) -> int:
+        """How far before its label the last input is that a prediction of the stream may see: 1 for the position
+        before, 0 if it also sees the lower codebooks of the label's own frame, as a depth decoder does."""
+        return 1
+
+    def text_of(self, ids_L: Sequence[int]) -> str | None:
+        """The text that ids spell; None if the system cannot say."""
+        return None
+
+    def vocabulary(self, stream: Stream) -> int:
+        """How many ids can occur as a target of the stream."""
+        return self.text_vocab if stream == TEXT else self.audio_vocab
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device

@@ -1,0 +1,28 @@
+"""How tokens are drawn, the same for every row of a batch; defaults are here and nowhere else."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """Repetition-aware sampling (VALL-E 2, arXiv:2406.05370 §4.1): a token that is `most` times or more among the last
+    `window_frames` tokens of its codebook is drawn again, from the whole distribution. A window of 0 allows
+    repetitions."""
+
+    window_frames: int = 0
+    most: int = 2
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """`top_k`: how many of the likeliest tokens are drawn from. `top_p`: of these, the smallest set that holds this
+    much probability.
+
+    filter_by_guidance: the guided logits choose the likeliest tokens, which are then drawn by their conditional logits,
+    as Dia was published. repetition: None for the model's own rule.
+    """
+
+    top_k: int = 50
+    top_p: float = 0.95
+    filter_by_guidance: bool = False
+    repetition: Repetition | None = None
