@@ -18,7 +18,6 @@ from earnest.errors import UserError
 from earnest.logs import FORMATS, read, tensorboard
 from earnest.logs.find import discover
 from earnest.logs.mapping import guess
-from earnest.logs.settings import facts_of, yaml
 from earnest.logs.source import Source
 from earnest.run import Run, RunWriter
 from earnest.signals import ALIASES, SIGNALS
@@ -655,48 +654,8 @@ def test_perplexity_is_told_apart(tmp_path):
     assert "train/perplexity" in read(written(tmp_path, named)).series
 
 
-# --- facts
+# --- facts that logs hold (of configurations: test_logs_settings.py)
 # -----------------------------------------------------------------------------------------------------------------------------
-
-
-def test_facts_of_configurations():
-    higgs = {
-        "text_config": {"vocab_size": 128256},
-        "audio_num_codebooks": 8,
-        "audio_codebook_size": 1024,
-        "audio_stream_bos_id": 1024,
-        "audio_stream_eos_id": 1025,
-    }
-    assert facts_of(higgs) == {"text_vocab": 128256, "codebooks": 8, "audio_vocab": 1026}
-    assert facts_of({"decoder": {"num_codebooks": 4, "vocab_size": 2048}}) == {"codebooks": 4, "audio_vocab": 2048}
-    assert facts_of({"lr": {"desc": None, "value": 0.1}, "max_grad_norm": {"desc": None, "value": 1.0}}) == {
-        "max_grad_norm": 1
-    }
-    assert facts_of({"a": {"vocab_size": 5}, "b": {"vocab_size": 6}}) == {}  # two values are no fact
-    assert facts_of({"alpha_adv": 1.0, "alpha_feat": 4.0, "alpha_msspec": 15.0}) == {
-        "loss_weights": {"adv_g": 1.0, "feat": 4.0, "msspec": 15.0}
-    }
-    assert facts_of({"warmup": 0.1, "gradient_accumulation_steps": True}) == {}
-
-
-def test_facts_beside_the_log(tmp_path):
-    path = written(tmp_path, "step,loss\n1,3\n2,2\n", "metrics.csv")
-    written(
-        tmp_path,
-        "optim:\n  max_norm: 1.0  # clipping\n  lr: 1e-4\ntransformer_lm:\n  n_q: 4\n  card: 2048\n",
-        "config.yaml",
-    )
-    run = read(path, facts={"codebooks": 9})
-    assert run.facts["max_grad_norm"] == 1 and run.facts["audio_vocab"] == 2048 and run.facts["codebooks"] == 9
-    assert run.facts["fact_sources"] == {"max_grad_norm": "config.yaml", "audio_vocab": "config.yaml"}
-
-
-def test_yaml_is_data():
-    assert yaml("a: 1\nb:\n  c: [1, 2]\n  d: 'x'\n# e: 2\nf: !!python/object/apply:os.system [ls]\n") == {
-        "a": 1,
-        "b": {"c": [1, 2], "d": "x"},
-        "f": "!!python/object/apply:os.system [ls]",
-    }
 
 
 def test_facts_that_logs_hold():

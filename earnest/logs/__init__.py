@@ -58,13 +58,12 @@ def read(
         raise UserError(
             f"{source.path.name} holds one number", "values over several steps", "log every step, or pass the whole log"
         )
-    said, sources = facts_of(log.config), {}
-    sources |= dict.fromkeys(said, "the log")
-    for name, (value, where) in facts_beside(source.path).items():
-        if name not in said:
-            said[name], sources[name] = value, where
-    result.facts = said | result.facts | dict(facts or {})
-    result.facts["fact_sources"] = {name: where for name, where in sources.items() if name not in (facts or {})}
+    settings = facts_of(log.config, "the log").else_of(facts_beside(source.path))
+    result.facts = settings.facts | result.facts | dict(facts or {})
+    result.facts["fact_sources"] = {
+        name: where for name, where in settings.sources.items() if name not in (facts or {})
+    }
+    result.notes += settings.notes
     result.path = Path(path)
     if all(len(series) < 2 for series in result.series.values()):
         result.notes.append("one row: values can be compared with baselines, nothing can be said over time")

@@ -1,16 +1,25 @@
 """Facts from a configuration: the one that a log holds, or a file beside it.
 
-Only names whose meaning is settled become facts (`FACTS_SAID`); everything else in a configuration is left alone. Files
-are data: JSON, and of YAML the part that configurations use (nested mappings, scalars, lists of scalars); nothing is
-executed.
+Only names whose meaning is settled become facts (`SPELLINGS`); everything else in a configuration is left alone. Files
+are data, JSON or YAML; nothing in them is executed.
 """
 
-import ast
 import json
 import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+try:
+    from yaml import CSafeLoader as SafeLoader
+except ImportError:  # PyYAML was built without libyaml
+    from yaml import SafeLoader
+
+from earnest.errors import UserError
+from earnest.facts import checked
 from earnest.logs.log import words
 
 FILES = [
@@ -28,20 +37,34 @@ FILES = [
     "params.json",
 ]
 LARGEST_BYTES = 4 << 20
-# fact -> its spellings in configurations: the last part of the name, or its end where a dot stands
-FACTS_SAID = {
+MOST_NODES = 200_000
+DEEPEST = 100
+MOST_NOTES = 10
+# fact -> its spellings in configurations: the last part of the name, its words joined by "_"
+SPELLINGS = {
     "text_vocab": "text_vocab text_vocab_size text_vocabulary_size",
     "audio_vocab": "audio_vocab audio_vocab_size codebook_vocab_size",
-    "codebooks": "codebooks num_codebooks n_codebooks audio_num_codebooks n_q num_quantizers n_quantizers num_audio_codebooks",
-    "max_grad_norm": "max_grad_norm gradient_clip_val clip_grad_norm grad_clip grad_clip_norm gradient_clipping clip_norm max_norm "
-    "clip_grad grad_norm_clip",
-    "accumulation_steps": "accumulation_steps gradient_accumulation_steps grad_accum_steps accumulate_grad_batches grad_accum accum_grad "
-    "update_freq",
-    "schedule_steps": "schedule_steps max_steps max_updates total_steps max_train_steps num_training_steps max_update max_iters "
-    "train_iters",
+    "codebooks": (
+        "codebooks num_codebooks n_codebooks audio_num_codebooks n_q num_quantizers n_quantizers num_audio_codebooks"
+    ),
+    "max_grad_norm": (
+        "max_grad_norm gradient_clip_val clip_grad_norm grad_clip grad_clip_norm gradient_clipping clip_norm "
+        "max_norm clip_grad grad_norm_clip"
+    ),
+    "accumulation_steps": (
+        "accumulation_steps gradient_accumulation_steps grad_accum_steps accumulate_grad_batches grad_accum "
+        "accum_grad update_freq"
+    ),
+    "schedule_steps": (
+        "schedule_steps max_steps max_updates total_steps max_train_steps num_training_steps max_update max_iters "
+        "train_iters"
+    ),
     "warmup_steps": "warmup_steps num_warmup_steps warmup_updates warmup_iters lr_warmup_steps warmup",
-    "unconditional_frac": "unconditional_frac cfg_dropout cfg_dropout_prob cfg_dropout_p classifier_free_guidance_dropout cond_drop_prob "
-    "uncond_prob unconditional_prob p_uncond classifier_free_guidance_training_dropout training_dropout",
+    "unconditional_frac": (
+        "unconditional_frac cfg_dropout cfg_dropout_prob cfg_dropout_p classifier_free_guidance_dropout "
+        "cond_drop_prob uncond_prob unconditional_prob p_uncond classifier_free_guidance_training_dropout "
+        "training_dropout"
+    ),
     "guidance": "guidance guidance_scale cfg_scale cfg_coef inference_coef classifier_free_guidance_inference_coef",
     "steps_per_epoch": "steps_per_epoch updates_per_epoch",
     "train_clips": "train_clips num_train_samples train_samples num_train_examples",
@@ -49,90 +72,146 @@ FACTS_SAID = {
     "trainable_parameters": "trainable_parameters trainable_params num_trainable_parameters",
     "sample_rate_hz": "sample_rate_hz sample_rate sampling_rate",
 }
-_FACT = {spelling: fact for fact, spellings in FACTS_SAID.items() for spelling in spellings.split()}
+_FACT = {spelling: fact for fact, spellings in SPELLINGS.items() for spelling in spellings.split()}
+NOT_SET = (None, "", "auto", -1)  # transformers' max_steps is -1 if nobody set it; DeepSpeed's values are "auto"
+NUMERAL = re.compile(r"[-+]?\d+(\.\d*)?(e[-+]?\d+)?", re.IGNORECASE)
 WEIGHT = re.compile(r"(?:alpha|lambda|loss_weight|weight)_(\w+)")
-STREAM_NAMES = {
-    "adv": "adv_g",
-    "adv_g": "adv_g",
-    "feat": "feat",
-    "msspec": "msspec",
-    "wavlm": "wavlm",
-    "llm": "llm",
-    "mel": "mel",
-    "commit": "commitment",
+WEIGHTED = {"adv": "adv_g", "commit": "commitment"} | {
+    name: name for name in ("adv_g", "feat", "msspec", "wavlm", "llm", "mel")
 }
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What configurations say: facts as plain values, where each was said, and what could not be used and why."""
+
+    facts: dict[str, Any] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def else_of(self, other: "Settings") -> "Settings":
+        """These, with the facts of another where these say nothing."""
+        return Settings(other.facts | self.facts, other.sources | self.sources, self.notes + other.notes)
 
 
 def is_setting(name: str) -> bool:
     return "_".join(words(name)) in _FACT
 
 
-def facts_of(config: dict[str, Any]) -> dict[str, Any]:
-    """The facts that a (nested) configuration states; a name said twice with two values is no fact."""
-    found: dict[str, set] = {}
-    weights: dict[str, float] = {}
+def facts_of(config: Mapping[str, Any], where: str) -> Settings:
+    """The facts that a (nested) configuration states. A fact with two values, or of a wrong type or sign, is none."""
+    values: dict[str, dict[Any, str]] = {}
+    weights: dict[str, Any] = {}
+    notes: list[str] = []
     for node in _mappings(config):
-        codebooks = any(name in node for name in ("num_codebooks", "n_q", "num_quantizers", "n_codebooks"))
         for name, value in node.items():
-            spelled = "_".join(words(str(name)))
-            if spelled in ("vocab_size", "card"):
-                fact = "audio_vocab" if codebooks else "text_vocab" if spelled == "vocab_size" else None
-            elif spelled in ("codebook_size", "audio_codebook_size"):
-                fact, value = "audio_vocab", _with_specials(node, value)
-            else:
-                fact = _FACT.get(spelled)
-                if (weight := WEIGHT.fullmatch(spelled)) and weight[1] in STREAM_NAMES and _number(value) is not None:
-                    weights[STREAM_NAMES[weight[1]]] = _number(value) or 0.0
-            value = _number(value[0] if isinstance(value, list) and len(value) == 1 else value)
-            if (
-                fact is None
-                or value is None
-                or (fact != "guidance" and value < 0)
-                or (fact == "schedule_steps" and value <= 0)
-            ):
+            spelled, value = "_".join(words(name)), _plain(value)
+            if (weight := WEIGHT.fullmatch(spelled)) and weight[1] in WEIGHTED and value not in NOT_SET:
+                weights[WEIGHTED[weight[1]]] = value
+            if spelled in ("codebook_size", "audio_codebook_size"):
+                value = _with_specials(node, value)
+            fact = _fact_of(spelled, node)
+            if fact is None or value in NOT_SET or isinstance(value, dict):
                 continue
-            if 0 < value < 1 and fact not in ("unconditional_frac", "max_grad_norm", "guidance"):
-                continue  # a share (warmup: 0.1) where a count is meant
-            found.setdefault(fact, set()).add(int(value) if float(value).is_integer() else value)
-    facts: dict[str, Any] = {fact: values.pop() for fact, values in found.items() if len(values) == 1}
+            try:
+                values.setdefault(fact, {})[checked(fact, value)] = name
+            except UserError as error:
+                notes.append(f"{where}: {name} = {str(value)[:40]} is not used as {fact}: it is {error.expected}")
+    facts: dict[str, Any] = {fact: next(iter(known)) for fact, known in values.items() if len(known) == 1}
+    for fact, known in values.items():
+        if len(known) > 1:
+            listed = ", ".join(map(str, sorted(known)[:4]))
+            notes.append(f"{where} gives {fact} {len(known)} values ({listed}): none is used; say it with --fact")
     if len(weights) > 1:
-        facts["loss_weights"] = weights
+        try:
+            checked("loss_weights", weights)
+            facts["loss_weights"] = weights
+        except UserError as error:
+            notes.append(f"{where}: the loss weights are not used: {error.seen}, where {error.expected} is expected")
     architectures = config.get("architectures")
     if isinstance(architectures, list) and architectures and isinstance(architectures[0], str):
         facts["system"] = architectures[0]
-    return facts
+    return Settings(facts, dict.fromkeys(facts, where), list(dict.fromkeys(notes))[:MOST_NOTES])
 
 
-def facts_beside(path: Path) -> dict[str, tuple[Any, str]]:
-    """fact -> (value, file) from the configuration files in the log's folder; the first file that states a fact
-    wins."""
+def _fact_of(spelled: str, node: Mapping[str, Any]) -> str | None:
+    """The fact that a name states; a plain vocabulary is that of the codes if its mapping says how many codebooks."""
+    if spelled in ("vocab_size", "card"):
+        if not node.keys().isdisjoint(("num_codebooks", "n_q", "num_quantizers", "n_codebooks")):
+            return "audio_vocab"
+        return "text_vocab" if spelled == "vocab_size" else None
+    return "audio_vocab" if spelled in ("codebook_size", "audio_codebook_size") else _FACT.get(spelled)
+
+
+def facts_beside(path: Path) -> Settings:
+    """The facts of the configuration files in the log's folder; the first file that states a fact wins."""
     folder = path if path.is_dir() else path.parent
-    facts: dict[str, tuple[Any, str]] = {}
+    found = Settings()
     for file in (folder / name for name in FILES):
         try:
-            if not file.is_file() or file == path or file.stat().st_size > LARGEST_BYTES:
+            if not file.is_file() or file == path:
                 continue
-            text = file.read_text(encoding="utf-8", errors="replace")
-            config = json.loads(text) if file.suffix == ".json" else yaml(text)
-        except (OSError, ValueError, RecursionError):
+            config = _read(file)
+        except (OSError, RecursionError, yaml.YAMLError, *ODD_SCALARS) as error:
+            reason = " ".join(str(error).split())[:100]
+            found.notes.append(f"{file.name} could not be read, so no facts come from it ({reason})")
             continue
         if isinstance(config, dict):
-            for fact, value in facts_of(config).items():
-                facts.setdefault(fact, (value, str(file.relative_to(folder))))
-    return facts
+            found = found.else_of(facts_of(config, str(file.relative_to(folder))))
+    return found
 
 
-def _mappings(config: dict[str, Any]):
-    """Every mapping of a nested configuration; W&B's {desc, value} are undone, JSON within strings (TensorBoard's text)
-    is read."""
+# what PyYAML raises for a scalar that is not what its tag says (`!!int ""`, `!!timestamp x`), and json for bad text
+ODD_SCALARS = (ValueError, LookupError, AttributeError, TypeError, OverflowError)
+
+
+def _read(file: Path) -> Any:
+    if file.stat().st_size > LARGEST_BYTES:
+        raise ValueError(f"over {LARGEST_BYTES >> 20} MiB")
+    text = file.read_text(encoding="utf-8", errors="replace")
+    return json.loads(text) if file.suffix == ".json" else from_yaml(text)
+
+
+class _Loader(SafeLoader):
+    """A safe loader, but a merge (``<<: *defaults``) is a key like others: merging can grow without bound, and what
+    it names is looked at where its anchor is."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        pass
+
+
+_Loader.add_constructor("tag:yaml.org,2002:merge", lambda loader, node: node.value)
+
+
+def from_yaml(text: str) -> Any:
+    """A YAML document as plain values. Raises yaml.YAMLError for tags of Python objects, and above DEEPEST or
+    MOST_NODES (asked of the events before anything is built: building recurses)."""
+    depth = nodes = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        nodes += isinstance(event, yaml.NodeEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST or nodes > MOST_NODES:
+            raise yaml.YAMLError(f"nested over {DEEPEST} deep" if depth > DEEPEST else f"over {MOST_NODES:,} values")
+    return yaml.load(text, Loader=_Loader)
+
+
+def _mappings(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every mapping of a nested configuration, each once, however many aliases name it.
+
+    W&B's {desc, value} are undone, and JSON within strings (TensorBoard's text) is read.
+    """
     stack: list[Any] = [config]
+    seen: dict[int, Any] = {}  # by identity; the values are kept alive so that no identity comes again
     while stack:
         node = {
-            name: value["value"] if isinstance(value, dict) and "value" in value and len(value) <= 2 else value
+            str(name): value["value"] if isinstance(value, dict) and "value" in value and len(value) <= 2 else value
             for name, value in stack.pop().items()
         }
         yield node
         for value in node.values():
+            if id(value) in seen or not isinstance(value, dict | str):
+                continue
+            seen[id(value)] = value
             if isinstance(value, str) and value.startswith("{") and len(value) < LARGEST_BYTES:
                 try:
                     value = json.loads(value)
@@ -142,52 +221,22 @@ def _mappings(config: dict[str, Any]):
                 stack.append(value)
 
 
-def _with_specials(node: dict[str, Any], size: Any) -> Any:
+def _with_specials(node: Mapping[str, Any], size: Any) -> Any:
     """A codebook of 1024 whose stream begins and ends with ids 1024 and 1025 has 1026 that can occur."""
+    if not isinstance(size, int):
+        return size
     ids = [
         value
         for name, value in node.items()
-        if re.fullmatch(r"audio_(?:stream_)?(?:bos|eos)_(?:token_)?id", str(name)) and isinstance(value, int)
+        if re.fullmatch(r"audio_(?:stream_)?(?:bos|eos)_(?:token_)?id", name) and isinstance(value, int)
     ]
-    return max([size, *(one + 1 for one in ids if size <= one < size + 64)]) if isinstance(size, int) else size
+    return max([size, *(index + 1 for index in ids if size <= index < size + 64)])
 
 
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool):
-        return None
-    try:
-        return (
-            float(value)
-            if isinstance(value, int | float)
-            or (isinstance(value, str) and re.fullmatch(r"-?\d+(\.\d*)?(e-?\d+)?", value))
-            else None
-        )
-    except OverflowError:
-        return None
-
-
-def yaml(text: str) -> dict[str, Any]:
-    """Nested mappings of scalars and inline lists; anchors, tags, block scalars and lists of mappings are passed
-    over."""
-    root: dict[str, Any] = {}
-    stack: list[tuple[int, dict[str, Any]]] = [(-1, root)]
-    for line in text.splitlines():
-        match = re.match(r"""^( *)["']?([\w./\-]+)["']?\s*:(?:\s+(.*))?$""", line)
-        if not match or line.lstrip().startswith("#"):
-            continue
-        indent, name, value = len(match[1]), match[2], re.sub(r"\s#.*$", "", match[3] or "").strip()
-        while stack[-1][0] >= indent:
-            stack.pop()
-        if value:
-            stack[-1][1][name] = _scalar(value)
-        else:
-            stack[-1][1][name] = {}
-            stack.append((indent, stack[-1][1][name]))
-    return root
-
-
-def _scalar(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return text
+def _plain(value: Any) -> Any:
+    """A value as its setting means it: the one entry of a list, a number for a numeral, 8 for 8.0."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, str) and NUMERAL.fullmatch(value):
+        value = float(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
