@@ -4,23 +4,24 @@ What a command needs it imports when it is called, so that ``earnest diagnose`` 
 """
 
 import contextlib
-import dataclasses
-import functools
 import io
-import itertools
-import json
 import os
+import signal
 import sys
+import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 import tyro
 
+from earnest import arguments
 from earnest.errors import UserError
+from earnest.files import write_whole
 
-EXIT_FOUND, EXIT_UNREADABLE = 1, 2
+EXIT_FOUND, EXIT_MISTAKE, EXIT_FAULT = 1, 2, 3
 Positional = tyro.conf.Positional
 OUT = Annotated[Path | None, tyro.conf.arg(help="Directory of the run; a new one under runs/ if not given.")]
 RESUME = Annotated[bool, tyro.conf.arg(help="Continue the run in --out; without one, the latest under runs/.")]
@@ -31,7 +32,7 @@ COUNTS_ONLY = Annotated[
 
 def train(recipe: str, args: list[str]) -> int:
     """Train a recipe, then diagnose the run: earnest train RECIPE [--out DIR] [--resume] [--any.field VALUE ...]."""
-    chosen, call = _configured(recipe, args, "train", [("out", OUT, None), ("resume", RESUME, False)])
+    chosen, call = arguments.configured(recipe, args, "train", [("out", OUT, None), ("resume", RESUME, False)])
     if "RANK" in os.environ and call.out is None:
         raise UserError("several processes, and no --out", "one directory that all of them know", "name it with --out")
     run_dir: Path = call.out or _default_run_dir(recipe, call.resume)
@@ -45,7 +46,7 @@ def train(recipe: str, args: list[str]) -> int:
 
 def trace(recipe: str, args: list[str]) -> int:
     """Show one clip at every stop from disk to loss: earnest trace RECIPE [--any.field VALUE ...]."""
-    _, call = _configured(recipe, args, "trace", [])
+    _, call = arguments.configured(recipe, args, "trace", [])
     from earnest.trace import trace_clip
 
     trace_clip(call.config)
@@ -55,7 +56,7 @@ def trace(recipe: str, args: list[str]) -> int:
 def check(recipe: str, args: list[str]) -> int:
     """List what of a model is trained, frozen and reached by a gradient: earnest check RECIPE [--counts-only]
     [--any.field VALUE ...]."""
-    _, call = _configured(recipe, args, "check", [("counts_only", COUNTS_ONLY, False)])
+    _, call = arguments.configured(recipe, args, "check", [("counts_only", COUNTS_ONLY, False)])
     from earnest.accounting import check_recipe
 
     check_recipe(call.config, call.counts_only)
@@ -221,32 +222,36 @@ def diagnose(
     read.
 
     Args:
-        path: A log, or a directory with one: TensorBoard, W&B, trainer_state.json, Lightning, CSV, JSONL, text, ours, ...
+        path: A log, or a directory with one: TensorBoard, W&B, trainer_state.json, Lightning, CSV, text, ours, ...
         format: How the answer is written.
         out: Where to; standard output if not given (html: report.html).
         fail_on: The mildest severity that counts as found.
-        map: COLUMN=SIGNAL, where a column was taken for something else: --map "loss 2=train/ce_nats/text". Repeatable.
-        fact: NAME=VALUE for what the log does not hold: --fact audio_vocab=1026 --fact codebooks=8. Repeatable.
-        run: Which one, where a directory holds several.
+        map: COLUMN=SIGNAL, if a column was taken for something else: --map "loss 2=train/ce_nats/text". Repeatable.
+        fact: NAME=VALUE for what the log does not hold: --fact audio_vocab=1026 --fact codebooks=8. Repeatable;
+            `earnest explain facts` lists the names.
+        run: Which one, if the log holds several.
     """
     from earnest import logs, report
     from earnest.rules import diagnose as judge
     from earnest.rules.finding import SEVERITIES
 
-    read = logs.read(path, overrides=_pairs(map, "--map COLUMN=SIGNAL"), facts=_facts(fact), run=run)
+    read = logs.read(path, overrides=arguments.columns(map), facts=arguments.facts(fact), run=run)
     diagnosis = judge(read)
     if format == "html":
         out = out or Path("report.html")
         report.html(read, diagnosis, out)
         print(out)
     else:
-        with open(out, "w", encoding="utf-8") if out else contextlib.nullcontext(sys.stdout) as file:
-            if format == "text":
-                from rich.console import Console
+        text = io.StringIO()
+        file = text if out else sys.stdout
+        if format == "text":
+            from rich.console import Console
 
-                report.terminal(read, diagnosis, Console(file=file))
-            else:
-                print(report.json(read, diagnosis) if format == "json" else report.markdown(read, diagnosis), file=file)
+            report.terminal(read, diagnosis, Console(file=file))
+        else:
+            print(report.json(read, diagnosis) if format == "json" else report.markdown(read, diagnosis), file=file)
+        if out:
+            write_whole(out, text.getvalue())
     counts = SEVERITIES[: SEVERITIES.index(fail_on) + 1]
     return EXIT_FOUND if any(finding.severity in counts for finding in diagnosis.findings) else 0
 
@@ -280,8 +285,8 @@ def rules() -> int:
 
 
 def explain(topic: Positional[str]) -> int:
-    """Explain a rule by its code, or `tokens` (what -100, 1024, 1025 mean), or `bands` (thresholds that documents
-    give)."""
+    """Explain a rule by its code, `facts` (what --fact takes), `tokens` (what -100, 1024, 1025 mean), or `bands`
+    (thresholds that documents give)."""
     from rich.console import Console
     from rich.markdown import Markdown
 
@@ -298,87 +303,67 @@ COMMANDS: dict[str, Callable[..., int]] = {
 TAKE_A_RECIPE = (train, trace, check)
 
 
+TRAIN_PACKAGES = {
+    "torch", "transformers", "accelerate", "peft", "datasets", "safetensors", "soundfile", "soxr", "tokenizers",
+}  # fmt: skip
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Run one command. A mistake that a user can mend ends in three lines and exit code 2, never in a traceback."""
-    word, *args = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    """Run one command, and return its exit code.
+
+    A mistake that a user can mend ends in three lines and 2; a fault of earnest's own in three lines and 3, with the
+    traceback in a file (under ``python -X dev`` it is raised). Neither is 1, which says that something was found.
+    """
     try:
-        if word in ("-h", "--help"):
-            print("usage: earnest COMMAND ...\n")
-            for name, command in COMMANDS.items():
-                print(f"  {name:<9} {(command.__doc__ or '').splitlines()[0]}")
-            return 0
-        if word not in COMMANDS:
-            raise UserError(f"command {word!r}", f"one of {', '.join(COMMANDS)}", "earnest --help")
-        command = COMMANDS[word]
-        if command in TAKE_A_RECIPE:
-            return command(args[0] if args else "", args[1:])
-        return _parse(command, args, f"earnest {word}")()
+        return _run(*((sys.argv[1:] if argv is None else argv) or ["--help"]))
     except UserError as error:
-        print(error, file=sys.stderr)
-        return EXIT_UNREADABLE
+        return _refused(error)
     except ModuleNotFoundError as error:
         if error.name not in TRAIN_PACKAGES:
-            raise
-        print(
-            UserError(f"no package {error.name}", "earnest with its training part", 'pip install "earnest[train]"'),
-            file=sys.stderr,
-        )
-        return EXIT_UNREADABLE
+            return _fault(error)
+        needed = "earnest with its training part"
+        return _refused(UserError(f"no package {error.name}", needed, 'pip install "earnest[train]"'))
+    except BrokenPipeError:  # whoever read the output went away: nobody is left to be told
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        fix = "check the path, its permissions and the space on its disk"
+        return _refused(UserError(" ".join(str(error).split()), "a place that can be read, and written to", fix))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
+        return 128 + signal.SIGINT
+    except Exception as error:
+        return _fault(error)
 
 
-TRAIN_PACKAGES = (
-    "torch",
-    "transformers",
-    "accelerate",
-    "peft",
-    "datasets",
-    "safetensors",
-    "soundfile",
-    "soxr",
-    "tokenizers",
-)
+def _run(word: str, *args: str) -> int:
+    if word in ("-h", "--help"):
+        print("usage: earnest COMMAND ...\n")
+        for name, command in COMMANDS.items():
+            print(f"  {name:<9} {(command.__doc__ or '').splitlines()[0]}")
+        return 0
+    if word not in COMMANDS:
+        raise UserError(f"command {word!r}", f"one of {', '.join(COMMANDS)}", "earnest --help")
+    command = COMMANDS[word]
+    if command in TAKE_A_RECIPE:
+        return command(args[0] if args else "", list(args[1:]))
+    return arguments.parse(command, args, f"earnest {word}")()
 
 
-def _configured(name: str, args: list[str], command: str, options: list[tuple[str, Any, Any]]) -> tuple[Any, Any]:
-    """A recipe by name, and its configuration with the command line's overrides, every field an option."""
-    from transformers.utils import logging
-
-    from earnest.recipes import RECIPES
-
-    logging.disable_progress_bar()  # one bar a stage is enough
-    if name not in RECIPES:
-        seen = f"recipe {name!r}" if name and not name.startswith("-") else "no recipe"
-        raise UserError(seen, f"one of {', '.join(RECIPES)}", f"earnest {command} {next(iter(RECIPES))}")
-    config = RECIPES[name].configure()
-    unnamed = Annotated[type(config), tyro.conf.arg(name="")]  # --steps rather than --config.steps
-    call = dataclasses.make_dataclass(command.title(), [("config", unnamed, config), *options], frozen=True)
-    call.__doc__ = RECIPES[name].configure.__doc__
-    return RECIPES[name], _parse(call, args, f"earnest {command} {name}")()
+def _refused(error: UserError) -> int:
+    print(error, file=sys.stderr)
+    return EXIT_MISTAKE
 
 
-def _pairs(words: tuple[str, ...], form: str) -> dict[str, str]:
-    for word in words:
-        if "=" not in word:
-            raise UserError(repr(word), form, "put = between the two, and quotes around names with spaces")
-    return dict(word.rsplit("=", 1) for word in words)  # type: ignore[misc]
-
-
-def _facts(words: tuple[str, ...]) -> dict[str, Any]:
-    """``name=value`` -> facts, a value read as JSON where it is JSON (8, 0.15, true, [0, 1]), else as text."""
-    from earnest.signals import FACTS
-
-    facts: dict[str, Any] = {}
-    for name, value in _pairs(words, "--fact NAME=VALUE").items():
-        if name not in FACTS:
-            raise UserError(f"fact {name!r}", f"one of {', '.join(FACTS)}", "choose one of these names")
-        try:
-            facts[name] = json.loads(value)
-        except ValueError:
-            facts[name] = value
-    return facts
+def _fault(error: Exception) -> int:
+    if sys.flags.dev_mode:
+        raise error
+    with tempfile.NamedTemporaryFile("w", prefix="earnest-", suffix=".txt", delete=False, encoding="utf-8") as file:
+        traceback.print_exception(error, file=file)
+    seen = f"a fault of earnest itself: {type(error).__name__} {' '.join(str(error).split())[:200]}"
+    fix = f"please report it as a bug; the traceback is in {file.name}"
+    print(UserError(seen, "that no input leads here", fix), file=sys.stderr)
+    return EXIT_FAULT
 
 
 def _default_run_dir(recipe: str, resume: bool) -> Path:
@@ -387,36 +372,6 @@ def _default_run_dir(recipe: str, resume: bool) -> Path:
     while (following := Path("runs") / (recipe if number == 1 else f"{recipe}-{number}")).exists():
         number, here = number + 1, following
     return here if resume else following
-
-
-def _parse(target: Callable, args: list[str], prog: str) -> Callable[[], Any]:
-    """Read `args` by the signature of `target`; returns the call, not yet made. Raises UserError for what does not
-    fit."""
-
-    @functools.wraps(target, updated=())
-    def later(*values, **named):
-        return lambda: target(*values, **named)
-
-    said, complaint = io.StringIO(), io.StringIO()
-    try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complaint):
-            return tyro.cli(later, args=args, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
-    except SystemExit as end:
-        if end.code == 0:
-            _leave(said.getvalue())
-        words = [line.strip(" │╭╰─╮╯") for line in complaint.getvalue().splitlines()]
-        words = ["" if set(line) <= {"-"} else line for line in words]  # of its rules
-        body = itertools.dropwhile(lambda line: not line, words[1:])  # below the title; wrapped where the terminal ends
-        complained = " ".join(itertools.takewhile(lambda line: line and not line.startswith("--"), body))
-        hint = [line for line in words if line.startswith("--")]
-        raise UserError(
-            complained, " or ".join(hint) or f"options that `{prog}` has", f"{prog} --help lists them"
-        ) from None
-
-
-def _leave(text: str) -> NoReturn:
-    print(text)
-    raise SystemExit(0)
 
 
 @contextlib.contextmanager

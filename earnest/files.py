@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file that appears whole or not at all: aside, synced, renamed."""
+    """Write a text file that appears whole or not at all: aside, synced, renamed. A pipe or device is written to."""
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+        return
     with whole_file(path) as aside:
         aside.write_text(text, encoding="utf-8")
 

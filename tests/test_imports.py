@@ -35,6 +35,7 @@ ALLOWED = {
     "probes": MONITORS,
     "trace": TRAINING | {"trace"},
     "accounting": TRAINING | {"accounting"},
+    "arguments": {"*"},
     "cli": {"*"},
     "__init__": set(),
 }

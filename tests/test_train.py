@@ -309,12 +309,6 @@ def test_trace_shows_the_labels_of_a_clip(speech, capsys):
     assert "audio_targets_SC" in said and "1025" in said
 
 
-def test_a_wrong_choice_is_told_with_the_choices(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "60")  # the parser wraps its message
-    assert main(["train", "higgs-tiny", "--data.too-long", "cutt"]) == 2
-    assert "Expected one of ('leave_out', 'cut', 'refuse')." in capsys.readouterr().err
-
-
 def test_help_begins_with_what_the_recipe_is(capsys):
     with pytest.raises(SystemExit):
         main(["train", "higgs-tiny", "--help"])

@@ -1,26 +1,30 @@
-"""`earnest explain`: a rule, the token ids, or the documents' threshold tables beside the baselines. Markdown."""
+"""`earnest explain`: a rule, the facts, the token ids, or the documents' threshold tables beside the baselines.
+Markdown."""
 
 # ruff: noqa: E501  (a row of a Markdown table is one line)
 
 import math
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from earnest.errors import UserError
+from earnest.facts import FACTS
 from earnest.rules.catalogue import FAMILIES, Rule
 
 
 def explain(topic: str) -> str:
-    """The text on a rule's code or name, on `tokens`, or on `bands`."""
+    """The text on a rule's code or name, on `facts`, `tokens` or `bands`."""
     from earnest.rules import catalogue
 
-    if topic.lower() in ("tokens", "bands"):
-        return TOKENS if topic.lower() == "tokens" else BANDS
+    if topic.lower() in TOPICS:
+        return TOPICS[topic.lower()]()
     for rule in catalogue():
         if topic.upper() == rule.code or topic.lower().replace("_", "-") == rule.name:
             return page(rule)
     near = [rule.code for rule in catalogue() if rule.code.startswith(topic[:1].upper())]
     raise UserError(
         f"no rule or topic {topic!r}",
-        "a rule's code, `tokens` or `bands`",
+        "a rule's code, `facts`, `tokens` or `bands`",
         f"try one of {', '.join(near[:8] or ['A101', 'B101'])}",
     )
 
@@ -51,6 +55,32 @@ def listing() -> str:
             "\n".join([f"## {letter} · {words}", "", "| code | name | severity | fault |", "|---|---|---|---|", *rows])
         )
     return "\n\n".join(parts) + "\n"
+
+
+def facts() -> str:
+    """Every fact with its unit, its meaning and where a user finds it, as a Markdown table."""
+    rows = [
+        f"| {fact.name} | {_type(fact.type)} | {fact.unit or '-'} | {fact.meaning} | {fact.where} |"
+        for fact in FACTS.values()
+    ]
+    head = [
+        "# Facts",
+        "",
+        "What is known about a run beside its signals: `earnest diagnose LOG --fact NAME=VALUE`.",
+        "",
+    ]
+    return "\n".join(
+        [*head, "| name | value | unit | meaning | where it is found |", "|---|---|---|---|---|", *rows, ""]
+    )
+
+
+def _type(annotation: Any) -> str:
+    """A fact's type as a value is written on the command line."""
+    if get_origin(annotation) is Literal:
+        return ", ".join(get_args(annotation))
+    plain = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    names = {int: "whole number", float: "number", bool: "true, false", str: "text"}
+    return names.get(plain) or ("[a, b, ...]" if get_origin(plain) is tuple else '{"name": ...}')
 
 
 def _nats(size: int) -> str:
@@ -132,3 +162,5 @@ S4 are analyses of a Higgs Audio fork, S2 is Amy-LM's cheat sheet, S3 a research
 
 Text that stays above chance, audio far below what codes allow, or any loss of exactly 0 is a fault in the labels or inputs, whatever the table says.
 """
+
+TOPICS: dict[str, Callable[[], str]] = {"facts": facts, "tokens": lambda: TOKENS, "bands": lambda: BANDS}

@@ -1,0 +1,180 @@
+"""Words of the command line -> a call. What does not fit a command ends in three lines (`UserError`).
+
+tyro parses. What it refuses it says in typed events (`tyro._errors`, which tyro calls private: its version is pinned),
+and each kind of event has its three lines here.
+"""
+
+import dataclasses
+import difflib
+import functools
+import inspect
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Annotated, Any, TypeVar
+
+import tyro
+from tyro import _errors as refusals
+from tyro._arguments import ArgumentDefinition
+
+from earnest.errors import UserError
+from earnest.facts import FACTS, checked
+from earnest.records import plain
+
+T = TypeVar("T")
+METAVARS = {"INT": "a whole number", "FLOAT": "a number", "PATH": "a path", "STR": "a text", "{None}": "None"}
+
+
+def parse(target: Callable[..., T], args: Sequence[str], prog: str) -> Callable[[], T]:
+    """Read `args` by the signature of `target`; returns the call, not yet made. Raises UserError for what does not
+    fit."""
+
+    @functools.wraps(target, updated=())
+    def later(*values: Any, **named: Any) -> Callable[[], T]:
+        return lambda: target(*values, **named)
+
+    def refuse(event: refusals.ParseErrorEvent, /) -> None:
+        raise refusal(event, list(options(target)), args)
+
+    with refusals.on_parse_error(refuse):
+        return tyro.cli(later, args=args, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
+
+
+def configured(name: str, args: Sequence[str], command: str, options: list[tuple[str, Any, Any]]) -> tuple[Any, Any]:
+    """A recipe by name, and the call with its configuration as `config`: every field an option, beside `options`."""
+    from transformers.utils import logging
+
+    from earnest.recipes import RECIPES
+
+    logging.disable_progress_bar()  # one bar a stage is enough
+    if name not in RECIPES:
+        seen = f"recipe {name!r}" if name and not name.startswith("-") else "no recipe"
+        raise UserError(seen, f"one of {', '.join(RECIPES)}", f"earnest {command} {next(iter(RECIPES))}")
+    config = RECIPES[name].configure()
+    unnamed = Annotated[type(config), tyro.conf.arg(name="")]  # --steps rather than --config.steps
+    call = dataclasses.make_dataclass(command.title(), [("config", unnamed, config), *options], frozen=True)
+    call.__doc__ = RECIPES[name].configure.__doc__
+    return RECIPES[name], parse(call, args, f"earnest {command} {name}")()
+
+
+def refusal(event: refusals.ParseErrorEvent, known: Sequence[str], args: Sequence[str]) -> UserError:
+    """The three lines for what tyro refuses. known: the options of the command · args: the words that were given."""
+    fix = f"{event.prog} --help lists the options"
+    match event:
+        case refusals.UnrecognizedArgs(tokens=tokens):
+            return _unknown(tokens, known, fix)
+        case refusals.MissingArgs(missing_arguments=missing, unrecognized_tokens=tokens):
+            if any(token.startswith("-") for token in tokens):
+                return _unknown(tokens, known, fix)
+            arguments = [argument.arg for argument in missing]
+            names = " and no ".join(map(_name, arguments))
+            return UserError(f"no {names}", "; ".join(f"{_name(one)}: {_meaning(one)}" for one in arguments), fix)
+        case refusals.InvalidChoice(argument=argument, value=value, choices=choices):
+            near = difflib.get_close_matches(value, choices, 1)
+            seen = f"{_name(argument)} {value}"
+            return UserError(seen, f"one of {', '.join(choices)}", f"did you mean {near[0]}?" if near else fix)
+        case refusals.BadValue(argument=argument, offending_value=None):
+            return UserError(f"{_name(argument)} without a value", _expected(argument), _meaning(argument))
+        case refusals.BadValue(argument=argument, offending_value=value):
+            return UserError(f"{_name(argument)} {value}", "no value: it is fixed", fix)
+        case refusals.InstantiationFailure(argument=ArgumentDefinition() as argument):
+            return UserError(f"{_name(argument)} {_given(argument, args)}", _expected(argument), _meaning(argument))
+        case _:
+            return UserError(" ".join(args), f"options that `{event.prog}` has", fix)
+
+
+def options(target: Callable[..., Any]) -> Iterator[str]:
+    """The options of a command: its parameters by name, and the fields of a configuration among them."""
+    for parameter in inspect.signature(target).parameters.values():
+        if dataclasses.is_dataclass(parameter.default):
+            yield from _fields(parameter.default, "--")
+        elif tyro.conf.Positional not in getattr(parameter.annotation, "__metadata__", ()):
+            yield "--" + parameter.name.replace("_", "-")
+
+
+def _fields(record: Any, prefix: str) -> Iterator[str]:
+    for field in dataclasses.fields(record):
+        name, value = prefix + field.name.replace("_", "-"), getattr(record, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _fields(value, name + ".")
+        else:
+            yield name
+
+
+def _unknown(tokens: Sequence[str], known: Sequence[str], fix: str) -> UserError:
+    """Words that are no option: the names that are spelled nearly so, by their initials (`--lr`), or within a group
+    (`--data`)."""
+    word = next((token for token in tokens if token.startswith("-")), None)
+    if word is None:
+        return UserError(f"{tokens[0]!r}", "no further word, or an option before it", fix)
+    name = word.partition("=")[0].replace("_", "-")
+    last = {option: "--" + option.rpartition(".")[2].lstrip("-") for option in known}
+    near = difflib.get_close_matches(name, known, 3, 0.7)
+    near += [option for option in known if last[option] in difflib.get_close_matches(name, last.values(), 3, 0.7)]
+    near += [option for option in known if option.startswith(name + ".") or name == "--" + _initials(last[option])]
+    listed = list(dict.fromkeys(near))[:4] or (known if len(known) <= 8 else [])
+    return UserError(f"option {word}", " or ".join(listed) or "an option of this command", fix)
+
+
+def _initials(name: str) -> str:
+    return "".join(word[0] for word in name.split("-") if word)
+
+
+def _name(argument: ArgumentDefinition) -> str:
+    return argument.display_name().upper() if argument.is_positional() else argument.display_name()
+
+
+def _expected(argument: ArgumentDefinition) -> str:
+    metavar = argument.lowered.metavar or "a value"
+    return " or ".join(METAVARS.get(word, word) for word in reversed(metavar.split("|")))
+
+
+def _meaning(argument: ArgumentDefinition) -> str:
+    """What the argument's documentation says, in one line."""
+    text = argument.field.helptext
+    return " ".join(((text() if callable(text) else text) or _expected(argument)).split())
+
+
+def _given(argument: ArgumentDefinition, args: Sequence[str]) -> str:
+    """The words that were given for an argument, as far as they can be told."""
+    for place, word in enumerate(args):
+        name, _, value = word.partition("=")
+        if name.replace("_", "-") in argument.lowered.name_or_flags:
+            return value or " ".join(_until_option(args[place + 1 :]))
+    return ""
+
+
+def _until_option(words: Iterable[str]) -> Iterator[str]:
+    for word in words:
+        if word.startswith("--"):
+            return
+        yield word
+
+
+def columns(words: Sequence[str]) -> dict[str, str]:
+    """``COLUMN=SIGNAL`` words of ``--map`` by column, whose name may hold a "=" itself."""
+    return dict(_pair(word, "--map COLUMN=SIGNAL", word.rpartition("=")) for word in words)
+
+
+def facts(words: Sequence[str]) -> dict[str, Any]:
+    """``NAME=VALUE`` words of ``--fact``, checked. Raises UserError if there is no such fact, or not with this value.
+
+    A value is read as JSON if it is JSON (8, 0.15, true, [0, 1]) and the fact is no text.
+    """
+    given = dict(_pair(word, "--fact NAME=VALUE", word.partition("=")) for word in words)
+    return {name: plain(checked(name, _value(name, text))) for name, text in given.items()}
+
+
+def _pair(word: str, form: str, parts: tuple[str, str, str]) -> tuple[str, str]:
+    if not parts[0] or not parts[1]:
+        option, _, pair = form.partition(" ")
+        raise UserError(f"{option} {word}", pair, "put = between the two, and quotes around names with spaces")
+    return parts[0], parts[2]
+
+
+def _value(name: str, text: str) -> Any:
+    if name in FACTS and FACTS[name].type is str:
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
