@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from earnest.data.store import cache_dir
+from earnest.files import cache_dir
 
 
 def read_ctranslate2(path: Path) -> dict[str, torch.Tensor]:

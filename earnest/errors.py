@@ -1,4 +1,4 @@
-"""The one exception for mistakes that a user can mend."""
+"""The exception for mistakes that a user can mend, and its one special case."""
 
 
 class UserError(Exception):
@@ -13,3 +13,7 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return f"seen:     {self.seen}\nexpected: {self.expected}\nfix:      {self.fix}"
+
+
+class TooLongError(UserError):
+    """A text or clip that a model's context, or the limit that a user set, does not hold."""

@@ -60,9 +60,7 @@ def trace_clip(config: LMConfig, console: Console | None = None) -> None:
             "shorten the clips, or set data.too_long to cut",
         )
     row = corpus.vary(corpus.rows[0], None)
-    shown = next(
-        one for one in found if row["source"] == (one.name if isinstance(one, Conversation) else str(one.path))
-    )
+    shown = next(one for one in found if row.source == (one.name if isinstance(one, Conversation) else str(one.path)))
     clip = shown.clips[-1] if isinstance(shown, Conversation) else shown
     wave_N = torch.from_numpy(read_wave(clip.path, codec.sample_rate_hz, getattr(codec, "channels", 1)))
     with torch.inference_mode():
@@ -73,7 +71,7 @@ def trace_clip(config: LMConfig, console: Console | None = None) -> None:
         audio_logits = [head.logits(audio_ND) for stream, head in model.heads().items() if stream != "text"]
         loss, signals = TokenObjective(model, config.weights(model.codebooks))(batch, batch.counted())
     stop("1 audio", "wave_N", wave_N)
-    stop("2 codec", "codes_CT", torch.as_tensor(row["codes_CT"]))
+    stop("2 codec", "codes_CT", torch.as_tensor(row.codes_CT))
     stop("5 text", "text_L", example.text_S[~example.is_audio_S])
     for name, tensor in vars(example).items():
         stop("6 layout", name, tensor)
@@ -83,8 +81,8 @@ def trace_clip(config: LMConfig, console: Console | None = None) -> None:
     stop("9 model", "audio_logits_NCV", torch.stack(audio_logits, dim=1))
     stop("10 loss", "loss", loss)
     console.print(
-        f"{clip.path}: {row['text']!r}, speaker {row['speaker']!r}, {wave_N.shape[-1] / codec.sample_rate_hz:.2f} s"
-        f"{'' if row.get('ends', True) else ', cut'}; of the first {len(rows)} clips {len(corpus.left_out)} left out, {corpus.cut} cut",
+        f"{clip.path}: {row.text!r}, speaker {row.speaker!r}, {wave_N.shape[-1] / codec.sample_rate_hz:.2f} s"
+        f"{'' if row.ends else ', cut'}; of the first {len(rows)} clips {len(corpus.left_out)} left out, {corpus.cut} cut",
         highlight=False,
     )
     console.print(table)

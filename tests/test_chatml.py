@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from earnest.data.chatml import Cloning, Turn, cloning, load_conversations
-from earnest.data.corpus import Corpus
+from earnest.data.chatml import Cloning, cloning, load_conversations
+from earnest.data.corpus import Corpus, layout_of
 from earnest.data.folder import Clip
 from earnest.data.masks import IGNORE
+from earnest.data.row import Row, Turn
 from earnest.data.vary import Variation
 from earnest.errors import UserError
 from earnest.models import load_model
@@ -185,14 +186,8 @@ def test_a_cloning_sample_counts_the_target_alone():
     assert cloning(Clip("r.wav", "r.wav"), "what r says", "what is wanted") == turns[:-1]
 
 
-def row(source: str, speaker: str, frames: int = 10):
-    return {
-        "source": source,
-        "speaker": speaker,
-        "text": source,
-        "tags": "",
-        "codes_CT": np.full((CODEBOOKS, frames), len(source)),
-    }
+def row(source: str, speaker: str, frames: int = 10) -> Row:
+    return Row(np.full((CODEBOOKS, frames), len(source)), source, speaker, source=source)
 
 
 def seeded(epoch: int):
@@ -205,12 +200,12 @@ def test_references_are_other_clips_of_the_same_speaker():
         row("c0", "c"),
     ]
     vary = Cloning(rows, Variation(), frac=0.5, max_frames=50)
-    assert {vary.reference(rows[2], seeded(epoch))["source"] for epoch in range(200)} == {"a0", "a1", "a3", "a4"}
-    assert vary.reference(rows[2])["source"] == "a3" and vary.reference(rows[4])["source"] == "a0"  # the same each time
-    assert vary.reference(rows[-2])["speaker"] == "a"  # a long clip may be a target
-    assert vary.reference(rows[-1]) is None and "turns" not in vary(rows[-1])  # nobody else to imitate
-    assert "turns" in vary(rows[2])  # evaluation always clones
-    assert 60 < sum("turns" in vary(rows[2], seeded(epoch)) for epoch in range(200)) < 140
+    assert {vary.reference(rows[2], seeded(epoch)).source for epoch in range(200)} == {"a0", "a1", "a3", "a4"}
+    assert vary.reference(rows[2]).source == "a3" and vary.reference(rows[4]).source == "a0"  # the same each time
+    assert vary.reference(rows[-2]).speaker == "a"  # a long clip may be a target
+    assert vary.reference(rows[-1]) is None and not vary(rows[-1]).turns  # nobody else to imitate
+    assert vary(rows[2]).turns  # evaluation always clones
+    assert 60 < sum(bool(vary(rows[2], seeded(epoch)).turns) for epoch in range(200)) < 140
 
 
 # --- laid out by the model
@@ -227,7 +222,7 @@ MODEL = HiggsShape(width=16, layers=1, heads=1, ffn=16, max_positions=512).build
 def test_only_the_target_of_a_cloning_sample_is_scored():
     generator = torch.Generator().manual_seed(0)
     reference_CT, target_CT = random_codes(7, generator), random_codes(11, generator)
-    example = MODEL.lay_out(None, "", turns=cloning(reference_CT, REFERENCE_TEXT, TARGET_TEXT, target_CT))
+    example = MODEL.lay_out_turns(cloning(reference_CT, REFERENCE_TEXT, TARGET_TEXT, target_CT))
     audio = example.is_audio_S.nonzero()[:, 0]
     assert len(audio) == (7 + 2 + CODEBOOKS - 1) + (11 + 2 + CODEBOOKS - 1)
     begins = audio[7 + 2 + CODEBOOKS - 1].item()  # the target's first position
@@ -243,7 +238,7 @@ def test_only_the_target_of_a_cloning_sample_is_scored():
 
 def test_what_the_assistant_says_in_words_counts():
     turns = [Turn("user", ("read it",)), Turn("assistant", (TARGET_TEXT, random_codes(3, torch.Generator())))]
-    example = MODEL.lay_out(None, "", turns=turns)
+    example = MODEL.lay_out_turns(turns)
     spoken = words(example.text_targets_S[example.text_targets_S != IGNORE])
     assert spoken == f"{TARGET_TEXT}<|audio_out_bos|><|audio_eos|><|eot_id|>"
 
@@ -251,7 +246,7 @@ def test_what_the_assistant_says_in_words_counts():
 def test_two_clips_that_count_are_shifted_each_within_itself():
     first_CT, second_CT = torch.full((CODEBOOKS, 3), 5), torch.full((CODEBOOKS, 4), 9)
     turns = [Turn("assistant", (first_CT,)), Turn("user", ("again",)), Turn("assistant", (second_CT,))]
-    targets_SC = MODEL.lay_out(None, "", turns=turns).audio_targets_SC
+    targets_SC = MODEL.lay_out_turns(turns).audio_targets_SC
     for codebook in range(CODEBOOKS):
         column = targets_SC[:, codebook]
         assert column[column != IGNORE].tolist() == [5] * 3 + [MODEL.eos_id] + [9] * 4 + [MODEL.eos_id]
@@ -259,7 +254,7 @@ def test_two_clips_that_count_are_shifted_each_within_itself():
 
 def test_a_prompt_is_what_stands_before_the_audio():
     reference_CT, target_CT = torch.full((CODEBOOKS, 7), 3), torch.full((CODEBOOKS, 5), 4)
-    example = MODEL.lay_out(None, "", turns=cloning(reference_CT, "a b", "c d", target_CT))
+    example = MODEL.lay_out_turns(cloning(reference_CT, "a b", "c d", target_CT))
     prompt = MODEL.prompt("", turns=cloning(reference_CT, "a b", "c d"))
     for name in ("text_S", "tokens_SC", "is_audio_S"):
         assert torch.equal(getattr(prompt, name), getattr(example, name)[: len(prompt)])
@@ -271,12 +266,12 @@ def test_a_reference_longer_than_the_context_is_refused():
     with pytest.raises(UserError, match=f"{600 + 2 + CODEBOOKS - 1} audio frames"):
         MODEL.prompt("", turns=turns)
     with pytest.raises(UserError, match="audio frames"):
-        MODEL.lay_out(None, "", turns=(*turns, Turn("assistant", (torch.zeros(CODEBOOKS, 3),))))
+        MODEL.lay_out_turns((*turns, Turn("assistant", (torch.zeros(CODEBOOKS, 3),))))
 
 
 def test_a_drawn_reference_that_does_not_fit_is_replaced_by_the_one_of_evaluation():
     rows = [row("a", "x", 350), row("b", "x", 8), row("c", "x", 300), row("d", "x", 340)]  # a context of 512 positions
-    corpus = Corpus(rows, MODEL.lay_out, 0, 1024, Cloning(rows, Variation(), frac=1.0, max_frames=400))
+    corpus = Corpus(rows, layout_of(MODEL), 0, 1024, Cloning(rows, Variation(), frac=1.0, max_frames=400))
     assert [note[:3] for note in corpus.left_out] == ["c: ", "d: "]  # with d and with a; a imitates b, and b imitates c
     for epoch in range(20):
         corpus.batch([0, 1], seed=0, epoch=epoch)

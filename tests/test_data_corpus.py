@@ -1,40 +1,36 @@
 """Which version of which clips a step sees: repeatable, different by epoch, shared out over ranks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from earnest.data.batch import Example
 from earnest.data.chatml import Cloning
-from earnest.data.corpus import Corpus
+from earnest.data.corpus import Corpus, layout_of
 from earnest.data.masks import IGNORE
+from earnest.data.row import Row, Turn
 from earnest.data.vary import Variation
-from earnest.errors import UserError
+from earnest.errors import TooLongError, UserError
 from earnest.models.dia import DiaShape
 from earnest.models.mot import MoT, MoTDesign, MoTShape
+from earnest.monitors.draws import Draws
 from earnest.training.config import Data
 from tests.equipment.tiny import tiny_higgs
 
 
-def lay_out(codes_CT, text, speaker):
-    """One position a frame, codebook 0 counts; the text's length stands in the text ids, -1 for the null input."""
-    frames = codes_CT.shape[1]
-    text_S = torch.full((frames,), -1 if text is None else len(text))
-    return Example(
-        text_S, codes_CT.T, torch.ones(frames, dtype=torch.bool), torch.full((frames,), IGNORE), codes_CT.T.clone()
-    )
+def lay_out(row: Row) -> Example:
+    """One position a frame, all codes count; the text ids are the text's length, -1 for the null input."""
+    codes_TC = torch.from_numpy(row.codes_CT).T
+    text_S = torch.full((row.frames,), -1 if row.text is None else len(row.text))
+    is_audio_S, ignored_S = torch.ones(row.frames, dtype=torch.bool), torch.full((row.frames,), IGNORE)
+    return Example(text_S, codes_TC, is_audio_S, ignored_S, codes_TC.clone())
 
 
 def corpus(clips=23, positions=60, **variation):
     rows = [
-        {
-            "codes_CT": np.arange(n * 2).reshape(2, n) + 1000 * i,
-            "text": "x",
-            "tags": "slow, piano, sad",
-            "speaker": "",
-            "language": "",
-            "source": str(i),
-        }
+        Row(np.arange(n * 2).reshape(2, n) + 1000 * i, "x", tags="slow, piano, sad", source=str(i))
         for i, n in enumerate(np.random.default_rng(0).integers(15, 40, clips))
     ]
     return Corpus(rows, lay_out, pad_id=0, positions_per_batch=positions, vary=Variation(**variation))
@@ -92,7 +88,7 @@ def test_batches_show_every_frame_of_every_clip_once(window_frames):
     data = corpus(window_frames=window_frames)
     batches = list(data.batches())
     shown = torch.cat([batch.audio_targets_BSC[batch.audio_targets_BSC[..., 0] != IGNORE] for batch in batches])
-    codes = torch.cat([torch.from_numpy(row["codes_CT"].T) for row in data.rows])
+    codes = torch.cat([torch.from_numpy(row.codes_CT.T) for row in data.rows])
     assert torch.equal(shown[shown[:, 0].argsort()], codes)
     for batch in batches:
         assert torch.equal(batch.tokens_BSC[:, 0, 0] // 1000, batch.clip_B)
@@ -102,11 +98,11 @@ def test_batches_show_every_frame_of_every_clip_once(window_frames):
 
 def test_windows_are_uniform_and_whole():
     vary, random = Variation(window_frames=100), np.random.default_rng(0)
-    row = {"codes_CT": np.arange(109)[None], "text": "", "tags": ""}
-    counted = np.bincount([vary(row, random)["start_frame"] for _ in range(10_000)], minlength=10)
+    row = Row(np.arange(109)[None], "")
+    counted = np.bincount([vary(row, random).start_frame for _ in range(10_000)], minlength=10)
     assert len(counted) == 10 and abs(counted - 1000).max() < 150  # 5 standard deviations
-    assert vary(row, random)["codes_CT"].shape == (1, 100)
-    assert Variation(window_frames=200)(row, random)["codes_CT"].shape == (1, 109)
+    assert vary(row, random).codes_CT.shape == (1, 100)
+    assert Variation(window_frames=200)(row, random).codes_CT.shape == (1, 109)
 
 
 def test_tags_and_the_null_input_are_drawn_clip_by_clip_and_never_in_evaluation():
@@ -119,10 +115,10 @@ def test_tags_and_the_null_input_are_drawn_clip_by_clip_and_never_in_evaluation(
     for batch in data.batches():
         assert (batch.text_BS[:, 0] == len("x, slow, piano, sad")).all()
     vary = Variation(words="both", shuffle_tags=True)
-    row = {"codes_CT": np.zeros((1, 1)), "text": "", "tags": "slow, piano, sad"}
-    texts = {vary(row, np.random.default_rng(seed))["text"] for seed in range(100)}
+    row = Row(np.zeros((1, 1), int), "", tags="slow, piano, sad")
+    texts = {vary(row, np.random.default_rng(seed)).text for seed in range(100)}
     assert len(texts) == 6 and all(sorted(text.split(", ")) == ["piano", "sad", "slow"] for text in texts)
-    assert Variation()(row, np.random.default_rng(0))["text"] == ""
+    assert Variation()(row, np.random.default_rng(0)).text == ""
 
 
 def tiny_dia():
@@ -145,9 +141,9 @@ def tiny_mot():
     )
 
 
-def speech(frames, text="seven"):
+def speech(frames, text="seven") -> Row:
     codes_CT = torch.randint(0, 32, (4, frames), generator=torch.Generator().manual_seed(frames)).numpy()
-    return {"codes_CT": codes_CT, "text": text, "speaker": "a", "tags": "", "language": "", "source": f"{frames}.wav"}
+    return Row(codes_CT, text, "a", source=f"{frames}.wav")
 
 
 @pytest.mark.parametrize("make", [tiny_higgs, tiny_dia, tiny_mot])
@@ -163,14 +159,14 @@ def test_a_clip_that_is_too_long_is_cut_to_a_beginning_that_does_not_end(make, m
     whole, *cut = corpus.rows
     assert whole is rows[0] and (corpus.example(whole).audio_targets_SC == model.eos_id).any()
     for row, before in zip(cut, rows[1:3], strict=True):
-        frames, example = row["codes_CT"].shape[1], corpus.example(row)
-        assert np.array_equal(row["codes_CT"], before["codes_CT"][:, :frames])
+        frames, example = row.frames, corpus.example(row)
+        assert np.array_equal(row.codes_CT, before.codes_CT[:, :frames])
         assert frames == 30 or max_duration_s == 100
-        with pytest.raises(UserError):
-            corpus.example({**before, "codes_CT": before["codes_CT"][:, : frames + 1]})
+        with pytest.raises(TooLongError):
+            corpus.example(replace(before, codes_CT=before.codes_CT[:, : frames + 1]))
         assert not (example.audio_targets_SC == model.eos_id).any()
         assert int((example.audio_targets_SC != IGNORE)[:, 0].sum()) >= frames - 1
-        laid = roomy.lay_out(torch.as_tensor(before["codes_CT"]), before["text"], before["speaker"])
+        laid = layout_of(roomy)(before)
         for name, column in vars(example).items():
             assert torch.equal(column, getattr(laid, name)[: len(example)]), name
 
@@ -194,3 +190,37 @@ def test_a_cut_clip_stays_cut_with_a_reference_before_it():
         for row in corpus.rows
     ]
     assert counts == [4, 0]
+
+
+@pytest.mark.parametrize("too_long", ["leave_out", "cut", "refuse"])
+def test_an_error_of_the_layout_that_is_not_about_length_passes_through(too_long):
+    """Codes of another codec had been left out clip by clip, or cut down to nothing, as if they were too long."""
+    other_codec = Row(np.full((4, 9), 500), "seven", source="a.wav")
+    for model in (tiny_higgs(), tiny_dia(), tiny_mot()):
+        with pytest.raises(UserError, match="ids up to 500"):
+            Corpus([speech(20), other_codec], layout_of(model), model.pad_id, 2048, too_long=too_long)
+
+
+def test_a_conversation_for_a_model_that_reads_none_is_refused():
+    row = Row(np.zeros((4, 5), int), "x", source="data.json, conversation 1", turns=(Turn("user", ("x",)),))
+    with pytest.raises(UserError, match="conversation 1"):
+        Corpus([row], layout_of(tiny_dia()), 0, 2048)
+
+
+@pytest.mark.parametrize("window_frames", [None, 10])
+def test_an_evaluation_lays_out_every_window_once(window_frames):
+    laid = []
+    data = corpus(window_frames=window_frames)
+    data.lay_out = lambda row: laid.append(row.frames) or lay_out(row)
+    batches = list(data.batches())
+    assert len(laid) == sum(len(batch.clip_B) for batch in batches)
+    assert sum(laid) == sum(row.frames for row in data.rows)
+
+
+def test_draws_know_the_window_whatever_else_changes_a_clip():
+    """E104: with cloning around the windows, the number of possible places had been taken for 1."""
+    rows = [speech(30), speech(25)]
+    draws = Draws(Cloning(rows, Variation(window_frames=10), 0.5, 100))
+    for epoch in range(5):
+        draws(rows[0], np.random.default_rng(epoch))
+    assert draws.probes()["crops"]["possible"] == 21

@@ -10,8 +10,9 @@ import soundfile
 import torch
 
 from earnest.data.folder import Clip
-from earnest.data.store import cache_dir, encode_clips, fingerprint
+from earnest.data.store import encode_clips
 from earnest.errors import UserError
+from earnest.files import cache_dir, fingerprint
 
 HOP = 80
 
@@ -55,16 +56,15 @@ def test_rows_hold_the_facts_of_their_clips_and_the_codes_that_each_has_alone(cl
     for clip, row in zip(clips, table, strict=True):
         wave_N = soundfile.read(clip.path, dtype="float32")[0]
         frames = -(-len(wave_N) // HOP)
-        assert row["codes_CT"].shape == (3, frames) and row["frames"] == frames and row["codes_CT"].dtype == np.int64
+        assert row.codes_CT.shape == (3, frames) and row.codes_CT.dtype == np.int64
         with torch.no_grad():
             alone_CT = (
                 codec.eval().encode(torch.from_numpy(np.pad(wave_N, (0, frames * HOP - len(wave_N))))[None])[0].numpy()
             )
         assert (
-            np.mean(row["codes_CT"] == alone_CT) > 0.99
+            np.mean(row.codes_CT == alone_CT) > 0.99
         )  # a mean summed in another order may fall on the other side of a step
-        assert (row["text"], row["speaker"], row["source"]) == (clip.text, "ann", str(clip.path))
-        assert len(row["wave_sha256"]) == 64
+        assert (row.text, row.speaker, row.source) == (clip.text, "ann", str(clip.path))
     facts = {"name": "owner/counting", "sample_rate_hz": 8000, "hop_samples": HOP, "codebooks": 3, "codebook_size": 50}
     assert table.codec.items() >= facts.items()
 
@@ -76,7 +76,7 @@ def test_a_second_run_encodes_nothing_and_other_weights_everything(clips, tmp_pa
     again, _ = encode_clips(clips[::-1], codec, tmp_path / "codes")
     assert codec.given == 40 and codec.training
     for one, two in zip(first, list(again)[::-1], strict=True):
-        np.testing.assert_array_equal(one["codes_CT"], two["codes_CT"])
+        np.testing.assert_array_equal(one.codes_CT, two.codes_CT)
     other = CountingCodec(seed=1)
     assert fingerprint(other.state_dict()) != fingerprint(codec.state_dict())
     encode_clips(clips, other, tmp_path / "codes")
@@ -95,7 +95,7 @@ def test_only_new_and_changed_files_are_encoded_and_texts_come_from_the_clips(cl
     assert codec.given == 40
     soundfile.write(clips[0].path, np.zeros(HOP * 5), 8000)
     table, _ = encode_clips([Clip(clips[0].path, "0.wav", text="another text")], codec, tmp_path / "codes")
-    assert codec.given == 41 and table[0]["frames"] == 5 and table[0]["text"] == "another text"
+    assert codec.given == 41 and table[0].frames == 5 and table[0].text == "another text"
 
 
 def test_batches_are_of_one_length_and_progress_is_told(clips, tmp_path):
@@ -128,7 +128,7 @@ def test_a_broken_clip_is_skipped_and_listed_each_time(clips, tmp_path):
     os.remove(clips[7].path)
     for _ in range(2):
         table, skipped = encode_clips(clips, CountingCodec(), tmp_path / "codes")
-        assert len(table) == 38 and [row["text"] for row in table] == [
+        assert len(table) == 38 and [row.text for row in table] == [
             clip.text for clip in clips if clip not in (clips[3], clips[7])
         ]
         assert [line.split(": ")[0] for line in skipped] == [str(clips[3].path), str(clips[7].path)]

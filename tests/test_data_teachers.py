@@ -13,9 +13,9 @@ import torch
 from benchmarks.pip_teachers import TEACHERS
 from earnest.data.folder import Clip, load_clips
 from earnest.data.sources import speak
-from earnest.data.store import cache_dir
 from earnest.data.teachers import TextTeacher, Timed, WaveTeacher, WhisperTeacher, load_teacher, pool, teach, word_times
 from earnest.errors import UserError
+from earnest.files import cache_dir
 from earnest.training.checkpoint import write_directory
 from tests.equipment.teachers import write_llama, write_wavlm
 

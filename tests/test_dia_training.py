@@ -13,6 +13,7 @@ import torch
 from earnest.cli import main
 from earnest.codecs import load_codec
 from earnest.data.audio import read_wave
+from earnest.data.row import Row
 from earnest.data.vary import Variation
 from earnest.errors import UserError
 from earnest.models import load_model
@@ -194,8 +195,7 @@ def test_crops_that_are_always_the_same_are_found(fault):
     """The fault of document 003, injected: every epoch cuts the first frames."""
     vary = Variation(window_frames=20)
     draws = Draws((lambda row, random: vary(row)) if fault else vary)
-    draws.window_frames = 20
-    row = {"codes_CT": np.zeros((2, 100), int), "text": "", "tags": "", "source": "a"}
+    row = Row(np.zeros((2, 100), int), "", source="a")
     for epoch in range(30):
         draws(row, np.random.default_rng(epoch))
         draws(row)  # evaluation does not count
@@ -206,10 +206,10 @@ def test_crops_that_are_always_the_same_are_found(fault):
 
 def test_what_is_measured_of_a_demo():
     random = np.random.default_rng(0)
-    rows = [{"codes_CT": random.integers(0, 100, (4, 80)), "source": name} for name in "ab"]
-    copy_CT = rows[1]["codes_CT"][:, 13:43]
+    rows = [Row(random.integers(0, 100, (4, 80)), "", source=name) for name in "ab"]
+    copy_CT = rows[1].codes_CT[:, 13:43]
     assert nearest_clip(copy_CT, rows) == (1.0, "b")
-    assert nearest_clip(np.concatenate([rows[0]["codes_CT"], copy_CT], axis=1), rows)[0] == pytest.approx(
+    assert nearest_clip(np.concatenate([rows[0].codes_CT, copy_CT], axis=1), rows)[0] == pytest.approx(
         80 / 110, abs=0.02
     )
     assert nearest_clip(random.integers(0, 100, (4, 30)), rows)[0] < 0.1

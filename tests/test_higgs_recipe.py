@@ -163,10 +163,10 @@ def test_held_out_speakers_are_never_trained_on(voices):
     assert len(facts["held_out_speakers"]) == 1 and not set(facts["held_out_speakers"]) & set(facts["speakers"])
     assert len(held_out) == 6 and len(train) == 12
     for row in held_out.rows:  # its reference is the same speaker's, its target the row's own
-        turns = held_out.vary(row, None)["turns"]
+        turns = held_out.vary(row, None).turns
         assert [turn.scored for turn in turns] == [False, False, False, False, True]
-        assert torch.equal(turns[-1].parts[0], torch.as_tensor(row["codes_CT"]))
-        assert turns[1].parts[0] in {other["text"] for other in held_out.rows} - {row["text"]}
+        assert torch.equal(turns[-1].parts[0], torch.as_tensor(row.codes_CT))
+        assert turns[1].parts[0] in {other.text for other in held_out.rows} - {row.text}
 
 
 def test_special_tokens_in_or_out_of_the_loss(voices):
@@ -175,7 +175,7 @@ def test_special_tokens_in_or_out_of_the_loss(voices):
     counted = {}
     for specials_count in (True, False):
         model = HiggsConfig(specials_count=specials_count).build(codec)
-        example = model.lay_out(torch.as_tensor(row["codes_CT"]), "x")
+        example = model.lay_out(torch.as_tensor(row.codes_CT), "x")
         counted[specials_count] = (example.audio_targets_SC != IGNORE).sum(0)
         assert (example.audio_targets_SC == model.eos_id).any() == specials_count
         assert (example.text_targets_S != IGNORE).any() == specials_count

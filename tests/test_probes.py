@@ -10,8 +10,9 @@ import soundfile
 import torch
 from torch import nn
 
-from earnest.data.corpus import Corpus
+from earnest.data.corpus import Corpus, layout_of
 from earnest.data.masks import IGNORE
+from earnest.data.row import Row
 from earnest.losses.tokens import TokenObjective, stream_weights
 from earnest.models.mot import MoT, MoTDesign
 from earnest.monitors.clock import Clock
@@ -287,26 +288,22 @@ def test_the_clock_tells_waiting_from_work(monkeypatch):
 # -------------------------------------------------------------------------------------------------
 
 
-def spoken(model, clips: int, seed: int = 0):
-    """Rows whose text says which of two codes they hold."""
+def spoken(clips: int, seed: int = 0) -> list[Row]:
+    """Rows whose text says which codes they hold: low ones or high ones."""
     generator = torch.Generator().manual_seed(seed)
-    rows = []
-    for clip in range(clips):
-        codes_CT = random_codes(6, generator) // 16 + 16 * (
-            clip % 2
-        )  # low codes for one text, high codes for the other
-        rows.append({"codes_CT": codes_CT, "text": ["no", "go"][clip % 2], "speaker": "a", "source": f"{seed}-{clip}"})
-    return rows
+    codes = [random_codes(6, generator).numpy() // 16 + 16 * (clip % 2) for clip in range(clips)]
+    texts = ["no", "go"] * clips
+    return [Row(codes[clip], texts[clip], "a", source=f"{seed}-{clip}") for clip in range(clips)]
 
 
 def corpus_of(model, rows) -> Corpus:
-    return Corpus(rows, model.lay_out, model.pad_id, 400)
+    return Corpus(rows, layout_of(model), model.pad_id, 400)
 
 
 def test_held_out_clips_that_are_trained_on_are_named():
-    train, held_out = spoken(None, 8), spoken(None, 4, seed=1)
+    train, held_out = spoken(8), spoken(4, seed=1)
     assert not named("duplicates", duplicates(train, held_out))
-    found = duplicates(train, [*held_out, {**train[3], "source": "copy"}])
+    found = duplicates(train, [*held_out, replace(train[3], source="copy")])
     assert found == {"shared": 1, "held_out": 5, "sources": ["copy"]} and named("duplicates", found) == ["E203"]
 
 
@@ -324,11 +321,9 @@ def test_noise_of_any_colour_is_told_from_what_beats_pauses_or_hums(tmp_path):
     }
     for name, wave_N in waves.items():
         soundfile.write(tmp_path / f"{name}.wav", wave_N, 16000)
-    rows = [{"source": str(tmp_path / f"{name}.wav")} for name in [*waves, "gone"]]
+    rows = [Row(np.zeros((1, 1), int), "", source=str(tmp_path / f"{name}.wav")) for name in [*waves, "gone"]]
     found = noise(rows)
-    assert found == {"noise": 2, "clips": 4, "sources": [rows[0]["source"], rows[1]["source"]]} and not named(
-        "noise", found
-    )
+    assert found == {"noise": 2, "clips": 4, "sources": [rows[0].source, rows[1].source]} and not named("noise", found)
     assert named("noise", noise(rows[:2])) == ["E205"]
     assert noise(rows[4:]) == {}
 
@@ -336,7 +331,7 @@ def test_noise_of_any_colour_is_told_from_what_beats_pauses_or_hums(tmp_path):
 @pytest.fixture(scope="module")
 def hears_its_text():
     model = tiny_higgs()
-    batch = corpus_of(model, rows := spoken(model, 8)).batch(range(8))
+    batch = corpus_of(model, rows := spoken(8)).batch(range(8))
     for _ in steps_of(model, batch, 60, 3e-3):
         pass
     return model, rows
@@ -350,7 +345,7 @@ def test_a_model_that_uses_its_text(hears_its_text):
 
 def test_a_clip_that_another_text_makes_too_long_does_not_hide_the_others(hears_its_text):
     model, rows = hears_its_text
-    long = {"codes_CT": torch.zeros(4, 400, dtype=torch.long), "text": "n", "speaker": "a", "source": "long"}
+    long = Row(np.zeros((4, 400), int), "n", "a", source="long")
     cut = Corpus([long, *rows], Data().limited(model, 50), model.pad_id, 400, too_long="cut")
     found = conditioning(model, cut, 60)
     assert cut.cut == 1 and found["text"]["clips"] == 8 and found["text"]["interval"][0] > 0

@@ -7,7 +7,7 @@ A file (.json, or .jsonl with one object a line) holds conversations ``{"message
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from earnest.data.folder import Clip
+from earnest.data.row import Audio, Row, Turn, Vary
 from earnest.errors import UserError
 
 ROLES = ("system", "user", "assistant")
@@ -30,31 +31,11 @@ SCENE_START, SCENE_END = (
 AUDIO_PLACE = "<audio>"  # where ms-swift's text holds the next of `audios`
 
 
-Row = Mapping[str, Any]  # as in a `Corpus`
-Random = np.random.Generator | None
-
-
-@dataclass(frozen=True)
-class Turn:
-    """What one role says: strings, and audio as a `Clip` or, once encoded, as codes_CT.
-
-    `counts`: whether an assistant's turn is trained on; a reference is given, not predicted.
-    """
-
-    role: str
-    parts: tuple[str | Clip | Tensor, ...]
-    counts: bool = True
-
-    @property
-    def scored(self) -> bool:
-        return self.role == "assistant" and self.counts
-
-
 @dataclass(frozen=True)
 class Conversation:
     """Turns in order; `name` says where they were read."""
 
-    turns: tuple[Turn, ...]
+    turns: tuple[Turn[Clip], ...]
     speaker: str = ""
     name: str = ""
     split: str | None = None
@@ -63,36 +44,33 @@ class Conversation:
     def clips(self) -> list[Clip]:
         return [part for turn in self.turns for part in turn.parts if isinstance(part, Clip)]
 
-    def row(self, codes: Mapping[Path, Any]) -> Row:
-        """A row of a `Corpus`: its turns with codes_CT in place of each clip, and as its own clip and text the last
+    def row(self, codes: Mapping[Path, np.ndarray]) -> Row:
+        """A row of a `Corpus`: its turns with codes_CT in place of each clip, and as its own codes and text the last
         ones.
 
-        codes: path -> codes_CT; KeyError where a clip has none.
+        codes: path -> codes_CT; KeyError if a clip has none.
         """
 
-        def encoded(part):
-            return torch.as_tensor(codes[part.path]) if isinstance(part, Clip) else part
+        def encoded(turn: Turn[Clip]) -> Turn[Tensor]:
+            parts = (part if isinstance(part, str) else torch.as_tensor(codes[part.path]) for part in turn.parts)
+            return Turn(turn.role, tuple(parts), turn.counts)
 
-        turns = tuple(replace(turn, parts=tuple(map(encoded, turn.parts))) for turn in self.turns)
         texts = [part for turn in self.turns if turn.role == "user" for part in turn.parts if isinstance(part, str)]
-        return {
-            "turns": turns,
-            "codes_CT": codes[self.clips[-1].path] if self.clips else np.zeros((1, 0), np.int64),
-            "text": texts[-1] if texts else "",
-            **{"speaker": self.speaker, "tags": "", "language": "", "source": self.name},
-        }
+        return Row(
+            codes_CT=codes[self.clips[-1].path] if self.clips else np.zeros((1, 0), np.int64),
+            text=texts[-1] if texts else "",
+            speaker=self.speaker,
+            source=self.name,
+            turns=tuple(map(encoded, self.turns)),
+        )
 
 
 def cloning(
-    reference: Clip | Tensor,
-    reference_text: str,
-    text: str,
-    target: Clip | Tensor | None = None,
-    instruction: str = INSTRUCTION,
-) -> tuple[Turn, ...]:
+    reference: Audio, reference_text: str, text: str, target: Audio | None = None, instruction: str = INSTRUCTION
+) -> tuple[Turn[Audio], ...]:
     """Zero-shot cloning: what the reference says and how it sounds, then what is to be said in that voice, and (in
     training) how."""
-    turns = [
+    turns: list[Turn[Audio]] = [
         Turn("system", (instruction,)),
         Turn("user", (reference_text,)),
         Turn("assistant", (reference,), counts=False),
@@ -109,35 +87,29 @@ class Cloning:
     changes, before. A row whose speaker has no other clip, or which brings a conversation of its own, stays as it is.
     """
 
-    def __init__(
-        self,
-        rows: Iterable[Row],
-        vary: Callable[[Row, Random], Row],
-        frac: float,
-        max_frames: int,
-        instruction: str = INSTRUCTION,
-    ):
+    def __init__(self, rows: Iterable[Row], vary: Vary, frac: float, max_frames: int, instruction: str = INSTRUCTION):
         self.vary, self.frac, self.instruction = vary, frac, instruction
         self.references: dict[str, list[Row]] = {}  # by speaker
-        for row in sorted(rows, key=lambda row: row["source"]):
-            if row["codes_CT"].shape[-1] <= max_frames:
-                self.references.setdefault(row["speaker"], []).append(row)
+        for row in sorted(rows, key=lambda row: row.source):
+            if row.frames <= max_frames:
+                self.references.setdefault(row.speaker, []).append(row)
 
-    def __call__(self, row: Row, random: Random = None) -> Row:
+    def __call__(self, row: Row, random: np.random.Generator | None = None) -> Row:
         varied = self.vary(row, random)
-        reference = None if "turns" in row else self.reference(row, random)
+        reference = None if row.turns else self.reference(row, random)
         if reference is None or (random is not None and random.random() >= self.frac):
             return varied
-        codes = torch.as_tensor(reference["codes_CT"]), torch.as_tensor(varied["codes_CT"])
-        return {**varied, "turns": cloning(codes[0], reference["text"], varied["text"], codes[1], self.instruction)}
+        codes_CT, target_CT = torch.as_tensor(reference.codes_CT), torch.as_tensor(varied.codes_CT)
+        turns = cloning(codes_CT, reference.text or "", varied.text or "", target_CT, self.instruction)
+        return replace(varied, turns=turns)
 
-    def reference(self, row: Row, random: Random = None) -> Row | None:
+    def reference(self, row: Row, random: np.random.Generator | None = None) -> Row | None:
         """Drawn anew in training; without `random` the next one in order of source, so that evaluation sees the same
         each time."""
-        others = [other for other in self.references.get(row["speaker"], []) if other["source"] != row["source"]]
+        others = [other for other in self.references.get(row.speaker, []) if other.source != row.source]
         if not others:
             return None
-        after = next((index for index, other in enumerate(others) if other["source"] > row["source"]), 0)
+        after = next((index for index, other in enumerate(others) if other.source > row.source), 0)
         return others[after if random is None else int(random.integers(len(others)))]
 
 

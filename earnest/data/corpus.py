@@ -1,39 +1,68 @@
 """`Corpus`: the encoded clips of one split, laid out over positions on demand and gathered into batches."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from earnest.data.batch import Batch, Example, bucketed, collate
 from earnest.data.masks import IGNORE
+from earnest.data.row import Row, Turn, Vary
 from earnest.data.vary import Variation
-from earnest.errors import UserError
+from earnest.errors import TooLongError, UserError
 
-# codes_CT, text, speaker, tags, language, source; for a model of conversations perhaps turns; of a clip that was cut,
-# ends=False
-Row = Mapping[str, Any]
-LayOut = Callable[..., Example]  # codes_CT, text, speaker, and turns and ends where the row has them
-Vary = Callable[[Row, np.random.Generator | None], Row]
+Layout = Callable[[Row], Example]
 TooLong = Literal["leave_out", "cut", "refuse"]
 NAMED = 3  # clips in a refusal
+
+
+class LaysOut(Protocol):
+    """What a corpus asks of a model."""
+
+    @property
+    def eos_id(self) -> int | None: ...
+    def lay_out(self, codes_CT: Tensor, text: str | None, speaker: str = "") -> Example: ...
+
+
+@runtime_checkable
+class LaysOutTurns(Protocol):
+    """What a corpus of conversations asks of a model besides."""
+
+    def lay_out_turns(self, turns: Sequence[Turn[Tensor]]) -> Example: ...
+
+
+def layout_of(model: LaysOut) -> Layout:
+    """The model's own layout, for rows: of a conversation all turns, of a clip that was cut the positions before its
+    end."""
+
+    def lay_out(row: Row) -> Example:
+        if not row.turns:
+            example = model.lay_out(torch.as_tensor(row.codes_CT), row.text, row.speaker)
+        elif isinstance(model, LaysOutTurns):
+            example = model.lay_out_turns(row.turns)
+        else:
+            raise UserError(f"{row.source}: a conversation", "a clip, for this model", "take a higgs recipe")
+        return example if row.ends else example.before_end(model.eos_id)
+
+    return lay_out
 
 
 class Corpus:
     """Rows in the layout of one model, each epoch in the version that `vary` draws.
 
-    What becomes of a clip that cannot be taken (its text or audio is too long) is `too_long`: "leave_out" lists it in
-    `left_out`; "cut" keeps as many of its first frames as can be taken, counts it in `cut`, and leaves out where not
-    even one can, or where it is a conversation; "refuse" raises UserError.
+    `too_long` says what becomes of a clip whose text or audio is too long for the layout: "leave_out" lists it in
+    `left_out`. "cut" keeps as many of its first frames as fit and counts the clip in `cut`; a conversation, and a clip
+    of which not one frame fits, is left out. "refuse" raises UserError.
     """
 
     def __init__(
         self,
         rows: Sequence[Row],
-        lay_out: LayOut,
+        lay_out: Layout,
         pad_id: int,
         positions_per_batch: int,
         vary: Vary | None = None,
@@ -43,14 +72,17 @@ class Corpus:
         self.pad_id = pad_id
         self.positions_per_batch = positions_per_batch
         self.vary = vary or Variation()
-        self.rows, self.lengths, self.left_out, self.cut = [], [], [], 0
+        self.rows: list[Row] = []
+        self.lengths: list[int] = []
+        self.left_out: list[str] = []
+        self.cut = 0
         for row in rows:
             try:
                 length = len(self.example(row))
-            except UserError as error:
+            except TooLongError as error:
                 short = self._shortened(row) if too_long == "cut" else None
                 if short is None:
-                    self.left_out.append(f"{row['source']}: {error.seen}")
+                    self.left_out.append(f"{row.source}: {error.seen}")
                     continue
                 row, length = short, len(self.example(short))
                 self.cut += 1
@@ -79,22 +111,24 @@ class Corpus:
         return collate(examples, clips, self.pad_id)
 
     def batches(self) -> Iterator[Batch]:
-        """All there is, once, in a fixed order, as evaluation sees it: of a clip that is shown in windows all of them,
-        side by side."""
+        """Every example once, in a fixed order, for evaluation. A clip longer than the window is split into consecutive
+        windows."""
         windows = [(clip, window) for clip, row in enumerate(self.rows) for window in self._windows(row)]
-        lengths = (
-            self.lengths if len(windows) == len(self.rows) else [len(self.example(window)) for _, window in windows]
-        )
-        for members in bucketed(lengths, self.positions_per_batch):
-            clips, rows = zip(*(windows[member] for member in members), strict=True)
-            yield collate([self.example(row) for row in rows], clips, self.pad_id)
+        if len(windows) == len(self.rows):
+            for clips in bucketed(self.lengths, self.positions_per_batch):
+                yield self.batch(clips)
+            return
+        examples = [self.example(window) for _, window in windows]
+        for members in bucketed([len(example) for example in examples], self.positions_per_batch):
+            clips = [windows[member][0] for member in members]
+            yield collate([examples[member] for member in members], clips, self.pad_id)
 
     def _windows(self, row: Row) -> list[Row]:
         """The row in pieces as long as what evaluation sees of it."""
-        frames, seen = row["codes_CT"].shape[-1], self.vary(row, None)["codes_CT"].shape[-1]
-        if seen == frames:
+        seen = self.vary(row, None).frames
+        if seen == row.frames:
             return [row]
-        return [{**row, "codes_CT": row["codes_CT"][..., start : start + seen]} for start in range(0, frames, seen)]
+        return [replace(row, codes_CT=row.codes_CT[..., start : start + seen]) for start in range(0, row.frames, seen)]
 
     def groups(
         self, accumulation_steps: int, seed: int, skip: int = 0, rank: int = 0, ranks: int = 1
@@ -104,7 +138,7 @@ class Corpus:
 
         Which clips a step sees depends on (seed, step) alone, so a resumed run sees what the uninterrupted one would
         have. A group never crosses an epoch: the last one of an epoch may be smaller. Every rank gets equally many
-        micro-batches; where an epoch runs out, one in which nothing counts.
+        micro-batches; if an epoch runs out, one in which nothing counts.
         """
         epoch = 0
         while True:
@@ -120,28 +154,26 @@ class Corpus:
             epoch += 1
 
     def _shortened(self, row: Row) -> Row | None:
-        """The row with as many of its first frames as can be taken; None where that is none."""
+        """The row with as many of its first frames as fit; None if that is none."""
 
         def first(frames: int) -> Row:
-            return {**row, "codes_CT": row["codes_CT"][:, :frames], "ends": False}
+            return replace(row, codes_CT=row.codes_CT[:, :frames], ends=False)
 
-        def refused(frames: int) -> bool:
+        def too_long(frames: int) -> bool:
             try:
                 self.example(first(frames))
-            except UserError:
+            except TooLongError:
                 return True
             return False
 
-        frames = 0 if "turns" in row else bisect_left(range(1, row["codes_CT"].shape[1] + 1), True, key=refused)
+        frames = 0 if row.turns else bisect_left(range(1, row.frames + 1), True, key=too_long)
         return first(frames) if frames else None
 
     def example(self, row: Row, random: np.random.Generator | None = None) -> Example:
         """The row laid out, in the version of `random`."""
-        version = self.vary(row, random)
-        given = {name: version[name] for name in ("turns", "ends") if name in version}
         try:
-            return self.lay_out(torch.as_tensor(version["codes_CT"]), version["text"], version["speaker"], **given)
-        except UserError:
+            return self.lay_out(self.vary(row, random))
+        except TooLongError:
             if random is None:
                 raise
             return self.example(row)  # a long reference was drawn; the version of evaluation is known to fit

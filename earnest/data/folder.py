@@ -12,16 +12,19 @@ import json
 import logging
 import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 import numpy as np
 
 from earnest.data.audio import AUDIO_SUFFIXES, ClipError, read_wave
 from earnest.errors import UserError
+from earnest.files import whole_directory
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 log = logging.getLogger(__name__)
 
@@ -326,62 +329,50 @@ def _hub_folder(name: str) -> Path:
 
     try:
         splits = datasets.load_dataset(name)
-    except (
-        Exception
-    ) as error:  # datasets raises OSError, ValueError and classes of its own for what is one thing to a user
+    except Exception as error:  # datasets raises OSError, ValueError and classes of its own: one thing to a user
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         raise UserError(
-            f"no folder {name}, and the Hub gave no dataset of that name ({type(error).__name__}: {str(error).partition(chr(10))[0]})",
+            f"no folder {name}, and the Hub gave no dataset of that name ({reason})",
             "a folder, or a dataset that can be reached",
             "check the name and the network, or download the dataset and pass its folder",
         ) from error
     version = "-".join(splits[split]._fingerprint for split in sorted(splits))
-    folder = (
-        Path(HF_DATASETS_CACHE)
-        / "earnest"
-        / f"{name.replace('/', '--')}-{hashlib.sha256(version.encode()).hexdigest()[:16]}"
-    )
+    digest = hashlib.sha256(version.encode()).hexdigest()[:16]
+    folder = Path(HF_DATASETS_CACHE) / "earnest" / f"{name.replace('/', '--')}-{digest}"
     if not folder.exists():
         lay_out(splits, name, folder)
     return folder
 
 
-def lay_out(splits: Mapping, name: str, folder: Path) -> None:
-    """Write the splits of a Hub dataset (name -> datasets.Dataset) as an audiofolder, whole or not at all.
+def lay_out(splits: "Mapping[str, Dataset]", name: str, folder: Path) -> None:
+    """Write the splits of a Hub dataset as an audiofolder, whole or not at all.
 
-    The audio bytes are copied as they are, not decoded. Raises UserError where the dataset has no audio column.
+    The audio bytes are copied as they are, not decoded. Raises UserError if the dataset has no audio column.
     """
+    with whole_directory(folder) as aside:
+        for split, table in splits.items():
+            (aside / split).mkdir()
+            _write_split(table, name, aside / split)
+
+
+def _write_split(table: "Dataset", name: str, folder: Path) -> None:
     import datasets
 
-    aside = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
-    try:
-        for split, table in splits.items():
-            column = next(
-                (column for column, feature in table.features.items() if isinstance(feature, datasets.Audio)), None
-            )
-            if column is None:
-                raise UserError(
-                    f"{name} has columns {', '.join(table.column_names)}",
-                    "a column of audio",
-                    "take a speech or music dataset",
-                )
-            facts = [
-                column
-                for column in table.column_names
-                if column in (*TEXT_COLUMNS, *SPEAKER_COLUMNS, *TAGS_COLUMNS, "language")
-            ]
-            (aside / split).mkdir(parents=True)
-            with open(aside / split / "metadata.jsonl", "w", encoding="utf-8") as metadata:
-                for index, row in enumerate(table.cast_column(column, datasets.Audio(decode=False))):
-                    audio = row[column]
-                    suffix = Path(audio["path"] or "").suffix.lower()
-                    file_name = (
-                        f"{index:07d}{suffix if suffix in AUDIO_SUFFIXES else '.wav'}"  # libsndfile goes by content
-                    )
-                    (aside / split / file_name).write_bytes(audio["bytes"] or Path(audio["path"]).read_bytes())
-                    metadata.write(
-                        json.dumps({"file_name": file_name, **{fact: row[fact] for fact in facts}}, ensure_ascii=False)
-                        + "\n"
-                    )
-        aside.replace(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    audio_columns = [column for column, feature in table.features.items() if isinstance(feature, datasets.Audio)]
+    if not audio_columns:
+        raise UserError(
+            f"{name} has columns {', '.join(table.column_names)}",
+            "a column of audio",
+            "take a speech or music dataset",
+        )
+    known = (*TEXT_COLUMNS, *SPEAKER_COLUMNS, *TAGS_COLUMNS, "language")
+    kept = [column for column in table.column_names if column in known]
+    with open(folder / "metadata.jsonl", "w", encoding="utf-8") as metadata:
+        for index, row in enumerate(table.cast_column(audio_columns[0], datasets.Audio(decode=False))):
+            audio = row[audio_columns[0]]
+            suffix = Path(audio["path"] or "").suffix.lower()
+            # a name without a known suffix gets one: libsndfile goes by content
+            file_name = f"{index:07d}{suffix if suffix in AUDIO_SUFFIXES else '.wav'}"
+            (folder / file_name).write_bytes(audio["bytes"] or Path(audio["path"]).read_bytes())
+            line = {"file_name": file_name, **{column: row[column] for column in kept}}
+            metadata.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -9,9 +9,7 @@ import csv
 import ctypes
 import gzip
 import hashlib
-import os
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,6 +21,7 @@ import soxr
 
 from earnest.data.audio import ClipError, read_wave, write_wave
 from earnest.errors import UserError
+from earnest.files import whole_directory
 
 SAMPLE_RATE_HZ = 16000
 Row = tuple[str, np.ndarray, *tuple[str, ...]]  # file_name, wave_N (or wave_NK of several channels), and its facts
@@ -361,10 +360,8 @@ def write_folder(
         raise UserError(
             f"{out} holds something already", "a new or empty folder", "name another folder, or remove this one"
         )
-    aside = out.with_name(f"{out.name}.{os.getpid()}.tmp")
-    try:
-        clips = samples = 0
-        aside.mkdir(parents=True)
+    clips = samples = 0
+    with whole_directory(out) as aside:
         with open(aside / "metadata.csv", "w", encoding="utf-8", newline="") as file:
             metadata = csv.writer(file)
             metadata.writerow(["file_name", *facts])
@@ -374,9 +371,5 @@ def write_folder(
                 metadata.writerow([name, *values])
                 clips, samples = clips + 1, samples + len(wave_N)
         (aside / "ATTRIBUTION").write_text(attribution, encoding="utf-8")
-        os.replace(aside, out)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    return Prepared(
-        out, clips, samples / sample_rate_hz / 60, {reason: count for reason, count in left_out.items() if count}
-    )
+    minutes = samples / sample_rate_hz / 60
+    return Prepared(out, clips, minutes, {reason: count for reason, count in left_out.items() if count})

@@ -8,7 +8,6 @@ store.
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby, islice
@@ -19,11 +18,11 @@ import numpy as np
 import torch
 from datasets import Dataset, Features, List, Value, concatenate_datasets
 from datasets.arrow_writer import ArrowWriter
-from torch import Tensor
 
 from earnest.data.audio import ClipError
 from earnest.data.folder import Clip, read_clips
-from earnest.run import write_whole
+from earnest.data.row import Row
+from earnest.files import fingerprint, whole_file, write_whole
 
 FEATURES = Features(
     {"key": Value("string"), "codes": List(Value("uint16")), "frames": Value("int32"), "wave_sha256": Value("string")}
@@ -32,31 +31,22 @@ STRETCH_SAMPLES = 2**24  # audio read before it is encoded and written: 17 minut
 BATCH_S = 60.0  # audio in one call of the codec; assumed to fit the memory of a laptop
 
 
-class CodeTable(Sequence):
-    """Encoded clips, in the order asked for: row -> codes_CT (int64, (C, T)), frames, wave_sha256 and the clip's own
-    facts.
+class CodeTable(Sequence[Row]):
+    """Encoded clips, in the order asked for, each a `Row` made of the table on disk.
 
     `codec` says what encoded them: name, fingerprint, sample_rate_hz, hop_samples, codebooks, codebook_size.
     """
 
-    def __init__(self, rows: Dataset, clips: Sequence[Clip], codec: dict[str, Any]):
-        self.rows, self.clips, self.codec = rows.with_format("numpy"), clips, codec
+    def __init__(self, table: Dataset, clips: Sequence[Clip], codec: dict[str, Any]):
+        self.table, self.clips, self.codec = table.with_format("numpy"), clips, codec
 
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        clip, row = self.clips[index], self.rows[index]
-        return {
-            "codes_CT": row["codes"].astype(np.int64).reshape(self.codec["codebooks"], -1),
-            "frames": int(row["frames"]),
-            "text": clip.text,
-            "speaker": clip.speaker,
-            "language": clip.language,
-            "tags": clip.tags,
-            "source": str(clip.path),
-            "wave_sha256": str(row["wave_sha256"]),
-        }
+    def __getitem__(self, index: int) -> Row:
+        clip = self.clips[index]
+        codes_CT = self.table[index]["codes"].astype(np.int64).reshape(self.codec["codebooks"], -1)
+        return Row(codes_CT, clip.text, clip.speaker, clip.language, clip.tags, str(clip.path))
 
 
 def encode_clips(
@@ -99,22 +89,6 @@ def encode_clips(
     ]
 
 
-def cache_dir() -> Path:
-    """Where what can be made again is kept: $EARNEST_CACHE, else earnest/ in the user's cache directory."""
-    if "EARNEST_CACHE" in os.environ:
-        return Path(os.environ["EARNEST_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "earnest"
-
-
-def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 over names, types, shapes and values of a model's tensors."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
 def _codec_facts(codec: Any) -> dict[str, Any]:
     facts = {
         name: getattr(codec, name) for name in ("name", "sample_rate_hz", "hop_samples", "codebooks", "codebook_size")
@@ -144,15 +118,13 @@ def _tables(store: Path) -> list[Dataset]:
 
 def _add(store: Path, rows: list[dict[str, Any]]) -> None:
     name = hashlib.sha256("".join(row["key"] for row in rows).encode()).hexdigest()[:16]
-    aside = store / f"{name}.{os.getpid()}.tmp"
-    try:
-        with ArrowWriter(path=str(aside), features=FEATURES) as writer:
-            for row in rows:
-                writer.write(row)
-            writer.finalize()
-        aside.replace(store / f"table-{name}.arrow")
-    finally:
-        aside.unlink(missing_ok=True)
+    with (
+        whole_file(store / f"table-{name}.arrow") as aside,
+        ArrowWriter(path=str(aside), features=FEATURES) as writer,
+    ):
+        for row in rows:
+            writer.write(row)
+        writer.finalize()
 
 
 @contextmanager

@@ -9,7 +9,6 @@ exist for that teacher.
 import hashlib
 import itertools
 import json
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,8 @@ import soxr
 import torch
 
 from earnest.data.folder import Clip
-from earnest.data.store import fingerprint
 from earnest.errors import UserError
+from earnest.files import fingerprint, whole_directory
 
 CLIPS_PER_SHARD = 256
 WHISPER_S = 30.0  # of audio that Whisper's encoder has positions for
@@ -331,13 +330,10 @@ def teach(
 
 
 def _write(shard: Path, rows: list[tuple[np.ndarray, np.ndarray]]) -> None:
-    aside = shard.with_suffix(".tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    np.save(aside / "features.npy", np.concatenate([features_TF for features_TF, _ in rows]).astype(np.float16))
-    np.save(aside / "exists.npy", np.concatenate([exists_T for _, exists_T in rows]))
-    np.save(aside / "frames.npy", np.array([len(exists_T) for _, exists_T in rows]))
-    aside.replace(shard)
+    with whole_directory(shard) as aside:
+        np.save(aside / "features.npy", np.concatenate([features_TF for features_TF, _ in rows]).astype(np.float16))
+        np.save(aside / "exists.npy", np.concatenate([exists_T for _, exists_T in rows]))
+        np.save(aside / "frames.npy", np.array([len(exists_T) for _, exists_T in rows]))
 
 
 def _batched(items: Iterable, size: int) -> Iterator[list]:

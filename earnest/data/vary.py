@@ -1,18 +1,19 @@
 """What an epoch changes about a clip: which stretch of it is seen, in which words it is described, and whether at
 all."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
+
+from earnest.data.row import Row
 
 Words = Literal["text", "tags", "both"]
 
 
 @dataclass(frozen=True)
 class Variation:
-    """`vary(row, random)`: this epoch's version of a row with codes_CT, text and tags.
+    """`vary(row, random)`: this epoch's version of a row.
 
     Random windows are drawn in training, so that no clip is known by its position alone; evaluation (random None) takes
     the start of what it is given, its tags as they stand, and never the null input, so that its figures compare from
@@ -30,18 +31,18 @@ class Variation:
         """Columns of which a clip needs one."""
         return ("text", "tags") if self.words == "both" else (self.words,)
 
-    def __call__(self, row: Mapping[str, Any], random: np.random.Generator | None = None) -> dict[str, Any]:
-        codes_CT = row["codes_CT"]
+    def __call__(self, row: Row, random: np.random.Generator | None = None) -> Row:
+        codes_CT = row.codes_CT
         start = 0
         if self.window_frames is not None:
             if random is not None:
-                start = int(random.integers(max(codes_CT.shape[-1] - self.window_frames, 0) + 1))
+                start = int(random.integers(max(row.frames - self.window_frames, 0) + 1))
             codes_CT = codes_CT[..., start : start + self.window_frames]
-        tags = [tag.strip() for tag in row["tags"].split(",") if tag.strip()] if self.words != "text" else []
+        tags = [tag.strip() for tag in row.tags.split(",") if tag.strip()] if self.words != "text" else []
         if random is not None:
             kept = [tag for tag in tags if random.random() >= self.drop_tags_frac]
             tags = [kept[i] for i in random.permutation(len(kept))] if self.shuffle_tags else kept
-        text = ", ".join(part for part in (row["text"] if self.words != "tags" else "", *tags) if part)
+        text = ", ".join(part for part in (row.text if self.words != "tags" else "", *tags) if part)
         if random is not None and random.random() < self.unconditional_frac:
             text = None
-        return {**row, "codes_CT": codes_CT, "text": text, "start_frame": start}
+        return replace(row, codes_CT=codes_CT, text=text, start_frame=start)

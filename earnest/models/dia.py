@@ -22,7 +22,7 @@ from transformers import DiaForConditionalGeneration
 from earnest.data.batch import Batch, Example, Prompt, codebook_stream
 from earnest.data.masks import IGNORE, ends_at_eos, shift
 from earnest.data.patterns import check_delays, delay, framed
-from earnest.errors import UserError
+from earnest.errors import TooLongError, UserError
 from earnest.models.prepacked import KeyValues, normed, prepacked, rotated
 from earnest.models.system import Head
 
@@ -198,7 +198,7 @@ class Dia(nn.Module):
         for mark, byte in SPEAKER_TURNS.items():
             data = data.replace(mark, byte)
         if len(data) > self.max_bytes:
-            raise UserError(
+            raise TooLongError(
                 f"a text of {len(data)} bytes ({(text or '')[:40]!r}…)",
                 f"at most {self.max_bytes} bytes of UTF-8",
                 "shorten the text",
@@ -228,7 +228,7 @@ class Dia(nn.Module):
         )
         audio_positions = tokens_CS.shape[1]
         if audio_positions > self.max_audio_positions:
-            raise UserError(
+            raise TooLongError(
                 f"a clip of {audio_positions} positions",
                 f"at most {self.max_audio_positions}",
                 "train on windows of the clips, or cut them",

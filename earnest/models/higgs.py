@@ -23,9 +23,10 @@ from transformers import (
 from transformers.models.higgs_audio_v2.modeling_higgs_audio_v2 import HiggsAudioV2DecoderLayer
 
 from earnest.data.batch import Batch, Example, Prompt, codebook_stream
-from earnest.data.chatml import INSTRUCTION, SCENE_END, SCENE_START, Turn
+from earnest.data.chatml import INSTRUCTION, SCENE_END, SCENE_START
 from earnest.data.masks import IGNORE, ends_at_eos, shift
 from earnest.data.patterns import delay, framed
+from earnest.data.row import Turn
 from earnest.data.text import (
     AUDIO_DELAY,
     AUDIO_EOS,
@@ -39,7 +40,7 @@ from earnest.data.text import (
     special_id,
     text_ids,
 )
-from earnest.errors import UserError
+from earnest.errors import TooLongError, UserError
 from earnest.models.packed import Route
 from earnest.models.prepacked import KeyValues, normed, prepacked, rotated
 from earnest.models.system import Head
@@ -189,19 +190,17 @@ class Higgs(nn.Module):
             raise self._too_long(laid, self.max_positions - self.codebooks - 1)
         return Prompt(laid.text_S, laid.tokens_SC, laid.is_audio_S)
 
-    def lay_out(
-        self, codes_CT: Tensor | None, text: str, speaker: str = "", turns: Sequence[Turn] | None = None
-    ) -> Example:
+    def lay_out(self, codes_CT: Tensor, text: str, speaker: str = "") -> Example:
+        """The conversation that speaker, text and codes make: see `lay_out_turns`."""
+        return self.lay_out_turns((*self._turns(text, speaker), Turn("assistant", (codes_CT,))))
+
+    def lay_out_turns(self, turns: Sequence[Turn[Tensor]]) -> Example:
         """Turn after turn its header, its text, and its audio as [BOS] + codes + [EOS] delayed, and the turn's end.
 
-        turns: a whole conversation, in place of the one that speaker, text and codes make. Only what the assistant says
-        counts, in turns that count: text tokens, where audio begins and ends, and per codebook and clip its codes and
-        one EOS. Raises UserError where codes are not of this model's codebooks, or the whole is longer than the
-        context.
+        Only what the assistant says counts, in turns that count: text tokens, where audio begins and ends, and per
+        codebook and clip its codes and one EOS. Raises UserError if codes are not of this model's codebooks,
+        TooLongError if the whole is longer than the context.
         """
-        if turns is None:
-            assert codes_CT is not None
-            turns = (*self._turns(text, speaker), Turn("assistant", (codes_CT,)))
         laid = self._laid(self._conversation(turns))
         if len(laid) > self.max_positions:
             raise self._too_long(laid, self.max_positions)
@@ -260,9 +259,9 @@ class Higgs(nn.Module):
         columns = [torch.cat(column) for column in zip(*(vars(piece).values() for piece in pieces), strict=True)]
         return Example(*columns[:3], *map(shift, columns[3:]))
 
-    def _too_long(self, laid: Example, most: int) -> UserError:
+    def _too_long(self, laid: Example, most: int) -> TooLongError:
         frames = int(laid.is_audio_S.sum())
-        return UserError(
+        return TooLongError(
             f"{len(laid)} positions: {len(laid) - frames} text tokens, {frames} audio frames",
             f"at most {most}",
             "shorten the text, the clip or the reference, or raise the model's context",

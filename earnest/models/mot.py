@@ -38,9 +38,9 @@ from earnest.data.baselines import ALPHA
 from earnest.data.batch import Batch, Example, Prompt, codebook_stream
 from earnest.data.masks import IGNORE, shift
 from earnest.data.patterns import flatten, unflatten
-from earnest.data.store import fingerprint
 from earnest.data.text import byte_tokenizer
-from earnest.errors import UserError
+from earnest.errors import TooLongError, UserError
+from earnest.files import fingerprint
 from earnest.models.backbones import load_backbone, load_experts
 from earnest.models.packed import Route
 from earnest.models.system import Head
@@ -403,7 +403,7 @@ class MoT(PreTrainedModel):
         """
         ids_L = self._ids(": ".join(filter(None, (speaker, text))))
         if len(ids_L) > self.config.text_window:
-            raise UserError(
+            raise TooLongError(
                 f"a text of {len(ids_L)} tokens ({(text or '')[:40]!r}…)",
                 f"at most {self.config.text_window}, the text's window",
                 "shorten the text, or raise --design.text-window",
@@ -426,7 +426,7 @@ class MoT(PreTrainedModel):
         prompt = self.prompt(text, speaker)
         start, positions = len(prompt), len(prompt) + 1 + codebooks * frames
         if positions > self.max_positions:
-            raise UserError(
+            raise TooLongError(
                 f"a clip of {positions} positions ({codebooks} per frame)",
                 f"at most {self.max_positions}",
                 "cut the clips (--data.window-s), or raise --design.max-positions",

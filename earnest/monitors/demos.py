@@ -2,7 +2,7 @@
 counted of them."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
 from earnest.data.audio import write_wave
+from earnest.data.row import Row
 from earnest.generate import Request, generate
 from earnest.run import Artifact, RunWriter
 
@@ -27,7 +28,7 @@ def make_demos(
     guidance: float,
     seed: int,
     max_duration_s: float,
-    train_rows: Sequence[Mapping[str, Any]],
+    train_rows: Sequence[Row],
     step: int,
     writer: RunWriter,
 ) -> None:
@@ -72,7 +73,7 @@ def silence_frac(wave: np.ndarray, sample_rate_hz: int) -> float:
     return float((np.sqrt((stretches**2).mean(-1)) < SILENT_RMS).all(0).mean())
 
 
-def measured_codes(codes_CT: np.ndarray, train_rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def measured_codes(codes_CT: np.ndarray, train_rows: Sequence[Row]) -> dict[str, Any]:
     """Facts of a demo's codes: digest, mean entropy per codebook, share of frames that repeat, and the nearest training
     clip."""
     counts = [np.unique(codes_T, return_counts=True)[1] / max(1, len(codes_T)) for codes_T in codes_CT]
@@ -98,17 +99,17 @@ def repeat_frac(codes_CT: np.ndarray) -> float:
     return float(repeats.mean()) if frames else 0.0
 
 
-def nearest_clip(codes_CT: np.ndarray, rows: Sequence[Mapping[str, Any]]) -> tuple[float, str]:
+def nearest_clip(codes_CT: np.ndarray, rows: Sequence[Row]) -> tuple[float, str]:
     """The largest share of codes equal to a training clip's at the best alignment, and that clip's source; 1 is a
     copy."""
-    total = sum(row["codes_CT"].shape[1] for row in rows)
+    total = sum(row.frames for row in rows)
     best, nearest = 0.0, ""
     for row in rows[:: -(-total // COMPARED_FRAMES)] if total else ():
-        shorter, longer = sorted((codes_CT, np.asarray(row["codes_CT"])), key=lambda codes: codes.shape[1])
+        shorter, longer = sorted((codes_CT, row.codes_CT), key=lambda codes: codes.shape[1])
         if not shorter.shape[1]:
             continue
         windows_COT = sliding_window_view(longer, shorter.shape[1], axis=1)
         equal = float((windows_COT == shorter[:, None]).sum((0, 2)).max()) / codes_CT.size
         if equal > best:
-            best, nearest = equal, str(row["source"])
+            best, nearest = equal, row.source
     return best, nearest

@@ -1,14 +1,14 @@
 """What training has drawn from the data: which stretches of which clips, which without their text, and which codes."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 
 from earnest.data.batch import Batch, codebook_stream
 from earnest.data.masks import IGNORE
+from earnest.data.row import Row, Vary
 from earnest.signals import key
 
 
@@ -16,22 +16,20 @@ class Draws:
     """Stands between a `Corpus` and its `Variation`, and counts since the run started or was resumed; evaluation is not
     counted."""
 
-    def __init__(self, vary: Callable[..., Mapping[str, Any]]):
+    def __init__(self, vary: Vary):
         self.vary = vary
-        self.window_frames: int | None = getattr(vary, "window_frames", None)
         self.draws: Counter[str] = Counter()
         self.starts: dict[str, set[int]] = defaultdict(set)
         self.possible: dict[str, int] = {}
         self.without_text = 0
 
-    def __call__(self, row: Mapping[str, Any], random: np.random.Generator | None = None) -> Mapping[str, Any]:
+    def __call__(self, row: Row, random: np.random.Generator | None = None) -> Row:
         version = self.vary(row, random)
         if random is not None:
-            source, frames = row["source"], row["codes_CT"].shape[-1]
-            self.draws[source] += 1
-            self.starts[source].add(version.get("start_frame", 0))
-            self.possible[source] = max(frames - (self.window_frames or frames), 0) + 1
-            self.without_text += version["text"] is None
+            self.draws[row.source] += 1
+            self.starts[row.source].add(version.start_frame)
+            self.possible[row.source] = row.frames - version.frames + 1
+            self.without_text += version.text is None
         return version
 
     def probes(self) -> dict[str, dict[str, float]]:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from earnest.data.batch import Batch
-from earnest.data.store import fingerprint
+from earnest.files import fingerprint
 from earnest.losses.tokens import TokenObjective
 from earnest.probes.state import untouched
 

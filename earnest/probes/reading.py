@@ -1,6 +1,7 @@
 """What a trained model makes of its condition, and of its own checkpoint."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from earnest.data import baselines
 from earnest.data.batch import Batch
 from earnest.data.corpus import Corpus
+from earnest.data.row import Row
 from earnest.losses.tokens import score
 from earnest.probes.state import untouched
 
@@ -24,18 +26,18 @@ def conditioning(model: Any, held_out: Corpus, step: int) -> dict[str, Any]:
     conversations stand in place of them.
     """
     versions = [held_out.vary(row, None) for row in held_out.rows[:CLIPS]]
-    texts = [version["text"] for version in versions]
-    if len(set(texts)) < 2 or any("turns" in version for version in versions):
+    texts = [version.text for version in versions]
+    if len(set(texts)) < 2 or any(version.turns for version in versions):
         return {}
     # Each clip gets the next text that differs from its own.
     other = [next(text for text in texts[clip:] + texts[:clip] if text != texts[clip]) for clip in range(len(texts))]
-    exchanged = [{**version, "text": text} for version, text in zip(versions, other, strict=True)]
+    exchanged = [replace(version, text=text) for version, text in zip(versions, other, strict=True)]
     settings = held_out.lay_out, held_out.pad_id, held_out.positions_per_batch, _same
     swapped = Corpus(exchanged, *settings)
     if not len(swapped):
         return {}
-    fitting = {row["source"] for row in swapped.rows}
-    sides = Corpus([version for version in versions if version["source"] in fitting], *settings), swapped
+    fitting = {row.source for row in swapped.rows}
+    sides = Corpus([version for version in versions if version.source in fitting], *settings), swapped
     (own_nats, counted), (other_nats, _) = (_audio_nats(model, side.batches(), len(side)) for side in sides)
     gap = other_nats - own_nats
     return {
@@ -48,7 +50,7 @@ def conditioning(model: Any, held_out: Corpus, step: int) -> dict[str, Any]:
     }
 
 
-def _same(row: Any, random: Any) -> Any:
+def _same(row: Row, random: np.random.Generator | None) -> Row:
     return row
 
 

@@ -1,11 +1,13 @@
 """What the clips are: whether training and held-out ones are the same, and whether they are sound at all or noise."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import soundfile
+
+from earnest.data.row import Row
 
 CLIPS, CLIP_S = (
     16,
@@ -15,19 +17,19 @@ FRAME = 1024  # samples of a spectrum
 MIN_FRAMES = 32  # of a clip that is judged: fewer estimate no variance
 
 
-def duplicates(train: Sequence[Mapping[str, Any]], held_out: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def duplicates(train: Sequence[Row], held_out: Sequence[Row]) -> dict[str, Any]:
     """How many held-out clips hold exactly the codes of a training clip, and their sources."""
     known = {_digest(row) for row in train}
-    shared = [str(row["source"]) for row in held_out if _digest(row) in known]
+    shared = [row.source for row in held_out if _digest(row) in known]
     return {"shared": len(shared), "held_out": len(held_out), "sources": shared[:6]}
 
 
-def _digest(row: Mapping[str, Any]) -> bytes:
-    codes_CT = np.ascontiguousarray(row["codes_CT"], np.int64)
+def _digest(row: Row) -> bytes:
+    codes_CT = np.ascontiguousarray(row.codes_CT, np.int64)
     return hashlib.sha256(str(codes_CT.shape).encode() + codes_CT.tobytes()).digest()
 
 
-def noise(train: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def noise(train: Sequence[Row]) -> dict[str, Any]:
     """How many clips sound like stationary noise, of those that are listened to: noise, clips, sources. Empty where
     none can be read.
 
@@ -38,7 +40,7 @@ def noise(train: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     heard, sources = 0, []
     for row in train[:: -(-len(train) // CLIPS)]:
         try:
-            with soundfile.SoundFile(row["source"]) as file:
+            with soundfile.SoundFile(row.source) as file:
                 wave_N = file.read(CLIP_S * file.samplerate, dtype="float32", always_2d=True)[:, 0]
         except (OSError, soundfile.SoundFileError):
             continue
@@ -53,5 +55,5 @@ def noise(train: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         memory = np.median((centred_TF[1:] * centred_TF[:-1]).mean(0) / loud_TF.var(0))
         heard += 1
         if 0.85 < variation < 1.15 and abs(memory) < 0.1:
-            sources.append(str(row["source"]))
+            sources.append(row.source)
     return {"noise": len(sources), "clips": heard, "sources": sources[:6]} if heard else {}

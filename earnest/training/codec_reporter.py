@@ -14,8 +14,8 @@ from earnest.codecs.amy import TrainableCodec
 from earnest.data.audio import write_wave
 from earnest.data.folder import Clip
 from earnest.data.pitch import pitch_and_level
-from earnest.data.store import fingerprint
 from earnest.data.teachers import word_times
+from earnest.files import fingerprint
 from earnest.losses.codec import CodecBatch, CodecObjective
 from earnest.monitors.codes import probe, spoken
 from earnest.run import Artifact, RunWriter

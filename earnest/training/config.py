@@ -7,13 +7,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import Tensor
-
 from earnest.codecs import Codec
 from earnest.data.batch import Example
-from earnest.data.corpus import Corpus, LayOut, Row, TooLong, Vary
+from earnest.data.corpus import Corpus, Layout, TooLong, layout_of
+from earnest.data.row import Row, Vary
 from earnest.data.vary import Variation
-from earnest.errors import UserError
+from earnest.errors import TooLongError, UserError
 from earnest.losses.tokens import stream_weights
 from earnest.models import load_model
 from earnest.training.precision import Precision
@@ -44,20 +43,18 @@ class Data:
     def variation(self, frame_rate_hz: float) -> Variation:
         return Variation(None if self.window_s is None else round(self.window_s * frame_rate_hz))
 
-    def limited(self, model: Any, frame_rate_hz: float) -> LayOut:
-        """The model's own layout, for clips within `max_duration_s`; of one that was cut (ends=False) the positions
-        before its end."""
+    def limited(self, model: Any, frame_rate_hz: float) -> Layout:
+        """The model's own layout, for clips within `max_duration_s`."""
+        lay_out_any = layout_of(model)
 
-        def lay_out(codes_CT: Tensor, text: str | None, speaker: str, ends: bool = True, **turns) -> Example:
-            frames = codes_CT.shape[1]
-            if self.window_s is None and frames > self.max_duration_s * frame_rate_hz:
-                raise UserError(
-                    f"{frames / frame_rate_hz:.1f} s, longer than {self.max_duration_s:g} s",
+        def lay_out(row: Row) -> Example:
+            if self.window_s is None and row.frames > self.max_duration_s * frame_rate_hz:
+                raise TooLongError(
+                    f"{row.frames / frame_rate_hz:.1f} s, longer than {self.max_duration_s:g} s",
                     f"at most {self.max_duration_s:g} s",
                     "raise data.max_duration_s, or set data.too_long",
                 )
-            example = model.lay_out(codes_CT, text, speaker, **turns)
-            return example if ends else example.before_end(model.eos_id)
+            return lay_out_any(row)
 
         return lay_out
 

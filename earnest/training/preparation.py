@@ -7,12 +7,14 @@ from typing import Any
 
 from earnest.codecs import Codec
 from earnest.data.chatml import Conversation, load_conversations
-from earnest.data.corpus import Corpus, Row
+from earnest.data.corpus import Corpus
 from earnest.data.folder import Clip, load_clips, split_clips
 from earnest.data.music import music, music_name
+from earnest.data.row import Row
 from earnest.data.sources import embedded_name, espeak
-from earnest.data.store import cache_dir, encode_clips
+from earnest.data.store import encode_clips
 from earnest.errors import UserError
+from earnest.files import cache_dir
 from earnest.training.config import LMConfig
 from earnest.training.session import OnProgress, silent
 
@@ -73,14 +75,14 @@ def prepare(
             "left_out_clips": left_out,
             "cut_clips": sum(corpus.cut for corpus in corpora),
             "skipped_clips": unreadable,
-            "speakers": sorted({row["speaker"] for row in train.rows}),
-            "held_out_speakers": sorted({row["speaker"] for row in held_out.rows}),
+            "speakers": sorted({row.speaker for row in train.rows}),
+            "held_out_speakers": sorted({row.speaker for row in held_out.rows}),
         },
     )
 
 
 def _check_windows(window_frames: int | None, train: Corpus) -> None:
-    longest = max((row["codes_CT"].shape[-1] for row in train.rows), default=0)
+    longest = max((row.frames for row in train.rows), default=0)
     if window_frames and longest and window_frames > longest:
         raise UserError(
             f"windows of {window_frames} frames, and no clip longer than {longest}",
@@ -100,7 +102,7 @@ def encoded(
     table, skipped = encode_clips(
         clips, codec, cache_dir() / "codes", lambda done, total: on_progress("encode", done, total, "clips")
     )
-    codes = {Path(row["source"]): row["codes_CT"] for row in table}
+    codes = {Path(row.source): row.codes_CT for row in table}
     talks = [one for one in found if isinstance(one, Conversation)]
     return [
         one.row(codes) for one in talks if all(clip.path in codes for clip in one.clips)

@@ -2,7 +2,7 @@
 process."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ class Reporter:
             log_predictions(
                 self.shown,
                 self.held_out.batch(logged),
-                [row["source"] for row in self.held_out.rows],
+                [row.source for row in self.held_out.rows],
                 step,
                 self.writer,
             )
@@ -142,5 +142,5 @@ def without_text(corpus: Corpus) -> Corpus:
         corpus.lay_out,
         corpus.pad_id,
         corpus.positions_per_batch,
-        lambda row, random: {**vary(row, random), "text": None},
+        lambda row, random: replace(vary(row, random), text=None),
     )
