@@ -222,7 +222,7 @@ MODEL = HiggsShape(width=16, layers=1, heads=1, ffn=16, max_positions=512).build
 def test_only_the_target_of_a_cloning_sample_is_scored():
     generator = torch.Generator().manual_seed(0)
     reference_CT, target_CT = random_codes(7, generator), random_codes(11, generator)
-    example = MODEL.lay_out_turns(cloning(reference_CT, REFERENCE_TEXT, TARGET_TEXT, target_CT))
+    example = MODEL.lay_out(None, "", turns=cloning(reference_CT, REFERENCE_TEXT, TARGET_TEXT, target_CT))
     audio = example.is_audio_S.nonzero()[:, 0]
     assert len(audio) == (7 + 2 + CODEBOOKS - 1) + (11 + 2 + CODEBOOKS - 1)
     begins = audio[7 + 2 + CODEBOOKS - 1].item()  # the target's first position
@@ -238,7 +238,7 @@ def test_only_the_target_of_a_cloning_sample_is_scored():
 
 def test_what_the_assistant_says_in_words_counts():
     turns = [Turn("user", ("read it",)), Turn("assistant", (TARGET_TEXT, random_codes(3, torch.Generator())))]
-    example = MODEL.lay_out_turns(turns)
+    example = MODEL.lay_out(None, "", turns=turns)
     spoken = words(example.text_targets_S[example.text_targets_S != IGNORE])
     assert spoken == f"{TARGET_TEXT}<|audio_out_bos|><|audio_eos|><|eot_id|>"
 
@@ -246,7 +246,7 @@ def test_what_the_assistant_says_in_words_counts():
 def test_two_clips_that_count_are_shifted_each_within_itself():
     first_CT, second_CT = torch.full((CODEBOOKS, 3), 5), torch.full((CODEBOOKS, 4), 9)
     turns = [Turn("assistant", (first_CT,)), Turn("user", ("again",)), Turn("assistant", (second_CT,))]
-    targets_SC = MODEL.lay_out_turns(turns).audio_targets_SC
+    targets_SC = MODEL.lay_out(None, "", turns=turns).audio_targets_SC
     for codebook in range(CODEBOOKS):
         column = targets_SC[:, codebook]
         assert column[column != IGNORE].tolist() == [5] * 3 + [MODEL.eos_id] + [9] * 4 + [MODEL.eos_id]
@@ -254,7 +254,7 @@ def test_two_clips_that_count_are_shifted_each_within_itself():
 
 def test_a_prompt_is_what_stands_before_the_audio():
     reference_CT, target_CT = torch.full((CODEBOOKS, 7), 3), torch.full((CODEBOOKS, 5), 4)
-    example = MODEL.lay_out_turns(cloning(reference_CT, "a b", "c d", target_CT))
+    example = MODEL.lay_out(None, "", turns=cloning(reference_CT, "a b", "c d", target_CT))
     prompt = MODEL.prompt("", turns=cloning(reference_CT, "a b", "c d"))
     for name in ("text_S", "tokens_SC", "is_audio_S"):
         assert torch.equal(getattr(prompt, name), getattr(example, name)[: len(prompt)])
@@ -266,7 +266,7 @@ def test_a_reference_longer_than_the_context_is_refused():
     with pytest.raises(UserError, match=f"{600 + 2 + CODEBOOKS - 1} audio frames"):
         MODEL.prompt("", turns=turns)
     with pytest.raises(UserError, match="audio frames"):
-        MODEL.lay_out_turns((*turns, Turn("assistant", (torch.zeros(CODEBOOKS, 3),))))
+        MODEL.lay_out(None, "", turns=(*turns, Turn("assistant", (torch.zeros(CODEBOOKS, 3),))))
 
 
 def test_a_drawn_reference_that_does_not_fit_is_replaced_by_the_one_of_evaluation():

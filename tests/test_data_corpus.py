@@ -10,7 +10,7 @@ from earnest.data.batch import Example
 from earnest.data.chatml import Cloning
 from earnest.data.corpus import Corpus, layout_of
 from earnest.data.masks import IGNORE
-from earnest.data.row import Row, Turn
+from earnest.data.row import Row
 from earnest.data.vary import Variation
 from earnest.errors import TooLongError, UserError
 from earnest.models.dia import DiaShape
@@ -199,12 +199,6 @@ def test_an_error_of_the_layout_that_is_not_about_length_passes_through(too_long
     for model in (tiny_higgs(), tiny_dia(), tiny_mot()):
         with pytest.raises(UserError, match="ids up to 500"):
             Corpus([speech(20), other_codec], layout_of(model), model.pad_id, 2048, too_long=too_long)
-
-
-def test_a_conversation_for_a_model_that_reads_none_is_refused():
-    row = Row(np.zeros((4, 5), int), "x", source="data.json, conversation 1", turns=(Turn("user", ("x",)),))
-    with pytest.raises(UserError, match="conversation 1"):
-        Corpus([row], layout_of(tiny_dia()), 0, 2048)
 
 
 @pytest.mark.parametrize("window_frames", [None, 10])

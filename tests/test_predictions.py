@@ -96,7 +96,7 @@ class CopiesItsInput:
 
 def test_text_is_decoded_whole_and_written_to_the_run_and_the_report(model, tmp_path):
     turns = [Turn("user", ("say",)), Turn("assistant", (ARABIC, random_codes(4, torch.Generator())))]
-    batch = collate([model.lay_out_turns(turns)], [0], model.pad_id)
+    batch = collate([model.lay_out(None, "", turns=turns)], [0], model.pad_id)
     writer = RunWriter(tmp_path)
     writer.facts({"system": "higgs"})
     writer.step(7, {"train/loss": 1.0})

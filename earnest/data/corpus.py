@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -21,31 +21,22 @@ NAMED = 3  # clips in a refusal
 
 
 class LaysOut(Protocol):
-    """What a corpus asks of a model."""
+    """What a corpus asks of a model: a part of `models.system.System`."""
 
-    @property
-    def eos_id(self) -> int | None: ...
-    def lay_out(self, codes_CT: Tensor, text: str | None, speaker: str = "") -> Example: ...
+    eos_id: int | None
 
-
-@runtime_checkable
-class LaysOutTurns(Protocol):
-    """What a corpus of conversations asks of a model besides."""
-
-    def lay_out_turns(self, turns: Sequence[Turn[Tensor]]) -> Example: ...
+    def lay_out(
+        self, codes_CT: Tensor | None, text: str | None, speaker: str = "", turns: Sequence[Turn[Tensor]] | None = None
+    ) -> Example: ...
 
 
 def layout_of(model: LaysOut) -> Layout:
-    """The model's own layout, for rows: of a conversation all turns, of a clip that was cut the positions before its
+    """The model's own layout, for rows: of a conversation its turns, of a clip that was cut the positions before its
     end."""
 
     def lay_out(row: Row) -> Example:
-        if not row.turns:
-            example = model.lay_out(torch.as_tensor(row.codes_CT), row.text, row.speaker)
-        elif isinstance(model, LaysOutTurns):
-            example = model.lay_out_turns(row.turns)
-        else:
-            raise UserError(f"{row.source}: a conversation", "a clip, for this model", "take a higgs recipe")
+        codes_CT = torch.as_tensor(row.codes_CT)
+        example = model.lay_out(codes_CT, row.text, row.speaker, **({"turns": row.turns} if row.turns else {}))
         return example if row.ends else example.before_end(model.eos_id)
 
     return lay_out

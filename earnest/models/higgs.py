@@ -190,17 +190,19 @@ class Higgs(nn.Module):
             raise self._too_long(laid, self.max_positions - self.codebooks - 1)
         return Prompt(laid.text_S, laid.tokens_SC, laid.is_audio_S)
 
-    def lay_out(self, codes_CT: Tensor, text: str, speaker: str = "") -> Example:
-        """The conversation that speaker, text and codes make: see `lay_out_turns`."""
-        return self.lay_out_turns((*self._turns(text, speaker), Turn("assistant", (codes_CT,))))
-
-    def lay_out_turns(self, turns: Sequence[Turn[Tensor]]) -> Example:
+    def lay_out(
+        self, codes_CT: Tensor | None, text: str, speaker: str = "", turns: Sequence[Turn] | None = None
+    ) -> Example:
         """Turn after turn its header, its text, and its audio as [BOS] + codes + [EOS] delayed, and the turn's end.
 
-        Only what the assistant says counts, in turns that count: text tokens, where audio begins and ends, and per
-        codebook and clip its codes and one EOS. Raises UserError if codes are not of this model's codebooks,
-        TooLongError if the whole is longer than the context.
+        turns: a whole conversation, in place of the one that speaker, text and codes make. Only what the assistant says
+        counts, in turns that count: text tokens, where audio begins and ends, and per codebook and clip its codes and
+        one EOS. Raises UserError if codes are not of this model's codebooks, TooLongError if the whole is longer than
+        the context.
         """
+        if turns is None:
+            assert codes_CT is not None
+            turns = (*self._turns(text, speaker), Turn("assistant", (codes_CT,)))
         laid = self._laid(self._conversation(turns))
         if len(laid) > self.max_positions:
             raise self._too_long(laid, self.max_positions)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from earnest.data.batch import Batch, Example, Prompt
-from earnest.data.chatml import Turn
+from earnest.data.row import Turn
 from earnest.sampling import Repetition
 from earnest.streams import TEXT, Stream
 
@@ -109,7 +109,7 @@ class System(nn.Module, ABC):
     """The rule that the model was published with."""
 
     @abstractmethod
-    def prompt(self, text: str | None, speaker: str = "", turns: Sequence[Turn] | None = None) -> Prompt:
+    def prompt(self, text: str | None, speaker: str = "", turns: Sequence[Turn[Tensor]] | None = None) -> Prompt:
         """What stands before the audio that is to be generated; None is the null input of a system that has one.
 
         turns: a conversation in place of text and speaker. Raises UserError if the system does not take it, or it is
@@ -118,7 +118,7 @@ class System(nn.Module, ABC):
 
     @abstractmethod
     def lay_out(
-        self, codes_CT: Tensor | None, text: str | None, speaker: str = "", turns: Sequence[Turn] | None = None
+        self, codes_CT: Tensor | None, text: str | None, speaker: str = "", turns: Sequence[Turn[Tensor]] | None = None
     ) -> Example:
         """A clip as positions with their targets. turns: a conversation in place of text, speaker and codes.
 
