@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, the cache directory, and fingerprints: one implementation for everybody."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -45,8 +46,8 @@ def whole_file(path: Path) -> Iterator[Path]:
 def whole_directory(path: Path) -> Iterator[Path]:
     """A directory to fill; when the block ends it becomes `path`, synced. If the block raises, nothing is left.
 
-    If another process was first and `path` is there when the block ends, that one stays and this one is dropped: both
-    were made from the same.
+    A directory that is there when the block ends stays, and the new one is dropped: another process was first, and both
+    were made from the same. An empty one is replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
@@ -58,8 +59,8 @@ def whole_directory(path: Path) -> Iterator[Path]:
         _sync(aside)
         try:
             os.replace(aside, path)
-        except OSError:
-            if not path.is_dir():
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         _sync(path.parent)
     finally:

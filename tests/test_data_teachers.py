@@ -3,6 +3,7 @@ are installed."""
 
 import importlib.util
 import json
+import multiprocessing
 import warnings
 from pathlib import Path
 
@@ -13,7 +14,17 @@ import torch
 from benchmarks.pip_teachers import TEACHERS
 from earnest.data.folder import Clip, load_clips
 from earnest.data.sources import speak
-from earnest.data.teachers import TextTeacher, Timed, WaveTeacher, WhisperTeacher, load_teacher, pool, teach, word_times
+from earnest.data.teachers import (
+    Teacher,
+    TextTeacher,
+    Timed,
+    WaveTeacher,
+    WhisperTeacher,
+    load_teacher,
+    pool,
+    teach,
+    word_times,
+)
 from earnest.errors import UserError
 from earnest.files import cache_dir
 from earnest.training.checkpoint import write_directory
@@ -189,3 +200,39 @@ def test_smollm2_knows_that_a_word_depends_on_those_before_it():
     assert np.allclose(again, river, atol=1e-3) and not np.allclose(river, money, atol=0.1)
     norms = np.linalg.norm(teacher(wave_N, 16000, clip("a few words in a row")).values_TF, axis=1)
     assert norms.max() < 3 * np.median(norms)  # no sink among them
+
+
+def test_two_processes_that_fill_one_cache_leave_each_other_alone(tmp_path):
+    """Both had written `shard.tmp`, and each began by removing it: the second to finish died."""
+    both_saw, done = multiprocessing.Barrier(2), multiprocessing.Queue()
+    writers = [multiprocessing.Process(target=_fill, args=(tmp_path, both_saw, done)) for _ in range(2)]
+    for writer in writers:
+        writer.start()
+    failures = [done.get(timeout=60) for _ in writers]
+    for writer in writers:
+        writer.join()
+    assert failures == ["", ""]
+    [shard] = (tmp_path / "echo").iterdir()
+    assert sorted(path.name for path in shard.iterdir()) == ["exists.npy", "features.npy", "frames.npy"]
+
+
+class Echo(Teacher):
+    """A teacher whose one feature is the wave."""
+
+    alignment = "samples"
+
+    def __init__(self, wait):
+        self.name, self.layer, self.fingerprint, self.wait = "echo", 0, "echo", wait
+
+    def __call__(self, wave_N, sample_rate_hz, clip):
+        self.wait()
+        start_s = np.arange(len(wave_N)) / sample_rate_hz
+        return Timed(wave_N[:, None], start_s, start_s + 1 / sample_rate_hz)
+
+
+def _fill(cache: Path, both_saw, done) -> None:
+    try:
+        teach(Echo(both_saw.wait), [clip()], [np.ones(100, np.float32)], 100, 10, cache)
+        done.put("")
+    except OSError as error:
+        done.put(str(error))

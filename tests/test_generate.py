@@ -187,7 +187,8 @@ def test_a_wave_decoded_in_pieces_is_the_wave_decoded_at_once(monkeypatch):
     codes_CT = torch.randint(0, codec.codebook_size, (codec.codebooks, 120), generator=torch.Generator().manual_seed(0))
     whole_N = codec.decode(codes_CT[None])[0]
     for pieces in (codes_CT.split(25, dim=1), codes_CT.split(7, dim=1), [codes_CT]):
-        assert torch.equal(torch.cat(list(decoded(codec, pieces))), whole_N)
+        # up to rounding: convolutions of another length may add in another order
+        torch.testing.assert_close(torch.cat(list(decoded(codec, pieces))), whole_N, rtol=0, atol=1e-6)
     monkeypatch.setattr(Amy, "context_frames", (2, 2))
     too_little_N = torch.cat(list(decoded(codec, codes_CT.split(25, dim=1))))
     assert too_little_N.shape == whole_N.shape and not torch.allclose(too_little_N, whole_N, atol=1e-3)
