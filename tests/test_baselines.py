@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from earnest.data import baselines
 from earnest.data.baselines import (
     ALPHA,
     Pairs,
@@ -76,6 +77,18 @@ def test_the_interval_covers_the_truth_when_clips_are_correlated_inside():
         low, high = bootstrap_interval(sums, counts, draws=300, seed=trial)
         covered += low <= 0 <= high
     assert covered >= 176  # 95 % asked for; small samples undercover a little
+
+
+@pytest.mark.parametrize("clips", [3, 50, 51])
+def test_the_interval_is_the_same_however_many_draws_are_made_at_once(clips, monkeypatch):
+    """All at once, 2000 draws of 100,000 clips would be three arrays of 1.6 GB."""
+    rng = np.random.default_rng(4)
+    sums, counts = rng.normal(size=clips), rng.integers(1, 9, clips)
+    at_once = bootstrap_interval(sums, counts)
+    monkeypatch.setattr(baselines, "PICKS_AT_ONCE", 157)
+    assert bootstrap_interval(sums, counts) == at_once
+    monkeypatch.setattr(baselines, "PICKS_AT_ONCE", 1)
+    assert bootstrap_interval(sums, counts) == at_once
 
 
 def test_pairs_of_a_batch_are_its_counted_targets():

@@ -1,7 +1,7 @@
 """The chance ladder measured on data: what uniform, unigram and bigram predictors score on held-out targets.
 
-They see what the model's loss sees (the same counted targets, the input token at the same position), are fitted on the
-training targets and scored on the held-out ones, so model and baseline are compared clip by clip.
+The predictors see what the model's loss sees: the same counted targets, and the input token at the same position. They
+are fitted on the training targets and scored on the held-out ones, so model and baseline are compared clip by clip.
 """
 
 from collections.abc import Iterable
@@ -12,6 +12,7 @@ import numpy as np
 from earnest.data.batch import Batch
 
 ALPHA = 0.5  # add-alpha smoothing of the unigram (Krichevsky and Trofimov 1981)
+PICKS_AT_ONCE = 2**22  # clips drawn in one array of the bootstrap: 32 MiB
 BACKOFF = (1.0, 4.0, 16.0, 64.0, 256.0)  # weights tried for the unigram inside the bigram
 
 
@@ -51,8 +52,8 @@ def unigram_nats(train: Pairs, held_out: Pairs, vocabulary: int) -> np.ndarray:
 def bigram_nats(train: Pairs, held_out: Pairs, vocabulary: int) -> np.ndarray:
     """-log p(target | input token) of every held-out position, (N,).
 
-    The bigram backs off to the unigram (a Dirichlet prior, MacKay and Peto 1995); its weight is the one that suits the
-    held-out targets best, which favours the baseline: whoever beats it, beats it.
+    The bigram backs off to the unigram (a Dirichlet prior, MacKay and Peto 1995). The weight of the unigram is the one
+    that suits the held-out targets best; this favours the baseline, so a model below it is below it for certain.
     """
     p_unigram = _unigram(train, held_out.target, vocabulary)
     pair_count = _counts_of(
@@ -68,7 +69,7 @@ def _unigram(train: Pairs, targets: np.ndarray, vocabulary: int) -> np.ndarray:
 
 
 def _counts_of(seen: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """How often each of `wanted` stands in `seen`."""
+    """How often each of `wanted` is in `seen`."""
     ids, counts = np.unique(seen, return_counts=True)
     place = np.searchsorted(ids, wanted).clip(max=len(ids) - 1)
     return np.where(ids[place] == wanted, counts[place], 0)
@@ -84,7 +85,11 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Interval of ``sum(sums) / sum(counts)`` when whole clips are drawn again: tokens of one clip are not
     independent."""
-    picks = np.random.default_rng(seed).integers(len(sums), size=(draws, len(sums)))
-    ratios = sums[picks].sum(1) / np.maximum(counts[picks].sum(1), 1e-9)
+    random, clips = np.random.default_rng(seed), len(sums)
+    ratios = np.empty(draws)
+    together = max(1, PICKS_AT_ONCE // clips)
+    for start in range(0, draws, together):
+        picks = random.integers(clips, size=(min(together, draws - start), clips))
+        ratios[start : start + together] = sums[picks].sum(1) / np.maximum(counts[picks].sum(1), 1e-9)
     low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
