@@ -1,6 +1,7 @@
 """Who may import whom (the README's tree, from bottom to top)."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -92,3 +93,9 @@ def test_nothing_imports_the_command_line():
 def test_reading_and_judging_needs_no_torch(module):
     code = f"import sys, {module}; sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_no_test_imports_another():
+    """What tests share is in tests/equipment."""
+    for path in Path(__file__).parent.rglob("*.py"):
+        assert not re.search(r"^\s*(from tests import test_|(from|import) tests\.test_)", path.read_text(), re.M), path

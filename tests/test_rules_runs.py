@@ -2,6 +2,7 @@
 their budget."""
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from earnest.rules import diagnose
 from earnest.run import Artifact, Run, Series
-from tests.equipment.planted import BENIGN, FACTS, FAULTS, SHARE, STEPS, noisy
+from tests.equipment.planted import BENIGN, FACTS, FAULTS, SHARE, STEPS, noisy, planted
 from tests.equipment.simulated import CODES, cut, gan_run, healthy_run, series, table_run, wandering
 
 
@@ -28,9 +29,8 @@ def words(run) -> dict[str, str]:
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("fault", FAULTS)
 def test_planted_fault_is_named_first(fault, seed):
-    settings, code = FAULTS[fault]
-    found = rules(table_run(seed, **settings))
-    assert found[:1] == [code], found
+    found = rules(planted(fault, seed))
+    assert found[:1] == [FAULTS[fault][1]], found
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -288,9 +288,7 @@ def test_no_log_breaks_the_doctor(columns, facts):
 
 
 def test_long_runs_are_quick():
-    """A hundred thousand rows of ten columns; the limit leaves room for a busy machine."""
-    import time
-
+    """A hundred thousand rows of ten columns, in seconds of this process: a busy machine costs none."""
     step, rng = np.arange(1, 100_001), np.random.default_rng(0)
     run = Run(
         {"audio_vocab": CODES},
@@ -299,9 +297,9 @@ def test_long_runs_are_quick():
             for i in range(10)
         },
     )
-    start = time.perf_counter()
+    start_s = time.process_time()
     assert not diagnose(run).findings
-    assert time.perf_counter() - start < 4
+    assert time.process_time() - start_s < 5
 
 
 def test_table_of_rules_on_fixtures_is_generated():

@@ -1,9 +1,11 @@
 """Faults planted in a model that really trains, and what looks odd and is healthy."""
 
+from functools import cache
+
 import numpy as np
 
 from earnest.run import Run, Series
-from tests.equipment.simulated import cut, gan_run, series, wandering
+from tests.equipment.simulated import cut, gan_run, series, table_run, wandering
 
 STEPS = np.arange(20, 2001, 20)
 SHARE = STEPS / 2000
@@ -24,6 +26,14 @@ FAULTS = {
     "eight clips": (dict(clips=8, batch=8), "E102"),
     "logits ten times too wide": (dict(width=4.0), "B108"),
 }
+
+
+@cache
+def planted(fault: str, seed: int) -> Run:
+    """The run of one fault; made once, as making it is what takes the time."""
+    return table_run(seed, **FAULTS[fault][0])
+
+
 COS = 0.5 + 0.5 * np.cos(np.pi * SHARE)
 EVERY_200 = STEPS[9::10]
 FACTS = {"audio_vocab": 1026}
