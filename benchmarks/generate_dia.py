@@ -17,6 +17,7 @@ from transformers.utils import logging
 
 from earnest.generate import Request, generate
 from earnest.models.dia import Dia, DiaShape
+from earnest.sampling import Sampling
 
 DELAYS = [0, *range(8, 16)]
 SHAPE = DiaShape(
@@ -60,7 +61,7 @@ def main() -> None:
 def transformers_frames(model: Dia, rows: int, guided: bool, frames: int) -> int:
     prompt = model.prompt(TEXT)
     positions = torch.arange(1 + max(DELAYS))[:, None]
-    start_SC = torch.where(positions <= torch.tensor(DELAYS), model.bos_id, model.behind_id)
+    start_SC = torch.where(positions <= torch.tensor(DELAYS), model.bos_id, model.after_end_id)
     tokens_BSC = model.lm.generate(
         input_ids=prompt.text_S.expand(rows, -1),
         attention_mask=torch.ones(rows, len(prompt), dtype=torch.long),
@@ -76,7 +77,8 @@ def transformers_frames(model: Dia, rows: int, guided: bool, frames: int) -> int
 
 def earnest_frames(model: Dia, rows: int, guided: bool, frames: int) -> int:
     request = Request(model.prompt(TEXT), 1.0, guidance=3.0 if guided else 1.0, null_prompt=model.prompt(None))
-    return generate(model, [request] * rows, max_frames=frames, top_p=1.0, filter_by_guidance=True)[0].codes_CT.shape[1]
+    sampling = Sampling(top_p=1.0, filter_by_guidance=True)
+    return generate(model, [request] * rows, max_frames=frames, sampling=sampling)[0].codes_CT.shape[1]
 
 
 def cpu_s(run: Callable[[], int]) -> float:

@@ -39,6 +39,7 @@ from earnest.data.text import AUDIO_DELAY, AUDIO_OUT, byte_tokenizer, special_id
 from earnest.losses.tokens import TokenObjective, stream_weights
 from earnest.models.higgs import Higgs
 from earnest.models.mot import MoT, MoTDesign, MoTShape
+from earnest.streams import Stream
 from earnest.training.optim import adamw
 from tests.equipment.straightforward_mot import Straightforward
 
@@ -62,7 +63,7 @@ class Steps(ABC):
     model: Any  # ours
     optimizers: dict[str, torch.optim.Optimizer]
 
-    def __init__(self, batch: Batch, weights: dict[str, float]):
+    def __init__(self, batch: Batch, weights: dict[Stream, float]):
         self.batch, self.counted, self.bf16 = batch, batch.counted(), False
         self.objective = TokenObjective(self.model.train(), weights)
 

@@ -13,13 +13,14 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from earnest import arguments
 from earnest.errors import UserError
 from earnest.files import write_whole
+from earnest.sampling import Sampling
 
 EXIT_FOUND, EXIT_MISTAKE, EXIT_FAULT = 1, 2, 3
 Positional = tyro.conf.Positional
@@ -91,10 +92,10 @@ def generate(
     reference: Path | None = None,
     reference_text: str | None = None,
     temperature: float = 0.0,
-    top_k: int = 50,
-    top_p: float = 0.95,
+    top_k: int = Sampling.top_k,
+    top_p: float = Sampling.top_p,
     guidance: float = 1.0,
-    filter_by_guidance: bool = False,
+    filter_by_guidance: bool = Sampling.filter_by_guidance,
     seed: int = 0,
     max_duration_s: float = 10.0,
 ) -> int:
@@ -117,7 +118,7 @@ def generate(
         max_duration_s: Where the audio is cut if the model does not end it.
     """
     from earnest.data.audio import write_pieces
-    from earnest.generate import Request, check_guidance, cloning_prompt, decoded, load_run, stream
+    from earnest.generate import Request, check_guidance, cloning_prompt, decoded, generate_pieces, load_run
 
     if (reference is None) != (reference_text is None):
         raise UserError(
@@ -137,7 +138,7 @@ def generate(
     request = Request(prompt, temperature, seed, guidance, None if guidance == 1 else model.prompt(None))
     frames = max(1, round(max_duration_s * codec.frame_rate_hz))
     start_s = time.perf_counter()
-    codes = stream(model, request, max_frames=frames, top_k=top_k, top_p=top_p, filter_by_guidance=filter_by_guidance)
+    codes = generate_pieces(model, request, max_frames=frames, sampling=Sampling(top_k, top_p, filter_by_guidance))
     waves = (wave_N.numpy().T for wave_N in decoded(codec, codes))
     written = [(samples, time.perf_counter() - start_s) for samples in write_pieces(out, waves, codec.sample_rate_hz)]
     samples, took_s = written[-1]

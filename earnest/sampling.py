@@ -26,3 +26,6 @@ class Sampling:
     top_p: float = 0.95
     filter_by_guidance: bool = False
     repetition: Repetition | None = None
+
+
+USUAL = Sampling()

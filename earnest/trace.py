@@ -3,6 +3,8 @@
 Documentation, first diagnosis and bug report in one: ``earnest trace higgs-tiny``.
 """
 
+from collections import defaultdict
+
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -16,6 +18,7 @@ from earnest.data.corpus import Corpus
 from earnest.data.masks import IGNORE
 from earnest.errors import UserError
 from earnest.losses.tokens import TokenObjective
+from earnest.streams import TEXT
 from earnest.training.config import LMConfig
 from earnest.training.preparation import encoded, find_clips
 
@@ -66,9 +69,14 @@ def trace_clip(config: LMConfig, console: Console | None = None) -> None:
     with torch.inference_mode():
         example = corpus.example(corpus.rows[0])
         batch = collate([example], [0], model.pad_id)
-        hidden_PD = model(batch)
-        audio_ND = hidden_PD[batch.is_audio_BS[batch.exists_BS]]
-        audio_logits = [head.logits(audio_ND) for stream, head in model.heads().items() if stream != "text"]
+        audio = {stream: output for stream, output in model.outputs(batch).items() if stream != TEXT}
+        is_audio_P = batch.is_audio_BS[batch.exists_BS]
+        logits: dict[int, list[Tensor]] = defaultdict(
+            list
+        )  # by size of the vocabulary: only one codebook may have an end
+        for output in audio.values():
+            logits_NV = output.head.logits(output.states_PD[is_audio_P])
+            logits[logits_NV.shape[-1]].append(logits_NV)
         loss, signals = TokenObjective(model, config.weights(model.codebooks))(batch, batch.counted())
     stop("1 audio", "wave_N", wave_N)
     stop("2 codec", "codes_CT", torch.as_tensor(row.codes_CT))
@@ -77,8 +85,10 @@ def trace_clip(config: LMConfig, console: Console | None = None) -> None:
         stop("6 layout", name, tensor)
     for name, tensor in vars(batch).items():
         stop("8 batch", name, tensor)
-    stop("9 model", "hidden_PD", hidden_PD)
-    stop("9 model", "audio_logits_NCV", torch.stack(audio_logits, dim=1))
+    for states_PD in {id(output.states_PD): output.states_PD for output in audio.values()}.values():
+        stop("9 model", "states_PD", states_PD)
+    for alike in logits.values():
+        stop("9 model", "audio_logits_NCV", torch.stack(alike, dim=1))
     stop("10 loss", "loss", loss)
     console.print(
         f"{clip.path}: {row.text!r}, speaker {row.speaker!r}, {wave_N.shape[-1] / codec.sample_rate_hz:.2f} s"

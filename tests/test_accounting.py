@@ -14,6 +14,7 @@ from earnest.losses.tokens import TokenObjective
 from earnest.models.mot import MoTDesign, MoTShape
 from earnest.recipes import RECIPES
 from earnest.recipes.mot import mot
+from earnest.streams import TEXT, codebooks
 from tests.equipment.tiny import random_batch, tiny_higgs
 
 
@@ -70,7 +71,7 @@ def test_faults_show(monkeypatch):
     monkeypatch.setattr(first, "forward", lambda hidden, forward=first.forward: forward(hidden).detach())
     second = model.lm.model.layers[1].audio_mlp
     monkeypatch.setattr(second, "forward", lambda hidden, forward=second.forward: 0 * forward(hidden))
-    weights = {"text": 1.0, **{f"codebook_{c}": 1.0 for c in range(model.codebooks)}}
+    weights = dict.fromkeys([TEXT, *codebooks(model.codebooks)], 1.0)
     reached = gradients(model, TokenObjective(model, weights), random_batch(model))
     assert "lm.text_lm_head.weight" not in reached
     assert reached["forgotten.weight"] == reached["lm.model.layers.0.mlp.up_proj.weight"] == NONE

@@ -17,6 +17,7 @@ from earnest.data.baselines import (
     label_counts,
     unigram_nats,
 )
+from earnest.streams import Codebook
 from earnest.training.evaluate import Ladder, clip_sums
 from tests.equipment.tiny import CODEBOOKS, CODES, random_batch, tiny_higgs
 
@@ -97,8 +98,8 @@ def test_pairs_of_a_batch_are_its_counted_targets():
     pairs = collect_pairs([batch, batch])
     for stream, count in batch.counted().items():
         assert len(pairs[stream].target) == 2 * count
-    assert sum(label_counts(pairs["codebook_0"]).values()) == 2 * (4 + 6 + 2)
-    first = pairs["codebook_0"]
+    assert sum(label_counts(pairs[Codebook(0)]).values()) == 2 * (4 + 6 + 2)
+    first = pairs[Codebook(0)]
     assert (
         first.previous[0] == model.bos_id
         and first.target[0] == batch.tokens_BSC[0, int(batch.is_audio_BS[0].nonzero()[1]), 0]
@@ -110,10 +111,10 @@ def test_an_untrained_model_is_placed_near_uniform_and_above_the_rungs():
     batches = [random_batch(model, frames=(20, 30, 25), seed=seed) for seed in range(3)]
     for number, batch in enumerate(batches):
         batch.clip_B.add_(3 * number)
-    ladder = Ladder(batches, batches, clips=9, vocabularies=model.vocabularies)
+    ladder = Ladder(batches, batches, clips=9, vocabulary=model.vocabulary)
     placed = ladder.place(clip_sums(model, batches, clips=9))
     for codebook in range(CODEBOOKS):
-        entry = placed[f"codebook_{codebook}"]
+        entry = placed[Codebook(codebook)]
         assert entry["uniform_nats"] == pytest.approx(math.log(CODES + 2))
         assert entry["interval"][0] <= entry["ce_nats"] <= entry["interval"][1]
         assert entry["clips"] == 9
@@ -125,9 +126,9 @@ def test_evaluation_leaves_no_gradient_and_weighs_tokens_equally():
     batch = random_batch(model, frames=(4, 12))
     sums = clip_sums(model, [batch], clips=2)
     assert all(parameter.grad is None for parameter in model.parameters())
-    ce, counted = sums["codebook_1"]
+    ce, counted = sums[Codebook(1)]
     assert counted.tolist() == [5, 13]
     with torch.no_grad():
         from earnest.losses.tokens import score
 
-        assert ce.sum() == pytest.approx(score(model, batch, {})[1]["codebook_1"].ce.item(), rel=1e-5)
+        assert ce.sum() == pytest.approx(score(model.outputs(batch), batch, {})[1][Codebook(1)].ce.item(), rel=1e-5)

@@ -16,6 +16,8 @@ from earnest.generate import Request, generate
 from earnest.losses.tokens import score
 from earnest.models import load_model
 from earnest.models.dia import Dia, DiaShape
+from earnest.sampling import Sampling
+from earnest.streams import TEXT, codebooks
 from tests.equipment.tiny_dia import CODEBOOKS, CODES, random_batch, random_codes, tiny_dia
 
 PRETRAINED = [0, *range(8, 16)]
@@ -28,8 +30,7 @@ SMALLEST = DiaShape(
 @torch.no_grad()
 def logits_of(model: Dia, batch: Batch) -> torch.Tensor:
     """(P, C, V) of every position that exists."""
-    hidden_PD = model(batch)
-    return torch.stack([head.logits(hidden_PD) for head in model.heads().values()], dim=1)
+    return torch.stack([output.head.logits(output.states_PD) for output in model.outputs(batch).values()], dim=1)
 
 
 def trained(model: Dia, batch: Batch, steps: int) -> Dia:
@@ -37,7 +38,7 @@ def trained(model: Dia, batch: Batch, steps: int) -> Dia:
     scales = {stream: 1 / count for stream, count in batch.counted().items() if count}
     for _ in range(steps):
         optimizer.zero_grad()
-        score(model, batch, scales)[0].backward()
+        score(model.outputs(batch), batch, scales)[0].backward()
         optimizer.step()
     return model
 
@@ -80,8 +81,8 @@ def test_loss_equals_transformers_own_from_text_and_audio_on():
         batch = collate(
             [model.lay_out(codes_CT, text) for codes_CT, text in zip(codes, texts, strict=True)], range(2), model.pad_id
         )
-        _, sums = score(model, batch, {})
-    assert batch.counted() == {"text": 0} | {f"codebook_{c}": 11 + 1 + 6 + 1 for c in range(CODEBOOKS)}
+        _, sums = score(model.outputs(batch), batch, {})
+    assert batch.counted() == {TEXT: 0} | {stream: 11 + 1 + 6 + 1 for stream in codebooks(CODEBOOKS)}
     assert int((theirs["labels"] != IGNORE).sum()) == sum(batch.counted().values())
     ours = sum(stream_sum.ce for stream_sum in sums.values()) / sum(batch.counted().values())
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
@@ -100,9 +101,9 @@ def test_guided_greedy_equals_transformers_generate(overfitted):
     model, _ = overfitted
     text = "a slow waltz, strings"
     prompt = model.prompt(text)
-    start = torch.full((1, 1 + max(model.delays), CODEBOOKS), model.behind_id)
+    start = torch.full((1, 1 + max(model.delays), CODEBOOKS), model.after_end_id)
     start[0] = torch.where(
-        torch.arange(1 + max(model.delays))[:, None] <= torch.tensor(model.delays), model.bos_id, model.behind_id
+        torch.arange(1 + max(model.delays))[:, None] <= torch.tensor(model.delays), model.bos_id, model.after_end_id
     )
     theirs_SC = model.lm.generate(
         input_ids=prompt.text_S[None],
@@ -115,7 +116,7 @@ def test_guided_greedy_equals_transformers_generate(overfitted):
         max_length=30,
     )[0]
     request = Request(prompt, guidance=3.0, null_prompt=model.prompt(None))
-    [ours] = generate(model, [request], max_frames=25, top_k=8, filter_by_guidance=True)
+    [ours] = generate(model, [request], max_frames=25, sampling=Sampling(top_k=8, filter_by_guidance=True))
     assert ours.stopped
     frames = ours.codes_CT.shape[1]
     theirs_CT = undelay(theirs_SC.T, model.delays)[:, 1 : 1 + frames]
@@ -130,11 +131,11 @@ def test_cached_frames_give_the_logits_of_the_whole_pass():
     frames = 260  # the cache grows
     for rows in (1, 2, 4, 9):
         batch = random_batch(model, [(frames, texts[row % 4]) for row in range(rows)])
-        stream = model.begin([model.prompt(texts[row % 4]) for row in range(rows)])
+        continuation = model.begin([model.prompt(texts[row % 4]) for row in range(rows)])
         tokens_BSC = batch.tokens_BSC[batch.is_audio_BS].unflatten(0, (rows, -1))
         expected_BSCV = logits_of(model, batch)[batch.is_audio_BS[batch.exists_BS]].unflatten(0, (rows, -1))
         with torch.inference_mode():
-            ours_BSCV = torch.stack([stream.advance(tokens_BSC[:, s]) for s in range(tokens_BSC.shape[1])], dim=1)
+            ours_BSCV = torch.stack([continuation.advance(tokens_BSC[:, s]) for s in range(tokens_BSC.shape[1])], dim=1)
         torch.testing.assert_close(ours_BSCV, expected_BSCV, rtol=1e-4, atol=1e-4)
 
 
@@ -315,7 +316,7 @@ def test_mistakes_are_told(tmp_path):
         Dia.from_pretrained(tmp_path, delays=[0, 1, 2])
     with pytest.raises(UserError, match="specials 'some'"):
         tiny_dia(specials="some")
-    stream = model.begin([model.prompt("x")])
+    continuation = model.begin([model.prompt("x")])
     with torch.inference_mode(), pytest.raises(UserError, match="more than 300 positions"):
         for _ in range(301):
-            stream.advance(torch.full((1, CODEBOOKS), model.bos_id))
+            continuation.advance(torch.full((1, CODEBOOKS), model.bos_id))

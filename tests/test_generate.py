@@ -11,8 +11,10 @@ from earnest.cli import main
 from earnest.codecs import load_codec
 from earnest.codecs.amy import Amy
 from earnest.data.batch import collate
-from earnest.generate import Repetition, Request, decoded, generate, sample, stream
-from earnest.models.higgs import Higgs, HiggsStream
+from earnest.generate import Request, decoded, generate, generate_pieces, sample
+from earnest.models.higgs import Higgs, HiggsContinuation
+from earnest.sampling import Repetition, Sampling
+from earnest.streams import Codebook
 from earnest.training.lora import Lora, add_lora
 from tests.equipment.tiny import CODEBOOKS, CODES, random_batch, tiny_higgs
 
@@ -54,9 +56,10 @@ def test_cached_greedy_equals_uncached_teacher_forcing(trained):
     [result] = generate(model, [Request(model.prompt("a new text", "b"))], max_frames=12)
     batch = collate([model.lay_out(result.codes_CT, "a new text", "b")], [0], 0)
     with torch.no_grad():
-        hidden_SD = model(batch)
+        outputs = model.outputs(batch)
     for codebook in range(CODEBOOKS):
-        logits_SV = model.heads()[f"codebook_{codebook}"].logits(hidden_SD)
+        output = outputs[Codebook(codebook)]
+        logits_SV = output.head.logits(output.states_PD)
         targets_S = batch.audio_targets_BSC[0, :, codebook]
         counts_S = (targets_S >= 0) & (targets_S < CODES)
         assert torch.equal(logits_SV[counts_S, :CODES].argmax(-1), targets_S[counts_S])
@@ -73,7 +76,7 @@ def test_a_row_does_not_depend_on_its_neighbours(trained):
 
 
 @pytest.mark.parametrize("rank", [0, 4])
-def test_a_stream_gives_the_logits_of_transformers_own_forward(rank):
+def test_a_continuation_gives_the_logits_of_transformers_own_forward(rank):
     """Over the prompt and all frames at once, without a cache; prompts of several lengths, grouped key-value heads,
     adapters."""
     model = tiny_higgs()
@@ -87,8 +90,8 @@ def test_a_stream_gives_the_logits_of_transformers_own_forward(rank):
     prompts = [model.prompt(text, "a") for text in ("one", "a longer text")]
     frames_BSC = torch.randint(0, CODES, (2, 300, CODEBOOKS))
     with torch.no_grad():
-        stream = model.begin(prompts)
-        ours_BSCV = torch.stack([stream.advance(frame_BC) for frame_BC in frames_BSC.unbind(1)], dim=1)
+        continuation = model.begin(prompts)
+        ours_BSCV = torch.stack([continuation.advance(frame_BC) for frame_BC in frames_BSC.unbind(1)], dim=1)
         for prompt, frames_SC, ours_SCV in zip(prompts, frames_BSC, ours_BSCV, strict=True):
             theirs_SV = model.lm(
                 input_ids=torch.cat([prompt.text_S, torch.full((300,), model.lm.config.audio_token_id)])[None],
@@ -107,9 +110,9 @@ def test_seeds_decide_and_are_reproducible(trained):
 
 def test_a_clip_that_does_not_end_is_cut_and_says_so(monkeypatch):
     model = tiny_higgs()
-    advance = HiggsStream.advance
+    advance = HiggsContinuation.advance
     endless_V = torch.zeros(CODES + 2).index_fill(0, torch.tensor(model.eos_id), -1e9)
-    monkeypatch.setattr(HiggsStream, "advance", lambda stream, frame_BC: advance(stream, frame_BC) + endless_V)
+    monkeypatch.setattr(HiggsContinuation, "advance", lambda self, frame_BC: advance(self, frame_BC) + endless_V)
     [result] = generate(model, [Request(model.prompt("x"))], max_frames=6)
     assert not result.stopped
     assert result.codes_CT.shape == (CODEBOOKS, 6) and int(result.codes_CT.max()) < CODES
@@ -155,11 +158,14 @@ def test_a_token_that_repeats_is_drawn_anew_and_only_then(monkeypatch):
     model = tiny_higgs()
     always_3 = torch.zeros(CODES + 2).index_fill(0, torch.tensor(3), 1.0)  # the likeliest by a little
     always_3[model.eos_id] = -1e9
-    monkeypatch.setattr(HiggsStream, "advance", lambda stream, frame_BC: always_3.expand(len(frame_BC), CODEBOOKS, -1))
+    monkeypatch.setattr(
+        HiggsContinuation, "advance", lambda self, frame_BC: always_3.expand(len(frame_BC), CODEBOOKS, -1)
+    )
     request = Request(model.prompt("x"))
     [plain] = generate(model, [request], max_frames=30)
     assert (plain.codes_CT == 3).all()
     model.lm.generation_config.ras_win_len, model.lm.generation_config.ras_win_max_num_repeat = 7, 2
+    model = Higgs(model.lm, model.tokenizer)  # reads the rule with its checkpoint
     [alone] = generate(model, [request], max_frames=30)
     assert (alone.codes_CT == 3).float().mean() < 0.6 and (alone.codes_CT[:, :2] == 3).all()
     for row_T in alone.codes_CT:  # where fewer than two stood in the window, greedy had its way
@@ -168,7 +174,7 @@ def test_a_token_that_repeats_is_drawn_anew_and_only_then(monkeypatch):
                 assert row_T[t] == 3
     several = generate(model, [Request(model.prompt("y"), seed=4), request], max_frames=30)
     assert torch.equal(several[1].codes_CT, alone.codes_CT)
-    [off] = generate(model, [request], max_frames=30, repetition=Repetition(0))
+    [off] = generate(model, [request], max_frames=30, sampling=Sampling(repetition=Repetition(0)))
     assert torch.equal(off.codes_CT, plain.codes_CT)
 
 
@@ -177,7 +183,7 @@ def test_streamed_pieces_are_what_is_generated_at_once(trained, every_frames):
     model, _ = trained
     for request in (Request(model.prompt("twenty-two", "a")), Request(model.prompt("zzz"), 1.5, seed=3)):
         [whole] = generate(model, [request], max_frames=20)
-        pieces = list(stream(model, request, max_frames=20, every_frames=every_frames))
+        pieces = list(generate_pieces(model, request, max_frames=20, every_frames=every_frames))
         assert torch.equal(torch.cat(pieces, dim=1), whole.codes_CT)
         assert all(piece.shape[1] == every_frames for piece in pieces[:-1])
 

@@ -10,6 +10,8 @@ from earnest.data.masks import IGNORE
 from earnest.errors import UserError
 from earnest.losses.tokens import TokenObjective, score, stream_weights
 from earnest.models.higgs import Higgs
+from earnest.models.system import Output
+from earnest.streams import TEXT, Codebook
 from earnest.training.lora import Lora, add_lora
 from tests.equipment.tiny import CODEBOOKS, CODES, random_batch, tiny_higgs
 
@@ -56,17 +58,6 @@ def test_accumulation_divides_by_what_counts():
             torch.testing.assert_close(parameter.grad, before, rtol=1e-4, atol=1e-6)
 
 
-class HiddenAsLeaves:
-    """The model with its hidden states as leaves, so that a loss's gradient shows which of them it scores."""
-
-    def __init__(self, model, batch):
-        self.hidden_PD = model(batch).detach().requires_grad_()
-        self.heads = model.heads
-
-    def __call__(self, batch):
-        return self.hidden_PD
-
-
 def test_each_target_is_scored_where_the_position_before_it_stands():
     """Alignment by gradient tracing: one code counts, and only the hidden state just before its own position gets a
     gradient."""
@@ -79,10 +70,11 @@ def test_each_target_is_scored_where_the_position_before_it_stands():
             only = torch.full_like(batch.audio_targets_BSC, IGNORE)
             only[0, place - 1, codebook] = batch.tokens_BSC[0, place, codebook]
             assert only[0, place - 1, codebook] == batch.audio_targets_BSC[0, place - 1, codebook]
-            leaves = HiddenAsLeaves(model, batch)
+            leaf_PD = model.states(batch).detach().requires_grad_()  # its gradient shows which states are scored
+            outputs = {stream: Output(leaf_PD, head) for stream, head in model.heads().items()}
             one = type(batch)(**vars(batch) | {"audio_targets_BSC": only})
-            score(leaves, one, {f"codebook_{codebook}": 1})[0].backward()
-            assert leaves.hidden_PD.grad.abs().sum(-1).nonzero().flatten().tolist() == [place - 1]
+            score(outputs, one, {Codebook(codebook): 1})[0].backward()
+            assert leaf_PD.grad.abs().sum(-1).nonzero().flatten().tolist() == [place - 1]
 
 
 def test_nothing_sees_its_own_target():
@@ -97,10 +89,10 @@ def test_nothing_sees_its_own_target():
         seen["embedding"] = output
 
     handle = model.lm.model.embed_audio_tokens.register_forward_hook(lambda m, i, o: keep(m, i, o))
-    hidden_PD = model(batch)
+    states_PD = model.states(batch)
     handle.remove()
     position = int(batch.is_audio_BS[0].nonzero()[3])
-    hidden_PD[position].square().sum().backward()
+    states_PD[position].square().sum().backward()
     gradient_M = seen["embedding"].grad.abs().sum(-1)  # of the clip's audio positions
     assert gradient_M[:4].sum() > 0 and gradient_M[4:].sum() == 0
 
@@ -126,9 +118,9 @@ def test_a_fully_masked_step_is_an_error_not_a_nan():
 def test_masked_labels_do_not_change_the_loss():
     model = tiny_higgs()
     batch = random_batch(model)
-    before = {stream: sums.ce.item() for stream, sums in score(model, batch, {})[1].items()}
+    before = {stream: sums.ce.item() for stream, sums in score(model.outputs(batch), batch, {})[1].items()}
     batch.text_BS[~batch.exists_BS] = 7  # what stands at padding
-    after = {stream: sums.ce.item() for stream, sums in score(model, batch, {})[1].items()}
+    after = {stream: sums.ce.item() for stream, sums in score(model.outputs(batch), batch, {})[1].items()}
     assert before == pytest.approx(after, rel=1e-5)
 
 
@@ -190,8 +182,8 @@ def test_fresh_random_codes_stay_at_chance():
                 code_nats.append(
                     [
                         sums.ce.item() / int(sums.counted_B.sum())
-                        for stream, sums in score(model, batch, {})[1].items()
-                        if stream != "text"
+                        for stream, sums in score(model.outputs(batch), batch, {})[1].items()
+                        if stream != TEXT
                     ]
                 )
     means = torch.tensor(code_nats)

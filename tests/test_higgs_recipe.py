@@ -20,6 +20,7 @@ from earnest.errors import UserError
 from earnest.models import load_model
 from earnest.recipes.higgs import HiggsConfig, References
 from earnest.run import checkpoints, latest_checkpoint, read_run
+from earnest.streams import TEXT, Codebook
 from earnest.training.config import Data
 from earnest.training.preparation import encoded, find_clips, prepare
 from tests.equipment.texts import REFERENCE_TEXT, TARGET_TEXT
@@ -184,9 +185,9 @@ def test_special_tokens_in_or_out_of_the_loss(voices):
 
 def test_codebook_weights_are_shares_of_the_audio_weight():
     weights = HiggsConfig(codebook_weights=(3.0, 1.0), audio_weight=2.0, text_weight=0.0).weights(2)
-    assert weights == {"text": 0.0, "codebook_0": 1.5, "codebook_1": 0.5}
+    assert weights == {TEXT: 0.0, Codebook(0): 1.5, Codebook(1): 0.5}
     led = HiggsConfig(codebook_weights=(6.0, 1.0)).weights(4)  # the last one goes on
-    assert [led[f"codebook_{c}"] for c in range(4)] == pytest.approx([6 / 9, 1 / 9, 1 / 9, 1 / 9])
+    assert [led[Codebook(c)] for c in range(4)] == pytest.approx([6 / 9, 1 / 9, 1 / 9, 1 / 9])
     for wrong in ((1.0, 1.0, 1.0), (1.0, -1.0), (0.0, 0.0)):
         with pytest.raises(UserError, match="codebook weights"):
             HiggsConfig(codebook_weights=wrong).weights(2)

@@ -8,7 +8,8 @@ from earnest.data.batch import Batch
 from earnest.data.masks import IGNORE
 from earnest.losses import tokens
 from earnest.losses.tokens import score
-from earnest.models.system import Head
+from earnest.models.system import Head, Output
+from earnest.streams import Codebook
 
 D, TEXT, AUDIO = 16, 50, 12
 
@@ -26,12 +27,9 @@ class TwoStreams(torch.nn.Module):
         self.text_VD = torch.nn.Parameter(torch.randn(TEXT, D), requires_grad=False)
         self.audio_VD = torch.nn.Parameter(torch.randn(AUDIO, D))
 
-    def forward(self, batch):
-        return self.hidden_PD.to(self.dtype) * 1.0
-
-    def heads(self):
-        blocks = (self.text_VD, self.audio_VD)
-        return {f"codebook_{c}": Head(blocks, TEXT, AUDIO, self.prior_2V[c]) for c in range(2)}
+    def outputs(self):
+        states_PD, blocks = self.hidden_PD.to(self.dtype) * 1.0, (self.text_VD, self.audio_VD)
+        return {Codebook(c): Output(states_PD, Head(blocks, TEXT, AUDIO, self.prior_2V[c])) for c in range(2)}
 
     def rows(self, batch, codebook):
         targets_P = batch.audio_targets_BSC[batch.exists_BS][:, codebook]
@@ -58,8 +56,8 @@ def batch_of(seed=0):
 @pytest.mark.parametrize("chunk_logits", [1, 3 * (TEXT + AUDIO), 2**24])
 def test_value_gradients_and_sums_equal_torchs_own(monkeypatch, chunk_logits, prior):
     monkeypatch.setattr(tokens, "CHUNK_LOGITS", chunk_logits)
-    model, batch, scales = TwoStreams(prior=prior), batch_of(), {"codebook_0": 0.3, "codebook_1": 2.0}
-    loss, sums = score(model, batch, scales)
+    model, batch, scales = TwoStreams(prior=prior), batch_of(), {Codebook(0): 0.3, Codebook(1): 2.0}
+    loss, sums = score(model.outputs(), batch, scales)
     (loss * 1.7).backward()
     ours = [model.hidden_PD.grad.clone(), model.audio_VD.grad.clone()]
     assert model.text_VD.grad is None
@@ -90,7 +88,7 @@ def test_under_bf16_the_products_are_rounded_and_the_rows_gradient_is_added_up_i
     for dtype, autocast in ((torch.float32, False), (torch.bfloat16, False), (torch.float32, True)):
         model, batch = TwoStreams(dtype), batch_of()
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            loss, _ = score(model, batch, {"codebook_0": 0.1, "codebook_1": 0.2})
+            loss, _ = score(model.outputs(), batch, {Codebook(0): 0.1, Codebook(1): 0.2})
         loss.backward()
         found.append((loss.detach(), model.hidden_PD.grad, model.audio_VD.grad))
     for rounded in found[1:]:
@@ -101,22 +99,23 @@ def test_under_bf16_the_products_are_rounded_and_the_rows_gradient_is_added_up_i
 
 def test_a_stream_that_is_not_asked_for_gives_no_gradient_but_its_sums():
     model, batch = TwoStreams(), batch_of()
-    loss, sums = score(model, batch, {"codebook_0": 1.0})
+    loss, sums = score(model.outputs(), batch, {Codebook(0): 1.0})
     loss.backward()
     only_second_P = (batch.audio_targets_BSC[batch.exists_BS] != IGNORE).long() @ torch.tensor([2, 1]) == 1
     assert only_second_P.any() and not model.hidden_PD.grad[only_second_P].any()
-    assert sums["codebook_1"].ce > 0
+    assert sums[Codebook(1)].ce > 0
 
 
 def test_a_batch_in_which_nothing_counts_still_has_a_graph():
     model, batch = TwoStreams(), batch_of()
     batch.audio_targets_BSC.fill_(IGNORE)
-    loss, sums = score(model, batch, {"codebook_0": 1.0})
+    loss, sums = score(model.outputs(), batch, {Codebook(0): 1.0})
     loss.backward()
     assert loss.item() == 0 and not sums and not model.hidden_PD.grad.any()
 
 
 def test_generation_sees_the_streams_own_ids():
     model = TwoStreams()
-    logits = model.heads()["codebook_0"].logits(model.hidden_PD)
+    output = model.outputs()[Codebook(0)]
+    logits = output.head.logits(output.states_PD)
     torch.testing.assert_close(logits, model.hidden_PD @ model.audio_VD.T)

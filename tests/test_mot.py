@@ -29,6 +29,7 @@ from earnest.models.backbones import load_backbone
 from earnest.models.mot import MoT, MoTDesign, MoTModelConfig, MoTShape
 from earnest.models.packed import Route
 from earnest.run import checkpoints, read_run
+from earnest.streams import TEXT, Codebook
 from earnest.training.optim import adamw
 from tests.equipment.straightforward_mot import Straightforward
 from tests.equipment.tiny_mot import CODEBOOKS, CODES, SHAPE, batch_of, clips, tiny_mot
@@ -95,9 +96,9 @@ def test_hidden_states_and_losses_equal_a_straightforward_implementation(design)
     batch = batch_of(model)
     plain = Straightforward(model)
     hidden_BSD = plain.hidden(input_ids(model, batch), batch.is_audio_BS, batch.exists_BS)
-    torch.testing.assert_close(model(batch), hidden_BSD[batch.exists_BS], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(model.states(batch), hidden_BSD[batch.exists_BS], rtol=1e-5, atol=1e-6)
 
-    _, sums = score(model, batch, {})
+    _, sums = score(model.outputs(batch), batch, {})
     vocabulary = model.config.backbone_config.vocab_size
     text = (model.text_rows or model.backbone.embed_tokens).weight
     for c in range(CODEBOOKS):
@@ -109,7 +110,7 @@ def test_hidden_states_and_losses_equal_a_straightforward_implementation(design)
         ids = CODES + (design["ends"] and c == 0)
         audio_logits = hidden_BSD[counts_BS] @ model.audio_rows.weight.T
         within = audio_logits[:, first : first + ids]
-        stream = sums[f"codebook_{c}"]
+        stream = sums[Codebook(c)]
         assert stream.ce.item() == pytest.approx(
             F.cross_entropy(within, targets_BS[counts_BS], reduction="sum").item(), rel=1e-5
         )
@@ -167,13 +168,13 @@ def test_at_step_0_text_goes_exactly_the_plain_backbones_way(tmp_path, output):
     example = model.lay_out_text(text)
     batch = collate([example], [0], model.pad_id)
     expected_SV = llama(example.text_S[None]).logits[0]
-    text_rows = model.heads()["text"].blocks[0]
+    text_rows = model.heads()[TEXT].blocks[0]
     with torch.no_grad():
-        assert torch.equal(model(batch) @ text_rows.T, expected_SV)
+        assert torch.equal(model.states(batch) @ text_rows.T, expected_SV)
     # and beside audio, which comes later: up to the rounding of matrices of another shape
     mixed = batch_of(model)
     rows = mixed.exists_BS & ~mixed.is_audio_BS
-    logits_NV = model(mixed)[~mixed.is_audio_BS[mixed.exists_BS]] @ text_rows.T
+    logits_NV = model.states(mixed)[~mixed.is_audio_BS[mixed.exists_BS]] @ text_rows.T
     torch.testing.assert_close(logits_NV, llama(mixed.text_BS, attention_mask=rows).logits[rows], rtol=1e-5, atol=1e-5)
 
 
@@ -182,7 +183,7 @@ def test_rope_scaling_of_the_checkpoint_matters(tmp_path):
     scaled = save_backbone(tmp_path / "scaled")
     models = [tiny_mot(backbone=path) for path in (plain, scaled)]
     batch = batch_of(models[0])
-    assert (models[0](batch) - models[1](batch)).abs().max() > 1e-2
+    assert (models[0].states(batch) - models[1].states(batch)).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("attention", ["copied", "new"])
@@ -191,11 +192,12 @@ def test_training_leaves_the_text_path_of_a_frozen_backbone_bit_by_bit(tmp_path,
         awake=False, backbone=save_backbone(tmp_path), output="new", **{**NEW_ATTENTION, "attention": attention}
     )
     text = collate([model.lay_out_text("a text that the backbone knew")], [0], model.pad_id)
-    before = score(model, text, {})[1]["text"].ce.item()
-    audio_before = score(model, batch_of(model), {})[1]["codebook_0"].ce.item()
+    before = score(model.outputs(text), text, {})[1][TEXT].ce.item()
+    batch = batch_of(model)
+    audio_before = score(model.outputs(batch), batch, {})[1][Codebook(0)].ce.item()
     train(model, 10)
-    assert score(model, text, {})[1]["text"].ce.item() == before
-    assert score(model, batch_of(model), {})[1]["codebook_0"].ce.item() < audio_before
+    assert score(model.outputs(text), text, {})[1][TEXT].ce.item() == before
+    assert score(model.outputs(batch), batch, {})[1][Codebook(0)].ce.item() < audio_before
 
 
 @pytest.mark.skipif(
@@ -209,7 +211,7 @@ def test_the_real_smollm2_still_reads_english():
     example = model.lay_out_text(text)
     batch = collate([example], [0], model.pad_id)
     with torch.no_grad():
-        ce = score(model, batch, {})[1]["text"].ce.item()
+        ce = score(model.outputs(batch), batch, {})[1][TEXT].ce.item()
         plain = load_backbone("smollm2")[0](example.text_S[None]).logits[0]
         order = torch.randperm(len(example) - 1, generator=torch.Generator().manual_seed(0)) + 1
         shuffled_S = torch.cat([example.text_S[:1], example.text_S[order]])
@@ -253,7 +255,7 @@ def test_gradients_reach_every_trained_tensor_and_no_other(design):
 
 
 def last_position_loss(model: MoT, batch, direction_D):
-    return model(batch)[-1] @ direction_D
+    return model.states(batch)[-1] @ direction_D
 
 
 def test_an_adapters_gradient_through_keys_and_values_equals_a_finite_difference(monkeypatch):
@@ -297,18 +299,18 @@ def test_an_adapters_gradient_through_keys_and_values_equals_a_finite_difference
 def test_nothing_sees_what_comes_later():
     model = tiny_mot()
     batch = batch_of(model, frames=(8,))
-    before = model(batch)
+    before = model.states(batch)
     position = 20
     batch.tokens_BSC[0, position] = (batch.tokens_BSC[0, position] + 1) % CODES
-    changed = (model(batch) - before).abs().sum(-1) > 0
+    changed = (model.states(batch) - before).abs().sum(-1) > 0
     assert not changed[:position].any() and changed[position:].all()
 
 
 def test_clips_of_a_batch_do_not_see_each_other():
     model = tiny_mot()
-    together = model(batch_of(model))
+    together = model.states(batch_of(model))
     for i, (codes_CT, text) in enumerate(clips()):
-        alone = model(collate([model.lay_out(codes_CT, text)], [0], model.pad_id))
+        alone = model.states(collate([model.lay_out(codes_CT, text)], [0], model.pad_id))
         start = sum(len(model.lay_out(*clip)) for clip in clips()[:i])
         torch.testing.assert_close(together[start : start + len(alone)], alone, rtol=1e-5, atol=1e-6)
 
@@ -336,7 +338,6 @@ def test_each_position_predicts_the_next_token_in_the_column_of_its_codebook(end
         assert (example.tokens_SC[s + 1] == codes_CT[c, frame]).all()
     last = example.audio_targets_SC[-1]
     assert last.tolist() == ([model.eos_id, *[IGNORE] * (CODEBOOKS - 1)] if ends else [IGNORE] * CODEBOOKS)
-    assert torch.equal(model.codes_of(example.tokens_SC[start + 1 :, :1].T), codes_CT)
 
 
 @pytest.mark.parametrize(
@@ -346,15 +347,15 @@ def test_cached_and_uncached_logits_agree(design):
     """Prompts of different lengths in one batch, so that padding in front is tested too."""
     model = tiny_mot(**design).eval()
     pairs = clips((6, 6, 6))
-    stream = model.begin([model.prompt(text) for _, text in pairs])
+    continuation = model.begin([model.prompt(text) for _, text in pairs])
     tokens_BS = torch.stack([model.lay_out(*pair).tokens_SC[len(model.prompt(pair[1])) :, 0] for pair in pairs])
     with torch.no_grad():
-        cached = [stream.advance(tokens_BS[:, s, None])[:, 0] for s in range(tokens_BS.shape[1])]
+        cached = [continuation.advance(tokens_BS[:, s, None])[:, 0] for s in range(tokens_BS.shape[1])]
         for row, pair in enumerate(pairs):
             example = model.lay_out(*pair)
-            hidden_SD = model(collate([example], [0], model.pad_id))[len(model.prompt(pair[1])) :]
+            states_SD = model.states(collate([example], [0], model.pad_id))[len(model.prompt(pair[1])) :]
             for s, logits_BV in enumerate(cached):
-                expected_V = model.heads()[f"codebook_{s % CODEBOOKS}"].logits(hidden_SD[s])
+                expected_V = model.heads()[Codebook(s % CODEBOOKS)].logits(states_SD[s])
                 torch.testing.assert_close(logits_BV[row, : len(expected_V)], expected_V, rtol=1e-4, atol=1e-5)
                 assert logits_BV[row, len(expected_V) :].isneginf().all()
 
@@ -384,7 +385,8 @@ def test_the_output_multiplier_slows_the_rows_and_is_part_of_the_logits():
     batch = batch_of(model)
     with torch.no_grad():
         slow.audio_rows.weight.mul_(10)
-    torch.testing.assert_close(score(slow, batch, {})[1]["codebook_1"].ce, score(model, batch, {})[1]["codebook_1"].ce)
+    first, second = (score(one.outputs(batch), batch, {})[1][Codebook(1)].ce for one in (slow, model))
+    torch.testing.assert_close(first, second)
     for one in (model, slow):
         objective(one)(batch, batch.counted())[0].backward()
     torch.testing.assert_close(slow.audio_rows.weight.grad, 0.1 * model.audio_rows.weight.grad)
@@ -427,9 +429,9 @@ def test_audio_rows_alone_begin_with_the_frequencies_of_the_codes(tmp_path, rows
     torch.nn.init.zeros_(model.audio_rows.weight)
     model.save_pretrained(tmp_path)
     for one in (model, MoT.from_pretrained(tmp_path)):
-        _, sums = score(one, held_out, {})
+        _, sums = score(one.outputs(held_out), held_out, {})
         for c in range(CODEBOOKS):
-            stream = f"codebook_{c}"
+            stream = Codebook(c)
             rung = unigram_nats(
                 pairs[0][stream], pairs[1][stream], CODES + (1 if c == 0 or not rows_per_codebook else 0)
             ).sum()
@@ -500,7 +502,7 @@ def test_a_checkpoint_holds_what_was_trained_and_finds_its_base_again(based):
     assert [p.requires_grad for p in loaded.parameters()] == [p.requires_grad for p in model.parameters()]
     assert loaded.tokenizer.encode("slow piano") == model.tokenizer.encode("slow piano")
     batch = batch_of(model)
-    assert torch.equal(model(batch), loaded(batch))
+    assert torch.equal(model.states(batch), loaded.states(batch))
 
 
 @pytest.mark.parametrize("moved", ["llama", "musicgen"])

@@ -8,11 +8,14 @@ import torch
 from earnest.data.batch import collate
 from earnest.data.masks import IGNORE
 from earnest.data.row import Turn
+from earnest.models.system import Head, Output
 from earnest.monitors.predictions import log_predictions, predictions
 from earnest.report.as_html import render
 from earnest.rules.finding import Diagnosis
 from earnest.run import RunWriter, read_run
+from earnest.streams import Codebook
 from tests.equipment.tiny import CODEBOOKS, random_batch, random_codes, tiny_higgs
+from tests.equipment.wrapped import Wrapped
 
 ARABIC = "وَمِنْ ثُمَّ قَالُوا"
 
@@ -71,27 +74,18 @@ def test_a_copying_model_is_right_only_where_codes_repeat(model):
         assert row["correct"] < 8
 
 
-class CopiesItsInput:
-    """Its hidden states are one-hot of the input tokens, its heads read them off."""
+class CopiesItsInput(Wrapped):
+    """Its states are one-hot of the input tokens, its heads read them off."""
 
     def __init__(self, model):
-        self.model, self.codes, self.bos_id, self.eos_id = model, model.codes, model.bos_id, model.eos_id
+        super().__init__(model)
+        self.codes, self.bos_id = model.codes, model.bos_id
 
-    def eval(self):
-        return self
-
-    def parameters(self):
-        return self.model.parameters()
-
-    def __call__(self, batch):
-        return torch.nn.functional.one_hot(batch.tokens_BSC[batch.exists_BS], self.codes + 2).flatten(1).float()
-
-    def heads(self):
-        from earnest.models.system import Head
-
+    def outputs(self, batch):
         size = self.codes + 2
-        eye = torch.eye(size * CODEBOOKS)
-        return {f"codebook_{c}": Head((eye[c * size : (c + 1) * size],)) for c in range(CODEBOOKS)}
+        states_PD = torch.nn.functional.one_hot(batch.tokens_BSC[batch.exists_BS], size).flatten(1).float()
+        heads = [Head((rows_VD,)) for rows_VD in torch.eye(size * CODEBOOKS).split(size)]
+        return {Codebook(c): Output(states_PD, head) for c, head in enumerate(heads)}
 
 
 def test_text_is_decoded_whole_and_written_to_the_run_and_the_report(model, tmp_path):

@@ -21,11 +21,14 @@ from earnest.probes.labels import alignment, dropped_inputs
 from earnest.probes.parameters import Frozen, differing, not_optimized, prints, rows, split_in_two
 from earnest.probes.reading import conditioning, reload
 from earnest.probes.splits import duplicates, noise
+from earnest.records import plain
 from earnest.rules import diagnose
 from earnest.run import Run, Series
+from earnest.streams import Codebook
 from earnest.training.config import Data
 from tests.equipment import tiny_dia, tiny_mot
 from tests.equipment.tiny import random_batch, random_codes, tiny_higgs
+from tests.equipment.wrapped import Wrapped
 
 SYSTEMS = {
     "higgs": lambda: (model := tiny_higgs(), random_batch(model)),
@@ -41,7 +44,7 @@ def system(request):
 
 def named(probe: str, result, **facts) -> list[str]:
     """What the doctor finds in a run that knows nothing but one probe's result."""
-    diagnosis = diagnose(Run(facts, {}, {probe: result}))
+    diagnosis = diagnose(Run(facts, {}, {probe: plain(result)}))
     return [finding.rule for finding in diagnosis.findings]
 
 
@@ -89,19 +92,8 @@ def test_labels_shifted_twice_or_not_at_all_are_traced(system, by, words):
     model, batch = system
     found = alignment(model, shifted(batch, by))
     assert {one["offset"] for one in found.values()} == {1 + by}
-    findings = diagnose(Run({}, {}, {"alignment": found})).findings
+    findings = diagnose(Run({}, {}, {"alignment": plain(found)})).findings
     assert findings and {one.rule for one in findings} == {"A203"} and all(words in one.summary for one in findings)
-
-
-class Wrapped(nn.Module):
-    """A model whose hidden states are changed on the way out."""
-
-    def __init__(self, model, change):
-        super().__init__()
-        self.model, self.change, self.codebooks, self.heads = model, change, model.codebooks, model.heads
-
-    def forward(self, batch):
-        return self.change(self.model(batch), batch)
 
 
 def test_a_model_that_also_shifts_is_traced(system):
@@ -119,7 +111,7 @@ def test_a_look_ahead_is_traced(system):
 def test_exchanged_codebooks_are_traced():
     model, batch = SYSTEMS["higgs"]()
     found = alignment(model, replace(batch, audio_targets_BSC=batch.audio_targets_BSC[..., [1, 0, 2, 3]]))
-    assert [stream for stream, one in found.items() if not one["codebook_matches"]] == ["codebook_0", "codebook_1"]
+    assert [stream for stream, one in found.items() if not one["codebook_matches"]] == [Codebook(0), Codebook(1)]
     assert "A203" in named("alignment", found)
 
 
@@ -132,11 +124,8 @@ def test_inputs_reach_the_model(system):
 def test_a_dropped_input_is_named(system, part, field):
     model, batch = system
 
-    class Deaf(Wrapped):
-        def forward(self, batch):
-            return self.model(replace(batch, **{field: torch.zeros_like(getattr(batch, field))}))
-
-    found = dropped_inputs(Deaf(model, None), batch)
+    deaf = Wrapped(model, change_input=lambda batch: replace(batch, **{field: torch.zeros_like(getattr(batch, field))}))
+    found = dropped_inputs(deaf, batch)
     assert found["dropped"] == [part] and named("inputs", found) == ["C106"]
 
 
@@ -354,11 +343,8 @@ def test_a_clip_that_another_text_makes_too_long_does_not_hide_the_others(hears_
 def test_a_model_that_does_not_hear_its_text_is_named(hears_its_text):
     model, rows = hears_its_text
 
-    class Deaf(Wrapped):
-        def forward(self, batch):
-            return self.model(replace(batch, text_BS=torch.full_like(batch.text_BS, 65)))
-
-    found = conditioning(Deaf(model, None), corpus_of(model, rows), 60)
+    deaf = Wrapped(model, change_input=lambda batch: replace(batch, text_BS=torch.full_like(batch.text_BS, 65)))
+    found = conditioning(deaf, corpus_of(model, rows), 60)
     assert found["text"]["delta_nats"] == 0 and named("conditioning", found) == ["B106"]
 
 

@@ -30,7 +30,7 @@ from earnest.training.config import Data, Demos, Optimizer
 
 CLIPS = 60
 adamw, split_clips = language_model.adamw, preparation.split_clips
-score_objective, forward = TokenObjective.forward, Higgs.forward
+score_objective, states = TokenObjective.forward, Higgs.states
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,12 @@ def mean_of_means(self, batch, counted):
 
 
 def deaf(self, batch):
-    return forward(self, replace(batch, text_BS=torch.full_like(batch.text_BS, 65)))
+    return states(self, replace(batch, text_BS=torch.full_like(batch.text_BS, 65)))
 
 
 def looks_ahead(self, batch):
-    hidden_PD = forward(self, batch)
-    return hidden_PD + torch.roll(hidden_PD, -1, dims=0)
+    states_PD = states(self, batch)
+    return states_PD + torch.roll(states_PD, -1, dims=0)
 
 
 FAULTS = [
@@ -71,8 +71,8 @@ FAULTS = [
         "labels shifted twice", "A203", lambda: patch("earnest.models.higgs.shift", lambda labels: shift(shift(labels)))
     ),
     Fault("labels not shifted", "A203", lambda: patch("earnest.models.higgs.shift", lambda labels: labels)),
-    Fault("logits see the next position", "A203", lambda: patch.object(Higgs, "forward", looks_ahead)),
-    Fault("text does not reach the model", "C106", lambda: patch.object(Higgs, "forward", deaf)),
+    Fault("logits see the next position", "A203", lambda: patch.object(Higgs, "states", looks_ahead)),
+    Fault("text does not reach the model", "C106", lambda: patch.object(Higgs, "states", deaf)),
     Fault("a tensor missing in the optimizer", "C105", lambda: patch.object(language_model, "adamw", without_first)),
     Fault("means per micro-batch", "D402", lambda: patch.object(TokenObjective, "forward", mean_of_means)),
     Fault(

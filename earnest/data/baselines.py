@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from earnest.data.batch import Batch
+from earnest.streams import Stream
 
 ALPHA = 0.5  # add-alpha smoothing of the unigram (Krichevsky and Trofimov 1981)
 PICKS_AT_ONCE = 2**22  # clips drawn in one array of the bootstrap: 32 MiB
@@ -25,9 +26,9 @@ class Pairs:
     target: np.ndarray
 
 
-def collect_pairs(batches: Iterable[Batch]) -> dict[str, Pairs]:
+def collect_pairs(batches: Iterable[Batch]) -> dict[Stream, Pairs]:
     """Gather every stream's counted positions over batches; a stream without any is absent."""
-    columns: dict[str, list] = {}
+    columns: dict[Stream, list] = {}
     for batch in batches:
         for stream, *arrays in batch.pairs():
             if not len(arrays[0]):

@@ -8,16 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from earnest import streams
 from earnest.data.masks import IGNORE
-
-
-def codebook_stream(codebook: int) -> str:
-    return f"codebook_{codebook}"
+from earnest.streams import TEXT, Codebook, Stream
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What stands before the audio that is to be generated: the first three fields of an `Example`."""
+    """What comes before the audio that is to be generated: the first three fields of an `Example`."""
 
     text_S: Tensor
     tokens_SC: Tensor
@@ -31,9 +29,8 @@ class Prompt:
 class Example:
     """One clip laid out over positions, targets already aligned with the logits that predict them.
 
-    text_S: text id at each position (a placeholder id where audio stands) · tokens_SC: codebook tokens (0 where text
-    stands) · is_audio_S: which of the two a position holds · text_targets_S, audio_targets_SC: what its logits must
-    predict, or IGNORE.
+    text_S: text id at each position (a placeholder at audio) · tokens_SC: codebook tokens (0 at text) · is_audio_S:
+    which of the two a position holds · text_targets_S, audio_targets_SC: what its logits must predict, or IGNORE.
     """
 
     text_S: Tensor
@@ -56,8 +53,8 @@ class Example:
 
 @dataclass(frozen=True)
 class Batch:
-    """`Example`s of several clips, padded at the end; `exists_BS` is False at padding, `clip_B` says which clips these
-    are."""
+    """`Example`s of several clips, padded at the end; `exists_BS` is False at padding, `clip_B` are the clips'
+    numbers."""
 
     clip_B: Tensor
     exists_BS: Tensor
@@ -72,35 +69,50 @@ class Batch:
         return self.tokens_BSC.shape[-1]
 
     @property
+    def streams(self) -> list[Stream]:
+        return [TEXT, *streams.codebooks(self.codebooks)]
+
+    @property
     def padding_frac(self) -> float:
         return 1 - self.exists_BS.float().mean().item()
 
-    def counted(self) -> dict[str, int]:
-        """How many targets count, per stream."""
-        audio_C = (self.audio_targets_BSC != IGNORE).sum((0, 1)).tolist()
-        return {
-            "text": int((self.text_targets_BS != IGNORE).sum()),
-            **{codebook_stream(c): n for c, n in enumerate(audio_C)},
-        }
+    def holds(self, stream: Stream) -> Tensor:
+        """Which positions hold a token of the stream, (B, S)."""
+        return self.is_audio_BS if isinstance(stream, Codebook) else self.exists_BS & ~self.is_audio_BS
 
-    def positions(self) -> dict[str, int]:
+    def tokens(self, stream: Stream) -> Tensor:
+        """The input ids of the stream, (B, S); only those at positions that hold its tokens mean something."""
+        return self.tokens_BSC[..., stream.index] if isinstance(stream, Codebook) else self.text_BS
+
+    def targets(self, stream: Stream) -> Tensor:
+        """What the stream's logits must predict at each position, or IGNORE, (B, S)."""
+        return self.audio_targets_BSC[..., stream.index] if isinstance(stream, Codebook) else self.text_targets_BS
+
+    def counted(self) -> dict[Stream, int]:
+        """How many targets count, per stream."""
+        audio_C: list[int] = (self.audio_targets_BSC != IGNORE).sum((0, 1)).tolist()
+        return {TEXT: int((self.text_targets_BS != IGNORE).sum()), **_by_codebook(audio_C)}
+
+    def positions(self) -> dict[Stream, int]:
         """How many positions hold a token of each stream: what `counted` is a part of."""
         audio = int(self.is_audio_BS.sum())
-        return {"text": int(self.exists_BS.sum()) - audio, **{codebook_stream(c): audio for c in range(self.codebooks)}}
+        return {TEXT: int(self.exists_BS.sum()) - audio, **_by_codebook([audio] * self.codebooks)}
 
-    def pairs(self) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
+    def pairs(self) -> Iterator[tuple[Stream, Tensor, Tensor, Tensor]]:
         """Per stream: (stream, clip, input token, target) of every counted position, each (N,): for label histograms
         and bigrams."""
         clip_BS = self.clip_B[:, None].expand(self.text_BS.shape)
-        counts = self.text_targets_BS != IGNORE
-        yield "text", clip_BS[counts], self.text_BS[counts], self.text_targets_BS[counts]
-        for c in range(self.codebooks):
-            targets_BS = self.audio_targets_BSC[..., c]
-            counts = targets_BS != IGNORE
-            yield codebook_stream(c), clip_BS[counts], self.tokens_BSC[..., c][counts], targets_BS[counts]
+        for stream in self.streams:
+            targets_BS = self.targets(stream)
+            counts_BS = targets_BS != IGNORE
+            yield stream, clip_BS[counts_BS], self.tokens(stream)[counts_BS], targets_BS[counts_BS]
 
     def to(self, device: torch.device | str) -> "Batch":
         return replace(self, **{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+
+def _by_codebook(counts_C: Sequence[int]) -> dict[Stream, int]:
+    return {Codebook(c): count for c, count in enumerate(counts_C)}
 
 
 def collate(examples: Sequence[Example], clips: Sequence[int], pad_id: int) -> Batch:

@@ -3,15 +3,17 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from earnest.data.batch import Batch, codebook_stream
+from earnest.data.batch import Batch
 from earnest.data.masks import IGNORE
 from earnest.errors import UserError
-from earnest.models.system import Head
+from earnest.models.system import Head, Output, System
 from earnest.signals import key
+from earnest.streams import TEXT, Codebook, Stream
 
 SIGNAL_NAMES = {
     "ce": "ce_nats",
@@ -20,15 +22,14 @@ SIGNAL_NAMES = {
     "copied": "copy_frac",
     "entropy": "entropy_nats",
 }
-CHUNK_LOGITS = (
-    2**24
-)  # logits held at a time, and as many probabilities: 128 MiB in fp32, not gigabytes at a vocabulary of 128256
+# Logits held at a time, and as many probabilities: 128 MiB in fp32, not gigabytes at a vocabulary of 128256.
+CHUNK_LOGITS = 2**24
 
 
 @dataclass(frozen=True)
 class StreamSums:
-    """One stream of one batch, as sums over its counted targets: whoever averages divides by what counts. No
-    gradients."""
+    """Sums over the counted targets of one stream in one batch, without gradients; a mean is a sum divided by how many
+    count in the whole step."""
 
     ce: Tensor  # nats within the stream's own vocabulary, scalar
     full_ce: Tensor | None  # nats within all rows of the head, where these are more
@@ -40,18 +41,23 @@ class StreamSums:
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """sum_n scale_n * CE(softmax(hidden_n @ W.T + prior), target_n) in chunks of rows; the gradients are made on the
-    way.
+    """sum_n scale_n * CE(softmax(hidden_n @ W.T + prior), target_n) in chunks of rows; the forward pass makes the
+    gradients too.
 
-    Keeping logits for the backward pass is what fills memory at large vocabularies (Cut Your Losses, arXiv:2411.09009;
+    Logits that are kept for the backward pass fill memory at large vocabularies (Cut Your Losses, arXiv:2411.09009;
     Liger kernel, arXiv:2410.10989). Returns the sum, and per row, without gradients: CE over all rows of W, CE over the
-    stream's own vocabulary, and argmax and entropy of the latter; parts: how many rows in a row are of which head.
+    stream's own vocabulary, and argmax and entropy of the latter. parts: how many consecutive rows belong to each head.
     """
 
     @staticmethod
     def forward(
-        ctx, hidden_ND: Tensor, target_N: Tensor, scale_N: Tensor, parts: Sequence[tuple[int, Head]], *blocks: Tensor
-    ):
+        ctx: Any,
+        hidden_ND: Tensor,
+        target_N: Tensor,
+        scale_N: Tensor,
+        parts: Sequence[tuple[int, Head]],
+        *blocks: Tensor,
+    ) -> tuple[Tensor, ...]:
         wants_hidden, _, _, _, *wants_block = ctx.needs_input_grad
         device = hidden_ND.device.type
         # As a linear layer would: hidden states are fp32 under autocast too, as the residual stream is.
@@ -106,7 +112,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, upstream, *_):
+    def backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         # In place, as a second gradient of 128256 rows is a gigabyte; so a graph is good for one backward pass.
         grad_hidden_ND, *grad_blocks = (grad if grad is None else grad.mul_(upstream) for grad in ctx.saved_tensors)
         return grad_hidden_ND, None, None, None, *grad_blocks
@@ -125,7 +131,7 @@ def _distribution(logits_nV: Tensor, p_nV: Tensor, target_n: Tensor) -> tuple[Te
 
 
 def _chunks(parts: Sequence[tuple[int, Head]], size: int) -> Iterator[tuple[slice, Head]]:
-    """(at most `size` rows, their head) one after the other; parts: how many rows in a row are of which."""
+    """(at most `size` rows, their head) one after the other. parts: how many consecutive rows belong to each head."""
     start = 0
     for rows, head in parts:
         for at in range(start, start + rows, size):
@@ -139,77 +145,111 @@ def _plus_product(sum_IK: Tensor | None, left_IJ: Tensor, right_JK: Tensor, dtyp
     return sum_IK.addmm_(left_IJ, right_JK) if sum_IK.dtype == left_IJ.dtype else sum_IK.add_(left_IJ @ right_JK)
 
 
-def score(model, batch: Batch, scales: Mapping[str, float]) -> tuple[Tensor, dict[str, StreamSums]]:
+@dataclass(frozen=True, eq=False)
+class _Counted:
+    """The positions of one stream whose target counts: which of those that exist, their targets as rows of the output
+    layer, and the stream's own tokens there."""
+
+    stream: Stream
+    output: Output
+    row_N: Tensor
+    target_N: Tensor
+    input_N: Tensor
+
+    @property
+    def scored_with(self) -> tuple[int, ...]:
+        """Streams that read the same states with the same output layer are scored together."""
+        return id(self.output.states_PD), *map(id, self.output.head.blocks)
+
+
+def score(
+    outputs: Mapping[Stream, Output], batch: Batch, scales: Mapping[Stream, float]
+) -> tuple[Tensor, dict[Stream, StreamSums]]:
     """``sum over streams of scales[stream] * its summed cross-entropy``, and every stream's sums; a stream without
     counted targets is absent.
 
-    `model` offers forward(batch) -> hidden_PD, the hidden states of the positions that exist, in the row-major order of
-    ``batch.exists_BS``, and heads() -> {stream: Head}. What a gradient flows from is the cross-entropy over all rows of
-    a head.
+    outputs: a model's, for this batch. The gradient is that of the cross-entropy over all rows of a head.
     """
-    hidden_PD = model(batch)
-    device, exists_BS = hidden_PD.device, batch.exists_BS
-    clip_P = torch.arange(len(exists_BS), device=device)[:, None].expand(exists_BS.shape)[exists_BS]
-    columns = {"text": (batch.text_targets_BS[exists_BS], batch.text_BS[exists_BS])}
-    audio_targets_PC, tokens_PC = batch.audio_targets_BSC[exists_BS], batch.tokens_BSC[exists_BS]
-    for c in range(batch.codebooks):
-        columns[codebook_stream(c)] = audio_targets_PC[:, c], tokens_PC[:, c]
-
-    sums: dict[str, StreamSums] = {}
-    every_head = {stream: head for stream, head in model.heads().items() if stream in columns}
-    heads = {stream: head for stream, head in every_head.items() if (columns[stream][0] != IGNORE).any()}
-    # What no target reaches gets a gradient of zeros: another rank may have targets for it, and all of them reduce the
-    # same tensors.
-    loss = hidden_PD.sum() * 0
-    if torch.is_grad_enabled():
-        blocks, reached = (
-            {id(block_VD): block_VD for head in some.values() for block_VD in head.blocks}
-            for some in (every_head, heads)
-        )
-        loss = loss + sum(blocks[block].sum() * 0 for block in blocks.keys() - reached)
-    # Streams with one output layer between them are scored together, so that its gradient is made once.
-    for _, group in groupby(heads.items(), lambda item: tuple(map(id, item[1].blocks))):
+    exists_BS = batch.exists_BS
+    clip_P = torch.arange(len(exists_BS), device=exists_BS.device)[:, None].expand(exists_BS.shape)[exists_BS]
+    parts = _counted(outputs, batch)
+    loss = _of_nothing(outputs, parts)
+    sums: dict[Stream, StreamSums] = {}
+    for _, group in groupby(parts, lambda part: part.scored_with):
         members = list(group)
-        rows = [(columns[stream][0] != IGNORE).nonzero()[:, 0] for stream, _ in members]
-        targets = [columns[stream][0][row] + head.first_id for (stream, head), row in zip(members, rows, strict=True)]
-        scale_N = torch.cat(
-            [
-                torch.full(row.shape, float(scales.get(stream, 0)), device=device)
-                for (stream, _), row in zip(members, rows, strict=True)
-            ]
-        )
-        total, *per_row = _LinearCrossEntropy.apply(
-            hidden_PD.index_select(0, torch.cat(rows)),
-            torch.cat(targets),
-            scale_N,
-            [(len(row), head) for (_, head), row in zip(members, rows, strict=True)],
-            *members[0][1].blocks,
-        )
+        total, per_row = _cross_entropy(members, scales)
         loss = loss + total
-        for (stream, head), row, target_N, full_N, within_N, guess_N, entropy_N in zip(
-            members, rows, targets, *(tensor.split([len(row) for row in rows]) for tensor in per_row), strict=True
-        ):
-            per_clip_2B = torch.zeros(2, len(exists_BS), device=device)
-            per_clip_2B.index_add_(1, clip_P[row], torch.stack([within_N, torch.ones_like(within_N)]))
-            sums[stream] = StreamSums(
+        for part, (full_N, within_N, guess_N, entropy_N) in zip(members, per_row, strict=True):
+            head = part.output.head
+            per_clip_2B = torch.zeros(2, len(exists_BS), device=exists_BS.device)
+            per_clip_2B.index_add_(1, clip_P[part.row_N], torch.stack([within_N, torch.ones_like(within_N)]))
+            sums[part.stream] = StreamSums(
                 ce=within_N.sum(),
                 full_ce=None if head.own == slice(0, head.rows) else full_N.sum(),
                 ce_B=per_clip_2B[0],
                 counted_B=per_clip_2B[1],
-                correct=(guess_N == target_N).sum(),
-                copied=(guess_N - head.first_id == columns[stream][1][row]).sum(),
+                correct=(guess_N == part.target_N).sum(),
+                copied=(guess_N - head.first_id == part.input_N).sum(),
                 entropy=entropy_N.sum(),
             )
     return loss, sums
 
 
+def _counted(outputs: Mapping[Stream, Output], batch: Batch) -> list[_Counted]:
+    """The streams that have counted targets."""
+    exists_BS = batch.exists_BS
+    audio_PC, audio_targets_PC = batch.tokens_BSC[exists_BS], batch.audio_targets_BSC[exists_BS]
+    columns: dict[Stream, tuple[Tensor, Tensor]] = {
+        Codebook(c): (audio_PC[:, c], audio_targets_PC[:, c]) for c in range(batch.codebooks)
+    }
+    columns[TEXT] = batch.text_BS[exists_BS], batch.text_targets_BS[exists_BS]
+    parts: list[_Counted] = []
+    for stream, output in outputs.items():
+        tokens_P, targets_P = columns[stream]
+        row_N = (targets_P != IGNORE).nonzero()[:, 0]
+        if len(row_N):
+            parts.append(_Counted(stream, output, row_N, targets_P[row_N] + output.head.first_id, tokens_P[row_N]))
+    return parts
+
+
+def _of_nothing(outputs: Mapping[Stream, Output], parts: Sequence[_Counted]) -> Tensor:
+    """0, with a gradient of zeros for everything that no target reaches: another rank may have targets for it, and all
+    ranks reduce the same tensors."""
+    tensors = {id(output.states_PD): output.states_PD for output in outputs.values()}
+    if torch.is_grad_enabled():
+        blocks = {id(block_VD): block_VD for output in outputs.values() for block_VD in output.head.blocks}
+        reached = {id(block_VD) for part in parts for block_VD in part.output.head.blocks}
+        tensors |= {block: blocks[block] for block in blocks.keys() - reached}
+    first, *others = (tensor.sum() * 0 for tensor in tensors.values())
+    return sum(others, first)
+
+
+def _cross_entropy(
+    parts: Sequence[_Counted], scales: Mapping[Stream, float]
+) -> tuple[Tensor, Iterator[tuple[Tensor, ...]]]:
+    """The scaled sum over streams that share states and output layer; and of each stream, per row: cross-entropy over
+    all rows of the head, over the stream's own vocabulary, argmax and entropy."""
+    first, sizes = parts[0].output, [len(part.row_N) for part in parts]
+    scale_N = torch.cat(
+        [torch.full(part.row_N.shape, float(scales.get(part.stream, 0)), device=part.row_N.device) for part in parts]
+    )
+    total, *per_row = _LinearCrossEntropy.apply(
+        first.states_PD.index_select(0, torch.cat([part.row_N for part in parts])),
+        torch.cat([part.target_N for part in parts]),
+        scale_N,
+        [(size, part.output.head) for size, part in zip(sizes, parts, strict=True)],
+        *first.head.blocks,
+    )
+    return total, zip(*(tensor.split(sizes) for tensor in per_row), strict=True)
+
+
 def stream_weights(
     codebooks: int, text_weight: float, audio_weight: float, codebook_weights: Sequence[float] = ()
-) -> dict[str, float]:
+) -> dict[Stream, float]:
     """Weights so that the loss is ``text_weight * text + audio_weight * mean over codebooks``: comparable with ln V.
 
     codebook_weights: of each codebook in that mean, the last one for all that follow; equal if empty. Raises UserError
-    where they do not fit the codebooks.
+    if they do not fit the codebooks.
     """
     shares = list(codebook_weights) or [1.0]
     if len(shares) > codebooks or min(shares) < 0 or not sum(shares):
@@ -220,15 +260,15 @@ def stream_weights(
         )
     shares += shares[-1:] * (codebooks - len(shares))
     return {
-        "text": text_weight,
-        **{codebook_stream(c): audio_weight * share / sum(shares) for c, share in enumerate(shares)},
+        TEXT: text_weight,
+        **{Codebook(c): audio_weight * share / sum(shares) for c, share in enumerate(shares)},
     }
 
 
 class TokenObjective(nn.Module):
     """A model and its loss in one forward pass, so that data-parallel wrappers see every parameter that is used."""
 
-    def __init__(self, model: nn.Module, weights: Mapping[str, float]):
+    def __init__(self, model: System, weights: Mapping[Stream, float]):
         super().__init__()
         self.model = model
         self.weights = dict(weights)
@@ -236,7 +276,7 @@ class TokenObjective(nn.Module):
         wanted = {name for module in model.modules() for name in getattr(module, "_no_split_modules", None) or ()}
         self._no_split_modules = sorted(classes & wanted)  # where accelerate shards, as transformers' models say it
 
-    def forward(self, batch: Batch, counted: Mapping[str, int]) -> tuple[Tensor, dict[str, float]]:
+    def forward(self, batch: Batch, counted: Mapping[Stream, int]) -> tuple[Tensor, dict[str, float]]:
         """This batch's share of the step's loss, and of its signals; summed over the micro-batches of a step both are
         means.
 
@@ -249,10 +289,11 @@ class TokenObjective(nn.Module):
                 "at least one counted target in a step",
                 "look at the labels with `earnest trace`; did the assistant's turn get lost or cut?",
             )
-        loss, sums = score(self.model, batch, {stream: self.weights[stream] / n for stream, n in counted.items() if n})
+        scales = {stream: self.weights[stream] / count for stream, count in counted.items() if count}
+        loss, sums = score(self.model.outputs(batch), batch, scales)
         signals = {key("loss"): loss.item()}
         for stream, stream_sum in sums.items():
             for name, signal in SIGNAL_NAMES.items():
                 if (value := getattr(stream_sum, name)) is not None:
-                    signals[key(signal, stream)] = value.item() / counted[stream]
+                    signals[key(signal, str(stream))] = value.item() / counted[stream]
         return loss, signals

@@ -7,24 +7,26 @@ whom.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DiaConfig as HFDiaConfig
 from transformers import DiaForConditionalGeneration
 
-from earnest.data.batch import Batch, Example, Prompt, codebook_stream
+from earnest.data.batch import Batch, Example, Prompt
 from earnest.data.masks import IGNORE, ends_at_eos, shift
 from earnest.data.patterns import check_delays, delay, framed
+from earnest.data.row import Turn
 from earnest.errors import TooLongError, UserError
 from earnest.models.prepacked import KeyValues, normed, prepacked, rotated
-from earnest.models.system import Head
+from earnest.models.system import Continuation, Head, Output, Round, System
+from earnest.streams import Codebook, Stream
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +110,7 @@ def soften_attention(lm: DiaForConditionalGeneration) -> None:
             attention.q_proj.weight *= attention.head_dim**-0.5
 
 
-class Dia(nn.Module):
+class Dia(System):
     """The language model: lays clips out, runs them, and advances one frame at a time.
 
     `specials`: which tokens beside the codes count as targets. "eos": one EOS per codebook, at its delayed row. "none":
@@ -116,7 +118,7 @@ class Dia(nn.Module):
     never counts.
     """
 
-    system = "dia"
+    name = "dia"
     pad_id = NULL_BYTE
 
     def __init__(self, lm: DiaForConditionalGeneration, specials: Specials = "eos"):
@@ -128,12 +130,15 @@ class Dia(nn.Module):
         self.codes: int = decoder.eos_token_id  # the special ids stand above the codes
         self.bos_id: int = decoder.bos_token_id
         self.end_id: int = decoder.eos_token_id
-        self.behind_id: int = decoder.pad_token_id
+        self.after_end_id: int = decoder.pad_token_id
         self.delays: list[int] = list(config.delay_pattern)
         self.max_bytes: int = config.encoder_config.max_position_embeddings
         self.max_audio_positions: int = decoder.max_position_embeddings
         self.max_positions = self.max_bytes + self.max_audio_positions
+        self.text_vocab: int = config.encoder_config.vocab_size
+        self.audio_vocab: int = decoder.vocab_size
         self.specials: Specials = specials
+        self.eos_id = None if specials == "none" else self.end_id
         config.specials = specials  # in config.json too: a resumed run counts the same targets
         if specials not in get_args(Specials):
             raise UserError(f"specials {specials!r}", f"one of {', '.join(get_args(Specials))}", "take one of these")
@@ -173,20 +178,9 @@ class Dia(nn.Module):
         """Write config and safetensors, as transformers' own class reads them."""
         self.lm.save_pretrained(path)
 
-    @property
-    def vocabularies(self) -> dict[str, int]:
-        """Stream facts: how many ids can occur as a target."""
-        config: Any = self.lm.config
-        return {"text_vocab": config.encoder_config.vocab_size, "audio_vocab": config.decoder_config.vocab_size}
-
-    @property
-    def eos_id(self) -> int | None:
-        """The id that ends the audio; None where none was trained to."""
-        return None if self.specials == "none" else self.end_id
-
     # --- from a clip to positions -------------------------------------------------------------------------------------
 
-    def prompt(self, text: str | None, speaker: str = "") -> Prompt:
+    def prompt(self, text: str | None, speaker: str = "", turns: Sequence[Turn[Tensor]] | None = None) -> Prompt:
         """The text's bytes; without a text, the null input.
 
         Dia knows no speakers: turns are marked in the text, [S1] and [S2]. The null input is one zero byte.
@@ -194,6 +188,7 @@ class Dia(nn.Module):
         the encoder's states of equal bytes are equal, whatever their number, and so is what attention takes from them.
         Raises UserError where the text is too long.
         """
+        self.refuse_conversation(turns)
         data = (text or "").encode()
         for mark, byte in SPEAKER_TURNS.items():
             data = data.replace(mark, byte)
@@ -210,11 +205,15 @@ class Dia(nn.Module):
             is_audio_S=torch.zeros(len(text_S), dtype=torch.bool),
         )
 
-    def lay_out(self, codes_CT: Tensor, text: str | None, speaker: str = "") -> Example:
+    def lay_out(
+        self, codes_CT: Tensor | None, text: str | None, speaker: str = "", turns: Sequence[Turn[Tensor]] | None = None
+    ) -> Example:
         """The text's bytes, then [BOS] + codes + [EOS] delayed. Which targets count: see `Dia`.
 
         Raises UserError where the codes are not of this model's codebooks, or text or clip are too long.
         """
+        self.refuse_conversation(turns)
+        assert codes_CT is not None
         codebooks, frames = codes_CT.shape
         if codebooks != self.codebooks or int(codes_CT.max()) >= self.codes:
             raise UserError(
@@ -224,7 +223,7 @@ class Dia(nn.Module):
             )
         prompt = self.prompt(text, speaker)
         tokens_CS = delay(
-            framed(codes_CT.long(), self.bos_id, self.end_id), self.delays, before=self.bos_id, behind=self.behind_id
+            framed(codes_CT.long(), self.bos_id, self.end_id), self.delays, before=self.bos_id, behind=self.after_end_id
         )
         audio_positions = tokens_CS.shape[1]
         if audio_positions > self.max_audio_positions:
@@ -233,7 +232,7 @@ class Dia(nn.Module):
                 f"at most {self.max_audio_positions}",
                 "train on windows of the clips, or cut them",
             )
-        labels_CS = torch.where(tokens_CS == self.behind_id, IGNORE, tokens_CS)
+        labels_CS = torch.where(tokens_CS == self.after_end_id, IGNORE, tokens_CS)
         if self.specials != "all":
             labels_CS = ends_at_eos(tokens_CS, self.delays, frames)
         if self.specials == "none":
@@ -247,16 +246,15 @@ class Dia(nn.Module):
             audio_targets_SC=torch.cat([torch.full_like(prompt.tokens_SC, IGNORE), shift(labels_CS.T)]),
         )
 
-    def codes_of(self, tokens_CT: Tensor) -> Tensor:
-        """Undelayed lanes -> codes_CT: a lane is a codebook."""
-        return tokens_CT
-
     # --- training
     # -------------------------------------------------------------------------------------------------------
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Hidden states (P, D) of the positions that exist: the decoder's where audio stands, zeros where text
-        stands."""
+    def outputs(self, batch: Batch) -> dict[Stream, Output]:
+        states_PD = self.states(batch)
+        return {stream: Output(states_PD, head) for stream, head in self.heads().items()}
+
+    def states(self, batch: Batch) -> Tensor:
+        """Hidden states (P, D) of the positions that exist: the decoder's at audio, zeros at text."""
         is_text_BS = batch.exists_BS & ~batch.is_audio_BS
         is_audio_BS = batch.exists_BS & batch.is_audio_BS
         text_B, audio_B = is_text_BS.sum(1), is_audio_BS.sum(1)
@@ -273,19 +271,18 @@ class Dia(nn.Module):
         hidden_PD[is_audio_BS[batch.exists_BS]] = hidden_BAD[steps_A < audio_B[:, None]]
         return hidden_PD
 
-    def heads(self) -> dict[str, Head]:
+    def heads(self) -> dict[Stream, Head]:
         audio_CVD = self.lm.logits_dense.weight.unflatten(0, (self.codebooks, -1)).unbind()
-        return {codebook_stream(c): Head((weight_VD,)) for c, weight_VD in enumerate(audio_CVD)}
+        return {Codebook(c): Head((weight_VD,)) for c, weight_VD in enumerate(audio_CVD)}
 
     # --- generation
     # -----------------------------------------------------------------------------------------------------
 
-    def begin(self, prompts: Sequence[Prompt]) -> "DiaStream":
-        """Encode prompts of any lengths, so that frames can be advanced one at a time."""
-        return DiaStream(self, prompts)
+    def begin(self, prompts: Sequence[Prompt]) -> "DiaContinuation":
+        return DiaContinuation(self, prompts)
 
 
-class DiaStream:
+class DiaContinuation(Continuation):
     """A batch of sequences being continued: keys and values of the texts, and of the frames so far.
 
     The decoder's layers are written out here, one position of transformers' own weights at a time, as its modules and
@@ -306,10 +303,13 @@ class DiaStream:
         position_1S = torch.arange(model.max_audio_positions, device=device)[None]
         cos_1SH, sin_1SH = decoder.rotary_emb(text_BLE, position_1S)
         self.rotary_S2H = torch.stack([cos_1SH[0], sin_1SH[0]], dim=1)
-        self.layers = [_StreamLayer(layer, text_BLE, exists_BL) for layer in decoder.layers]
+        self.layers = [_DecoderLayer(layer, text_BLE, exists_BL) for layer in decoder.layers]
         self.embeddings, self.norm = decoder.embeddings, decoder.norm
         self.head = prepacked(model.lm.logits_dense)
         self.positions = 0
+
+    def rounds(self, frame_BC: Tensor) -> Generator[Round, Tensor, None]:
+        yield Round(slice(0, self.model.codebooks), self.advance(frame_BC))
 
     def advance(self, frame_BC: Tensor) -> Tensor:
         """Append one frame of tokens (B, C); returns the logits (B, C, V) of the next. Raises UserError past the
@@ -325,7 +325,7 @@ class DiaStream:
         return self.head(normed(hidden_BD, self.norm)).unflatten(-1, (self.model.codebooks, -1))
 
 
-class _StreamLayer:
+class _DecoderLayer:
     """One layer of the decoder in a stream, with its keys and values of the texts and of the frames so far."""
 
     def __init__(self, layer: Any, text_BLE: Tensor, exists_BL: Tensor):

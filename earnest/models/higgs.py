@@ -4,13 +4,13 @@ On transformers' `HiggsAudioV2ForConditionalGeneration` with its text head; head
 target counts. Layout and ids: boson-ai/higgs-audio and transformers' higgs_audio_v2.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.models.higgs_audio_v2.modeling_higgs_audio_v2 import HiggsAudioV2DecoderLayer
 
-from earnest.data.batch import Batch, Example, Prompt, codebook_stream
+from earnest.data.batch import Batch, Example, Prompt
 from earnest.data.chatml import INSTRUCTION, SCENE_END, SCENE_START
 from earnest.data.masks import IGNORE, ends_at_eos, shift
 from earnest.data.patterns import delay, framed
@@ -43,7 +43,9 @@ from earnest.data.text import (
 from earnest.errors import TooLongError, UserError
 from earnest.models.packed import Route
 from earnest.models.prepacked import KeyValues, normed, prepacked, rotated
-from earnest.models.system import Head
+from earnest.models.system import Continuation, Head, Output, Round, System
+from earnest.sampling import Repetition
+from earnest.streams import TEXT, Codebook, Stream
 
 STREAM_SPECIALS = 2  # BOS and EOS of the audio stream, above the codec's codes: codebook_size = codes + 2
 
@@ -111,14 +113,15 @@ class RoutedLayer(HiggsAudioV2DecoderLayer):
         return text_ND, audio_MD
 
 
-class Higgs(nn.Module):
+class Higgs(System):
     """The language model with its tokenizer: lays clips out, runs them, and advances one frame at a time.
 
     instruction: the system turn of a clip that brings no conversation of its own; ``{speaker}`` stands for who speaks.
     specials_count: whether the ends of audio and turns are among the targets.
     """
 
-    system = "higgs"
+    name = "higgs"
+    reads_conversations = True
 
     def __init__(
         self,
@@ -138,8 +141,11 @@ class Higgs(nn.Module):
         self.delays = list(range(self.codebooks))
         self.max_positions: int = lm.config.max_position_embeddings
         self.pad_id = special_id(tokenizer, END_OF_TEXT)
+        self.after_end_id = self.eos_id
+        self.text_vocab, self.audio_vocab = lm.config.vocab_size, lm.config.codebook_size
         self.instruct(instruction if instruction is not None else tokenizer.init_kwargs.get("instruction", INSTRUCTION))
         self.specials_count = True
+        self.repetition = _published_repetition(lm)
         if self.eos_id >= lm.config.codebook_size:
             raise UserError(
                 f"codebook_size {lm.config.codebook_size} with stream ids {self.bos_id} and {self.eos_id}",
@@ -165,18 +171,16 @@ class Higgs(nn.Module):
         would be."""
         self.instruction = self.tokenizer.init_kwargs["instruction"] = instruction
 
-    @property
-    def vocabularies(self) -> dict[str, int]:
-        """Stream facts: how many ids can occur as a target."""
-        return {"text_vocab": self.lm.config.vocab_size, "audio_vocab": self.lm.config.codebook_size}
+    def text_of(self, ids_L: Sequence[int]) -> str:
+        return cast(str, self.tokenizer.decode(list(ids_L)))
 
     # --- from a clip to positions -------------------------------------------------------------------------------------
 
-    def prompt(self, text: str, speaker: str = "", turns: Sequence[Turn] | None = None) -> Prompt:
-        """What stands before the audio: the turns before the assistant's, and how that begins.
+    def prompt(self, text: str | None, speaker: str = "", turns: Sequence[Turn[Tensor]] | None = None) -> Prompt:
+        """The turns before the assistant's, and the beginning of that one.
 
-        turns: a whole conversation up to there, such as `cloning` makes, in place of speaker and text. Raises UserError
-        where nothing would be left for audio.
+        turns: a conversation up to there, such as `cloning` makes. Raises UserError if nothing would be left for audio,
+        and for the null input, which Higgs does not have.
         """
         turns = turns or self._turns(text, speaker)
         laid = self._laid(
@@ -191,14 +195,13 @@ class Higgs(nn.Module):
         return Prompt(laid.text_S, laid.tokens_SC, laid.is_audio_S)
 
     def lay_out(
-        self, codes_CT: Tensor | None, text: str, speaker: str = "", turns: Sequence[Turn] | None = None
+        self, codes_CT: Tensor | None, text: str | None, speaker: str = "", turns: Sequence[Turn[Tensor]] | None = None
     ) -> Example:
-        """Turn after turn its header, its text, and its audio as [BOS] + codes + [EOS] delayed, and the turn's end.
+        """Each turn is its header, its text, its audio as [BOS] + codes + [EOS] delayed, and the turn's end.
 
-        turns: a whole conversation, in place of the one that speaker, text and codes make. Only what the assistant says
-        counts, in turns that count: text tokens, where audio begins and ends, and per codebook and clip its codes and
-        one EOS. Raises UserError if codes are not of this model's codebooks, TooLongError if the whole is longer than
-        the context.
+        Targets are the assistant's, in turns that count: text tokens, the marks around audio, and per codebook and clip
+        its codes and one EOS. Raises UserError if codes are not of this model's codebooks, or for the null input, which
+        Higgs does not have; TooLongError if the whole is longer than the context.
         """
         if turns is None:
             assert codes_CT is not None
@@ -208,10 +211,16 @@ class Higgs(nn.Module):
             raise self._too_long(laid, self.max_positions)
         return laid
 
-    def _turns(self, text: str, speaker: str) -> tuple[Turn, Turn]:
+    def _turns(self, text: str | None, speaker: str) -> tuple[Turn[Tensor], Turn[Tensor]]:
+        if text is None:
+            raise UserError(
+                "the null input for a higgs model",
+                "a text: Higgs has no unconditional branch",
+                "set guidance to 1, and unconditional_frac to 0",
+            )
         return Turn("system", (self.instruction.replace("{speaker}", speaker),)), Turn("user", (text,))
 
-    def _conversation(self, turns: Sequence[Turn]) -> Iterator[Example]:
+    def _conversation(self, turns: Sequence[Turn[Tensor]]) -> Iterator[Example]:
         yield self._special(BEGIN)
         for turn in turns:
             yield self._text(header_ids(self.tokenizer, turn.role))
@@ -272,7 +281,11 @@ class Higgs(nn.Module):
     # --- training
     # -------------------------------------------------------------------------------------------------------
 
-    def forward(self, batch: Batch) -> Tensor:
+    def outputs(self, batch: Batch) -> dict[Stream, Output]:
+        states_PD = self.states(batch)
+        return {stream: Output(states_PD, head) for stream, head in self.heads().items()}
+
+    def states(self, batch: Batch) -> Tensor:
         """Hidden states (P, D) of the positions that exist."""
         lm = self.lm.model
         text_ND = lm.embed_tokens(batch.text_BS[batch.exists_BS & ~batch.is_audio_BS])
@@ -282,34 +295,27 @@ class Higgs(nn.Module):
             text_ND, audio_MD = layer(text_ND, audio_MD, route=route)
         return lm.norm(route.joined(text_ND, audio_MD))
 
-    def heads(self) -> dict[str, Head]:
+    def heads(self) -> dict[Stream, Head]:
         assert self.lm.text_lm_head is not None  # `build` and `from_pretrained` ask transformers for it
         audio_CVD = self.lm.audio_lm_head.weight.unflatten(0, (self.codebooks, -1)).unbind()
-        return {
-            "text": Head((self.lm.text_lm_head.weight,)),
-            **{codebook_stream(c): Head((weight_VD,)) for c, weight_VD in enumerate(audio_CVD)},
-        }
+        heads: dict[Stream, Head] = {TEXT: Head((self.lm.text_lm_head.weight,))}
+        return heads | {Codebook(c): Head((weight_VD,)) for c, weight_VD in enumerate(audio_CVD)}
 
     # --- generation
     # -----------------------------------------------------------------------------------------------------
 
-    @property
-    def repetition(self) -> tuple[int, int]:
-        """Window and most repeats of repetition-aware sampling, as the checkpoint's generation_config.json has them;
-        none if not."""
-        config: Any = self.lm.generation_config
-        return getattr(config, "ras_win_len", None) or 0, getattr(config, "ras_win_max_num_repeat", None) or 2
-
-    def codes_of(self, tokens_CT: Tensor) -> Tensor:
-        """Undelayed lanes -> codes_CT: a lane is a codebook."""
-        return tokens_CT
-
-    def begin(self, prompts: list[Prompt]) -> "HiggsStream":
-        """Read prompts of any lengths (padded in front), so that frames can be advanced one at a time."""
-        return HiggsStream(self, prompts)
+    def begin(self, prompts: Sequence[Prompt]) -> "HiggsContinuation":
+        return HiggsContinuation(self, prompts)
 
 
-class HiggsStream:
+def _published_repetition(lm: HiggsAudioV2ForConditionalGeneration) -> Repetition:
+    """The rule in the checkpoint's generation_config.json."""
+    config: Any = lm.generation_config
+    window_frames, most = (getattr(config, name, None) for name in ("ras_win_len", "ras_win_max_num_repeat"))
+    return Repetition(window_frames or 0, most or 2)
+
+
+class HiggsContinuation(Continuation):
     """A batch of sequences being continued by frames of audio: the keys and values of each layer, and where each
     begins.
 
@@ -317,7 +323,7 @@ class HiggsStream:
     (benchmarks/generate.py); tests hold both to the same logits.
     """
 
-    def __init__(self, model: Higgs, prompts: list[Prompt]):
+    def __init__(self, model: Higgs, prompts: Sequence[Prompt]):
         self.model = model
         device = model.lm.device
 
@@ -341,10 +347,13 @@ class HiggsStream:
             use_cache=True,
         )
         self.layers = [
-            _StreamLayer(layer, KeyValues(cached.keys, cached.values))
+            _AudioLayer(layer, KeyValues(cached.keys, cached.values))
             for layer, cached in zip(model.lm.model.layers, cache.layers, strict=True)
         ]
         self.head = prepacked(model.lm.audio_lm_head)
+
+    def rounds(self, frame_BC: Tensor) -> Generator[Round, Tensor, None]:
+        yield Round(slice(0, self.model.codebooks), self.advance(frame_BC))
 
     def advance(self, frame_BC: Tensor) -> Tensor:
         """Append one frame of tokens (B, C); returns the audio logits (B, C, V) of the next."""
@@ -360,7 +369,7 @@ class HiggsStream:
         return self.head(normed(hidden_BD, lm.norm)).view(len(frame_BC), self.model.codebooks, -1)
 
 
-class _StreamLayer:
+class _AudioLayer:
     """An audio position's way through one layer. Query heads that share their keys stand where a sequence's positions
     would."""
 

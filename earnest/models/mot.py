@@ -8,7 +8,7 @@ works on one block.
 Audio tokens are flattened in time-major order, one position a code; the vocabulary is the Llama's plus the codec's.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -35,15 +35,17 @@ from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecode
 from transformers.utils.hub import cached_file
 
 from earnest.data.baselines import ALPHA
-from earnest.data.batch import Batch, Example, Prompt, codebook_stream
+from earnest.data.batch import Batch, Example, Prompt
 from earnest.data.masks import IGNORE, shift
-from earnest.data.patterns import flatten, unflatten
+from earnest.data.patterns import flatten
+from earnest.data.row import Turn
 from earnest.data.text import byte_tokenizer
 from earnest.errors import TooLongError, UserError
 from earnest.files import fingerprint
 from earnest.models.backbones import load_backbone, load_experts
 from earnest.models.packed import Route
-from earnest.models.system import Head
+from earnest.models.system import Continuation, Head, Output, Round, System
+from earnest.streams import TEXT, Codebook, Stream
 
 Group = Literal["adapters", "output", "embeddings", "experts", "attention", "backbone"]
 
@@ -202,7 +204,7 @@ class MoTLayer(GradientCheckpointingLayer):
         return audio_B1D + self.expert(block.post_attention_layernorm(audio_B1D))
 
 
-class MoT(PreTrainedModel):
+class MoT(PreTrainedModel, System):
     """The model with its tokenizer: lays clips out, runs them, and advances one code at a time."""
 
     config_class = MoTModelConfig
@@ -212,8 +214,7 @@ class MoT(PreTrainedModel):
     _no_split_modules = ["LlamaDecoderLayer", "MoTLayer"]  # noqa: RUF012 (transformers' form)
 
     prior_CV: Tensor
-    system = "mot"
-    delays = (0,)  # one lane: all codebooks of a frame, one after the other
+    name = "mot"
     tokenizer: PreTrainedTokenizerBase
 
     def __init__(self, config: MoTModelConfig):
@@ -221,7 +222,10 @@ class MoT(PreTrainedModel):
         backbone = config.llama
         self.codebooks, self.codes, self.max_positions = config.codebooks, config.codes, config.max_positions
         self.eos_id = config.codes if config.ends else None
+        self.delays = [0] * config.codebooks
         self.bos_id = config.codes + config.ends  # stands only in the input
+        self.after_end_id = config.codes  # nothing follows an end: without delays no codebook waits for another
+        self.text_vocab, self.audio_vocab = backbone.vocab_size, config.codes + config.ends
         self.backbone = LlamaModel(backbone)
         self.layers = nn.ModuleList(MoTLayer(config, index) for index in range(backbone.num_hidden_layers))
         sets = config.codebooks if config.rows_per_codebook else 1
@@ -379,11 +383,6 @@ class MoT(PreTrainedModel):
         return model
 
     @property
-    def vocabularies(self) -> dict[str, int]:
-        """Stream facts: how many ids can occur as a target."""
-        return {"text_vocab": self.config.llama.vocab_size, "audio_vocab": self.codes + self.config.ends}
-
-    @property
     def pad_id(self) -> int:
         return self._begin_id
 
@@ -395,12 +394,13 @@ class MoT(PreTrainedModel):
     # --- from a clip to positions
     # -------------------------------------------------------------------------------------------
 
-    def prompt(self, text: str | None, speaker: str = "") -> Prompt:
+    def prompt(self, text: str | None, speaker: str = "", turns: Sequence[Turn[Tensor]] | None = None) -> Prompt:
         """What stands before the audio: BOS and the text, led by the speaker where there is one; None is the empty
         text.
 
         Raises UserError where the text is longer than its window.
         """
+        self.refuse_conversation(turns)
         ids_L = self._ids(": ".join(filter(None, (speaker, text))))
         if len(ids_L) > self.config.text_window:
             raise TooLongError(
@@ -410,12 +410,16 @@ class MoT(PreTrainedModel):
             )
         return self._text_only(ids_L)
 
-    def lay_out(self, codes_CT: Tensor, text: str | None, speaker: str = "") -> Example:
+    def lay_out(
+        self, codes_CT: Tensor | None, text: str | None, speaker: str = "", turns: Sequence[Turn[Tensor]] | None = None
+    ) -> Example:
         """Prompt, BOS of the audio, then frame by frame the codes of all codebooks; every code counts, and no text
         does.
 
         Raises UserError where the codes are not of this model's codebooks, or the clip is longer than the context.
         """
+        self.refuse_conversation(turns)
+        assert codes_CT is not None
         codebooks, frames = codes_CT.shape
         if codebooks != self.codebooks or int(codes_CT.max()) >= self.codes:
             raise UserError(
@@ -444,6 +448,9 @@ class MoT(PreTrainedModel):
         is_audio_S = torch.arange(positions) >= start
         return Example(text_S, tokens_SC, is_audio_S, torch.full_like(text_S, IGNORE), audio_targets_SC)
 
+    def text_of(self, ids_L: Sequence[int]) -> str:
+        return cast(str, self.tokenizer.decode(list(ids_L)))
+
     def lay_out_text(self, text: str) -> Example:
         """Text alone, every token of it counted: what tells whether the backbone still reads as it did."""
         prompt = self._text_only(self._ids(text))
@@ -465,19 +472,23 @@ class MoT(PreTrainedModel):
         )
 
     @torch.no_grad()
-    def expect(self, counts: Mapping[str, Mapping[int, int]]) -> None:
+    def expect(self, counts: Mapping[Stream, Mapping[int, int]]) -> None:
         """Let a fresh model of audio rows alone predict each code as often as it is a target (`counts`: stream ->
         {code: how often}), and half a time more."""
         for c, prior_V in enumerate(self.prior_CV):
             count_V = torch.full_like(prior_V, ALPHA)
-            for code, count in counts[codebook_stream(c)].items():
+            for code, count in counts[Codebook(c)].items():
                 count_V[code] += count
             prior_V.copy_((count_V / count_V.sum()).log())
 
     # --- training
     # -------------------------------------------------------------------------------------------------------------
 
-    def forward(self, batch: Batch) -> Tensor:
+    def outputs(self, batch: Batch) -> dict[Stream, Output]:
+        states_PD = self.states(batch)
+        return {stream: Output(states_PD, head) for stream, head in self.heads().items()}
+
+    def states(self, batch: Batch) -> Tensor:
         """Hidden states (P, D) of the positions that exist.
 
         Text stands first, so its states depend on no audio: where the backbone is frozen, autograd keeps nothing of
@@ -488,54 +499,51 @@ class MoT(PreTrainedModel):
         text_N, _ = route.parted(batch.text_BS[exists_BS])
         _, token_M = route.parted(batch.tokens_BSC[..., 0][exists_BS])
         _, order_M = route.parted((batch.is_audio_BS.cumsum(1) - 1)[exists_BS])
-        text_ND, audio_MD = self.backbone.embed_tokens(text_N), self._embed(token_M, order_M)
+        text_ND, audio_MD = self.backbone.embed_tokens(text_N), self.embedded(token_M, order_M)
         for layer, block in self.both():
             text_ND, audio_MD = layer(text_ND, audio_MD, block=block, route=route)
         return self.backbone.norm(route.joined(text_ND, audio_MD))
 
-    def _embed(self, token_M: Tensor, order_M: Tensor) -> Tensor:
+    def embedded(self, token_M: Tensor, order_M: Tensor) -> Tensor:
         """Input rows of audio tokens; order: how many audio tokens stand before, BOS included."""
         row_M = token_M + self.codes * ((order_M - 1) % self.codebooks) if self.config.rows_per_codebook else token_M
         return self.embed_audio(torch.where(token_M == self.bos_id, self.embed_audio.num_embeddings - 1, row_M))
 
-    def heads(self) -> dict[str, Head]:
+    def heads(self) -> dict[Stream, Head]:
         """Per codebook the rows that its codes are predicted with; the end has a row behind those of the first
         codebook."""
         text_VD = (self.text_rows or self.backbone.embed_tokens).weight
         audio_VD = self.audio_rows.weight
         if self.config.output_multiplier != 1:
             audio_VD = audio_VD * self.config.output_multiplier
-        heads, row = {}, 0
+        heads: dict[Stream, Head] = {}
+        row = 0
         for c in range(self.codebooks):
             ids = self.codes + (self.config.ends and c == 0)
             if self.config.output == "audio":
                 rows_VD = audio_VD[row : row + ids] if self.config.rows_per_codebook else audio_VD
-                heads[codebook_stream(c)] = Head((rows_VD,), 0, ids, self.prior_CV[c, : len(rows_VD)])
+                heads[Codebook(c)] = Head((rows_VD,), 0, ids, self.prior_CV[c, : len(rows_VD)])
             else:
-                heads[codebook_stream(c)] = Head((text_VD, audio_VD), len(text_VD) + row, ids)
+                heads[Codebook(c)] = Head((text_VD, audio_VD), len(text_VD) + row, ids)
             row += ids if self.config.rows_per_codebook else 0
         beside = () if self.config.output == "audio" else (audio_VD,)
-        return {"text": Head((text_VD, *beside), 0, len(text_VD)), **heads}
+        return {TEXT: Head((text_VD, *beside), 0, len(text_VD)), **heads}
 
     # --- generation
     # -----------------------------------------------------------------------------------------------------------
 
-    def codes_of(self, tokens_1S: Tensor) -> Tensor:
-        """The one lane -> codes_CT."""
-        return unflatten(tokens_1S[0], self.codebooks)
-
-    def begin(self, prompts: list[Prompt]) -> "MoTStream":
-        """Read prompts of any lengths (padded in front), so that codes can be advanced one at a time."""
-        return MoTStream(self, prompts)
+    def begin(self, prompts: Sequence[Prompt]) -> "MoTContinuation":
+        return MoTContinuation(self, prompts)
 
 
-class MoTStream:
-    """A batch of sequences being continued: the key-value cache, which of its positions exist, and how many codes there
-    are."""
+class MoTContinuation(Continuation):
+    """A batch of sequences that is being continued: the key-value cache, which of its positions exist, and how many
+    audio tokens there are."""
 
-    def __init__(self, model: MoT, prompts: list[Prompt]):
+    def __init__(self, model: MoT, prompts: Sequence[Prompt]):
         self.model = model
         self.cache = DynamicCache(config=model.config.llama)
+        self.heads = model.heads()
         self.tokens = 0
         lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
         longest = int(lengths_B.max())
@@ -544,13 +552,19 @@ class MoTStream:
         position_BS = (self.exists_BS.cumsum(1) - 1).clamp(min=0)
         model.backbone(text_BS, self.exists_BS, position_BS, past_key_values=self.cache, use_cache=True)
 
-    def advance(self, frame_B1: Tensor) -> Tensor:
-        """Append one token (B, 1); returns the logits (B, 1, V) of the next, V the codes and, where there is one, the
-        end."""
+    def rounds(self, frame_BC: Tensor) -> Generator[Round, Tensor, None]:
+        """One round per codebook. Of a frame only the last token is not appended yet."""
+        token_B1 = frame_BC[:, -1:]
+        for c in range(self.model.codebooks):
+            token_B1 = yield Round(slice(c, c + 1), self.advance(token_B1))
+
+    def advance(self, token_B1: Tensor) -> Tensor:
+        """Append one token (B, 1); returns the logits (B, 1, V) of the next: the codes and, if the model has one, the
+        end, -inf between the codes of a frame."""
         model, backbone = self.model, self.model.backbone
-        audio_B1D = model._embed(frame_B1, torch.full_like(frame_B1, self.tokens))
+        audio_B1D = model.embedded(token_B1, torch.full_like(token_B1, self.tokens))
         position_embeddings = backbone.rotary_emb(audio_B1D, position_ids=self.exists_BS.sum(1, keepdim=True))
-        self.exists_BS = torch.cat([self.exists_BS, self.exists_BS.new_ones(len(frame_B1), 1)], dim=1)
+        self.exists_BS = torch.cat([self.exists_BS, self.exists_BS.new_ones(len(token_B1), 1)], dim=1)
         mask_B11S = self.exists_BS[:, None, None]
         for layer, block in model.both():
             audio_B1D = layer.advance(
@@ -560,9 +574,9 @@ class MoTStream:
                 attention_mask=mask_B11S,
                 past_key_values=self.cache,
             )
-        logits_B1V = model.heads()[codebook_stream(self.tokens % model.codebooks)].logits(backbone.norm(audio_B1D))
+        logits_B1V = self.heads[Codebook(self.tokens % model.codebooks)].logits(backbone.norm(audio_B1D))
         self.tokens += 1
-        return F.pad(logits_B1V, (0, model.bos_id - logits_B1V.shape[-1]), value=-torch.inf)  # mid-frame, nothing ends
+        return F.pad(logits_B1V, (0, model.bos_id - logits_B1V.shape[-1]), value=-torch.inf)
 
 
 @dataclass(frozen=True)

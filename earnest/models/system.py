@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from earnest.data.batch import Batch, Example, Prompt
 from earnest.data.row import Turn
+from earnest.errors import UserError
 from earnest.sampling import Repetition
 from earnest.streams import TEXT, Stream
 
@@ -85,7 +86,7 @@ class System(nn.Module, ABC):
     codebooks: int
     codes: int
     """Entries of a codebook; ids of special tokens are above them."""
-    delays: Sequence[int]
+    delays: list[int]
     """Frames by which each codebook starts late."""
     bos_id: int
     """The token before the first code of a codebook."""
@@ -145,6 +146,15 @@ class System(nn.Module, ABC):
     def text_of(self, ids_L: Sequence[int]) -> str | None:
         """The text that ids spell; None if the system cannot say."""
         return None
+
+    def refuse_conversation(self, turns: Sequence[Turn[Tensor]] | None) -> None:
+        """For systems that take none."""
+        if turns is not None:
+            raise UserError(
+                f"a conversation for a {self.name} model",
+                "a text and a speaker",
+                "take a system that reads conversations",
+            )
 
     def vocabulary(self, stream: Stream) -> int:
         """How many ids can occur as a target of the stream."""

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import torch
 
-from earnest.data.batch import Batch, codebook_stream
+from earnest.data.batch import Batch
 from earnest.data.masks import IGNORE
 from earnest.data.row import Row, Vary
 from earnest.signals import key
+from earnest.streams import Codebook
 
 
 class Draws:
@@ -70,6 +71,6 @@ class Targets:
         found = {}
         for c, counts_V in enumerate(self.counts_CV.double()):
             p_V = counts_V[counts_V > 0] / counts_V.sum()
-            found[key("seen_frac", codebook_stream(c))] = len(p_V) / len(counts_V)
-            found[key("seen_perplexity", codebook_stream(c))] = (-(p_V * p_V.log()).sum()).exp().item()
+            found[key("seen_frac", str(Codebook(c)))] = len(p_V) / len(counts_V)
+            found[key("seen_perplexity", str(Codebook(c)))] = (-(p_V * p_V.log()).sum()).exp().item()
         return found

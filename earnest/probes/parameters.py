@@ -11,6 +11,7 @@ from earnest.data.batch import Batch
 from earnest.files import fingerprint
 from earnest.losses.tokens import TokenObjective
 from earnest.probes.state import untouched
+from earnest.streams import Stream
 
 HASHED = 2**20  # of a tensor's entries: the tables of 128256 rows of a frozen backbone take milliseconds, not seconds
 
@@ -66,7 +67,7 @@ def split_in_two(objective: TokenObjective, batch: Batch) -> dict[str, Any]:
     trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
 
     def gradient(parts: list[Batch]) -> list[torch.Tensor]:
-        counted: dict[str, int] = {}
+        counted: dict[Stream, int] = {}
         for part in parts:
             for stream, count in part.counted().items():
                 counted[stream] = counted.get(stream, 0) + count

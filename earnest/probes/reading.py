@@ -13,12 +13,14 @@ from earnest.data.batch import Batch
 from earnest.data.corpus import Corpus
 from earnest.data.row import Row
 from earnest.losses.tokens import score
+from earnest.models.system import System
 from earnest.probes.state import untouched
+from earnest.streams import TEXT
 
 CLIPS = 64  # held-out clips that are scored with each other's text (assumed: the interval says how rough that is)
 
 
-def conditioning(model: Any, held_out: Corpus, step: int) -> dict[str, Any]:
+def conditioning(model: System, held_out: Corpus, step: int) -> dict[str, Any]:
     """How much higher audio's held-out cross-entropy is when clips get each other's texts: {"text": delta_nats,
     interval, step}.
 
@@ -54,13 +56,13 @@ def _same(row: Row, random: np.random.Generator | None) -> Row:
     return row
 
 
-def reload(model: Any, loaded: Any, held_out: Corpus, step: int) -> dict[str, Any]:
+def reload(model: System, loaded: System, held_out: Corpus, step: int) -> dict[str, Any]:
     """One held-out batch scored by the model and by what its checkpoint gave; tensors that only one of the two has, or
     that differ."""
     before, after = model.state_dict(), loaded.state_dict()
     batches = list(islice(held_out.batches(), 1))
     nats, counted = _audio_nats(model, batches, len(held_out))
-    loaded_nats, _ = _audio_nats(loaded.to(next(model.parameters()).device), batches, len(held_out))
+    loaded_nats, _ = _audio_nats(loaded.to(model.device), batches, len(held_out))
     return {
         "ce_before": float(nats.sum() / counted.sum()),
         "ce_after": float(loaded_nats.sum() / counted.sum()),
@@ -71,14 +73,14 @@ def reload(model: Any, loaded: Any, held_out: Corpus, step: int) -> dict[str, An
 
 
 @torch.no_grad()
-def _audio_nats(model: Any, batches: Iterable[Batch], clips: int) -> tuple[np.ndarray, np.ndarray]:
+def _audio_nats(model: System, batches: Iterable[Batch], clips: int) -> tuple[np.ndarray, np.ndarray]:
     """Cross-entropy and counted targets of all codebooks together, per clip."""
     nats, counted = np.zeros(clips), np.zeros(clips)
-    device = next(model.parameters()).device
     with untouched(model):
         for batch in batches:
-            for stream, sums in score(model, batch.to(device), {})[1].items():
-                if stream != "text":
+            here = batch.to(model.device)
+            for stream, sums in score(model.outputs(here), here, {})[1].items():
+                if stream != TEXT:
                     np.add.at(nats, batch.clip_B.numpy(), sums.ce_B.double().cpu().numpy())
                     np.add.at(counted, batch.clip_B.numpy(), sums.counted_B.double().cpu().numpy())
     return nats, counted

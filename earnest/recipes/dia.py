@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from earnest.codecs import Codec
 from earnest.data.vary import Variation, Words
 from earnest.models.dia import Dia, DiaShape, Specials
+from earnest.streams import TEXT, Stream
 from earnest.training.config import Data, Demos, LMConfig, Optimizer
 
 
@@ -47,8 +48,8 @@ class DiaConfig(LMConfig):
         delays = self.delays or tuple(range(codec.codebooks // channels)) * channels
         return self.shape.build(codec.codebooks, codec.codebook_size, delays, self.specials)
 
-    def weights(self, codebooks: int) -> dict[str, float]:
-        return {stream: weight for stream, weight in super().weights(codebooks).items() if stream != "text"}
+    def weights(self, codebooks: int) -> dict[Stream, float]:
+        return {stream: weight for stream, weight in super().weights(codebooks).items() if stream != TEXT}
 
 
 def dia_tiny() -> DiaConfig:

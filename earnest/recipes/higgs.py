@@ -49,7 +49,7 @@ class HiggsConfig(LMConfig):
         # Adapters name the model they belong to, so a folder goes by a path that is right from everywhere.
         model = load_model(Path(self.model).resolve() if Path(self.model).exists() else self.model)
         if not isinstance(model, Higgs):
-            raise UserError(f"{self.model}, a {model.system} model", "a Higgs model", "take the recipe of that system")
+            raise UserError(f"{self.model}, a {model.name} model", "a Higgs model", "take the recipe of that system")
         if self.lora.rank:
             add_lora(model.lm, self.lora)
         return self._set(model)

@@ -13,6 +13,7 @@ from earnest.data.corpus import Corpus
 from earnest.losses.tokens import score
 from earnest.models.mot import MoT, MoTDesign, MoTShape
 from earnest.signals import key
+from earnest.streams import TEXT, Stream
 from earnest.training.config import Data, Demos, LMConfig, Optimizer
 
 # Plain English, earnest's own: how well the text path predicts it tells whether the backbone still reads as it did.
@@ -46,9 +47,9 @@ class MoTConfig(LMConfig):
             pairs = collect_pairs(train.batches())
             model.expect({stream: label_counts(of_stream) for stream, of_stream in pairs.items()})
 
-    def weights(self, codebooks: int) -> dict[str, float]:
+    def weights(self, codebooks: int) -> dict[Stream, float]:
         """Audio alone is scored."""
-        return {stream: weight for stream, weight in super().weights(codebooks).items() if stream != "text"}
+        return {stream: weight for stream, weight in super().weights(codebooks).items() if stream != TEXT}
 
     def measured(self, model: Any) -> dict[str, float]:
         return {key("text_perplexity", split="eval"): text_perplexity(model)}
@@ -72,7 +73,8 @@ def text_perplexity(model: MoT, text: str = ENGLISH) -> float:
     """exp of the mean cross-entropy within the text vocabulary, on the text path alone, with the output layer's text
     rows."""
     batch = collate([model.lay_out_text(text)], [0], model.pad_id).to(model.device)
-    return math.exp(score(model, batch, {})[1]["text"].ce.item() / batch.counted()["text"])
+    _, sums = score(model.outputs(batch), batch, {})
+    return math.exp(sums[TEXT].ce.item() / batch.counted()[TEXT])
 
 
 def mot_tiny() -> MoTConfig:

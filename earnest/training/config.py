@@ -15,6 +15,7 @@ from earnest.data.vary import Variation
 from earnest.errors import TooLongError, UserError
 from earnest.losses.tokens import stream_weights
 from earnest.models import load_model
+from earnest.streams import Stream
 from earnest.training.precision import Precision
 
 
@@ -143,7 +144,7 @@ class LMConfig(ABC):
         """What an epoch changes about these rows."""
         return self.data.variation(frame_rate_hz)
 
-    def weights(self, codebooks: int) -> dict[str, float]:
+    def weights(self, codebooks: int) -> dict[Stream, float]:
         """Weight of every stream's mean cross-entropy in the loss."""
         return stream_weights(codebooks, self.text_weight, self.audio_weight, self.codebook_weights)
 

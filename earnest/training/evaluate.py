@@ -1,7 +1,7 @@
 """Held-out cross-entropy per stream, and where it stands on the chance ladder, clip by clip."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -10,17 +10,20 @@ import torch
 from earnest.data import baselines
 from earnest.data.batch import Batch
 from earnest.losses.tokens import score
+from earnest.models.system import System
+from earnest.streams import Stream
 
-ClipSums = dict[str, tuple[np.ndarray, np.ndarray]]  # stream -> (nats, counted targets), per clip
+ClipSums = dict[Stream, tuple[np.ndarray, np.ndarray]]  # stream -> (nats, counted targets), per clip
 
 
 @torch.no_grad()
-def clip_sums(model, batches: Iterable[Batch], clips: int) -> ClipSums:
+def clip_sums(model: System, batches: Iterable[Batch], clips: int) -> ClipSums:
     """Teacher-forced cross-entropy (nats, summed) and counted targets per clip: stream -> ((clips,), (clips,))."""
     model.eval()
     sums: ClipSums = {}
     for batch in batches:
-        _, stream_sums = score(model, batch.to(next(model.parameters()).device), {})
+        here = batch.to(model.device)
+        _, stream_sums = score(model.outputs(here), here, {})
         for stream, stream_sum in stream_sums.items():
             ce, counted = sums.setdefault(stream, (np.zeros(clips), np.zeros(clips)))
             rows = batch.clip_B.cpu().numpy()
@@ -29,14 +32,14 @@ def clip_sums(model, batches: Iterable[Batch], clips: int) -> ClipSums:
     return sums
 
 
-def mean_nats(sums: ClipSums) -> dict[str, float]:
+def mean_nats(sums: ClipSums) -> dict[Stream, float]:
     return {stream: float(ce.sum() / counted.sum()) for stream, (ce, counted) in sums.items()}
 
 
 def gaps(sums: ClipSums, other: ClipSums) -> dict[str, list[float]]:
     """How many nats higher `other` is on the same clips: stream -> [mean, low, high], paired by clip; "all" are the
     streams together."""
-    pairs = {stream: (other[stream][0] - ce, counted) for stream, (ce, counted) in sums.items()}
+    pairs = {str(stream): (other[stream][0] - ce, counted) for stream, (ce, counted) in sums.items()}
     pairs["all"] = (
         np.sum([gap for gap, _ in pairs.values()], axis=0),
         np.sum([counted for _, counted in pairs.values()], axis=0),
@@ -54,30 +57,29 @@ class Ladder:
     train: everything that training may draw; rungs that know less than the model does would lie too high.
     """
 
-    def __init__(self, train: Iterable[Batch], held_out: Iterable[Batch], clips: int, vocabularies: dict[str, int]):
+    def __init__(
+        self, train: Iterable[Batch], held_out: Iterable[Batch], clips: int, vocabulary: Callable[[Stream], int]
+    ):
         self.clips = clips
-        self.vocabularies = vocabularies
+        self.vocabulary = vocabulary
         train_pairs = baselines.collect_pairs(train)
         self.label_counts = {stream: baselines.label_counts(pairs) for stream, pairs in train_pairs.items()}
         self.repeat_frac = {
             stream: float((pairs.previous == pairs.target).mean()) for stream, pairs in train_pairs.items()
         }
-        self.rungs: dict[str, dict[str, np.ndarray]] = {}  # stream -> rung -> nats per clip
+        self.rungs: dict[Stream, dict[str, np.ndarray]] = {}  # stream -> rung -> nats per clip
         for stream, pairs in baselines.collect_pairs(held_out).items():
-            vocabulary = self.vocabulary(stream)
+            ids = vocabulary(stream)
             self.rungs[stream] = {
                 "unigram": baselines.per_clip(
-                    baselines.unigram_nats(train_pairs[stream], pairs, vocabulary), pairs.clip, clips
+                    baselines.unigram_nats(train_pairs[stream], pairs, ids), pairs.clip, clips
                 ),
                 "bigram": baselines.per_clip(
-                    baselines.bigram_nats(train_pairs[stream], pairs, vocabulary), pairs.clip, clips
+                    baselines.bigram_nats(train_pairs[stream], pairs, ids), pairs.clip, clips
                 ),
             }
 
-    def vocabulary(self, stream: str) -> int:
-        return self.vocabularies["text_vocab" if stream == "text" else "audio_vocab"]
-
-    def place(self, sums: ClipSums) -> dict[str, dict[str, Any]]:
+    def place(self, sums: ClipSums) -> dict[Stream, dict[str, Any]]:
         """The probe ``held_out``: per stream the model's nats with interval, each rung, and the paired gap (negative:
         better)."""
         placed = {}

@@ -79,7 +79,7 @@ def _train(accelerator: Accelerator, config: LMConfig, run_dir: Path, resume: bo
     # What is evaluated, heard and saved as the model: its running average, a whole copy of its shards, or itself.
     average = running_average(model, config.optimizer.ema_decay) if config.optimizer.ema_decay else None
     sharded, first = accelerator.is_fsdp2, accelerator.is_main_process
-    shown = average.module if average else copy.deepcopy(model) if sharded and first else model
+    shown: Any = average.module if average else copy.deepcopy(model) if sharded and first else model
     state = load_training_state(start) if start else {}
     done = state.get("step", 0)
     if start and average:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from typing import TypeVar
 
 import torch
 from accelerate.utils import gather_object
@@ -10,6 +11,8 @@ from accelerate.utils import gather_object
 from earnest.data.batch import Batch
 from earnest.run import Step
 from earnest.signals import key
+
+Name = TypeVar("Name")
 
 
 def lm_steps(
@@ -52,7 +55,7 @@ def lm_steps(
             key("learning_rate"): learning_rate,
             key("padding_frac"): sum(batch.padding_frac for batch in group) / len(group),
             **{
-                key("counted_frac", stream): counted[stream] / max(1, positions.get(stream, 0))
+                key("counted_frac", str(stream)): counted[stream] / max(1, positions.get(stream, 0))
                 for stream in counted
                 if stream in scored
             },
@@ -60,12 +63,12 @@ def lm_steps(
         yield Step(index, _summed(shares) | measured, group[-1], objective)
 
 
-def _summed(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+def _summed(parts: Iterable[Mapping[Name, float]]) -> dict[Name, float]:
     """Targets, positions or signals by name, summed over the micro-batches of a step, on all ranks."""
-    here: Counter[str] = Counter()
+    here: Counter[Name] = Counter()
     for part in parts:
         here.update(part)
-    everywhere: Counter[str] = Counter()
+    everywhere: Counter[Name] = Counter()
     for part in gather_object([dict(here)]):  # of one process: its own
         everywhere.update(part)
     return dict(everywhere)

@@ -15,6 +15,7 @@ from earnest.data.sources import embedded_name, espeak
 from earnest.data.store import encode_clips
 from earnest.errors import UserError
 from earnest.files import cache_dir
+from earnest.models.system import System
 from earnest.training.config import LMConfig
 from earnest.training.session import OnProgress, silent
 
@@ -25,15 +26,15 @@ ENOUGH_HELD_OUT, ENOUGH_HELD_OUT_FRAC = 20, 0.05  # assumed: below, one odd clip
 
 
 def prepare(
-    config: LMConfig, model, codec: Codec, on_progress: OnProgress = silent
+    config: LMConfig, model: System, codec: Codec, on_progress: OnProgress = silent
 ) -> tuple[Corpus, Corpus, dict[str, Any]]:
     """Read, split and encode the data; returns the training and held-out corpora, and the facts about them."""
     _check_codec(model, codec)
     vary = config.data.variation(codec.frame_rate_hz)
     found = find_clips(config.data.path, vary.described_by)
-    if isinstance(found[0], Conversation) and model.system != "higgs":
+    if isinstance(found[0], Conversation) and not model.reads_conversations:
         raise UserError(
-            f"conversations in {config.data.path} for a {model.system} model",
+            f"conversations in {config.data.path} for a {model.name} model",
             "a folder of clips",
             "take a higgs recipe",
         )
@@ -123,7 +124,7 @@ def find_clips(path: str, needed: Sequence[str] = ("text",)) -> list[Clip] | lis
     return load_clips(folder, needed)
 
 
-def _check_codec(model, codec: Codec) -> None:
+def _check_codec(model: System, codec: Codec) -> None:
     if (codec.codebooks, codec.codebook_size) != (model.codebooks, model.codes):
         raise UserError(
             f"codec {codec.name} with {codec.codebooks} codebooks of {codec.codebook_size}",

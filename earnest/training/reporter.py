@@ -12,9 +12,11 @@ from earnest import probes
 from earnest.codecs import Codec
 from earnest.data.corpus import Corpus
 from earnest.losses.tokens import TokenObjective
+from earnest.models.system import System
 from earnest.monitors.demos import make_demos
 from earnest.monitors.draws import Draws
 from earnest.monitors.predictions import log_predictions
+from earnest.records import plain
 from earnest.run import RunWriter, checkpoint_path
 from earnest.signals import key
 from earnest.training.checkpoint import save_checkpoint
@@ -31,7 +33,7 @@ class Reporter:
         self,
         config: LMConfig,
         run_dir: Path,
-        shown: Any,
+        shown: System,
         codec: Codec,
         train: Corpus,
         held_out: Corpus,
@@ -41,19 +43,19 @@ class Reporter:
         self.config, self.run_dir, self.shown, self.codec = config, run_dir, shown, codec
         self.train, self.held_out, self.draws, self.data_facts = train, held_out, draws, data_facts
         self.unconditional_frac = config.data.variation(codec.frame_rate_hz).unconditional_frac
-        self.ladder = Ladder(train.batches(), held_out.batches(), len(held_out), shown.vocabularies)
+        self.ladder = Ladder(train.batches(), held_out.batches(), len(held_out), shown.vocabulary)
         self.writer = RunWriter(run_dir)
 
     def begin(self, facts: Mapping[str, Any], step: int, resumed: bool) -> None:
         self.writer.event(step, "resumed" if resumed else "started")
-        self.writer.facts({**self.data_facts, **self.shown.vocabularies, **self._facts(), **facts})
+        self.writer.facts(plain({**self.data_facts, **self._facts(), **facts}))
 
     def at_start(self, objective: TokenObjective, optimizer: torch.optim.Optimizer) -> None:
         """Before the first step: what is skipped, the probes of data and wiring, and how a model that has learnt
         nothing scores."""
         self.writer.step(0, {key("skipped_clips"): self.data_facts["skipped_clips"]})
         for name, result in probes.at_start(objective, optimizer, self.train, self.held_out).items():
-            self.writer.probe(name, result)
+            self.writer.probe(name, plain(result))
         self.evaluate(0)
 
     def report(self, step: int, due: Collection[str], training_state: dict[str, Any]) -> None:
@@ -80,13 +82,13 @@ class Reporter:
 
     def evaluate(self, step: int) -> None:
         sums = clip_sums(self.shown, self.held_out.batches(), len(self.held_out))
-        signals = {key("ce_nats", stream, "eval"): nats for stream, nats in mean_nats(sums).items()}
+        signals = {key("ce_nats", str(stream), "eval"): nats for stream, nats in mean_nats(sums).items()}
         if self.unconditional_frac:
             null_sums = clip_sums(self.shown, without_text(self.held_out).batches(), len(self.held_out))
-            signals |= {key("null_ce_nats", stream, "eval"): nats for stream, nats in mean_nats(null_sums).items()}
+            signals |= {key("null_ce_nats", str(stream), "eval"): nats for stream, nats in mean_nats(null_sums).items()}
             self.writer.probe("null_input", {"step": step, "gaps": gaps(sums, null_sums)})
         self.writer.step(step, signals | self.config.measured(self.shown))
-        self.writer.probe("held_out", {"step": step, "streams": self.ladder.place(sums)})
+        self.writer.probe("held_out", plain({"step": step, "streams": self.ladder.place(sums)}))
         for name, drawn in self.draws.probes().items():
             self.writer.probe(name, drawn)
         logged = range(min(self.config.predictions, len(self.held_out)))
@@ -109,7 +111,9 @@ class Reporter:
     def _facts(self) -> dict[str, Any]:
         config, model, codec = self.config, self.shown, self.codec
         return {
-            "system": model.system,
+            "system": model.name,
+            "text_vocab": model.text_vocab,
+            "audio_vocab": model.audio_vocab,
             "config": asdict(config),
             "codebooks": model.codebooks,
             "delays": model.delays,
