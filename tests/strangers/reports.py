@@ -1,0 +1,84 @@
+"""A log is judged through the command line's function, in this process; `Report` is what came of it."""
+
+import contextlib
+import io
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from earnest.cli import main
+from earnest.report.view import LEVEL
+
+
+@dataclass(frozen=True)
+class Report:
+    """What ``earnest diagnose`` said: the terminal's text (mistakes included), and the JSON in one form.
+
+    A finding has `streams` (a list) and `text` (everything that it says); a verdict has `level`.
+    """
+
+    exit: int
+    text: str
+    verdicts: list[dict[str, Any]]
+    findings: list[dict[str, Any]]
+    signals: list[str]
+    last_step: int
+
+    def summary(self) -> str:
+        """In one line: what a user sees first."""
+        if self.exit > 1:
+            return f"exit {self.exit}: {self.text.split('expected:')[0].removeprefix('seen:').strip()}"[:150]
+        verdicts = ", ".join(f"{one['stream']} {one['verdict']}" for one in self.verdicts) or "no streams"
+        findings = ", ".join(f"{one['rule']} {one['severity']}" for one in self.findings) or "no findings"
+        return f"exit {self.exit}: {verdicts[:100]}; {findings[:80]}"
+
+
+def diagnosed(path: Path, *options: str) -> Report:
+    """Judge a log as a user does. A path that ends in "-" is the only file beside it, by standard input."""
+    words = ["diagnose", "-" if path.name == "-" else str(path), *options]
+    stdin = next(path.parent.iterdir()).read_bytes() if path.name == "-" else b""
+    exit_code, text, mistakes = _called(words, stdin)
+    said: dict[str, Any] = {"verdicts": [], "findings": [], "run": {"signals": [], "last_step": 0}}
+    if exit_code < 2:
+        exit_as_json, written, _ = _called([*words, "--format", "json"], stdin)
+        assert exit_as_json == exit_code, "the format of a report changes the exit code"
+        said = json.loads(written)
+    return Report(
+        exit_code,
+        " ".join((text + mistakes).split()),
+        [verdict | {"level": LEVEL[verdict["verdict"]]} for verdict in said["verdicts"]],
+        [_in_one_form(finding) for finding in said["findings"]],
+        said["run"]["signals"],
+        said["run"]["last_step"],
+    )
+
+
+def write(files: dict[str, str | bytes], folder: Path) -> Path:
+    """The files of a log, in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return folder
+
+
+def _called(words: Sequence[str], stdin: bytes) -> tuple[int, str, str]:
+    out, mistakes = io.StringIO(), io.StringIO()
+    with (
+        patch.dict(os.environ, {"COLUMNS": "1000"}),
+        patch("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8")),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(mistakes),
+    ):
+        exit_code = main(list(words))
+    return exit_code, out.getvalue(), mistakes.getvalue()
+
+
+def _in_one_form(finding: dict[str, Any]) -> dict[str, Any]:
+    if "streams" not in finding:  # schema 1
+        finding = finding | {"streams": finding["stream"].split(",") if finding["stream"] else []}
+    said = [finding[part] for part in ("name", "streams", "summary", "evidence", "causes", "next_probe", "fix")]
+    return finding | {"text": json.dumps(said, ensure_ascii=False)}
