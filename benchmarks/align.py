@@ -1,4 +1,4 @@
-"""When each English word is spoken: `python benchmarks/align.py FOLDER OUT`; OUT is FOLDER with a column `words` in its
+"""When each English word is spoken: `python -m benchmarks.align FOLDER OUT`; OUT is FOLDER with a column `words` in its
 metadata.
 
 Forced alignment of the transcript by pocketsphinx (pip install pocketsphinx; its US English model, BSD). Clips that it
@@ -31,7 +31,7 @@ class Alignment:
 
 class Aligner:
     def __init__(self):
-        from pocketsphinx import Decoder
+        from pocketsphinx import Decoder  # pyright: ignore[reportMissingImports]
 
         self.decoder = Decoder(samprate=RATE_HZ, loglevel="FATAL", lm=None)
 

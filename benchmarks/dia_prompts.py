@@ -1,6 +1,6 @@
 """Do a Dia run's demos differ by prompt? Told by a classifier that had no part in training, not by ear.
 
-    python benchmarks/dia_prompts.py RUN [--guidance 1 3] [--takes 4]
+    python -m benchmarks.dia_prompts RUN [--guidance 1 3] [--takes 4]
 
 For a run on the tracks of immich-memories-music. Prompts differ in one word, acoustic or electronic. The classifier is
 a linear discriminant on the mean spectrum of real training clips, after the codec; its accuracy on real held-out tracks
@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from dia_experiments import spectrum_db
 
+from benchmarks.dia_experiments import spectrum_db
 from earnest.data.audio import read_wave
+from earnest.data.folder import Clip
 from earnest.generate import Request, generate, load_run
 from earnest.training.preparation import find_clips
 
@@ -39,6 +40,7 @@ def main() -> None:
 
     real: dict[str, list[tuple[np.ndarray, bool]]] = {"train": [], "validation": []}
     for clip in find_clips("music", ("tags",)):
+        assert isinstance(clip, Clip)
         wave_N = read_wave(clip.path, codec.sample_rate_hz)[:samples]
         heard_N = codec.decode(codec.encode(torch.from_numpy(wave_N)[None]))[0].numpy()
         real[clip.split or "train"].append((spectrum_db(heard_N), KINDS[1] in clip.tags))

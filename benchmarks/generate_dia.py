@@ -1,6 +1,6 @@
 """Frames per second of earnest's generation beside transformers' `generate`, on the same random weights of a Dia.
 
-    OMP_NUM_THREADS=1 python benchmarks/generate_dia.py
+    OMP_NUM_THREADS=1 python -m benchmarks.generate_dia
 
 Both sample with the 50 likeliest tokens at temperature 1, with and without guidance, for one text and for several. Runs
 alternate; what is printed is the median CPU time of this process per frame, and the median of the ratios of
@@ -11,6 +11,7 @@ import argparse
 import time
 from collections.abc import Callable
 from statistics import median
+from typing import Any
 
 import torch
 from transformers.utils import logging
@@ -44,9 +45,8 @@ def main() -> None:
     model = SHAPE.build(9, 1024, DELAYS).eval()
     with torch.no_grad():  # never the likeliest: both run to the last frame
         model.lm.logits_dense.weight.unflatten(0, (9, -1))[:, model.end_id] = 0
-    print(
-        f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {torch.get_num_threads()} threads, {args.frames} frames"
-    )
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    print(f"{millions:.1f} M parameters, {torch.get_num_threads()} threads, {args.frames} frames")
     print(f"{'rows':>4} {'guidance':>8} {'transformers':>14} {'earnest':>14} {'ratio':>6}")
     for rows, guided in ((1, False), (1, True), (6, False), (6, True)):
         theirs = lambda rows=rows, guided=guided: transformers_frames(model, rows, guided, args.frames)  # noqa: E731
@@ -62,7 +62,7 @@ def transformers_frames(model: Dia, rows: int, guided: bool, frames: int) -> int
     prompt = model.prompt(TEXT)
     positions = torch.arange(1 + max(DELAYS))[:, None]
     start_SC = torch.where(positions <= torch.tensor(DELAYS), model.bos_id, model.after_end_id)
-    tokens_BSC = model.lm.generate(
+    tokens_BSC: Any = model.lm.generate(
         input_ids=prompt.text_S.expand(rows, -1),
         attention_mask=torch.ones(rows, len(prompt), dtype=torch.long),
         decoder_input_ids=start_SC.expand(rows, -1, -1),

@@ -1,6 +1,6 @@
 """Speed and memory of the log readers beside their peers.
 
-    python benchmarks/logs.py [ROWS ...] [--peers PYTHON ...]
+    python -m benchmarks.logs [ROWS ...] [--peers PYTHON ...]
 
 Every measurement is a process of its own with one thread: CPU seconds and peak memory from before reading to the end,
 imports left out; ours includes finding the format, mapping names and stitching steps, a peer's only the table. Ours and
@@ -30,13 +30,16 @@ READ = {
     "def go(path):\n a = EventAccumulator(path, size_guidance={'scalars': 0}); a.Reload()\n"
     " return sum(len(a.Scalars(tag)) for tag in a.Tags()['scalars'])",
     "tbparse": "from tbparse import SummaryReader\ndef go(path): return len(SummaryReader(path).scalars)",
-    "wandb 0.19 DataStore": "import json\nfrom wandb.sdk.internal.datastore import DataStore\nfrom wandb.proto import wandb_internal_pb2\n"
+    "wandb 0.19 DataStore": "import json\nfrom wandb.sdk.internal.datastore import DataStore\n"
+    "from wandb.proto import wandb_internal_pb2\n"
     "def go(path):\n store = DataStore(); store.open_for_scan(path); rows = []\n"
     " while (data := store.scan_data()) is not None:\n"
     "  record = wandb_internal_pb2.Record(); record.ParseFromString(data)\n"
-    "  rows.append({'/'.join(item.nested_key): json.loads(item.value_json) for item in record.history.item})\n return len(rows)",
+    "  rows.append({'/'.join(item.nested_key): json.loads(item.value_json) for item in record.history.item})\n"
+    " return len(rows)",
     "regex loop": "import re\nP = re.compile(r'([A-Za-z_/]+)[ :=]+([-+.0-9e]+)')\n"
-    "def go(path): return len([[(k, float(v)) for k, v in P.findall(line) if v[-1] not in '.e-+'] for line in open(path)])",
+    "def pairs(line): return [(k, float(v)) for k, v in P.findall(line) if v[-1] not in '.e-+']\n"
+    "def go(path): return len([pairs(line) for line in open(path)])",
 }
 MEASURE = """
 import sys, time, resource, json
@@ -79,7 +82,8 @@ def compare(path: Path, peer: str, pythons: list[str]) -> None:
     line = f"  earnest {cpu:.2f} s, +{memory:.0f} MB, {count:,.0f} values"
     if theirs:
         peer_cpu, peer_memory, _ = (statistics.median(column) for column in zip(*theirs, strict=True))
-        line += f" | {peer} {peer_cpu:.2f} s, +{peer_memory:.0f} MB | ratio={cpu / peer_cpu:.3f} memory={memory / max(peer_memory, 1):.2f}"
+        line += f" | {peer} {peer_cpu:.2f} s, +{peer_memory:.0f} MB | ratio={cpu / peer_cpu:.3f}"
+        line += f" memory={memory / max(peer_memory, 1):.2f}"
     print(line, flush=True)
 
 

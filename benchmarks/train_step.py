@@ -1,4 +1,4 @@
-"""A training step beside a peer's: `python benchmarks/train_step.py higgs-small`, five to ten minutes a case on one
+"""A training step beside a peer's: `python -m benchmarks.train_step higgs-small`, five to ten minutes a case on one
 core.
 
 The same weights and the same batch at the real vocabularies: forward, backward and AdamW, by turns in one process with
@@ -29,10 +29,10 @@ from statistics import median
 from typing import Any
 
 import torch
-from side_by_side import OURS, in_turns, ratio
 from torch import Tensor
 from transformers import HiggsAudioV2Config, HiggsAudioV2ForConditionalGeneration
 
+from benchmarks.side_by_side import OURS, in_turns, ratio
 from earnest.data.batch import Batch, collate
 from earnest.data.masks import IGNORE
 from earnest.data.text import AUDIO_DELAY, AUDIO_OUT, byte_tokenizer, special_id
@@ -208,8 +208,8 @@ def main() -> None:
         assert off < 1e-5 and worst < 1e-5, (off, worst)
         positions, peer = int(steps.batch.exists_BS.sum()), steps.peer
         print(
-            f"{case}: {positions} positions, {steps.batch.padding_frac:.0%} padding, {sum(steps.counted.values())} targets; "
-            f"loss equal to {off:.0e}, every gradient to {worst:.0e}",
+            f"{case}: {positions} positions, {steps.batch.padding_frac:.0%} padding, "
+            f"{sum(steps.counted.values())} targets; loss equal to {off:.0e}, every gradient to {worst:.0e}",
             flush=True,
         )
         for bf16 in (False, True):
@@ -217,7 +217,8 @@ def main() -> None:
             seconds = in_turns({name: partial(steps.step, name) for name in (OURS, peer)}, call.turns)
             per_s = {name: positions / median(times) for name, times in seconds.items()}
             print(
-                f"  {'bf16' if bf16 else 'fp32'}: {peer} {per_s[peer]:.0f} positions/s, earnest {per_s[OURS]:.0f}, {ratio(seconds, peer)}",
+                f"  {'bf16' if bf16 else 'fp32'}: {peer} {per_s[peer]:.0f} positions/s, "
+                f"earnest {per_s[OURS]:.0f}, {ratio(seconds, peer)}",
                 flush=True,
             )
         del steps  # room for the processes that follow

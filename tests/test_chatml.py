@@ -87,7 +87,8 @@ def test_transformers_template_has_a_scene(folder):
     )
     system = "".join(conversation.turns[0].parts)
     assert system == (
-        "Generate audio following instruction.\n\n<|scene_desc_start|>\nAudio is recorded from a quiet room.\n<|scene_desc_end|>"
+        "Generate audio following instruction.\n\n<|scene_desc_start|>\nAudio is recorded from a quiet room.\n"
+        "<|scene_desc_end|>"
     )
     assert [turn.role for turn in conversation.turns] == ["system", "user", "assistant"]
 

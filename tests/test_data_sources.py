@@ -168,7 +168,8 @@ def test_speaking_is_a_pure_function_of_its_arguments():
     again_N = speak("seven")
     np.testing.assert_array_equal(first_N, again_N)
     assert len(other_N) != len(first_N)
-    code = "import hashlib; from earnest.data.sources import speak; print(hashlib.sha256(speak('seven').tobytes()).hexdigest())"
+    code = "import hashlib; from earnest.data.sources import speak; "
+    code += "print(hashlib.sha256(speak('seven').tobytes()).hexdigest())"
     elsewhere = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert elsewhere == hashlib.sha256(first_N.tobytes()).hexdigest()
 

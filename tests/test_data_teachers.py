@@ -168,7 +168,7 @@ def real(name: str) -> str:
     folder = cache_dir() / "pip-teachers" / name
     if not folder.exists() and name == "smollm2":
         warnings.warn(
-            "smollm2 is not tested: python benchmarks/pip_teachers.py converts it once, in a minute", stacklevel=2
+            "smollm2 is not tested: python -m benchmarks.pip_teachers converts it once, in a minute", stacklevel=2
         )
         pytest.skip("smollm2 is not converted")
     if not folder.exists():

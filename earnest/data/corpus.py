@@ -84,7 +84,8 @@ class Corpus:
             raise UserError(
                 "; ".join(self.left_out[:NAMED]) + more,
                 "clips that can be taken whole",
-                "shorten them, raise data.max_duration_s or the model's context, or set data.too_long to cut or leave_out",
+                "shorten them, raise data.max_duration_s or the model's context, or set data.too_long to cut "
+                "or leave_out",
             )
 
     def __len__(self) -> int:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -75,7 +75,7 @@ def load_clips(path: str | os.PathLike, needed: Sequence[str] = ("text",)) -> li
     if not folder.is_dir():
         raise UserError(
             f"{'a file at' if folder.exists() else 'no folder'} {folder}",
-            "a folder of audio files with metadata.csv or metadata.jsonl, or the name of a dataset on the Hub (owner/name)",
+            "a folder of audio files with metadata.csv or metadata.jsonl, or a dataset on the Hub (owner/name)",
             "check the path, or make such a folder (`earnest data asterisk-en OUT` makes one)",
         )
     files = sorted(
@@ -344,8 +344,8 @@ def _hub_folder(name: str) -> Path:
     return folder
 
 
-def lay_out(splits: "Mapping[str, Dataset]", name: str, folder: Path) -> None:
-    """Write the splits of a Hub dataset as an audiofolder, whole or not at all.
+def lay_out(splits: Mapping[Any, Any], name: str, folder: Path) -> None:
+    """Write the splits of a Hub dataset (name -> datasets.Dataset) as an audiofolder, whole or not at all.
 
     The audio bytes are copied as they are, not decoded. Raises UserError if the dataset has no audio column.
     """
@@ -368,7 +368,8 @@ def _write_split(table: "Dataset", name: str, folder: Path) -> None:
     known = (*TEXT_COLUMNS, *SPEAKER_COLUMNS, *TAGS_COLUMNS, "language")
     kept = [column for column in table.column_names if column in known]
     with open(folder / "metadata.jsonl", "w", encoding="utf-8") as metadata:
-        for index, row in enumerate(table.cast_column(audio_columns[0], datasets.Audio(decode=False))):
+        rows: Iterable[Any] = table.cast_column(audio_columns[0], datasets.Audio(decode=False))
+        for index, row in enumerate(rows):
             audio = row[audio_columns[0]]
             suffix = Path(audio["path"] or "").suffix.lower()
             # a name without a known suffix gets one: libsndfile goes by content

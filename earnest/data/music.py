@@ -69,7 +69,10 @@ def wesnoth(out: Path, root: Path = Path("/"), clip_s: float = 10.0) -> Prepared
         expected = "the tracks of Debian's wesnoth-1.16-music (153 MB) or of a later version"
         raise UserError(f"no {versions}/*/data/core/music/*.ogg", expected, "apt-get install wesnoth-1.16-music")
     found = [Track(path, f"orchestral music, {title}", f"orchestral, {title}") for path, title in titles.items()]
-    attribution = "Music of The Battle for Wesnoth (GPL-2.0-or-later), from Debian's package of its music: see the copyright file there."
+    attribution = (
+        "Music of The Battle for Wesnoth (GPL-2.0-or-later), from Debian's package of its music: "
+        "see the copyright file there."
+    )
     return cut(found, out, clip_s, attribution)
 
 

@@ -146,7 +146,8 @@ class Voice:
     pitch: int = 50  # 0..99
 
 
-VOICES = [  # of 16 variants among those whose digits pocketsphinx tells apart best: 9.75 of 10 or more with each (measured)
+# Of 16 variants those whose digits pocketsphinx tells apart best: 9.75 of 10 or more with each (measured).
+VOICES = [
     Voice("en-us+f2", 115, 35),
     Voice("en-us+annie", 115, 55),
     Voice("en-us+m1", 115, 35),
@@ -250,23 +251,15 @@ def espeak(out: Path) -> Prepared:
             for voice in VOICES:
                 for text in texts:
                     for take, (rate_frac, pitch) in enumerate(TAKES if text in DIGITS else [(1.0, 0)]):
-                        wave_N = speak(
-                            text,
-                            replace(
-                                voice,
-                                words_per_minute=round(rate_frac * voice.words_per_minute),
-                                pitch=voice.pitch + pitch,
-                            ),
-                        )
-                        yield (
-                            f"{split}/{voice.name}/{text.replace(' ', '_')}_{take}.wav",
-                            wave_N,
-                            text,
-                            voice.name,
-                            "en",
-                        )
+                        words_per_minute = round(rate_frac * voice.words_per_minute)
+                        varied = replace(voice, words_per_minute=words_per_minute, pitch=voice.pitch + pitch)
+                        name = f"{split}/{voice.name}/{text.replace(' ', '_')}_{take}.wav"
+                        yield name, speak(text, varied), text, voice.name, "en"
 
-    attribution = "Synthesised by espeak-ng (GPL-3.0-or-later) as shipped in the espeakng-loader wheel.\nThe texts are earnest's own (Apache-2.0).\n"
+    attribution = (
+        "Synthesised by espeak-ng (GPL-3.0-or-later) as shipped in the espeakng-loader wheel.\n"
+        "The texts are earnest's own (Apache-2.0).\n"
+    )
     return write_folder(out, rows(), attribution, Counter())
 
 

@@ -177,8 +177,8 @@ def _encode(batch: Sequence[tuple[Clip, np.ndarray]], codec: Any, keys: Mapping[
     expected = (len(batch), codec.codebooks, frames)
     if codes_BCT.shape != expected or codes_BCT.min() < 0 or codes_BCT.max() >= codec.codebook_size:
         raise ValueError(
-            f"codec {codec.name} gave codes {codes_BCT.shape} from {codes_BCT.min(initial=0)} to {codes_BCT.max(initial=0)}; "
-            f"it promises {expected} below {codec.codebook_size}"
+            f"codec {codec.name} gave codes {codes_BCT.shape} from {codes_BCT.min(initial=0)} to "
+            f"{codes_BCT.max(initial=0)}; it promises {expected} below {codec.codebook_size}"
         )
     return [
         {

@@ -101,7 +101,8 @@ def make_diagnosis() -> Diagnosis:
     ]
     for codebook, (word, level) in enumerate(zip(words, LEVELS, strict=True)):
         rung = ladder[2] if level < 5.6 else ladder[1] if level < 6.38 else ladder[0]
-        why = f"{level} nats lies {'below' if level < rung.value else 'on'} the {rung.name} baseline by {abs(rung.value - level):.2f}"
+        side = "below" if level < rung.value else "on"
+        why = f"{level} nats lies {side} the {rung.name} baseline by {abs(rung.value - level):.2f}"
         verdicts.append(Verdict(f"codebook_{codebook}", word, level, "nats", rung, 1, why, ladder))
     verdicts.append(
         Verdict(

@@ -1,7 +1,7 @@
 """Faults put into the real training of a tiny model, one run each: which rule names them, at the head of the findings
 or at all.
 
-``python benchmarks/faults/run.py [--steps 20]`` prints a Markdown table. The faults stand in code that training calls
+``python -m benchmarks.faults [--steps 20]`` prints a Markdown table. The faults stand in code that training calls
 (the shift of the labels, the optimizer, the loss, the split), never in a log.
 """
 
