@@ -36,7 +36,7 @@ def layout_of(model: LaysOut) -> Layout:
 
     def lay_out(row: Row) -> Example:
         codes_CT = torch.as_tensor(row.codes_CT)
-        example = model.lay_out(codes_CT, row.text, row.speaker, **({"turns": row.turns} if row.turns else {}))
+        example = model.lay_out(codes_CT, row.text, row.speaker, row.turns or None)
         return example if row.ends else example.before_end(model.eos_id)
 
     return lay_out
