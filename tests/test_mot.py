@@ -425,7 +425,7 @@ def test_audio_rows_alone_begin_with_the_frequencies_of_the_codes(tmp_path, rows
     model = tiny_mot(output="audio", rows_per_codebook=rows_per_codebook, ends=True)
     train, held_out = batch_of(model, (30, 20, 40)), batch_of(model, (12, 9), seed=1)
     pairs = [collect_pairs([batch]) for batch in (train, held_out)]
-    model.expect({stream: label_counts(of_stream) for stream, of_stream in pairs[0].items()})
+    model.set_prior({stream: label_counts(of_stream) for stream, of_stream in pairs[0].items()})
     torch.nn.init.zeros_(model.audio_rows.weight)
     model.save_pretrained(tmp_path)
     for one in (model, MoT.from_pretrained(tmp_path)):
@@ -521,7 +521,7 @@ def test_new_attention_is_no_copy_and_comes_back_from_a_checkpoint(based):
     _, path = based
     model = tiny_mot(backbone=str(path / "llama"), **NEW_ATTENTION)
     assert not any(
-        torch.equal(layer.attention.q_proj.weight, block.self_attn.q_proj.weight) for layer, block in model.both()
+        torch.equal(layer.attention.q_proj.weight, block.self_attn.q_proj.weight) for layer, block in model.layer_pairs()
     )
     model.save_pretrained(path / "saved")
     assert same(model, load_model(path / "saved"))
@@ -539,7 +539,7 @@ def test_fresh_weights_make_up_for_the_size_of_a_backbones_norms(based):
     states_ND = torch.randn(20, SHAPE.width)
     loudness = []
     for backbone in ("llama", "hushed"):
-        layer, block = next(tiny_mot(backbone=str(path / backbone), **NEW_ATTENTION).both())
+        layer, block = next(tiny_mot(backbone=str(path / backbone), **NEW_ATTENTION).layer_pairs())
         heard_ND, expert_in_ND = block.input_layernorm(states_ND), block.post_attention_layernorm(states_ND)
         readers = (layer.attention.q_proj, layer.attention.k_proj, layer.attention.v_proj)
         loudness.append([*(reader(heard_ND) for reader in readers), layer.expert.down(expert_in_ND)])

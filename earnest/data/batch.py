@@ -140,7 +140,7 @@ def bucketed(
     counted.
 
     With a `seed`, which clips meet and the order of batches are drawn anew each epoch, the same for the same (seed,
-    epoch); without one, batches run from short to long. Every clip stands in exactly one batch, one longer than the
+    epoch); without one, batches run from short to long. Every clip is in exactly one batch, one longer than the
     budget alone.
     """
     if seed is not None:

@@ -32,7 +32,7 @@ class StreamSums:
     count in the whole step."""
 
     ce: Tensor  # nats within the stream's own vocabulary, scalar
-    full_ce: Tensor | None  # nats within all rows of the head, where these are more
+    full_ce: Tensor | None  # nats within all rows of the head, if these are more
     ce_B: Tensor  # nats per clip, within the stream's own vocabulary
     counted_B: Tensor
     correct: Tensor  # argmax equals the target
@@ -274,13 +274,12 @@ class TokenObjective(nn.Module):
         self.weights = dict(weights)
         classes = {type(module).__name__ for module in model.modules()}
         wanted = {name for module in model.modules() for name in getattr(module, "_no_split_modules", None) or ()}
-        self._no_split_modules = sorted(classes & wanted)  # where accelerate shards, as transformers' models say it
+        self._no_split_modules = sorted(classes & wanted)  # accelerate shards these, as transformers' models say
 
     def forward(self, batch: Batch, counted: Mapping[Stream, int]) -> tuple[Tensor, dict[str, float]]:
-        """This batch's share of the step's loss, and of its signals; summed over the micro-batches of a step both are
-        means.
+        """This batch's share of the step's loss and signals; summed over the micro-batches of a step both are means.
 
-        counted: targets per stream in *all* micro-batches of the step. Raises UserError where nothing counts at all: a
+        counted: targets per stream in *all* micro-batches of the step. Raises UserError if nothing counts at all: a
         mean over nothing would be NaN, or a silent 0.
         """
         if not any(counted.values()):

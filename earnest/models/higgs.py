@@ -1,7 +1,7 @@
 """Higgs Audio v2: a Llama whose layers route text and audio positions to separate feed-forward networks.
 
-On transformers' `HiggsAudioV2ForConditionalGeneration` with its text head; heads are applied by the loss, only where a
-target counts. Layout and ids: boson-ai/higgs-audio and transformers' higgs_audio_v2.
+On transformers' `HiggsAudioV2ForConditionalGeneration` with its text head. Layout and ids are those of
+boson-ai/higgs-audio and of transformers' higgs_audio_v2.
 """
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -47,7 +47,7 @@ from earnest.models.system import Continuation, Head, Output, Round, System
 from earnest.sampling import Repetition
 from earnest.streams import TEXT, Codebook, Stream
 
-STREAM_SPECIALS = 2  # BOS and EOS of the audio stream, above the codec's codes: codebook_size = codes + 2
+AUDIO_SPECIALS = 2  # BOS and EOS of the audio, above the codec's codes: codebook_size = codes + 2
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class HiggsShape:
     """Context: prompt, audio frames and the end of the turn."""
 
     def build(self, codebooks: int, codes: int) -> "Higgs":
-        """A fresh model for a codec of `codebooks` codebooks with `codes` entries each; two stream ids come on top."""
+        """A fresh model for a codec of `codebooks` codebooks with `codes` entries each; BOS and EOS are added."""
         tokenizer = byte_tokenizer()
         config = HiggsAudioV2Config(
             vocab_size=len(tokenizer),
@@ -77,7 +77,7 @@ class HiggsShape:
             max_position_embeddings=self.max_positions,
             rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
             num_codebooks=codebooks,
-            codebook_size=codes + STREAM_SPECIALS,
+            codebook_size=codes + AUDIO_SPECIALS,
             audio_stream_bos_id=codes,
             audio_stream_eos_id=codes + 1,
             audio_token_id=special_id(tokenizer, AUDIO_OUT),
@@ -93,8 +93,8 @@ class HiggsShape:
 
 
 class RoutedLayer(HiggsAudioV2DecoderLayer):
-    """transformers' layer, which also takes a batch's text and audio positions as two blocks: routing is known before,
-    not looked up in every layer, and nothing is computed at padding. Without a `route` it is what it was."""
+    """transformers' layer, which also takes a batch's text and audio positions as two blocks: the route is known, not
+    found again in every layer, and nothing is computed at padding. Without a `route` it is transformers' own."""
 
     def forward(self, text_ND: Tensor, audio_MD: Tensor | None = None, route: Route | None = None, **context):  # type: ignore[override]
         if route is None:
@@ -114,11 +114,7 @@ class RoutedLayer(HiggsAudioV2DecoderLayer):
 
 
 class Higgs(System):
-    """The language model with its tokenizer: lays clips out, runs them, and advances one frame at a time.
-
-    instruction: the system turn of a clip that brings no conversation of its own; ``{speaker}`` stands for who speaks.
-    specials_count: whether the ends of audio and turns are among the targets.
-    """
+    """The language model with its tokenizer. `specials_count`: whether the ends of audio and turns are targets."""
 
     name = "higgs"
     reads_conversations = True
@@ -135,7 +131,7 @@ class Higgs(System):
             layer.__class__ = RoutedLayer  # the same weights under the same names; a checkpoint does not know
         self.tokenizer = tokenizer
         self.codebooks: int = lm.config.num_codebooks
-        self.codes: int = lm.config.codebook_size - STREAM_SPECIALS
+        self.codes: int = lm.config.codebook_size - AUDIO_SPECIALS
         self.bos_id: int = lm.config.audio_stream_bos_id
         self.eos_id: int = lm.config.audio_stream_eos_id
         self.delays = list(range(self.codebooks))
@@ -148,27 +144,27 @@ class Higgs(System):
         self.repetition = _published_repetition(lm)
         if self.eos_id >= lm.config.codebook_size:
             raise UserError(
-                f"codebook_size {lm.config.codebook_size} with stream ids {self.bos_id} and {self.eos_id}",
-                f"codebook_size {self.eos_id + 1}: codes and both stream ids have rows of their own",
+                f"codebook_size {lm.config.codebook_size} with BOS {self.bos_id} and EOS {self.eos_id}",
+                f"codebook_size {self.eos_id + 1}: codes, BOS and EOS have rows of their own",
                 f"set codebook_size={self.eos_id + 1} in the model's config (transformers' default of 1024 is wrong)",
             )
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> "Higgs":
         """Load a directory in transformers' format, with the tokenizer beside the weights; or adapters, on the model
-        they name."""
+        that they name."""
         lm = HiggsAudioV2ForConditionalGeneration.from_pretrained(path, use_text_head=True)
-        return cls(lm, AutoTokenizer.from_pretrained(path))
+        model = cls(lm, AutoTokenizer.from_pretrained(path))
+        model.pretrained = True
+        return model
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Write config, safetensors and tokenizer, as transformers' own classes read them; of an adapted model the
-        adapters."""
+        """Write config, safetensors and tokenizer for transformers' own classes; of an adapted model the adapters."""
         self.lm.save_pretrained(path)
         self.tokenizer.save_pretrained(path)
 
     def instruct(self, instruction: str) -> None:
-        """Set the system turn of clips that bring no conversation; it is saved with the tokenizer, as a chat template
-        would be."""
+        """Set `instruction`; it is saved with the tokenizer, as a chat template would be."""
         self.instruction = self.tokenizer.init_kwargs["instruction"] = instruction
 
     def text_of(self, ids_L: Sequence[int]) -> str:
@@ -234,7 +230,7 @@ class Higgs(System):
                     yield self._special(AUDIO_EOS, turn.scored)
             yield self._special(END_OF_TURN, turn.scored)
 
-    # The pieces of a layout are Examples too, with labels on their own positions; `_laid` joins them and shifts.
+    # The pieces of a layout are Examples too, with labels at their own positions; `_laid` joins them and shifts.
 
     def _text(self, ids_L: list[int], counts: bool = False) -> Example:
         text_S = torch.tensor(ids_L, dtype=torch.long)
@@ -316,11 +312,10 @@ def _published_repetition(lm: HiggsAudioV2ForConditionalGeneration) -> Repetitio
 
 
 class HiggsContinuation(Continuation):
-    """A batch of sequences being continued by frames of audio: the keys and values of each layer, and where each
-    begins.
+    """Sequences that are being continued: the keys and values of each layer, and where each sequence begins.
 
-    The audio's way through the layers is written out here, as transformers' modules and caches take twice as long
-    (benchmarks/generate.py); tests hold both to the same logits.
+    The layers are written out here for one audio position, as transformers' modules and caches take twice as long
+    (benchmarks/generate.py); tests compare the logits of both.
     """
 
     def __init__(self, model: Higgs, prompts: Sequence[Prompt]):
@@ -370,8 +365,7 @@ class HiggsContinuation(Continuation):
 
 
 class _AudioLayer:
-    """An audio position's way through one layer. Query heads that share their keys stand where a sequence's positions
-    would."""
+    """One layer for one audio position. Query heads that share their keys are in the place of positions."""
 
     def __init__(self, layer: Any, past: KeyValues):
         attention, mlp = layer.self_attn, layer.audio_mlp

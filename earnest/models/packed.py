@@ -1,4 +1,4 @@
-"""A batch without its padding: the positions that exist, parted into text and audio once for all layers."""
+"""A batch without its padding: the positions that exist, split into text and audio once for all layers."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -15,8 +15,8 @@ from earnest.models.prepacked import rotated
 class Route:
     """Where the positions of a batch go.
 
-    The N text and M audio positions are kept as two blocks, each in row-major order of (clip, position), so that what
-    only one of them goes through is a slice. Attention needs them clip by clip.
+    The N text and M audio positions are kept as two blocks, each in row-major order of (clip, position), so that a
+    layer for one of them reads a slice. Attention needs them clip by clip.
     """
 
     order_P: Tensor  # row i of the batch's positions, in row-major order, is row order_P[i] of [text, audio]
@@ -28,7 +28,7 @@ class Route:
 
     @classmethod
     def of(cls, batch: Batch, rotary: nn.Module, like: Tensor) -> Self:
-        """rotary: a transformers' rotary embedding; like: of the dtype that its values shall have."""
+        """rotary: a rotary embedding of transformers; like: a tensor whose dtype its values get."""
         exists_BS = batch.exists_BS
         place_P = batch.is_audio_BS[exists_BS].sort(stable=True).indices
         cos_1PD, sin_1PD = rotary(like, position_ids=(exists_BS.cumsum(1) - 1)[exists_BS][None])
@@ -45,11 +45,10 @@ class Route:
         return sorted_PX[: self.texts], sorted_PX[self.texts :]
 
     def attend(self, q_PHD: Tensor, k_PHD: Tensor, v_PHD: Tensor) -> Tensor:
-        """Causal attention within each clip, with rotary embeddings: (P, H, D), clip by clip, so nothing is computed at
-        padding."""
+        """Causal attention within each clip, with rotary embeddings: (P, H, D); nothing is computed at padding."""
         heads = (*(rotated(heads_PHD, self.cos_P1D, self.sin_P1D) for heads_PHD in (q_PHD, k_PHD)), v_PHD)
-        # With a leading dimension of one, as torch's fast kernels take four dimensions only (measured: three times
-        # slower without).
+        # With a leading dimension of one: torch's fast kernels take four dimensions only (measured: three times slower
+        # without it).
         clips = zip(*(heads_PHD.transpose(0, 1)[None].split(self.lengths, dim=2) for heads_PHD in heads), strict=True)
         mixed = [
             F.scaled_dot_product_attention(q_1HSD, k_1HSD, v_1HSD, is_causal=True, enable_gqa=True)

@@ -111,7 +111,7 @@ class System(nn.Module, ABC):
 
     @abstractmethod
     def prompt(self, text: str | None, speaker: str = "", turns: Sequence[Turn[Tensor]] | None = None) -> Prompt:
-        """What stands before the audio that is to be generated; None is the null input of a system that has one.
+        """What comes before the audio that is to be generated; None is the null input of a system that has one.
 
         turns: a conversation in place of text and speaker. Raises UserError if the system does not take it, or it is
         too long.

@@ -56,6 +56,7 @@ class HiggsConfig(LMConfig):
 
     def load(self, checkpoint: Path) -> Higgs:
         model = load_model(checkpoint)
+        assert isinstance(model, Higgs)
         if self.lora.rank:
             train_adapters(model.lm)
         return self._set(model)

@@ -45,7 +45,7 @@ class MoTConfig(LMConfig):
     def begin(self, model: MoT, train: Corpus) -> None:
         if not self.model and model.config.output == "audio":
             pairs = collect_pairs(train.batches())
-            model.expect({stream: label_counts(of_stream) for stream, of_stream in pairs.items()})
+            model.set_prior({stream: label_counts(of_stream) for stream, of_stream in pairs.items()})
 
     def weights(self, codebooks: int) -> dict[Stream, float]:
         """Audio alone is scored."""

@@ -9,7 +9,8 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, repea
 
 from earnest.data.batch import Batch
 from earnest.data.masks import IGNORE
-from earnest.models.mot import MoT, MoTLayer
+from earnest.models.mot import MoT
+from earnest.models.mot.layers import MoTLayer
 
 
 class Straightforward(nn.Module):
