@@ -37,16 +37,21 @@ class Report:
         return f"exit {self.exit}: {verdicts[:100]}; {findings[:80]}"
 
 
-def diagnosed(path: Path, *options: str) -> Report:
-    """Judge a log as a user does. A path that ends in "-" is the only file beside it, by standard input."""
+def diagnosed(path: Path, *options: str, as_text: bool = True) -> Report:
+    """Judge a log as a user does. A path that ends in "-" is the only file beside it, by standard input.
+
+    Without the text of the terminal it takes half the time.
+    """
     words = ["diagnose", "-" if path.name == "-" else str(path), *options]
     stdin = next(path.parent.iterdir()).read_bytes() if path.name == "-" else b""
-    exit_code, text, mistakes = _called(words, stdin)
+    exit_code, written, mistakes = _called([*words, "--format", "json"], stdin)
     said: dict[str, Any] = {"verdicts": [], "findings": [], "run": {"signals": [], "last_step": 0}}
+    text = ""
     if exit_code < 2:
-        exit_as_json, written, _ = _called([*words, "--format", "json"], stdin)
-        assert exit_as_json == exit_code, "the format of a report changes the exit code"
         said = json.loads(written)
+        if as_text:
+            exit_as_text, text, _ = _called(words, stdin)
+            assert exit_as_text == exit_code, "the format of a report changes the exit code"
     return Report(
         exit_code,
         " ".join((text + mistakes).split()),
