@@ -11,7 +11,10 @@ test: $(VENV)/.test
 	$(VENV)/bin/python -m pytest
 
 check: $(VENV)/.test
-	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
+	PATH="$(abspath $(VENV))/bin:$$PATH" python .ci/strict.py
 
 $(VENV)/.%: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)

@@ -5,7 +5,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path) -> Generator[Path, None, None]:
     """A path to write a file at; when the block ends it becomes `path`, synced. If the block raises, nothing is left.
 
     The name aside is unique, so that two processes may write the same file: the last to finish wins.
@@ -43,7 +43,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_directory(path: Path) -> Iterator[Path]:
+def whole_directory(path: Path) -> Generator[Path, None, None]:
     """A directory to fill; when the block ends it becomes `path`, synced. If the block raises, nothing is left.
 
     A directory that is there when the block ends stays, and the new one is dropped: another process was first, and both
