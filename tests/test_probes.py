@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from earnest.data.corpus import Corpus, layout_of
-from earnest.data.masks import IGNORE
 from earnest.data.row import Row
 from earnest.losses.tokens import TokenObjective, stream_weights
 from earnest.models.mot import MoT, MoTDesign
@@ -28,7 +27,7 @@ from earnest.streams import Codebook
 from earnest.training.config import Data
 from tests.equipment import tiny_dia, tiny_mot
 from tests.equipment.tiny import random_batch, random_codes, tiny_higgs
-from tests.equipment.wrapped import Wrapped
+from tests.equipment.wrapped import Wrapped, shifted
 
 SYSTEMS = {
     "higgs": lambda: (model := tiny_higgs(), random_batch(model)),
@@ -63,14 +62,6 @@ def test_every_system_predicts_the_next_token(system):
     assert {stream for stream, count in batch.counted().items() if count} == set(found)
     assert all(one == {"offset": 1, "expected": 1, "codebook_matches": True} for one in found.values())
     assert all(module.training for module in model.modules()) and not named("alignment", found)
-
-
-def shifted(batch, by: int):
-    """Targets moved towards the front (1: shifted twice) or the back (-1: not shifted)."""
-    moved = {name: torch.roll(getattr(batch, name), -by, dims=1) for name in ("text_targets_BS", "audio_targets_BSC")}
-    for targets in moved.values():
-        targets.select(1, -1 if by > 0 else 0).fill_(IGNORE)
-    return replace(batch, **moved)
 
 
 @pytest.mark.parametrize("output", ["all", "new", "audio"])

@@ -1,12 +1,15 @@
-"""A system whose input or output is changed on its way, to plant faults."""
+"""Planted faults: a system whose input or states are changed on their way, and a batch with its labels elsewhere."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from earnest.data.batch import Batch, Example, Prompt
+from earnest.data.masks import IGNORE
 from earnest.models.system import Continuation, Output, System
 from earnest.streams import Stream
 
@@ -46,3 +49,11 @@ class Wrapped(System):
 
     def save_pretrained(self, path: str | Path) -> None:
         self.model.save_pretrained(path)
+
+
+def shifted(batch: Batch, by: int) -> Batch:
+    """Targets moved towards the front (1: shifted twice) or the back (-1: not shifted)."""
+    moved = {name: torch.roll(getattr(batch, name), -by, dims=1) for name in ("text_targets_BS", "audio_targets_BSC")}
+    for targets in moved.values():
+        targets.select(1, -1 if by > 0 else 0).fill_(IGNORE)
+    return replace(batch, **moved)
