@@ -1,5 +1,5 @@
-"""The contract of a model holds a depth decoder: a tiny CSM of transformers with random weights is trained, generates, and
-the probes find it right."""
+"""The contract of a model holds a depth decoder: a tiny CSM of transformers with random weights is trained, generates,
+and the probes find it right."""
 
 from collections.abc import Generator, Sequence
 from pathlib import Path
