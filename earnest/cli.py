@@ -125,8 +125,8 @@ def generate(
             "one of --reference and --reference-text", "both: the audio, and what is said in it", "add the other"
         )
     model, codec, facts = load_run(run)
-    check_guidance(guidance, facts.unconditional_frac or 0)
-    speakers = list(facts.speakers or ())
+    check_guidance(guidance, facts["unconditional_frac"])
+    speakers = facts["speakers"]
     if speaker is not None and speaker not in speakers:
         raise UserError(
             f"speaker {speaker!r}", f"one of {', '.join(speakers)}", "leave --speaker out for the first of these"
@@ -286,8 +286,8 @@ def rules() -> int:
 
 
 def explain(topic: Positional[str]) -> int:
-    """Explain a rule by its code, `facts` (what --fact takes), `tokens` (what -100, 1024, 1025 mean), or `bands`
-    (thresholds that documents give)."""
+    """Explain a rule by its code, a public trainer by its name (`trainers` lists them), `models`, `facts` (what --fact
+    takes), `tokens` (what -100, 1024, 1025 mean), or `bands` (thresholds that documents give)."""
     from rich.console import Console
     from rich.markdown import Markdown
 

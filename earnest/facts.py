@@ -18,6 +18,9 @@ from earnest.records import plain, read
 from earnest.streams import Stream
 
 GanLoss = Literal["hinge", "lsgan", "vanilla", "wasserstein"]
+# of a printed loss · nats, bits: the mean per counted target · sum: over tokens, frames, codebooks or clips, so that it
+# grows with the batch · divided: in training, the mean divided by the accumulation steps · other: none of these
+Unit = Literal["nats", "bits", "sum", "divided", "other"]
 MOST = 2**53  # beyond it JSON numbers are not exact
 
 
@@ -47,6 +50,13 @@ class Facts:
         low=2,
         high=MOST,
     )
+    joint_vocab: int | None = _fact(
+        "ids",
+        "ids of the one vocabulary of a language model whose text ids were continued with audio ids",
+        "config.json: vocab_size after the audio ids were added (Orpheus 156940)",
+        low=2,
+        high=MOST,
+    )
     codebooks: int | None = _fact(
         "codebooks", "number of codebooks", "config.json: num_codebooks, n_q, num_quantizers", low=1, high=MOST
     )
@@ -71,6 +81,24 @@ class Facts:
         "name",
         "form of the adversarial loss",
         "the trainer's discriminator loss: relu(1 - x) is hinge, (1 - x)^2 lsgan",
+    )
+    sub_discriminators: int | None = _fact(
+        "discriminators",
+        "sub-discriminators whose losses are added up; 1 if they are averaged",
+        "the discriminator's code: periods + scales + resolutions (HiFi-GAN 8, VITS 6)",
+        low=1,
+        high=MOST,
+    )
+    baselines: Mapping[Stream, float] | None = _fact(
+        "as the loss",
+        "stream -> what a predictor that has learnt nothing scores, in the numbers that the log prints",
+        "the loss's formula, e.g. ln(classes); or a run whose inputs are shuffled",
+    )
+    units: Mapping[Stream, Unit] | None = _fact(
+        "name",
+        "stream -> what its printed loss is: nats or bits per target, sum, divided (in training by the accumulation "
+        "steps), other",
+        "the trainer's loss: its reduction, and what it is divided by before it is logged",
     )
     repeat_frac: Mapping[Stream, float] | None = _fact(
         "fraction",
@@ -133,9 +161,7 @@ class Facts:
         "steps", "optimizer steps in one pass over the data", "clips / (batch size * accumulation)", low=1, high=MOST
     )
     train_clips: int | None = _fact("clips", "clips trained on", "the training manifest", low=0, high=MOST)
-    train_s: float | None = _fact("seconds", "duration of the clips trained on", low=0)
     held_out_clips: int | None = _fact("clips", "clips evaluated on", "the validation manifest", low=0, high=MOST)
-    held_out_names: tuple[str, ...] | None = _fact("names", "clips evaluated on")
     left_out_clips: tuple[str, ...] | None = _fact("clips", "clips that were not used, each with its reason")
     cut_clips: int | None = _fact("clips", "clips of which only the first part was used", low=0, high=MOST)
     skipped_clips: int | None = _fact("clips", "clips left out because they could not be read", low=0, high=MOST)
@@ -177,6 +203,7 @@ class Facts:
     machine: str | None = _fact("name", "processor and threads")
     versions: Mapping[str, str] | None = _fact("", "package -> version")
     config: Mapping[str, Any] | None = _fact("", "the whole resolved configuration")
+    trainer: str | None = _fact("name", "the public trainer that wrote the log", "`earnest explain trainers`")
     format: str | None = _fact("name", "kind of log that the run was read from")
     mapping: Mapping[str, str] | None = _fact("", "column of a foreign log -> the signal it was taken for")
     unmapped: Mapping[str, str] | None = _fact(

@@ -10,10 +10,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "earnest"
 
-RESULTS = "probes/results"  # rules read what probes found, and import no probe
-
 # A part may import those named for it, and nothing else of the package.
-GROUND = {"errors", "files", "streams", "records", "facts", "signals", RESULTS}
+GROUND = {"errors", "files", "streams", "records", "facts", "signals"}
 BASE = GROUND | {"run", "sampling"}
 DATA = BASE | {"data"}
 MODELS = DATA | {"models"}
@@ -24,8 +22,9 @@ ALLOWED = {
     **dict.fromkeys(GROUND, GROUND),
     "run": BASE,
     "sampling": set(),
-    "rules": BASE | {"rules"},
-    "logs": BASE | {"logs"},
+    "profiles": GROUND | {"profiles"},
+    "rules": BASE | {"profiles", "rules"},
+    "logs": BASE | {"profiles", "logs"},
     "report": BASE | {"rules", "report"},
     "data": DATA,
     "codecs": BASE | {"codecs"},
@@ -46,6 +45,7 @@ NO_TORCH = [
     "earnest.run",
     "earnest.sampling",
     "earnest.signals",
+    "earnest.profiles",
     "earnest.rules",
     "earnest.logs",
     "earnest.report",
@@ -54,8 +54,7 @@ NO_TORCH = [
 
 
 def part_of(path: Path) -> str:
-    inside = path.relative_to(PACKAGE).with_suffix("")
-    return RESULTS if str(inside) == RESULTS else inside.parts[0]
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imported_parts(path: Path) -> set[str]:
@@ -70,11 +69,7 @@ def imported_parts(path: Path) -> set[str]:
         )
         if isinstance(node, ast.ImportFrom) and node.module == "earnest":
             names = [f"earnest.{alias.name}" for alias in node.names]
-        parts |= {
-            RESULTS if name == "earnest.probes.results" else name.split(".")[1]
-            for name in names
-            if name.startswith("earnest.")
-        }
+        parts |= {name.split(".")[1] for name in names if name.startswith("earnest.")}
     return parts
 
 

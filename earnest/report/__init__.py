@@ -6,9 +6,8 @@ Each format is one module, imported when it is asked for, so that a quick diagno
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from earnest.files import write_whole
 from earnest.rules.finding import Diagnosis
-from earnest.run import Run
+from earnest.run import Run, write_whole
 
 if TYPE_CHECKING:
     from rich.console import Console

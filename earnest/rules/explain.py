@@ -1,5 +1,5 @@
-"""`earnest explain`: a rule, the facts, the token ids, or the documents' threshold tables beside the baselines.
-Markdown."""
+"""`earnest explain`: a rule, the facts, the token ids, the documents' threshold tables beside the baselines, or the
+public trainers and models (`earnest.profiles`). Markdown."""
 
 # ruff: noqa: E501  (a row of a Markdown table is one line)
 
@@ -9,22 +9,27 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from earnest.errors import UserError
 from earnest.facts import FACTS
+from earnest.profiles import profiles
+from earnest.profiles.explain import known_models, trainers
+from earnest.profiles.explain import page as trainer_page
 from earnest.rules.catalogue import FAMILIES, Rule
 
 
 def explain(topic: str) -> str:
-    """The text on a rule's code or name, on `facts`, `tokens` or `bands`."""
+    """The text on a rule's code or name, a trainer's name, or one of `TOPICS`."""
     from earnest.rules import catalogue
 
     if topic.lower() in TOPICS:
         return TOPICS[topic.lower()]()
+    if topic.lower() in profiles():
+        return trainer_page(profiles()[topic.lower()])
     for rule in catalogue():
         if topic.upper() == rule.code or topic.lower().replace("_", "-") == rule.name:
             return page(rule)
     near = [rule.code for rule in catalogue() if rule.code.startswith(topic[:1].upper())]
     raise UserError(
         f"no rule or topic {topic!r}",
-        "a rule's code, `facts`, `tokens` or `bands`",
+        f"a rule's code, a trainer's name, or one of {', '.join(f'`{name}`' for name in TOPICS)}",
         f"try one of {', '.join(near[:8] or ['A101', 'B101'])}",
     )
 
@@ -163,4 +168,10 @@ S4 are analyses of a Higgs Audio fork, S2 is Amy-LM's cheat sheet, S3 a research
 Text that stays above chance, audio far below what codes allow, or any loss of exactly 0 is a fault in the labels or inputs, whatever the table says.
 """
 
-TOPICS: dict[str, Callable[[], str]] = {"facts": facts, "tokens": lambda: TOKENS, "bands": lambda: BANDS}
+TOPICS: dict[str, Callable[[], str]] = {
+    "facts": facts,
+    "trainers": trainers,
+    "models": known_models,
+    "tokens": lambda: TOKENS,
+    "bands": lambda: BANDS,
+}

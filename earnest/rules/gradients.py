@@ -51,10 +51,10 @@ def trainable_without_gradient(gradients):
     ## References
     modelscope/ms-swift PR#9752: the sub-talker's loss was stripped, so that module learnt nothing.
     """
-    names = gradients.without_gradient
+    names = gradients.get("without_gradient") or []
     if names:
         yield Evidence(
-            gradients.step,
+            gradients.get("step"),
             f"{len(names)} trainable parameters get no gradient: {', '.join(names[:3])}",
             EXACT,
             [{"parameter": name} for name in names[:6]],
@@ -100,10 +100,10 @@ def frozen_weights_change(frozen):
     ## References
     hungphongtrn/Amy-LM: rvq_rest.eval().
     """
-    names = frozen.changed
+    names = frozen.get("changed") or []
     if names:
         yield Evidence(
-            frozen.step,
+            frozen.get("step"),
             f"{len(names)} frozen tensors changed: {', '.join(names[:3])}",
             EXACT,
             [{"tensor": name} for name in names[:6]],
@@ -126,7 +126,7 @@ def trainable_not_in_optimizer(optimizer):
     ## References
     SLM-MoT train_hf.py: the name filter 'adapter' matches nothing.
     """
-    names = optimizer.missing
+    names = optimizer.get("missing") or []
     if names:
         yield Evidence(
             0,
@@ -153,10 +153,11 @@ def inputs_are_dropped(inputs):
     ## References
     huggingface/transformers PR#27865; higgs-audio forks with logits of shape [0, 8, 1026].
     """
-    dropped, shape = inputs.dropped, inputs.logits_shape
+    dropped = list(inputs.get("dropped") or [])
+    shape = inputs.get("logits_shape")
     if dropped or (shape and 0 in shape):
         words = f"dropped on the way: {', '.join(dropped)}" if dropped else f"logits of shape {list(shape)}"
-        yield Evidence(0, words, EXACT, [{"dropped": list(dropped), "logits_shape": list(shape) if shape else None}])
+        yield Evidence(0, words, EXACT, [{"dropped": dropped, "logits_shape": shape}])
 
 
 @rule("C201", needs=["fact:loss_weights", "run"], severity="warning")
@@ -175,18 +176,16 @@ def declared_loss_absent(weights, run):
     ## References
     modelscope/ms-swift PR#9752.
     """
-    logged = {
-        key.stream for key in run.series if key.split == "train" and key.name in ("loss", "ce_nats") and key.stream
-    }
+    logged = {name.split("/", 2)[2] for name in run.series if name.startswith(("train/loss/", "train/ce_nats/"))}
     absent = [stream for stream, weight in weights.items() if weight and stream not in logged]
     known = [stream for stream in weights if stream in logged]
     if known and absent and run.last_step >= 20:
-        later = f"; logged are {', '.join(map(str, known))}"
+        later = f"; logged are {', '.join(known)}"
         yield Evidence(
             0,
-            f"no loss of {', '.join(map(str, absent))} in the log{later}",
+            f"no loss of {', '.join(absent)} in the log{later}",
             FAIR,
-            [{"stream": str(stream), "weight": weights[stream]} for stream in absent],
+            [{"stream": stream, "weight": weights[stream]} for stream in absent],
         )
 
 

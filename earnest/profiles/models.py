@@ -1,0 +1,48 @@
+"""Known models: what ``--model NAME`` stands for, in place of facts."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+
+from earnest import records
+from earnest.errors import UserError
+from earnest.facts import Facts
+
+FILE = Path(__file__).parent / "models.toml"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A public model. hub: its names on the Hugging Face Hub · source: where its facts stand."""
+
+    name: str
+    title: str
+    hub: tuple[str, ...]
+    source: str
+    facts: Facts
+
+
+@cache
+def models() -> Mapping[str, Model]:
+    """Every known model by its name."""
+    table = tomllib.loads(FILE.read_text(encoding="utf-8"))
+    return {
+        name: records.read(Model, entry | {"name": name}, f"model {name}", "mend the file")
+        for name, entry in table.items()
+    }
+
+
+def model(name: str) -> Model:
+    """A model by its name, or by its name on the Hub with or without the owner; raises UserError if it is not known."""
+    named = {key.lower(): found for found in models().values() for hub in found.hub for key in (hub, hub.split("/")[1])}
+    named |= models()
+    found = named.get(name.strip("/").lower()) or named.get(name.strip("/").lower().rpartition("/")[2])
+    if found is None:
+        close = get_close_matches(name.lower().rpartition("/")[2], named, 3)
+        meant = f"did you mean {' or '.join(close)}? Else " if close else ""
+        fix = f"{meant}pass the config.json of the model with --config PATH"
+        raise UserError(f"model {name!r}", f"one of {', '.join(models())}", fix)
+    return found
