@@ -207,7 +207,7 @@ def main() -> None:
         print(f"no word error rate: {error}", file=sys.stderr)
         recognise = None
     model, codec, facts = load_run(args.run)
-    config = facts["config"]
+    config = dict(facts.config or {})
     rows = held_out_rows(config, codec, args.data)
     max_frames = round(config["data"]["max_duration_s"] * codec.frame_rate_hz)
     vary = Cloning(rows, Variation(), 1.0, round(config["cloning"]["max_duration_s"] * codec.frame_rate_hz))

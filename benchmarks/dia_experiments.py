@@ -141,7 +141,7 @@ def distance_db(run_dir: Path, guidance: float, data: Path) -> float:
 
 def row(name: str, run: Run, run_dir: Path, data: Path) -> dict[str, object]:
     def nats(split: str, signal: str, last: int) -> float | None:
-        series = [one for key, one in run.series.items() if key.startswith(f"{split}/{signal}/codebook_")]
+        series = [one for key, one in run.series.items() if str(key).startswith(f"{split}/{signal}/codebook_")]
         return mean(float(one.value[-last:].mean()) for one in series) if series else None
 
     demos = [one for one in run.artifacts if one.kind == "demo"]

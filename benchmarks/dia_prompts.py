@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--takes", type=int, default=4, help="seeds of each prompt")
     args = parser.parse_args()
     model, codec, facts = load_run(args.run)
-    frames = round((facts["config"]["data"]["window_s"] or 4) * codec.frame_rate_hz)
+    frames = round(((facts.config or {})["data"]["window_s"] or 4) * codec.frame_rate_hz)
     samples = frames * codec.hop_samples
 
     real: dict[str, list[tuple[np.ndarray, bool]]] = {"train": [], "validation": []}

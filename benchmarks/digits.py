@@ -76,11 +76,11 @@ def main() -> None:
     parser.add_argument("--speaker", help="default: the first speaker of the run")
     args = parser.parse_args()
     model, codec, facts = load_run(args.run)
-    speaker = args.speaker or facts["speakers"][0]
+    speaker = args.speaker or next(iter(facts.speakers or ()))
     waves: dict[str, dict[str, np.ndarray]] = {"generated": {}, "codec": {}, "recording": {}}
     requests = [Request(model.prompt(digit, speaker)) for digit in DIGITS]
     results = generate(model, requests, max_frames=round(3 * codec.frame_rate_hz))
-    clips = find_clips(args.data or facts["config"]["data"]["path"])
+    clips = find_clips(args.data or (facts.config or {})["data"]["path"])
     recordings = {clip.text: clip for clip in clips if isinstance(clip, Clip) and clip.speaker == speaker}
     with torch.inference_mode():
         for digit, result in zip(DIGITS, results, strict=True):

@@ -125,8 +125,8 @@ def generate(
             "one of --reference and --reference-text", "both: the audio, and what is said in it", "add the other"
         )
     model, codec, facts = load_run(run)
-    check_guidance(guidance, facts["unconditional_frac"])
-    speakers = facts["speakers"]
+    check_guidance(guidance, facts.unconditional_frac or 0)
+    speakers = list(facts.speakers or ())
     if speaker is not None and speaker not in speakers:
         raise UserError(
             f"speaker {speaker!r}", f"one of {', '.join(speakers)}", "leave --speaker out for the first of these"

@@ -5,7 +5,6 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from earnest.data.batch import Prompt
 from earnest.data.chatml import cloning
 from earnest.data.patterns import undelay
 from earnest.errors import UserError
+from earnest.facts import Facts
 from earnest.models import load_model
 from earnest.models.system import Round, System
 from earnest.run import latest_checkpoint, read_run
@@ -308,7 +308,8 @@ def cloning_prompt(model: System, codec: Codec, text: str, reference: Path, refe
     )
 
 
-def load_run(run_dir: Path) -> tuple[System, Codec, dict[str, Any]]:
+def load_run(run_dir: Path) -> tuple[System, Codec, Facts]:
     """The model of a run's newest checkpoint, its codec, and the run's facts. Raises UserError if one is missing."""
     run = read_run(run_dir)
-    return load_model(latest_checkpoint(run_dir)), load_codec(run.facts["config"]["codec"]), run.facts
+    config = run.facts.config or {}
+    return load_model(latest_checkpoint(run_dir)), load_codec(config["codec"]), run.facts

@@ -1,26 +1,36 @@
 """`Step` and `Run`: what a training run writes and what everything after it reads.
 
-A run directory holds ``run.json`` (facts, probe results), ``steps.jsonl`` (one row per logged step,
-append-only), ``artifacts.jsonl`` and the files that these name. Each row is one ``write`` to a file
-opened for appending, so a killed run keeps every step that it reported and a reader may follow a
-run that is being written.
+A run directory holds ``run.json`` (facts, probe results), ``steps.jsonl`` (one row per logged step, append-only),
+``artifacts.jsonl`` and the files that these name. Each row is one ``write`` to a file opened for appending, so a killed
+run keeps every step that it reported and a reader may follow a run that is being written.
 """
 
 import json
 import math
-import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from io import FileIO
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
+from earnest import records
 from earnest.errors import UserError
+from earnest.facts import FACTS, MOST, Facts
+from earnest.files import write_whole
+from earnest.probes.results import Results
+from earnest.signals import Key, parse
+from earnest.streams import Stream
 
 SCHEMA = 1
 ROW_WORDS = ("step", "time_s", "event")  # what a row of steps.jsonl holds besides signals
+BINS = 256  # of a series whose shape is asked for
+Steps, Values, Mask = NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -33,24 +43,96 @@ class Step:
     model: Any = None
 
 
+class Stretch(NamedTuple):
+    """Neighbouring points that all meet a condition: first and last step, the worst value, the number of points."""
+
+    start: int
+    stop: int
+    worst: float
+    points: int
+
+
 @dataclass(frozen=True)
 class Series:
-    """One signal over steps: `step` int64 (S,), strictly increasing, and `value` float64 (S,)."""
+    """One signal over steps, and the questions that rules ask of it.
 
-    step: np.ndarray
-    value: np.ndarray
+    `step` (S,) is strictly increasing; `value` (S,) may hold NaN and infinities; `key` says which signal it is.
+    """
+
+    step: Steps
+    value: Values
+    key: Key = Key("train", "calculated")
 
     def __len__(self) -> int:
         return len(self.step)
 
     @property
+    def stream(self) -> Stream | None:
+        return self.key.stream
+
+    @cached_property
     def finite(self) -> "Series":
         keep = np.isfinite(self.value)
-        return Series(self.step[keep], self.value[keep])
+        return self if keep.all() else self.where(keep)
+
+    def where(self, keep: Mask) -> "Series":
+        return Series(self.step[keep], self.value[keep], self.key)
 
     def since(self, step: int) -> "Series":
-        keep = self.step >= step
-        return Series(self.step[keep], self.value[keep])
+        return self.where(self.step >= step)
+
+    def tail(self, share: float, at_least: int = 1) -> "Series":
+        """The last `share` of the finite points, but no fewer than `at_least` (or all there are)."""
+        finite = self.finite
+        first = len(finite) - min(len(finite), max(at_least, round(share * len(finite))))
+        return Series(finite.step[first:], finite.value[first:], self.key)
+
+    def head(self, count: int) -> "Series":
+        finite = self.finite
+        return Series(finite.step[:count], finite.value[:count], self.key)
+
+    @cached_property
+    def binned(self) -> "Series":
+        """At most `BINS` means of neighbouring finite points: keeps the trend, loses no level, and makes any length
+        cheap."""
+        finite = self.finite
+        if len(finite) <= BINS:
+            return finite
+        edges = np.linspace(0, len(finite), BINS + 1).astype(int)
+        counts = np.diff(edges)
+        means = np.add.reduceat(finite.value, edges[:-1]) / counts
+        return Series(finite.step[edges[1:] - 1], means, self.key)
+
+    def runs(self, condition: Mask, at_least: int = 1, worst: Callable[[Values], Any] = np.max) -> Iterator[Stretch]:
+        """Stretches of at least `at_least` neighbouring points that meet the condition."""
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], condition.astype(np.int8), [0]])))
+        for start, stop in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+            if stop - start >= at_least:
+                first, last = int(self.step[start]), int(self.step[stop - 1])
+                yield Stretch(first, last, float(worst(self.value[start:stop])), stop - start)
+
+    def runs_below(self, level: float, at_least: int = 1) -> Iterator[Stretch]:
+        return self.runs(self.value < level, at_least, np.min)
+
+    def runs_above(self, level: float, at_least: int = 1) -> Iterator[Stretch]:
+        return self.runs(self.value > level, at_least, np.max)
+
+    def rows(self, start: int | None = None, stop: int | None = None, most: int = 6) -> list[dict[str, Any]]:
+        """Evidence: at most `most` points, evenly chosen, from step `start` to step `stop`."""
+        keep = np.flatnonzero((self.step >= (start or 0)) & (self.step <= (self.last_step if stop is None else stop)))
+        if len(keep):
+            keep = keep[np.unique(np.linspace(0, len(keep) - 1, min(most, len(keep))).round().astype(int))]
+        name = str(self.key)
+        return [{"step": int(self.step[i]), name: float(self.value[i])} for i in keep.tolist()]
+
+    @property
+    def last_step(self) -> int:
+        return int(self.step[-1]) if len(self) else 0
+
+
+PlainSeries = Series | tuple[ArrayLike, ArrayLike]
+NO_FACTS, NO_PROBES = Facts(), Results()
+NO_SERIES: Mapping[Key, PlainSeries] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -60,38 +142,54 @@ class Artifact:
     kind: str
     path: str
     step: int
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass
 class Run:
     """Everything known about a run, ours or anybody's.
 
-    `facts`: configuration, vocabulary sizes, codebooks, delays, parameter groups, versions.
-    `series`: signal key -> `Series`. `probes`: results of experiments on model and data.
     `notes`: what the reader repaired, stitched or could not read, in words.
     """
 
-    facts: dict[str, Any] = field(default_factory=dict)
-    series: dict[str, Series] = field(default_factory=dict)
-    probes: dict[str, Any] = field(default_factory=dict)
-    artifacts: list[Artifact] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    facts: Facts = NO_FACTS
+    series: dict[Key, Series] = field(default_factory=dict[Key, Series])
+    probes: Results = NO_PROBES
+    artifacts: list[Artifact] = field(default_factory=list[Artifact])
+    notes: list[str] = field(default_factory=list[str])
     path: Path | None = None
+
+    @classmethod
+    def of(
+        cls,
+        facts: Mapping[str, Any] | Facts = NO_FACTS,
+        series: Mapping[str, PlainSeries] | Mapping[Key, PlainSeries] = NO_SERIES,
+        probes: Mapping[str, Any] | Results = NO_PROBES,
+        artifacts: Iterable[Artifact] = (),
+    ) -> "Run":
+        """A run from plain values: facts and probes as JSON holds them, series as (steps, values) by key."""
+        named: dict[Key, Series] = {}
+        for name, signal in series.items():
+            key = name if isinstance(name, Key) else parse(name)
+            step, value = (signal.step, signal.value) if isinstance(signal, Series) else signal
+            named[key] = Series(np.asarray(step, dtype=np.int64), np.asarray(value, dtype=np.float64), key)
+        found = probes if isinstance(probes, Results) else Results.read(probes)
+        return cls(Facts().updated(facts), named, found, list(artifacts))
+
+    def __getitem__(self, key: str | Key) -> Series:
+        """A signal by its key, as written or taken apart; raises KeyError if the run does not hold it."""
+        return self.series[key if isinstance(key, Key) else parse(key)]
+
+    def __contains__(self, key: str | Key) -> bool:
+        return (key if isinstance(key, Key) else parse(key)) in self.series
+
+    def get(self, split: str, name: str, stream: Stream | None = None) -> Series | None:
+        """A signal, or None if the run does not hold it."""
+        return self.series.get(Key(split, name, stream))
 
     @property
     def last_step(self) -> int:
-        return max((int(series.step[-1]) for series in self.series.values() if len(series)), default=0)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that appears whole or not at all: aside, fsync, rename."""
-    aside = path.with_name(path.name + ".tmp")
-    with open(aside, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
+        return max((series.last_step for series in self.series.values()), default=0)
 
 
 def checkpoint_path(run_dir: Path, step: int) -> Path:
@@ -104,15 +202,15 @@ def checkpoints(run_dir: Path) -> list[Path]:
 
 
 def latest_checkpoint(run_dir: Path) -> Path:
-    """Raises UserError where the run has none."""
-    found = checkpoints(run_dir)
-    if not found:
+    """Raises UserError if the run has none."""
+    saved = checkpoints(run_dir)
+    if not saved:
         raise UserError(
             f"no checkpoint in {run_dir}",
             "a run that has saved at least one",
             "train for longer, or save more often (--save-every-steps)",
         )
-    return found[-1]
+    return saved[-1]
 
 
 class RunWriter:
@@ -122,18 +220,20 @@ class RunWriter:
         self.path = Path(path)
         self.path.mkdir(parents=True, exist_ok=True)
         run_json = self.path / "run.json"
-        self._run = (
+        self._run: dict[str, Any] = (
             json.loads(run_json.read_text()) if run_json.exists() else {"schema": SCHEMA, "facts": {}, "probes": {}}
         )
         self._steps = _open_append(self.path / "steps.jsonl")
         self._artifacts = _open_append(self.path / "artifacts.jsonl")
 
-    def facts(self, facts: Mapping[str, Any]) -> None:
-        self._run["facts"].update(facts)
+    def facts(self, facts: Facts) -> None:
+        """Add facts; a fact that is there already gets its new value."""
+        self._run["facts"] |= facts.known()
         self._save()
 
-    def probe(self, name: str, result: Any) -> None:
-        self._run["probes"][name] = result
+    def probes(self, results: Results) -> None:
+        """Add results of probes; each replaces an earlier one of that probe."""
+        self._run["probes"] |= records.plain(results)
         self._save()
 
     def step(self, index: int, signals: Mapping[str, float]) -> None:
@@ -154,12 +254,12 @@ class RunWriter:
         write_whole(self.path / "run.json", json.dumps(self._run, indent=1))
 
     @staticmethod
-    def _append(file, row: Mapping[str, Any]) -> None:
+    def _append(file: FileIO, row: Mapping[str, Any]) -> None:
         # json writes NaN and Infinity, and the reader takes them: a NaN loss is a fact worth keeping.
         file.write((json.dumps(row) + "\n").encode())
 
 
-def _open_append(path: Path):
+def _open_append(path: Path) -> FileIO:
     """Open unbuffered for appending, after cutting a last line that a kill left unfinished."""
     if path.exists():
         data = path.read_bytes()
@@ -172,11 +272,12 @@ def _open_append(path: Path):
 def read_run(path: Path) -> Run:
     """Read a run directory of our own.
 
-    A step that stands twice (a resume repeats the steps after its checkpoint) counts once, as last written.
-    Raises UserError where the directory holds no run.
+    A step that was written twice (a resume repeats the steps after its checkpoint) counts once, as last written.
+    Raises UserError if the directory holds no run, or its run.json holds values of another type than expected.
     """
     path = Path(path)
     run_json = path / "run.json"
+    restore = "restore the file or train again"
     if not run_json.exists():
         raise UserError(
             f"no run.json in {path}",
@@ -186,43 +287,57 @@ def read_run(path: Path) -> Run:
     try:
         stored = json.loads(run_json.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(
-            f"{run_json} is not JSON ({error})", "the run.json of a run directory", "restore the file or train again"
-        ) from error
+        raise UserError(f"{run_json} is not JSON ({error})", "the run.json of a run directory", restore) from error
     if not isinstance(stored, dict) or not isinstance(stored.get("facts"), dict):
-        raise UserError(
-            f"{run_json} without facts", "the run.json of a run directory", "restore the file or train again"
-        )
+        raise UserError(f"{run_json} without facts", "the run.json of a run directory", restore)
     notes: list[str] = []
+    facts = Facts().updated({name: value for name, value in stored["facts"].items() if name in FACTS})
+    notes += [f"run.json: {name!r} is no fact and was left out" for name in stored["facts"] if name not in FACTS]
+    probes = Results.read(stored.get("probes", {}), f"probes of {run_json}", restore)
     rows = list(_rows(path / "steps.jsonl", notes))
-    artifacts = [Artifact(**row) for row in _rows(path / "artifacts.jsonl", notes)]
+    what = f"a row of {path / 'artifacts.jsonl'}"
+    artifacts = [records.read(Artifact, row, what, restore) for row in _rows(path / "artifacts.jsonl", notes)]
     if any(row.get("event") == "resumed" for row in rows):
         notes.append("resumed; steps written twice count once, as last written")
-    return Run(stored["facts"], series_from_rows(rows), stored.get("probes", {}), artifacts, notes, path)
+    return Run(facts, _series(rows, notes), probes, artifacts, notes, path)
 
 
-def series_from_rows(rows: Iterable[Mapping[str, Any]]) -> dict[str, Series]:
+def _series(rows: Iterable[Mapping[str, Any]], notes: list[str]) -> dict[Key, Series]:
     """Rows with a step and signals -> one `Series` per signal; the last value of a step wins."""
     columns: dict[str, dict[int, float]] = {}
     for row in rows:
         for name, value in row.items():
-            if name not in ROW_WORDS:
+            if name in ROW_WORDS:
+                continue
+            if value is None or isinstance(value, int | float):
                 columns.setdefault(name, {})[row["step"]] = math.nan if value is None else float(value)
-    return {
-        name: Series(
-            np.array(sorted(column), dtype=np.int64),
-            np.array([column[step] for step in sorted(column)], dtype=np.float64),
-        )
-        for name, column in columns.items()
-    }
+            else:
+                notes.append(f"{name} of step {row['step']} is {records.shortened(value)}, no number, and was left out")
+    found: dict[Key, Series] = {}
+    for name, column in columns.items():
+        steps = sorted(column)
+        try:
+            key = parse(name)
+        except ValueError as error:
+            notes.append(f"{error}: it was left out")
+            continue
+        values = np.array([column[step] for step in steps], dtype=np.float64)
+        found[key] = Series(np.array(steps, dtype=np.int64), values, key)
+    return found
 
 
-def _rows(path: Path, notes: list[str]) -> Iterable[dict[str, Any]]:
+def _rows(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a file; a line that is none, as a kill leaves it behind, becomes a note."""
     if not path.exists():
         return
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             try:
-                yield json.loads(line)
+                row = json.loads(line)
             except ValueError:
                 notes.append(f"{path.name}:{number} is not JSON and was left out")
+                continue
+            if isinstance(row, dict) and isinstance(row.get("step"), int) and abs(row["step"]) < MOST:
+                yield row
+            else:
+                notes.append(f"{path.name}:{number} is no row with a step and was left out")

@@ -1,34 +1,40 @@
-"""The vocabulary of signals: what may stand in a `Run`, in which unit, and what it means.
+"""The vocabulary of signals: what a `Run` may hold over its steps, in which unit, and what it means.
 
-A signal's key is ``split/name`` or ``split/name/stream``: ``train/ce_nats/codebook_0``,
-``eval/ce_nats/text``, ``train/grad_norm``. A *stream* is one loss with its own baseline.
+A signal's key is written ``split/name`` or ``split/name/stream``: ``train/ce_nats/codebook_0``, ``eval/ce_nats/text``,
+``train/grad_norm``. What a signal belongs to is its stream (`earnest.streams`), also if that is no loss but a group of
+parameters or a discriminator: ``train/grad_norm/discriminator``.
 """
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from earnest import streams
+from earnest.streams import Stream
+
 
 class Key(NamedTuple):
-    """A signal's key, taken apart."""
+    """Which signal: split (train, eval, test), name in the vocabulary, and stream; without a stream, of the whole
+    run."""
 
     split: str
     name: str
-    stream: str | None = None
+    stream: Stream | None = None
 
     def __str__(self) -> str:
-        return "/".join(part for part in self if part is not None)
+        return "/".join(str(part) for part in self if part is not None)
 
 
-def key(name: str, stream: str | None = None, split: str = "train") -> str:
-    return str(Key(split, name, stream))
+def key(name: str, stream: Stream | str | None = None, split: str = "train") -> str:
+    """A key as a row of ``steps.jsonl`` spells it."""
+    return "/".join(str(part) for part in (split, name, stream) if part is not None)
 
 
 def parse(text: str) -> Key:
-    """Take a key apart; raises ValueError where it is not of the form split/name[/stream]."""
+    """The key that is written so; raises ValueError if it is not of the form split/name[/stream]."""
     parts = text.split("/", 2)
     if len(parts) < 2:
         raise ValueError(f"signal key {text!r} is not split/name or split/name/stream")
-    return Key(*parts)
+    return Key(parts[0], parts[1], streams.parse(parts[2]) if len(parts) > 2 else None)
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,7 @@ SIGNALS = {
 }
 
 
-# How the field spells these signals: lower case, words joined by "_", without the split (train, eval, ...), as in
+# Spellings of these signals in other programs: lower case, words joined by "_", without the split (train, eval, ...), as in
 # transformers, Lightning, fairseq, espnet, audiocraft, descript-audio-codec, AudioDec, ParallelWaveGAN, SpeechTokenizer
 # and Amy. A plain loss is only ever "loss": whether it is a cross-entropy is decided with facts, never by its name.
 ALIASES = {
@@ -172,39 +178,4 @@ ALIASES = {
     "loss/vq_codebook": "codebook_loss vq_codebook_loss",
     "loss/commitment": "commitment commit commit_loss commitment_loss loss_commit "
     "loss_commitment vq_commitment_loss vq_loss loss_vq quantization_loss",
-}
-
-FACTS = {
-    "system": "which of the four systems, or the model's class",
-    "text_vocab": "ids that can occur as a text target",
-    "audio_vocab": "ids that can occur as a target of one codebook, special tokens included",
-    "codebooks": "number of codebooks",
-    "codebook_size": "entries of one codebook of the codec, special tokens not included",
-    "repeat_frac": "stream -> share of counted targets that equal the token before them",
-    "codebook_groups": "codebooks per group of the codec; each group quantises the whole latent",
-    "usage_window_frames": "frames over which the use of a codebook's entries is counted",
-    "delays": "delay of each codebook, in frames",
-    "label_counts": "stream -> {id: how often it is a counted target in the training data}",
-    "eos_id": "id of the end of the audio stream, among a codebook's targets",
-    "pad_id": "id of padding, among a codebook's targets",
-    "pretrained": "whether training started from pretrained weights",
-    "unconditional_frac": "configured share of clips trained without their condition",
-    "guidance": "guidance scale used for demos (1 = conditional only, uncond + s * (cond - uncond))",
-    "max_grad_norm": "gradient norm at which clipping starts",
-    "accumulation_steps": "micro-batches per optimizer step",
-    "schedule_steps": "optimizer steps that the learning-rate schedule was made for",
-    "warmup_steps": "optimizer steps of warm-up",
-    "train_clips": "clips trained on",
-    "held_out_clips": "clips evaluated on",
-    "train_targets": "counted targets in one epoch",
-    "steps_per_epoch": "optimizer steps in one pass over the data",
-    "trainable_parameters": "number of trainable parameters",
-    "loss_weights": "stream -> weight in the optimised loss",
-    "sample_rate_hz": "audio sample rate",
-    "config": "the whole resolved configuration",
-    "versions": "package -> version",
-    "format": "kind of log that the run was read from",
-    "mapping": "column of a foreign log -> the signal it was taken for",
-    "unmapped": "numeric column of a foreign log -> why it was not taken for a signal",
-    "fact_sources": "fact -> where a foreign log or its configuration said it",
 }

@@ -23,6 +23,7 @@ from earnest.monitors.draws import Draws
 from earnest.recipes.dia import DiaConfig, DiaData
 from earnest.rules import diagnose
 from earnest.run import Run, checkpoints, read_run
+from earnest.streams import Codebook, codebooks
 from earnest.training.config import Demos, Optimizer
 from earnest.training.language_model import train_lm
 
@@ -74,22 +75,22 @@ def run_dir(loops, tmp_path_factory) -> Path:
 
 def test_a_run_tells_what_it_drew_and_how_much_the_text_helps(run_dir):
     run = read_run(run_dir)
-    streams = [f"codebook_{c}" for c in range(8)]
-    assert set(run.probes["held_out"]["streams"]) == set(streams)  # no text is scored
-    assert "train/counted_frac/text" not in run.series
+    streams = codebooks(8)
+    assert set(run.probes.held_out.streams) == set(streams)  # no text is scored
+    assert "train/counted_frac/text" not in run
     # The rungs know all that training may draw: 8 clips of 60 frames, and the end of each of a clip's three windows.
-    assert {sum(counts.values()) for counts in run.facts["label_counts"].values()} == {8 * (60 + 3)}
-    crops, unconditional = run.probes["crops"], run.probes["unconditional"]
-    assert crops["draws"] >= 2 and crops["distinct"] > 1 and crops["possible"] == 60 - 25 + 1
-    assert 0 < unconditional["without"] < unconditional["clips"]
-    assert run.facts["guidance"] == 2.0 and run.facts["unconditional_frac"] == 0.4
+    assert {sum(counts.values()) for counts in run.facts.label_counts.values()} == {8 * (60 + 3)}
+    crops, unconditional = run.probes.crops, run.probes.unconditional
+    assert crops.draws >= 2 and crops.distinct > 1 and crops.possible == 60 - 25 + 1
+    assert 0 < unconditional.without < unconditional.clips
+    assert run.facts.guidance == 2.0 and run.facts.unconditional_frac == 0.4
     for stream in streams:
-        null, own = (run.series[f"eval/{name}/{stream}"].value[-1] for name in ("null_ce_nats", "ce_nats"))
-        gap, low, high = run.probes["null_input"]["gaps"][stream]
+        null, own = (run[f"eval/{name}/{stream}"].value[-1] for name in ("null_ce_nats", "ce_nats"))
+        gap, low, high = run.probes.null_input.gaps[stream]
         assert gap == pytest.approx(null - own, abs=1e-4) and low <= gap <= high
-        seen = run.series[f"train/seen_frac/{stream}"].value
+        seen = run[f"train/seen_frac/{stream}"].value
         assert 0 < seen[0] <= seen[-1] <= 1 and (np.diff(seen) >= 0).all()
-        assert (run.series[f"train/entropy_nats/{stream}"].value >= 0).all()
+        assert (run[f"train/entropy_nats/{stream}"].value >= 0).all()
     demos = [artifact.facts for artifact in run.artifacts if artifact.kind == "demo"]
     assert {demo["temperature"] for demo in demos} == {0.0, 0.5, 1.0}
     assert all(
@@ -143,8 +144,8 @@ def test_a_stereo_run_keeps_left_and_right_apart(loops, tmp_path):
     )
     train_lm(once, tmp_path / "run")
     run = read_run(tmp_path / "run")
-    assert run.facts["delays"] == [*range(8)] * 2 and "eval/ce_nats/codebook_15" in run.series
-    left, right = (len(run.facts["label_counts"][f"codebook_{c}"]) for c in (1, 9))
+    assert run.facts.delays == (*range(8),) * 2 and "eval/ce_nats/codebook_15" in run
+    left, right = (len(run.facts.label_counts[Codebook(c)]) for c in (1, 9))
     assert left > 2 * right
     assert soundfile.info(tmp_path / "run" / run.artifacts[-1].path).channels == 2
     codec = load_codec("stereo:amy-tiny")
@@ -161,9 +162,9 @@ def test_codebook_weights_weigh_the_loss_and_not_what_is_reported(loops, tmp_pat
     once = replace(config(loops), steps=1, codebook_weights=(4.0, *[0.0] * 7), demos=Demos(every_steps=0))
     train_lm(once, run_dir)
     run = read_run(run_dir)
-    first = run.series["train/ce_nats/codebook_0"].value[0]
-    assert run.series["train/loss"].value[0] == pytest.approx(first, rel=1e-5)
-    assert run.series["train/ce_nats/codebook_7"].value[0] > 5
+    first = run["train/ce_nats/codebook_0"].value[0]
+    assert run["train/loss"].value[0] == pytest.approx(first, rel=1e-5)
+    assert run["train/ce_nats/codebook_7"].value[0] > 5
 
 
 @pytest.mark.parametrize(
@@ -199,8 +200,8 @@ def test_crops_that_are_always_the_same_are_found(fault):
     for epoch in range(30):
         draws(row, np.random.default_rng(epoch))
         draws(row)  # evaluation does not count
-    assert draws.probes()["crops"]["draws"] == 30
-    found = {finding.rule for finding in diagnose(Run(probes=draws.probes())).findings}
+    assert draws.probes().crops.draws == 30
+    found = {finding.rule for finding in diagnose(Run.of(probes=draws.probes())).findings}
     assert ("E104" in found) == fault
 
 

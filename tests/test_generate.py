@@ -11,6 +11,7 @@ from earnest.cli import main
 from earnest.codecs import load_codec
 from earnest.codecs.amy import Amy
 from earnest.data.batch import collate
+from earnest.facts import Facts
 from earnest.generate import Request, decoded, generate, generate_pieces, sample
 from earnest.models.higgs import Higgs, HiggsContinuation
 from earnest.sampling import Repetition, Sampling
@@ -205,7 +206,7 @@ def test_the_command_writes_as_it_goes_what_is_decoded_at_once(name, tmp_path, c
     codec = load_codec(name)
     model = tiny_higgs(codebooks=codec.codebooks, codes=codec.codebook_size)
     monkeypatch.setattr(
-        "earnest.generate.load_run", lambda run: (model, codec, {"unconditional_frac": 0, "speakers": ["a"]})
+        "earnest.generate.load_run", lambda run: (model, codec, Facts(unconditional_frac=0, speakers=("a",)))
     )
     [whole] = generate(model, [Request(model.prompt("x", "a"), temperature=1.0, seed=3)], max_frames=60)
     whole_N = codec.decode(whole.codes_CT[None])[0].numpy().T

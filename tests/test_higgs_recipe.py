@@ -88,7 +88,7 @@ def base(voices, tmp_path_factory) -> Path:
 
 def test_conversations_are_trained_on_and_a_voice_is_cloned(base, voices, tmp_path):
     run = read_run(base)
-    assert run.facts["train_clips"] + run.facts["held_out_clips"] == 15 and run.facts["left_out_clips"] == []
+    assert run.facts.train_clips + run.facts.held_out_clips == 15 and run.facts.left_out_clips == ()
     predicted = (base / next(one.path for one in run.artifacts if one.kind == "prediction")).read_text(encoding="utf-8")
     written = json.loads(predicted.splitlines()[0])["written"]
     assert REFERENCE_TEXT in written and TARGET_TEXT in written  # through tokens and back, letter by letter
@@ -126,12 +126,12 @@ def test_lora_from_a_checkpoint_resumed_merged_and_loaded_by_plain_transformers(
     options += ["--data.path", str(voices), "--steps", "4", "--save-every-steps", "2", *QUICK]
     assert main(["train", *options, "--out", str(run_dir)]) == 0
     facts = read_run(run_dir).facts
-    assert facts["pretrained"] and facts["trainable_parameters"] == 4 * (4 * (32 + 32) + 3 * (32 + 64))
+    assert facts.pretrained and facts.trainable_parameters == 4 * (4 * (32 + 32) + 3 * (32 + 64))
     shutil.copytree(run_dir, resumed)
     shutil.rmtree(checkpoints(resumed)[-1])
     assert main(["train", *options, "--out", str(resumed), "--resume"]) == 0
     for name in ("train/loss", "train/grad_norm", "eval/ce_nats/codebook_0"):
-        assert read_run(resumed).series[name].value.tolist() == read_run(run_dir).series[name].value.tolist(), name
+        assert read_run(resumed)[name].value.tolist() == read_run(run_dir)[name].value.tolist(), name
 
     monkeypatch.chdir(tmp_path)
     assert main(["merge", str(run_dir), str(tmp_path / "merged")]) == 0
@@ -161,7 +161,7 @@ def test_held_out_speakers_are_never_trained_on(voices):
     )
     codec = load_codec("amy-tiny")
     train, held_out, facts = prepare(config, config.build(codec), codec)
-    assert len(facts["held_out_speakers"]) == 1 and not set(facts["held_out_speakers"]) & set(facts["speakers"])
+    assert len(facts.held_out_speakers) == 1 and not set(facts.held_out_speakers) & set(facts.speakers)
     assert len(held_out) == 6 and len(train) == 12
     for row in held_out.rows:  # its reference is the same speaker's, its target the row's own
         turns = held_out.vary(row, None).turns

@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 
 from earnest.errors import UserError
+from earnest.facts import Facts
 from earnest.logs import FORMATS, read, tensorboard
 from earnest.logs.find import discover
 from earnest.logs.mapping import guess
@@ -33,7 +34,7 @@ def written(folder: Path, text: str | bytes, name: str = "log.txt") -> Path:
 
 def told(run: Run) -> dict[str, list[tuple[int, float]]]:
     return {
-        key: list(zip(series.step.tolist(), series.value.round(6).tolist(), strict=True))
+        str(key): list(zip(series.step.tolist(), series.value.round(6).tolist(), strict=True))
         for key, series in run.series.items()
     }
 
@@ -68,18 +69,18 @@ RECORDED = [  # log, format, steps of train/loss, its first and last value, numb
 @pytest.mark.parametrize(("name", "format", "steps", "values", "evaluations"), RECORDED)
 def test_recorded(name, format, steps, values, evaluations):
     run = read(LOGS / name)
-    loss = run.series["train/loss"]
-    assert run.facts["format"] == format
+    loss = run["train/loss"]
+    assert run.facts.format == format
     assert (loss.step[0], loss.step[-1]) == steps
     assert (np.diff(loss.step) > 0).all()
     np.testing.assert_allclose([loss.value[0], loss.value[-1]], values, atol=6e-5)
-    assert len(run.series["eval/loss"]) == evaluations
-    assert "train/learning_rate" in run.series
+    assert len(run["eval/loss"]) == evaluations
+    assert "train/learning_rate" in run
 
 
 def test_a_recorded_gan():
     run = read(LOGS / "gan_healthy")
-    assert set(run.series) >= {
+    assert set(map(str, run.series)) >= {
         "train/loss/loss_d",
         "train/loss/adv_g",
         "train/loss/feat",
@@ -87,22 +88,22 @@ def test_a_recorded_gan():
         "train/d_real",
         "train/d_fake",
     }
-    assert run.series["train/d_real"].step[-1] == 600
+    assert run["train/d_real"].step[-1] == 600
 
 
 def test_one_run_reads_the_same_from_every_format():
     runs = {name: read(LOGS / f"{name}_healthy") for name in ("wandb", "trackio", "mlflow", "accelerate")}
     for key in ("train/loss", "train/grad_norm", "train/learning_rate", "eval/loss"):
-        whole = runs["wandb"].series[key]
+        whole = runs["wandb"][key]
         for name, run in runs.items():
-            series = run.series[key]
+            series = run[key]
             assert (series.step == whole.step[: len(series)]).all()
             np.testing.assert_allclose(
                 series.value, whole.value[: len(series)], rtol=1e-6 if name == "accelerate" else 0
             )  # TensorBoard keeps float32
     printed, state = read(LOGS / "hf_healthy/output.log"), read(LOGS / "hf_healthy/hf/trainer_state.json")
-    assert (printed.series["eval/loss"].step == state.series["eval/loss"].step).all()
-    np.testing.assert_allclose(printed.series["train/loss"].value, state.series["train/loss"].value, rtol=1e-3)
+    assert (printed["eval/loss"].step == state["eval/loss"].step).all()
+    np.testing.assert_allclose(printed["train/loss"].value, state["train/loss"].value, rtol=1e-3)
 
 
 @pytest.mark.parametrize(("path", "tags"), json.loads((LOGS / "tensorboard_says.json").read_text()).items())
@@ -143,7 +144,7 @@ def test_tensorboard_damaged_in_the_middle(tmp_path):
     data = bytearray(next((LOGS / "accelerate_healthy").rglob("*tfevents*")).read_bytes())
     data[len(data) // 2 :] = b"\xff" * (len(data) - len(data) // 2)
     run = read(written(tmp_path, bytes(data), "events.out.tfevents.1"))
-    assert len(run.series["train/loss"]) > 100 and any("breaks" in note or "cut" in note for note in run.notes)
+    assert len(run["train/loss"]) > 100 and any("breaks" in note or "cut" in note for note in run.notes)
 
 
 def test_a_tree_of_events(tmp_path):
@@ -153,7 +154,7 @@ def test_a_tree_of_events(tmp_path):
         (tmp_path / folder).mkdir(parents=True)
         written(tmp_path / folder, data, "events.out.tfevents.1700000000.host.1.v2")
     run = read(tmp_path / "keras")
-    assert {"train/hp_metric", "validation/hp_metric"} <= set(run.facts["unmapped"])
+    assert {"train/hp_metric", "validation/hp_metric"} <= set(run.facts.unmapped)
     with pytest.raises(UserError, match="2 runs"):
         read(tmp_path / "two")
     assert read(tmp_path / "two", run="b").series.keys() == read(tmp_path / "two" / "a").series.keys()
@@ -165,7 +166,7 @@ def test_wandb_records_over_blocks_and_cut(tmp_path):
     data = path.read_bytes()
     assert len(data) > 3 * 32768
     run = read(written(tmp_path, data[:70_001], "run-x.wandb"))
-    assert 50 < len(run.series["train/loss"]) < 300 and any("cut short" in note for note in run.notes)
+    assert 50 < len(run["train/loss"]) < 300 and any("cut short" in note for note in run.notes)
     holed = data[:40_000] + bytes(20_000) + data[60_000:]
     assert read(written(tmp_path, holed, "run-y.wandb")).last_step == 300
     assert read(written(tmp_path, gzip.compress(data), "run-z.wandb.gz")).last_step == 300
@@ -353,17 +354,17 @@ def test_text_many_lines_alike_read_as_one_by_one(tmp_path):
         if step % 777 == 0:
             lines.append(f"eval loss: {2 / step:.6f}")
     run = read(written(tmp_path, "\n".join(lines) + "\n"))
-    assert (run.series["train/loss"].step == np.arange(1, 25_001)).all()
-    np.testing.assert_allclose(run.series["train/loss"].value, [float(f"{1 / step:.6f}") for step in range(1, 25_001)])
-    np.testing.assert_allclose(run.series["train/learning_rate"].value, np.arange(1, 25_001) * 1e-7)
-    assert (run.series["eval/loss"].step == np.arange(777, 25_001, 777)).all()
+    assert (run["train/loss"].step == np.arange(1, 25_001)).all()
+    np.testing.assert_allclose(run["train/loss"].value, [float(f"{1 / step:.6f}") for step in range(1, 25_001)])
+    np.testing.assert_allclose(run["train/learning_rate"].value, np.arange(1, 25_001) * 1e-7)
+    assert (run["eval/loss"].step == np.arange(777, 25_001, 777)).all()
 
 
 def test_text_settings_printed_once_are_facts(tmp_path):
     text = "Namespace(lr=0.0001, max_grad_norm=1.0, num_codebooks=8)\ntext vocab size: 128256\n"
     run = read(written(tmp_path, text + "".join(f"step {i} text_loss {12 - i / 10} lr 1e-3\n" for i in range(1, 6))))
-    assert (run.facts["max_grad_norm"], run.facts["codebooks"], run.facts["text_vocab"]) == (1, 8, 128256)
-    assert (run.series["train/learning_rate"].value == 1e-3).all()
+    assert (run.facts.max_grad_norm, run.facts.codebooks, run.facts.text_vocab) == (1, 8, 128256)
+    assert (run["train/learning_rate"].value == 1e-3).all()
 
 
 def test_text_a_last_line_cut_within_a_number_is_left_out(tmp_path):
@@ -387,7 +388,7 @@ def test_table_of_lightning_has_sparse_rows(tmp_path):
     run = read(written(tmp_path, text, "metrics.csv"))
     assert told(run)["train/loss"] == [(0, 3.1), (10, 2.9), (20, 2.5)]
     assert told(run)["eval/loss"] == [(10, 2.95)]
-    assert "train/learning_rate" in run.series and "as many values" in run.facts["unmapped"]["train_loss_epoch"]
+    assert "train/learning_rate" in run and "as many values" in run.facts.unmapped["train_loss_epoch"]
 
 
 def test_table_with_odd_cells(tmp_path):
@@ -433,7 +434,7 @@ def test_jsonl(tmp_path):
     history = '{"_step": 0, "_runtime": 1.5, "_timestamp": 1e9, "train/loss": 3.5}\n{"_step": 1, "_runtime": 2, "_timestamp": 1e9, "train/loss": "NaN"}\n'
     run = read(written(tmp_path, history, "wandb-history.jsonl"))
     np.testing.assert_equal(told(run), {"train/loss": [(0, 3.5), (1, math.nan)]})
-    assert run.facts["format"] == "wandb history"
+    assert run.facts.format == "wandb history"
 
 
 def test_jsonl_infinities_fast_and_slow(tmp_path):
@@ -482,11 +483,11 @@ def test_a_trainer_state_cut_short_keeps_its_rows(tmp_path):
 
 def test_our_own_run(tmp_path):
     writer = RunWriter(tmp_path / "run")
-    writer.facts({"codebooks": 8})
+    writer.facts(Facts(codebooks=8))
     writer.step(1, {"train/ce_nats/text": 3.5})
     writer.close()
     run = read(tmp_path / "run", facts={"text_vocab": 100})
-    assert run.facts["format"] == "earnest" and run.facts["text_vocab"] == 100
+    assert run.facts.format == "earnest" and run.facts.text_vocab == 100
     assert told(run) == {"train/ce_nats/text": [(1, 3.5)]}
 
 
@@ -552,7 +553,7 @@ def test_steps_within_epochs_are_laid_end_to_end(tmp_path):
         f"{epoch},{batch},{3 - epoch}\n" for epoch in range(3) for batch in range(0, 100, 10)
     )
     run = read(written(tmp_path, text))
-    assert (run.series["train/loss"].step == np.arange(0, 300, 10)).all() and run.facts["steps_per_epoch"] == 100
+    assert (run["train/loss"].step == np.arange(0, 300, 10)).all() and run.facts.steps_per_epoch == 100
     restarted = "epoch,batch,loss\n" + "".join(
         f"{epoch},{batch},1\n" for epoch in (0, 1, 0) for batch in range(0, 100, 10)
     )
@@ -609,7 +610,7 @@ def test_the_users_word_wins(tmp_path):
     path = written(tmp_path, "when,loss,metric_a\n5,3.5,1\n6,3.25,2\n")
     run = read(path, overrides={"when": "step", "loss": "ignore", "metric_a": "eval/ce_nats/text"})
     assert told(run) == {"eval/ce_nats/text": [(5, 1.0), (6, 2.0)]}
-    assert run.facts["mapping"] == {"when": "step", "metric_a": "eval/ce_nats/text"}
+    assert run.facts.mapping == {"when": "step", "metric_a": "eval/ce_nats/text"}
     with pytest.raises(UserError, match=r"metric_b.*one of 'metric_a'"):
         try:
             read(path, overrides={"metric_b": "loss"})
@@ -623,12 +624,12 @@ def test_what_only_folders_tell_apart_is_not_guessed(tmp_path):
     text = "step,train/loss,encoder/grad_norm,decoder/grad_norm,optim/lr\n1,3,1,2,0.1\n2,2,1,2,0.1\n"
     run = read(written(tmp_path, text))
     assert (
-        set(run.series) == {"train/loss", "train/learning_rate"}
-        and "name one" in run.facts["unmapped"]["encoder/grad_norm"]
+        set(map(str, run.series)) == {"train/loss", "train/learning_rate"}
+        and "name one" in run.facts.unmapped["encoder/grad_norm"]
     )
-    assert "train/grad_norm" in read(written(tmp_path, text.replace("decoder/grad_norm", "x"))).series
+    assert "train/grad_norm" in read(written(tmp_path, text.replace("decoder/grad_norm", "x")))
     counts = "step,loss,codebook_usage\n1,3,800\n2,2,900\n"
-    assert "no fraction" in read(written(tmp_path, counts)).facts["unmapped"]["codebook_usage"]
+    assert "no fraction" in read(written(tmp_path, counts)).facts.unmapped["codebook_usage"]
 
 
 def test_rows_that_say_their_split_or_metric(tmp_path):
@@ -644,14 +645,14 @@ def test_rows_that_say_their_split_or_metric(tmp_path):
 def test_perplexity_is_told_apart(tmp_path):
     lm = "step,loss,perplexity\n" + "".join(f"{i},{5 - i / 10},{math.exp(5 - i / 10)}\n" for i in range(10))
     run = read(written(tmp_path, lm))
-    assert "train/perplexity" not in run.series and "e ** it" in run.facts["unmapped"]["perplexity"]
+    assert "train/perplexity" not in run and "e ** it" in run.facts.unmapped["perplexity"]
     assert any("cross-entropy in nats" in note for note in run.notes)
     codec = "step,commit_loss,perplexity\n" + "".join(f"{i},{5 - i / 10},{100 + i}\n" for i in range(10))
-    assert "train/perplexity" in read(written(tmp_path, codec)).series
+    assert "train/perplexity" in read(written(tmp_path, codec))
     alone = "step,loss,perplexity\n" + "".join(f"{i},{5 - i / 10},{100 + i}\n" for i in range(10))
-    assert "neither" in read(written(tmp_path, alone)).facts["unmapped"]["perplexity"]
+    assert "neither" in read(written(tmp_path, alone)).facts.unmapped["perplexity"]
     named = "step,loss,codebook_perplexity\n1,3,100\n2,2,200\n"
-    assert "train/perplexity" in read(written(tmp_path, named)).series
+    assert "train/perplexity" in read(written(tmp_path, named))
 
 
 # --- facts that logs hold (of configurations: test_logs_settings.py)
@@ -659,12 +660,12 @@ def test_perplexity_is_told_apart(tmp_path):
 
 
 def test_facts_that_logs_hold():
-    assert read(LOGS / "wandb_healthy").facts["text_vocab"] == 64
+    assert read(LOGS / "wandb_healthy").facts.text_vocab == 64
     assert (
-        read(LOGS / "hf_healthy/hf/runs").facts["max_grad_norm"] == 1
+        read(LOGS / "hf_healthy/hf/runs").facts.max_grad_norm == 1
     )  # transformers writes its arguments into TensorBoard
-    assert read(LOGS / "hf_healthy").facts["schedule_steps"] == 300
-    assert read(LOGS / "hf_healthy").facts["steps_per_epoch"] == 32
+    assert read(LOGS / "hf_healthy").facts.schedule_steps == 300
+    assert read(LOGS / "hf_healthy").facts.steps_per_epoch == 32
 
 
 # --- directories
@@ -693,7 +694,7 @@ def test_the_folder_of_a_transformers_run(tmp_path):
     shutil.copytree(LOGS / "hf_healthy/hf/runs", tmp_path / "runs")
     shutil.copy(LOGS / "hf_healthy/output.log", tmp_path / "train.log")
     run = read(tmp_path)
-    assert run.facts["format"] == "trainer_state" and run.last_step == 200
+    assert run.facts.format == "trainer_state" and run.last_step == 200
 
 
 def test_the_folder_of_wandb_runs(tmp_path):
@@ -703,7 +704,7 @@ def test_the_folder_of_wandb_runs(tmp_path):
     (run / "files").mkdir()
     shutil.copy(LOGS / "hf_healthy/output.log", run / "files")
     written(run / "files", '{"train/loss": 2.0, "_step": 300}', "wandb-summary.json")
-    assert read(tmp_path / "a").facts["format"] == "wandb"
+    assert read(tmp_path / "a").facts.format == "wandb"
     with pytest.raises(UserError, match="2 runs"):
         read(tmp_path)
 
@@ -806,7 +807,7 @@ def test_five_thousand_columns(name, tmp_path):
     if name.endswith("jsonl"):
         text = "".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in rows)
     run = read(written(tmp_path, text, name))
-    assert told(run) == {"train/loss": [(0, 5.0), (1, 4.0), (2, 3.0)]} and len(run.facts["unmapped"]) == 4998
+    assert told(run) == {"train/loss": [(0, 5.0), (1, 4.0), (2, 3.0)]} and len(run.facts.unmapped) == 4998
 
 
 def test_not_utf8(tmp_path):

@@ -72,8 +72,8 @@ def answers(path: Path) -> Run | None:
             series.step.dtype == np.int64 and series.value.dtype == np.float64 and len(series.step) == len(series.value)
         )
         assert (np.diff(series.step) > 0).all()
-    assert not set(run.facts["mapping"]) & set(run.facts["unmapped"])
-    json.dumps(run.facts["mapping"])
+    assert not set(run.facts.mapping) & set(run.facts.unmapped)
+    json.dumps(run.facts.mapping)
     return run
 
 
@@ -124,7 +124,7 @@ def test_what_is_written_is_read(value, start, stride, tmp_path):
     }
     for name, text in files.items():
         for path in (put(tmp_path, text.encode(), name), put(tmp_path, gzip.compress(text.encode()), name + ".gz")):
-            series = read(path).series["train/loss"]
+            series = read(path)["train/loss"]
             assert series.step.tolist() == step
             np.testing.assert_array_equal(series.value, np.array(value, np.float64))
 

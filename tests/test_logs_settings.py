@@ -19,7 +19,8 @@ def beside(folder, text: str, name: str = "config.yaml") -> Run:
 
 
 def facts(run: Run) -> dict:
-    return {name: run.facts[name] for name in run.facts["fact_sources"]}
+    facts = run.facts.known()
+    return {name: facts[name] for name in facts["fact_sources"]}
 
 
 YAML = {
@@ -135,8 +136,8 @@ def test_facts_beside_the_log(tmp_path):
     text = "optim:\n  max_norm: 1.0  # clipping\n  lr: 1e-4\ntransformer_lm:\n  n_q: 4\n  card: 2048\n"
     beside(tmp_path, text)
     run = read(tmp_path / "metrics.csv", facts={"codebooks": 9})
-    assert run.facts["max_grad_norm"] == 1 and run.facts["audio_vocab"] == 2048 and run.facts["codebooks"] == 9
-    assert run.facts["fact_sources"] == {"max_grad_norm": "config.yaml", "audio_vocab": "config.yaml"}
+    assert run.facts.max_grad_norm == 1 and run.facts.audio_vocab == 2048 and run.facts.codebooks == 9
+    assert run.facts.fact_sources == {"max_grad_norm": "config.yaml", "audio_vocab": "config.yaml"}
 
 
 def test_yaml_is_plain_data():

@@ -29,7 +29,7 @@ from earnest.models.backbones import load_backbone
 from earnest.models.mot import MoT, MoTDesign, MoTModelConfig, MoTShape
 from earnest.models.packed import Route
 from earnest.run import checkpoints, read_run
-from earnest.streams import TEXT, Codebook
+from earnest.streams import TEXT, Codebook, codebooks
 from earnest.training.optim import adamw
 from tests.equipment.straightforward_mot import Straightforward
 from tests.equipment.tiny_mot import CODEBOOKS, CODES, SHAPE, batch_of, clips, tiny_mot
@@ -521,7 +521,8 @@ def test_new_attention_is_no_copy_and_comes_back_from_a_checkpoint(based):
     _, path = based
     model = tiny_mot(backbone=str(path / "llama"), **NEW_ATTENTION)
     assert not any(
-        torch.equal(layer.attention.q_proj.weight, block.self_attn.q_proj.weight) for layer, block in model.layer_pairs()
+        torch.equal(layer.attention.q_proj.weight, block.self_attn.q_proj.weight)
+        for layer, block in model.layer_pairs()
     )
     model.save_pretrained(path / "saved")
     assert same(model, load_model(path / "saved"))
@@ -596,10 +597,10 @@ def test_a_run_from_folder_to_wav(tmp_path, monkeypatch, capsys):
     train += ["--design.trained", "adapters", "output", "embeddings"]
     assert main([*train, "--out", str(run_dir)]) == 0
     run = read_run(run_dir)
-    assert set(run.probes["held_out"]["streams"]) == {f"codebook_{c}" for c in range(8)}  # audio alone is scored
-    full, within = run.series["train/ce_full_nats/codebook_7"].value, run.series["train/ce_nats/codebook_7"].value
+    assert set(run.probes.held_out.streams) == set(codebooks(8))  # audio alone is scored
+    full, within = run["train/ce_full_nats/codebook_7"].value, run["train/ce_nats/codebook_7"].value
     assert len(full) == 3 and (full > within).all()  # what it costs to say that audio comes at all
-    assert run.series["eval/text_perplexity"].step.tolist() == [0, 3]
+    assert run["eval/text_perplexity"].step.tolist() == [0, 3]
     said = capsys.readouterr().out
     assert "A101" not in said  # no text target counts, and none should
     assert "F401" not in said  # the total is that of the full cross-entropies

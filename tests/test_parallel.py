@@ -73,7 +73,7 @@ def train(processes: int, cache: Path, *args, program: Sequence[str | Path] = ("
 
 
 def series(run_dir: Path, name: str) -> list[float]:
-    return read_run(run_dir).series[name].value.tolist()
+    return read_run(run_dir)[name].value.tolist()
 
 
 def test_two_processes_are_one(speech, tmp_path):
@@ -92,7 +92,7 @@ def test_two_processes_are_one(speech, tmp_path):
         "train/counted_frac/codebook_0",
     ):
         assert series(two, name) == pytest.approx(series(one, name), rel=1e-4), name
-    assert read_run(two).series["train/loss"].step.tolist() == list(range(1, 8))
+    assert read_run(two)["train/loss"].step.tolist() == list(range(1, 8))
     assert series(two, "eval/ce_nats/codebook_0") == pytest.approx(series(one, "eval/ce_nats/codebook_0"), rel=1e-4)
     # and they continue what two processes began
     shutil.copytree(two, resumed)

@@ -8,6 +8,7 @@ import torch
 from earnest.data.batch import collate
 from earnest.data.masks import IGNORE
 from earnest.data.row import Turn
+from earnest.facts import Facts
 from earnest.models.system import Head, Output
 from earnest.monitors.predictions import log_predictions, predictions
 from earnest.report.as_html import render
@@ -92,7 +93,7 @@ def test_text_is_decoded_whole_and_written_to_the_run_and_the_report(model, tmp_
     turns = [Turn("user", ("say",)), Turn("assistant", (ARABIC, random_codes(4, torch.Generator())))]
     batch = collate([model.lay_out(None, "", turns=turns)], [0], model.pad_id)
     writer = RunWriter(tmp_path)
-    writer.facts({"system": "higgs"})
+    writer.facts(Facts(system="higgs"))
     writer.step(7, {"train/loss": 1.0})
     log_predictions(model, batch, ["clips/one.wav"], 7, writer)
     writer.close()
@@ -110,7 +111,7 @@ def test_text_is_decoded_whole_and_written_to_the_run_and_the_report(model, tmp_
 
 def test_a_hostile_or_broken_log_does_no_harm(tmp_path):
     writer = RunWriter(tmp_path)
-    writer.facts({"system": "higgs"})
+    writer.facts(Facts(system="higgs"))
     writer.step(1, {"train/loss": 1.0})
     writer.close()
     (tmp_path / "artifacts.jsonl").write_text('{"kind": "prediction", "path": "p.jsonl", "step": 1, "facts": {}}\n')

@@ -12,6 +12,7 @@ from torch import nn
 
 from earnest.data.corpus import Corpus, layout_of
 from earnest.data.row import Row
+from earnest.facts import Facts
 from earnest.losses.tokens import TokenObjective, stream_weights
 from earnest.models.mot import MoT, MoTDesign
 from earnest.monitors.clock import Clock
@@ -19,11 +20,11 @@ from earnest.monitors.gradients import REACHED_STEPS, Reached, Updates
 from earnest.probes.labels import alignment, dropped_inputs
 from earnest.probes.parameters import Frozen, differing, not_optimized, prints, rows, split_in_two
 from earnest.probes.reading import conditioning, reload
+from earnest.probes.results import Alignment, Duplicates, Noise, Ranks, Results
 from earnest.probes.splits import duplicates, noise
-from earnest.records import plain
 from earnest.rules import diagnose
 from earnest.run import Run, Series
-from earnest.streams import Codebook
+from earnest.streams import codebooks
 from earnest.training.config import Data
 from tests.equipment import tiny_dia, tiny_mot
 from tests.equipment.tiny import random_batch, random_codes, tiny_higgs
@@ -43,7 +44,7 @@ def system(request):
 
 def named(probe: str, result, **facts) -> list[str]:
     """What the doctor finds in a run that knows nothing but one probe's result."""
-    diagnosis = diagnose(Run(facts, {}, {probe: plain(result)}))
+    diagnosis = diagnose(Run(Facts().updated(facts), {}, Results(**{probe: result})))
     return [finding.rule for finding in diagnosis.findings]
 
 
@@ -60,7 +61,7 @@ def test_every_system_predicts_the_next_token(system):
     model.train()
     found = alignment(model, batch)
     assert {stream for stream, count in batch.counted().items() if count} == set(found)
-    assert all(one == {"offset": 1, "expected": 1, "codebook_matches": True} for one in found.values())
+    assert set(found.values()) == {Alignment(offset=1)}
     assert all(module.training for module in model.modules()) and not named("alignment", found)
 
 
@@ -72,7 +73,7 @@ def test_a_fresh_mot_is_traced_and_an_output_layer_of_zeros_is_not_accused(outpu
     design = MoTDesign(output=output, text_window=24, max_positions=128)
     model = MoT.assemble(tiny_mot.CODEBOOKS, tiny_mot.CODES, design, tiny_mot.SHAPE)
     batch = tiny_mot.batch_of(model)
-    assert {one["offset"] for one in alignment(model, batch).values()} == {1}
+    assert {one.offset for one in alignment(model, batch).values()} == {1}
     if output == "audio":
         nn.init.zeros_(model.audio_rows.weight)
         assert not named("alignment", alignment(model, batch))
@@ -82,33 +83,33 @@ def test_a_fresh_mot_is_traced_and_an_output_layer_of_zeros_is_not_accused(outpu
 def test_labels_shifted_twice_or_not_at_all_are_traced(system, by, words):
     model, batch = system
     found = alignment(model, shifted(batch, by))
-    assert {one["offset"] for one in found.values()} == {1 + by}
-    findings = diagnose(Run({}, {}, {"alignment": plain(found)})).findings
+    assert {one.offset for one in found.values()} == {1 + by}
+    findings = diagnose(Run(probes=Results(alignment=found))).findings
     assert findings and {one.rule for one in findings} == {"A203"} and all(words in one.summary for one in findings)
 
 
 def test_a_model_that_also_shifts_is_traced(system):
     model, batch = system
     found = alignment(Wrapped(model, lambda hidden_PD, _: torch.roll(hidden_PD, 1, dims=0)), batch)
-    assert {one["offset"] for one in found.values()} == {2} and "A203" in named("alignment", found)
+    assert {one.offset for one in found.values()} == {2} and "A203" in named("alignment", found)
 
 
 def test_a_look_ahead_is_traced(system):
     model, batch = system
     found = alignment(Wrapped(model, lambda hidden_PD, _: hidden_PD + torch.roll(hidden_PD, -1, dims=0)), batch)
-    assert {one["offset"] for one in found.values()} == {0} and "A203" in named("alignment", found)
+    assert {one.offset for one in found.values()} == {0} and "A203" in named("alignment", found)
 
 
 def test_exchanged_codebooks_are_traced():
     model, batch = SYSTEMS["higgs"]()
     found = alignment(model, replace(batch, audio_targets_BSC=batch.audio_targets_BSC[..., [1, 0, 2, 3]]))
-    assert [stream for stream, one in found.items() if not one["codebook_matches"]] == [Codebook(0), Codebook(1)]
+    assert [stream for stream, one in found.items() if not one.codebook_matches] == codebooks(2)
     assert "A203" in named("alignment", found)
 
 
 def test_inputs_reach_the_model(system):
     found = dropped_inputs(*system)
-    assert not found["dropped"] and not named("inputs", found)
+    assert not found.dropped and not named("inputs", found)
 
 
 @pytest.mark.parametrize(("part", "field"), [("text", "text_BS"), ("tokens", "tokens_BSC")])
@@ -117,7 +118,7 @@ def test_a_dropped_input_is_named(system, part, field):
 
     deaf = Wrapped(model, change_input=lambda batch: replace(batch, **{field: torch.zeros_like(getattr(batch, field))}))
     found = dropped_inputs(deaf, batch)
-    assert found["dropped"] == [part] and named("inputs", found) == ["C106"]
+    assert found.dropped == (part,) and named("inputs", found) == ["C106"]
 
 
 def test_a_model_that_returns_nothing_is_named(system):
@@ -135,13 +136,13 @@ def test_optimizer_holds_every_trained_parameter(system):
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     assert not named("optimizer", not_optimized(model, torch.optim.SGD([p for _, p in trained], lr=0.1)))
     found = not_optimized(model, torch.optim.SGD([p for _, p in trained[1:]], lr=0.1))
-    assert found["missing"] == [trained[0][0]] and named("optimizer", found) == ["C105"]
+    assert found.missing == (trained[0][0],) and named("optimizer", found) == ["C105"]
 
 
 def test_a_step_may_be_cut_into_micro_batches(system):
     model, batch = system
     found = split_in_two(objective_of(model), batch)
-    assert found["distance"] < 1e-5 and not named("accumulation", found)
+    assert found.distance < 1e-5 and not named("accumulation", found)
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
@@ -180,7 +181,7 @@ def test_frozen_tensors_are_watched(change):
     if change:
         (parameter.data if change == "parameter" else mean).mul_(0.5).add_(1e-3)
     found = frozen.changed(7)
-    assert found["changed"] == {None: [], "parameter": [name], "buffer": ["mean"]}[change]
+    assert found.changed == {None: (), "parameter": (name,), "buffer": ("mean",)}[change]
     assert named("frozen", found) == (["C104"] if change else [])
 
 
@@ -188,11 +189,11 @@ def test_ranks_that_differ_are_named():
     model = tiny_higgs()
     other = copy.deepcopy(model)
     of_ranks = [prints(dict(one.named_parameters())) for one in (model, other)]
-    assert not named("ranks", {"differing": differing(of_ranks), "step": 3})
+    assert not named("ranks", Ranks(tuple(differing(of_ranks)), step=3))
     name, parameter = next(iter(other.named_parameters()))
     parameter.data[0, 0] += 1e-3
     assert differing([of_ranks[0], prints(dict(other.named_parameters()))]) == [name]
-    assert named("ranks", {"differing": [name], "step": 3}) == ["H107"]
+    assert named("ranks", Ranks((name,), step=3)) == ["H107"]
 
 
 # --- what steps do
@@ -215,14 +216,14 @@ def reached(model, batch):
 
 def test_gradients_reach_what_is_trained(system):
     (found,) = reached(*system)
-    assert found["step"] == REACHED_STEPS and not found["without_gradient"] and not named("gradients", found)
+    assert found.step == REACHED_STEPS and not found.without_gradient and not named("gradients", found)
 
 
 def test_a_part_that_no_gradient_reaches_is_named():
     model, batch = SYSTEMS["higgs"]()
     model.unused = nn.Linear(2, 2)
     (found,) = reached(model, batch)
-    assert found["without_gradient"] == ["unused.weight", "unused.bias"] and named("gradients", found) == ["C102"]
+    assert found.without_gradient == ("unused.weight", "unused.bias") and named("gradients", found) == ["C102"]
 
 
 @pytest.mark.parametrize(("learning_rate", "found"), [(1e-3, []), (0.3, ["C103"]), (1e-9, ["C103"])])
@@ -233,7 +234,7 @@ def test_the_size_of_updates(learning_rate, found):
     names = logged[0].keys()
     assert "train/update_frac/lm.model.layers" in names
     series = {name: Series(np.arange(6), np.array([row[name] for row in logged])) for name in names}
-    assert sorted({finding.rule for finding in diagnose(Run({}, series)).findings}) == found
+    assert sorted({finding.rule for finding in diagnose(Run.of({}, series)).findings}) == found
 
 
 def test_updates_are_what_they_say():
@@ -284,7 +285,7 @@ def test_held_out_clips_that_are_trained_on_are_named():
     train, held_out = spoken(8), spoken(4, seed=1)
     assert not named("duplicates", duplicates(train, held_out))
     found = duplicates(train, [*held_out, replace(train[3], source="copy")])
-    assert found == {"shared": 1, "held_out": 5, "sources": ["copy"]} and named("duplicates", found) == ["E203"]
+    assert found == Duplicates(1, 5, ("copy",)) and named("duplicates", found) == ["E203"]
 
 
 def test_noise_of_any_colour_is_told_from_what_beats_pauses_or_hums(tmp_path):
@@ -303,9 +304,9 @@ def test_noise_of_any_colour_is_told_from_what_beats_pauses_or_hums(tmp_path):
         soundfile.write(tmp_path / f"{name}.wav", wave_N, 16000)
     rows = [Row(np.zeros((1, 1), int), "", source=str(tmp_path / f"{name}.wav")) for name in [*waves, "gone"]]
     found = noise(rows)
-    assert found == {"noise": 2, "clips": 4, "sources": [rows[0].source, rows[1].source]} and not named("noise", found)
+    assert found == Noise(2, 4, (rows[0].source, rows[1].source)) and not named("noise", found)
     assert named("noise", noise(rows[:2])) == ["E205"]
-    assert noise(rows[4:]) == {}
+    assert noise(rows[4:]) is None
 
 
 @pytest.fixture(scope="module")
@@ -320,7 +321,7 @@ def hears_its_text():
 def test_a_model_that_uses_its_text(hears_its_text):
     model, rows = hears_its_text
     found = conditioning(model, corpus_of(model, rows), 60)
-    assert found["text"]["interval"][0] > 0 and found["text"]["clips"] == 8 and not named("conditioning", found)
+    assert found["text"].interval[0] > 0 and found["text"].clips == 8 and not named("conditioning", found)
 
 
 def test_a_clip_that_another_text_makes_too_long_does_not_hide_the_others(hears_its_text):
@@ -328,7 +329,7 @@ def test_a_clip_that_another_text_makes_too_long_does_not_hide_the_others(hears_
     long = Row(np.zeros((4, 400), int), "n", "a", source="long")
     cut = Corpus([long, *rows], Data().limited(model, 50), model.pad_id, 400, too_long="cut")
     found = conditioning(model, cut, 60)
-    assert cut.cut == 1 and found["text"]["clips"] == 8 and found["text"]["interval"][0] > 0
+    assert cut.cut == 1 and found["text"].clips == 8 and found["text"].interval[0] > 0
 
 
 def test_a_model_that_does_not_hear_its_text_is_named(hears_its_text):
@@ -336,19 +337,19 @@ def test_a_model_that_does_not_hear_its_text_is_named(hears_its_text):
 
     deaf = Wrapped(model, change_input=lambda batch: replace(batch, text_BS=torch.full_like(batch.text_BS, 65)))
     found = conditioning(deaf, corpus_of(model, rows), 60)
-    assert found["text"]["delta_nats"] == 0 and named("conditioning", found) == ["B106"]
+    assert found["text"].delta_nats == 0 and named("conditioning", found) == ["B106"]
 
 
 def test_one_text_tells_nothing_about_its_use(hears_its_text):
     model, rows = hears_its_text
-    assert conditioning(model, corpus_of(model, rows[::2]), 60) == {}
+    assert conditioning(model, corpus_of(model, rows[::2]), 60) is None
 
 
 def test_a_checkpoint_gives_the_loss_it_was_saved_with(hears_its_text, tmp_path):
     model, rows = hears_its_text
     model.save_pretrained(tmp_path)
     found = reload(model, type(model).from_pretrained(tmp_path), corpus_of(model, rows), 60)
-    assert found["ce_after"] == pytest.approx(found["ce_before"], rel=1e-6) and not named("reload", found)
+    assert found.ce_after == pytest.approx(found.ce_before, rel=1e-6) and not named("reload", found)
 
 
 def test_a_checkpoint_that_lacks_a_part_is_named(hears_its_text):
@@ -359,4 +360,4 @@ def test_a_checkpoint_that_lacks_a_part_is_named(hears_its_text):
     whole = copy.deepcopy(model)
     whole.adapter = nn.Linear(2, 2)
     found = reload(whole, model, corpus_of(model, rows), 60)
-    assert found["missing"] == ["adapter.bias", "adapter.weight"] and named("reload", found) == ["G201"]
+    assert found.missing == ("adapter.bias", "adapter.weight") and named("reload", found) == ["G201"]

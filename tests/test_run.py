@@ -10,13 +10,17 @@ import sys
 import pytest
 
 from earnest.errors import UserError
+from earnest.facts import Facts
+from earnest.probes.results import HeldOut, HeldOutStream, Ranks, Results
 from earnest.run import Artifact, RunWriter, read_run
+from earnest.streams import TEXT
 
 
 def test_what_is_written_is_read(tmp_path):
     writer = RunWriter(tmp_path)
-    writer.facts({"system": "higgs", "delays": [0, 1]})
-    writer.probe("held_out", {"text": {"ce_nats": 1.5}})
+    writer.facts(Facts(system="higgs", delays=(0, 1)))
+    writer.probes(Results(held_out=HeldOut({TEXT: HeldOutStream(ce_nats=1.5)})))
+    writer.probes(Results(ranks=Ranks(("head",), 2)))
     writer.event(0, "started")
     for step in (1, 2, 3):
         writer.step(step, {"train/loss": 1 / step})
@@ -24,26 +28,27 @@ def test_what_is_written_is_read(tmp_path):
     writer.artifact(Artifact("demo", "demos/a.wav", 2, {"text": "سبعة"}))
     writer.close()
     run = read_run(tmp_path)
-    assert run.facts == {"system": "higgs", "delays": [0, 1]}
-    assert run.series["train/loss"].step.tolist() == [1, 2, 3]
-    assert run.series["train/loss"].value.tolist() == [1, 0.5, 1 / 3]  # bit by bit
-    assert run.series["eval/ce_nats/text"].step.tolist() == [2]
+    assert run.facts == Facts(system="higgs", delays=(0, 1))
+    assert run.probes == Results(held_out=HeldOut({TEXT: HeldOutStream(ce_nats=1.5)}), ranks=Ranks(("head",), 2))
+    assert run["train/loss"].step.tolist() == [1, 2, 3]
+    assert run["train/loss"].value.tolist() == [1, 0.5, 1 / 3]  # bit by bit
+    assert run["eval/ce_nats/text"].step.tolist() == [2]
     assert run.artifacts[0].facts["text"] == "سبعة"
     assert run.last_step == 3
 
 
 def test_nan_and_infinity_are_facts(tmp_path):
     writer = RunWriter(tmp_path)
-    writer.facts({})
+    writer.facts(Facts())
     writer.step(1, {"train/loss": math.nan, "train/grad_norm": math.inf})
     run = read_run(tmp_path)
-    assert math.isnan(run.series["train/loss"].value[0]) and math.isinf(run.series["train/grad_norm"].value[0])
-    assert len(run.series["train/loss"].finite) == 0
+    assert math.isnan(run["train/loss"].value[0]) and math.isinf(run["train/grad_norm"].value[0])
+    assert len(run["train/loss"].finite) == 0
 
 
 def test_a_run_can_be_read_while_it_is_written(tmp_path):
     writer = RunWriter(tmp_path)
-    writer.facts({})
+    writer.facts(Facts())
     for step in range(1, 6):
         writer.step(step, {"train/loss": float(step)})
         assert read_run(tmp_path).last_step == step
@@ -51,7 +56,7 @@ def test_a_run_can_be_read_while_it_is_written(tmp_path):
 
 def test_a_resumed_step_counts_once_as_last_written(tmp_path):
     first = RunWriter(tmp_path)
-    first.facts({})
+    first.facts(Facts())
     for step in (1, 2, 3):
         first.step(step, {"train/loss": 1.0})
     first.close()
@@ -60,13 +65,13 @@ def test_a_resumed_step_counts_once_as_last_written(tmp_path):
     for step in (2, 3, 4):
         again.step(step, {"train/loss": 2.0})
     run = read_run(tmp_path)
-    assert run.series["train/loss"].value.tolist() == [1, 2, 2, 2]
+    assert run["train/loss"].value.tolist() == [1, 2, 2, 2]
     assert any("resumed" in note for note in run.notes)
 
 
 def test_a_torn_last_line_is_cut_before_appending_and_noted_when_read(tmp_path):
     writer = RunWriter(tmp_path)
-    writer.facts({})
+    writer.facts(Facts())
     writer.step(1, {"train/loss": 1.0})
     writer.close()
     with open(tmp_path / "steps.jsonl", "a") as file:
@@ -75,14 +80,15 @@ def test_a_torn_last_line_is_cut_before_appending_and_noted_when_read(tmp_path):
     assert run.last_step == 1 and any("steps.jsonl:2" in note for note in run.notes)
     writer = RunWriter(tmp_path)
     writer.step(2, {"train/loss": 0.5})
-    assert read_run(tmp_path).series["train/loss"].value.tolist() == [1.0, 0.5]
+    assert read_run(tmp_path)["train/loss"].value.tolist() == [1.0, 0.5]
 
 
 def test_a_killed_process_keeps_every_step_it_reported(tmp_path):
     code = f"""
+from earnest.facts import Facts
 from earnest.run import RunWriter
 writer = RunWriter({str(tmp_path)!r})
-writer.facts({{}})
+writer.facts(Facts())
 step = 0
 while True:
     step += 1

@@ -4,8 +4,10 @@ import re
 
 import pytest
 
+from earnest.facts import FACTS
 from earnest.rules.catalogue import RULES
-from earnest.signals import FACTS, SIGNALS, Key, key, parse
+from earnest.signals import SIGNALS, Key, key, parse
+from earnest.streams import Codebook, Part
 
 
 @pytest.mark.parametrize(
@@ -22,7 +24,7 @@ def test_what_a_rule_needs_stands_in_the_vocabulary(rule):
 
 
 @pytest.mark.parametrize(
-    "parts", [("train", "ce_nats", "codebook_0"), ("eval", "loss", None), ("train", "loss", "adv/g")]
+    "parts", [("train", "ce_nats", Codebook(0)), ("eval", "loss", None), ("train", "loss", Part("adv/g"))]
 )
 def test_keys_are_taken_apart_as_they_were_made(parts):
     split, name, stream = parts

@@ -21,6 +21,7 @@ from earnest.codecs import load_codec
 from earnest.errors import UserError
 from earnest.recipes.higgs import HiggsConfig
 from earnest.run import checkpoints, read_run
+from earnest.streams import TEXT, codebooks
 from earnest.training.config import Data
 from earnest.training.precision import resolve_precision
 from earnest.training.preparation import prepare
@@ -72,15 +73,17 @@ def train(*args, **options) -> subprocess.CompletedProcess:
 def losses(run_dir: Path) -> dict[str, list[float]]:
     """Every signal that does not measure the machine."""
     series = read_run(run_dir).series
-    return {name: column.value.tolist() for name, column in series.items() if not name.endswith(("_s", "_bytes"))}
+    return {
+        str(key): column.value.tolist() for key, column in series.items() if not key.name.endswith(("_s", "_bytes"))
+    }
 
 
 def test_a_whole_run(speech, tmp_path, capsys):
     run_dir = tmp_path / "run"
     assert main(["train", "higgs-tiny", "--data.path", str(speech), "--out", str(run_dir), "--steps", "6", *SMALL]) == 0
     run = read_run(run_dir)
-    assert run.series["train/loss"].step.tolist() == [1, 2, 3, 4, 5, 6]
-    assert set(run.probes["held_out"]["streams"]) == {"text", *(f"codebook_{c}" for c in range(8))}
+    assert run["train/loss"].step.tolist() == [1, 2, 3, 4, 5, 6]
+    assert set(run.probes.held_out.streams) == {TEXT, *codebooks(8)}
     demos = [artifact for artifact in run.artifacts if artifact.kind == "demo"]
     assert {demo.facts["temperature"] for demo in demos} == {0.0, 0.5, 1.0}
     for demo in demos:
@@ -196,7 +199,7 @@ def test_a_corrupt_clip_is_skipped_counted_and_listed(speech, tmp_path):
     folder = broken_folder(speech, tmp_path / "data", one_bad_clip)
     run_dir = tmp_path / "run"
     assert train("higgs-tiny", "--data.path", folder, "--steps", 2, *QUICK, "--out", run_dir).returncode == 0
-    left_out = read_run(run_dir).facts["left_out_clips"]
+    left_out = read_run(run_dir).facts.left_out_clips
     assert len(left_out) == 1 and "unreadable" in left_out[0]
 
 
@@ -204,7 +207,7 @@ def test_a_clip_whose_text_is_too_long_is_left_out_and_listed(speech, tmp_path):
     folder = broken_folder(speech, tmp_path / "data", one_long_text)
     run_dir = tmp_path / "run"
     assert train("higgs-tiny", "--data.path", folder, "--steps", 2, *QUICK, "--out", run_dir).returncode == 0
-    left_out = read_run(run_dir).facts["left_out_clips"]
+    left_out = read_run(run_dir).facts.left_out_clips
     assert len(left_out) == 1 and "tokens" in left_out[0]
 
 
@@ -233,14 +236,12 @@ def test_clips_that_are_too_long_are_left_out_cut_or_refused_as_set(speech, tmp_
         assert f"longer than {limit_s:g} s" in said[0] and ".wav" in said[0] and "data.too_long" in said[2]
         return
     facts = read_run(run_dir).facts
-    kept = facts["train_clips"] + facts["held_out_clips"]
+    kept = facts.train_clips + facts.held_out_clips
     assert ended == 0 and 0 < longer < len(lengths_s)
-    assert (len(facts["left_out_clips"]), facts["cut_clips"]) == (
-        (longer, 0) if too_long == "leave_out" else (0, longer)
-    )
-    assert kept == len(lengths_s) - len(facts["left_out_clips"])
-    ends = sum(counts.get(str(facts["eos_id"]), 0) for counts in facts["label_counts"].values())
-    assert 0 < ends <= facts["codebooks"] * (len(lengths_s) - longer)
+    assert (len(facts.left_out_clips), facts.cut_clips) == ((longer, 0) if too_long == "leave_out" else (0, longer))
+    assert kept == len(lengths_s) - len(facts.left_out_clips)
+    ends = sum(counts.get(facts.eos_id, 0) for counts in facts.label_counts.values())
+    assert 0 < ends <= facts.codebooks * (len(lengths_s) - longer)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from earnest.errors import UserError
+from earnest.facts import Facts
 from earnest.logs import document, jsonl, mlflow, own, parquet, table, tensorboard, text, trackio, wandb
 from earnest.logs.find import choose
 from earnest.logs.log import Format
@@ -31,7 +32,7 @@ def read(
     """Read the log at `path`, a file or a directory, as a `Run`.
 
     `overrides`: column -> signal (``{"my_loss": "train/ce_nats/text"}``, or ``step``, ``epoch``, ``ignore``); they win.
-    `facts`: what the log does not hold (`signals.FACTS`); they win over what a configuration beside the log says.
+    `facts`: what the log does not hold (`facts.FACTS`); they win over what a configuration beside the log says.
     `run`: which of several runs, by the name that the error for several lists.
     Raises UserError where there is no log to read.
     """
@@ -42,7 +43,7 @@ def read(
         )
     log = format.read(source)
     if isinstance(log, Run):
-        log.facts |= {"format": format.NAME} | dict(facts or {})
+        log.facts = log.facts.updated({"format": format.NAME, **(facts or {})})
         return log
     if not any(len(column.row) for column in log.columns.values()):
         raise UserError(f"{source.path.name} ({log.format}) has no numeric column", EXPECTED, FIX)
@@ -59,10 +60,9 @@ def read(
             f"{source.path.name} holds one number", "values over several steps", "log every step, or pass the whole log"
         )
     settings = facts_of(log.config, "the log").else_of(facts_beside(source.path))
-    result.facts = settings.facts | result.facts | dict(facts or {})
-    result.facts["fact_sources"] = {
-        name: where for name, where in settings.sources.items() if name not in (facts or {})
-    }
+    sources = {name: where for name, where in settings.sources.items() if name not in (facts or {})}
+    result.facts = Facts().updated(settings.facts).updated(result.facts).updated(facts or {})
+    result.facts = result.facts.updated({"fact_sources": sources})
     result.notes += settings.notes
     result.path = Path(path)
     if all(len(series) < 2 for series in result.series.values()):

@@ -14,9 +14,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from earnest.errors import UserError
+from earnest.facts import Facts
 from earnest.logs.log import SPLITS, Column, Log, Rows, axis_of, stitch, words
 from earnest.run import Run, Series
 from earnest.signals import ALIASES, SIGNALS, Key, parse
+from earnest.streams import AUDIO, Codebook, Part, Stream
 
 AVERAGING = {
     "epoch", "step", "avg", "average", "mean", "running", "smoothed", "iter", "batch", "cur", "current", "unweighted", "raw", "total",
@@ -37,11 +39,11 @@ CLOCK = {
     "tokens", "memory", "gpu",
 }  # fmt: skip
 
-_KNOWN: dict[str, tuple[str, str | None]] = {}
+_KNOWN: dict[str, tuple[str, Stream | None]] = {}
 for _target, _names in ALIASES.items():
-    _name, _, _stream = _target.partition("/")
+    _, _name, _stream = parse(f"train/{_target}")
     for _alias in _names.split():
-        _KNOWN[_alias] = (_name, _stream or None)
+        _KNOWN[_alias] = (_name, _stream)
 for _name in SIGNALS:
     _KNOWN["_".join(words(_name))] = (_name, None)
 
@@ -107,7 +109,7 @@ def _of_codebook(rest: list[str], split: str) -> Guess | None:
         if name is None and others == ["ppl"]:
             name = "perplexity"
         if name in CODEBOOK_SIGNALS and stream is None and (others or "loss" in rest):
-            return Guess(Key(split, name, f"codebook_{int(number)}"), numbered=True)
+            return Guess(Key(split, name, Codebook(int(number))), numbered=True)
     return None
 
 
@@ -118,7 +120,7 @@ def _of_loss_part(rest: list[str], split: str) -> Guess | None:
     part = [word for word in rest if word != "loss"]
     if len(part) > 1 and part[0] in ("audio", "codebook", "text"):  # a stream called audio_... would pass for tokens
         part = [*part[1:], part[0]]
-    return Guess(Key(split, "loss", "_".join(part) or None))
+    return Guess(Key(split, "loss", Part("_".join(part)) if part else None))
 
 
 def to_run(log: Log, overrides: dict[str, str], run: str | None) -> Run:
@@ -142,7 +144,7 @@ def to_run(log: Log, overrides: dict[str, str], run: str | None) -> Run:
     unmapped |= ambiguous
     _settle_perplexity(log, keys, unmapped, rows)
     mapping: dict[str, str] = dict(rows.axes)
-    series: dict[str, Series] = {}
+    series: dict[Key, Series] = {}
     pieces = {name: rows.series(log.columns[name]) for name in keys}
     for name in sorted(
         keys, key=lambda name: (name not in chosen, -len(pieces[name][0]))
@@ -150,13 +152,13 @@ def to_run(log: Log, overrides: dict[str, str], run: str | None) -> Run:
         key, (step, value) = keys[name], pieces[name]
         if not len(step):
             unmapped[name] = "no values in the run that is read"
-        elif str(key) in series:
+        elif key in series:
             taken = next(other for other, mapped in mapping.items() if mapped == str(key))
             unmapped[name] = f"also {key}, taken from {taken!r}, which has at least as many values"
         elif key.name == "used_frac" and np.nanmax(value, initial=0) > 100:
             unmapped[name] = "counts entries and is no fraction"
         else:
-            series[str(key)] = Series(step, _scaled(log, name, key, value))
+            series[key] = Series(step, _scaled(log, name, key, value), key)
             mapping[name] = str(key)
     facts = {
         "format": log.format,
@@ -166,7 +168,7 @@ def to_run(log: Log, overrides: dict[str, str], run: str | None) -> Run:
     facts |= log.facts | _steps_per_epoch(log, rows)
     if any("avg" in words(name) or "average" in words(name) for name in mapping):
         log.notes.append("a column is called an average: a mean since the start always looks like a plateau")
-    return Run(facts, series, notes=log.notes)
+    return Run(Facts().updated(facts), series, notes=log.notes)
 
 
 def _of_several_folders(guesses: dict[str, Guess | None]) -> dict[str, str]:
@@ -213,7 +215,7 @@ def _checked(log: Log, overrides: dict[str, str]) -> dict[str, Key | str]:
         key = (
             parse(signal)
             if signal.split("/")[0] in ("train", "eval", "test") and "/" in signal
-            else Key("train", *signal.split("/", 1))
+            else parse(f"train/{signal}")
         )
         if key.name not in SIGNALS:
             near = difflib.get_close_matches(key.name, SIGNALS, 3) or sorted(SIGNALS)
@@ -230,21 +232,19 @@ def _count_codebooks_from_0(log: Log, guesses: dict[str, Guess | None]) -> None:
     """audiocraft calls its first codebook ce_q1: where a family of columns has no codebook 0, it counts from 1."""
     families: dict[tuple[str, str], dict[str, int]] = {}
     for name, found in guesses.items():
-        if found and found.numbered and found.key.stream:
-            families.setdefault((found.key.split, found.key.name), {})[name] = int(
-                found.key.stream.removeprefix("codebook_")
-            )
+        if found and found.numbered and isinstance(found.key.stream, Codebook):
+            families.setdefault((found.key.split, found.key.name), {})[name] = found.key.stream.index
     if any(signal == "ce_nats" for _, signal in families):
         for name, found in guesses.items():
             if found and found.key[1:] == ("ce_nats", None):  # audiocraft's ce beside ce_q1, ...: their mean
-                guesses[name] = Guess(found.key._replace(stream="audio"))
+                guesses[name] = Guess(found.key._replace(stream=AUDIO))
     for numbers in families.values():
         if len(numbers) > 1 and min(numbers.values()) == 1:
             log.notes.append(f"codebooks counted from 1 ({', '.join(list(numbers)[:3])}, ...) are counted from 0 here")
             for name, number in numbers.items():
                 found = guesses[name]
                 assert found
-                guesses[name] = Guess(found.key._replace(stream=f"codebook_{number - 1}"))
+                guesses[name] = Guess(found.key._replace(stream=Codebook(number - 1)))
 
 
 def _reason(name: str) -> str:
@@ -284,7 +284,7 @@ def _settle_perplexity(log: Log, keys: dict[str, Key], unmapped: dict[str, str],
                     )
                 break
         else:
-            if any(found.stream == "commitment" for found in keys.values()) and key is not None:
+            if any(found.stream == Part("commitment") for found in keys.values()) and key is not None:
                 keys[name] = key
                 unmapped.pop(name)
                 log.notes.append(

@@ -9,6 +9,7 @@ import torch
 from earnest.data.batch import Batch
 from earnest.data.masks import IGNORE
 from earnest.data.row import Row, Vary
+from earnest.probes.results import Crops, Results, Unconditional
 from earnest.signals import key
 from earnest.streams import Codebook
 
@@ -33,19 +34,17 @@ class Draws:
             self.without_text += version.text is None
         return version
 
-    def probes(self) -> dict[str, dict[str, float]]:
+    def probes(self) -> Results:
         """The probes ``crops`` (means over the clips drawn from) and ``unconditional``."""
         clips = len(self.draws)
         if not clips:
-            return {}
-        return {
-            "crops": {
-                "draws": self.draws.total() / clips,
-                "distinct": sum(map(len, self.starts.values())) / clips,
-                "possible": sum(self.possible.values()) / clips,
-            },
-            "unconditional": {"without": self.without_text, "clips": self.draws.total()},
-        }
+            return Results()
+        crops = Crops(
+            draws=self.draws.total() / clips,
+            distinct=sum(map(len, self.starts.values())) / clips,
+            possible=sum(self.possible.values()) / clips,
+        )
+        return Results(crops=crops, unconditional=Unconditional(self.without_text, self.draws.total()))
 
 
 class Targets:

@@ -2,11 +2,11 @@
 
 import re
 from collections import defaultdict
-from typing import Any
 
 import torch
 from torch import nn
 
+from earnest.probes.results import Gradients
 from earnest.signals import key
 
 SAMPLED = (
@@ -55,14 +55,10 @@ class Reached:
         self.waiting = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         self.steps = 0
 
-    def watch(self, step: int) -> dict[str, Any] | None:
+    def watch(self, step: int) -> Gradients | None:
         """Look at the gradients of a step; after REACHED_STEPS the probe ``gradients``, once."""
         if self.steps == REACHED_STEPS:
             return None
         self.steps += 1
         self.waiting = {name: p for name, p in self.waiting.items() if p.grad is None or not p.grad.any()}
-        return (
-            {"without_gradient": list(self.waiting), "steps": self.steps, "step": step}
-            if self.steps == REACHED_STEPS
-            else None
-        )
+        return Gradients(tuple(self.waiting), self.steps, step) if self.steps == REACHED_STEPS else None

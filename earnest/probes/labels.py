@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from earnest.data.batch import Batch
 from earnest.data.masks import IGNORE
 from earnest.losses.tokens import score
 from earnest.models.system import Output, System
+from earnest.probes.results import Alignment, Inputs
 from earnest.probes.state import untouched
 from earnest.streams import Stream
 
@@ -18,9 +18,8 @@ SHIFTS = (1, 0, 2, -1, 3, -2)  # positions from a logit to its label among the i
 FOUND_FRAC = 0.9  # share of the labels that must be among the inputs at one distance to accept that distance (assumed)
 
 
-def alignment(model: System, batch: Batch) -> dict[Stream, dict[str, Any]]:
-    """From how far back each stream's labels are predicted, by data, model and loss together: stream -> offset,
-    expected, codebook_matches.
+def alignment(model: System, batch: Batch) -> dict[Stream, Alignment]:
+    """From how far back each stream's labels are predicted, by data, model and loss together.
 
     The batch says where labels are among the inputs. Then one label is kept, its gradient is traced to the state that
     it is scored on, and inputs near that position are changed one at a time: the last one that moves this state is what
@@ -30,7 +29,7 @@ def alignment(model: System, batch: Batch) -> dict[Stream, dict[str, Any]]:
     """
     with untouched(model):
         seen = _Seen(model, batch)
-        found: dict[Stream, dict[str, Any]] = {}
+        found: dict[Stream, Alignment] = {}
         for stream in batch.streams:
             clip_N, position_N = (batch.targets(stream) != IGNORE).nonzero(as_tuple=True)
             if not len(clip_N) or (place := _place(batch, stream, clip_N, position_N)) is None:
@@ -43,15 +42,13 @@ def alignment(model: System, batch: Batch) -> dict[Stream, dict[str, Any]]:
             scored, clip, position = traced
             if (last := seen.last_input(scored, clip, position)) is None:
                 continue  # its inputs do not reach the model at all: `dropped_inputs` says so
-            found[stream] = {
-                "offset": int(position_N[middle]) + shift - last,
-                "expected": model.order(stream),
-                "codebook_matches": column == stream and scored == stream,
-            }
+            offset = int(position_N[middle]) + shift - last
+            matches = column == stream and scored == stream
+            found[stream] = Alignment(offset, model.order(stream), matches)
     return found
 
 
-def dropped_inputs(model: System, batch: Batch) -> dict[str, Any]:
+def dropped_inputs(model: System, batch: Batch) -> Inputs:
     """Parts of the batch that change no state that codes are predicted from; and the shape of these states (positions,
     width)."""
     with untouched(model), torch.no_grad():
@@ -66,7 +63,7 @@ def dropped_inputs(model: System, batch: Batch) -> dict[str, Any]:
             pairs = zip(_audio_states(model, other), states, strict=True)
             if all(torch.equal(now_PD[is_audio_P], before_PD[is_audio_P]) for now_PD, before_PD in pairs):
                 dropped.append(name)
-        return {"dropped": dropped, "logits_shape": list(states[0].shape)}
+        return Inputs(tuple(dropped), tuple(states[0].shape))
 
 
 def _audio_states(model: System, batch: Batch) -> list[Tensor]:

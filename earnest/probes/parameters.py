@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
-from typing import Any
 
 import torch
 from torch import nn
@@ -10,20 +9,19 @@ from torch import nn
 from earnest.data.batch import Batch
 from earnest.files import fingerprint
 from earnest.losses.tokens import TokenObjective
+from earnest.probes.results import Accumulation, FrozenTensors, Optimizer
 from earnest.probes.state import untouched
 from earnest.streams import Stream
 
 HASHED = 2**20  # of a tensor's entries: the tables of 128256 rows of a frozen backbone take milliseconds, not seconds
 
 
-def not_optimized(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def not_optimized(model: nn.Module, optimizer: torch.optim.Optimizer) -> Optimizer:
     """Parameters that require a gradient and stand in no group of the optimizer, and how many do."""
     given = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    return {
-        "trained": len(trained),
-        "missing": [name for name, parameter in trained.items() if id(parameter) not in given],
-    }
+    missing = tuple(name for name, parameter in trained.items() if id(parameter) not in given)
+    return Optimizer(missing, len(trained))
 
 
 class Frozen:
@@ -35,9 +33,9 @@ class Frozen:
         )
         self.prints = prints(self.tensors)
 
-    def changed(self, step: int) -> dict[str, Any]:
+    def changed(self, step: int) -> FrozenTensors:
         now = prints(self.tensors)
-        return {"tensors": len(now), "changed": [name for name in now if now[name] != self.prints[name]], "step": step}
+        return FrozenTensors(tuple(name for name in now if now[name] != self.prints[name]), len(now), step)
 
 
 def prints(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
@@ -55,15 +53,12 @@ def differing(of_ranks: Iterable[Mapping[str, str]]) -> list[str]:
     return [name for name in first if any(other.get(name) != first[name] for other in others)]
 
 
-def split_in_two(objective: TokenObjective, batch: Batch) -> dict[str, Any]:
-    """The gradient of a batch in two micro-batches, beside that of the same batch whole.
-
-    ratio: of their norms · distance: norm of the difference, as a share of the whole's. Empty where the batch holds one
-    clip.
-    """
+def split_in_two(objective: TokenObjective, batch: Batch) -> Accumulation | None:
+    """The gradient of a batch in two micro-batches, beside that of the same batch whole. None if the batch holds one
+    clip."""
     clips = len(batch.clip_B)
     if clips < 2:
-        return {}
+        return None
     trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
 
     def gradient(parts: list[Batch]) -> list[torch.Tensor]:
@@ -86,12 +81,9 @@ def split_in_two(objective: TokenObjective, batch: Batch) -> dict[str, Any]:
         whole, cut = gradient([batch]), gradient([rows(batch, 0, clips // 3 or 1), rows(batch, clips // 3 or 1, clips)])
     size = norm(whole)
     if not size:
-        return {}
-    return {
-        "ratio": norm(cut) / size,
-        "distance": norm(one - other for one, other in zip(cut, whole, strict=True)) / size,
-        "steps": 2,
-    }
+        return None
+    distance = norm(one - other for one, other in zip(cut, whole, strict=True))
+    return Accumulation(norm(cut) / size, distance / size, steps=2)
 
 
 def rows(batch: Batch, start: int, stop: int) -> Batch:

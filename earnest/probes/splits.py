@@ -2,12 +2,12 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import soundfile
 
 from earnest.data.row import Row
+from earnest.probes.results import Duplicates, Noise
 
 CLIPS, CLIP_S = (
     16,
@@ -17,11 +17,11 @@ FRAME = 1024  # samples of a spectrum
 MIN_FRAMES = 32  # of a clip that is judged: fewer estimate no variance
 
 
-def duplicates(train: Sequence[Row], held_out: Sequence[Row]) -> dict[str, Any]:
+def duplicates(train: Sequence[Row], held_out: Sequence[Row]) -> Duplicates:
     """How many held-out clips hold exactly the codes of a training clip, and their sources."""
     known = {_digest(row) for row in train}
     shared = [row.source for row in held_out if _digest(row) in known]
-    return {"shared": len(shared), "held_out": len(held_out), "sources": shared[:6]}
+    return Duplicates(len(shared), len(held_out), tuple(shared[:6]))
 
 
 def _digest(row: Row) -> bytes:
@@ -29,9 +29,8 @@ def _digest(row: Row) -> bytes:
     return hashlib.sha256(str(codes_CT.shape).encode() + codes_CT.tobytes()).digest()
 
 
-def noise(train: Sequence[Row]) -> dict[str, Any]:
-    """How many clips sound like stationary noise, of those that are listened to: noise, clips, sources. Empty where
-    none can be read.
+def noise(train: Sequence[Row]) -> Noise | None:
+    """How many of the clips that are listened to sound like stationary noise. None if none can be read.
 
     In Gaussian noise of any colour the power at a frequency has a standard deviation over time as large as its mean
     (measured: 0.97 to 1.00 of it), and one moment says nothing of the next. Speech and music have pauses and beats
@@ -56,4 +55,4 @@ def noise(train: Sequence[Row]) -> dict[str, Any]:
         heard += 1
         if 0.85 < variation < 1.15 and abs(memory) < 0.1:
             sources.append(row.source)
-    return {"noise": len(sources), "clips": heard, "sources": sources[:6]} if heard else {}
+    return Noise(len(sources), heard, tuple(sources[:6])) if heard else None

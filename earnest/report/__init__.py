@@ -6,8 +6,9 @@ Each format is one module, imported when it is asked for, so that a quick diagno
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from earnest.files import write_whole
 from earnest.rules.finding import Diagnosis
-from earnest.run import Run, write_whole
+from earnest.run import Run
 
 if TYPE_CHECKING:
     from rich.console import Console

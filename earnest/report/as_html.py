@@ -16,13 +16,14 @@ from typing import Any, TypeGuard
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from earnest.records import plain
 from earnest.report import charts, sounds, view
 from earnest.rules.finding import SEVERITIES, Baseline, Diagnosis, Verdict
 from earnest.run import Artifact, Run, Series
-from earnest.signals import SIGNALS, parse
+from earnest.signals import SIGNALS
+from earnest.streams import TOTAL, Stream
 
 LOSSES = ("ce_nats", "loss")  # drawn with their baselines; the first that a stream has
-TOTAL = "total"  # what the verdicts call the loss of all streams
 OPTIMISATION = ("learning_rate", "grad_norm")
 MOST_CHARTS = 80  # of each kind on one page
 MOST_SOUND_BYTES = 8_000_000  # embedded; the newest demos first
@@ -67,9 +68,11 @@ def render(run: Run, diagnosis: Diagnosis) -> str:
         demos=demos,
         demos_left_out=demos_left_out,
         predictions=_predictions(run),
-        unmapped=list(_flat(run.facts.get("unmapped") or {})),
-        facts=list(_flat({name: fact for name, fact in run.facts.items() if name not in ("mapping", "unmapped")})),
-        probes=list(_flat(run.probes)),
+        unmapped=list(_flat(run.facts.unmapped or {})),
+        facts=list(
+            _flat({name: fact for name, fact in run.facts.known().items() if name not in ("mapping", "unmapped")})
+        ),
+        probes=list(_flat(plain(run.probes))),
         size=(charts.WIDTH, charts.HEIGHT),
     )
 
@@ -78,17 +81,13 @@ def _csp_hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(str(text).encode()).digest()).decode()}'"
 
 
-Signals = dict[str, dict[str | None, dict[str, Any]]]  # name -> stream -> split -> Series
+Signals = dict[str, dict[Stream | None, dict[str, Series]]]  # name -> stream -> split -> Series
 
 
 def _signals(run: Run) -> Signals:
     """The run's series by name, stream and split: one chart shows the splits of one (name, stream)."""
     signals: Signals = {}
-    for text, series in run.series.items():
-        try:
-            split, name, stream = parse(text)
-        except ValueError:  # a column that nothing knows: drawn under its own name
-            split, name, stream = "value", text, None
+    for (split, name, stream), series in run.series.items():
         if name in LOSSES:
             stream = stream or TOTAL
         signals.setdefault(name, {}).setdefault(stream, {})[view.line(split)] = series
@@ -127,8 +126,8 @@ def _loss_charts(run: Run, diagnosis: Diagnosis, signals: Signals) -> tuple[list
 
 def _optimisation_charts(run: Run, diagnosis: Diagnosis, signals: Signals) -> list[charts.Chart]:
     """Learning rate, and gradient norm with the norm at which it is clipped."""
-    clip = run.facts.get("max_grad_norm")
-    clipped = [Baseline("clipped at", float(clip))] if clip and _is_number(clip) else []
+    clip = run.facts.max_grad_norm
+    clipped = [Baseline("clipped at", clip)] if clip else []
     marks, hues = _marks(diagnosis, None), _splits(signals)
     drawn = [
         charts.chart(
@@ -181,7 +180,7 @@ def _match_chart(run: Run) -> charts.Chart | None:
                 float(match)
             )
     lines = {
-        name: Series(np.array(sorted(steps)), np.array([np.mean(steps[step]) for step in sorted(steps)]))
+        name: Series(np.array(sorted(steps)), np.array([float(np.mean(steps[step])) for step in sorted(steps)]))
         for name, steps in sorted(found.items())
     }
     return (
@@ -197,18 +196,17 @@ def _ladder(verdict: Verdict) -> list[Baseline]:
     return verdict.ladder or [rung for rung in [verdict.baseline] if rung]
 
 
-def _marks(diagnosis: Diagnosis, stream: str | None) -> list[tuple[int, str]]:
+def _marks(diagnosis: Diagnosis, stream: Stream | None) -> list[tuple[int, str]]:
     """Where findings on this stream begin; those on the whole run are marked on the total and where no stream is
     named."""
     return [
         (finding.since_step, finding.rule)
         for finding in diagnosis.findings
-        if finding.since_step
-        and (stream in view.streams(finding) or (finding.stream is None and stream in (None, TOTAL)))
+        if finding.since_step and (stream in finding.streams or (not finding.streams and stream in (None, TOTAL)))
     ]
 
 
-def _name(name: str, stream: str | None) -> str:
+def _name(name: str, stream: Stream | None) -> str:
     return view.line(f"{name.replace('_', ' ')} {stream or ''}")
 
 

@@ -1,38 +1,37 @@
 """The report as JSON: a versioned contract, described in ``schema.json`` beside this file.
 
-Within schema 1 fields may be added, never renamed, retyped or removed.
+Within schema 2 fields may be added, never renamed, retyped or removed.
 """
 
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import is_dataclass, replace
 from typing import Any
 
 from earnest.report import view
 from earnest.rules.finding import Diagnosis
 from earnest.run import Run
+from earnest.streams import Stream
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def render(run: Run, diagnosis: Diagnosis) -> str:
     """The whole report as JSON that any strict parser reads."""
-    facts = {
-        name: fact for name, fact in run.facts.items() if name != "label_counts"
-    }  # megabytes, and in run.json already
+    facts = run.facts.known()
+    facts.pop("label_counts", None)  # megabytes, and in run.json already
     said = {
         "schema": SCHEMA,
         "run": {
             "path": str(run.path) if run.path else None,
             "last_step": run.last_step,
-            "signals": sorted(run.series),
+            "signals": sorted(map(str, run.series)),
             "facts": facts,
             "notes": run.notes,
         },
-        **asdict(diagnosis),
+        **vars(replace(diagnosis, findings=view.in_order(diagnosis.findings))),
     }
-    said["findings"] = [asdict(finding) for finding in view.in_order(diagnosis.findings)]
     return json.dumps(plain(said), indent=1, allow_nan=False) + "\n"
 
 
@@ -41,6 +40,8 @@ def plain(value: Any) -> Any:
     seen."""
     if hasattr(value, "tolist"):  # a numpy scalar or array
         value = value.tolist()
+    if is_dataclass(value) and not isinstance(value, Stream):
+        return plain(vars(value))
     if isinstance(value, Mapping):
         return {plain(str(name)): plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple | set):

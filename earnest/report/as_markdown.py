@@ -18,7 +18,7 @@ def render(run: Run, diagnosis: Diagnosis) -> str:
     if diagnosis.verdicts:
         rows = [
             (
-                verdict.stream,
+                str(verdict.stream),
                 f"**{verdict.verdict}**",
                 view.value(verdict),
                 view.baseline(verdict.baseline),

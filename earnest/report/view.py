@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from earnest.rules.finding import SEVERITIES, Baseline, Diagnosis, Finding, Verdict
 from earnest.run import Run
+from earnest.streams import Codebook
 
 LEVEL = {  # how a verdict's word is coloured; the word itself always stands beside the colour
     "worse-than-chance": "bad",
@@ -99,18 +100,13 @@ def why(verdict: Verdict) -> str:
     )
 
 
-def streams(finding: Finding) -> list[str]:
-    """The streams that a finding is about; none for the whole run."""
-    return finding.stream.split(",") if finding.stream else []
-
-
 def about(finding: Finding) -> str:
     """Where, since when and how sure: ``codebook_0 to codebook_3 · since step 400 · confidence 0.90``."""
-    named = streams(finding)
-    indices = [int(index) for index in re.findall(r"\bcodebook_(\d+)(?=,|$)", finding.stream or "")]
+    named = [line(stream) for stream in finding.streams]
+    indices = [stream.index for stream in finding.streams if isinstance(stream, Codebook)]
     if len(indices) > 2 and len(indices) == len(named) and indices == list(range(indices[0], indices[-1] + 1)):
         named = [f"{named[0]} to {named[-1]}"]
-    where = ", ".join(line(stream) for stream in named) or "whole run"
+    where = ", ".join(named) or "whole run"
     start = "from the start" if finding.since_step == 0 else f"since step {number(finding.since_step)}"
     since = [start] * (finding.since_step is not None)
     return " · ".join([where, *since, f"confidence {finding.confidence:.2f}"])
@@ -188,7 +184,7 @@ def not_checked(diagnosis: Diagnosis) -> list[tuple[str, str]]:
 def title(run: Run) -> str:
     """The run's name and how far it went: ``my-run · higgs-tiny · step 1,200``."""
     name = run.path.resolve().name if run.path else "run"
-    parts = [line(name), line(run.facts["system"]) if run.facts.get("system") else "", f"step {number(run.last_step)}"]
+    parts = [line(name), line(run.facts.system or ""), f"step {number(run.last_step)}"]
     return " · ".join(part for part in parts if part)
 
 

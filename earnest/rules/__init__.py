@@ -17,7 +17,7 @@ def diagnose(run: Run) -> Diagnosis:
     said = [(code, found) for code in sorted(RULES) for found in apply(RULES[code], view)]
     findings, abstained = decide([(code, found) for code, found in said if not isinstance(found, NotChecked)])
     not_checked = [found for _, found in said if isinstance(found, NotChecked)]
-    return Diagnosis(judged, findings, abstained + not_checked, dict(run.facts.get("mapping") or {}))
+    return Diagnosis(judged, findings, abstained + not_checked, dict(run.facts.mapping or {}))
 
 
 def catalogue() -> list[Rule]:

@@ -5,7 +5,6 @@ import math
 import numpy as np
 
 from earnest.rules.catalogue import Evidence, TooEarly, rule
-from earnest.rules.curve import curve
 from earnest.rules.decision import EXACT, FAIR, STRONG
 from earnest.rules.statistics import boundary, trend
 
@@ -27,7 +26,7 @@ def units_differ(evaluated, run):
     ## References
     transformers' HiggsAudioV2 sums its codebooks.
     """
-    train = curve(run, "train", evaluated.key.name, evaluated.stream)
+    train = run.get("train", evaluated.key.name, evaluated.stream)
     if train is None or len(train.finite) < 8:
         yield TooEarly(f"8 points of train/{evaluated.key.name}")
         return
@@ -40,8 +39,8 @@ def units_differ(evaluated, run):
     level, spread = float(np.median(ratio)), float(np.quantile(ratio, 0.9) - np.quantile(ratio, 0.1))
     names = {"bits against nats": 1 / math.log(2)}
     for fact in ("codebooks", "accumulation_steps"):
-        if (run.facts.get(fact) or 1) > 1:
-            names[f"a sum over {run.facts[fact]} {fact.replace('_', ' ')}"] = float(run.facts[fact])
+        if (count := getattr(run.facts, fact) or 1) > 1:
+            names[f"a sum over {count} {fact.replace('_', ' ')}"] = float(count)
     moved = float(np.ptp(near[inside])) > 0.1 * float(
         near[inside].mean()
     )  # a constant ratio says little if nothing moved
@@ -211,10 +210,10 @@ def ranks_differ(ranks):
     ## References
     codeman911/higgs-audio calls base_model.forward and so bypasses DDP.
     """
-    differing = ranks.get("differing") or []
+    differing = ranks.differing
     if differing:
         yield Evidence(
-            ranks.get("step"),
+            ranks.step,
             f"{len(differing)} parameters differ: {', '.join(differing[:3])}",
             EXACT,
             [{"parameter": name} for name in differing[:6]],

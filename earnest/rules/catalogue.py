@@ -2,10 +2,10 @@
 
 ``needs`` names the rule's arguments, one string each:
 
-- a signal, ``grad_norm`` or ``eval/ce_nats``: a `Curve`. The rule is called once for every stream that has the first
+- a signal, ``grad_norm`` or ``eval/ce_nats``: a `Series`. The rule is called once for every stream that has the first
   signal named; the others are taken from the same stream, or from the whole run where they have none. ``ce_nats|loss``
   takes either.
-- a fact of `earnest.signals.FACTS`, ``fact:audio_vocab``; a probe, ``probe:alignment``; ``verdicts``, the ladder's;
+- a fact of `earnest.facts.FACTS`, ``fact:audio_vocab``; a probe, ``probe:alignment``; ``verdicts``, the ladder's;
   ``run``, everything.
 - with a question mark behind it, a need may be missing, and the argument is then None.
 
@@ -19,10 +19,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from earnest.rules.curve import Curve, curve
 from earnest.rules.finding import NotChecked, Severity, Verdict
-from earnest.run import Run
-from earnest.signals import parse
+from earnest.run import Run, Series
+from earnest.streams import Stream
 
 FAMILIES = {
     "A": "labels and alignment",
@@ -48,7 +47,7 @@ class Evidence:
     summary: str
     odds: float
     rows: list[dict[str, Any]] = field(default_factory=list)
-    stream: str | None = None
+    stream: Stream | None = None
     severity: Severity | None = None
     causes: list[str] | None = None
     next_probe: str | None = None
@@ -136,26 +135,25 @@ class View:
     run: Run
     verdicts: list[Verdict]
 
-    def streams(self, need: str) -> list[str | None]:
+    def streams(self, need: str) -> list[Stream | None]:
         """Streams that have a signal, in the order of the log."""
         wanted = [_split(option) for option in need.rstrip("?").split("|")]
-        found = dict.fromkeys(parse(name).stream for name in self.run.series if parse(name)[:2] in wanted)
-        return list(found)
+        return list(dict.fromkeys(key.stream for key in self.run.series if key[:2] in wanted))
 
-    def get(self, need: str, stream: str | None) -> Any:
+    def get(self, need: str, stream: Stream | None) -> Any:
         need = need.rstrip("?")
         if need == "run":
             return self.run
         if need == "verdicts":
             return self.verdicts or None
         if need.startswith("fact:"):
-            return self.run.facts.get(need[5:])
+            return getattr(self.run.facts, need[5:])
         if need.startswith("probe:"):
-            return self.run.probes.get(need[6:])
+            return getattr(self.run.probes, need[6:])
         for option in need.split("|"):
             split, name = _split(option)
             for where in dict.fromkeys((stream, None)):
-                if (found := curve(self.run, split, name, where)) is not None:
+                if (found := self.run.get(split, name, where)) is not None:
                     return found
         return None
 
@@ -177,7 +175,7 @@ def apply(one: Rule, view: View) -> Iterator[Evidence | NotChecked]:
         yield NotChecked(one.code, _words(first))
         return
     unmet: dict[str, None] = {}
-    short: list[Curve] = []
+    short: list[Series] = []
     for stream in streams:
         arguments = [view.get(need, stream) for need in one.needs]
         missing = [
@@ -188,7 +186,7 @@ def apply(one: Rule, view: View) -> Iterator[Evidence | NotChecked]:
         signal = arguments[0]
         if missing:
             unmet[", ".join(missing)] = None
-        elif isinstance(signal, Curve) and len(signal.finite) < one.points:
+        elif isinstance(signal, Series) and len(signal.finite) < one.points:
             short.append(signal)
         else:
             for found in one.check(*arguments):

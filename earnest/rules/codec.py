@@ -5,20 +5,19 @@ from itertools import accumulate
 
 import numpy as np
 
+from earnest.records import plain
 from earnest.rules.catalogue import Evidence, TooEarly, rule
-from earnest.rules.curve import curve
 from earnest.rules.decision import EXACT, FAIR, STRONG
 from earnest.rules.ladder import ADVERSARIAL, DISCRIMINATOR, FEATURES, discriminator_gap, is_hinge
 from earnest.rules.statistics import boundary, expected_used, trend
+from earnest.streams import Codebook, Part
+
+RECONSTRUCTION = (Part("mel"), Part("msspec"), Part("stft"), Part("waveform"))
 
 
 def _first(run, streams):
     return next(
-        (
-            found
-            for stream in streams
-            if (found := curve(run, "train", "loss", stream)) is not None and len(found.finite)
-        ),
+        (found for stream in streams if (found := run.get("train", "loss", stream)) is not None and len(found.finite)),
         None,
     )
 
@@ -195,7 +194,7 @@ def distillation_predicts_the_mean(verdicts, run):
     for verdict in verdicts:
         against_mean = verdict.baseline is not None and verdict.baseline.name == "constant mean"
         if against_mean and verdict.verdict in ("at-chance", "worse-than-chance"):
-            series = curve(run, "train", "loss", verdict.stream)
+            series = run.get("train", "loss", verdict.stream)
             odds = FAIR if "assumed" in verdict.why else STRONG
             yield Evidence(
                 verdict.since_step, verdict.why, odds, series.rows() if series is not None else [], verdict.stream
@@ -220,7 +219,7 @@ def reconstruction_no_better_than_silence(verdicts):
     earnest's own; no publication known.
     """
     for verdict in verdicts:
-        if verdict.stream in ("mel", "msspec", "stft", "waveform") and verdict.verdict in (
+        if verdict.stream in RECONSTRUCTION and verdict.verdict in (
             "at-chance",
             "worse-than-chance",
         ):
@@ -298,21 +297,21 @@ def residual_does_not_shrink(run):
     Zeghidour et al. 2021 (SoundStream): residual vector quantisation.
     """
     levels = {
-        name.rsplit("_", 1)[1]: series.finite
-        for name, series in run.series.items()
-        if name.startswith("train/residual_frac/codebook_")
+        key.stream.index: series.finite
+        for key, series in run.series.items()
+        if key[:2] == ("train", "residual_frac") and isinstance(key.stream, Codebook)
     }
     means = {
-        int(level): float(np.median(series.value[-max(3, len(series) // 10) :]))
+        level: float(np.median(series.value[-max(3, len(series) // 10) :]))
         for level, series in levels.items()
-        if level.isdigit() and len(series) >= 3
+        if len(series) >= 3
     }
     if len(means) < 2:
         yield TooEarly("3 points of train/residual_frac of at least two codebooks")
         return
     firsts = {
         0,
-        *accumulate(run.facts.get("codebook_groups") or []),
+        *accumulate(run.facts.codebook_groups or []),
     }  # each group of codebooks is given the whole latent
     for level in sorted(means):
         before = 1.0 if level in firsts else means.get(level - 1)
@@ -324,7 +323,7 @@ def residual_does_not_shrink(run):
                 f"{means[level]:.3f} of the energy left, {before:.3f} before it",
                 STRONG,
                 [{"codebook": i, "residual_frac": means[i]} for i in sorted(means)],
-                f"codebook_{level}",
+                Codebook(level),
             )
 
 
@@ -351,11 +350,11 @@ def parts_do_not_sum(weights, run):
         # What is trained is the cross-entropy over all rows of an output layer, where a stream's own ids are a part of
         # them.
         part = next(
-            filter(None, (curve(run, "train", name, stream) for name in ("loss", "ce_full_nats", "ce_nats"))), None
+            filter(None, (run.get("train", name, stream) for name in ("loss", "ce_full_nats", "ce_nats"))), None
         )
         if part is not None and weight:
             parts[stream] = (float(weight), part)
-    total = curve(run, "train", "loss", "loss_g") or curve(run, "train", "loss")
+    total = run.get("train", "loss", Part("loss_g")) or run.get("train", "loss")
     if total is None or len(parts) < 2 or len(parts) < sum(1 for weight in weights.values() if weight):
         yield TooEarly("every weighted part and their total in one log")
         return
@@ -373,9 +372,9 @@ def parts_do_not_sum(weights, run):
     half = slice(len(common) // 2, None)
     if float(np.median(off[half])) <= 0.03:
         return
-    rows = [{"part": stream, "weighted": float(np.median(values[half]))} for stream, values in weighted.items()] + [
-        {"part": "total as logged", "weighted": float(np.median(logged[half]))}
-    ]
+    rows = [
+        {"part": str(stream), "weighted": float(np.median(values[half]))} for stream, values in weighted.items()
+    ] + [{"part": "total as logged", "weighted": float(np.median(logged[half]))}]
     for stream, values in weighted.items():
         if float(np.median((np.abs(summed - values - logged) / np.maximum(np.abs(logged), 1e-9))[half])) <= 0.01:
             yield Evidence(
@@ -417,7 +416,7 @@ def one_part_is_the_loss(weights, run):
     """
     parts = {}
     for stream, weight in weights.items():
-        part = curve(run, "train", "loss", stream)
+        part = run.get("train", "loss", stream)
         if part is not None and weight and len(part.finite):
             parts[stream] = abs(float(weight) * float(np.median(part.tail(0.5).value)))
     total = sum(parts.values())
@@ -427,7 +426,7 @@ def one_part_is_the_loss(weights, run):
                 None,
                 f"{part / total:.1%} of the weighted sum",
                 STRONG,
-                [{"part": name, "weighted": value} for name, value in parts.items()],
+                [{"part": str(name), "weighted": value} for name, value in parts.items()],
                 stream,
             )
 
@@ -450,10 +449,10 @@ def generator_step_changes_discriminator(seen):
     ## References
     NVIDIA/NeMo PR#7266.
     """
-    if seen.get("discriminator_changed") or seen.get("fake_attached"):
+    if seen.discriminator_changed or seen.fake_attached:
         words = (
             "generated audio is not detached in the discriminator's step"
-            if seen.get("fake_attached")
+            if seen.fake_attached
             else "the discriminator's gradients differ after the generator's backward pass"
         )
-        yield Evidence(0, words, EXACT, [dict(seen)])
+        yield Evidence(0, words, EXACT, [plain(seen)])

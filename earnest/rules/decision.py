@@ -5,11 +5,13 @@ confidence is the posterior probability of the fault given those odds; more evid
 rule explains another one takes that one in as evidence. What stays below `ABSTAIN` is not said; its probe is.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import groupby
 
 from earnest.rules.catalogue import RULES, Evidence
 from earnest.rules.finding import SEVERITIES, Finding, NotChecked
+from earnest.streams import Stream
 
 # Prior odds that a given fault is in a run (assumed: one run in twenty; published bug studies see each class in 1-10 %
 # of broken runs).
@@ -62,19 +64,20 @@ def _finding(code: str, evidence: list[Evidence]) -> Finding:
     first = evidence[0]
     streams = list(dict.fromkeys(one.stream for one in evidence if one.stream))
     steps = [one.at_step for one in evidence if one.at_step is not None]
-    more = f" (and {len(evidence) - 1} more: {', '.join(streams[1:])})" if len(streams) > 1 else ""
+    more = f" (and {len(evidence) - 1} more: {', '.join(map(str, streams[1:]))})" if len(streams) > 1 else ""
     return Finding(
         rule=code,
         name=rule.name,
         severity=first.severity or rule.severity,
-        stream=",".join(streams) or None,
+        streams=tuple(streams),
         confidence=confidence(max(one.odds for one in evidence)),
         since_step=min(steps) if steps else None,
         summary=first.summary + more,
         evidence=[
             row
             for one in evidence
-            for row in ([{"stream": one.stream, "seen": one.summary}] if len(evidence) > 1 else []) + one.rows
+            for row in ([{"stream": _written([one.stream]), "seen": one.summary}] if len(evidence) > 1 else [])
+            + one.rows
         ],
         causes=first.causes or rule.causes,
         next_probe=first.next_probe or rule.next_probe,
@@ -84,11 +87,13 @@ def _finding(code: str, evidence: list[Evidence]) -> Finding:
 
 def _same_matter(cause: Finding, symptom: Finding) -> bool:
     """A cause explains a symptom of its own streams, or of any where one of the two speaks of the whole run."""
-    if not cause.stream or not symptom.stream:
-        return True
-    return set(symptom.stream.split(",")) <= set(cause.stream.split(","))
+    return not cause.streams or not symptom.streams or set(symptom.streams) <= set(cause.streams)
 
 
 def _absorb(cause: Finding, symptom: Finding) -> Finding:
-    row = {"explains": f"{symptom.rule} {symptom.name}", "stream": symptom.stream, "seen": symptom.summary}
+    row = {"explains": f"{symptom.rule} {symptom.name}", "stream": _written(symptom.streams), "seen": symptom.summary}
     return replace(cause, evidence=[*cause.evidence, row])
+
+
+def _written(streams: Iterable[Stream | None]) -> str | None:
+    return ",".join(str(stream) for stream in streams if stream) or None

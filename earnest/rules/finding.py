@@ -1,10 +1,12 @@
 """What the doctor says: a `Verdict` per stream, `Finding`s, and what was not checked.
 
-The JSON form (``earnest diagnose --format json``) is these fields, under ``"schema": 1``.
+The JSON form (``earnest diagnose --format json``) is these fields, under ``"schema": 2``.
 """
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from earnest.streams import Stream
 
 Severity = Literal["critical", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "note")  # most important first
@@ -34,7 +36,7 @@ class Baseline:
 class Verdict:
     """Is this stream learning? `baseline` is the lowest rung reached; `ladder` holds every rung, highest first."""
 
-    stream: str
+    stream: Stream
     verdict: Word
     value: float | None
     unit: str
@@ -46,12 +48,12 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault: what, since which step, the evidence, the likely causes, the next probe, the fix."""
+    """One fault: what, of which streams (none: of the whole run), since which step, the evidence, the likely causes, the next probe, the fix."""
 
     rule: str
     name: str
     severity: Severity
-    stream: str | None
+    streams: tuple[Stream, ...]
     confidence: float
     since_step: int | None
     summary: str

@@ -4,12 +4,12 @@ import math
 
 import numpy as np
 
+from earnest.records import plain
 from earnest.rules.catalogue import Evidence, rule
-from earnest.rules.curve import curve
 from earnest.rules.decision import EXACT, FAIR, STRONG, WEAK
 from earnest.rules.ladder import falling, rising_since, rungs, token_curve, vocabulary
 from earnest.rules.statistics import expected_used
-from earnest.signals import parse
+from earnest.streams import Codebook
 
 
 @rule("E101", needs=["eval/ce_nats|eval/loss", "run"], severity="warning", points=5)
@@ -31,13 +31,13 @@ def overfitting(evaluated, run):
     Prechelt 1998, "Early Stopping - But When?".
     """
     key = evaluated.key
-    train = curve(run, "train", key.name, key.stream)
+    train = run.get("train", key.name, key.stream)
     ladder = rungs(run, key.stream) if key.stream else []
     scale = ladder[0].value if ladder else abs(float(evaluated.finite.value[0]))
     rising = rising_since(evaluated, scale)
     if rising and train is not None and falling(train.since(rising[0])):
         lowest = float(evaluated.finite.value.min())
-        few = run.facts.get("held_out_clips")
+        few = run.facts.held_out_clips
         more = (
             f" ({int(few)} held-out clip{'s' if few > 1 else ''}: trust the direction, not the value)"
             if few is not None and few < 20
@@ -124,14 +124,14 @@ def crops_are_deterministic(crops):
     ## References
     rubin-labs/dia-finetuning-stereo 354ef6b: use_sliding_window defaulted to False; the first 600 frames of 40 clips.
     """
-    draws, distinct, possible = crops["draws"], crops["distinct"], crops["possible"]
+    draws, distinct, possible = crops.draws, crops.distinct, crops.possible
     expected = possible * expected_used(possible, draws)
     if draws >= 3 and possible >= 3 and distinct < 0.5 * expected:
         yield Evidence(
             0,
             f"{distinct:g} distinct crops per clip in {draws:g} draws, {expected:.1f} expected of {possible:g} possible",
             EXACT if distinct <= 1 else STRONG,
-            [dict(crops)],
+            [plain(crops)],
         )
 
 
@@ -153,11 +153,9 @@ def unconditional_share_off(seen, configured):
     """
     from scipy.stats import binomtest  # here, as it takes longer to import than most runs to judge
 
-    p = binomtest(int(seen["without"]), int(seen["clips"]), float(configured)).pvalue
+    p = binomtest(seen.without, seen.clips, configured).pvalue
     if p < 1e-4:
-        yield Evidence(
-            0, f"{seen['without']} of {seen['clips']} clips, {configured:.0%} configured", EXACT, [dict(seen)]
-        )
+        yield Evidence(0, f"{seen.without} of {seen.clips} clips, {configured:.0%} configured", EXACT, [plain(seen)])
 
 
 @rule("E106", needs=["fact:guidance", "fact:unconditional_frac"], severity="warning", explains=("G105",))
@@ -205,19 +203,18 @@ def metric_impossible(run):
     Entropy is never negative: -(p log(p + 1e-10)) stays above -1e-9; a published log reads "below 0" where its next
     entry says 0.4.
     """
-    for name, series in run.series.items():
-        key = parse(name)
+    for key, series in run.series.items():
         values = series.finite
         if not len(values):
             continue
-        size = vocabulary(run, key.stream or "")
+        size = vocabulary(run, key.stream) if key.stream else None
         low, high = -math.inf, math.inf
         if key.name.endswith("_frac") and key.name not in ("update_frac", "residual_frac"):
             low, high = 0, 1
         elif key.name in ("entropy_nats", "ce_nats"):
             low, high = 0, math.log(size) if size and key.name == "entropy_nats" else math.inf
-        elif key.name == "perplexity" and (key.stream or "").startswith("codebook"):
-            low, high = 1, float(run.facts.get("codebook_size") or size or math.inf)
+        elif key.name == "perplexity" and isinstance(key.stream, Codebook):
+            low, high = 1, float(run.facts.codebook_size or size or math.inf)
         # rounding: a float32 mean is wrong by less than a millionth of its size
         wrong = (values.value < low - 1e-6) | (
             values.value > high * (1 + 1e-6) + 1e-6 if math.isfinite(high) else False
@@ -225,9 +222,9 @@ def metric_impossible(run):
         if wrong.mean() > 0.5 and low == 0 and high == 1 and values.value.max() <= 100 and values.value.min() >= 0:
             yield Evidence(
                 int(values.step[np.argmax(wrong)]),
-                f"{name} reaches {values.value.max():.4g}: percent, where a fraction is meant",
+                f"{key} reaches {values.value.max():.4g}: percent, where a fraction is meant",
                 EXACT,
-                [{"signal": name, "highest": float(values.value.max())}],
+                [{"signal": str(key), "highest": float(values.value.max())}],
                 key.stream,
                 severity="note",
             )
@@ -235,9 +232,9 @@ def metric_impossible(run):
             worst = float(values.value[np.argmax(wrong)])
             yield Evidence(
                 int(values.step[np.argmax(wrong)]),
-                f"{name} is {worst:.4g}, possible is {low:g} to {high:.4g}",
+                f"{key} is {worst:.4g}, possible is {low:g} to {high:.4g}",
                 EXACT,
-                [{"signal": name, "value": worst}],
+                [{"signal": str(key), "value": worst}],
                 key.stream,
             )
 
@@ -257,7 +254,7 @@ def many_parameters_and_no_validation(parameters, targets, run):
     ## References
     SLM-MoT's analysis calls 334 M parameters on at most 5 M tokens a low risk; the ratio of 50 is assumed.
     """
-    measured = run.probes.get("held_out") or any(name.startswith("eval/") for name in run.series)
+    measured = run.probes.held_out or any(key.split == "eval" for key in run.series)
     if targets and parameters > 50 * targets and not measured:
         yield Evidence(
             0,
@@ -283,9 +280,9 @@ def validation_clips_in_training(duplicates):
     ## References
     earnest's own; no publication known.
     """
-    shared, clips = duplicates["shared"], duplicates["held_out"]
+    shared, clips = duplicates.shared, duplicates.held_out
     if shared:
-        yield Evidence(0, f"{shared} of {clips} held-out clips", EXACT, [dict(duplicates)])
+        yield Evidence(0, f"{shared} of {clips} held-out clips", EXACT, [plain(duplicates)])
 
 
 @rule("E204", needs=["ce_nats|loss", "fact:steps_per_epoch", "run"], severity="note", points=60)
@@ -319,7 +316,7 @@ def stair_steps(series, steps_per_epoch, run):
         total += drop
         sure += drop > 4 * error
     fall = float(values.value[:4].mean() - values.value[-4:].mean())
-    evaluated = [curve(run, "eval", name, series.stream) for name in ("ce_nats", "loss")]
+    evaluated = [run.get("eval", name, series.stream) for name in ("ce_nats", "loss")]
     helped = any(one is not None and falling(one) for one in evaluated)
     if sure >= 3 and fall > 0 and total > 0.5 * fall and not helped:
         measured = any(one is not None for one in evaluated)
@@ -350,6 +347,6 @@ def clips_are_noise(noise):
     ## References
     Harrolee/SLM-MoT: its fallback is noise, and the plateau on it was taken for a learning rate too low.
     """
-    found, clips = noise["noise"], noise["clips"]
+    found, clips = noise.noise, noise.clips
     if found > clips / 2:
-        yield Evidence(0, f"{found} of {clips} training clips are stationary noise", STRONG, [dict(noise)])
+        yield Evidence(0, f"{found} of {clips} training clips are stationary noise", STRONG, [plain(noise)])

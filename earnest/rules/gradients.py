@@ -51,10 +51,10 @@ def trainable_without_gradient(gradients):
     ## References
     modelscope/ms-swift PR#9752: the sub-talker's loss was stripped, so that module learnt nothing.
     """
-    names = gradients.get("without_gradient") or []
+    names = gradients.without_gradient
     if names:
         yield Evidence(
-            gradients.get("step"),
+            gradients.step,
             f"{len(names)} trainable parameters get no gradient: {', '.join(names[:3])}",
             EXACT,
             [{"parameter": name} for name in names[:6]],
@@ -100,10 +100,10 @@ def frozen_weights_change(frozen):
     ## References
     hungphongtrn/Amy-LM: rvq_rest.eval().
     """
-    names = frozen.get("changed") or []
+    names = frozen.changed
     if names:
         yield Evidence(
-            frozen.get("step"),
+            frozen.step,
             f"{len(names)} frozen tensors changed: {', '.join(names[:3])}",
             EXACT,
             [{"tensor": name} for name in names[:6]],
@@ -126,7 +126,7 @@ def trainable_not_in_optimizer(optimizer):
     ## References
     SLM-MoT train_hf.py: the name filter 'adapter' matches nothing.
     """
-    names = optimizer.get("missing") or []
+    names = optimizer.missing
     if names:
         yield Evidence(
             0,
@@ -153,11 +153,10 @@ def inputs_are_dropped(inputs):
     ## References
     huggingface/transformers PR#27865; higgs-audio forks with logits of shape [0, 8, 1026].
     """
-    dropped = list(inputs.get("dropped") or [])
-    shape = inputs.get("logits_shape")
+    dropped, shape = inputs.dropped, inputs.logits_shape
     if dropped or (shape and 0 in shape):
         words = f"dropped on the way: {', '.join(dropped)}" if dropped else f"logits of shape {list(shape)}"
-        yield Evidence(0, words, EXACT, [{"dropped": dropped, "logits_shape": shape}])
+        yield Evidence(0, words, EXACT, [{"dropped": list(dropped), "logits_shape": list(shape) if shape else None}])
 
 
 @rule("C201", needs=["fact:loss_weights", "run"], severity="warning")
@@ -176,16 +175,18 @@ def declared_loss_absent(weights, run):
     ## References
     modelscope/ms-swift PR#9752.
     """
-    logged = {name.split("/", 2)[2] for name in run.series if name.startswith(("train/loss/", "train/ce_nats/"))}
+    logged = {
+        key.stream for key in run.series if key.split == "train" and key.name in ("loss", "ce_nats") and key.stream
+    }
     absent = [stream for stream, weight in weights.items() if weight and stream not in logged]
     known = [stream for stream in weights if stream in logged]
     if known and absent and run.last_step >= 20:
-        later = f"; logged are {', '.join(known)}"
+        later = f"; logged are {', '.join(map(str, known))}"
         yield Evidence(
             0,
-            f"no loss of {', '.join(absent)} in the log{later}",
+            f"no loss of {', '.join(map(str, absent))} in the log{later}",
             FAIR,
-            [{"stream": stream, "weight": weights[stream]} for stream in absent],
+            [{"stream": str(stream), "weight": weights[stream]} for stream in absent],
         )
 
 

@@ -4,13 +4,12 @@ import math
 
 import numpy as np
 
+from earnest.records import plain
 from earnest.rules.catalogue import Evidence, rule
-from earnest.rules.curve import curve
 from earnest.rules.decision import EXACT, FAIR, STRONG
 from earnest.rules.ladder import (
     WORSE,
     began_above_chance,
-    is_audio,
     rungs,
     series_measure,
     token_curve,
@@ -19,6 +18,7 @@ from earnest.rules.ladder import (
     vocabulary,
 )
 from earnest.rules.statistics import noise
+from earnest.streams import TEXT, Codebook
 
 
 @rule("A101", needs=["counted_frac"], severity="critical", explains=("A102", "B102", "C101", "C302", "D101", "D102"))
@@ -69,7 +69,7 @@ def labels_over_masked(counted, delays):
     level = float(np.median(values.tail(0.1, at_least=5).value))
     if level == 0:
         return
-    if is_audio(counted.stream or "") and level < 0.05:
+    if counted.stream and counted.stream.is_audio and level < 0.05:
         yield Evidence(int(values.step[0]), f"{level:.1%} of the positions count", STRONG, counted.rows())
     elif len(values) >= 30:
         first = values.value[:20]
@@ -105,12 +105,9 @@ def codebooks_masked_unevenly(run):
     rubin-labs/dia-finetuning-stereo loses the last d codes of a codebook delayed by d; audiocraft#95.
     """
     means = {
-        name.split("/")[-1]: series
-        for name, series in run.series.items()
-        if name.startswith("train/counted_frac/codebook")
-    }
-    means = {
-        stream: float(np.nanmean(series.value)) for stream, series in means.items() if np.isfinite(series.value).any()
+        key.stream: float(np.nanmean(series.value))
+        for key, series in run.series.items()
+        if key[:2] == ("train", "counted_frac") and isinstance(key.stream, Codebook) and np.isfinite(series.value).any()
     }
     if len(means) < 3:
         return
@@ -121,7 +118,7 @@ def codebooks_masked_unevenly(run):
                 None,
                 f"{mean:.1%} of its positions count, {middle:.1%} in the median codebook",
                 STRONG,
-                [{"stream": stream, "counted_frac": mean}],
+                [{"stream": str(stream), "counted_frac": mean}],
                 stream,
             )
 
@@ -151,7 +148,7 @@ def labels_not_shifted(run):
     higgs-audio#94 and JimmyMa99/train-higgs-audio commit 830e3e6 "[fix]loss"; measured here on random codes: 4.89 falls
     to 0.03.
     """
-    text, uniform = token_curve(run, "train", "text"), next(iter(rungs(run, "text")), None)
+    text, uniform = token_curve(run, "train", TEXT), next(iter(rungs(run, TEXT)), None)
     above = None
     if text is not None and uniform is not None and len(text.finite) >= 3:
         until = began_above_chance(
@@ -159,8 +156,8 @@ def labels_not_shifted(run):
         )  # beside an audio loss that is impossibly low, a short one tells
         if until or series_measure(text, "training").low > uniform.value * (1 + WORSE):
             above = f"text above chance ({uniform.value:.2f})" + (f" until step {until[0]}" if until else "")
-    for stream in filter(is_audio, token_streams(run)):
-        loss, copy = token_curve(run, "train", stream), curve(run, "train", "copy_frac", stream)
+    for stream in [stream for stream in token_streams(run) if stream.is_audio]:
+        loss, copy = token_curve(run, "train", stream), run.get("train", "copy_frac", stream)
         if loss is None or len(loss.finite) < 3:
             continue
         level = series_measure(loss, "training").value
@@ -180,11 +177,11 @@ def labels_not_shifted(run):
             )
             yield Evidence(int(loss.step[0]), ", ".join(map(str, words)), EXACT, loss.rows(), stream)
             if above and text is not None:
-                yield Evidence(int(text.step[0]), above, EXACT, text.rows(), "text")
+                yield Evidence(int(text.step[0]), above, EXACT, text.rows(), TEXT)
                 above = None
 
 
-def _only_in_training(run, stream: str, level: float) -> bool:
+def _only_in_training(run, stream, level: float) -> bool:
     """Whether held-out clips score far above this level: memorised, as a target that stands in the input does so in
     held-out clips too."""
     evaluated = token_curve(run, "eval", stream)
@@ -223,7 +220,7 @@ def loss_too_good(run):
         start = int(series.finite.step[np.argmax(series.finite.value < level)])
         words = f"{now.value:.3g} nats, {math.exp(now.value):.3f} choices per target: copying or a leak, not an empty loss (that is exactly 0)"
         yield Evidence(
-            start, words, STRONG if evaluated is not None or is_audio(stream) else FAIR, series.rows(), stream
+            start, words, STRONG if evaluated is not None or stream.is_audio else FAIR, series.rows(), stream
         )
 
 
@@ -250,14 +247,14 @@ def labels_misaligned(alignment):
     QwenLM/Qwen3-TTS#39, #179 and #371: labels shifted twice, loss falls, output is noise.
     """
     for stream, seen in alignment.items():
-        offset, expected = seen.get("offset"), seen.get("expected", 1)
-        if offset != expected or seen.get("codebook_matches") is False:
+        offset, expected = seen.offset, seen.expected
+        if offset != expected or not seen.codebook_matches:
             words = (
                 f"a label at position t is predicted from {_at(offset)}, not {_at(expected)}"
                 if offset != expected
                 else "a label is scored by another codebook's head"
             )
-            yield Evidence(0, words, EXACT, [{"stream": stream, **seen}], stream)
+            yield Evidence(0, words, EXACT, [{"stream": str(stream), **plain(seen)}], stream)
 
 
 @rule("A204", needs=["copy_frac", "fact:label_counts?", "fact:repeat_frac?"], severity="warning", points=3)
@@ -285,7 +282,7 @@ def predictions_repeat_input(copy, counts, repeats):
     # 0.7 (assumed): the first codebook of a slow codec repeats half of its codes, and an argmax a few more (54 % for 45
     # %, measured)
     limit = max(2 * commonest, 0.7 if own is None else (1 + own) / 2)
-    if is_audio(copy.stream or "") and limit < level <= 1:
+    if copy.stream and copy.stream.is_audio and limit < level <= 1:
         start = next(iter(copy.runs_above(limit)), None)
         data = "" if own is None else f", {own:.0%} of the data do"
         yield Evidence(
@@ -326,7 +323,7 @@ def label_outside_vocabulary(counts, run):
                 0,
                 f"id {wrong[0]} is counted, the vocabulary has {size or 'no negative'} ids",
                 EXACT,
-                [{"stream": stream, "id": i, "count": histogram.get(i, histogram.get(str(i)))} for i in wrong[:6]],
+                [{"stream": str(stream), "id": i, "count": histogram[i]} for i in wrong[:6]],
                 stream,
             )
 
@@ -348,7 +345,7 @@ def end_never_taught(counts, eos_id):
     ## References
     transformers' HiggsAudioV2 processor masks 1024 and 1025 both.
     """
-    audio = {stream: histogram for stream, histogram in counts.items() if is_audio(stream)}
+    audio = {stream: histogram for stream, histogram in counts.items() if stream.is_audio}
     if audio and not any(
         int(label) == int(eos_id) and count for histogram in audio.values() for label, count in histogram.items()
     ):
@@ -379,12 +376,12 @@ def padding_is_taught(counts, pad_id):
     for stream, histogram in counts.items():
         total = sum(histogram.values())
         share = sum(count for label, count in histogram.items() if int(label) == int(pad_id)) / total if total else 0
-        if is_audio(stream) and share > 0.05:
+        if stream.is_audio and share > 0.05:
             yield Evidence(
                 0,
                 f"{share:.0%} of the targets are padding (id {pad_id})",
                 STRONG,
-                [{"stream": stream, "share": share}],
+                [{"stream": str(stream), "share": share}],
                 stream,
             )
 
@@ -408,13 +405,13 @@ def one_label_dominates(counts):
     """
     for stream, histogram in counts.items():
         total = sum(histogram.values())
-        if is_audio(stream) and total >= 100:
+        if stream.is_audio and total >= 100:
             label, count = max(histogram.items(), key=lambda item: item[1])
             if count > 0.5 * total:
                 yield Evidence(
                     0,
                     f"id {label} is {count / total:.0%} of {total} targets",
                     STRONG,
-                    [{"stream": stream, "id": int(label), "count": count}],
+                    [{"stream": str(stream), "id": int(label), "count": count}],
                     stream,
                 )

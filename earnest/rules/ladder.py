@@ -7,17 +7,16 @@ fact is missing.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from earnest.rules.curve import Curve, curve
+from earnest.probes.results import HeldOutStream
 from earnest.rules.finding import Baseline, Verdict, Word
 from earnest.rules.statistics import boundary, mean_interval, miller_madow, noise, trend
-from earnest.run import Run
-from earnest.signals import parse
+from earnest.run import Run, Series
+from earnest.signals import Key
+from earnest.streams import AUDIO, TEXT, TOTAL, Part, Stream, in_order
 
 # Practical equivalence with a baseline, as a share of it (assumed): below it a difference may be real but teaches
 # nothing.
@@ -39,16 +38,17 @@ TOO_GOOD_TEXT = 0.02
 # The constant-mean baseline of 1 - cos, 1 - sqrt(r) with r the energy share of the mean: calculated for r = 0.10
 # (WavLM-large features) and r = 0.85 (Qwen3 hidden states); assumed for a run that does not measure its own (probe
 # "baselines").
-CONSTANT_MEAN = {"wavlm": 0.683, "llm": 0.078}
-DISCRIMINATOR, ADVERSARIAL, FEATURES = ("loss_d", "discriminator"), ("adv_g", "adversarial"), ("feat", "features")
-UNBOUNDED = {
+CONSTANT_MEAN: dict[Stream, float] = {Part("wavlm"): 0.683, Part("llm"): 0.078}
+DISCRIMINATOR = (Part("loss_d"), Part("discriminator"))
+ADVERSARIAL, FEATURES = (Part("adv_g"), Part("adversarial")), (Part("feat"), Part("features"))
+UNBOUNDED: dict[Stream, str] = {
     **dict.fromkeys(ADVERSARIAL, "-E D(fake) has no baseline and may be negative: judge the gap D(real) - D(fake)"),
     **dict.fromkeys(
         FEATURES,
         "feature matching is in units of the discriminator's own activations: judge it by the discriminator and by ear",
     ),
-    "loss_g": "a weighted sum has no baseline: judge its parts",
-    "commitment": "commitment has no baseline but 0: judge codebook usage and reconstruction",
+    Part("loss_g"): "a weighted sum has no baseline: judge its parts",
+    Part("commitment"): "commitment has no baseline but 0: judge codebook usage and reconstruction",
 }
 
 
@@ -59,7 +59,7 @@ class Measure:
     value: float
     interval: tuple[float, float] | None
     source: str
-    curve: Curve | None
+    curve: Series | None
 
     @property
     def low(self) -> float:
@@ -70,19 +70,15 @@ class Measure:
         return self.interval[1] if self.interval else self.value
 
 
-def is_audio(stream: str) -> bool:
-    return stream.startswith(("codebook", "audio"))
-
-
-def vocabulary(run: Run, stream: str) -> int | None:
+def vocabulary(run: Run, stream: Stream) -> int | None:
     """How many ids can occur as a target; a total that stands alone is taken for audio, or for text where only that
     vocabulary is known."""
-    text, audio = run.facts.get("text_vocab"), run.facts.get("audio_vocab")
-    size = text if stream == "text" else audio if is_audio(stream) else (audio or text) if stream == "total" else None
+    text, audio = run.facts.text_vocab, run.facts.audio_vocab
+    size = text if stream == TEXT else audio if stream.is_audio else (audio or text) if stream == TOTAL else None
     return int(size) if size and float(size) > 1 else None
 
 
-def too_good(run: Run, stream: str) -> float | None:
+def too_good(run: Run, stream: Stream) -> float | None:
     """The level in nats below which a loss of this stream is not believed, or None where every level is.
 
     Text beside audio is not judged: for plain speech synthesis its targets are constants (4e-7 nats in higgs-audio#94).
@@ -91,9 +87,9 @@ def too_good(run: Run, stream: str) -> float | None:
     0.
     """
     size = vocabulary(run, stream)
-    if is_audio(stream) or (stream == "total" and run.facts.get("audio_vocab")):
-        traced = (run.probes.get("alignment") or {}).get(stream) or {}
-        trusted = ("unigram", "bigram") if traced and traced.get("offset") == traced.get("expected") else ("unigram",)
+    if stream.is_audio or (stream == TOTAL and run.facts.audio_vocab):
+        traced = (run.probes.alignment or {}).get(stream)
+        trusted = ("unigram", "bigram") if traced and traced.offset == traced.expected else ("unigram",)
         return min(
             [
                 TOO_GOOD * math.log(size or 1024),
@@ -101,62 +97,60 @@ def too_good(run: Run, stream: str) -> float | None:
             ]
         )
     return (
-        TOO_GOOD_TEXT if size and stream in ("text", "total") and not any(map(is_audio, token_streams(run))) else None
+        TOO_GOOD_TEXT
+        if size and stream in (TEXT, TOTAL) and not any(other.is_audio for other in token_streams(run))
+        else None
     )
 
 
-def held_out(run: Run) -> dict[str, dict[str, Any]]:
-    """The probe ``held_out``: stream -> its cross-entropy, the rungs and the paired gaps, measured on held-out
-    clips."""
-    probe = run.probes.get("held_out", {})
-    return probe.get("streams", probe) if isinstance(probe, Mapping) else {}
+def held_out(run: Run, stream: Stream) -> HeldOutStream:
+    """What the probe ``held_out`` measured of a stream."""
+    probe = run.probes.held_out
+    return (probe.streams.get(stream) if probe else None) or HeldOutStream()
 
 
-def token_curve(run: Run, split: str, stream: str | None) -> Curve | None:
+def token_curve(run: Run, split: str, stream: Stream | None) -> Series | None:
     """The cross-entropy of a token stream; a plain loss of that stream is taken for it. `total` is the loss without a
     stream."""
-    stream = None if stream == "total" else stream
-    return curve(run, split, "ce_nats", stream) or curve(run, split, "loss", stream)
+    stream = None if stream == TOTAL else stream
+    return run.get(split, "ce_nats", stream) or run.get(split, "loss", stream)
 
 
-def token_streams(run: Run) -> list[str]:
+def token_streams(run: Run) -> list[Stream]:
     """Streams of tokens: those with a cross-entropy, and text and audio where only a loss is logged, text first; else a
     total that stands alone."""
-    found = set(held_out(run))
-    for name in run.series:
-        signal = parse(name)
-        if signal.stream and (
-            signal.name == "ce_nats" or (signal.name == "loss" and (signal.stream == "text" or is_audio(signal.stream)))
-        ):
-            found.add(signal.stream)
+    found = set(run.probes.held_out.streams if run.probes.held_out else ())
+    for _, name, stream in run.series:
+        if stream and (name == "ce_nats" or (name == "loss" and (stream == TEXT or stream.is_audio))):
+            found.add(stream)
     if (
         not found
-        and not any(parse(name).stream for name in run.series if parse(name).name == "loss")
-        and token_curve(run, "train", "total")
+        and not any(key.stream for key in run.series if key.name == "loss")
+        and token_curve(run, "train", TOTAL)
     ):
-        return ["total"]
-    return sorted(found, key=lambda stream: (stream != "text", len(stream), stream))
+        return [TOTAL]
+    return in_order(found)
 
 
 def verdicts(run: Run) -> list[Verdict]:
     """One verdict per stream: tokens first, then the other losses, then a total that stands alone."""
     tokens = token_streams(run)
-    others = [parse(name).stream for name in run.series if parse(name)[:2] == ("train", "loss")]
-    result = [judge_tokens(run, stream) if stream != "total" else judge_total(run, stream) for stream in tokens]
+    others = [key.stream for key in run.series if key[:2] == ("train", "loss")]
+    result = [judge_tokens(run, stream) if stream != TOTAL else judge_total(run, stream) for stream in tokens]
     result += [judge_other(run, stream) for stream in others if stream and stream not in tokens]
     if (
         tokens
-        and "total" not in tokens
+        and TOTAL not in tokens
         and len(result) == len(tokens)
         and all(one.verdict in ("at-chance", "worse-than-chance") for one in result)
     ):
-        total = token_curve(run, "train", "total")
+        total = token_curve(run, "train", TOTAL)
         at_sum = _at_sum_of_chances(run, total) if total is not None and len(total.finite) else None
         result += [at_sum] if at_sum else []
-    return [verdict for verdict in result if verdict is not None]
+    return result
 
 
-def degenerate(series: Curve | None) -> tuple[int, str] | None:
+def degenerate(series: Series | None) -> tuple[int, str] | None:
     """Since when, and in words, a loss is nothing: never a number, exactly 0, or no longer a number."""
     if series is None:
         return None
@@ -174,7 +168,7 @@ def degenerate(series: Curve | None) -> tuple[int, str] | None:
     )
 
 
-def zero_since(series: Curve) -> int | None:
+def zero_since(series: Series) -> int | None:
     """The step since which a loss is exactly 0 and did not get there by itself, or None.
 
     A loss that had fallen to a thousandth of its start (assumed) is rounded to 0: in fp32 a cross-entropy below 1e-7
@@ -194,25 +188,19 @@ def _start_of_last(condition: np.ndarray) -> int:
     return int(wrong[-1]) + 1 if len(wrong) else 0
 
 
-def measure(run: Run, stream: str) -> Measure | None:
+def measure(run: Run, stream: Stream) -> Measure | None:
     """Where the stream stands: held-out probe, else the last evaluations, else the end of training."""
-    held = held_out(run).get(stream)
+    held = held_out(run, stream)
     train, evaluated = token_curve(run, "train", stream), token_curve(run, "eval", stream)
-    if held and math.isfinite(held.get("ce_nats", math.nan)):
-        interval = held.get("interval")
-        return Measure(
-            float(held["ce_nats"]),
-            (float(interval[0]), float(interval[1])) if interval else None,
-            "held out",
-            evaluated or train,
-        )
+    if held.ce_nats is not None and math.isfinite(held.ce_nats):
+        return Measure(held.ce_nats, held.interval, "held out", evaluated or train)
     for series, source, share in ((evaluated, "evaluation", 0.0), (train, "training", 0.1)):
         if series is not None and len(series.finite):
             return series_measure(series, source, share)
     return None
 
 
-def series_measure(series: Curve, source: str, share: float = 0.1) -> Measure:
+def series_measure(series: Series, source: str, share: float = 0.1) -> Measure:
     """The mean of the end of a series, with an interval that respects autocorrelation."""
     if share == 0.0:
         last = series.finite.value[-1]
@@ -225,32 +213,34 @@ def series_measure(series: Curve, source: str, share: float = 0.1) -> Measure:
     return Measure(value, interval, source, series)
 
 
-def rungs(run: Run, stream: str) -> list[Baseline]:
+def rungs(run: Run, stream: Stream) -> list[Baseline]:
     """The baselines of a token stream that are known, highest first."""
-    held = held_out(run).get(stream, {})
-    counts = (run.facts.get("label_counts") or {}).get(stream)
+    held = held_out(run, stream)
+    counts = (run.facts.label_counts or {}).get(stream)
     size = vocabulary(run, stream)
-    found = []
-    if "uniform_nats" in held or size:
-        found.append(Baseline("uniform", float(held.get("uniform_nats", math.log(size) if size else math.nan))))
-    if "unigram_nats" in held:
-        found.append(Baseline("unigram", float(held["unigram_nats"])))
+    found: list[Baseline] = []
+    if held.uniform_nats is not None:
+        found.append(Baseline("uniform", held.uniform_nats))
+    elif size:
+        found.append(Baseline("uniform", math.log(size)))
+    if held.unigram_nats is not None:
+        found.append(Baseline("unigram", held.unigram_nats))
     elif counts and sum(counts.values()):
         found.append(Baseline("unigram", miller_madow(counts)))
-    if "bigram_nats" in held:
-        found.append(Baseline("bigram", float(held["bigram_nats"])))
+    if held.bigram_nats is not None:
+        found.append(Baseline("bigram", held.bigram_nats))
     return found
 
 
-def _is_below(run: Run, stream: str, rung: Baseline, now: Measure) -> bool:
+def _is_below(run: Run, stream: Stream, rung: Baseline, now: Measure) -> bool:
     """Below a rung by more than the interval: the paired one where clips were compared, else that of the series."""
-    gap = held_out(run).get(stream, {}).get(f"{rung.name}_gap")
+    gap = held_out(run, stream).gaps.get(rung.name)
     if gap and now.source == "held out":
         return gap[2] < 0
     return now.high < rung.value * (1 - EQUAL)
 
 
-def judge_tokens(run: Run, stream: str) -> Verdict:
+def judge_tokens(run: Run, stream: Stream) -> Verdict:
     """The verdict of a stream of tokens."""
     ladder = rungs(run, stream)
     uniform = ladder[0] if ladder and ladder[0].name == "uniform" else None
@@ -265,12 +255,10 @@ def judge_tokens(run: Run, stream: str) -> Verdict:
         value = (train or evaluated).value[-1] if len(train or evaluated or ()) else None  # type: ignore[union-attr]
         return verdict("degenerate", broken[1], value, since=broken[0])
     now = measure(run, stream)
-    if now is None or held_out(run).get(stream, {}).get("counted") == 0:
+    if now is None or held_out(run, stream).counted == 0:
         return verdict("degenerate", "no target of this stream was counted", None)
     if uniform is None:
-        fact = (
-            "audio_vocab" if is_audio(stream) else "text_vocab" if stream == "text" else "audio_vocab=... or text_vocab"
-        )
+        fact = "audio_vocab" if stream.is_audio else "text_vocab" if stream == TEXT else "audio_vocab=... or text_vocab"
         return verdict("cannot-judge", f"vocabulary size unknown, pass --fact {fact}=...", now.value)
 
     reference = min(ladder, key=lambda rung: rung.value)
@@ -294,9 +282,7 @@ def judge_tokens(run: Run, stream: str) -> Verdict:
     if "unigram" not in known:
         start = train or evaluated
         limit = (
-            FREQUENCIES_AUDIO
-            if is_audio(stream) or (stream == "total" and run.facts.get("audio_vocab"))
-            else FREQUENCIES_TEXT
+            FREQUENCIES_AUDIO if stream.is_audio or (stream == TOTAL and run.facts.audio_vocab) else FREQUENCIES_TEXT
         )
         if share_below <= limit and (above := began_above_chance(start, uniform)):
             why = f"{where}, after {above[1]:.2f} nats until step {above[0]}: above the {uniform.value:.3f} of a uniform guess for that long"
@@ -353,7 +339,7 @@ def _first_step(now: Measure) -> int | None:
     return int(now.curve.step[0]) if now.curve is not None and len(now.curve) else None
 
 
-def _since_below(series: Curve | None, level: float) -> int | None:
+def _since_below(series: Series | None, level: float) -> int | None:
     """The step from which a series stayed below a level (as binned means)."""
     if series is None or not len(series.binned):
         return None
@@ -361,14 +347,14 @@ def _since_below(series: Curve | None, level: float) -> int | None:
     return int(series.binned.step[start]) if start < len(series.binned) else None
 
 
-def _since_above(series: Curve | None, uniform: Baseline) -> int | None:
+def _since_above(series: Series | None, uniform: Baseline) -> int | None:
     if series is None or not len(series.binned):
         return None
     start = _start_of_last(series.binned.value > uniform.value)
     return int(series.binned.step[start]) if start < len(series.binned) else None
 
 
-def began_above_chance(series: Curve | None, uniform: Baseline, run_frac: float = 0.2) -> tuple[int, float] | None:
+def began_above_chance(series: Series | None, uniform: Baseline, run_frac: float = 0.2) -> tuple[int, float] | None:
     """Last step and mean of a start clearly above chance that lasted at least `run_frac` of the run and of 250 steps,
     else None.
 
@@ -388,7 +374,7 @@ def began_above_chance(series: Curve | None, uniform: Baseline, run_frac: float 
     return until, float(binned.value[:count].mean())
 
 
-def is_flat(series: Curve | None, gained: float) -> bool:
+def is_flat(series: Series | None, gained: float) -> bool:
     """The last third moves by less than 1 % of what was gained, on at least 12 points, without a trend that can be
     believed."""
     if series is None or gained <= 0:
@@ -400,7 +386,7 @@ def is_flat(series: Curve | None, gained: float) -> bool:
     return abs(found.change) < 0.01 * gained and not (found.z < -boundary(found.points))
 
 
-def rising_since(evaluated: Curve | None, scale: float) -> tuple[int, float] | None:
+def rising_since(evaluated: Series | None, scale: float) -> tuple[int, float] | None:
     """Step of the lowest evaluation and the rise since, where evaluations clearly rise after it: at least 4 of them.
 
     The lowest point is chosen by looking, so the trend is asked of the points after it only. Few points: every one must
@@ -425,7 +411,7 @@ def rising_since(evaluated: Curve | None, scale: float) -> tuple[int, float] | N
 
 
 def memorising(
-    run: Run, stream: str, train: Curve | None, evaluated: Curve | None, now: Measure, ladder: list[Baseline]
+    run: Run, stream: Stream, train: Series | None, evaluated: Series | None, now: Measure, ladder: list[Baseline]
 ) -> tuple[int | None, str] | None:
     """Training far below held-out while held-out stalls or rises; since when, and in words."""
     if now.source == "training" or train is None or not len(train.finite):
@@ -458,7 +444,7 @@ def memorising(
     return None
 
 
-def falling(series: Curve | None) -> bool:
+def falling(series: Series | None) -> bool:
     """The second half lies below the first by more than the noise."""
     if series is None or len(series.binned) < 4:
         return False
@@ -467,10 +453,10 @@ def falling(series: Curve | None) -> bool:
     return float(np.median(value[half:])) < float(np.median(value[:half])) - noise(value) / math.sqrt(half)
 
 
-def judge_other(run: Run, stream: str) -> Verdict:
+def judge_other(run: Run, stream: Stream) -> Verdict:
     """The verdict of a loss that is not a cross-entropy of tokens."""
-    series = curve(run, "train", "loss", stream)
-    measured = (run.probes.get("baselines") or {}).get(stream) or {}
+    series = run.get("train", "loss", stream)
+    measured = (run.probes.baselines or {}).get(stream) or {}
     ladder = sorted((Baseline(name, float(value)) for name, value in measured.items()), key=lambda rung: -rung.value)
     if broken := degenerate(series):
         return Verdict(stream, "degenerate", None, "", None, broken[0], broken[1], ladder)
@@ -510,32 +496,27 @@ def judge_other(run: Run, stream: str) -> Verdict:
     )
 
 
-def discriminator_gap(run: Run) -> Curve | None:
+def discriminator_gap(run: Run) -> Series | None:
     """D(real) - D(fake) over steps: as logged, else from the hinge loss, 2 - loss_d, which holds while |D| < 1."""
-    real = [
-        curve(run, "train", "d_real", parse(name).stream)
-        for name in run.series
-        if parse(name)[:2] == ("train", "d_real")
-    ]
     gaps = []
-    for one in real:
-        fake = curve(run, "train", "d_fake", one.stream) if one else None
-        if one is not None and fake is not None:
-            steps, i, j = np.intersect1d(one.step, fake.step, return_indices=True)
-            gaps.append((steps, one.value[i] - fake.value[j]))
+    for real in [series for key, series in run.series.items() if key[:2] == ("train", "d_real")]:
+        fake = run.get("train", "d_fake", real.stream)
+        if fake is not None:
+            steps, i, j = np.intersect1d(real.step, fake.step, return_indices=True)
+            gaps.append((steps, real.value[i] - fake.value[j]))
     if gaps and all(len(steps) == len(gaps[0][0]) for steps, _ in gaps):
-        return Curve(parse("train/d_gap"), gaps[0][0], np.mean([gap for _, gap in gaps], axis=0))
+        return Series(gaps[0][0], np.mean([gap for _, gap in gaps], axis=0), Key("train", "d_gap"))
     for stream in DISCRIMINATOR:
-        if loss := curve(run, "train", "loss", stream):
-            return Curve(parse("train/d_gap"), loss.step, 2 - loss.value)
+        if loss := run.get("train", "loss", stream):
+            return Series(loss.step, 2 - loss.value, Key("train", "d_gap"))
     return None
 
 
 def is_hinge(run: Run) -> bool:
-    return run.facts.get("gan_loss", "hinge") == "hinge"
+    return run.facts.gan_loss in (None, "hinge")
 
 
-def judge_discriminator(run: Run, stream: str, now: Measure) -> Verdict:
+def judge_discriminator(run: Run, stream: Stream, now: Measure) -> Verdict:
     """A hinge discriminator scores exactly 2 where it sees no difference, and 0 where it separates everything."""
     chance = Baseline("no difference seen", 2.0)
 
@@ -550,7 +531,7 @@ def judge_discriminator(run: Run, stream: str, now: Measure) -> Verdict:
             "",
             None,
             None,
-            f"a {run.facts['gan_loss']} discriminator: only hinge is judged",
+            f"a {run.facts.gan_loss} discriminator: only hinge is judged",
             [],
         )
     gap = 2 - now.value
@@ -578,7 +559,7 @@ def judge_discriminator(run: Run, stream: str, now: Measure) -> Verdict:
 
 def _sums_of_chances(run: Run) -> dict[str, float]:
     """Totals that streams at chance add up to."""
-    text, audio, codebooks = vocabulary(run, "text"), vocabulary(run, "audio"), int(run.facts.get("codebooks") or 1)
+    text, audio, codebooks = vocabulary(run, TEXT), vocabulary(run, AUDIO), run.facts.codebooks or 1
     sums = {}
     if text and audio:
         sums["sum of the chances of text and audio"] = math.log(text) + math.log(audio)
@@ -589,13 +570,13 @@ def _sums_of_chances(run: Run) -> dict[str, float]:
     return sums
 
 
-def _at_sum_of_chances(run: Run, total: Curve) -> Verdict | None:
+def _at_sum_of_chances(run: Run, total: Series) -> Verdict | None:
     now = series_measure(total, "training")
     for words, chance in _sums_of_chances(run).items():
         if abs(now.value / chance - 1) < NEAR_CHANCE:
             rung = Baseline(words, chance)
             return Verdict(
-                "total",
+                TOTAL,
                 "at-chance",
                 now.value,
                 "nats",
@@ -607,7 +588,7 @@ def _at_sum_of_chances(run: Run, total: Curve) -> Verdict | None:
     return None
 
 
-def judge_total(run: Run, stream: str) -> Verdict:
+def judge_total(run: Run, stream: Stream) -> Verdict:
     """A loss without a stream, alone in its log: a sum of chances is recognised; else it is taken for the mean of the
     vocabulary that is known."""
     total = token_curve(run, "train", stream)
@@ -628,7 +609,7 @@ def judge_total(run: Run, stream: str) -> Verdict:
                 stream, word, now.value, "nats", Baseline(words, chance), None, why, [Baseline(words, chance)]
             )
     verdict = judge_tokens(run, stream)
-    text, audio = vocabulary(run, "text"), vocabulary(run, "audio")
+    text, audio = vocabulary(run, TEXT), vocabulary(run, AUDIO)
     if verdict.baseline is None:
         return verdict
     why = f"taken for the mean cross-entropy of {'audio' if audio else 'text'} targets: {verdict.why}"

@@ -6,8 +6,9 @@ import numpy as np
 
 from earnest.rules.catalogue import RULES, Evidence, TooEarly, rule
 from earnest.rules.decision import FAIR, STRONG
-from earnest.rules.ladder import began_above_chance, is_audio, measure, rungs, token_curve, token_streams
+from earnest.rules.ladder import began_above_chance, measure, rungs, token_curve, token_streams
 from earnest.rules.statistics import boundary, trend
+from earnest.streams import TEXT
 
 # Steps and points before "nothing learnt" may be said (assumed: longer than a usual warm-up's first part; a healthy
 # small run leaves ln V within tens of steps).
@@ -206,7 +207,7 @@ def _tail_noise(value):
 
 def series_rate(run):
     """The largest learning rate seen, or None."""
-    series = run.series.get("train/learning_rate")
+    series = run.get("train", "learning_rate")
     return float(series.finite.value.max()) if series is not None and len(series.finite) else None
 
 
@@ -286,18 +287,18 @@ def condition_ignored(conditioning, verdicts):
     ## References
     earnest's own; no publication known.
     """
-    audio = [verdict for verdict in verdicts or () if is_audio(verdict.stream)]
+    audio = [verdict for verdict in verdicts or () if verdict.stream.is_audio]
     if audio and not any(map(_beats_history, audio)):
         yield TooEarly("an audio stream below the bigram baseline: what was just said is learnt first, conditions last")
         return
     for name, seen in conditioning.items():
-        low, high = seen["interval"]
+        low, high = seen.interval
         if low <= 0 <= high or high < 0:
             yield Evidence(
-                seen.get("step"),
-                f"permuting the {name} changes the loss by {seen['delta_nats']:+.3f} nats [{low:.3f}, {high:.3f}]",
+                seen.step,
+                f"permuting the {name} changes the loss by {seen.delta_nats:+.3f} nats [{low:.3f}, {high:.3f}]",
                 STRONG,
-                [{"condition": name, "delta_nats": seen["delta_nats"]}],
+                [{"condition": name, "delta_nats": seen.delta_nats}],
             )
 
 
@@ -318,9 +319,9 @@ def pretrained_weights_have_no_effect(run):
     ## References
     HiggsAudioV2 loads without text head unless use_text_head=True, and warns once.
     """
-    if not run.facts.get("pretrained"):
+    if not run.facts.pretrained:
         return
-    series, ladder = token_curve(run, "train", "text"), rungs(run, "text")
+    series, ladder = token_curve(run, "train", TEXT), rungs(run, TEXT)
     if series is None or not ladder or len(series.finite) < 3 or series.finite.step[0] > 20:
         return
     first = float(series.head(3).value.mean())
@@ -330,7 +331,7 @@ def pretrained_weights_have_no_effect(run):
             f"text starts at {first:.2f} nats, chance is {ladder[0].value:.2f}",
             FAIR,
             series.rows(),
-            "text",
+            TEXT,
         )
 
 
@@ -353,7 +354,7 @@ def start_far_above_chance(run):
     """
     for stream in token_streams(run):
         ladder, series = rungs(run, stream), token_curve(run, "train", stream)
-        if not is_audio(stream) or not ladder or series is None or len(series.finite) < 5:
+        if not stream.is_audio or not ladder or series is None or len(series.finite) < 5:
             continue
         if series.finite.value[0] > ladder[0].value + 0.3 and (above := began_above_chance(series, ladder[0])):
             now = measure(run, stream)
@@ -384,16 +385,10 @@ def loss_is_a_sum(run):
     ## References
     transformers 4.46 gradient-accumulation fix.
     """
-    names = {"codebooks": run.facts.get("codebooks"), "accumulated micro-batches": run.facts.get("accumulation_steps")}
+    names = {"codebooks": run.facts.codebooks, "accumulated micro-batches": run.facts.accumulation_steps}
     for stream in token_streams(run):
         ladder, series = rungs(run, stream), token_curve(run, "train", stream)
-        if (
-            not is_audio(stream)
-            or not ladder
-            or series is None
-            or not len(series.finite)
-            or run.facts.get("pretrained")
-        ):
+        if not stream.is_audio or not ladder or series is None or not len(series.finite) or run.facts.pretrained:
             continue
         ratio = float(series.finite.value[0]) / ladder[0].value
         for words, factor in names.items():

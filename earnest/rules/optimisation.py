@@ -2,23 +2,25 @@
 
 import numpy as np
 
+from earnest.records import plain
 from earnest.rules.catalogue import Evidence, TooEarly, rule
-from earnest.rules.curve import curve
 from earnest.rules.decision import EXACT, FAIR, STRONG
 from earnest.rules.ladder import ADVERSARIAL, DISCRIMINATOR, FEATURES, zero_since
 from earnest.rules.statistics import boundary, noise, page_hinkley, spikes, trend
+from earnest.streams import Part
 
 # Losses that may rise in a healthy run: the other player got better, or the latent grew (AudioDec#8, #32, #33,
 # ParallelWaveGAN#313).
-MAY_RISE = {*ADVERSARIAL, *FEATURES, *DISCRIMINATOR, "commitment", "loss_g", "codebook", "vq"}
+COMMITMENT = Part("commitment")
+MAY_RISE = {*ADVERSARIAL, *FEATURES, *DISCRIMINATOR, COMMITMENT, Part("loss_g"), Part("codebook"), Part("vq")}
 
 
 def _rises_freely(series, run) -> bool:
     """An adversarial loss, a loss in the discriminator's units, or a total that has such parts."""
-    stream = series.stream or ""
-    if stream in MAY_RISE or stream.startswith(("window", "scale", "stft_", "d_")):
+    stream = series.stream
+    if stream in MAY_RISE or str(stream or "").startswith(("window", "scale", "stft_", "d_")):
         return True
-    return not stream and any(curve(run, "train", "loss", part) is not None for part in MAY_RISE - {"commitment"})
+    return not stream and any(run.get("train", "loss", part) is not None for part in MAY_RISE - {COMMITMENT})
 
 
 def _adversary_starts(run, step: int) -> bool:
@@ -26,7 +28,7 @@ def _adversary_starts(run, step: int) -> bool:
     firsts = [
         one.step[0]
         for part in (*ADVERSARIAL, *DISCRIMINATOR)
-        if (one := curve(run, "train", "loss", part)) is not None and len(one)
+        if (one := run.get("train", "loss", part)) is not None and len(one)
     ]
     return any(abs(step - first) <= max(20, 0.05 * run.last_step) and first > 0.01 * run.last_step for first in firsts)
 
@@ -533,8 +535,8 @@ def loss_depends_on_accumulation(accumulation):
     ## References
     Unsloth and transformers, "Fixing gradient accumulation" (October 2024).
     """
-    ratio, distance = accumulation["ratio"], accumulation.get("distance", 0)
+    ratio, distance = accumulation.ratio, accumulation.distance or 0
     if max(abs(ratio - 1), distance) > 0.05:
-        words = f"{ratio:.2f} times the value at accumulation {accumulation.get('steps', 'k')}"
+        words = f"{ratio:.2f} times the value at accumulation {accumulation.steps or 'k'}"
         words = words if abs(ratio - 1) > 0.05 else f"{words}, in a direction that is {distance:.0%} of it away"
-        yield Evidence(0, words, EXACT, [dict(accumulation)])
+        yield Evidence(0, words, EXACT, [plain(accumulation)])

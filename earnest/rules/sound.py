@@ -6,8 +6,8 @@ from collections import defaultdict
 import numpy as np
 
 from earnest.rules.catalogue import Evidence, TooEarly, rule
-from earnest.rules.curve import curve
 from earnest.rules.decision import EXACT, FAIR, STRONG, WEAK
+from earnest.streams import TEXT
 
 
 def _demos(run, fact):
@@ -188,14 +188,11 @@ def sampled_demos_leave_the_path(run):
         yield TooEarly("demos at temperature 0 and 1 with the fact match_frac or wer")
         return
     if np.median(greedy) > 0.7 and np.median(sampled) < 0.3:
-        codebooks = int(run.facts.get("codebooks") or 0)
+        codebooks = run.facts.codebooks or 0
         losses = [
             float(one.tail(0.1, 3).value.mean())
-            for name in run.series
-            if name.startswith("train/ce_nats/")
-            and name != "train/ce_nats/text"
-            and (one := curve(run, "train", "ce_nats", name.split("/", 2)[2])) is not None
-            and len(one.finite)
+            for key, one in run.series.items()
+            if key[:2] == ("train", "ce_nats") and key.stream not in (None, TEXT) and len(one.finite)
         ]
         words = f"right at temperature 0 ({np.median(greedy):.0%}), not at 1 ({np.median(sampled):.0%})"
         if codebooks and losses:
@@ -304,14 +301,12 @@ def checkpoint_reloads_differently(reload):
     ## References
     earnest's own; no publication known.
     """
-    before, after = reload.get("ce_before"), reload.get("ce_after")
-    missing, unexpected = reload.get("missing") or [], reload.get("unexpected") or []
+    before, after = reload.ce_before, reload.ce_after
+    missing, unexpected = list(reload.missing), list(reload.unexpected)
     differs = before is not None and after is not None and abs(after - before) > 0.01 * abs(before)
     if differs or missing or unexpected:
         words = [f"{before:.3f} nats before, {after:.3f} after loading"] if differs else []
         words += [
             f"{len(keys)} {kind} keys" for kind, keys in (("missing", missing), ("unexpected", unexpected)) if keys
         ]
-        yield Evidence(
-            reload.get("step"), ", ".join(words), EXACT, [{"missing": missing[:6], "unexpected": unexpected[:6]}]
-        )
+        yield Evidence(reload.step, ", ".join(words), EXACT, [{"missing": missing[:6], "unexpected": unexpected[:6]}])

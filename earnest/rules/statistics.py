@@ -1,11 +1,12 @@
 """Statistics for series that are autocorrelated, sparsely or noisily logged.
 
 Every test here is *valid at every length at once*: a run that is polled a thousand times while it grows
-keeps one false-alarm budget (`boundary`). Long series are binned first (`Curve.binned`): means of neighbours keep
+keeps one false-alarm budget (`boundary`). Long series are binned first (`Series.binned`): means of neighbours keep
 the trend, and averaging can only shrink the noise.
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -140,7 +141,7 @@ def spikes(value: np.ndarray, window: int = 25, z: float = 8.0) -> np.ndarray:
     return np.flatnonzero(rest > z * sigma) if sigma > 0 else np.zeros(0, dtype=int)
 
 
-def miller_madow(counts: dict[int, int] | dict[str, int]) -> float:
+def miller_madow(counts: Mapping[int, int]) -> float:
     """Entropy of a histogram in nats, with the bias of a small sample put back (Miller 1955): + (m - 1) / 2n."""
     n = np.array([count for count in counts.values() if count > 0], dtype=float)
     total = n.sum()

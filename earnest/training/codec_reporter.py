@@ -15,11 +15,14 @@ from earnest.data.audio import write_wave
 from earnest.data.folder import Clip
 from earnest.data.pitch import pitch_and_level
 from earnest.data.teachers import word_times
+from earnest.facts import Facts
 from earnest.files import fingerprint
 from earnest.losses.codec import CodecBatch, CodecObjective
 from earnest.monitors.codes import probe, spoken
+from earnest.probes.results import FrozenTensors, Results
 from earnest.run import Artifact, RunWriter
 from earnest.signals import key
+from earnest.streams import parse
 from earnest.training.checkpoint import save_checkpoint
 from earnest.training.codec_clips import Heard
 from earnest.training.codec_config import CodecConfig
@@ -55,17 +58,17 @@ class CodecReporter:
         """What the run is made of, and what who has learnt nothing would score."""
         frames = self.config.data.clips_per_batch * math.ceil(self.config.data.window_s * self.codec.frame_rate_hz)
         self.writer.event(step, "resumed" if resumed else "started")
-        self.writer.facts({**self.data_facts, **self._facts(discriminator, frames)})
+        self.writer.facts(Facts().updated({**self.data_facts, **self._facts(discriminator, frames)}))
         self.weigh(step + 1)
         baselines = {loss.stream: loss.baselines(self.waves[:50]) for loss in self.objective.mel_losses}
         heads = self.objective.heads.items()
-        self.writer.probe("baselines", baselines | {name: {"constant mean": head.constant} for name, head in heads})
-        self.writer.probe("even_codebook", even_codebook(self.codec.codebook_size, frames))
-        self.writer.probe("constant_mean_raw", {name: head.constant_raw for name, head in heads})
+        baselines |= {name: {"constant mean": head.constant} for name, head in heads}
+        self.writer.probes(Results(baselines={parse(name): rungs for name, rungs in baselines.items()}))
 
     def weigh(self, step: int) -> None:
         """Declare the weights of the losses that the log holds from this step on."""
-        self.writer.facts({"loss_weights": self.config.logged_weights(step, list(self.objective.heads))})
+        weights = self.config.logged_weights(step, list(self.objective.heads))
+        self.writer.facts(Facts().updated({"loss_weights": weights}))
 
     def watch(self, step: int, signals: dict[str, float]) -> None:
         """What every step is looked at for: its signals, for the next row; a side that did not move; a phase that
@@ -120,7 +123,7 @@ class CodecReporter:
             )
         self.writer.step(step, _means(scores) | (self.probes.score(self.codec) if self.probes else {}))
         changed = [name for name, tensor in self.frozen.items() if fingerprint({name: tensor}) != self.prints[name]]
-        self.writer.probe("frozen", {"tensors": len(self.prints), "changed": changed, "step": step})
+        self.writer.probes(Results(frozen=FrozenTensors(tuple(changed), len(self.prints), step)))
 
     def demos(self, step: int) -> None:
         folder = self.writer.path / "demos" / f"step_{step:07d}"
@@ -183,20 +186,11 @@ class Probes:
 
     def score(self, codec: TrainableCodec) -> dict[str, float]:
         device = next(codec.parameters()).device
-        encode = lambda pairs: [
-            (codec.encode(wave_N[None].to(device))[0].cpu().numpy(), labels) for wave_N, labels in pairs
-        ]
-        return probe(encode(self.fit), encode(self.test), codec.codebook_size)
-
-
-def even_codebook(size: int, frames: int) -> dict[str, float]:
-    """used_frac and perplexity that a step of `frames` frames shows of a codebook whose entries are all equally likely:
-    its baseline."""
-    random = np.random.default_rng(0)
-    counts = np.stack([np.bincount(random.integers(0, size, frames), minlength=size) for _ in range(20)])
-    share = counts / frames
-    entropy = -(share * np.log(np.where(share, share, 1.0))).sum(1)
-    return {"frames": frames, "used_frac": float((counts > 0).mean()), "perplexity": float(np.exp(entropy).mean())}
+        fit, test = (
+            [(codec.encode(wave_N[None].to(device))[0].cpu().numpy(), labels) for wave_N, labels in pairs]
+            for pairs in (self.fit, self.test)
+        )
+        return probe(fit, test, codec.codebook_size)
 
 
 def _means(rows: Sequence[dict[str, float]]) -> dict[str, float]:

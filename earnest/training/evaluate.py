@@ -11,8 +11,10 @@ from earnest.data import baselines
 from earnest.data.batch import Batch
 from earnest.losses.tokens import score
 from earnest.models.system import System
-from earnest.streams import Stream
+from earnest.probes.results import Gap, HeldOutStream
+from earnest.streams import Part, Stream
 
+ALL = Part("all")  # all streams together
 ClipSums = dict[Stream, tuple[np.ndarray, np.ndarray]]  # stream -> (nats, counted targets), per clip
 
 
@@ -36,17 +38,17 @@ def mean_nats(sums: ClipSums) -> dict[Stream, float]:
     return {stream: float(ce.sum() / counted.sum()) for stream, (ce, counted) in sums.items()}
 
 
-def gaps(sums: ClipSums, other: ClipSums) -> dict[str, list[float]]:
+def gaps(sums: ClipSums, other: ClipSums) -> dict[Stream, Gap]:
     """How many nats higher `other` is on the same clips: stream -> [mean, low, high], paired by clip; "all" are the
     streams together."""
-    pairs = {str(stream): (other[stream][0] - ce, counted) for stream, (ce, counted) in sums.items()}
-    pairs["all"] = (
+    pairs = {stream: (other[stream][0] - ce, counted) for stream, (ce, counted) in sums.items()}
+    pairs[ALL] = (
         np.sum([gap for gap, _ in pairs.values()], axis=0),
         np.sum([counted for _, counted in pairs.values()], axis=0),
     )
     return {
-        name: [float(gap.sum() / counted.sum()), *baselines.bootstrap_interval(gap, counted)]
-        for name, (gap, counted) in pairs.items()
+        stream: (float(gap.sum() / counted.sum()), *baselines.bootstrap_interval(gap, counted))
+        for stream, (gap, counted) in pairs.items()
     }
 
 
@@ -74,15 +76,13 @@ class Ladder:
                 "unigram": baselines.per_clip(
                     baselines.unigram_nats(train_pairs[stream], pairs, ids), pairs.clip, clips
                 ),
-                "bigram": baselines.per_clip(
-                    baselines.bigram_nats(train_pairs[stream], pairs, ids), pairs.clip, clips
-                ),
+                "bigram": baselines.per_clip(baselines.bigram_nats(train_pairs[stream], pairs, ids), pairs.clip, clips),
             }
 
-    def place(self, sums: ClipSums) -> dict[Stream, dict[str, Any]]:
+    def place(self, sums: ClipSums) -> dict[Stream, HeldOutStream]:
         """The probe ``held_out``: per stream the model's nats with interval, each rung, and the paired gap (negative:
         better)."""
-        placed = {}
+        placed: dict[Stream, HeldOutStream] = {}
         for stream, (ce, counted) in sums.items():
             total = counted.sum()
             entry: dict[str, Any] = {
@@ -95,6 +95,6 @@ class Ladder:
             for rung, rung_ce in self.rungs[stream].items():
                 gap = ce - rung_ce
                 entry[f"{rung}_nats"] = float(rung_ce.sum() / total)
-                entry[f"{rung}_gap"] = [float(gap.sum() / total), *baselines.bootstrap_interval(gap, counted)]
-            placed[stream] = entry
+                entry[f"{rung}_gap"] = (float(gap.sum() / total), *baselines.bootstrap_interval(gap, counted))
+            placed[stream] = HeldOutStream(**entry)
         return placed

@@ -11,7 +11,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, gather_object, set_seed
 
-from earnest import probes
 from earnest.codecs import load_codec
 from earnest.errors import UserError
 from earnest.generate import check_guidance
@@ -19,6 +18,8 @@ from earnest.losses.tokens import TokenObjective
 from earnest.monitors.clock import Clock
 from earnest.monitors.draws import Draws, Targets
 from earnest.monitors.gradients import Reached, Updates
+from earnest.probes.parameters import Frozen, prints
+from earnest.probes.results import Results
 from earnest.signals import key
 from earnest.training.checkpoint import load_training_state
 from earnest.training.config import LMConfig
@@ -92,7 +93,7 @@ def _train(accelerator: Accelerator, config: LMConfig, run_dir: Path, resume: bo
         reporter.begin({"schedule_steps": steps, "steps_per_epoch": steps_per_epoch, "ranks": ranks}, done, resume)
         if done == 0:
             reporter.at_start(objective, optimizer)
-    frozen = probes.Frozen(shown if sharded else model)
+    frozen = Frozen(shown if sharded else model)
     objective, optimizer = accelerator.prepare(objective, optimizer)
     if start:
         load_optimizer_state(objective, optimizer, state["optimizer"])
@@ -128,14 +129,14 @@ def _train(accelerator: Accelerator, config: LMConfig, run_dir: Path, resume: bo
                     if average
                     else {}
                 )
-            of_ranks = gather_object([probes.prints(dict(model.named_parameters()))]) if last and not sharded else []
+            of_ranks = gather_object([prints(dict(model.named_parameters()))]) if last and not sharded else []
             if reporter:
                 reporter.writer.step(
                     step.index, {**step.signals, **targets.signals(), **times, **(updates.signals() if updates else {})}
                 )
                 reporter.report(step.index, due, state)
                 if reached and (gradients := reached.watch(step.index)):
-                    reporter.writer.probe("gradients", gradients)
+                    reporter.writer.probes(Results(gradients=gradients))
                 if last:
                     reporter.at_end(frozen, of_ranks, step.index)
                 on_progress("train", step.index, steps, f"loss {step.signals[key('loss')]:.3f}")

@@ -8,15 +8,16 @@ from typing import Any
 
 import torch
 
-from earnest import probes
 from earnest.codecs import Codec
 from earnest.data.corpus import Corpus
+from earnest.facts import Facts
 from earnest.losses.tokens import TokenObjective
 from earnest.models.system import System
 from earnest.monitors.demos import make_demos
 from earnest.monitors.draws import Draws
 from earnest.monitors.predictions import log_predictions
-from earnest.records import plain
+from earnest.probes.results import HeldOut, NullInput, Results
+from earnest.probes.suite import Frozen, at_end, at_start
 from earnest.run import RunWriter, checkpoint_path
 from earnest.signals import key
 from earnest.training.checkpoint import save_checkpoint
@@ -48,14 +49,13 @@ class Reporter:
 
     def begin(self, facts: Mapping[str, Any], step: int, resumed: bool) -> None:
         self.writer.event(step, "resumed" if resumed else "started")
-        self.writer.facts(plain({**self.data_facts, **self._facts(), **facts}))
+        self.writer.facts(Facts().updated({**self.data_facts, **self._facts(), **facts}))
 
     def at_start(self, objective: TokenObjective, optimizer: torch.optim.Optimizer) -> None:
         """Before the first step: what is skipped, the probes of data and wiring, and how a model that has learnt
         nothing scores."""
         self.writer.step(0, {key("skipped_clips"): self.data_facts["skipped_clips"]})
-        for name, result in probes.at_start(objective, optimizer, self.train, self.held_out).items():
-            self.writer.probe(name, plain(result))
+        self.writer.probes(at_start(objective, optimizer, self.train, self.held_out))
         self.evaluate(0)
 
     def report(self, step: int, due: Collection[str], training_state: dict[str, Any]) -> None:
@@ -69,12 +69,9 @@ class Reporter:
             state = {**training_state, "step": step, "torch_rng": torch.get_rng_state()}
             save_checkpoint(self.run_dir, step, self.shown.save_pretrained, state, {"config": asdict(self.config)})
 
-    def at_end(self, frozen: probes.Frozen, of_ranks: Sequence[Mapping[str, str]], step: int) -> None:
+    def at_end(self, frozen: Frozen, of_ranks: Sequence[Mapping[str, str]], step: int) -> None:
         checkpoint = checkpoint_path(self.run_dir, step)
-        for name, result in probes.at_end(
-            self.shown, frozen, of_ranks, self.config.load, checkpoint, self.held_out, step
-        ).items():
-            self.writer.probe(name, result)
+        self.writer.probes(at_end(self.shown, frozen, of_ranks, self.config.load, checkpoint, self.held_out, step))
 
     def end(self, step: int, how: str) -> None:
         self.writer.event(step, how)
@@ -85,12 +82,11 @@ class Reporter:
         signals = {key("ce_nats", str(stream), "eval"): nats for stream, nats in mean_nats(sums).items()}
         if self.unconditional_frac:
             null_sums = clip_sums(self.shown, without_text(self.held_out).batches(), len(self.held_out))
-            signals |= {key("null_ce_nats", str(stream), "eval"): nats for stream, nats in mean_nats(null_sums).items()}
-            self.writer.probe("null_input", {"step": step, "gaps": gaps(sums, null_sums)})
+            signals |= {key("null_ce_nats", stream, "eval"): nats for stream, nats in mean_nats(null_sums).items()}
+            self.writer.probes(Results(null_input=NullInput(gaps(sums, null_sums), step)))
         self.writer.step(step, signals | self.config.measured(self.shown))
-        self.writer.probe("held_out", plain({"step": step, "streams": self.ladder.place(sums)}))
-        for name, drawn in self.draws.probes().items():
-            self.writer.probe(name, drawn)
+        self.writer.probes(Results(held_out=HeldOut(self.ladder.place(sums), step)))
+        self.writer.probes(self.draws.probes())
         logged = range(min(self.config.predictions, len(self.held_out)))
         if logged:
             log_predictions(

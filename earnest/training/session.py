@@ -34,7 +34,7 @@ def starting_point(config: Any, run_dir: Path, resume: bool) -> Path | None:
         )
     if not exists:
         return None
-    check_same(read_run(run_dir).facts["config"], config)
+    check_same(dict(read_run(run_dir).facts.config or {}), config)
     saved = checkpoints(run_dir)
     return saved[-1] if saved else None
 

@@ -27,4 +27,4 @@ def case(path: Path, section: str) -> Run:
     artifacts = [
         Artifact("demo", f"{index}.wav", one.pop("step"), one) for index, one in enumerate(known.get("demos", []))
     ]
-    return Run(known.get("facts", {}), series, known.get("probes", {}), artifacts)
+    return Run.of(known.get("facts", {}), series, known.get("probes", {}), artifacts)

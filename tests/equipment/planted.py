@@ -44,20 +44,20 @@ def lm(mean=FALL, evaluated=None, **more) -> Run:
     logged = {"train/ce_nats/audio": noisy(mean), **more}
     if evaluated is not None:
         logged["eval/ce_nats/audio"] = series(EVERY_200, evaluated + np.random.default_rng(1).normal(0, 0.01, 10))
-    return Run(dict(FACTS), logged)
+    return Run.of(dict(FACTS), logged)
 
 
 BENIGN = {
     "fine-tune flat near its floor": lambda: lm(np.full(100, 3.4), np.full(10, 3.45)),
     "feature matching and adversarial loss rise alone": lambda: gan_run(0, lambda t: 0.4 + 1.2 * t),
-    "codec perplexity and vq loss rise early": lambda: Run(
+    "codec perplexity and vq loss rise early": lambda: Run.of(
         {},
         {
             "train/perplexity/codebook_0": noisy(5 + 400 * (1 - np.exp(-5 * SHARE)), size=4),
             "train/loss/commitment": noisy(0.1 + 0.5 * (1 - np.exp(-9 * SHARE)), size=0.01),
         },
     ),
-    "mel jumps when the discriminator starts": lambda: Run(
+    "mel jumps when the discriminator starts": lambda: Run.of(
         {},
         {
             "train/loss/mel": noisy(0.6 + np.exp(-9 * SHARE) + 0.3 * (STEPS > 1000), size=0.01),
@@ -65,7 +65,7 @@ BENIGN = {
             "train/loss/adv_g": Series(STEPS[50:], noisy(0.4 + 0 * SHARE).value[50:]),
         },
     ),
-    "deeper codebooks stay higher": lambda: Run(
+    "deeper codebooks stay higher": lambda: Run.of(
         dict(FACTS),
         {
             f"train/ce_nats/codebook_{i}": noisy(6.95 - (3.4 - 0.4 * i) * (1 - np.exp(-4 * SHARE)), seed=i)
@@ -78,14 +78,14 @@ BENIGN = {
     ),
     "a wide fresh head starts far above chance": lambda: lm(FALL + 9 * np.exp(-STEPS / 25)),
     "a spike that returns": lambda: lm(FALL + 4.0 * ((STEPS > 1500) & (STEPS < 1560))),
-    "delay frames are masked": lambda: Run(
+    "delay frames are masked": lambda: Run.of(
         dict(FACTS),
         {
             f"train/counted_frac/codebook_{i}": noisy(np.full(100, 0.93 - 0.002 * i), seed=i, size=0.01)
             for i in range(8)
         },
     ),
-    "text of pure speech synthesis near 0": lambda: Run(
+    "text of pure speech synthesis near 0": lambda: Run.of(
         {"text_vocab": 128256, "audio_vocab": 1026},
         {"train/ce_nats/text": series(STEPS, 2.5 * np.exp(-60 * SHARE) + 4e-7), "train/ce_nats/audio": noisy(FALL)},
     ),
@@ -94,7 +94,7 @@ BENIGN = {
         FALL, FALL[9::10] + 0.1, **{"train/learning_rate": series(STEPS, np.full(100, 1e-4))}
     ),
     "logged every hundredth step": lambda: _thinned(lm(FALL), 5),
-    "logged every step, noisily": lambda: Run(
+    "logged every step, noisily": lambda: Run.of(
         dict(FACTS),
         {
             "train/ce_nats/audio": series(
@@ -114,9 +114,9 @@ BENIGN = {
 
 
 def _with_epochs(run):
-    run.facts["steps_per_epoch"] = 667
+    run.facts = run.facts.updated({"steps_per_epoch": 667})
     return run
 
 
 def _thinned(run, every):
-    return Run(run.facts, {name: Series(one.step[::every], one.value[::every]) for name, one in run.series.items()})
+    return Run.of(run.facts, {name: Series(one.step[::every], one.value[::every]) for name, one in run.series.items()})

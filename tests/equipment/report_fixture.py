@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from earnest.facts import Facts
+from earnest.probes.results import Accumulation, Results
 from earnest.rules.finding import Baseline, Diagnosis, Finding, NotChecked, Verdict
 from earnest.run import Artifact, Run, RunWriter, read_run
+from earnest.streams import TEXT, Codebook, Part
 
 HOSTILE = "<script>alert(1)</script> [red]|`**x**` \u202eevil\u202c \x1b[31m"
 ARABIC = "سبعة"
@@ -29,13 +32,10 @@ def tone(path: Path, duration_s: float, rate_hz: int = 16_000, loudness: float =
 def make_run(directory: Path) -> Run:
     """600 steps of nine streams, evaluated every 50, with demos of two prompts at three temperatures."""
     random, writer = np.random.default_rng(7), RunWriter(directory)
-    writer.facts(
-        {"system": "higgs-tiny", "audio_vocab": 1026, "codebooks": 8, "max_grad_norm": 1.0, "sample_rate_hz": 16_000}
-    )
-    writer.facts(
-        {"config": {"optim": {"learning_rate": 1e-3, "betas": [0.9, 0.95]}, "note": HOSTILE, "ids": list(range(2000))}}
-    )
-    writer.probe("one_batch_overfit", {"steps": 40, "last_nats": 0.02})
+    writer.facts(Facts(system="higgs-tiny", audio_vocab=1026, codebooks=8, max_grad_norm=1.0, sample_rate_hz=16_000))
+    optim = {"learning_rate": 1e-3, "betas": [0.9, 0.95]}
+    writer.facts(Facts(config={"optim": optim, "note": HOSTILE, "ids": list(range(2000))}))
+    writer.probes(Results(accumulation=Accumulation(1.0, 0.02, steps=2)))
     for step in range(1, STEPS + 1):
         signals = {"train/grad_norm": float(random.lognormal(0.3, 0.4) * (1 + 6 * math.exp(-step / 30)))}
         signals["train/learning_rate"] = 1e-3 * min(step / 50, 0.5 + 0.5 * math.cos(math.pi * step / STEPS))
@@ -89,7 +89,7 @@ def make_diagnosis() -> Diagnosis:
     ]
     verdicts = [
         Verdict(
-            "text",
+            TEXT,
             "degenerate",
             math.nan,
             "nats",
@@ -103,10 +103,10 @@ def make_diagnosis() -> Diagnosis:
         rung = ladder[2] if level < 5.6 else ladder[1] if level < 6.38 else ladder[0]
         side = "below" if level < rung.value else "on"
         why = f"{level} nats lies {side} the {rung.name} baseline by {abs(rung.value - level):.2f}"
-        verdicts.append(Verdict(f"codebook_{codebook}", word, level, "nats", rung, 1, why, ladder))
+        verdicts.append(Verdict(Codebook(codebook), word, level, "nats", rung, 1, why, ladder))
     verdicts.append(
         Verdict(
-            f"{ARABIC} {HOSTILE}",
+            Part(f"{ARABIC} {HOSTILE}"),
             "worse-than-chance",
             8.0,
             "nats",
@@ -123,7 +123,7 @@ def make_diagnosis() -> Diagnosis:
                 "E105",
                 "held-out set small",
                 "note",
-                None,
+                (),
                 0.7,
                 None,
                 "4 held-out clips: the held-out loss is known to ±0.2 nats only",
@@ -136,7 +136,7 @@ def make_diagnosis() -> Diagnosis:
                 "D402",
                 "gradient always clipped",
                 "warning",
-                "codebook_2",
+                (Codebook(2),),
                 0.83,
                 400,
                 "The gradient was clipped on 97% of the steps since step 400.",
@@ -152,7 +152,7 @@ def make_diagnosis() -> Diagnosis:
                 "D501",
                 "loss not a number",
                 "critical",
-                "text",
+                (TEXT,),
                 0.99,
                 581,
                 f"The text loss is not a number since step 581. {HOSTILE} {ARABIC}",

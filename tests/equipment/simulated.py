@@ -99,7 +99,7 @@ def table_run(
         "label_counts": {"audio": {str(code): int(count) for code, count in enumerate(counts)}},
         "held_out_clips": 60,
     }
-    return Run(known | (facts or {}), logged)
+    return Run.of(known | (facts or {}), logged)
 
 
 def wandering(rng, points, memory, size):
@@ -163,13 +163,13 @@ def healthy_run(seed) -> Run:
     if rng.random() < 0.5:
         logged["train/step_s"] = series(step, np.exp(rng.normal(-1, 0.3, points)))
     facts = {"audio_vocab": codes, "max_grad_norm": 5.0, "steps_per_epoch": max(1, step[-1] // 3), "codebooks": 8}
-    return Run({fact: value for fact, value in facts.items() if rng.random() < 0.6}, logged)
+    return Run.of({fact: value for fact, value in facts.items() if rng.random() < 0.6}, logged)
 
 
 def cut(run: Run, step: int) -> Run:
     """The run as it stood at a step."""
     kept = {name: Series(one.step[one.step <= step], one.value[one.step <= step]) for name, one in run.series.items()}
-    return Run(run.facts, {name: one for name, one in kept.items() if len(one)}, run.probes, run.artifacts)
+    return Run.of(run.facts, {name: one for name, one in kept.items() if len(one)}, run.probes, run.artifacts)
 
 
 def gan_run(seed, strength, points=150) -> Run:
@@ -183,7 +183,7 @@ def gan_run(seed, strength, points=150) -> Run:
         centre[:, None] + gap[:, None] / 2 + audio,
         centre[:, None] - gap[:, None] / 2 + rng.normal(0, 0.6, (points, 64)),
     )
-    return Run(
+    return Run.of(
         {},
         {
             "train/d_real": series(step, real.mean(1)),

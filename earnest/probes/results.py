@@ -1,0 +1,218 @@
+"""What each probe found, one record per probe: whoever measures writes these, rules and reports read them.
+
+A field that is None was not measured. In ``run.json`` a record is an object under the name of its field in `Results`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from earnest import records
+from earnest.streams import Stream
+
+Interval = tuple[float, float]
+Gap = tuple[float, float, float]  # mean, low, high
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """From which input a label of one stream is predicted: `offset` positions before it."""
+
+    offset: int
+    expected: int = 1
+    codebook_matches: bool = True
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Parts of the batch that change nothing in the model, and the shape of the logits."""
+
+    dropped: tuple[str, ...] = ()
+    logits_shape: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """Parameters that require a gradient (`trained`: how many) and are in no group of the optimizer."""
+
+    missing: tuple[str, ...] = ()
+    trained: int | None = None
+
+
+@dataclass(frozen=True)
+class Accumulation:
+    """The gradient of a batch in `steps` micro-batches beside that of the whole: ratio of the norms, and norm of the
+    difference as a share of the whole's."""
+
+    ratio: float
+    distance: float | None = None
+    steps: int | None = None
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """How many of the held-out clips hold the codes of a training clip, and some of their sources."""
+
+    shared: int
+    held_out: int
+    sources: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How many of the training clips that were listened to are stationary noise, and some of their sources."""
+
+    noise: int
+    clips: int
+    sources: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Trainable tensors that no gradient but zero has reached in the first `steps` steps."""
+
+    without_gradient: tuple[str, ...] = ()
+    steps: int | None = None
+    step: int | None = None
+
+
+@dataclass(frozen=True)
+class FrozenTensors:
+    """Which of the tensors that are not trained have changed since training began."""
+
+    changed: tuple[str, ...] = ()
+    tensors: int | None = None
+    step: int | None = None
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Tensors that are not the same on every process."""
+
+    differing: tuple[str, ...] = ()
+    ranks: int | None = None
+    step: int | None = None
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """How much higher the held-out cross-entropy of audio is if clips get each other's condition."""
+
+    delta_nats: float
+    interval: Interval
+    clips: int | None = None
+    step: int | None = None
+
+
+@dataclass(frozen=True)
+class NullInput:
+    """How much higher the held-out cross-entropy is without a condition: by stream, and under ``all`` of the streams
+    together; paired by clip."""
+
+    gaps: Mapping[Stream, Gap]
+    step: int | None = None
+
+
+@dataclass(frozen=True)
+class Reload:
+    """The held-out cross-entropy before saving and after loading; tensors that only one of the two models has."""
+
+    ce_before: float | None = None
+    ce_after: float | None = None
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    step: int | None = None
+
+
+@dataclass(frozen=True)
+class HeldOutStream:
+    """One stream on held-out clips: its cross-entropy, the baselines on the same targets, and how far it lies above each
+    of them (negative: below), paired by clip."""
+
+    ce_nats: float | None = None
+    interval: Interval | None = None
+    counted: int | None = None
+    clips: int | None = None
+    uniform_nats: float | None = None
+    unigram_nats: float | None = None
+    unigram_gap: Gap | None = None
+    bigram_nats: float | None = None
+    bigram_gap: Gap | None = None
+
+    @property
+    def gaps(self) -> dict[str, Gap | None]:
+        """By name of the baseline."""
+        return {"unigram": self.unigram_gap, "bigram": self.bigram_gap}
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The newest evaluation, by stream."""
+
+    streams: Mapping[Stream, HeldOutStream]
+    step: int | None = None
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Windows drawn per clip, how many of them differ, and how many different ones there could be; means over clips."""
+
+    draws: float
+    distinct: float
+    possible: float
+
+
+@dataclass(frozen=True)
+class Unconditional:
+    """How many of the clips that were drawn for training were drawn without their condition."""
+
+    without: int
+    clips: int
+
+
+@dataclass(frozen=True)
+class GeneratorStep:
+    """Whether the generator's step left gradients in the discriminator, and whether generated audio stays attached to
+    the generator in the discriminator's step."""
+
+    discriminator_changed: bool = False
+    fake_attached: bool = False
+
+
+@dataclass(frozen=True)
+class Results:
+    """Every probe's result, None if that probe did not run."""
+
+    alignment: Mapping[Stream, Alignment] | None = None
+    inputs: Inputs | None = None
+    optimizer: Optimizer | None = None
+    accumulation: Accumulation | None = None
+    duplicates: Duplicates | None = None
+    noise: Noise | None = None
+    gradients: Gradients | None = None
+    frozen: FrozenTensors | None = None
+    ranks: Ranks | None = None
+    conditioning: Mapping[str, Conditioning] | None = None
+    null_input: NullInput | None = None
+    reload: Reload | None = None
+    held_out: HeldOut | None = None
+    baselines: Mapping[Stream, Mapping[str, float]] | None = None
+    crops: Crops | None = None
+    unconditional: Unconditional | None = None
+    generator_step: GeneratorStep | None = None
+
+    @classmethod
+    def read(
+        cls, stored: Mapping[str, Any], what: str = "probes", fix: str = "write what earnest.probes.results says"
+    ) -> "Results":
+        """Plain JSON -> results; a name that is no probe is passed over. Raises UserError if a result has another
+        form."""
+        return records.read(cls, stored, what, fix)
+
+    def updated(self, newer: "Results") -> "Results":
+        """These results, with the newer ones in their place."""
+        return replace(self, **newer.known())
+
+    def known(self) -> dict[str, Any]:
+        """The results that are there, by name."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if getattr(self, one.name) is not None}
