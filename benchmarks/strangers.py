@@ -5,8 +5,8 @@
 FOLDER holds logs and index.jsonl, a line for each: `id`, `file` (below FOLDER), `label` (healthy, sick, unknown),
 `fault`, `sentence` (the human's reading), `has_vocabulary` (facts, or false), `must_not_say` (for the human eye),
 `codes` (rules that name the fault, or their beginnings; empty: any), `about` (a regular expression that the finding's
-name, streams, summary or evidence must hold), `never` (verdict words and rules that must not be said), `metrics` (false:
-the text holds none), `aside` (true: not looked at without --aside, and then alone). With --facts the facts of
+name, streams, summary or evidence must hold), `never` (verdict words and rules that must not be said), `metrics`
+(false: the text holds none), `aside` (true: not looked at without --aside, and then alone). With --facts the facts of
 `has_vocabulary` are passed where the index has some.
 
 A log is read *right*, *partly* or *wrong*:

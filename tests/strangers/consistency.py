@@ -24,6 +24,7 @@ from tests.equipment.cases import CASES as RULES
 from tests.equipment.planted import BENIGN, FAULTS, planted
 from tests.equipment.simulated import healthy_run
 from tests.strangers import CASES, HERE, LOGS
+from tests.strangers.curves import of_run
 from tests.strangers.expectations import SEVERITIES, options
 from tests.strangers.reports import Report, diagnosed, write
 
@@ -126,26 +127,8 @@ def _simulated() -> Iterator[Item]:
     runs |= {f"benign {name}": make() for name, make in BENIGN.items()}
     runs |= {f"planted {fault}": planted(fault, 0) for fault in FAULTS}
     for name, run in runs.items():
-        facts: Any = run.facts
-        known = facts.known() if hasattr(facts, "known") else facts
-        table = as_table({str(key): (series.step, series.value) for key, series in run.series.items()})
-        given = tuple((fact, json.dumps(_plain(value))) for fact, value in known.items())
-        yield Item(name, (("log.csv", table),), facts=given)
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else value
-
-
-def as_table(series: dict[str, tuple[np.ndarray, np.ndarray]]) -> str:
-    """Signals over steps as a table, an empty cell where a signal has no value."""
-    steps = sorted({int(step) for at, _ in series.values() for step in at})
-    columns = [dict(zip(map(int, at), value, strict=True)) for at, value in series.values()]
-    rows = [
-        ",".join([str(step), *(f"{column[step]:.6g}" if step in column else "" for column in columns)])
-        for step in steps
-    ]
-    return "\n".join([",".join(["step", *series]), *rows]) + "\n"
+        table, known = of_run(run)
+        yield Item(name, (("log.csv", table),), facts=known)
 
 
 # --- a report does not contradict itself

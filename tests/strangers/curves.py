@@ -5,9 +5,13 @@ the step at which something happens, so that an expectation can name it. What a 
 seed: every log is drawn with several.
 """
 
+import json
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
+
+from earnest.run import Run
 
 Files = dict[str, str | bytes]
 Draw = Callable[[np.random.Generator], Files]
@@ -64,3 +68,26 @@ def every(points: int, interval: int, values: Iterable[float]) -> list[float | N
     """A column that is filled in each `interval`-th row only."""
     filled = iter(values)
     return [next(filled) if row % interval == interval - 1 else None for row in range(points)]
+
+
+def as_table(series: dict[str, tuple[np.ndarray, np.ndarray]]) -> str:
+    """Signals over steps as a table, an empty cell where a signal has no value."""
+    steps = sorted({int(step) for at, _ in series.values() for step in at})
+    columns = [dict(zip(map(int, at), value, strict=True)) for at, value in series.values()]
+    rows = [
+        ",".join([str(step), *(f"{column[step]:.6g}" if step in column else "" for column in columns)])
+        for step in steps
+    ]
+    return "\n".join([",".join(["step", *series]), *rows]) + "\n"
+
+
+def of_run(run: Run) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """The table of a run, and its facts as ``--fact`` takes them."""
+    facts: Any = run.facts
+    known = facts.known() if hasattr(facts, "known") else facts
+    table = as_table({str(key): (series.step, series.value) for key, series in run.series.items()})
+    return table, tuple((name, json.dumps(_plain(value))) for name, value in known.items())
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
