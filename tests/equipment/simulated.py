@@ -162,7 +162,7 @@ def healthy_run(seed) -> Run:
         )
     if rng.random() < 0.5:
         logged["train/step_s"] = series(step, np.exp(rng.normal(-1, 0.3, points)))
-    facts = {"audio_vocab": codes, "max_grad_norm": 5.0, "steps_per_epoch": max(1, step[-1] // 3), "codebooks": 8}
+    facts = {"audio_vocab": codes, "max_grad_norm": 5.0, "steps_per_epoch": max(1, int(step[-1]) // 3), "codebooks": 8}
     return Run.of({fact: value for fact, value in facts.items() if rng.random() < 0.6}, logged)
 
 

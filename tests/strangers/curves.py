@@ -7,7 +7,6 @@ seed: every log is drawn with several.
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 import numpy as np
 
@@ -83,11 +82,5 @@ def as_table(series: dict[str, tuple[np.ndarray, np.ndarray]]) -> str:
 
 def of_run(run: Run) -> tuple[str, tuple[tuple[str, str], ...]]:
     """The table of a run, and its facts as ``--fact`` takes them."""
-    facts: Any = run.facts
-    known = facts.known() if hasattr(facts, "known") else facts
     table = as_table({str(key): (series.step, series.value) for key, series in run.series.items()})
-    return table, tuple((name, json.dumps(_plain(value))) for name, value in known.items())
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else value
+    return table, tuple((name, json.dumps(value)) for name, value in run.facts.known().items())

@@ -16,9 +16,9 @@ from earnest.report.view import LEVEL
 
 @dataclass(frozen=True)
 class Report:
-    """What ``earnest diagnose`` said: the terminal's text (mistakes included), and the JSON in one form.
+    """What ``earnest diagnose`` said: the terminal's text (mistakes included), and the JSON.
 
-    A finding has `streams` (a list) and `text` (everything that it says); a verdict has `level`.
+    A finding has its `text` too (everything that it says), a verdict its `level`.
     """
 
     exit: int
@@ -56,7 +56,7 @@ def diagnosed(path: Path, *options: str, as_text: bool = True) -> Report:
         exit_code,
         " ".join((text + mistakes).split()),
         [verdict | {"level": LEVEL[verdict["verdict"]]} for verdict in said["verdicts"]],
-        [_in_one_form(finding) for finding in said["findings"]],
+        [_with_text(finding) for finding in said["findings"]],
         said["run"]["signals"],
         said["run"]["last_step"],
     )
@@ -82,8 +82,6 @@ def _called(words: Sequence[str], stdin: bytes) -> tuple[int, str, str]:
     return exit_code, out.getvalue(), mistakes.getvalue()
 
 
-def _in_one_form(finding: dict[str, Any]) -> dict[str, Any]:
-    if "streams" not in finding:  # schema 1
-        finding = finding | {"streams": finding["stream"].split(",") if finding["stream"] else []}
+def _with_text(finding: dict[str, Any]) -> dict[str, Any]:
     said = [finding[part] for part in ("name", "streams", "summary", "evidence", "causes", "next_probe", "fix")]
     return finding | {"text": json.dumps(said, ensure_ascii=False)}
