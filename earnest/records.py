@@ -30,8 +30,8 @@ def read(type_: type[T], value: Any, what: str, fix: str) -> T:
 
 
 def plain(value: Any) -> Any:
-    """A record -> what JSON holds: dataclasses and mappings become objects, tuples arrays, streams their names; a field
-    that is None is left out."""
+    """A record -> what JSON holds: dataclasses and mappings become objects, tuples and numpy's arrays lists, streams their
+    names; a field that is None is left out."""
     if is_dataclass(value) and not isinstance(value, type | Stream):
         named = {field.name: getattr(value, field.name) for field in fields(value)}
         return {name: plain(item) for name, item in named.items() if item is not None}
@@ -39,6 +39,8 @@ def plain(value: Any) -> Any:
         return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
+    if hasattr(value, "tolist"):  # a number or array of numpy, or a tensor
+        return value.tolist()
     return str(value) if isinstance(value, Stream) else value
 
 

@@ -20,7 +20,7 @@ from earnest.models.system import Continuation, Head, Output, Round, System
 from earnest.monitors.gradients import REACHED_STEPS, Reached
 from earnest.probes.labels import alignment, dropped_inputs
 from earnest.probes.parameters import split_in_two
-from earnest.records import plain
+from earnest.probes.results import Results
 from earnest.rules import diagnose
 from earnest.run import Run
 from earnest.streams import Codebook, Stream, codebooks
@@ -215,7 +215,7 @@ def test_five_steps_train_the_backbone_and_the_depth_decoder():
         assert model.lm.depth_decoder.model.layers[0].self_attn.q_proj.weight.grad.any()
         found = reached.watch(step.index)
     assert losses == sorted(losses, reverse=True) and losses[-1] < 0.9 * losses[0]
-    assert len(losses) == REACHED_STEPS and plain(found)["without_gradient"] == []
+    assert len(losses) == REACHED_STEPS and found.without_gradient == ()
 
 
 def test_greedy_codes_are_transformers_own():
@@ -252,27 +252,27 @@ def test_an_overfitted_model_says_its_clips_and_stops():
 
 
 def accused(found: dict) -> list[str]:
-    return [finding.rule for finding in diagnose(Run({}, {}, {"alignment": plain(found)})).findings]
+    return [finding.rule for finding in diagnose(Run(probes=Results(alignment=found))).findings]
 
 
 def test_the_probes_find_it_right():
     model = tiny_csm()
     batch = batch_of(model)
     found = alignment(model, batch)
-    assert {stream: plain(one)["offset"] for stream, one in found.items()} == {
+    assert {stream: one.offset for stream, one in found.items()} == {
         Codebook(0): 1,
         **dict.fromkeys([Codebook(c) for c in range(1, CODEBOOKS)], 0),
     }
     assert not accused(found)
-    assert not plain(dropped_inputs(model, batch)).get("dropped")
-    assert plain(split_in_two(objective_of(model), batch))["distance"] < 1e-5
+    assert not dropped_inputs(model, batch).dropped
+    assert split_in_two(objective_of(model), batch).distance < 1e-5
 
 
 @pytest.mark.parametrize("by", [1, -1])
 def test_labels_shifted_twice_or_not_at_all_are_accused(by):
     model = tiny_csm()
     found = alignment(model, shifted(batch_of(model), by))
-    assert {plain(one)["offset"] - model.order(stream) for stream, one in found.items()} == {by}
+    assert {one.offset - model.order(stream) for stream, one in found.items()} == {by}
     assert accused(found) == ["A203"]
 
 
@@ -280,4 +280,4 @@ def test_a_depth_decoder_without_the_text_is_named():
     model = tiny_csm()
     batch = batch_of(model)
     model.lm.embed_text_tokens.weight.data[:] = 0
-    assert plain(dropped_inputs(model, batch))["dropped"] == ["text"]
+    assert dropped_inputs(model, batch).dropped == ("text",)
