@@ -46,8 +46,8 @@ def shown(path: Path) -> Shown:
     try:
         facts = logs.read(path).facts
     except UserError:  # lists without names
-        facts = {}
-    columns = {*facts.get("mapping", {}), *facts.get("unmapped", {})}
+        facts = Facts()
+    columns = {*(facts.mapping or {}), *(facts.unmapped or {})}
     bare = {re.sub(r"^(train|val|valid|eval)/|/(train|val)$", "", name) for name in columns}
     text = "" if path.is_dir() else path.read_text(errors="replace")
     return Shown(frozenset(columns | bare), text)
