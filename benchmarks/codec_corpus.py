@@ -19,7 +19,7 @@ from earnest.data.sources import (
     DIGITS,
     SAMPLE_RATE_HZ,
     VOICES,
-    Row,
+    Recording,
     Voice,
     asterisk_texts,
     embedded_texts,
@@ -30,7 +30,7 @@ from earnest.data.sources import (
 SOUNDS = Path("/usr/share/asterisk/sounds")
 
 
-def real_prompts(left_out: Counter) -> Iterator[Row]:
+def real_prompts(left_out: Counter) -> Iterator[Recording]:
     """Every prompt of every voice, the tones too: a codec meets them on the telephone."""
     for language, prompts in ASTERISK.items():
         listing = Path(f"/usr/share/doc/asterisk-core-sounds-{language}/core-sounds-{language}.txt.gz")
@@ -49,7 +49,7 @@ def real_prompts(left_out: Counter) -> Iterator[Row]:
                 left_out[error.reason] += 1
 
 
-def espeak_speech() -> Iterator[Row]:
+def espeak_speech() -> Iterator[Recording]:
     """Synthetic English."""
     for voice in VOICES:
         for text in chain(*embedded_texts().values()):

@@ -19,7 +19,7 @@ G722_HZ, G722_BITS_PER_S = 16000, 64000  # ITU-T G.722 at its usual rate; the fi
 class ClipError(ValueError):
     """One clip cannot be used: which file, and why. Callers skip it and count it; see `folder.read_clips`."""
 
-    def __init__(self, path: str | os.PathLike, reason: str):
+    def __init__(self, path: str | os.PathLike[str], reason: str):
         super().__init__(str(path), reason)
         self.path, self.reason = Path(path), reason
 
@@ -27,13 +27,12 @@ class ClipError(ValueError):
         return f"{self.path}: {self.reason}"
 
 
-def read_wave(path: str | os.PathLike, sample_rate_hz: int, channels: int = 1) -> np.ndarray:
+def read_wave(path: str | os.PathLike[str], sample_rate_hz: int, channels: int = 1) -> np.ndarray:
     """Read an audio file as wave_N: float32 (N,), at `sample_rate_hz`, the mean of its channels; with `channels` = 2 as
     (2, N), of a mono file twice the same.
 
-    Any rate is resampled by soxr at its high quality. A file cut short is read as far as it goes. Raises ClipError
-    where the file is unreadable, holds no sample, or holds NaN or infinity; UserError where a .g722 file needs the g722
-    package.
+    Any rate is resampled by soxr at its high quality. A file that was cut short is read to its end. Raises ClipError if
+    the file is unreadable, holds no sample, or holds NaN or infinity; UserError if a .g722 file needs the g722 package.
     """
     path = Path(path)
     wave_NK, file_hz = _read_g722(path) if path.suffix.lower() == ".g722" else _read_soundfile(path)
@@ -45,33 +44,32 @@ def read_wave(path: str | os.PathLike, sample_rate_hz: int, channels: int = 1) -
     if not np.isfinite(wave_N).all():
         raise ClipError(path, "NaN or infinite samples")
     if not 1000 <= file_hz <= 1_000_000:
-        raise ClipError(
-            path, f"a sample rate of {file_hz} Hz"
-        )  # a damaged header; from 1 Hz, resampling would fill the memory
+        # A damaged header: resampling from 1 Hz would fill the memory.
+        raise ClipError(path, f"a sample rate of {file_hz} Hz")
     wave_N = soxr.resample(wave_N, file_hz, sample_rate_hz)
     if not len(wave_N):
         raise ClipError(path, f"no samples at {sample_rate_hz} Hz")
     return np.ascontiguousarray(wave_N.T)
 
 
-def write_wave(path: str | os.PathLike, wave_N: np.ndarray, sample_rate_hz: int) -> float:
+def write_wave(path: str | os.PathLike[str], wave_N: np.ndarray, sample_rate_hz: int) -> float:
     """Write wave_N (or wave_NK) as 16-bit PCM, in the format that the suffix names (.wav, .flac); return the share that
     was clipped.
 
     Samples outside [-1, 1) are clipped. 16-bit audio that `read_wave` returned is written back bit by bit. Raises
-    ClipError where a sample is NaN or infinite: silence in its place would hide a broken model.
+    ClipError if a sample is NaN or infinite: silence in its place would hide a broken model.
     """
     pcm_N, clipped_frac = _pcm(path, wave_N)
     soundfile.write(path, pcm_N, sample_rate_hz, subtype="PCM_16")
     return clipped_frac
 
 
-def write_pieces(path: str | os.PathLike, pieces: Iterable[np.ndarray], sample_rate_hz: int) -> Iterator[int]:
-    """Write as `write_wave` does a wave that comes in pieces, and say after each how many samples stand there.
+def write_pieces(path: str | os.PathLike[str], pieces: Iterable[np.ndarray], sample_rate_hz: int) -> Iterator[int]:
+    """Write a wave that comes in pieces, as `write_wave` does; yield after each piece how many samples are written.
 
-    A .wav grows: it is a whole file after every piece, so that it can be played, and is kept whatever ends the program.
-    "-" is standard output, as .au, the format that needs no length at its start. Any other format is written when the
-    last piece is there. Raises ClipError as `write_wave` does, UserError where the file cannot be written.
+    A .wav grows: it is a complete file after every piece, so that it can be played, and it stays if the program ends.
+    "-" is standard output, as .au, a format that needs no length at its start. Any other format is written after the
+    last piece. Raises ClipError as `write_wave` does, UserError if the file cannot be written.
     """
     name, samples = str(path), 0
     if name != "-" and Path(path).suffix.lower() != ".wav":
@@ -101,7 +99,7 @@ def write_pieces(path: str | os.PathLike, pieces: Iterable[np.ndarray], sample_r
         yield samples
 
 
-def _pcm(path: str | os.PathLike, wave_N: np.ndarray) -> tuple[np.ndarray, float]:
+def _pcm(path: str | os.PathLike[str], wave_N: np.ndarray) -> tuple[np.ndarray, float]:
     """wave_N -> int16, and the share of its samples that was clipped."""
     wave_N = np.asarray(wave_N, dtype=np.float32)
     if not np.isfinite(wave_N).all():
@@ -115,7 +113,7 @@ def _pcm(path: str | os.PathLike, wave_N: np.ndarray) -> tuple[np.ndarray, float
 def _read_soundfile(path: Path) -> tuple[np.ndarray, int]:
     if not path.is_file():
         raise ClipError(path, "no such file")
-    blocks = []
+    blocks: list[np.ndarray] = []
     try:
         with soundfile.SoundFile(path) as file:
             # In blocks, because a damaged header may claim gigabytes that are not there.

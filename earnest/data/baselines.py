@@ -28,16 +28,21 @@ class Pairs:
 
 def collect_pairs(batches: Iterable[Batch]) -> dict[Stream, Pairs]:
     """Gather every stream's counted positions over batches; a stream without any is absent."""
-    columns: dict[Stream, list] = {}
+    parts: dict[Stream, list[Pairs]] = {}
     for batch in batches:
-        for stream, *arrays in batch.pairs():
-            if not len(arrays[0]):
-                continue
-            columns.setdefault(stream, []).append([array.cpu().numpy() for array in arrays])
-    return {
-        stream: Pairs(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-        for stream, parts in columns.items()
-    }
+        for stream, clip_N, previous_N, target_N in batch.pairs():
+            if len(clip_N):
+                pairs = Pairs(clip_N.cpu().numpy(), previous_N.cpu().numpy(), target_N.cpu().numpy())
+                parts.setdefault(stream, []).append(pairs)
+    return {stream: _joined(members) for stream, members in parts.items()}
+
+
+def _joined(parts: list[Pairs]) -> Pairs:
+    return Pairs(
+        clip=np.concatenate([part.clip for part in parts]),
+        previous=np.concatenate([part.previous for part in parts]),
+        target=np.concatenate([part.target for part in parts]),
+    )
 
 
 def label_counts(pairs: Pairs) -> dict[int, int]:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,14 +21,11 @@ from earnest.data.row import Audio, Row, Turn, Vary
 from earnest.errors import UserError
 
 ROLES = ("system", "user", "assistant")
-INSTRUCTION = (
-    "Generate audio following instruction."  # Higgs' system turn (boson-ai/higgs-audio examples/generation.py)
-)
-SCENE_START, SCENE_END = (
-    "<|scene_desc_start|>",
-    "<|scene_desc_end|>",
-)  # around a description of the scene, in the system turn
-AUDIO_PLACE = "<audio>"  # where ms-swift's text holds the next of `audios`
+# Higgs' system turn (boson-ai/higgs-audio examples/generation.py), and the marks around a scene's description in it.
+INSTRUCTION = "Generate audio following instruction."
+SCENE_START, SCENE_END = "<|scene_desc_start|>", "<|scene_desc_end|>"
+AUDIO_PLACE = "<audio>"  # in ms-swift's texts: here is the next of `audios`
+AUDIO_FILE_KEYS = ("audio_url", "url", "path", "audio")
 
 
 @dataclass(frozen=True)
@@ -68,8 +65,8 @@ class Conversation:
 def cloning(
     reference: Audio, reference_text: str, text: str, target: Audio | None = None, instruction: str = INSTRUCTION
 ) -> tuple[Turn[Audio], ...]:
-    """Zero-shot cloning: what the reference says and how it sounds, then what is to be said in that voice, and (in
-    training) how."""
+    """A conversation of zero-shot cloning: text and audio of the reference, then the text to say in that voice and, for
+    training, the audio of it."""
     turns: list[Turn[Audio]] = [
         Turn("system", (instruction,)),
         Turn("user", (reference_text,)),
@@ -80,11 +77,12 @@ def cloning(
 
 
 class Cloning:
-    """`vary(row, random)`: a row becomes a sample of zero-shot cloning, its reference another row of the same speaker.
+    """`vary(row, random)`: a row becomes a conversation of zero-shot cloning; the reference is another row of the same
+    speaker.
 
-    rows: those that may serve as references, if no longer than `max_frames` · frac: share of rows in training, drawn
-    one by one, that become such a sample; in evaluation all do · instruction: the system turn · vary: what else
-    changes, before. A row whose speaker has no other clip, or which brings a conversation of its own, stays as it is.
+    rows: those that may be references, if no longer than `max_frames` · frac: share of rows that become such a
+    conversation in training, drawn row by row; in evaluation all do · instruction: the system turn · vary: what else
+    changes, before. A row stays as it is if its speaker has no other clip, or if it is a conversation already.
     """
 
     def __init__(self, rows: Iterable[Row], vary: Vary, frac: float, max_frames: int, instruction: str = INSTRUCTION):
@@ -104,8 +102,8 @@ class Cloning:
         return replace(varied, turns=turns)
 
     def reference(self, row: Row, random: np.random.Generator | None = None) -> Row | None:
-        """Drawn anew in training; without `random` the next one in order of source, so that evaluation sees the same
-        each time."""
+        """Another row of the speaker, drawn; without `random` the next one in the order of sources, so that every
+        evaluation sees the same. None if there is no other."""
         others = [other for other in self.references.get(row.speaker, []) if other.source != row.source]
         if not others:
             return None
@@ -117,134 +115,147 @@ class Cloning:
 # ----------------------------------------------------------------------------------------------------------------
 
 
-def load_conversations(path: str | os.PathLike) -> list[Conversation]:
+def load_conversations(path: str | os.PathLike[str]) -> list[Conversation]:
     """Read a file of conversations; audio paths are relative to it, and no audio is read.
 
-    Raises UserError for a file that is not JSON of these forms, a conversation without an assistant's turn to train on,
-    an unknown role, and an audio part without a file, naming the conversation.
+    Raises UserError, which names the conversation, for a file that is not JSON of these forms, a conversation without
+    an assistant's turn to train on, an unknown role, and an audio part without a file.
     """
     path = Path(path)
     conversations = [
-        _conversation(sample, path.parent, f"{path}, conversation {number}")
-        for number, sample in enumerate(_samples(path), 1)
+        _Sample(fields, path.parent, f"{path}, conversation {number}").conversation()
+        for number, fields in enumerate(_samples(path), 1)
     ]
     if not conversations:
         raise UserError(f"no conversation in {path}", "at least one", "check the path")
     return conversations
 
 
-def _samples(path: Path) -> Iterator[Mapping[str, Any]]:
+def _samples(path: Path) -> Iterator[dict[str, Any]]:
+    """The fields of every conversation of a file."""
     expected = '{"messages": [...]} or {"samples": [...]}, a list of these, or one of these a line (.jsonl)'
     try:
         text = path.read_text(encoding="utf-8-sig")
-        stored = (
-            [json.loads(line) for line in text.splitlines() if line.strip()]
-            if path.suffix == ".jsonl"
-            else json.loads(text)
-        )
+        lines = [line for line in text.splitlines() if line.strip()]
+        stored = [json.loads(line) for line in lines] if path.suffix == ".jsonl" else json.loads(text)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {error}", expected, "check the path and the file") from error
-    for sample in stored if isinstance(stored, list) else [stored]:
-        if not isinstance(sample, dict) or not isinstance(sample.get("samples", sample.get("messages")), list):
+    for value in _list(stored):
+        outer = _object(value)
+        if outer is None or not isinstance(outer.get("samples", outer.get("messages")), list):
+            shown = json.dumps(value, ensure_ascii=False)[:80]
+            raise UserError(f"{path} holds {shown}", expected, "convert it to one of these forms")
+        for inner in _list(outer.get("samples", [outer])):
+            fields = _object(inner)
+            if fields is None:
+                raise UserError(f"{path} holds the sample {str(inner)[:80]}", expected, "mend it")
+            yield fields
+
+
+def _object(value: Any) -> dict[str, Any] | None:
+    return cast(dict[str, Any], value) if isinstance(value, dict) else None
+
+
+def _list(value: Any) -> list[Any]:
+    """A list as it is; anything else as the one element of a list."""
+    return cast(list[Any], value) if isinstance(value, list) else [value]
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """One conversation as its JSON has it; `source` names it in errors."""
+
+    fields: dict[str, Any]
+    folder: Path
+    source: str
+
+    def conversation(self) -> Conversation:
+        turns = tuple(self._chat()) if "messages" in self.fields else self._listed()
+        if not any(turn.scored and turn.parts for turn in turns):
             raise UserError(
-                f"{path} holds {json.dumps(sample, ensure_ascii=False)[:80]}",
-                expected,
-                "convert it to one of these forms",
+                f"{self.source}: no assistant's turn to train on",
+                "at least one turn of the assistant, at or after start_index",
+                "add what the assistant says, or leave the conversation out",
             )
-        for one in sample.get("samples", [sample]):
-            if not isinstance(one, dict):
-                raise UserError(f"{path} holds the sample {str(one)[:80]}", expected, "mend it")
-            yield one
+        misc = _object(self.fields.get("misc")) or {}
+        speaker = self.fields.get("speaker") or self.fields.get("speaker_id") or misc.get("speaker") or ""
+        return Conversation(turns, str(speaker), self.source)
 
-
-def _conversation(sample: Mapping[str, Any], folder: Path, source: str) -> Conversation:
-    turns = _chat(sample, folder, source) if "messages" in sample else _listed(sample, folder, source)
-    if not any(turn.scored and turn.parts for turn in turns):
-        raise UserError(
-            f"{source}: no assistant's turn to train on",
-            "at least one turn of the assistant, at or after start_index",
-            "add what the assistant says, or leave the conversation out",
-        )
-    speaker = sample.get("speaker") or sample.get("speaker_id") or (sample.get("misc") or {}).get("speaker") or ""
-    return Conversation(turns, str(speaker), source)
-
-
-def _chat(sample: Mapping[str, Any], folder: Path, source: str) -> tuple[Turn, ...]:
-    """Messages -> turns: a content is a string, a part, or a list of both; turns before start_index are given, not
-    trained on."""
-    audios = iter(sample.get("audios") or [])
-
-    def clip(file: Any) -> Clip:
-        return _clip(file, folder, source)
-
-    def parts(content: Any) -> Iterator[str | Clip]:
-        for part in content if isinstance(content, list) else [content]:
-            part = {"type": "text", "text": part} if isinstance(part, str) else part
-            if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
-                before, *after = part["text"].split(AUDIO_PLACE) if "audios" in sample else [part["text"]]
-                yield from [before] if before else []
-                for text in after:
-                    yield clip(next(audios, None))
-                    yield from [text] if text else []
-            elif isinstance(part, dict) and part.get("type") == "audio":
-                if part.get("offset") or part.get("raw_audio"):
-                    raise UserError(
-                        f"{source}: audio inside the JSON, or a cut of a file",
-                        "a whole audio file",
-                        "write it to a file, and name that",
-                    )
-                yield clip(next((part[name] for name in ("audio_url", "url", "path", "audio") if part.get(name)), None))
+    def _chat(self) -> list[Turn[Clip]]:
+        """The turns of `messages`; those before `start_index` are given, not trained on."""
+        audios = iter(_list(self.fields.get("audios") or []))
+        turns: list[Turn[Clip]] = []
+        for index, value in enumerate(_list(self.fields["messages"])):
+            message = _object(value)
+            if message is None:
+                raise UserError(f"{self.source}: a message {str(value)[:80]}", '{"role", "content"}', "mend it")
+            role, content = message.get("role"), message.get("content") or []
+            parts = tuple(part for item in _list(content) for part in self._parts(item, audios))
+            if role == "scene":  # transformers' template: a description of the scene ends the system turn
+                system = turns.pop().parts if turns and turns[-1].role == "system" else ()
+                turns.append(Turn("system", (*system, f"\n\n{SCENE_START}\n", *parts, f"\n{SCENE_END}")))
+            elif role in ROLES:
+                turns.append(Turn(role, parts, counts=index >= (self.fields.get("start_index") or 0)))
             else:
+                raise UserError(f"{self.source}: role {role!r}", f"one of {', '.join(ROLES)}", "rename it")
+        return turns
+
+    def _parts(self, item: Any, audios: Iterator[Any]) -> Iterator[str | Clip]:
+        """The texts and clips of a string or of one part of a content; ms-swift's text has places for `audios`."""
+        part = {"type": "text", "text": item} if isinstance(item, str) else _object(item) or {}
+        text = part.get("text")
+        if part.get("type") == "text" and isinstance(text, str):
+            before, *after = text.split(AUDIO_PLACE) if "audios" in self.fields else [text]
+            if before:
+                yield before
+            for piece in after:
+                yield self._clip(next(audios, None))
+                if piece:
+                    yield piece
+        elif part.get("type") == "audio":
+            if part.get("offset") or part.get("raw_audio"):
                 raise UserError(
-                    f"{source}: a part {str(part)[:80]}",
-                    '{"type": "text", "text"} or {"type": "audio", "audio_url"}',
-                    "mend it",
+                    f"{self.source}: audio inside the JSON, or a cut of a file",
+                    "a whole audio file",
+                    "write it to a file, and name that",
                 )
-
-    turns: list[Turn] = []
-    for index, message in enumerate(sample["messages"]):
-        if not isinstance(message, dict):
-            raise UserError(f"{source}: a message {str(message)[:80]}", '{"role", "content"}', "mend it")
-        role, said = message.get("role"), tuple(parts(message.get("content") or []))
-        if role == "scene":  # transformers' template: a description of the scene ends the system turn
-            system = turns.pop() if turns and turns[-1].role == "system" else Turn("system", ())
-            turns.append(Turn("system", (*system.parts, f"\n\n{SCENE_START}\n", *said, f"\n{SCENE_END}")))
-            continue
-        if role not in ROLES:
-            raise UserError(f"{source}: role {role!r}", f"one of {', '.join(ROLES)}", "rename it")
-        turns.append(Turn(role, said, counts=index >= (sample.get("start_index") or 0)))
-    return tuple(turns)
-
-
-def _listed(sample: Mapping[str, Any], folder: Path, source: str) -> tuple[Turn, ...]:
-    """A row of train-higgs-audio's metadata.json: one file and its text, and perhaps a reference to clone."""
-
-    def text_of(text: str | None, file: str | None, audio: Clip) -> str:
-        file = file or audio.path.with_suffix(".txt").name
-        if not text and not (folder / file).is_file():
+            yield self._clip(next((part[name] for name in AUDIO_FILE_KEYS if part.get(name)), None))
+        else:
             raise UserError(
-                f"{source}: no text for {audio.name}", f"its transcript, or {folder / file}", "write down what is said"
+                f"{self.source}: a part {str(item)[:80]}",
+                '{"type": "text", "text"} or {"type": "audio", "audio_url"}',
+                "mend it",
             )
-        return (text or (folder / file).read_text(encoding="utf-8")).strip()
 
-    target = _clip(sample.get("audio_file"), folder, source)
-    text = text_of(sample.get("transcript"), sample.get("transcript_file"), target)
-    scene = sample.get("scene")
-    described = (
-        f"\n\n{SCENE_START}\nAudio is recorded from {str(scene).replace('_', ' ')}.\n{SCENE_END}" if scene else ""
-    )
-    if not sample.get("ref_audio_file"):
-        return Turn("system", (INSTRUCTION + described,)), Turn("user", (text,)), Turn("assistant", (target,))
-    reference = _clip(sample["ref_audio_file"], folder, source)
-    reference_text = text_of(sample.get("ref_transcript"), sample.get("ref_transcript_file"), reference)
-    return cloning(reference, reference_text, text, target, INSTRUCTION + described)
+    def _listed(self) -> tuple[Turn[Clip], ...]:
+        """The turns of a row of train-higgs-audio's metadata.json: one file and its text, and perhaps a reference."""
+        fields = self.fields
+        target = self._clip(fields.get("audio_file"))
+        text = self._transcript(fields.get("transcript"), fields.get("transcript_file"), target)
+        instruction = INSTRUCTION
+        if scene := fields.get("scene"):
+            described = f"Audio is recorded from {str(scene).replace('_', ' ')}."
+            instruction += f"\n\n{SCENE_START}\n{described}\n{SCENE_END}"
+        if not fields.get("ref_audio_file"):
+            return Turn("system", (instruction,)), Turn("user", (text,)), Turn("assistant", (target,))
+        reference = self._clip(fields["ref_audio_file"])
+        reference_text = self._transcript(fields.get("ref_transcript"), fields.get("ref_transcript_file"), reference)
+        return cloning(reference, reference_text, text, target, instruction)
 
+    def _transcript(self, text: str | None, file: str | None, audio: Clip) -> str:
+        """The text as given, or of its file, which has the audio's name if none is given."""
+        path = self.folder / (file or audio.path.with_suffix(".txt").name)
+        if not text and not path.is_file():
+            raise UserError(
+                f"{self.source}: no text for {audio.name}", f"its transcript, or {path}", "write down what is said"
+            )
+        return (text or path.read_text(encoding="utf-8")).strip()
 
-def _clip(file: Any, folder: Path, source: str) -> Clip:
-    if not isinstance(file, str) or not (folder / file).is_file():
-        raise UserError(
-            f"{source}: an audio part {f'names {file}, which is not there' if file else 'without a file'}",
-            f"an audio file, relative to {folder}",
-            "add the file, or take the part out",
-        )
-    return Clip(folder / file, file)
+    def _clip(self, file: Any) -> Clip:
+        if not isinstance(file, str) or not (self.folder / file).is_file():
+            raise UserError(
+                f"{self.source}: an audio part {f'names {file}, which is not there' if file else 'without a file'}",
+                f"an audio file, relative to {self.folder}",
+                "add the file, or take the part out",
+            )
+        return Clip(self.folder / file, file)

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 
@@ -23,19 +23,12 @@ from earnest.data.audio import AUDIO_SUFFIXES, ClipError, read_wave
 from earnest.errors import UserError
 from earnest.files import whole_directory
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-
 log = logging.getLogger(__name__)
 
 # The first column present is taken.
 TEXT_COLUMNS = ("text", "transcription", "transcript", "sentence", "caption")
 SPEAKER_COLUMNS = ("speaker", "speaker_id")
-TAGS_COLUMNS = (
-    "tags",
-    "aspect_list",
-    "caption",
-)  # MusicCaps: caption and aspect_list; a caption beside a text counts as tags
+TAGS_COLUMNS = ("tags", "aspect_list", "caption")  # MusicCaps' names; a caption beside a text counts as tags
 SPLITS = {  # datasets.data_files.SPLIT_KEYWORDS
     **dict.fromkeys(["train", "training"], "train"),
     **dict.fromkeys(["validation", "valid", "dev", "val"], "validation"),
@@ -62,12 +55,12 @@ class Clip:
     words: str = ""
 
 
-def load_clips(path: str | os.PathLike, needed: Sequence[str] = ("text",)) -> list[Clip]:
-    """All clips of a folder (or of a dataset on the Hub, `owner/name`), sorted by name; no audio is read.
+def load_clips(path: str | os.PathLike[str], needed: Sequence[str] = ("text",)) -> list[Clip]:
+    """All clips of a folder, or of a dataset on the Hub (`owner/name`), sorted by name; no audio is read.
 
-    `needed`: fields of `Clip` (text, tags) of which a clip must have one, or it is left out and logged; with none
-    named, every audio file is a clip. Raises UserError for a folder that is missing, empty, or whose metadata is wrong,
-    naming the file and the line.
+    `needed`: fields of `Clip` (text, tags). A clip that has none of them is left out and logged; if no field is named,
+    every audio file is a clip. Raises UserError for a folder that is missing or empty, or whose metadata is wrong; the
+    error names the file and the line.
     """
     folder = Path(path)
     if not folder.exists() and _is_hub_name(os.fspath(path)):
@@ -78,10 +71,28 @@ def load_clips(path: str | os.PathLike, needed: Sequence[str] = ("text",)) -> li
             "a folder of audio files with metadata.csv or metadata.jsonl, or a dataset on the Hub (owner/name)",
             "check the path, or make such a folder (`earnest data asterisk-en OUT` makes one)",
         )
-    files = sorted(
-        file for file in folder.rglob("*") if file.is_file() and "/." not in f"/{file.relative_to(folder).as_posix()}"
-    )
-    audio = {file.relative_to(folder).as_posix() for file in files if file.suffix.lower() in AUDIO_SUFFIXES}
+    audio, metadata = _files(folder, needed)
+    clips: dict[str, Clip] = {}
+    for file in metadata:
+        for clip in _metadata_clips(folder, file, needed):
+            if clip.name in clips:
+                raise UserError(
+                    f"{file} names {clip.name} a second time", "one line for each file", "remove the line that is wrong"
+                )
+            clips[clip.name] = clip
+    if needed:
+        clips = _described(clips, audio, needed, metadata[0])
+    else:
+        bare = (Clip(folder / name, name, split=_split(name), source=os.fspath(folder)) for name in audio)
+        clips = {clip.name: clip for clip in bare} | clips
+    return [clips[name] for name in sorted(clips)]
+
+
+def _files(folder: Path, needed: Sequence[str]) -> tuple[set[str], list[Path]]:
+    """Names of the audio files, and the metadata files. Raises UserError if one is missing or one too many."""
+    names = {file: f"/{file.relative_to(folder).as_posix()}" for file in sorted(folder.rglob("*")) if file.is_file()}
+    files = {file: name[1:] for file, name in names.items() if "/." not in name}  # without hidden ones
+    audio = {name for file, name in files.items() if file.suffix.lower() in AUDIO_SUFFIXES}
     metadata = [file for file in files if file.name in ("metadata.csv", "metadata.jsonl")]
     if not audio and not metadata:
         raise UserError(
@@ -92,36 +103,26 @@ def load_clips(path: str | os.PathLike, needed: Sequence[str] = ("text",)) -> li
             raise UserError(
                 f"{file} beside metadata.csv", "one metadata file in a folder", "remove the one that is not meant"
             )
-    words = " or ".join(needed)
     if needed and not metadata:
         raise UserError(
             f"no metadata.csv or metadata.jsonl in {folder}",
-            f"one that gives the {words} of each file, in columns file_name and {needed[0]}",
+            f"one that gives the {' or '.join(needed)} of each file, in columns file_name and {needed[0]}",
             "write it beside the audio files; only training a codec needs no text",
         )
-    clips: dict[str, Clip] = {}
-    for file in metadata:
-        for clip in _metadata_clips(folder, file, needed):
-            if clip.name in clips:
-                raise UserError(
-                    f"{file} names {clip.name} a second time", "one line for each file", "remove the line that is wrong"
-                )
-            clips[clip.name] = clip
-    if needed:
-        _log_left_out("not in the metadata", sorted(audio - clips.keys()))
-        described = {name: clip for name, clip in clips.items() if any(getattr(clip, field) for field in needed)}
-        _log_left_out(f"without a {words}", sorted(clips.keys() - described))
-        clips = described
-        if not clips:
-            raise UserError(
-                f"every {words} in {metadata[0]} is empty",
-                "the words spoken or what is heard in each file",
-                "fill it in",
-            )
-    else:
-        for name in audio - clips.keys():
-            clips[name] = Clip(folder / name, name, split=_split(name), source=os.fspath(folder))
-    return [clips[name] for name in sorted(clips)]
+    return audio, metadata
+
+
+def _described(clips: dict[str, Clip], audio: set[str], needed: Sequence[str], metadata: Path) -> dict[str, Clip]:
+    """The clips that have a field that is needed; logs the others. Raises UserError if none has."""
+    words = " or ".join(needed)
+    _log_left_out("not in the metadata", sorted(audio - clips.keys()))
+    described = {name: clip for name, clip in clips.items() if any(getattr(clip, field) for field in needed)}
+    _log_left_out(f"without a {words}", sorted(clips.keys() - described))
+    if not described:
+        raise UserError(
+            f"every {words} in {metadata} is empty", "the words spoken or what is heard in each file", "fill it in"
+        )
+    return described
 
 
 Item = TypeVar("Item", bound="Named")
@@ -141,18 +142,18 @@ class Named(Protocol):
 def split_clips(
     clips: Sequence[Item], held_out_frac: float, seed: int, by: Literal["name", "speaker"] = "name"
 ) -> tuple[list[Item], list[Item]]:
-    """Clips -> (train, held out), by a hash of seed and name: a clip keeps its side when others are added or leave.
+    """Clips -> (train, held out), by a hash of seed and name: a clip keeps its side if others are added or removed.
 
-    by: with "speaker", all clips of a speaker are on one side, so that what is held out is voices.
-    A validation split that the folder brings wins over `held_out_frac`; a test split is in neither. Each side holds at
-    least one name, or speaker. Raises UserError where there are too few.
+    by: with "speaker", all clips of a speaker are on one side, so that whole voices are held out.
+    A validation split of the folder wins over `held_out_frac`; a test split is in neither. Each side holds at least one
+    name, or speaker. Raises UserError if there are too few.
     """
     train = [clip for clip in clips if clip.split in (None, "train")]
     held_out = [clip for clip in clips if clip.split == "validation"]
     if not held_out:
         place = {getattr(clip, by): _uniform(f"{seed}/{getattr(clip, by)}") for clip in train}
         ordered = sorted(place, key=place.__getitem__)
-        count = sum(where < held_out_frac for where in place.values())
+        count = sum(at < held_out_frac for at in place.values())
         chosen = set(ordered[: min(max(count, 1), len(ordered) - 1)])
         held_out = [clip for clip in train if getattr(clip, by) in chosen]
         train = [clip for clip in train if getattr(clip, by) not in chosen]
@@ -171,8 +172,8 @@ def read_clips(
     """Yield (clip, wave_N), or wave_2N, at `sample_rate_hz`; a clip that cannot be used is appended to `skipped`
     instead.
 
-    Raises UserError as soon as more than 5 % of the clips were skipped, naming the first ten; `total` is how many clips
-    there are, where `clips` are only those of them that were not read before.
+    Raises UserError as soon as more than 5 % of the clips are skipped; it names the first ten. `total`: how many clips
+    there are, if `clips` are only those that were not read before.
     """
     total, bad = total or len(clips), 0
     for read, clip in enumerate(clips, 1):
@@ -195,7 +196,8 @@ def read_clips(
 def _metadata_clips(folder: Path, metadata: Path, needed: Sequence[str]) -> Iterator[Clip]:
     here = metadata.parent.relative_to(folder)
     wanted = [column for field in needed for column in {"text": TEXT_COLUMNS, "tags": TAGS_COLUMNS}[field]]
-    absent, described, line = [], 0, 0
+    absent: list[str] = []
+    described = line = 0
     for line, row in _rows(metadata):
         if not row.get("file_name"):
             raise UserError(
@@ -267,22 +269,25 @@ def _rows(metadata: Path) -> Iterator[tuple[int, dict[str, str]]]:
             else:
                 for line, text in enumerate(file, 1):
                     if text.strip():
-                        row = json.loads(text)
-                        if not isinstance(row, dict):
-                            raise ValueError(f"a {type(row).__name__}")
-                        yield line, {column: _text(value) for column, value in row.items() if value is not None}
+                        fields = json.loads(text)
+                        if not isinstance(fields, dict):
+                            raise ValueError(f"a {type(fields).__name__}")
+                        columns = cast(dict[str, Any], fields).items()
+                        yield line, {column: _text(value) for column, value in columns if value is not None}
     except (csv.Error, ValueError) as error:
         raise UserError(f"{metadata}, after line {line}: {error}", expected, "mend the file") from error
 
 
 def _text(value: object) -> str:
+    """A list of words becomes words between commas; a list of lists stays JSON."""
     if not isinstance(value, list):
         return str(value)
-    return json.dumps(value) if any(isinstance(one, list) for one in value) else ", ".join(map(str, value))
+    items = cast(list[Any], value)
+    return json.dumps(items) if any(isinstance(item, list) for item in items) else ", ".join(map(str, items))
 
 
 def _tags(value: str) -> str:
-    """Tags between commas; a list written as Python writes it, as in MusicCaps' aspect_list, becomes that."""
+    """Tags between commas; MusicCaps' aspect_list is a list as Python writes it."""
     if not value.startswith("["):
         return value
     try:
@@ -317,9 +322,8 @@ def _log_left_out(reason: str, names: Sequence[str]) -> None:
 
 def _is_hub_name(path: str) -> bool:
     owner, _, _ = path.partition("/")
-    return (
-        re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", path) is not None and not Path(owner).exists()
-    )  # a folder `owner` here: a mistyped path
+    # If a folder `owner` is here, it is a mistyped path.
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", path) is not None and not Path(owner).exists()
 
 
 def _hub_folder(name: str) -> Path:
@@ -340,12 +344,12 @@ def _hub_folder(name: str) -> Path:
     digest = hashlib.sha256(version.encode()).hexdigest()[:16]
     folder = Path(HF_DATASETS_CACHE) / "earnest" / f"{name.replace('/', '--')}-{digest}"
     if not folder.exists():
-        lay_out(splits, name, folder)
+        lay_out(cast(Mapping[str, Any], splits), name, folder)
     return folder
 
 
-def lay_out(splits: Mapping[Any, Any], name: str, folder: Path) -> None:
-    """Write the splits of a Hub dataset (name -> datasets.Dataset) as an audiofolder, whole or not at all.
+def lay_out(splits: Mapping[str, Any], name: str, folder: Path) -> None:
+    """Write the splits of a Hub dataset (name -> `datasets.Dataset`) as an audiofolder, whole or not at all.
 
     The audio bytes are copied as they are, not decoded. Raises UserError if the dataset has no audio column.
     """
@@ -355,7 +359,7 @@ def lay_out(splits: Mapping[Any, Any], name: str, folder: Path) -> None:
             _write_split(table, name, aside / split)
 
 
-def _write_split(table: "Dataset", name: str, folder: Path) -> None:
+def _write_split(table: Any, name: str, folder: Path) -> None:
     import datasets
 
     audio_columns = [column for column, feature in table.features.items() if isinstance(feature, datasets.Audio)]
@@ -368,8 +372,7 @@ def _write_split(table: "Dataset", name: str, folder: Path) -> None:
     known = (*TEXT_COLUMNS, *SPEAKER_COLUMNS, *TAGS_COLUMNS, "language")
     kept = [column for column in table.column_names if column in known]
     with open(folder / "metadata.jsonl", "w", encoding="utf-8") as metadata:
-        rows: Iterable[Any] = table.cast_column(audio_columns[0], datasets.Audio(decode=False))
-        for index, row in enumerate(rows):
+        for index, row in enumerate(table.cast_column(audio_columns[0], datasets.Audio(decode=False))):
             audio = row[audio_columns[0]]
             suffix = Path(audio["path"] or "").suffix.lower()
             # a name without a known suffix gets one: libsndfile goes by content

@@ -11,10 +11,11 @@ import gzip
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soxr
@@ -24,7 +25,7 @@ from earnest.errors import UserError
 from earnest.files import whole_directory
 
 SAMPLE_RATE_HZ = 16000
-Row = tuple[str, np.ndarray, *tuple[str, ...]]  # file_name, wave_N (or wave_NK of several channels), and its facts
+Recording = tuple[str, np.ndarray, *tuple[str, ...]]  # file_name, wave_N or wave_NK, and what is known of it
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Prepared:
     path: Path
     clips: int
     minutes: float
-    left_out: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict[str, int])
 
     def __str__(self) -> str:
         left_out = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
@@ -71,9 +72,9 @@ ASTERISK = {  # facts from /usr/share/doc/asterisk-core-sounds-*/copyright
 def asterisk(language: str, out: Path, root: Path = Path("/")) -> Prepared:
     """Turn Debian's Asterisk prompts of one language (en, es, fr, it, ru) into an audiofolder of 16 kHz FLAC.
 
-    One studio voice per language. Left out: prompts without a text, texts without a prompt, and texts with brackets:
-    they describe a sound (``[simple tone]``) or carry a note, so what is said is not what is written. Raises UserError
-    where the language is unknown, the packages are not installed, or `out` holds something already.
+    One studio voice per language. Left out are prompts without a text, texts without a prompt, and texts with brackets:
+    they describe a sound (``[simple tone]``) or contain a note, so the voice does not say what is written. Raises
+    UserError if the language is unknown, the packages are not installed, or `out` holds something already.
     """
     if language not in ASTERISK:
         raise UserError(f"language {language!r}", f"one of {', '.join(ASTERISK)}", "choose one of these")
@@ -90,7 +91,7 @@ def asterisk(language: str, out: Path, root: Path = Path("/")) -> Prepared:
     texts = asterisk_texts(listing)
     left_out = Counter({"texts without a prompt": len(texts.keys() - audio.keys())})
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[Recording]:
         for name, path in audio.items():
             text = texts.get(name, "")
             if not text:
@@ -114,7 +115,7 @@ def asterisk(language: str, out: Path, root: Path = Path("/")) -> Prepared:
 def asterisk_texts(listing: Path) -> dict[str, str]:
     """``key: text`` lines -> {key: text}; a line without a key continues the text above it, `;` begins a comment.
 
-    A key's first line stands: the Spanish listing has digits/0 twice, the second time with the text of 10.
+    The first line of a key counts: the Spanish listing has digits/0 twice, the second time with the text of 10.
     """
     texts: dict[str, str] = {}
     key = None
@@ -226,7 +227,7 @@ def embedded_name() -> str:
 
 
 def embedded_texts() -> dict[str, list[str]]:
-    """Texts of the embedded corpus by split: what is held out is said by no voice in training, though its words are."""
+    """Texts of the embedded corpus by split: no voice says a held-out text in training, but its words occur there."""
     longer = SENTENCES + COUNTS + NUMBERS
     held_out = longer[::HELD_OUT_EVERY]
     return {"train": DIGITS + [text for text in longer if text not in held_out], "validation": held_out}
@@ -241,12 +242,11 @@ def espeak(out: Path) -> Prepared:
     """Write the embedded corpus: digits (thirty takes each) and short phrases in four voices, synthesised by espeak-ng,
     as 16 kHz WAV.
 
-    Bit-identical from run to run. It is synthetic speech, made to let the whole path run anywhere; a model trained on
-    it has learnt espeak-ng. Raises UserError without the espeakng-loader package or where `out` holds something
-    already.
+    Bit-identical from run to run. It is synthetic speech, made so that everything runs anywhere; a model trained on it
+    has learnt espeak-ng. Raises UserError without the espeakng-loader package, or if `out` holds something already.
     """
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[Recording]:
         for split, texts in embedded_texts().items():
             for voice in VOICES:
                 for text in texts:
@@ -284,12 +284,12 @@ def speak(text: str, voice: Voice = VOICES[0], sample_rate_hz: int = SAMPLE_RATE
 
 
 @contextmanager
-def _fresh_espeak():
+def _fresh_espeak() -> Generator[tuple[ctypes.CDLL, int, list[np.ndarray]], None, None]:
     """Load espeak-ng, and unload it at the end: (library, its rate, the list its callback fills with int16 chunks).
 
-    Loaded anew for each utterance (6 ms, measured): its synthesiser keeps phase and flutter between utterances, so the
-    same word comes out differently the second time, and a new initialisation resets neither. Its random numbers, which
-    initialisation seeds with the clock, get a fixed seed.
+    It is loaded anew for each utterance (6 ms, measured): its synthesiser keeps phase and flutter between utterances,
+    so the same word would sound different the second time, and a new initialisation resets neither. Its random numbers,
+    which initialisation seeds with the clock, get a fixed seed.
     """
     try:
         import espeakng_loader
@@ -303,7 +303,7 @@ def _fresh_espeak():
     chunks: list[np.ndarray] = []
 
     @ESPEAK_CALLBACK
-    def collect(pcm, count, events):
+    def collect(pcm: Any, count: int, events: Any) -> int:
         if pcm and count:
             chunks.append(np.ctypeslib.as_array(pcm, (count,)).copy())
         return 0
@@ -338,15 +338,15 @@ def _trim(wave_N: np.ndarray, sample_rate_hz: int, before_s: float = 0.02, after
 
 def write_folder(
     out: Path,
-    rows: Iterable[Row],
+    rows: Iterable[Recording],
     attribution: str,
-    left_out: Counter,
+    left_out: Counter[str],
     facts: tuple[str, ...] = ("text", "speaker", "language"),
     sample_rate_hz: int = SAMPLE_RATE_HZ,
 ) -> Prepared:
     """Write rows (file_name, wave, and a value for each of `facts`) as an audiofolder, whole or not at all.
 
-    Raises UserError where `out` holds something already.
+    Raises UserError if `out` holds something already.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

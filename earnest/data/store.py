@@ -1,14 +1,14 @@
 """The store of codes: each clip is encoded once per codec and kept in Hugging Face `datasets` tables on disk.
 
-CACHE/<codec name>-<fingerprint>/ holds codec.json (what encoded it) and one table for each stretch of clips encoded
-together. Tables are added, never changed: a killed run loses only the stretch under way, and two runs may fill one
-store.
+CACHE/<codec name>-<fingerprint>/ holds codec.json (what encoded the clips) and one table for each stretch of clips that
+were encoded together. Tables are added, never changed: a killed run loses only the stretch that it was encoding, and
+two runs may fill one store.
 """
 
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby, islice
 from pathlib import Path
@@ -52,20 +52,21 @@ class CodeTable(Sequence[Row]):
 def encode_clips(
     clips: Sequence[Clip], codec: Any, cache: Path, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> tuple[CodeTable, list[str]]:
-    """Encode clips, or find them encoded: (table, one line for each clip that was skipped).
+    """The codes of clips, encoded or read from the store: (table, one line for each clip that was skipped).
 
-    `codec` is a torch module with the Codec protocol. A clip counts as known while its path, size and time of change
-    stay the same; a codec with other weights has a store of its own. Only clips of one length in frames share a batch,
-    so that a clip's codes are those of the clip alone, up to rounding: padded further, its last frames would be others
-    (measured: 12 % of the codes of the last five). `on_progress(done, total)` counts the clips that had to be encoded.
-    Raises UserError when more than 5 % of the clips cannot be used, ValueError when the codec breaks its protocol.
+    `codec` is a torch module with the Codec protocol. A clip is found again as long as its path, size and time of
+    change are the same; a codec with other weights has a store of its own. Only clips with the same number of frames
+    share a batch, so that a clip's codes are those of the clip alone, up to rounding: with more padding its last frames
+    would differ (measured: 12 % of the codes of the last five). `on_progress(done, total)` counts the clips that have
+    to be encoded. Raises UserError if more than 5 % of the clips cannot be used, ValueError if the codec breaks its
+    protocol.
     """
     facts = _codec_facts(codec)
     store = Path(cache) / f"{codec.name.replace('/', '--')}-{facts['fingerprint'][:16]}"
     store.mkdir(parents=True, exist_ok=True)
     if not (store / "codec.json").exists():
         write_whole(store / "codec.json", json.dumps(facts, indent=1))
-    known = {key for table in _tables(store) for key in table["key"]}
+    known = {str(key) for table in _tables(store) for key in table["key"]}
     keys = [_key(clip) for clip in clips]
     wanted = {clip: key for clip, key in zip(clips, keys, strict=True) if key not in known}
     skipped: list[ClipError] = []
@@ -73,7 +74,7 @@ def encode_clips(
     with _evaluating(codec):
         waves = read_clips(list(wanted), codec.sample_rate_hz, skipped, len(clips), getattr(codec, "channels", 1))
         for stretch in _stretches(waves):
-            rows = []
+            rows: list[dict[str, Any]] = []
             for batch in _batches(stretch, codec):
                 rows += _encode(batch, codec, wanted)
                 done += len(batch)
@@ -108,7 +109,7 @@ def _key(clip: Clip) -> str:
     try:
         stat = clip.path.stat()
     except OSError:
-        return f"absent {clip.path}"  # reading it fails in its turn, and counts there
+        return f"absent {clip.path}"  # reading it fails later, and is counted there
     return hashlib.sha256(f"{clip.path.absolute()}\n{stat.st_size}\n{stat.st_mtime_ns}".encode()).hexdigest()
 
 
@@ -128,7 +129,7 @@ def _add(store: Path, rows: list[dict[str, Any]]) -> None:
 
 
 @contextmanager
-def _evaluating(codec: torch.nn.Module) -> Iterator[None]:
+def _evaluating(codec: torch.nn.Module) -> Generator[None, None, None]:
     """No gradients, and no dropout or running statistics that change; the codec is left as it was."""
     was_training = codec.training
     codec.eval()

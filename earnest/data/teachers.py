@@ -1,9 +1,9 @@
-"""Teachers: any encoder of audio or language model that transformers loads; a clip -> its features at the codec's
-frames, kept on disk.
+"""Teachers: audio encoders and language models of transformers; a clip -> its features at the codec's frames, kept on
+disk.
 
-Clips go through a teacher one at a time, whole: nothing is padded, so no padding is pooled. Features are averaged over
-each codec frame by time, whatever the two frame rates are; a codec frame without any (a pause between words) does not
-exist for that teacher.
+Clips go through a teacher whole and one at a time: nothing is padded, so no padding is pooled. Features are averaged by
+time over each codec frame, whatever the two frame rates are. A codec frame without features (a pause between words)
+does not exist for that teacher.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import soxr
@@ -24,11 +24,13 @@ from earnest.files import fingerprint, whole_directory
 
 CLIPS_PER_SHARD = 256
 WHISPER_S = 30.0  # of audio that Whisper's encoder has positions for
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Timed:
-    """Features of one clip on the teacher's own axis: values_TF holds from start_s_T to end_s_T, in order of time."""
+    """Features of one clip at the teacher's own frames: row t of values_TF is valid from start_s_T[t] to end_s_T[t], in
+    order of time."""
 
     values_TF: np.ndarray
     start_s_T: np.ndarray
@@ -38,7 +40,7 @@ class Timed:
 class Teacher:
     """A frozen model; called with (wave_N, sample_rate_hz, clip), it returns `Timed` features.
 
-    `alignment` says where their times are from. `layer` counts hidden states as transformers does: 0 the input, -1 the
+    `alignment` says how the times were found. `layer` counts hidden states as transformers does: 0 the input, -1 the
     last.
     """
 
@@ -64,7 +66,7 @@ class Teacher:
 
 
 class WaveTeacher(Teacher):
-    """WavLM, HuBERT, wav2vec 2.0 and whatever else begins with strided convolutions on the waveform."""
+    """WavLM, HuBERT, wav2vec 2.0 and others that begin with strided convolutions on the waveform."""
 
     alignment = "the centres of the encoder's frames"
 
@@ -87,7 +89,7 @@ class WaveTeacher(Teacher):
 
 
 class WhisperTeacher(Teacher):
-    """Whisper's encoder, which here sees the clip as long as it is, not the 30 s that generation pads it to."""
+    """Whisper's encoder, on the clip alone, without the padding to 30 s that generation adds."""
 
     alignment = "the encoder's frames"
 
@@ -116,10 +118,10 @@ class WhisperTeacher(Teacher):
 
 
 class TextTeacher(Teacher):
-    """A language model reading the transcript; a word has the mean of its tokens' hidden states.
+    """A language model that reads the transcript; the feature of a word is the mean of its tokens' hidden states.
 
-    The first token of a causal model is an attention sink with a huge norm: a token before the text takes that place,
-    and is dropped.
+    The first token of a causal model is an attention sink with a huge norm: one token is put before the text for this,
+    and dropped.
     """
 
     alignment = (
@@ -130,7 +132,7 @@ class TextTeacher(Teacher):
         super().__init__(name, model, layer)
         self.tokenizer = tokenizer
         sinks = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, 0)
-        self.sink_id = next(one for one in sinks if one is not None)
+        self.sink_id = next(token for token in sinks if token is not None)
 
     def __call__(self, wave_N: np.ndarray, sample_rate_hz: int, clip: Clip) -> Timed:
         words = word_times(clip, wave_N, sample_rate_hz)
@@ -138,8 +140,8 @@ class TextTeacher(Teacher):
         if not words:
             return Timed(np.zeros((0, dim), np.float32), np.zeros(0), np.zeros(0))
         pieces = [
-            self.tokenizer(" " * bool(i) + word, add_special_tokens=False)["input_ids"]
-            for i, (word, _, _) in enumerate(words)
+            self.tokenizer(f" {word}" if index else word, add_special_tokens=False)["input_ids"]
+            for index, (word, _, _) in enumerate(words)
         ]
         ids = [self.sink_id, *itertools.chain(*pieces)]
         values_TF = self.hidden(input_ids=torch.tensor([ids]))[1:]
@@ -156,16 +158,16 @@ class TextTeacher(Teacher):
 
 
 def load_teacher(name_or_path: str, layer: int | None = None, device: str | torch.device = "cpu") -> Teacher:
-    """A checkpoint of transformers, by directory or Hub name. `layer` None: the last of an audio encoder, the last but
-    one of a language model, whose last is bent towards the vocabulary.
+    """A checkpoint of transformers, by directory or Hub name. `layer` None: the last of an audio encoder; the last but
+    one of a language model, as its last is shaped to predict the vocabulary.
 
-    Raises UserError where it cannot be read.
+    Raises UserError if it cannot be read.
     """
-    import transformers
+    from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoTokenizer
 
     try:
-        config = transformers.AutoConfig.from_pretrained(name_or_path)
-        depth = config.get_text_config().num_hidden_layers
+        config: Any = AutoConfig.from_pretrained(name_or_path)
+        depth = int(config.get_text_config().num_hidden_layers)
         if layer is not None and not -depth - 1 <= layer <= depth:
             raise UserError(
                 f"layer {layer} of teacher {name_or_path!r}",
@@ -173,12 +175,12 @@ def load_teacher(name_or_path: str, layer: int | None = None, device: str | torc
                 "choose a layer it has",
             )
         if config.model_type == "whisper" or hasattr(config, "conv_kernel"):
-            extractor = transformers.AutoFeatureExtractor.from_pretrained(name_or_path)
-            model = transformers.AutoModel.from_pretrained(name_or_path, dtype=torch.float32).to(device)
+            extractor: Any = AutoFeatureExtractor.from_pretrained(name_or_path)
+            model: Any = AutoModel.from_pretrained(name_or_path, dtype=torch.float32).to(device)
             kind = WhisperTeacher if config.model_type == "whisper" else WaveTeacher
             return kind(name_or_path, model, -1 if layer is None else layer, extractor)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name_or_path)
-        model = transformers.AutoModel.from_pretrained(name_or_path, dtype="auto").to(device)
+        tokenizer: Any = AutoTokenizer.from_pretrained(name_or_path)
+        model = AutoModel.from_pretrained(name_or_path, dtype="auto").to(device)
         return TextTeacher(name_or_path, model, -2 if layer is None else layer, tokenizer)
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise UserError(
@@ -189,10 +191,10 @@ def load_teacher(name_or_path: str, layer: int | None = None, device: str | torc
 
 
 def word_times(clip: Clip, wave_N: np.ndarray, sample_rate_hz: int) -> list[tuple[str, float, float]]:
-    """(word, start_s, end_s) of each word: as the clip's `words` say, else spread evenly over the letters of the text
-    between the first and the last sound (within 40 dB of the loudest 10 ms).
+    """(word, start_s, end_s) of each word: as the clip's `words` say; without them, the letters of the text are spread
+    evenly between the first and the last sound (within 40 dB of the loudest 10 ms).
 
-    Raises UserError where `words` are not a list of [word, start_s, end_s] in order of time.
+    Raises UserError if `words` are not a list of [word, start_s, end_s] in order of time.
     """
     if clip.words:
         try:
@@ -223,7 +225,8 @@ def word_times(clip: Clip, wave_N: np.ndarray, sample_rate_hz: int) -> list[tupl
 def pool(timed: Timed, frames: int, frame_rate_hz: float) -> tuple[np.ndarray, np.ndarray]:
     """Average features over each of `frames` codec frames, by time -> (features_TF float32, exists_T).
 
-    A codec frame exists where features cover any of it; their mean is weighted by how much of it they cover.
+    A codec frame exists if features cover any part of it; each feature weighs as much as it covers. Computed as the
+    difference of two integrals, from the beginning to the end and to the start of the codec frame.
     """
     dim = timed.values_TF.shape[1]
     if not len(timed.values_TF):
@@ -232,7 +235,7 @@ def pool(timed: Timed, frames: int, frame_rate_hz: float) -> tuple[np.ndarray, n
     start_T = np.maximum(start_T, np.r_[-np.inf, end_T[:-1]])  # an overlap belongs to the first
     edges = np.stack([start_T, end_T], 1).ravel()
     length_T = end_T - start_T
-    # integrals from the beginning up to each edge: of what is covered, and of the features; constant over gaps
+    # Integrals up to each edge, of coverage and of features: linear inside a feature's time, constant in a gap.
     covered_E = np.repeat(np.r_[0, length_T.cumsum()], 2)[1:-1]
     integral_EF = np.repeat(
         np.r_[np.zeros((1, dim)), (timed.values_TF * length_T[:, None]).cumsum(0, dtype=np.float64)], 2, 0
@@ -249,11 +252,12 @@ def pool(timed: Timed, frames: int, frame_rate_hz: float) -> tuple[np.ndarray, n
 
 
 class FeatureTable:
-    """Features of clips at the codec's frames, read from disk where they are asked for."""
+    """Features of clips at the codec's frames, read from disk when they are used."""
 
     def __init__(self, shards: list[Path], names: list[list[str]]):
         self.place: dict[str, tuple[int, int, int]] = {}  # clip -> shard, first row, rows
-        self.features, self.exists = [], []
+        self.features: list[np.ndarray] = []
+        self.exists: list[np.ndarray] = []
         for index, (shard, members) in enumerate(zip(shards, names, strict=True)):
             self.features.append(np.load(shard / "features.npy", mmap_mode="r"))
             self.exists.append(np.load(shard / "exists.npy"))
@@ -267,7 +271,7 @@ class FeatureTable:
 
     @property
     def exists_frac(self) -> float:
-        """Share of the frames that the teacher says something of."""
+        """Share of the frames for which the teacher has features."""
         return float(np.concatenate(self.exists).mean())
 
     def rows(self, name: str, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -300,15 +304,16 @@ def teach(
     cache: Path,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> FeatureTable:
-    """Let the teacher see every clip, or find what it saw: whole shards of clips on disk, each written whole or not at
-    all.
+    """The teacher's features of every clip: computed, or read from an earlier run's shards in `cache`.
 
-    waves: wave_N of each clip, float32, at `sample_rate_hz`. A shard is known while the teacher's weights, the frames,
-    and the clips' audio, text and word times are the same.
+    waves: wave_N of each clip, float32, at `sample_rate_hz`. A shard is found again as long as the teacher's weights,
+    the codec's frames, and the clips' audio, texts and word times are the same.
     """
     of_teacher = f"{teacher.fingerprint} {teacher.layer} {teacher.alignment} {sample_rate_hz} {hop_samples}"
     folder = Path(cache) / Path(teacher.name).name
-    shards, names, done = [], [], 0
+    shards: list[Path] = []
+    names: list[list[str]] = []
+    done = 0
     for members in _batched(zip(clips, waves, strict=True), CLIPS_PER_SHARD):
         digest = hashlib.sha256(of_teacher.encode())
         for clip, wave_N in members:
@@ -317,7 +322,7 @@ def teach(
             )
         shard = folder / digest.hexdigest()[:24]
         if not shard.exists():
-            rows = []
+            rows: list[tuple[np.ndarray, np.ndarray]] = []
             for clip, wave_N in members:
                 timed = teacher(wave_N, sample_rate_hz, clip)
                 rows.append(pool(timed, -(-len(wave_N) // hop_samples), sample_rate_hz / hop_samples))
@@ -336,7 +341,7 @@ def _write(shard: Path, rows: list[tuple[np.ndarray, np.ndarray]]) -> None:
         np.save(aside / "frames.npy", np.array([len(exists_T) for _, exists_T in rows]))
 
 
-def _batched(items: Iterable, size: int) -> Iterator[list]:
+def _batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     iterator = iter(items)
     while batch := list(itertools.islice(iterator, size)):
         yield batch

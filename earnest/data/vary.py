@@ -1,5 +1,4 @@
-"""What an epoch changes about a clip: which stretch of it is seen, in which words it is described, and whether at
-all."""
+"""What an epoch changes about a clip: which window of it is seen, and by which words it is described, if by any."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -15,9 +14,8 @@ Words = Literal["text", "tags", "both"]
 class Variation:
     """`vary(row, random)`: this epoch's version of a row.
 
-    Random windows are drawn in training, so that no clip is known by its position alone; evaluation (random None) takes
-    the start of what it is given, its tags as they stand, and never the null input, so that its figures compare from
-    step to step.
+    Training draws random windows, so that no clip is known by its position alone. Evaluation (random None) takes the
+    start of the row and its tags unchanged, and never the null input, so that its numbers compare from step to step.
     """
 
     window_frames: int | None = None  # None: whole clips; a shorter clip comes whole, nothing is padded here
@@ -41,8 +39,9 @@ class Variation:
         tags = [tag.strip() for tag in row.tags.split(",") if tag.strip()] if self.words != "text" else []
         if random is not None:
             kept = [tag for tag in tags if random.random() >= self.drop_tags_frac]
-            tags = [kept[i] for i in random.permutation(len(kept))] if self.shuffle_tags else kept
-        text = ", ".join(part for part in (row.text if self.words != "tags" else "", *tags) if part)
+            tags = [kept[int(index)] for index in random.permutation(len(kept))] if self.shuffle_tags else kept
+        own = (row.text or "") if self.words != "tags" else ""
+        text: str | None = ", ".join(part for part in (own, *tags) if part)
         if random is not None and random.random() < self.unconditional_frac:
             text = None
         return replace(row, codes_CT=codes_CT, text=text, start_frame=start)
