@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import contextmanager
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -38,12 +38,19 @@ class CodeTable(Sequence[Row]):
     """
 
     def __init__(self, table: Dataset, clips: Sequence[Clip], codec: dict[str, Any]):
-        self.table, self.clips, self.codec = table.with_format("numpy"), clips, codec
+        self.table: Any = table.with_format("numpy")
+        self.clips, self.codec = clips, codec
 
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, index: int) -> Row:
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
         clip = self.clips[index]
         codes_CT = self.table[index]["codes"].astype(np.int64).reshape(self.codec["codebooks"], -1)
         return Row(codes_CT, clip.text, clip.speaker, clip.language, clip.tags, str(clip.path))
@@ -81,9 +88,9 @@ def encode_clips(
                 on_progress(done, len(wanted))
             _add(store, rows)
 
-    tables = _tables(store) or [Dataset.from_dict({name: [] for name in FEATURES}, FEATURES)]
-    stored = concatenate_datasets(tables)
-    place = {key: index for index, key in enumerate(stored["key"])}
+    empty: Any = Dataset.from_dict(dict.fromkeys(FEATURES, ()), FEATURES)
+    stored: Any = concatenate_datasets(_tables(store) or [empty])
+    place = {str(key): index for index, key in enumerate(stored["key"])}
     kept = [(clip, place[key]) for clip, key in zip(clips, keys, strict=True) if key in place]
     return CodeTable(stored.select([index for _, index in kept]), [clip for clip, _ in kept], facts), [
         str(error) for error in skipped

@@ -163,10 +163,11 @@ def load_teacher(name_or_path: str, layer: int | None = None, device: str | torc
 
     Raises UserError if it cannot be read.
     """
-    from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoTokenizer
+    import transformers
 
+    auto: Any = transformers  # its Auto classes have no types
     try:
-        config: Any = AutoConfig.from_pretrained(name_or_path)
+        config = auto.AutoConfig.from_pretrained(name_or_path)
         depth = int(config.get_text_config().num_hidden_layers)
         if layer is not None and not -depth - 1 <= layer <= depth:
             raise UserError(
@@ -175,12 +176,12 @@ def load_teacher(name_or_path: str, layer: int | None = None, device: str | torc
                 "choose a layer it has",
             )
         if config.model_type == "whisper" or hasattr(config, "conv_kernel"):
-            extractor: Any = AutoFeatureExtractor.from_pretrained(name_or_path)
-            model: Any = AutoModel.from_pretrained(name_or_path, dtype=torch.float32).to(device)
+            extractor = auto.AutoFeatureExtractor.from_pretrained(name_or_path)
+            model = auto.AutoModel.from_pretrained(name_or_path, dtype=torch.float32).to(device)
             kind = WhisperTeacher if config.model_type == "whisper" else WaveTeacher
             return kind(name_or_path, model, -1 if layer is None else layer, extractor)
-        tokenizer: Any = AutoTokenizer.from_pretrained(name_or_path)
-        model = AutoModel.from_pretrained(name_or_path, dtype="auto").to(device)
+        tokenizer = auto.AutoTokenizer.from_pretrained(name_or_path)
+        model = auto.AutoModel.from_pretrained(name_or_path, dtype="auto").to(device)
         return TextTeacher(name_or_path, model, -2 if layer is None else layer, tokenizer)
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise UserError(
