@@ -271,7 +271,7 @@ class Dia(System):
         return hidden_PD
 
     def heads(self) -> dict[Stream, Head]:
-        audio_CVD = self.lm.logits_dense.weight.unflatten(0, (self.codebooks, -1)).unbind()
+        audio_CVD: tuple[Tensor, ...] = self.lm.logits_dense.weight.unflatten(0, (self.codebooks, -1)).unbind()
         return {Codebook(c): Head((weight_VD,)) for c, weight_VD in enumerate(audio_CVD)}
 
     # --- generation

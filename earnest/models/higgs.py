@@ -96,7 +96,9 @@ class RoutedLayer(HiggsAudioV2DecoderLayer):
     """transformers' layer, which also takes a batch's text and audio positions as two blocks: the route is known, not
     found again in every layer, and nothing is computed at padding. Without a `route` it is transformers' own."""
 
-    def forward(self, text_ND: Tensor, audio_MD: Tensor | None = None, route: Route | None = None, **context):  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, text_ND: Tensor, audio_MD: Tensor | None = None, route: Route | None = None, **context: Any
+    ) -> Any:
         if route is None:
             return super().forward(text_ND, **context)
         assert audio_MD is not None
@@ -293,7 +295,7 @@ class Higgs(System):
 
     def heads(self) -> dict[Stream, Head]:
         assert self.lm.text_lm_head is not None  # `build` and `from_pretrained` ask transformers for it
-        audio_CVD = self.lm.audio_lm_head.weight.unflatten(0, (self.codebooks, -1)).unbind()
+        audio_CVD: tuple[Tensor, ...] = self.lm.audio_lm_head.weight.unflatten(0, (self.codebooks, -1)).unbind()
         heads: dict[Stream, Head] = {TEXT: Head((self.lm.text_lm_head.weight,))}
         return heads | {Codebook(c): Head((weight_VD,)) for c, weight_VD in enumerate(audio_CVD)}
 

@@ -43,7 +43,7 @@ def predictions(model: System, batch: Batch, edge: int = EDGE) -> list[dict[str,
             counts_P = (clip_P == index) & (targets_P != IGNORE)
             target_N = targets_P[counts_P]
             guess_N = output.head.logits(output.states_PD[counts_P.to(model.device)]).argmax(-1).cpu()
-            row = {"clip": clip, "stream": str(stream), "counted": len(target_N)}
+            row: dict[str, Any] = {"clip": clip, "stream": str(stream), "counted": len(target_N)}
             row |= {"masked": int((held_P & ~counts_P).sum()), "correct": int((guess_N == target_N).sum())}
             for end, part in (("first", slice(edge)), ("last", slice(-edge, None))):
                 row[f"{end}_position"] = position_P[counts_P][part].tolist()

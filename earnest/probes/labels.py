@@ -73,7 +73,7 @@ def _audio_states(model: System, batch: Batch) -> list[Tensor]:
 
 def _other(ids: Tensor) -> Tensor:
     """Ids that all differ from those given and are among them, so that they are in the vocabulary."""
-    known = ids.unique()
+    known: Tensor = ids.unique()
     return known[(torch.searchsorted(known, ids) + 1) % len(known)]
 
 

@@ -76,7 +76,7 @@ class MoTModelConfig(PreTrainedConfig):
     model_type = "earnest-mot"
     sub_configs = {"backbone_config": LlamaConfig}  # type: ignore[assignment]  # noqa: RUF012 (transformers' form)
 
-    backbone_config: LlamaConfig | dict | None = None
+    backbone_config: LlamaConfig | dict[str, Any] | None = None
     codebooks: int = 4
     codes: int = 2048
     expert_width: int = 1024
