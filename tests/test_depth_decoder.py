@@ -1,7 +1,7 @@
 """The contract of a model holds a depth decoder: a tiny CSM of transformers with random weights is trained, generates,
 and the probes find it right."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from earnest.models.system import Continuation, Head, Output, Round, System
 from earnest.monitors.gradients import REACHED_STEPS, Reached
 from earnest.probes.labels import alignment, dropped_inputs
 from earnest.probes.parameters import split_in_two
-from earnest.probes.results import Results
+from earnest.probes.results import Alignment, Results
 from earnest.rules import diagnose
 from earnest.run import Run
 from earnest.streams import Codebook, Stream, codebooks
@@ -251,7 +251,7 @@ def test_an_overfitted_model_says_its_clips_and_stops():
         assert torch.equal(result.codes_CT, batch.tokens_BSC[row, batch.is_audio_BS[row]].T)
 
 
-def accused(found: dict) -> list[str]:
+def accused(found: Mapping[Stream, Alignment]) -> list[str]:
     return [finding.rule for finding in diagnose(Run(probes=Results(alignment=found))).findings]
 
 
@@ -259,11 +259,8 @@ def test_the_probes_find_it_right():
     model = tiny_csm()
     batch = batch_of(model)
     found = alignment(model, batch)
-    assert {stream: one.offset for stream, one in found.items()} == {
-        Codebook(0): 1,
-        **dict.fromkeys([Codebook(c) for c in range(1, CODEBOOKS)], 0),
-    }
-    assert not accused(found)
+    depth = dict.fromkeys([Codebook(c) for c in range(1, CODEBOOKS)], Alignment(0, expected=0, sees_label=False))
+    assert found == {Codebook(0): Alignment(1), **depth} and not accused(found)
     assert not dropped_inputs(model, batch).dropped
     assert split_in_two(objective_of(model), batch).distance < 1e-5
 
@@ -274,6 +271,15 @@ def test_labels_shifted_twice_or_not_at_all_are_accused(by):
     found = alignment(model, shifted(batch_of(model), by))
     assert {one.offset - model.order(stream) for stream, one in found.items()} == {by}
     assert accused(found) == ["A203"]
+
+
+def test_a_depth_decoder_that_sees_its_own_label_is_accused():
+    class Leaks(Csm):
+        def depth_ids(self, frame_NC: Tensor) -> Tensor:
+            return frame_NC
+
+    model = tiny_csm(kind=Leaks)
+    assert accused(alignment(model, batch_of(model))) == ["A203"]
 
 
 def test_a_depth_decoder_without_the_text_is_named():

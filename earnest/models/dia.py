@@ -169,9 +169,7 @@ class Dia(System):
                 before,
             )
             config.delay_pattern = list(delays)
-        model = cls(lm, specials or getattr(config, "specials", "eos"))
-        model.pretrained = True
-        return model
+        return cls(lm, specials or getattr(config, "specials", "eos"))
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write config and safetensors for transformers' own class."""

@@ -156,9 +156,7 @@ class Higgs(System):
         """Load a directory in transformers' format, with the tokenizer beside the weights; or adapters, on the model
         that they name."""
         lm = HiggsAudioV2ForConditionalGeneration.from_pretrained(path, use_text_head=True)
-        model = cls(lm, AutoTokenizer.from_pretrained(path))
-        model.pretrained = True
-        return model
+        return cls(lm, AutoTokenizer.from_pretrained(path))
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write config, safetensors and tokenizer for transformers' own classes; of an adapted model the adapters."""

@@ -100,8 +100,6 @@ class System(nn.Module, ABC):
     """How many ids can occur as a text target."""
     audio_vocab: int
     """How many ids can occur as a target of one codebook, special tokens included."""
-    pretrained: bool = False
-    """Whether weights of the model were trained before."""
     reads_conversations: bool = False
     """Whether the model takes conversations in place of a text and a speaker."""
     instruction: str = ""

@@ -12,7 +12,7 @@ from earnest.losses.tokens import score
 from earnest.models.system import Output, System
 from earnest.probes.results import Alignment, Inputs
 from earnest.probes.state import untouched
-from earnest.streams import Stream
+from earnest.streams import Codebook, Stream
 
 SHIFTS = (1, 0, 2, -1, 3, -2)  # positions from a logit to its label among the inputs; the right one first, for ties
 FOUND_FRAC = 0.9  # share of the labels that must be among the inputs at one distance to accept that distance (assumed)
@@ -42,9 +42,13 @@ def alignment(model: System, batch: Batch) -> dict[Stream, Alignment]:
             scored, clip, position = traced
             if (last := seen.last_input(scored, clip, position)) is None:
                 continue  # its inputs do not reach the model at all: `dropped_inputs` says so
-            offset = int(position_N[middle]) + shift - last
-            matches = column == stream and scored == stream
-            found[stream] = Alignment(offset, model.order(stream), matches)
+            label = int(position_N[middle]) + shift
+            found[stream] = Alignment(
+                offset=label - last,
+                expected=model.order(stream),
+                codebook_matches=column == stream and scored == stream,
+                sees_label=seen.sees_label(scored, clip, position, label) if model.order(stream) == 0 else None,
+            )
     return found
 
 
@@ -123,6 +127,10 @@ def _distinct(outputs: Mapping[Stream, Output]) -> list[Tensor]:
     return list({id(output.states_PD): output.states_PD for output in outputs.values()}.values())
 
 
+def _moves(moved_S: Tensor, position: int) -> bool:
+    return bool(moved_S[position] > 1e-6 * moved_S.max())
+
+
 class _Seen:
     """Which inputs of a clip move a state; every changed input costs one forward pass of that clip, once."""
 
@@ -132,30 +140,34 @@ class _Seen:
             self.outputs = model.outputs(batch)
         self.positions_P2 = batch.exists_BS.nonzero()
         self.alone: dict[int, tuple[Batch, Mapping[Stream, Output]]] = {}
-        self.moved: dict[tuple[int, int], dict[Stream, Tensor]] = {}
+        self.moved: dict[tuple[int, int, int], dict[Stream, Tensor]] = {}
 
     def last_input(self, stream: Stream, clip: int, position: int) -> int | None:
         """The last position, of those near, whose input moves the stream's state at `position`."""
         for place in range(position + 3, position - 3, -1):
-            if 0 <= place < self.batch.exists_BS.shape[1] and self.batch.exists_BS[clip, place]:
-                moved_S = self.moved_by(clip, place)[stream]
-                if moved_S[position] > 1e-6 * moved_S.max():
-                    return place
+            inside = 0 <= place < self.batch.exists_BS.shape[1] and self.batch.exists_BS[clip, place]
+            if inside and _moves(self.moved_by(clip, place)[stream], position):
+                return place
         return None
 
+    def sees_label(self, stream: Stream, clip: int, position: int, label: int) -> bool:
+        """Whether the state at `position` moves with the label or the codebooks above it at the label's position."""
+        assert isinstance(stream, Codebook)
+        return _moves(self.moved_by(clip, label, from_codebook=stream.index)[stream], position)
+
     @torch.no_grad()
-    def moved_by(self, clip: int, place: int) -> dict[Stream, Tensor]:
-        """By how much each state of a clip moves if its input at `place` is another."""
+    def moved_by(self, clip: int, place: int, from_codebook: int = 0) -> dict[Stream, Tensor]:
+        """By how much each state of a clip moves if its input at `place` is another, or only some of its codebooks."""
         if clip not in self.alone:
             only = Batch(**{name: tensor[clip : clip + 1] for name, tensor in vars(self.batch).items()})
             self.alone[clip] = only, self.model.outputs(only)
-        if (clip, place) not in self.moved:
+        if (clip, place, from_codebook) not in self.moved:
             only, before = self.alone[clip]
             other = replace(only, text_BS=only.text_BS.clone(), tokens_BSC=only.tokens_BSC.clone())
             other.text_BS[:, place] = _other(self.batch.text_BS)[clip, place]
-            other.tokens_BSC[:, place] = _other(self.batch.tokens_BSC)[clip, place]
-            self.moved[clip, place] = {
+            other.tokens_BSC[:, place, from_codebook:] = _other(self.batch.tokens_BSC)[clip, place, from_codebook:]
+            self.moved[clip, place, from_codebook] = {
                 stream: (output.states_PD - before[stream].states_PD).abs().amax(-1)
                 for stream, output in self.model.outputs(other).items()
             }
-        return self.moved[clip, place]
+        return self.moved[clip, place, from_codebook]

@@ -16,11 +16,15 @@ Gap = tuple[float, float, float]  # mean, low, high
 
 @dataclass(frozen=True)
 class Alignment:
-    """From which input a label of one stream is predicted: `offset` positions before it."""
+    """From which input a label of one stream is predicted: `offset` positions before it.
+
+    sees_label: if lower codebooks of the label's position are seen rightly, whether the label itself is seen too.
+    """
 
     offset: int
     expected: int = 1
     codebook_matches: bool = True
+    sees_label: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -238,6 +238,7 @@ def labels_misaligned(alignment):
     ## Likely causes
     - offset 0: not shifted; offset 2: shifted twice, by the data and by the model
     - another codebook: heads or labels are reshaped in the wrong order
+    - the label itself: a depth decoder reads one codebook too many
     ## Next probe
     Print the convention of the model class: HiggsAudioV2 and Llama shift inside, Dia wants labels already shifted,
     Musicgen wants them delayed and unshifted.
@@ -248,13 +249,15 @@ def labels_misaligned(alignment):
     """
     for stream, seen in alignment.items():
         offset, expected = seen.offset, seen.expected
-        if offset != expected or not seen.codebook_matches:
-            words = (
-                f"a label at position t is predicted from {_at(offset)}, not {_at(expected)}"
-                if offset != expected
-                else "a label is scored by another codebook's head"
-            )
-            yield Evidence(0, words, EXACT, [{"stream": str(stream), **plain(seen)}], stream)
+        if offset != expected:
+            words = f"a label at position t is predicted from {_at(offset)}, not {_at(expected)}"
+        elif not seen.codebook_matches:
+            words = "a label is scored by another codebook's head"
+        elif seen.sees_label:
+            words = "a label is among the inputs of its own prediction"
+        else:
+            continue
+        yield Evidence(0, words, EXACT, [{"stream": str(stream), **plain(seen)}], stream)
 
 
 @rule("A204", needs=["copy_frac", "fact:label_counts?", "fact:repeat_frac?"], severity="warning", points=3)

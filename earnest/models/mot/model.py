@@ -135,7 +135,6 @@ class MoT(PreTrainedModel, System):
         model = cls(config)
         model._take(base)
         model._read_with(base.tokenizer or tokenizer)
-        model.pretrained = bool(backbone or experts)
         with torch.no_grad():
             if model.text_rows is not None:
                 model.text_rows.weight.copy_(base.llama.lm_head.weight)
@@ -193,7 +192,6 @@ class MoT(PreTrainedModel, System):
             model = super().from_pretrained(path, *args, **kwargs)
             model._freeze()
         model._read_with(AutoTokenizer.from_pretrained(path))
-        model.pretrained = True
         return model
 
     @classmethod
