@@ -14,10 +14,13 @@ import numpy as np
 import polars as pl
 import pytest
 
+from earnest import logs
 from earnest.errors import UserError
 from earnest.facts import Facts
 from earnest.logs import FORMATS, read, tensorboard
 from earnest.logs.find import discover
+from earnest.logs.format import Format
+from earnest.logs.log import Column, Log
 from earnest.logs.mapping import guess
 from earnest.logs.source import Source
 from earnest.run import Run, RunWriter
@@ -707,6 +710,42 @@ def test_the_folder_of_wandb_runs(tmp_path):
     assert read(tmp_path / "a").facts.format == "wandb"
     with pytest.raises(UserError, match="2 runs"):
         read(tmp_path)
+
+
+class Aim:
+    """A format of somebody else: a file with a suffix of its own, and a directory with a mark."""
+
+    @staticmethod
+    def claims(source: Source) -> bool:
+        return (source.path / "aim.mark").is_file() if source.is_dir else source.raw.startswith(b"AIM")
+
+    @staticmethod
+    def read(source: Source) -> Log:
+        file = source.path / "losses" if source.is_dir else source.path
+        values = np.array([float(word) for word in file.read_text().split()[1:]])
+        return Log("aim", {"loss": Column(np.arange(len(values)), values)})
+
+
+def test_a_format_is_one_file_and_one_line(tmp_path, monkeypatch):
+    """It is found in a directory beside other logs, read, counted as the richer one, and listed in errors."""
+    monkeypatch.setitem(vars(logs), "FORMATS", [Format("aim", "Aim", 45, Aim.claims, Aim.read, (".aim",)), *FORMATS])
+    for folder in ("file", "directory", "table"):
+        (tmp_path / folder).mkdir()
+    written(tmp_path / "file", "AIM 5 4 3", "a.aim")
+    written(tmp_path / "file", "step,loss\n1,3\n2,2\n", "a.csv")
+    written(tmp_path / "directory", "", "aim.mark")
+    written(tmp_path / "directory", "AIM 4 3 2", "losses")
+    written(tmp_path / "directory", "step,loss\n1,3\n2,2\n", "part.csv")
+    written(tmp_path / "table", "step,loss\n1,3\n2,2\n", "a.csv")
+    with pytest.raises(UserError, match="3 runs"):
+        read(tmp_path)
+    for name, values in {"file": [5, 4, 3], "directory": [4, 3, 2], "table": [3, 2]}.items():
+        run = read(tmp_path, run=name)
+        assert run.facts["format"] == ("csv" if name == "table" else "aim")
+        assert run.series["train/loss"].value.tolist() == values
+    with pytest.raises(UserError) as error:
+        read(written(tmp_path, "", "empty.txt"))
+    assert "Aim" in error.value.expected
 
 
 # --- bad input

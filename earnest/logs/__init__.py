@@ -1,7 +1,6 @@
 """Anybody's logs -> `Run`.
 
-`read` finds out by content what a path is. A format is a file here with ``NAME``, ``claims(source)`` and
-``read(source)``, and its name in `FORMATS`.
+`read` finds out by content what a path is. A format is a file here with a `Format`, and a line in `FORMATS`.
 """
 
 from collections.abc import Mapping
@@ -12,14 +11,25 @@ from earnest.errors import UserError
 from earnest.facts import Facts
 from earnest.logs import document, jsonl, mlflow, own, parquet, table, tensorboard, text, trackio, wandb
 from earnest.logs.find import choose
-from earnest.logs.log import Format
+from earnest.logs.format import Format
 from earnest.logs.mapping import to_run
 from earnest.logs.settings import facts_beside, facts_of
 from earnest.logs.source import EXPECTED, FIX
 from earnest.run import Run
 
 # the first that claims a file reads it
-FORMATS: list[Format] = [own, mlflow, tensorboard, wandb, trackio, parquet, document, jsonl, table, text]
+FORMATS: list[Format] = [
+    own.FORMAT,
+    mlflow.FORMAT,
+    tensorboard.FORMAT,
+    wandb.FORMAT,
+    trackio.FORMAT,
+    parquet.FORMAT,
+    document.FORMAT,
+    jsonl.FORMAT,
+    table.FORMAT,
+    text.FORMAT,
+]
 
 
 def read(
@@ -37,13 +47,9 @@ def read(
     Raises UserError where there is no log to read.
     """
     source, format, run = choose(Path(path), FORMATS, run)
-    if format is None:
-        raise UserError(
-            f"{source.path.name} is {source.kind or 'text without a number that has a name'}", EXPECTED, FIX
-        )
     log = format.read(source)
     if isinstance(log, Run):
-        log.facts = log.facts.updated({"format": format.NAME, **(facts or {})})
+        log.facts = log.facts.updated({"format": format.name, **(facts or {})})
         return log
     if not any(len(column.row) for column in log.columns.values()):
         raise UserError(f"{source.path.name} ({log.format}) has no numeric column", EXPECTED, FIX)

@@ -10,11 +10,14 @@ dictionary of columns.
 
 import json
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from earnest.errors import UserError
+from earnest.logs.format import Format
 from earnest.logs.log import Log, Table, labelled, numbers
 from earnest.logs.source import EXPECTED, FIX, Source
 
@@ -85,3 +88,16 @@ def _salvaged(text: str) -> Any:
             break
         rows.append(row)
     return {"log_history": rows} if '"log_history"' in text else rows
+
+
+def _last_state(paths: Sequence[Path]) -> Sequence[Path]:
+    """Of the checkpoints of one run the last state tells all; the trainer's own, above them, is the last."""
+    states = [path for path in paths if path.name == "trainer_state.json"]
+    return [max(states, key=lambda path: (-len(path.parts), _number_in(path.parent.name)))] if states else paths
+
+
+def _number_in(text: str) -> int:
+    return int(re.sub(r"\D", "", text) or 0)
+
+
+FORMAT = Format(NAME, "trainer_state.json and other JSON", 90, claims, read, suffixes=(".json",), current=_last_state)

@@ -9,6 +9,7 @@ import re
 
 import polars as pl
 
+from earnest.logs.format import Format
 from earnest.logs.log import LABELS, Log, Table, add_frame, labelled, numbers
 from earnest.logs.source import Source
 
@@ -83,3 +84,6 @@ def _fast(block: bytes) -> pl.DataFrame | None:
         if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
             raise
         return None
+
+
+FORMAT = Format(NAME, "JSONL", 40, claims, read, suffixes=(".jsonl", ".ndjson"))

@@ -8,14 +8,12 @@ from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
 from earnest.errors import UserError
-from earnest.logs.source import Source
-from earnest.run import Run
 
 STEP_NAMES = [
     "trainer_global_step", "train_global_step", "global_step", "global_steps", "num_updates", "num_update", "current_step", "train_step",
@@ -99,17 +97,6 @@ class Rows:
         lowest_later = np.minimum.accumulate(step[::-1])[::-1][1:]
         keep = np.append(step[:-1] < lowest_later, True)
         return step[keep], first + order[keep]
-
-
-class Format(Protocol):
-    """What a file of this package offers: its name, whether it reads a source, and the reading."""
-
-    @property
-    def NAME(self) -> str: ...
-
-    def claims(self, source: Source) -> bool: ...
-
-    def read(self, source: Source) -> "Log | Run": ...
 
 
 class Table:

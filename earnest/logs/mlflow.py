@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from earnest.logs.format import Format
 from earnest.logs.log import Column, Log, number
 from earnest.logs.source import Source
 
@@ -46,3 +47,6 @@ def _files(folder: Path) -> list[Path]:
         if folder.is_dir()
         else []
     )
+
+
+FORMAT = Format(NAME, "MLflow", 70, claims, read)

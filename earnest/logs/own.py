@@ -1,6 +1,7 @@
 """A run directory of our own (`earnest.run`)."""
 
 from earnest.errors import UserError
+from earnest.logs.format import Format
 from earnest.logs.source import EXPECTED, Source
 from earnest.run import Run, read_run
 
@@ -17,3 +18,6 @@ def read(source: Source) -> Run:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         seen = f"{source.path.name} is a run directory that cannot be read ({error!r})"
         raise UserError(seen, EXPECTED, "restore its files or train again") from error
+
+
+FORMAT = Format(NAME, "an earnest run", 100, claims, read)

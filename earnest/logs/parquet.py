@@ -3,6 +3,7 @@
 import polars as pl
 
 from earnest.errors import UserError
+from earnest.logs.format import Format
 from earnest.logs.log import LABELS, Log, Table, add_frame
 from earnest.logs.source import EXPECTED, FIX, Source
 
@@ -25,3 +26,6 @@ def read(source: Source) -> Log:
         raise UserError(f"{source.path.name} starts as Parquet and cannot be read ({error})", EXPECTED, FIX) from error
     add_frame(table, rows)
     return Log(NAME, table.columns())
+
+
+FORMAT = Format(NAME, "Parquet", 20, claims, read, suffixes=(".parquet",))

@@ -23,7 +23,7 @@ LARGEST_TEXT_BYTES = (
     2 << 30
 )  # assumed: a text log above this is thinned by its owner; binary logs are skipped through instead
 LARGEST_RATIO = 500  # assumed: text logs shrink 5 to 40 times under gzip, a bomb a thousand times
-EXPECTED = "a training log: TensorBoard events, W&B, trainer_state.json, CSV, TSV, JSON, JSONL, Parquet or text"
+EXPECTED = "a training log: numbers with names, over steps"
 FIX = "pass the log that your trainer wrote, or the directory that holds it"
 MAGIC = {
     b"\x89PNG": "a PNG image",

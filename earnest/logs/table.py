@@ -9,6 +9,7 @@ import re
 
 import polars as pl
 
+from earnest.logs.format import Format
 from earnest.logs.log import Log, Table, add_frame
 from earnest.logs.source import Source
 
@@ -197,3 +198,6 @@ def _wandb_export(log: Log) -> Log:
             name.rpartition(" - ")[2]: name for name in names if " - " not in name or name.startswith(f"{run} - ")
         }
     return log
+
+
+FORMAT = Format(NAME, "CSV", 30, claims, read, suffixes=(".csv", ".tsv"))

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from earnest.errors import UserError
+from earnest.logs.format import Format
 from earnest.logs.log import SPLITS, Column, Log
 from earnest.logs.proto import fields
 from earnest.logs.source import EXPECTED, FIX, Source
@@ -80,13 +81,13 @@ def _files_of_run(folder: Path) -> Iterator[tuple[str, Path]]:
     named by the time."""
     yield from (("", path) for path in sorted(_event_files(folder), key=_begun))
     for below in sorted(path for path in folder.iterdir() if path.is_dir()):
-        if not belongs(folder, below):
+        if not _belongs(folder, below):
             continue
         prefix = "" if re.fullmatch(r"\d+\.\d+", below.name) else f"{below.name}/"
         yield from ((prefix, path) for path in sorted(_event_files(below), key=_begun))
 
 
-def belongs(folder: Path, below: Path) -> bool:
+def _belongs(folder: Path, below: Path) -> bool:
     """Whether the events in a folder below another are of the same run: a split, a time stamp, or a curve of
     add_scalars."""
     if below.name.lower() in SPLITS or re.fullmatch(r"\d{9,}\.\d+", below.name):
@@ -302,3 +303,12 @@ def _long(data: bytes, start: int, length: int, texts: dict[str, Any]) -> int:
     except (ValueError, IndexError):
         pass
     return step if step < 2**62 else 0
+
+
+def _parts(folder: Path) -> Iterator[Path]:
+    """The event files of a folder, and the folders below it whose events are of the same run."""
+    yield from _event_files(folder)
+    yield from (below for below in folder.iterdir() if below.is_dir() and _belongs(folder, below))
+
+
+FORMAT = Format(NAME, "TensorBoard events", 50, claims, read, parts=_parts)

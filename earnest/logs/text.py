@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from earnest.logs.format import PRINTED, Format
 from earnest.logs.log import EPOCH_NAMES, SPLITS, STEP_NAMES, Log, Table, axis_of, flat, words
 from earnest.logs.mapping import guess
 from earnest.logs.settings import is_setting
@@ -431,3 +432,6 @@ def _settle_bars(log: Log) -> None:
             log.notes.append(f"a bar of {total:g} starts again after its end: each is an epoch, laid end to end")
         log.columns["step"] = column
         log.notes.append("steps are read off a progress bar, which may lag behind the values by a few")
+
+
+FORMAT = Format(NAME, "text", PRINTED, claims, read, suffixes=(".log", ".txt", ".out"))

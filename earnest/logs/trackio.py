@@ -8,6 +8,7 @@ import zlib
 import numpy as np
 
 from earnest.errors import UserError
+from earnest.logs.format import Format
 from earnest.logs.log import Log, Table, numbers
 from earnest.logs.source import EXPECTED, FIX, Source
 
@@ -49,3 +50,6 @@ def _json(cells) -> dict:
     except (ValueError, TypeError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+FORMAT = Format(NAME, "Trackio", 60, claims, read, suffixes=(".db",))

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from earnest.errors import UserError
+from earnest.logs.format import Format
 from earnest.logs.log import Log, Table, number
 from earnest.logs.proto import fields
 from earnest.logs.source import EXPECTED, Source
@@ -165,3 +166,6 @@ def _item(record: bytes, start: int, stop: int) -> tuple[str, str]:
         elif wire == 2 and part == 16:
             text = record[begin:end].decode("utf-8", "replace")
     return "/".join(name for name in names if name), text
+
+
+FORMAT = Format(NAME, "W&B", 80, claims, read, suffixes=(".wandb",))
