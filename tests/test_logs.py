@@ -1,5 +1,7 @@
 """The log readers: every format on a real recorded file, names, steps, facts and bad input."""
 
+# ruff: noqa: E501  (log lines stand as they were printed)
+
 import gzip
 import json
 import math
@@ -21,7 +23,7 @@ from earnest.logs import FORMATS, read, tensorboard
 from earnest.logs.find import discover
 from earnest.logs.format import Format
 from earnest.logs.log import Column, Log
-from earnest.logs.mapping import guess
+from earnest.logs.names import guess
 from earnest.logs.source import Source
 from earnest.run import Run, RunWriter
 from earnest.signals import ALIASES, SIGNALS

@@ -10,8 +10,9 @@ import re
 import polars as pl
 
 from earnest.logs.format import Format
-from earnest.logs.log import LABELS, Log, Table, add_frame, labelled, numbers
+from earnest.logs.log import Log, Table, add_frame, labelled, numbers
 from earnest.logs.source import Source
+from earnest.logs.words import LABELS
 
 NAME = "jsonl"
 NULL_LOSS = re.compile(rb'loss[\w/]*"\s*:\s*null')

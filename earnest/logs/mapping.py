@@ -1,126 +1,24 @@
-"""Foreign names -> our keys, with a record of what was taken for what.
+"""`to_run`: columns under foreign names -> a `Run`, with a record of what was taken for what.
 
-A name is taken apart into words; the split is told by one of them (train, eval, valid, ...), the stream by others
-(text, codebook_3, msspec, ...), the rest is looked up in `signals.ALIASES`. A name that is not understood stays
-unmapped, with the reason.
+A column that is not understood stays unmapped, with the reason.
 """
 
 import difflib
 import math
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 
 from earnest.errors import UserError
 from earnest.facts import Facts
-from earnest.logs.log import SPLITS, Column, Log, Rows, axis_of, stitch, words
+from earnest.logs.log import Column, Log
+from earnest.logs.names import Guess, guess
+from earnest.logs.steps import Rows, stitch
+from earnest.logs.words import CLOCKS, SPLITS, axis_of, words
 from earnest.run import Run, Series
-from earnest.signals import ALIASES, SIGNALS, Key, parse
-from earnest.streams import AUDIO, Codebook, Part, Stream
+from earnest.signals import SIGNALS, Key, parse
+from earnest.streams import AUDIO, Codebook, Part
 
-AVERAGING = {
-    "epoch", "step", "avg", "average", "mean", "running", "smoothed", "iter", "batch", "cur", "current", "unweighted", "raw", "total",
-}  # fmt: skip
-CODEBOOK = re.compile(r"(?:cb|codebook|code|q|rvq|vq|quantizer|quantiser|level|channel|ch)(\d{1,3})")
-CODEBOOK_WORDS = {"cb", "codebook", "code", "q", "rvq", "vq", "quantizer", "quantiser", "level", "channel", "book"}
-CODEBOOK_SIGNALS = {
-    "loss", "ce_nats", "accuracy_frac", "perplexity", "used_frac", "entropy_nats", "copy_frac", "counted_frac", "residual_frac",
-}  # fmt: skip
-FILLERS = {"audio", "token", "tokens", "codes", "code", "codebook", "cb", "speech", "train", "vq", "rvq", "per", "of"}
-OPTIMIZER = re.compile(
-    r"(?:(?:fused)?(?:adamw?|adafactor|adagrad|adamax|lamb|lion|muon|nadam|prodigy|radam|rmsprop|sgd))?(?:(?:pg|group)?\d+)?"
-)  # lr-AdamW/pg1
 FRACTIONS = {"accuracy_frac", "clipped_frac", "used_frac", "padding_frac", "counted_frac", "copy_frac"}
-FOLDERS = {*SPLITS, "metrics", "metric", "log", "logs", "losses", "scalars", "charts", "monitor", "stats", "global"}
-CLOCK = {
-    "timestamp", "runtime", "time", "walltime", "relative", "seconds", "second", "elapsed", "eta", "date", "flos", "it", "samples",
-    "tokens", "memory", "gpu",
-}  # fmt: skip
-
-_KNOWN: dict[str, tuple[str, Stream | None]] = {}
-for _target, _names in ALIASES.items():
-    _, _name, _stream = parse(f"train/{_target}")
-    for _alias in _names.split():
-        _KNOWN[_alias] = (_name, _stream)
-for _name in SIGNALS:
-    _KNOWN["_".join(words(_name))] = (_name, None)
-
-
-@dataclass(frozen=True)
-class Guess:
-    """What a column is taken for; `numbered`: its codebook number is as written, perhaps from 1."""
-
-    key: Key
-    numbered: bool = False
-    folder: str = ""  # words before the name that were passed over
-
-
-def guess(column: str) -> Guess | None:
-    """Take one foreign name for a signal, or for nothing."""
-    parts = column.split("/")
-    if len(parts) > 1 and parts[0] in ("train", "eval", "test") and parts[1] in SIGNALS:  # our own key
-        return Guess(parse(column))
-    for start in range(len(parts)):  # `dia-run-3/train/loss`: leading folders may be anybody's words
-        named, folders = words("/".join(parts[start:])), words("/".join(parts[:start]))
-        found = _guess(named, folders)
-        # `foo/loss` is a part called foo, unless foo says nothing or the split comes after it
-        if found and (
-            found.key[1:] != ("loss", None) or FOLDERS.issuperset(folders) or not SPLITS.keys().isdisjoint(named)
-        ):
-            return replace(found, folder="" if FOLDERS.issuperset(folders) else "/".join(parts[:start]))
-    return _of_loss_part(
-        [word for word in words(column) if word not in SPLITS and word not in AVERAGING], _split(words(column))
-    )
-
-
-def _guess(named: Sequence[str], folders: Sequence[str]) -> Guess | None:
-    split = _split([*named, *folders])
-    rest = [word for word in named if word not in SPLITS]
-    if not rest:
-        return None
-    for candidate in (rest, [word for word in rest if word not in AVERAGING]):
-        if "_".join(candidate) in _KNOWN:
-            name, stream = _KNOWN["_".join(candidate)]
-            return Guess(Key(split, name, stream))
-    if rest[0] == "lr" and OPTIMIZER.fullmatch("".join(rest[1:])):
-        return Guess(Key(split, "learning_rate"))
-    return _of_codebook(rest, split)
-
-
-def _split(named: Sequence[str]) -> str:
-    return next((SPLITS[word] for word in named if word in SPLITS), "train")
-
-
-def _of_codebook(rest: list[str], split: str) -> Guess | None:
-    """`ce_q1`, `audio_loss_codebook_0`, `loss_cb0`, `codebook_3_loss`."""
-    for index, word in enumerate(rest):
-        match, used = CODEBOOK.fullmatch(word), 1
-        number = match[1] if match else None
-        if word in CODEBOOK_WORDS and index + 1 < len(rest) and rest[index + 1].isdigit():
-            number, used = rest[index + 1], 2
-        if number is None or len(number) > 3:
-            continue
-        others = [
-            other for other in rest[:index] + rest[index + used :] if other not in FILLERS and other not in AVERAGING
-        ]
-        name, stream = _KNOWN.get("_".join(others) or "loss", (None, None))
-        if name is None and others == ["ppl"]:
-            name = "perplexity"
-        if name in CODEBOOK_SIGNALS and stream is None and (others or "loss" in rest):
-            return Guess(Key(split, name, Codebook(int(number))), numbered=True)
-    return None
-
-
-def _of_loss_part(rest: list[str], split: str) -> Guess | None:
-    """`loss/foo` and `foo_loss`: a part of the loss called foo."""
-    if "loss" not in rest or len(rest) > 4 or CLOCK & set(rest) or "scale" in rest or "weight" in rest:
-        return None
-    part = [word for word in rest if word != "loss"]
-    if len(part) > 1 and part[0] in ("audio", "codebook", "text"):  # a stream called audio_... would pass for tokens
-        part = [*part[1:], part[0]]
-    return Guess(Key(split, "loss", Part("_".join(part)) if part else None))
 
 
 def to_run(log: Log, overrides: dict[str, str], run: str | None) -> Run:
@@ -251,10 +149,13 @@ def _reason(name: str) -> str:
     named = words(name)
     if axis_of(name) or axis_of(" ".join(word for word in named if word not in SPLITS)):
         return "counts steps or epochs"
-    if CLOCK & set(named) or {"per", "sec"} <= set(named):
+    if CLOCKS & set(named) or {"per", "sec"} <= set(named):
         return "a clock, a rate or a resource"
     if "perplexity" in named or "ppl" in named:
-        return "a perplexity that is neither a codebook's usage by its name nor exp of a loss by its values; name it with --map"
+        return (
+            "a perplexity that is neither a codebook's usage by its name nor exp of a loss by its values; "
+            "name it with --map"
+        )
     return "not a known spelling of a signal; name it with --map"
 
 
@@ -275,9 +176,8 @@ def _settle_perplexity(log: Log, keys: dict[str, Key], unmapped: dict[str, str],
             unit = _exponential(log.columns[name], log.columns[other])
             if unit:
                 unmapped[name] = f"the perplexity of {other!r} ({unit} ** it)"
-                log.notes.append(
-                    f"{name!r} is {unit} ** {other!r}: that loss is a mean cross-entropy in {'nats' if unit == 'e' else 'bits'}"
-                )
+                called = "nats" if unit == "e" else "bits"
+                log.notes.append(f"{name!r} is {unit} ** {other!r}: that loss is a mean cross-entropy in {called}")
                 if unit == "2":  # of every split: their perplexities may be too few to tell
                     log.scale.update(
                         (alike, (math.log(2), "bits")) for alike, found in keys.items() if found[1:] == keys[other][1:]
@@ -288,7 +188,7 @@ def _settle_perplexity(log: Log, keys: dict[str, Key], unmapped: dict[str, str],
                 keys[name] = key
                 unmapped.pop(name)
                 log.notes.append(
-                    f"{name!r} stands beside a quantiser's loss and is the exponential of none: taken for codebook usage"
+                    f"{name!r} is beside a quantiser's loss and is the exponential of none: taken for codebook usage"
                 )
 
 

@@ -4,8 +4,9 @@ import polars as pl
 
 from earnest.errors import UserError
 from earnest.logs.format import Format
-from earnest.logs.log import LABELS, Log, Table, add_frame
+from earnest.logs.log import Log, Table, add_frame
 from earnest.logs.source import EXPECTED, FIX, Source
+from earnest.logs.words import LABELS
 
 NAME = "parquet"
 

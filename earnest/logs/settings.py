@@ -20,7 +20,7 @@ except ImportError:  # PyYAML was built without libyaml
 
 from earnest.errors import UserError
 from earnest.facts import checked
-from earnest.logs.log import words
+from earnest.logs.words import words
 
 FILES = [
     "config.json",

@@ -18,7 +18,10 @@ MISSING = ["", "null", "NULL", "None", "none", "NA", "N/A", "n/a", "-", "--", "<
 SEPARATORS = ",\t;|"
 DECIMAL_COMMA = r"^\s*[-+]?\d+,\d+(?:[eE][-+]?\d+)?\s*$"
 THOUSANDS = r"^\s*[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?\s*$"
-WRAPPED = r"^\s*(?:(?:\w+\.)*(?:tensor|array|float\d*)\(\[?)?\s*([-+]?(?:[\d.]+(?:[eE][-+]?\d+)?|nan|NaN|inf|Infinity))\s*%?\s*(?:[,\])].*)?$"
+WRAPPED = (
+    r"^\s*(?:(?:\w+\.)*(?:tensor|array|float\d*)\(\[?)?\s*([-+]?(?:[\d.]+(?:[eE][-+]?\d+)?|nan|NaN|inf|Infinity))\s*%?"
+    r"\s*(?:[,\])].*)?$"
+)
 
 
 def claims(source: Source) -> bool:

@@ -20,9 +20,10 @@ import numpy as np
 
 from earnest.errors import UserError
 from earnest.logs.format import Format
-from earnest.logs.log import SPLITS, Column, Log
+from earnest.logs.log import Column, Log
 from earnest.logs.proto import fields
 from earnest.logs.source import EXPECTED, FIX, Source
+from earnest.logs.words import SPLITS
 
 NAME = "tensorboard"
 FRAME_BYTES = 16

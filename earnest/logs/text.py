@@ -18,10 +18,11 @@ from typing import NamedTuple
 import numpy as np
 
 from earnest.logs.format import PRINTED, Format
-from earnest.logs.log import EPOCH_NAMES, SPLITS, STEP_NAMES, Log, Table, axis_of, flat, words
-from earnest.logs.mapping import guess
+from earnest.logs.log import Log, Table, flat
+from earnest.logs.names import guess
 from earnest.logs.settings import is_setting
 from earnest.logs.source import Source
+from earnest.logs.words import EPOCH_NAMES, SPLITS, STEP_NAMES, axis_of, words
 
 NAME = "text"
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07\x1b\n]{0,200}\x07|[\x08]")

@@ -1,0 +1,60 @@
+"""The vocabulary of foreign names: how a name is taken apart, and which words tell steps, splits, codebooks and clocks.
+
+What a name means as a signal is decided in names.py; the spellings of signals are `signals.ALIASES`.
+"""
+
+import re
+from functools import lru_cache
+
+# the first of these that a log has counts its steps
+STEP_NAMES = (
+    "trainer_global_step", "train_global_step", "global_step", "global_steps", "num_updates", "num_update",
+    "current_step", "train_step", "step", "steps", "_step", "nb_steps", "iteration", "iterations", "iter", "iters",
+    "it", "itr", "n_iter", "update", "updates", "batch", "batch_idx", "batch_index", "minibatch",
+)  # fmt: skip
+EPOCH_NAMES = ("epoch", "epochs", "current_epoch", "train_epoch", "trainer_epoch", "epoch_idx", "ep")
+# names that count the same thing as each other: not batches, nor W&B's log calls
+COUNTERS = {"step", "global_step", "iteration", "iter", "it", "update", "num_updates"}
+AXES = {**dict.fromkeys(STEP_NAMES, "step"), **dict.fromkeys(EPOCH_NAMES, "epoch")}
+SPLITS = {
+    **dict.fromkeys(["train", "training", "trn", "trainer", "tr", "inner"], "train"),
+    **dict.fromkeys(["eval", "evaluation", "val", "valid", "validation", "dev", "heldout"], "eval"),
+    "test": "test",
+}
+# columns of words that tell a row's split, or the metric that its value is of
+LABELS_OF_SPLITS = {"split", "phase", "mode", "stage", "subset", "partition"}
+LABELS = LABELS_OF_SPLITS | {"tag", "tags", "metric", "name", "key"}
+# words of a name that do not change which signal it is
+AVERAGING = {
+    "epoch", "step", "avg", "average", "mean", "running", "smoothed", "iter", "batch", "cur", "current", "unweighted",
+    "raw", "total",
+}  # fmt: skip
+CODEBOOK = re.compile(r"(?:cb|codebook|code|q|rvq|vq|quantizer|quantiser|level|channel|ch)(\d{1,3})")
+CODEBOOK_WORDS = {"cb", "codebook", "code", "q", "rvq", "vq", "quantizer", "quantiser", "level", "channel", "book"}
+CODEBOOK_FILLERS = {
+    "audio", "token", "tokens", "codes", "code", "codebook", "cb", "speech", "train", "vq", "rvq", "per", "of",
+}  # fmt: skip
+OPTIMIZER = re.compile(
+    r"(?:(?:fused)?(?:adamw?|adafactor|adagrad|adamax|lamb|lion|muon|nadam|prodigy|radam|rmsprop|sgd))?"
+    r"(?:(?:pg|group)?\d+)?"
+)  # what may follow "lr": lr-AdamW/pg1
+FOLDERS = {*SPLITS, "metrics", "metric", "log", "logs", "losses", "scalars", "charts", "monitor", "stats", "global"}
+CLOCKS = {
+    "timestamp", "runtime", "time", "walltime", "relative", "seconds", "second", "elapsed", "eta", "date", "flos",
+    "it", "samples", "tokens", "memory", "gpu",
+}  # fmt: skip
+
+
+@lru_cache(maxsize=50_000)
+def words(name: str) -> tuple[str, ...]:
+    """Take a foreign name apart: ``trainLoss``, ``train/loss`` and ``Train Loss`` are all train, loss."""
+    separated = []
+    for before, char in zip(" " + name, name, strict=False):
+        separated.append(" " + char if char.isupper() and before.islower() else char if char.isalnum() else " ")
+    return tuple("".join(separated).lower().split())
+
+
+@lru_cache(maxsize=50_000)
+def axis_of(name: str) -> str | None:
+    """ "step" or "epoch" if a name is one of their spellings."""
+    return AXES.get("_".join(words(name)))
