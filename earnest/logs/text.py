@@ -1,15 +1,5 @@
-r"""Free text: whatever a training loop printed.
+"""Free text: whatever a training loop printed, carriage returns and ANSI colours included. line.py reads one line."""
 
-``step 120/300 | loss 5.75 | lr 1e-4`` · ``key=value`` · ``key: value`` · a JSON object or a Python dictionary within a
-line (transformers' Trainer, fairseq) · tqdm bars with carriage returns and a postfix · ANSI colours · ``Epoch 3: 6.01 →
-5.76 (avg loss)`` · fairseq, espnet, audiocraft, Keras, torchvision.
-
-Lines of one kind differ only in their numbers. So a line is split into its numbers and the text between them, its
-*skeleton*, and the skeleton is understood once: a plan says which number goes to which column. The rest of such lines
-costs one split and one look-up.
-"""
-
-import json
 import re
 from functools import lru_cache
 from itertools import chain
@@ -18,81 +8,27 @@ from typing import NamedTuple
 import numpy as np
 
 from earnest.logs.format import PRINTED, Format
-from earnest.logs.log import Log, Table, flat
+from earnest.logs.line import ENDLESS, MOST_SKELETONS, NOTHING, NUMBER, NUMBER_COMMA, Plan, planned
+from earnest.logs.log import Log, Table
 from earnest.logs.names import guess
-from earnest.logs.settings import is_setting
 from earnest.logs.source import Source
-from earnest.logs.words import EPOCH_NAMES, SPLITS, STEP_NAMES, axis_of, words
+from earnest.logs.words import STEP_NAMES, axis_of, words
 
 NAME = "text"
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07\x1b\n]{0,200}\x07|[\x08]")
-_NUMBER = r"(?<![\w.])([-+]?(?:%s(?:[eE][-+]?\d+)?|(?:nan|inf|infinity)(?!\w)))"
-NUMBER = re.compile(_NUMBER % r"(?:\d{1,3}(?:,\d{3})+(?![\d,])(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)", re.IGNORECASE)
-NUMBER_COMMA = re.compile(_NUMBER % r"(?:\d+(?:[.,]\d+)?|[.,]\d+)", re.IGNORECASE)
-ENDLESS = -1
-LONGEST = 20_000  # characters of a line that are looked at, and
-MOST_SKELETONS = 20_000
-MOST_WAITING = 10_000
-MOST_NUMBERS = 6000  # numbers: one private-use character each
-N = "[\ue000-\uf8ff]"
-CLOCKS = re.compile(
-    rf"{N}[-/.]{N}[-/.]{N}(?:[T ]+{N}:{N}(?::{N})?(?:[,.]{N})?)?|{N}:{N}(?::{N})?(?:[,.]{N})?(?:\s*[AP]M)?|{N}(?=\s*it/s|\s*s/it)"
+NUMERAL = (
+    r"[-+]?(?:(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][-+]?[0-9]+)?|[nN][aA][nN]|"
+    r"[iI][nN][fF](?:[iI][nN][iI][tT][yY])?)"
 )
-BAR = re.compile(
-    rf"^(?P<desc>[^|%]*?):?\s*{N}%\s*\|[^|]*\|\s*(?P<n>{N})(?P<k>[kMG]?)/(?P<total>{N})(?P<kk>[kMG]?)\s*(?:\[(?P<rest>.*?)\]?\s*)?$",
-    re.DOTALL,
-)
-ENDLESS_BAR = re.compile(rf"^(?P<desc>[^|%]*?):?\s*(?P<n>{N})(?P<k>[kMG]?)it \[(?P<rest>.*?)\]?\s*$")
-ESPNET = re.compile(rf"({N})epoch:(\w+):{N}-({N})batch:")
-ESPNET_RESULTS = re.compile(rf"({N})epoch results:")
-WITHIN_EPOCH = re.compile(rf"\bepoch\s*[:=#]?\s*\[?({N})\]?\s*[:|,]?\s*\[?\s*({N})\s*/\s*{N}", re.IGNORECASE)
-LEADING = re.compile(rf"^\W*({N})\s*/\s*{N}\s*[\[\]━=|:, ]")
-ARROW = re.compile(rf"({N})\s*(?:→|->|=>|-->)\s*({N})(?:\s*\(([A-Za-z_ ]+)\))?")
-SPLIT_WORDS = "|".join(sorted(SPLITS, key=len, reverse=True))
-SECTION = re.compile(
-    rf"\[({SPLIT_WORDS})\]|(?:^|(?<=[|\-\s]))({SPLIT_WORDS})(?:\s+(?:summary|results?|set))?\s*[:|](?!\s*{N})",
-    re.IGNORECASE,
-)
-# possessive (`++`, `*+`): what a part has taken it keeps, so no line takes more than linear time
-PAIR = re.compile(
-    rf"""(?<![\w./@\-])(?P<name>[A-Za-z_][\w./@\-]{{0,100}}+(?:\ [A-Za-z_][\w./\-]{{0,100}}+){{0,4}}+)['"]?+\s*+"""
-    rf"""(?:\([A-Za-z/ ]{{1,8}}\)\s*+)?+(?:(?P<sep>[:=]++|\[)\s*+|(?<=\s))['"~≈\[(]*+\s*+(?:tensor\(\[*+)?+"""
-    rf"""(?P<value>{N})(?P<k>[kM](?![A-Za-z]))?"""
-)
-SHARE = re.compile(rf"\s*/\s*{N}(?:\s*\(({N})%\))?")
-NUMERAL = r"[-+]?(?:(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][-+]?[0-9]+)?|[nN][aA][nN]|[iI][nN][fF](?:[iI][nN][iI][tT][yY])?)"
 SOFT = re.compile(r"[█▏▎▍▌▋▊▉\s]")
-CELL_END = re.compile(rf"(?:/{N})?\s*(?:%|$|[|,;\t]|\s-\s)")
-CONFIG_LINE = re.compile(r"^\W*\w*(?:Namespace|Arguments|Args|Config|Configuration)\(")
-THOUSANDS = {"": 1.0, None: 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
-
-
-class Cell(NamedTuple):
-    """Number `index` of the line goes to column `name`, times `factor`, plus `offset`."""
-
-    name: str
-    index: int
-    factor: float = 1.0
-    offset: float = 0.0
-
-
-class Plan(NamedTuple):
-    """What lines with one skeleton hold: rows of cells; `bar`: which number is the progress bar's total, by which bars
-    are told apart."""
-
-    rows: list[list[Cell]]
-    bar: int = ENDLESS
-    config: bool = False
-
-
-NOTHING = Plan([])
+MOST_WAITING = 10_000
 
 
 def claims(source: Source) -> bool:
     if not source.is_text:
         return False
     head = source.head.decode("utf-8", "replace")
-    return any(_planned(line, NUMBER, {})[0].rows for line in _lines(head)[:5000])
+    return any(planned(line, NUMBER, {})[0].rows for line in _lines(head)[:5000])
 
 
 def read(source: Source) -> Log:
@@ -145,7 +81,7 @@ class _Rows:
                 return
             self.unload()
             self.alike = None
-        plan, parts = _planned(line, self.number, self.plans)
+        plan, parts = planned(line, self.number, self.plans)
         rows = [
             {name: self.value(parts[2 * index + 1]) * factor + offset for name, index, factor, offset in row}
             for row in plan.rows
@@ -256,158 +192,6 @@ def _lines(text: str) -> list[str]:
     if "\x1b" in text or "\x08" in text:
         text = ANSI.sub("", text)
     return [line for line in text.replace("\r", "\n").split("\n") if line]
-
-
-def _planned(line: str, pattern: re.Pattern[str], plans: dict[str, Plan]) -> tuple[Plan, list[str]]:
-    """The plan for a line, and its parts: text, number, text, ... After MOST_SKELETONS no new kind is looked at."""
-    parts = pattern.split(line[:LONGEST])
-    if len(parts) < 3 or len(parts) > 2 * MOST_NUMBERS:
-        return NOTHING, parts
-    skeleton = "\0".join(parts[::2])
-    plan = plans.get(skeleton)
-    if plan is None:
-        if len(plans) >= MOST_SKELETONS:
-            return NOTHING, parts
-        plan = plans[skeleton] = _plan(skeleton)
-    return plan, parts
-
-
-def _plan(skeleton: str) -> Plan:
-    texts = re.sub(r"\s{3,}", "  ", re.sub(N, "?", skeleton)).split(
-        "\0"
-    )  # long gaps cost the patterns below their square
-    line = texts[0] + "".join(chr(0xE000 + index) + text for index, text in enumerate(texts[1:]))
-    if CONFIG_LINE.match(line):
-        return Plan([_pairs(line, "", known_only=False)], config=True)
-    for pattern in (BAR, ENDLESS_BAR):
-        if bar := pattern.match(line):
-            return _bar_plan(bar)
-    cells: list[Cell] = []
-    if match := ESPNET.search(line):
-        cells += [Cell("epoch", _index(match[1]))] + (
-            [Cell("step", _index(match[3]))] if SPLITS.get(match[2]) == "train" else []
-        )
-        line = f"{match[2]}: " + line[match.end() :]
-    elif match := ESPNET_RESULTS.search(line):
-        cells += [Cell("epoch", _index(match[1]))]
-        line = line[match.end() :]
-    elif (match := WITHIN_EPOCH.search(line)) and not line[match.end() :].lstrip().startswith("/"):
-        cells += [Cell("epoch", _index(match[1])), Cell("step", _index(match[2]))]
-        line = line[: match.start()] + " " + line[match.end() :]
-    line = CLOCKS.sub(" ", line)
-    if (match := LEADING.match(line)) and not cells:
-        cells.append(Cell("step", _index(match[1])))
-        line = line[match.end() :]
-    if match := ARROW.search(line):
-        return _arrow_plan(line, match, cells)
-    start, prefix = 0, ""
-    for section in [*SECTION.finditer(line), None]:
-        stop = section.start() if section else len(line)
-        cells += _section(line[start:stop], prefix)
-        if section:
-            start, prefix = (
-                section.end(),
-                ""
-                if SPLITS[(section[1] or section[2]).lower()] == "train"
-                else (section[1] or section[2]).lower() + "/",
-            )
-    return Plan([_first_of_each(cells)]) if cells else NOTHING
-
-
-def _section(text: str, prefix: str) -> list[Cell]:
-    """A dictionary within the text, else its pairs."""
-    left, right = text.find("{"), text.rfind("}")
-    if 0 <= left < right:
-        quoted = re.sub(rf"""["']?({N})["']?""", r'"\1"', text[left : right + 1])
-        quoted = re.sub(r"\b(?:None|True|False)\b", "null", quoted.replace("'", '"'))
-        quoted = re.sub(
-            rf'(?<![\w.])[\w.]++\(("{N}")[^)]*\)', r"\1", quoted
-        )  # tensor(2.3, device=...), np.float64(2.3)
-        try:
-            row = json.loads(quoted)
-            leaves = {name: leaf for name, leaf in flat(row).items() if isinstance(leaf, str) and re.fullmatch(N, leaf)}
-            return _pairs(text[:left], prefix) + [
-                Cell(_in_split(name, prefix), _index(leaf)) for name, leaf in leaves.items()
-            ]
-        except (ValueError, RecursionError, AttributeError):
-            pass
-    return _pairs(text, prefix)
-
-
-def _pairs(text: str, prefix: str, known_only: bool = True) -> list[Cell]:
-    cells = []
-    for match in PAIR.finditer(text):
-        loose = match["sep"] is not None
-        if not loose and "|" in text:  # `| name 3.5 |`: a cell of its own
-            loose = bool(
-                re.search(r"[|,;\t\]]\s*$", text[max(0, match.start() - 20) : match.start()])
-                and CELL_END.match(text, match.end())
-            )
-        name = _name(match["name"], loose)
-        index = _index(match["value"])
-        if name and axis_of(name) is None and (share := SHARE.match(text, match.end())):  # Accuracy: 9836/10000 (98%)
-            name, index = (name, _index(share[1])) if share[1] else (None, index)
-        if name:
-            cells.append(Cell(_in_split(name, prefix), index, THOUSANDS[match["k"]] if known_only else 1.0))
-    return cells
-
-
-def _in_split(name: str, prefix: str) -> str:
-    return name if axis_of(name) or any(word in SPLITS for word in words(name)) else prefix + name
-
-
-@lru_cache(maxsize=20_000)
-def _name(text: str, loose: bool) -> str | None:
-    """The longest end of the words before a number that is a known name; of unknown words those that an `=` or `:`
-    follows."""
-    named = text.split()
-    for start in range(len(named)):
-        candidate = " ".join(named[start:])
-        if axis_of(candidate) or is_setting(candidate) or (guess(candidate) and len(words(candidate)) <= 4):
-            return candidate
-    return (" ".join(named) if len(named) <= 2 else named[-1]) if loose else None
-
-
-def _bar_plan(bar: re.Match[str]) -> Plan:
-    """tqdm: `desc:  40%|████      | 120/300 [00:10<00:15, 11.9it/s, loss=5.75, lr=0.0001]`."""
-    desc, rest = bar["desc"], bar["rest"] or ""
-    split = next((word for word in words(desc) if SPLITS.get(word, "train") != "train"), None)
-    prefix = f"{split}/" if split else ""
-    described = _pairs(desc + " ", prefix)
-    posted = _pairs(CLOCKS.sub(" ", rest.partition(",")[2]), prefix)
-    known = {*SPLITS, *EPOCH_NAMES, *STEP_NAMES, "of", "progress", "finetuning", "pretraining", "fit"}
-    plain = all(word in known for word in words(re.sub(N, " ", desc)))
-    if split:  # a validation bar counts batches of its own
-        return Plan([_first_of_each(described + posted)]) if posted else NOTHING
-    if not plain and not described and not posted:  # "Map", "Loading checkpoint shards"
-        return NOTHING
-    cells = _first_of_each([*described, *posted, Cell("bar", _index(bar["n"]), THOUSANDS[bar["k"]])])
-    return Plan([cells], bar=_index(bar["total"]) if bar.re is BAR else ENDLESS)
-
-
-def _arrow_plan(line: str, arrow: re.Match[str], cells: list[Cell]) -> Plan:
-    """`Epoch 3: 6.01 → 5.76 (avg loss)`: the value at the epoch's start and at its end."""
-    before = _pairs(line[: arrow.start()] + arrow[1], "")
-    named = next(
-        (cell.name for cell in before if cell.index == _index(arrow[1]) and cell.name.lower() not in EPOCH_NAMES), None
-    )
-    name = (arrow[3] or named or "").strip()
-    if not name:
-        return NOTHING
-    axes = cells + [cell for cell in before if cell.index != _index(arrow[1]) and cell.name != name]
-    at_start = [cell._replace(offset=-1.0) for cell in axes if cell.name.lower() in EPOCH_NAMES]
-    return Plan([[*at_start, Cell(name, _index(arrow[1]))], [*axes, Cell(name, _index(arrow[2]))]])
-
-
-def _index(char: str) -> int:
-    return ord(char) - 0xE000
-
-
-def _first_of_each(cells: list[Cell]) -> list[Cell]:
-    kept: dict[str, Cell] = {}
-    for cell in cells:
-        kept.setdefault(cell.name, cell)
-    return list(kept.values())
 
 
 def _settle_bars(log: Log) -> None:

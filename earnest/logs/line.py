@@ -1,0 +1,262 @@
+r"""One line of free text -> which of its numbers goes to which column.
+
+``step 120/300 | loss 5.75 | lr 1e-4`` · ``key=value`` · ``key: value`` · a JSON object or a Python dictionary within a
+line (transformers' Trainer, fairseq) · tqdm bars with a postfix · ``Epoch 3: 6.01 → 5.76 (avg loss)`` · fairseq,
+espnet, audiocraft, Keras, torchvision.
+
+A line is split into its numbers and the text between them, its *skeleton*. The skeleton is understood once, as a
+`Plan`; other lines of the same skeleton cost one split and one look-up.
+"""
+
+import json
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+from earnest.logs.log import flat
+from earnest.logs.names import guess
+from earnest.logs.settings import is_setting
+from earnest.logs.words import EPOCH_NAMES, SPLITS, STEP_NAMES, axis_of, words
+
+ENDLESS = -1
+LONGEST = 20_000  # characters of a line that are looked at, and
+MOST_SKELETONS = 20_000
+MOST_NUMBERS = 6000  # numbers: one private-use character each
+N = "[\ue000-\uf8ff]"  # a number of the line, as the patterns below see it
+SPLIT_WORDS = "|".join(sorted(SPLITS, key=len, reverse=True))
+THOUSANDS = {"": 1.0, None: 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+EXAMPLES: list[tuple[re.Pattern[str], str]] = []  # every pattern, with a line that it is for; a test walks them
+
+
+def _for(example: str, pattern: str, flags: int = 0) -> re.Pattern[str]:
+    compiled = re.compile(pattern, flags)
+    EXAMPLES.append((compiled, example))
+    return compiled
+
+
+_NUMBER = r"(?<![\w.])([-+]?(?:%s(?:[eE][-+]?\d+)?|(?:nan|inf|infinity)(?!\w)))"
+NUMBER = _for(
+    "step 1,200 loss 5.75 lr 1e-4 grad nan",
+    _NUMBER % r"(?:\d{1,3}(?:,\d{3})+(?![\d,])(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)",
+    re.IGNORECASE,
+)
+NUMBER_COMMA = _for("step: 1; loss: 0,53", _NUMBER % r"(?:\d+(?:[.,]\d+)?|[.,]\d+)", re.IGNORECASE)
+CLOCKS = _for(
+    "2026-01-01 10:00:01,123 step 5 loss 3.5",
+    rf"{N}[-/.]{N}[-/.]{N}(?:[T ]+{N}:{N}(?::{N})?(?:[,.]{N})?)?|{N}:{N}(?::{N})?(?:[,.]{N})?(?:\s*[AP]M)?"
+    rf"|{N}(?=\s*it/s|\s*s/it)",
+)
+BAR = _for(
+    "  3%|▎  | 10/300 [00:05<02:25, 1.99it/s, loss=5.75]",
+    rf"^(?P<desc>[^|%]*?):?\s*{N}%\s*\|[^|]*\|\s*(?P<n>{N})(?P<k>[kMG]?)/(?P<total>{N})(?P<kk>[kMG]?)\s*"
+    r"(?:\[(?P<rest>.*?)\]?\s*)?$",
+    re.DOTALL,
+)
+ENDLESS_BAR = _for(
+    "3it [00:03, 11.9it/s, loss=2.5]", rf"^(?P<desc>[^|%]*?):?\s*(?P<n>{N})(?P<k>[kMG]?)it \[(?P<rest>.*?)\]?\s*$"
+)
+ESPNET = _for("INFO: 1epoch:train:51-100batch: loss=30.2", rf"({N})epoch:(\w+):{N}-({N})batch:")
+ESPNET_RESULTS = _for("INFO: 1epoch results: [train] loss=31, [valid] loss=29", rf"({N})epoch results:")
+WITHIN_EPOCH = _for(
+    "Train Epoch: 1 [640/60000 (1%)]\tLoss: 1.3",
+    rf"\bepoch\s*[:=#]?\s*\[?({N})\]?\s*[:|,]?\s*\[?\s*({N})\s*/\s*{N}",
+    re.IGNORECASE,
+)
+LEADING = _for(" 50/100 [==>....] - ETA: 1s - loss: 0.53", rf"^\W*({N})\s*/\s*{N}\s*[\[\]━=|:, ]")
+ARROW = _for("Epoch 3: 6.01 → 5.76 (avg loss)", rf"({N})\s*(?:→|->|=>|-->)\s*({N})(?:\s*\(([A-Za-z_ ]+)\))?")
+SECTION = _for(
+    "Valid Summary | Epoch 1 | ce 6.0E+00",
+    rf"\[({SPLIT_WORDS})\]|(?:^|(?<=[|\-\s]))({SPLIT_WORDS})(?:\s+(?:summary|results?|set))?\s*[:|](?!\s*{N})",
+    re.IGNORECASE,
+)
+# possessive (`++`, `*+`): what a part has taken it keeps, so no line takes more than linear time
+PAIR = _for(
+    "iteration 100 | learning rate: 1.5E-04 | lm loss: 7.5E+00",
+    rf"""(?<![\w./@\-])(?P<name>[A-Za-z_][\w./@\-]{{0,100}}+(?:\ [A-Za-z_][\w./\-]{{0,100}}+){{0,4}}+)['"]?+\s*+"""
+    rf"""(?:\([A-Za-z/ ]{{1,8}}\)\s*+)?+(?:(?P<sep>[:=]++|\[)\s*+|(?<=\s))['"~≈\[(]*+\s*+(?:tensor\(\[*+)?+"""
+    rf"""(?P<value>{N})(?P<k>[kM](?![A-Za-z]))?""",
+)
+SHARE = _for("Test set: Average loss: 0.05, Accuracy: 9836/10000 (98%)", rf"\s*/\s*{N}(?:\s*\(({N})%\))?")
+CELL_END = _for("| loss 3.5 | lr 0.1 |", rf"(?:/{N})?\s*(?:%|$|[|,;\t]|\s-\s)")
+CONFIG_LINE = _for(
+    "Namespace(lr=0.0001, max_grad_norm=1.0)", r"^\W*\w*(?:Namespace|Arguments|Args|Config|Configuration)\("
+)
+
+
+class Cell(NamedTuple):
+    """Number `index` of the line goes to column `name`, times `factor`, plus `offset`."""
+
+    name: str
+    index: int
+    factor: float = 1.0
+    offset: float = 0.0
+
+
+class Plan(NamedTuple):
+    """What lines with one skeleton hold: rows of cells; `bar`: which number is the progress bar's total, by which bars
+    are told apart."""
+
+    rows: list[list[Cell]]
+    bar: int = ENDLESS
+    config: bool = False
+
+
+NOTHING = Plan([])
+
+
+def planned(line: str, pattern: re.Pattern[str], plans: dict[str, Plan]) -> tuple[Plan, list[str]]:
+    """The plan for a line, and its parts: text, number, text, ... After MOST_SKELETONS no new kind is looked at."""
+    parts = pattern.split(line[:LONGEST])
+    if len(parts) < 3 or len(parts) > 2 * MOST_NUMBERS:
+        return NOTHING, parts
+    skeleton = "\0".join(parts[::2])
+    plan = plans.get(skeleton)
+    if plan is None:
+        if len(plans) >= MOST_SKELETONS:
+            return NOTHING, parts
+        plan = plans[skeleton] = _plan(skeleton)
+    return plan, parts
+
+
+def marked(texts: list[str]) -> str:
+    """The texts between the numbers of a line -> the line, with a private-use character for each number.
+
+    Long gaps are shortened: they cost the patterns their square.
+    """
+    first, *others = [re.sub(r"\s{3,}", "  ", re.sub(N, "?", text)) for text in texts]
+    return first + "".join(chr(0xE000 + index) + text for index, text in enumerate(others))
+
+
+def _plan(skeleton: str) -> Plan:
+    line = marked(skeleton.split("\0"))
+    if CONFIG_LINE.match(line):
+        return Plan([_pairs(line, "", known_only=False)], config=True)
+    for pattern in (BAR, ENDLESS_BAR):
+        if bar := pattern.match(line):
+            return _bar_plan(bar)
+    cells: list[Cell] = []
+    if match := ESPNET.search(line):
+        cells += [Cell("epoch", _index(match[1]))] + (
+            [Cell("step", _index(match[3]))] if SPLITS.get(match[2]) == "train" else []
+        )
+        line = f"{match[2]}: " + line[match.end() :]
+    elif match := ESPNET_RESULTS.search(line):
+        cells += [Cell("epoch", _index(match[1]))]
+        line = line[match.end() :]
+    elif (match := WITHIN_EPOCH.search(line)) and not line[match.end() :].lstrip().startswith("/"):
+        cells += [Cell("epoch", _index(match[1])), Cell("step", _index(match[2]))]
+        line = line[: match.start()] + " " + line[match.end() :]
+    line = CLOCKS.sub(" ", line)
+    if (match := LEADING.match(line)) and not cells:
+        cells.append(Cell("step", _index(match[1])))
+        line = line[match.end() :]
+    if match := ARROW.search(line):
+        return _arrow_plan(line, match, cells)
+    start, prefix = 0, ""
+    for section in [*SECTION.finditer(line), None]:
+        stop = section.start() if section else len(line)
+        cells += _section(line[start:stop], prefix)
+        if section:
+            start, prefix = (
+                section.end(),
+                ""
+                if SPLITS[(section[1] or section[2]).lower()] == "train"
+                else (section[1] or section[2]).lower() + "/",
+            )
+    return Plan([_first_of_each(cells)]) if cells else NOTHING
+
+
+def _section(text: str, prefix: str) -> list[Cell]:
+    """A dictionary within the text, else its pairs."""
+    left, right = text.find("{"), text.rfind("}")
+    if 0 <= left < right:
+        quoted = re.sub(rf"""["']?({N})["']?""", r'"\1"', text[left : right + 1])
+        quoted = re.sub(r"\b(?:None|True|False)\b", "null", quoted.replace("'", '"'))
+        quoted = re.sub(
+            rf'(?<![\w.])[\w.]++\(("{N}")[^)]*\)', r"\1", quoted
+        )  # tensor(2.3, device=...), np.float64(2.3)
+        try:
+            row = json.loads(quoted)
+            leaves = {name: leaf for name, leaf in flat(row).items() if isinstance(leaf, str) and re.fullmatch(N, leaf)}
+            return _pairs(text[:left], prefix) + [
+                Cell(_in_split(name, prefix), _index(leaf)) for name, leaf in leaves.items()
+            ]
+        except (ValueError, RecursionError, AttributeError):
+            pass
+    return _pairs(text, prefix)
+
+
+def _pairs(text: str, prefix: str, known_only: bool = True) -> list[Cell]:
+    cells = []
+    for match in PAIR.finditer(text):
+        loose = match["sep"] is not None
+        if not loose and "|" in text:  # `| name 3.5 |`: a cell of its own
+            loose = bool(
+                re.search(r"[|,;\t\]]\s*$", text[max(0, match.start() - 20) : match.start()])
+                and CELL_END.match(text, match.end())
+            )
+        name = _name(match["name"], loose)
+        index = _index(match["value"])
+        if name and axis_of(name) is None and (share := SHARE.match(text, match.end())):  # Accuracy: 9836/10000 (98%)
+            name, index = (name, _index(share[1])) if share[1] else (None, index)
+        if name:
+            cells.append(Cell(_in_split(name, prefix), index, THOUSANDS[match["k"]] if known_only else 1.0))
+    return cells
+
+
+def _in_split(name: str, prefix: str) -> str:
+    return name if axis_of(name) or any(word in SPLITS for word in words(name)) else prefix + name
+
+
+@lru_cache(maxsize=20_000)
+def _name(text: str, loose: bool) -> str | None:
+    """The longest end of the words before a number that is a known name; of unknown words those that an `=` or `:`
+    follows."""
+    named = text.split()
+    for start in range(len(named)):
+        candidate = " ".join(named[start:])
+        if axis_of(candidate) or is_setting(candidate) or (guess(candidate) and len(words(candidate)) <= 4):
+            return candidate
+    return (" ".join(named) if len(named) <= 2 else named[-1]) if loose else None
+
+
+def _bar_plan(bar: re.Match[str]) -> Plan:
+    """tqdm: `desc:  40%|████      | 120/300 [00:10<00:15, 11.9it/s, loss=5.75, lr=0.0001]`."""
+    desc, rest = bar["desc"], bar["rest"] or ""
+    split = next((word for word in words(desc) if SPLITS.get(word, "train") != "train"), None)
+    prefix = f"{split}/" if split else ""
+    described = _pairs(desc + " ", prefix)
+    posted = _pairs(CLOCKS.sub(" ", rest.partition(",")[2]), prefix)
+    known = {*SPLITS, *EPOCH_NAMES, *STEP_NAMES, "of", "progress", "finetuning", "pretraining", "fit"}
+    plain = all(word in known for word in words(re.sub(N, " ", desc)))
+    if split:  # a validation bar counts batches of its own
+        return Plan([_first_of_each(described + posted)]) if posted else NOTHING
+    if not plain and not described and not posted:  # "Map", "Loading checkpoint shards"
+        return NOTHING
+    cells = _first_of_each([*described, *posted, Cell("bar", _index(bar["n"]), THOUSANDS[bar["k"]])])
+    return Plan([cells], bar=_index(bar["total"]) if bar.re is BAR else ENDLESS)
+
+
+def _arrow_plan(line: str, arrow: re.Match[str], cells: list[Cell]) -> Plan:
+    """`Epoch 3: 6.01 → 5.76 (avg loss)`: the value at the epoch's start and at its end."""
+    before = _pairs(line[: arrow.start()] + arrow[1], "")
+    named = next(
+        (cell.name for cell in before if cell.index == _index(arrow[1]) and cell.name.lower() not in EPOCH_NAMES), None
+    )
+    name = (arrow[3] or named or "").strip()
+    if not name:
+        return NOTHING
+    axes = cells + [cell for cell in before if cell.index != _index(arrow[1]) and cell.name != name]
+    at_start = [cell._replace(offset=-1.0) for cell in axes if cell.name.lower() in EPOCH_NAMES]
+    return Plan([[*at_start, Cell(name, _index(arrow[1]))], [*axes, Cell(name, _index(arrow[2]))]])
+
+
+def _index(char: str) -> int:
+    return ord(char) - 0xE000
+
+
+def _first_of_each(cells: list[Cell]) -> list[Cell]:
+    kept: dict[str, Cell] = {}
+    for cell in cells:
+        kept.setdefault(cell.name, cell)
+    return list(kept.values())

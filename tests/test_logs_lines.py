@@ -1,0 +1,36 @@
+"""Lines of free text: every pattern has a line that it is for, and that line is read rightly."""
+
+import pytest
+
+from earnest.logs.line import EXAMPLES, NUMBER, NUMBER_COMMA, marked, planned
+
+READ = {  # example -> the rows that it gives
+    "step 1,200 loss 5.75 lr 1e-4 grad nan": [{"step": "1,200", "loss": "5.75", "lr": "1e-4"}],
+    "step: 1; loss: 0,53": [{"step": "1", "loss": "0,53"}],
+    "2026-01-01 10:00:01,123 step 5 loss 3.5": [{"step": "5", "loss": "3.5"}],
+    "  3%|▎  | 10/300 [00:05<02:25, 1.99it/s, loss=5.75]": [{"bar": "10", "loss": "5.75"}],
+    "3it [00:03, 11.9it/s, loss=2.5]": [{"bar": "3", "loss": "2.5"}],
+    "INFO: 1epoch:train:51-100batch: loss=30.2": [{"epoch": "1", "step": "100", "loss": "30.2"}],
+    "INFO: 1epoch results: [train] loss=31, [valid] loss=29": [{"epoch": "1", "loss": "31", "valid/loss": "29"}],
+    "Train Epoch: 1 [640/60000 (1%)]\tLoss: 1.3": [{"epoch": "1", "step": "640", "Loss": "1.3"}],
+    " 50/100 [==>....] - ETA: 1s - loss: 0.53": [{"step": "50", "ETA": "1", "loss": "0.53"}],
+    "Epoch 3: 6.01 → 5.76 (avg loss)": [{"Epoch": "3", "avg loss": "6.01"}, {"Epoch": "3", "avg loss": "5.76"}],
+    "Valid Summary | Epoch 1 | ce 6.0E+00": [{"Epoch": "1", "valid/ce": "6.0E+00"}],
+    "iteration 100 | learning rate: 1.5E-04 | lm loss: 7.5E+00": [
+        {"iteration": "100", "learning rate": "1.5E-04", "lm loss": "7.5E+00"}
+    ],
+    "Test set: Average loss: 0.05, Accuracy: 9836/10000 (98%)": [{"test/Average loss": "0.05", "test/Accuracy": "98"}],
+    "| loss 3.5 | lr 0.1 |": [{"loss": "3.5", "lr": "0.1"}],
+    "Namespace(lr=0.0001, max_grad_norm=1.0)": [{"lr": "0.0001", "max_grad_norm": "1.0"}],
+}
+
+
+@pytest.mark.parametrize(("pattern", "example"), EXAMPLES, ids=[example for _, example in EXAMPLES])
+def test_every_pattern_finds_what_it_is_for(pattern, example):
+    number = NUMBER_COMMA if pattern is NUMBER_COMMA else NUMBER
+    assert pattern.search(example if pattern in (NUMBER, NUMBER_COMMA) else marked(number.split(example)[::2]))
+    plan, parts = planned(example, number, {})
+    rows = [{cell.name: parts[2 * cell.index + 1] for cell in row} for row in plan.rows]
+    assert [{name.lower(): text for name, text in row.items()} for row in rows] == [
+        {name.lower(): text for name, text in row.items()} for row in READ[example]
+    ]
