@@ -30,7 +30,7 @@ def test_every_pattern_finds_what_it_is_for(pattern, example):
     number = NUMBER_COMMA if pattern is NUMBER_COMMA else NUMBER
     assert pattern.search(example if pattern in (NUMBER, NUMBER_COMMA) else marked(number.split(example)[::2]))
     plan, parts = planned(example, number, {})
-    rows = [{cell.name: parts[2 * cell.index + 1] for cell in row} for row in plan.rows]
+    rows = [{cell.name: parts[2 * cell.place + 1] for cell in row} for row in plan.rows]
     assert [{name.lower(): text for name, text in row.items()} for row in rows] == [
         {name.lower(): text for name, text in row.items()} for row in READ[example]
     ]

@@ -12,13 +12,12 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from earnest.errors import UserError
 from earnest.logs.format import Format
-from earnest.logs.log import Log, Table, labelled, numbers
+from earnest.logs.log import Json, Log, Table, labelled, numbers
 from earnest.logs.source import EXPECTED, FIX, Source
 
 NAME = "json"
@@ -37,50 +36,48 @@ def claims(source: Source) -> bool:
 def read(source: Source) -> Log:
     text = source.whole().decode("utf-8", "replace")
     try:
-        document = json.loads(text)
+        document: Json = json.loads(text)
     except (ValueError, RecursionError):
         document = _salvaged(text)
         source.notes.append("the JSON is damaged or cut short; the rows before the damage were read")
-    table, format, facts = Table(), NAME, {}
-    rows: Any = document
+    format, rows, facts = NAME, _rows(document), dict[str, int]()
     if isinstance(document, dict) and isinstance(document.get("log_history"), list):
-        format, rows = "trainer_state", document["log_history"]
-        steps = document.get("max_steps")
+        format, steps = "trainer_state", document.get("max_steps")
         facts = {"schedule_steps": steps} if isinstance(steps, int) and steps > 0 else {}
-    elif isinstance(document, dict):
-        document = document.get("history", document)
-        columns = (
-            {name: cells for name, cells in document.items() if isinstance(cells, list)}
-            if isinstance(document, dict)
-            else {}
-        )
-        if isinstance(document, list):
-            rows = document
-        else:
-            height = max((len(cells) for cells in columns.values()), default=0)
-            rows = [
-                {name: cells[index] for name, cells in columns.items() if index < len(cells)} for index in range(height)
-            ]
-            rows = rows or [document]
-    if not isinstance(rows, list) or not any(isinstance(row, dict) for row in rows):
-        raise UserError(f"{source.path.name} is JSON without rows of numbers", EXPECTED, FIX)
-    for row in rows:
-        if isinstance(row, dict):
-            table.row(labelled(row, numbers(row)))
-    if format == NAME and any(isinstance(row, dict) and isinstance(row.get("train"), dict) for row in rows[:3]):
+    elif any(isinstance(row.get("train"), dict) for row in rows[:3]):
         format = "history"
-    epochs = None
-    if format == "history" or (rows is not document and format == NAME):
+    if not rows:
+        raise UserError(f"{source.path.name} is JSON without rows of numbers", EXPECTED, FIX)
+    table, epochs = Table(), None
+    for row in rows:
+        table.row(labelled(row, numbers(row)))
+    if format == "history" or (format == NAME and not isinstance(document, list)):
         epochs = np.arange(1, table.rows + 1)
         source.notes.append("an entry is an epoch; steps are epochs from 1")
     return Log(format, table.columns(), epochs, notes=source.notes, facts=facts)
 
 
-def _salvaged(text: str) -> Any:
-    """The rows of a cut list: every object that is whole, from the first `[` on (from log_history's, where there is
+def _rows(document: Json) -> list[dict[str, Json]]:
+    """The rows of a document: its list, the list within it, its lists side by side, or itself."""
+    if isinstance(document, dict):
+        history = document.get("log_history")
+        document = history if isinstance(history, list) else document.get("history", document)
+    if isinstance(document, dict):
+        columns = {name: cells for name, cells in document.items() if isinstance(cells, list)}
+        height = max(map(len, columns.values()), default=0)
+        beside = [
+            {name: cells[index] for name, cells in columns.items() if index < len(cells)} for index in range(height)
+        ]
+        return beside or [document]
+    return [row for row in document if isinstance(row, dict)] if isinstance(document, list) else []
+
+
+def _salvaged(text: str) -> Json:
+    """The rows of a cut list: every object that is whole, from the first `[` on (from log_history's, if there is
     one)."""
     at = text.find("[", max(text.find('"log_history"'), 0))
-    decoder, rows = json.JSONDecoder(), []
+    decoder = json.JSONDecoder()
+    rows: list[Json] = []
     while at >= 0 and (at := text.find("{", at)) >= 0:
         try:
             row, at = decoder.raw_decode(text, at)

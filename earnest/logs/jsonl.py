@@ -10,7 +10,8 @@ import re
 import polars as pl
 
 from earnest.logs.format import Format
-from earnest.logs.log import Log, Table, add_frame, labelled, numbers
+from earnest.logs.frames import add_frame
+from earnest.logs.log import Json, Log, Table, labelled, numbers
 from earnest.logs.source import Source
 from earnest.logs.words import LABELS
 
@@ -58,7 +59,7 @@ def read(source: Source) -> Log:
     return Log("wandb history" if "_step" in columns else NAME, columns, notes=notes)
 
 
-def _loads(line: bytes):
+def _loads(line: bytes) -> Json:
     try:
         return json.loads(line.decode("utf-8", "replace"))
     except (ValueError, RecursionError):

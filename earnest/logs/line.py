@@ -84,10 +84,10 @@ CONFIG_LINE = _for(
 
 
 class Cell(NamedTuple):
-    """Number `index` of the line goes to column `name`, times `factor`, plus `offset`."""
+    """Number `place` of the line goes to column `name`, times `factor`, plus `offset`."""
 
     name: str
-    index: int
+    place: int
     factor: float = 1.0
     offset: float = 0.0
 
@@ -187,7 +187,7 @@ def _section(text: str, prefix: str) -> list[Cell]:
 
 
 def _pairs(text: str, prefix: str, known_only: bool = True) -> list[Cell]:
-    cells = []
+    cells: list[Cell] = []
     for match in PAIR.finditer(text):
         loose = match["sep"] is not None
         if not loose and "|" in text:  # `| name 3.5 |`: a cell of its own
@@ -241,12 +241,12 @@ def _arrow_plan(line: str, arrow: re.Match[str], cells: list[Cell]) -> Plan:
     """`Epoch 3: 6.01 → 5.76 (avg loss)`: the value at the epoch's start and at its end."""
     before = _pairs(line[: arrow.start()] + arrow[1], "")
     named = next(
-        (cell.name for cell in before if cell.index == _index(arrow[1]) and cell.name.lower() not in EPOCH_NAMES), None
+        (cell.name for cell in before if cell.place == _index(arrow[1]) and cell.name.lower() not in EPOCH_NAMES), None
     )
     name = (arrow[3] or named or "").strip()
     if not name:
         return NOTHING
-    axes = cells + [cell for cell in before if cell.index != _index(arrow[1]) and cell.name != name]
+    axes = cells + [cell for cell in before if cell.place != _index(arrow[1]) and cell.name != name]
     at_start = [cell._replace(offset=-1.0) for cell in axes if cell.name.lower() in EPOCH_NAMES]
     return Plan([[*at_start, Cell(name, _index(arrow[1]))], [*axes, Cell(name, _index(arrow[2]))]])
 

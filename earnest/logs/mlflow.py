@@ -21,7 +21,8 @@ def read(source: Source) -> Log:
     columns: dict[str, Column] = {}
     steps: list[int] = []
     for file in _files(source.path / "metrics"):
-        rows, values = [], []
+        rows: list[int] = []
+        values: list[float] = []
         for line in b"".join(Source(file).lines()).decode("utf-8", "replace").splitlines():
             cells = line.split()
             value = number(cells[1]) if len(cells) > 1 else None

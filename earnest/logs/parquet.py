@@ -4,7 +4,8 @@ import polars as pl
 
 from earnest.errors import UserError
 from earnest.logs.format import Format
-from earnest.logs.log import Log, Table, add_frame
+from earnest.logs.frames import add_frame
+from earnest.logs.log import Log, Table
 from earnest.logs.source import EXPECTED, FIX, Source
 from earnest.logs.words import LABELS
 

@@ -9,17 +9,13 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-try:
-    from yaml import CSafeLoader as SafeLoader
-except ImportError:  # PyYAML was built without libyaml
-    from yaml import SafeLoader
-
 from earnest.errors import UserError
 from earnest.facts import checked
+from earnest.logs.log import Json
 from earnest.logs.words import words
 
 FILES = [
@@ -85,9 +81,9 @@ WEIGHTED = {"adv": "adv_g", "commit": "commitment"} | {
 class Settings:
     """What configurations say: facts as plain values, where each was said, and what could not be used and why."""
 
-    facts: dict[str, Any] = field(default_factory=dict)
-    sources: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict[str, Any])
+    sources: dict[str, str] = field(default_factory=dict[str, str])
+    notes: list[str] = field(default_factory=list[str])
 
     def else_of(self, other: "Settings") -> "Settings":
         """These, with the facts of another where these say nothing."""
@@ -98,10 +94,10 @@ def is_setting(name: str) -> bool:
     return "_".join(words(name)) in _FACT
 
 
-def facts_of(config: Mapping[str, Any], where: str) -> Settings:
+def facts_of(config: Mapping[str, Json], where: str) -> Settings:
     """The facts that a (nested) configuration states. A fact with two values, or of a wrong type or sign, is none."""
     values: dict[str, dict[Any, str]] = {}
-    weights: dict[str, Any] = {}
+    weights: dict[str, Json] = {}
     notes: list[str] = []
     for node in _mappings(config):
         for name, value in node.items():
@@ -134,7 +130,7 @@ def facts_of(config: Mapping[str, Any], where: str) -> Settings:
     return Settings(facts, dict.fromkeys(facts, where), list(dict.fromkeys(notes))[:MOST_NOTES])
 
 
-def _fact_of(spelled: str, node: Mapping[str, Any]) -> str | None:
+def _fact_of(spelled: str, node: Mapping[str, Json]) -> str | None:
     """The fact that a name states; a plain vocabulary is that of the codes if its mapping says how many codebooks."""
     if spelled in ("vocab_size", "card"):
         if not node.keys().isdisjoint(("num_codebooks", "n_q", "num_quantizers", "n_codebooks")):
@@ -165,29 +161,33 @@ def facts_beside(path: Path) -> Settings:
 ODD_SCALARS = (ValueError, LookupError, AttributeError, TypeError, OverflowError)
 
 
-def _read(file: Path) -> Any:
+def _read(file: Path) -> Json:
     if file.stat().st_size > LARGEST_BYTES:
         raise ValueError(f"over {LARGEST_BYTES >> 20} MiB")
     text = file.read_text(encoding="utf-8", errors="replace")
     return json.loads(text) if file.suffix == ".json" else from_yaml(text)
 
 
-class _Loader(SafeLoader):
-    """A safe loader, but a merge (``<<: *defaults``) is a key like others: merging can grow without bound, and what
-    it names is looked at where its anchor is."""
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader) if not TYPE_CHECKING else yaml.SafeLoader):
+    """A safe loader, but a merge (``<<: *defaults``) is a key like others: merging can grow without bound, and what it
+    names is looked at where its anchor is."""
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         pass
 
+    def construct_merge(self, node: yaml.ScalarNode) -> str:
+        return node.value
 
-_Loader.add_constructor("tag:yaml.org,2002:merge", lambda loader, node: node.value)
+
+_Loader.add_constructor("tag:yaml.org,2002:merge", _Loader.construct_merge)
 
 
-def from_yaml(text: str) -> Any:
+def from_yaml(text: str) -> Json:
     """A YAML document as plain values. Raises yaml.YAMLError for tags of Python objects, and above DEEPEST or
     MOST_NODES (asked of the events before anything is built: building recurses)."""
     depth = nodes = 0
-    for event in yaml.parse(text, Loader=_Loader):
+    events: Iterator[yaml.Event] = yaml.parse(text, Loader=_Loader)
+    for event in events:
         nodes += isinstance(event, yaml.NodeEvent)
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST or nodes > MOST_NODES:
@@ -195,15 +195,15 @@ def from_yaml(text: str) -> Any:
     return yaml.load(text, Loader=_Loader)
 
 
-def _mappings(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _mappings(config: Mapping[str, Json]) -> Iterator[dict[str, Json]]:
     """Every mapping of a nested configuration, each once, however many aliases name it.
 
-    W&B's {desc, value} are undone, and JSON within strings (TensorBoard's text) is read.
+    W&B's {desc, value} are undone, and JSON within texts (TensorBoard's) is read.
     """
-    stack: list[Any] = [config]
-    seen: dict[int, Any] = {}  # by identity; the values are kept alive so that no identity comes again
+    stack = [config]
+    seen: dict[int, Json] = {}  # by identity; the values are kept alive so that no identity comes again
     while stack:
-        node = {
+        node: dict[str, Json] = {
             str(name): value["value"] if isinstance(value, dict) and "value" in value and len(value) <= 2 else value
             for name, value in stack.pop().items()
         }
@@ -221,7 +221,7 @@ def _mappings(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 stack.append(value)
 
 
-def _with_specials(node: Mapping[str, Any], size: Any) -> Any:
+def _with_specials(node: Mapping[str, Json], size: Json) -> Json:
     """A codebook of 1024 whose stream begins and ends with ids 1024 and 1025 has 1026 that can occur."""
     if not isinstance(size, int):
         return size
@@ -233,7 +233,7 @@ def _with_specials(node: Mapping[str, Any], size: Any) -> Any:
     return max([size, *(index + 1 for index in ids if size <= index < size + 64)])
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Json) -> Json:
     """A value as its setting means it: the one entry of a list, a number for a numeral, 8 for 8.0."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]

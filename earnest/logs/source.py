@@ -9,9 +9,10 @@ import errno
 import gzip
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 from earnest.errors import UserError
 
@@ -113,7 +114,8 @@ class Source:
     def lines(self) -> Iterator[bytes]:
         """Blocks of whole lines in UTF-8; the last block may end without a newline."""
         decode = _decoder(self.raw)
-        rest, total, before = [], 0, b""
+        rest: list[bytes] = []
+        total, before = 0, b""
         for raw in self.blocks():
             total += len(raw)
             if total > LARGEST_TEXT_BYTES:
@@ -150,7 +152,8 @@ class Source:
 
     def whole(self, limit: int = 128 << 20) -> bytes:
         """All of it, for formats that are one document."""
-        parts, total = [], 0
+        parts: list[bytes] = []
+        total = 0
         for part in self.lines():
             total += len(part)
             if total > limit:
@@ -207,8 +210,8 @@ def _controls(data: bytes) -> float:
     )
 
 
-def _decoder(raw: bytes):
-    """bytes, final -> UTF-8 bytes."""
+def _decoder(raw: bytes) -> Callable[[bytes, bool], bytes]:
+    """(bytes, whether they are the last) -> UTF-8 bytes."""
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         decode = codecs.getincrementaldecoder("utf-16")("replace")
         return lambda data, final: decode.decode(data, final).encode("utf-8", "replace")
@@ -218,7 +221,7 @@ def _decoder(raw: bytes):
     return lambda data, final: data
 
 
-def _opened(path: Path):
+def _opened(path: Path) -> BinaryIO:
     try:
         return open(path, "rb")
     except PermissionError as error:

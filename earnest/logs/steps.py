@@ -1,6 +1,6 @@
 """`stitch`: one line of steps for the rows of a log, whatever it counts in; resumes, restarts and disorder."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,8 +23,8 @@ class Rows:
     epoch: np.ndarray | None
     axes: dict[str, str]  # column -> "step" or "epoch"
     shared: dict[int, tuple[np.ndarray, slice | np.ndarray]] = field(
-        default_factory=dict
-    )  # of columns that stand in the same rows
+        default_factory=dict[int, tuple[np.ndarray, slice | np.ndarray]]
+    )  # of columns with values in the same rows
 
     def series(self, column: Column) -> tuple[np.ndarray, np.ndarray]:
         """Steps, strictly increasing, and values.
@@ -56,7 +56,7 @@ def stitch(log: Log, chosen: Mapping[str, object], run: str | None, reference: l
     `chosen`: columns that the user named as "step" or "epoch"; `reference`: the columns that hold signals.
     """
     count = max((int(column.row[-1]) + 1 for column in log.columns.values() if len(column.row)), default=0)
-    step, axes = log.step, {}
+    step, axes = log.step, dict[str, str]()
     step_name = _axis(log, STEP_NAMES, [name for name, axis in chosen.items() if axis == "step"])
     epoch_name = _axis(log, EPOCH_NAMES, [name for name, axis in chosen.items() if axis == "epoch"])
     epoch = None
@@ -90,7 +90,7 @@ def stitch(log: Log, chosen: Mapping[str, object], run: str | None, reference: l
     return rows
 
 
-def _axis(log: Log, names, chosen: list[str]) -> str | None:
+def _axis(log: Log, names: Sequence[str], chosen: list[str]) -> str | None:
     """The column that counts steps (or epochs): the user's choice, or the first known name that holds whole numbers."""
     if chosen:
         return chosen[0]

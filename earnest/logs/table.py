@@ -6,11 +6,13 @@ polars parses a block of lines at a time. A block with a cell that is no number 
 
 import csv
 import re
+from collections.abc import Mapping
 
 import polars as pl
 
 from earnest.logs.format import Format
-from earnest.logs.log import Log, Table, add_frame
+from earnest.logs.frames import add_frame
+from earnest.logs.log import Log, Table
 from earnest.logs.source import Source
 
 NAME = "csv"
@@ -132,34 +134,45 @@ def read(source: Source) -> Log:
 
 
 def _parsed(block: bytes, separator: str, names: list[str], cleaned: dict[str, str]) -> pl.DataFrame:
-    options = {
-        "separator": separator,
-        "has_header": False,
-        "null_values": MISSING,
-        "truncate_ragged_lines": True,
-        "encoding": "utf8-lossy",
-    }
+    texts = {name: pl.String for name in names}
     try:
-        text = pl.read_csv(block, schema={name: pl.String for name in names}, n_rows=1000, **options)
-        empty, unread = (
-            text.null_count().row(0),
-            text.select(pl.all().cast(pl.Float64, strict=False)).null_count().row(0),
-        )
+        text = _read_csv(block, separator, texts, n_rows=1000)
+        empty = text.null_count().row(0)
+        unread = text.select(pl.all().cast(pl.Float64, strict=False)).null_count().row(0)
         kinds = {name: pl.Float64 if a == b else pl.String for name, a, b in zip(names, empty, unread, strict=True)}
-        frame = pl.read_csv(block, schema=kinds, **options)
+        frame = _read_csv(block, separator, kinds)
         return frame.with_columns([_clean(frame[name], cleaned) for name, kind in kinds.items() if kind == pl.String])
     except (pl.exceptions.PolarsError, ValueError):
-        options["quote_char"] = None
+        pass
     try:
-        text = pl.read_csv(block, schema={name: pl.String for name in names}, **options)
-    except (pl.exceptions.PolarsError, ValueError):
-        # ragged or oddly quoted beyond polars
+        text = _read_csv(block, separator, texts, quote_char=None)
+    except (pl.exceptions.PolarsError, ValueError):  # ragged or oddly quoted beyond polars
         rows = [row[: len(names)] + [""] * (len(names) - len(row)) for row in _tolerant(block, separator)]
         text = pl.DataFrame(
             {name: [None if row[index] in MISSING else row[index] for row in rows] for index, name in enumerate(names)}
         )
-        text = text.cast({name: pl.String for name in names})
+        text = text.cast(dict.fromkeys(names, pl.String))
     return text.select([_clean(text[name], cleaned) for name in names])
+
+
+def _read_csv(
+    block: bytes,
+    separator: str,
+    schema: Mapping[str, type[pl.DataType]],
+    n_rows: int | None = None,
+    quote_char: str | None = '"',
+) -> pl.DataFrame:
+    return pl.read_csv(
+        block,
+        schema=schema,
+        n_rows=n_rows,
+        quote_char=quote_char,
+        separator=separator,
+        has_header=False,
+        null_values=MISSING,
+        truncate_ragged_lines=True,
+        encoding="utf8-lossy",
+    )
 
 
 def _tolerant(block: bytes, separator: str) -> list[list[str]]:

@@ -26,6 +26,7 @@ from earnest.logs.source import EXPECTED, FIX, Source
 from earnest.logs.words import SPLITS
 
 NAME = "tensorboard"
+Pieces = dict[str, list[tuple[np.ndarray, np.ndarray]]]  # tag -> (record numbers, values), a chunk after another
 FRAME_BYTES = 16
 SHORT_BYTES = 512  # longer records are no scalars: images, histograms, text
 LONGEST_BYTES = 1 << 31
@@ -107,7 +108,7 @@ def _begun(path: Path) -> tuple[int, str]:
 
 def _scalars(source: Source) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], np.ndarray, dict[str, Any]]:
     """tag -> (record number, value), the step of every record, and the configuration that text summaries hold."""
-    pieces: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    pieces: Pieces = {}
     steps: list[np.ndarray] = []
     texts: dict[str, Any] = {}
     rows = 0
@@ -197,7 +198,7 @@ def _chain(data: bytes) -> tuple[np.ndarray, np.ndarray, int, bool]:
 
 
 def _of_one_length(
-    data: bytes, start_N: np.ndarray, length: int, row_N: np.ndarray, step_N: np.ndarray, rows: int, pieces
+    data: bytes, start_N: np.ndarray, length: int, row_N: np.ndarray, step_N: np.ndarray, rows: int, pieces: Pieces
 ) -> None:
     """Records of one length as a matrix: those whose bytes but for wall time, step and the last four agree are a
     group."""
@@ -225,14 +226,14 @@ def _of_one_length(
 def _hashes(matrix: np.ndarray) -> np.ndarray:
     """A 64-bit hash of every row: equal rows, equal hashes; `_decode` compares the bytes themselves."""
     rng = np.random.default_rng(0)
-    weights = rng.integers(1, 2**63, matrix.shape[1], dtype=np.uint64)
+    weights: np.ndarray = rng.integers(1, 2**63, matrix.shape[1], dtype=np.uint64)
     total = np.zeros(len(matrix), np.uint64)
-    for column, weight in zip(matrix.T, weights, strict=True):
-        total += column.astype(np.uint64) * weight
+    for column in range(matrix.shape[1]):
+        total += matrix[:, column].astype(np.uint64) * weights[column]
     return total
 
 
-def _decode(event_NL: np.ndarray, head: int, row_N: np.ndarray, pieces, depth: int) -> None:
+def _decode(event_NL: np.ndarray, head: int, row_N: np.ndarray, pieces: Pieces, depth: int) -> None:
     """Walk the first record; take the same bytes of every record that is built the same, and go on with the others."""
     length = event_NL.shape[1]
     try:

@@ -63,7 +63,7 @@ class _Rows:
     """
 
     def __init__(self, number: re.Pattern[str]):
-        self.table, self.config = Table(), {}
+        self.table, self.config = Table(), dict[str, float]()
         self.number = number
         self.plans: dict[str, Plan] = {}
         self.before = NOTHING
@@ -152,7 +152,7 @@ def _alike(plan: Plan, parts: list[str], names: list[str]) -> _Alike | None:
     cells = plan.rows[0]
     if any(cell.offset for cell in cells) or any("," in number for number in parts[1::2]) or len(parts) > 200:
         return None
-    wanted = sorted({cell.index for cell in cells})
+    wanted = sorted({cell.place for cell in cells})
     pattern = ""
     for place, part in enumerate(parts):
         if place % 2 == 0:
@@ -165,7 +165,7 @@ def _alike(plan: Plan, parts: list[str], names: list[str]) -> _Alike | None:
         _compiled(pattern),
         len(wanted),
         names,
-        [wanted.index(cell.index) for cell in cells],
+        [wanted.index(cell.place) for cell in cells],
         np.array([cell.factor for cell in cells]),
     )
 

@@ -38,7 +38,7 @@ def claims(source: Source) -> bool:
 
 
 def read(source: Source) -> Log:
-    table, config, damaged = Table(), {}, 0
+    table, config, damaged = Table(), dict[str, Any](), 0
     for record in _records(source):
         if row := _plain_row(record):
             table.row(row)
@@ -159,7 +159,8 @@ def _items(record: bytes, start: int, stop: int) -> dict[str, Any]:
 
 
 def _item(record: bytes, start: int, stop: int) -> tuple[str, str]:
-    names, text = [], ""
+    names: list[str] = []
+    text = ""
     for part, wire, _, begin, end in fields(record, start, stop):
         if wire == 2 and part in (1, 2):
             names.append(record[begin:end].decode("utf-8", "replace"))

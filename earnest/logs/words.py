@@ -48,7 +48,7 @@ CLOCKS = {
 @lru_cache(maxsize=50_000)
 def words(name: str) -> tuple[str, ...]:
     """Take a foreign name apart: ``trainLoss``, ``train/loss`` and ``Train Loss`` are all train, loss."""
-    separated = []
+    separated: list[str] = []
     for before, char in zip(" " + name, name, strict=False):
         separated.append(" " + char if char.isupper() and before.islower() else char if char.isalnum() else " ")
     return tuple("".join(separated).lower().split())
