@@ -714,6 +714,27 @@ def test_the_folder_of_wandb_runs(tmp_path):
         read(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "name", ["run.md", "job.o123", "job.e123", "solver.log.0", "train.log.12.gz", "console", "slurm-17.out", "out.err"]
+)
+def test_names_of_printed_logs(name, tmp_path):
+    text = b"step 1 loss 3\nstep 2 loss 2\n"
+    written(tmp_path, gzip.compress(text) if name.endswith("gz") else text, name)
+    written(tmp_path, "loss: 3", ".hidden")
+    written(tmp_path, "loss 1: bad\nloss 2: good\n", "README.md")
+    assert told(read(tmp_path)) == {"train/loss": [(1, 3.0), (2, 2.0)]}
+
+
+def test_a_file_without_a_signal_is_no_run(tmp_path):
+    written(tmp_path, "epoch,loss\n0,3\n1,2\n", "log.csv")
+    written(tmp_path, "kind,current_epoch,time_usage\nepoch,0,0.1\nepoch,5,0.2\n", "watch.csv")
+    written(tmp_path, "loading 3 files: a=1\nloading 4 files: a=2\n", "watch.log")
+    assert told(read(tmp_path)) == {"train/loss": [(0, 3.0), (1, 2.0)]}
+    (tmp_path / "log.csv").unlink()
+    with pytest.raises(UserError, match="no column is a known signal"):
+        read(tmp_path)
+
+
 class Aim:
     """A format of somebody else: a file with a suffix of its own, and a directory with a mark."""
 

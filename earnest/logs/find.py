@@ -8,25 +8,33 @@ from typing import NamedTuple
 
 from earnest.errors import UserError
 from earnest.logs.format import PRINTED, Format
-from earnest.logs.source import FIX, Source
+from earnest.logs.messages import messages_of
+from earnest.logs.names import guess
+from earnest.logs.source import FIX, Beginning, Source
+from earnest.run import Run
 
 DEEPEST = 6
 MOST = 5000
 NO_LOGS = re.compile(
     r"^(?:config|.*tokenizer.*|generation_config|args|hparams|params|training_args|requirements.*|readme.*|license.*|"
+    r"changelog|contributing|model_?card|"
     r"wandb-metadata|wandb-summary|vocab|merges|special_tokens_map|preprocessor_config|all_results|.*_results|"
-    r".*\.index|environment|package.*|run|debug(?:-\w+)?)\.(?:json|txt|yaml|md|log)$",
+    r".*\.index|environment|package.*|debug(?:-\w+)?)\.(?:json|txt|yaml|md|log)$|^run\.json$",
     re.IGNORECASE,
 )
 INNER = re.compile(r"checkpoint-\d+|files|logs|runs|tensorboard|tb|\.hydra")  # folders of the run above them
 
 
+ENDING = re.compile(r"(?:\.gz|\.[oe]?\d+)+$")  # train.log.gz, solver.log.0, job.o123
+
+
 class Found(NamedTuple):
-    """A log that was found below a path."""
+    """A log that was found below a path; printed: what was printed in the folder of the same run."""
 
     path: Path
     source: Source
     format: Format
+    printed: tuple[Path, ...] = ()
 
 
 def choose(path: Path, formats: Sequence[Format], run: str | None) -> tuple[Source, Format, str | None]:
@@ -38,14 +46,17 @@ def choose(path: Path, formats: Sequence[Format], run: str | None) -> tuple[Sour
     if not source.is_dir:
         format = _format(source, formats)
         if format is None:
+            words = messages_of(source) if source.is_text else []
             seen = f"{source.path.name} is {source.kind or 'text without a number that has a name'}"
-            raise UserError(seen, expected, FIX)
+            raise UserError("; ".join([seen, *words]), expected, FIX)
         return source, format, run
-    runs = discover(path, formats)
+    runs = _with_signals(discover(path, formats))
     if not runs:
         raise UserError(f"{path} holds no log", expected, FIX)
     if len(runs) == 1 or run in runs:
         found = runs[run] if run in runs else next(iter(runs.values()))
+        for printed in found.printed:
+            found.source.notes += [f"{printed.name}: {note}" for note in messages_of(Source(printed))]
         return found.source, found.format, None if run in runs else run
     listed = ", ".join(list(runs)[:20]) + (f" and {len(runs) - 20} more" if len(runs) > 20 else "")
     raise UserError(
@@ -84,12 +95,29 @@ def discover(path: Path, formats: Sequence[Format]) -> dict[str, Found]:
         richest = sorted((log.path for log in logs if log.format is format), key=lambda at: (len(at.parts), str(at)))
         current = format.current(richest)
         others = sorted({log.path.name for log in logs if log.format is not format})
+        printed = tuple(log.path for log in logs if log.format is not format and log.format.richness == PRINTED)
         for log in sorted((log for log in logs if log.path in current), key=lambda log: current.index(log.path)):
             if others and len(current) == 1:
                 log.source.notes.append(f"{log.path.name} is read; the folder also holds {', '.join(others[:5])}")
             name = (folder if len(current) == 1 else log.path).relative_to(path)
-            runs[str(name) if name.parts else log.path.name] = log
+            runs[str(name) if name.parts else log.path.name] = log._replace(printed=printed)
     return runs
+
+
+def _with_signals(runs: dict[str, Found]) -> dict[str, Found]:
+    """Of several runs those that hold a signal, by the names at the beginning; all of them if none does."""
+    if len(runs) < 2:
+        return runs
+    kept = {name: found for name, found in runs.items() if found.source.is_dir or _has_signal(found)}
+    return kept or runs
+
+
+def _has_signal(found: Found) -> bool:
+    try:
+        log = found.format.read(Beginning(found.path))
+    except UserError:
+        return False
+    return isinstance(log, Run) or any(guess(name) for name in log.columns)
 
 
 def _by_run(path: Path, formats: Sequence[Format]) -> dict[Path, list[Found]]:
@@ -114,7 +142,7 @@ def _format(source: Source, formats: Sequence[Format]) -> Format | None:
 
 def _logs(path: Path, formats: Sequence[Format]) -> Iterator[Found]:
     """The logs below a directory: directories that a format claims, and files with a format's suffix."""
-    count, suffixes = 0, tuple({suffix for format in formats for suffix in format.suffixes})
+    count, suffixes = 0, {suffix for format in formats for suffix in format.suffixes}
     for name, below, files in os.walk(path):
         folder = Path(name)
         parts: set[str] = set()
@@ -126,7 +154,8 @@ def _logs(path: Path, formats: Sequence[Format]) -> Iterator[Found]:
         if len(folder.relative_to(path).parts) >= DEEPEST:
             below.clear()
         for name in sorted(files):
-            if name in parts or NO_LOGS.match(name) or not name.removesuffix(".gz").endswith(suffixes):
+            plain = Path(ENDING.sub("", name))
+            if name in parts or name.startswith(".") or plain.suffix not in suffixes or NO_LOGS.match(plain.name):
                 continue
             count += 1
             if count > MOST:

@@ -26,9 +26,9 @@ class Format:
 
     name: as the fact `format` has it · title: as an error lists it · claims: whether it reads a file or a directory;
     the first format that claims one reads it · richness: of several logs in the folder of one run the richest is read;
-    PRINTED is what a program printed, which counts only if nothing below was logged on purpose · suffixes: names of
-    files in a directory that are looked at · parts: what lies in a directory that it claims and belongs to that log ·
-    current: of several logs of this kind in the folder of one run, those that are not superseded.
+    PRINTED is what a program printed, which counts only if nothing below was logged on purpose · suffixes: of the files
+    in a directory that are looked at ("": files without one) · parts: what lies in a directory that it claims and
+    belongs to that log · current: of several logs of this kind in the folder of one run, those that are not superseded.
     """
 
     name: str

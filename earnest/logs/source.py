@@ -11,6 +11,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +19,7 @@ from earnest.errors import UserError
 
 HEAD_BYTES = 1 << 16
 WIDE_HEAD_BYTES = 4 << 20
+BEGINNING_BYTES = 1 << 20
 BLOCK_BYTES = 8 << 20
 LONGEST_LINE_BYTES = 64 << 20
 LARGEST_TEXT_BYTES = (
@@ -186,6 +188,13 @@ class Source:
         if kind is None and not self.head.strip():
             kind = "blank"
         return kind
+
+
+class Beginning(Source):
+    """The first bytes of a file, as if it were cut there."""
+
+    def blocks(self, size: int = BLOCK_BYTES) -> Iterator[bytes]:
+        return islice(super().blocks(min(size, BEGINNING_BYTES)), 1)
 
 
 def _cut_within_a_number(before: bytes, last: bytes) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 from earnest.logs.format import PRINTED, Format
 from earnest.logs.line import ENDLESS, MOST_SKELETONS, NOTHING, NUMBER, NUMBER_COMMA, Plan, planned
 from earnest.logs.log import Log, Table
+from earnest.logs.messages import Messages
 from earnest.logs.names import guess
 from earnest.logs.source import Source
 from earnest.logs.words import STEP_NAMES, axis_of, words
@@ -37,11 +38,13 @@ def read(source: Source) -> Log:
     commas = re.search(r"[=:]\s*\d+,(?:\d\d?|\d{4,})(?!\d)", head) is not None and not re.search(r"\d\.\d", head)
     if commas:
         log.notes.append("decimal commas read as points")
-    rows = _Rows(NUMBER_COMMA if commas else NUMBER)
+    rows, messages = _Rows(NUMBER_COMMA if commas else NUMBER), Messages()
     for block in source.lines():
+        messages.block(block)
         for line in _lines(block.decode("utf-8", "replace")):
             rows.line(line)
     rows.end()
+    log.notes += messages.notes()
     if len(rows.plans) >= MOST_SKELETONS:
         log.notes.append(f"over {MOST_SKELETONS:,} kinds of lines: lines of further kinds were passed over")
     log.columns, config = rows.table.columns(), rows.config
@@ -219,4 +222,4 @@ def _settle_bars(log: Log) -> None:
         log.notes.append("steps are read off a progress bar, which may lag behind the values by a few")
 
 
-FORMAT = Format(NAME, "text", PRINTED, claims, read, suffixes=(".log", ".txt", ".out"))
+FORMAT = Format(NAME, "text", PRINTED, claims, read, suffixes=(".log", ".txt", ".out", ".err", ".md", ""))
