@@ -223,7 +223,8 @@ def diagnose(
     read.
 
     Args:
-        path: A log, or a directory with one: TensorBoard, W&B, trainer_state.json, Lightning, CSV, text, ours, ...
+        path: A log, or a directory with one: TensorBoard, W&B, trainer_state.json, Lightning, CSV, text, ours, ...;
+            "-" is standard input.
         format: How the answer is written.
         out: Where to; standard output if not given (html: report.html).
         fail_on: The mildest severity that counts as found.

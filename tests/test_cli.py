@@ -1,5 +1,6 @@
 """The command line: mistakes end in three lines and exit code 2, faults of our own in 3, and nothing in a traceback."""
 
+import gzip
 import json
 import os
 import subprocess
@@ -121,6 +122,23 @@ def test_a_reader_that_goes_away_is_told_nothing(log):
     command = f"{sys.executable} -m earnest.cli diagnose {log} --format json | head -c 10; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=os.environ)
     assert done.stderr == "" and done.returncode in (0, 1, 141)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_log_may_be_piped_in(packed, log):
+    text = log.read_bytes()
+    done = subprocess.run(
+        [sys.executable, "-m", "earnest.cli", "diagnose", "-", "--format", "json"],
+        input=gzip.compress(text) if packed else text,
+        capture_output=True,
+    )
+    assert done.returncode in (0, 1), done.stderr
+    assert json.loads(done.stdout)["verdicts"]
+
+
+def test_an_empty_pipe_is_no_log():
+    done = subprocess.run([sys.executable, "-m", "earnest.cli", "diagnose", "-"], input=b"", capture_output=True)
+    assert done.returncode == 2 and b"standard input is empty" in done.stderr
 
 
 def test_a_report_may_go_to_a_file_or_a_device(log, tmp_path, capsys):

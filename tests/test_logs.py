@@ -647,6 +647,77 @@ def test_rows_that_say_their_split_or_metric(tmp_path):
     assert told(read(written(tmp_path, long, "d.csv"))) == expected
 
 
+RUNS = [
+    {"run": f"exp_{run}", "step": 10 * step + run, "loss": 5.0 - step - run} for run in range(3) for step in range(4)
+]
+NUMBERED = [row | {"run": index // 4} for index, row in enumerate(RUNS)]
+
+
+def as_csv(rows: list[dict]) -> str:
+    return ",".join(rows[0]) + "\n" + "".join(",".join(map(str, row.values())) + "\n" for row in rows)
+
+
+def as_lines(rows: list[dict]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", as_csv(RUNS)),
+        ("b.csv", as_csv(NUMBERED)),
+        ("c.csv", as_csv(sorted(RUNS, key=lambda row: row["step"]))),
+        ("a.jsonl", as_lines(RUNS)),
+        ("b.jsonl", as_lines(NUMBERED)),
+        ("c.jsonl", as_lines(RUNS) + "{broken\n"),
+        ("a.json", json.dumps(RUNS)),
+    ],
+)
+def test_several_runs_in_one_table_are_told_apart(name, text, tmp_path):
+    path = written(tmp_path, text, name)
+    with pytest.raises(UserError, match="3 runs side by side") as error:
+        read(path)
+    runs = ["0", "1", "2"] if name.startswith("b") else ["exp_0", "exp_1", "exp_2"]
+    assert error.value.expected == f"one run: {', '.join(runs)}"
+    assert told(read(path, run=runs[1])) == {"train/loss": [(10 * step + 1, 4.0 - step) for step in range(4)]}
+
+
+def test_a_run_column_with_one_run_or_a_name_for_each_row_tells_no_runs(tmp_path):
+    one = [row | {"run": "mine"} for row in RUNS[:4]]
+    assert told(read(written(tmp_path, as_csv(one), "a.csv"))) == {
+        "train/loss": [(0, 5.0), (10, 4.0), (20, 3.0), (30, 2.0)]
+    }
+    for each in (str, int):
+        rows = [row | {"trial": each(index)} for index, row in enumerate(one)]
+        for name, text in {
+            "b.csv": as_csv(rows),
+            "b.jsonl": as_lines(rows),
+            "c.jsonl": as_lines(rows) + "{b\n",
+        }.items():
+            assert len(read(written(tmp_path, text, name)).series["train/loss"]) == 4
+
+
+def test_runs_and_splits_in_one_table(tmp_path):
+    rows = [
+        {"seed": seed, "split": split, "step": step, "loss": 3.0 + seed - step}
+        for seed in (1, 2)
+        for step in range(3)
+        for split in ("train", "val")
+    ]
+    run = read(written(tmp_path, as_csv(rows)), run="2")
+    assert told(run) == {key: [(0, 5.0), (1, 4.0), (2, 3.0)] for key in ("train/loss", "eval/loss")}
+
+
+def test_long_rows_with_a_nested_value(tmp_path):
+    rows = [
+        {"name": name, "data": {"step": step, "value": 5.0 - step}}
+        for step in range(3)
+        for name in ("loss", "val_loss")
+    ]
+    run = read(written(tmp_path, as_lines(rows), "a.jsonl"))
+    assert told(run) == {key: [(0, 5.0), (1, 4.0), (2, 3.0)] for key in ("train/loss", "eval/loss")}
+
+
 def test_perplexity_is_told_apart(tmp_path):
     lm = "step,loss,perplexity\n" + "".join(f"{i},{5 - i / 10},{math.exp(5 - i / 10)}\n" for i in range(10))
     run = read(written(tmp_path, lm))

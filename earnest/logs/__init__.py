@@ -14,7 +14,7 @@ from earnest.logs.find import choose
 from earnest.logs.format import Format
 from earnest.logs.mapping import to_run
 from earnest.logs.settings import facts_beside, facts_of
-from earnest.logs.source import EXPECTED, FIX
+from earnest.logs.source import EXPECTED, FIX, standard_input
 from earnest.run import Run
 
 # the first that claims a file reads it
@@ -39,13 +39,16 @@ def read(
     facts: Mapping[str, Any] | None = None,
     run: str | None = None,
 ) -> Run:
-    """Read the log at `path`, a file or a directory, as a `Run`.
+    """Read the log at `path`, a file or a directory, as a `Run`; "-" is standard input.
 
     `overrides`: column -> signal (``{"my_loss": "train/ce_nats/text"}``, or ``step``, ``epoch``, ``ignore``); they win.
     `facts`: what the log does not hold (`facts.FACTS`); they win over what a configuration beside the log says.
     `run`: which of several runs, by the name that the error for several lists.
     Raises UserError where there is no log to read.
     """
+    if str(path) == "-":
+        with standard_input() as piped:
+            return read(piped, overrides=overrides, facts=facts, run=run)
     source, format, run = choose(Path(path), FORMATS, run)
     log = format.read(source)
     if isinstance(log, Run):

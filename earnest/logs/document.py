@@ -17,7 +17,7 @@ import numpy as np
 
 from earnest.errors import UserError
 from earnest.logs.format import Format
-from earnest.logs.log import Json, Log, Table, labelled, numbers
+from earnest.logs.log import Json, Log, Table, add_row
 from earnest.logs.source import EXPECTED, FIX, Source
 
 NAME = "json"
@@ -50,11 +50,11 @@ def read(source: Source) -> Log:
         raise UserError(f"{source.path.name} is JSON without rows of numbers", EXPECTED, FIX)
     table, epochs = Table(), None
     for row in rows:
-        table.row(labelled(row, numbers(row)))
+        add_row(table, row)
     if format == "history" or (format == NAME and not isinstance(document, list)):
         epochs = np.arange(1, table.rows + 1)
         source.notes.append("an entry is an epoch; steps are epochs from 1")
-    return Log(format, table.columns(), epochs, notes=source.notes, facts=facts)
+    return Log(format, table.columns(), epochs, notes=source.notes, runs=table.runs, facts=facts)
 
 
 def _rows(document: Json) -> list[dict[str, Json]]:

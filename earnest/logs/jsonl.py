@@ -11,9 +11,9 @@ import polars as pl
 
 from earnest.logs.format import Format
 from earnest.logs.frames import add_frame
-from earnest.logs.log import Json, Log, Table, labelled, numbers
+from earnest.logs.log import Json, Log, Table, add_row
 from earnest.logs.source import Source
-from earnest.logs.words import LABELS
+from earnest.logs.words import LABELS, LABELS_OF_RUNS
 
 NAME = "jsonl"
 NULL_LOSS = re.compile(rb'loss[\w/]*"\s*:\s*null')
@@ -45,7 +45,7 @@ def read(source: Source) -> Log:
                 if line.strip():
                     row = _loads(line)
                     if isinstance(row, dict):
-                        table.row(labelled(row, numbers(row)))
+                        add_row(table, row)
                     else:
                         broken += 1
             continue
@@ -56,7 +56,7 @@ def read(source: Source) -> Log:
     if nulls:
         notes.append(f"{nulls} losses are null and were taken for not logged; some loggers write NaN so")
     columns = table.columns()
-    return Log("wandb history" if "_step" in columns else NAME, columns, notes=notes)
+    return Log("wandb history" if "_step" in columns else NAME, columns, notes=notes, runs=table.runs)
 
 
 def _loads(line: bytes) -> Json:
@@ -77,7 +77,11 @@ def _fast(block: bytes) -> pl.DataFrame | None:
         frame = pl.read_ndjson(block, infer_schema_length=None)
         while nested := [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Struct)]:
             frame = frame.unnest(nested, separator="/")
-        labels = [name for name in frame.columns if name.lower() in LABELS]
+        labels = [
+            name
+            for name, dtype in frame.schema.items()
+            if name.lower() in LABELS or (name.lower() in LABELS_OF_RUNS and dtype == pl.String)
+        ]
         numeric = (pl.selectors.numeric() | pl.selectors.string()).exclude(labels)
         frame = frame.select(*labels, numeric.cast(pl.Float64, strict=False))
         back = {float(number): float(token) for token, number in STANDS_FOR.items()}

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from earnest.logs.words import LABELS_OF_SPLITS, SPLITS, axis_of
+from earnest.logs.words import LABELS_OF_RUNS, LABELS_OF_SPLITS, SPLITS, axis_of
 
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 
@@ -46,6 +46,7 @@ class Table:
 
     def __init__(self) -> None:
         self.rows = 0
+        self.runs: dict[str, dict[str, str]] = {}  # run -> {its name of a column: the column}
         self._cells: dict[str, tuple[array[int], array[float]]] = {}
 
     def row(self, cells: dict[str, float]) -> None:
@@ -68,22 +69,44 @@ class Table:
         rows.frombytes(row.astype(np.int64).tobytes())
         values.frombytes(value.astype(np.float64).tobytes())
 
+    def of_run(self, run: str, name: str) -> str:
+        """What the column `name` of one of several runs is called."""
+        return self.runs.setdefault(run, {}).setdefault(name, f"{run}/{name}")
+
     def columns(self) -> dict[str, Column]:
-        """The gathered columns; the table is empty afterwards."""
+        """The gathered columns; the table is empty afterwards.
+
+        Runs that are no runs, as there is one, or as their names tell rows apart, are put together again.
+        """
+        columns = self._columns()
+        if len(self.runs) == 1 or 2 * len(self.runs) > self.rows:
+            pieces: dict[str, list[Column]] = {}
+            names = {column: name for run in self.runs.values() for name, column in run.items()}
+            for name, column in columns.items():
+                pieces.setdefault(names.get(name, name), []).append(column)
+            columns = {name: _together(parts) for name, parts in pieces.items()}
+            self.runs = {}
+        return columns
+
+    def _columns(self) -> dict[str, Column]:
         every_row = np.arange(self.rows)  # one array for all columns without a gap
         columns: dict[str, Column] = {}
         while self._cells:
             name, (row, value) = self._cells.popitem()
-            full = len(row) == self.rows and row[0] == 0 and row[-1] == self.rows - 1
-            columns[name] = _ordered(
-                Column(every_row if full else np.frombuffer(row, np.int64), np.frombuffer(value, np.float64))
-            )
+            column = _ordered(Column(np.frombuffer(row, np.int64), np.frombuffer(value, np.float64)))
+            full = len(row) == self.rows and column.row[0] == 0 and column.row[-1] == self.rows - 1
+            columns[name] = column._replace(row=every_row) if full else column
         return dict(reversed(columns.items()))
 
     def _column(self, name: str) -> "tuple[array[int], array[float]]":
         if name not in self._cells:
             self._cells[name] = (array("q"), array("d"))
         return self._cells[name]
+
+
+def _together(parts: list[Column]) -> Column:
+    row, value = zip(*parts, strict=True)
+    return _ordered(Column(np.concatenate(row), np.concatenate(value))) if len(parts) > 1 else parts[0]
 
 
 def _ordered(column: Column) -> Column:
@@ -95,14 +118,17 @@ def _ordered(column: Column) -> Column:
     return column
 
 
-def labelled(row: dict[str, Json], cells: dict[str, float]) -> dict[str, float]:
-    """The cells of one row, named as `frames.add_frame` names them."""
-    split = next(
-        (str(row[name]) for name in row if name.lower() in LABELS_OF_SPLITS and str(row[name]).lower() in SPLITS), None
-    )
-    if split is None:
-        return cells
-    return {name if axis_of(name) else f"{split}/{name}": value for name, value in cells.items()}
+def add_row(table: Table, row: dict[str, Json]) -> None:
+    """The numbers of one row, in columns named as `frames.add_frame` names them."""
+    cells = numbers(row)
+    words = {name.lower(): str(value) for name, value in row.items() if isinstance(value, str | int)}
+    split = next((words[name] for name in words if name in LABELS_OF_SPLITS and words[name].lower() in SPLITS), None)
+    if split is not None:
+        cells = {name if axis_of(name) else f"{split}/{name}": value for name, value in cells.items()}
+    run = next((words[name] for name in words if name in LABELS_OF_RUNS), None)
+    if run is not None:
+        cells = {table.of_run(run, name): value for name, value in cells.items() if name.lower() not in LABELS_OF_RUNS}
+    table.row(cells)
 
 
 def number(value: Json) -> float | None:

@@ -7,7 +7,7 @@ from earnest.logs.format import Format
 from earnest.logs.frames import add_frame
 from earnest.logs.log import Log, Table
 from earnest.logs.source import EXPECTED, FIX, Source
-from earnest.logs.words import LABELS
+from earnest.logs.words import LABELS, LABELS_OF_RUNS
 
 NAME = "parquet"
 
@@ -20,14 +20,13 @@ def read(source: Source) -> Log:
     table = Table()
     try:
         frame = pl.scan_parquet(source.path)
-        labels = [
-            name for name, dtype in frame.collect_schema().items() if name.lower() in LABELS and dtype == pl.String
-        ]
+        texts = [name for name, dtype in frame.collect_schema().items() if dtype == pl.String]
+        labels = [name for name in texts if name.lower() in LABELS | LABELS_OF_RUNS]
         rows = frame.select(*labels, pl.selectors.numeric().cast(pl.Float64)).collect()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UserError(f"{source.path.name} starts as Parquet and cannot be read ({error})", EXPECTED, FIX) from error
     add_frame(table, rows)
-    return Log(NAME, table.columns())
+    return Log(NAME, table.columns(), notes=source.notes, runs=table.runs)
 
 
 FORMAT = Format(NAME, "Parquet", 20, claims, read, suffixes=(".parquet",))

@@ -8,8 +8,11 @@ import codecs
 import errno
 import gzip
 import re
+import sys
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -49,6 +52,18 @@ MAGIC = {
     b"\x80\x04": "a pickle (never opened: it could run code)",
     b"\x89HDF": "an HDF5 file",
 }
+
+
+@contextmanager
+def standard_input() -> Iterator[Path]:
+    """What is piped in, as a file for as long as the block lasts."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, left = Path(folder) / "standard input", LARGEST_TEXT_BYTES + 1
+        with open(path, "wb") as file:
+            while left > 0 and (block := sys.stdin.buffer.read(min(BLOCK_BYTES, left))):
+                file.write(block)
+                left -= len(block)
+        yield path
 
 
 class Source:

@@ -130,7 +130,7 @@ def read(source: Source) -> Log:
         frame = _parsed(block, separator, names, cleaned)
         add_frame(table, frame)
     notes += [f"column {name!r}: {how}" for name, how in list(cleaned.items())[:20]]
-    return _wandb_export(Log(NAME, table.columns(), notes=notes))
+    return _wandb_export(Log(NAME, table.columns(), notes=notes, runs=table.runs))
 
 
 def _parsed(block: bytes, separator: str, names: list[str], cleaned: dict[str, str]) -> pl.DataFrame:
