@@ -15,6 +15,7 @@ from earnest.logs.format import Format
 from earnest.logs.mapping import to_run
 from earnest.logs.settings import facts_beside, facts_of
 from earnest.logs.source import EXPECTED, FIX, standard_input
+from earnest.logs.unused import may_be_loss, option
 from earnest.run import Run
 
 # the first that claims a file reads it
@@ -62,7 +63,7 @@ def read(
         raise UserError(
             f"{source.path.name}: no column is a known signal ({listed})",
             "a loss, a learning rate, a gradient norm, ...",
-            "name one with --map COLUMN=train/loss",
+            f"name one, e.g. the loss with {option(may_be_loss(log, log.columns), 'train/loss')}",
         )
     if len(result.series) == 1 and all(len(series) < 2 for series in result.series.values()):
         raise UserError(

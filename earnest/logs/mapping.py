@@ -13,6 +13,7 @@ from earnest.facts import Facts
 from earnest.logs.log import Column, Log
 from earnest.logs.names import Guess, guess
 from earnest.logs.steps import Rows, stitch
+from earnest.logs.unused import UNKNOWN, unused
 from earnest.logs.words import CLOCKS, SPLITS, axis_of, words
 from earnest.run import Run, Series
 from earnest.signals import SIGNALS, Key, parse
@@ -66,6 +67,7 @@ def to_run(log: Log, overrides: dict[str, str], run: str | None) -> Run:
     facts |= log.facts | _steps_per_epoch(log, rows)
     if any("avg" in words(name) or "average" in words(name) for name in mapping):
         log.notes.append("a column is called an average: a mean since the start always looks like a plateau")
+    log.notes += unused(log, unmapped, any(key.name in ("loss", "ce_nats") for key in keys.values()))
     return Run(Facts().updated(facts), series, notes=log.notes)
 
 
@@ -156,7 +158,7 @@ def _reason(name: str) -> str:
             "a perplexity that is neither a codebook's usage by its name nor exp of a loss by its values; "
             "name it with --map"
         )
-    return "not a known spelling of a signal; name it with --map"
+    return UNKNOWN
 
 
 def _settle_perplexity(log: Log, keys: dict[str, Key], unmapped: dict[str, str], rows: Rows) -> None:
