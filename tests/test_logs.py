@@ -694,7 +694,7 @@ def test_a_run_column_with_one_run_or_a_name_for_each_row_tells_no_runs(tmp_path
             "b.jsonl": as_lines(rows),
             "c.jsonl": as_lines(rows) + "{b\n",
         }.items():
-            assert len(read(written(tmp_path, text, name)).series["train/loss"]) == 4
+            assert len(read(written(tmp_path, text, name))["train/loss"]) == 4
 
 
 def test_runs_and_splits_in_one_table(tmp_path):
@@ -835,8 +835,8 @@ def test_a_format_is_one_file_and_one_line(tmp_path, monkeypatch):
         read(tmp_path)
     for name, values in {"file": [5, 4, 3], "directory": [4, 3, 2], "table": [3, 2]}.items():
         run = read(tmp_path, run=name)
-        assert run.facts["format"] == ("csv" if name == "table" else "aim")
-        assert run.series["train/loss"].value.tolist() == values
+        assert run.facts.format == ("csv" if name == "table" else "aim")
+        assert run["train/loss"].value.tolist() == values
     with pytest.raises(UserError) as error:
         read(written(tmp_path, "", "empty.txt"))
     assert "Aim" in error.value.expected
