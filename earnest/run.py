@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from io import FileIO
+from io import BytesIO, FileIO
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from earnest import records
+from earnest.columns import Column, Json, Table, add_columns, frame_of_lines
 from earnest.errors import UserError
 from earnest.facts import FACTS, MOST, Facts
 from earnest.files import write_whole
@@ -29,6 +30,7 @@ from earnest.streams import Stream
 
 SCHEMA = 1
 ROW_WORDS = ("step", "time_s", "event")  # what a row of steps.jsonl holds besides signals
+BLOCK_BYTES = 8 << 20
 BINS = 256  # of a series whose shape is asked for
 Steps, Values, Mask = NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]
 
@@ -285,59 +287,97 @@ def read_run(path: Path) -> Run:
             "pass the directory that `earnest train` printed",
         )
     try:
-        stored = json.loads(run_json.read_text(encoding="utf-8"))
+        stored: Json = json.loads(run_json.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{run_json} is not JSON ({error})", "the run.json of a run directory", restore) from error
-    if not isinstance(stored, dict) or not isinstance(stored.get("facts"), dict):
+    if not isinstance(stored, dict) or not isinstance(facts := stored.get("facts"), dict):
         raise UserError(f"{run_json} without facts", "the run.json of a run directory", restore)
-    notes: list[str] = []
-    facts = Facts().updated({name: value for name, value in stored["facts"].items() if name in FACTS})
-    notes += [f"run.json: {name!r} is no fact and was left out" for name in stored["facts"] if name not in FACTS]
+    notes = [f"run.json: {name!r} is no fact and was left out" for name in facts if name not in FACTS]
+    known = Facts().updated({name: value for name, value in facts.items() if name in FACTS})
     probes = Results.read(stored.get("probes", {}), f"probes of {run_json}", restore)
-    rows = list(_rows(path / "steps.jsonl", notes))
+    series = _read_series(path / "steps.jsonl", notes)
     what = f"a row of {path / 'artifacts.jsonl'}"
     artifacts = [records.read(Artifact, row, what, restore) for row in _rows(path / "artifacts.jsonl", notes)]
-    if any(row.get("event") == "resumed" for row in rows):
+    return Run(known, series, probes, artifacts, notes, path)
+
+
+def _read_series(path: Path, notes: list[str]) -> dict[Key, Series]:
+    """The signals of ``steps.jsonl``; the last value of a step wins."""
+    table, resumed, lines = Table(), False, 0
+    with open(path, "rb") if path.exists() else BytesIO() as file:
+        while block := b"".join(file.readlines(BLOCK_BYTES)):
+            resumed = resumed or b'"event": "resumed"' in block
+            if not _add_block(table, block):
+                for row in _objects(block, path.name, lines, notes):
+                    table.row(_numbers(row, notes))
+            lines += block.count(b"\n")
+    if resumed:
         notes.append("resumed; steps written twice count once, as last written")
-    return Run(facts, _series(rows, notes), probes, artifacts, notes, path)
-
-
-def _series(rows: Iterable[Mapping[str, Any]], notes: list[str]) -> dict[Key, Series]:
-    """Rows with a step and signals -> one `Series` per signal; the last value of a step wins."""
-    columns: dict[str, dict[int, float]] = {}
-    for row in rows:
-        for name, value in row.items():
-            if name in ROW_WORDS:
-                continue
-            if value is None or isinstance(value, int | float):
-                columns.setdefault(name, {})[row["step"]] = math.nan if value is None else float(value)
-            else:
-                notes.append(f"{name} of step {row['step']} is {records.shortened(value)}, no number, and was left out")
-    found: dict[Key, Series] = {}
-    for name, column in columns.items():
-        steps = sorted(column)
+    columns = table.columns()
+    step = columns.pop("step", Column(np.zeros(0, np.int64), np.zeros(0)))
+    series: dict[Key, Series] = {}
+    for name in [name for name in columns if name not in ROW_WORDS]:
         try:
             key = parse(name)
         except ValueError as error:
             notes.append(f"{error}: it was left out")
             continue
-        values = np.array([column[step] for step in steps], dtype=np.float64)
-        found[key] = Series(np.array(steps, dtype=np.int64), values, key)
-    return found
+        series[key] = _last_of_each_step(step, columns[name], key)
+    return series
+
+
+def _add_block(table: Table, block: bytes) -> bool:
+    """Add a block of rows to a table if it holds nothing but numbers, whole steps and events."""
+    if b": null" in block or block.count(b'": "') != block.count(b'"event": "'):
+        return False
+    frame = frame_of_lines(block)
+    if frame is None or "step" not in frame.columns or frame["step"].null_count():
+        return False
+    steps = frame["step"].to_numpy()
+    if not ((steps % 1 == 0) & (np.abs(steps) < MOST)).all():
+        return False
+    add_columns(table, frame)
+    return True
+
+
+def _numbers(row: Mapping[str, Any], notes: list[str]) -> dict[str, float]:
+    """The numbers of a row; null is a number that is none."""
+    for name, value in row.items():
+        if name not in ROW_WORDS and not (value is None or isinstance(value, int | float)):
+            notes.append(f"{name} of step {row['step']} is {records.shortened(value)}, no number, and was left out")
+    return {
+        name: math.nan if value is None else float(value)
+        for name, value in row.items()
+        if value is None or isinstance(value, int | float)
+    }
+
+
+def _last_of_each_step(step: Column, column: Column, key: Key) -> Series:
+    """The values of a signal by step. step: the steps of all rows, in the order in which they were written."""
+    steps = step.value[np.searchsorted(step.row, column.row)].astype(np.int64)
+    if (np.diff(steps) > 0).all():
+        return Series(steps, column.value, key)
+    order = np.argsort(steps, kind="stable")
+    last = np.append(np.diff(steps[order]) > 0, True)
+    return Series(steps[order][last], column.value[order][last], key)
 
 
 def _rows(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
     """The rows of a file; a line that is none, as a kill leaves it behind, becomes a note."""
-    if not path.exists():
-        return
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                notes.append(f"{path.name}:{number} is not JSON and was left out")
-                continue
-            if isinstance(row, dict) and isinstance(row.get("step"), int) and abs(row["step"]) < MOST:
-                yield row
-            else:
-                notes.append(f"{path.name}:{number} is no row with a step and was left out")
+    if path.exists():
+        yield from _objects(path.read_bytes(), path.name, 0, notes)
+
+
+def _objects(lines: bytes, name: str, before: int, notes: list[str]) -> Iterator[dict[str, Any]]:
+    """The rows among JSON lines, which follow `before` others."""
+    for number, line in enumerate(lines.splitlines(), before + 1):
+        try:
+            row: Json = json.loads(line)
+        except ValueError:
+            notes.append(f"{name}:{number} is not JSON and was left out")
+            continue
+        step = row.get("step") if isinstance(row, dict) else None
+        if isinstance(row, dict) and isinstance(step, int) and abs(step) < MOST:
+            yield row
+        else:
+            notes.append(f"{name}:{number} is no row with a step and was left out")

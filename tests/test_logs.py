@@ -17,12 +17,13 @@ import polars as pl
 import pytest
 
 from earnest import logs
+from earnest.columns import Column
 from earnest.errors import UserError
 from earnest.facts import Facts
-from earnest.logs import FORMATS, read, tensorboard
+from earnest.logs import FORMATS, jsonl, read, tensorboard
 from earnest.logs.find import discover
 from earnest.logs.format import Format
-from earnest.logs.log import Column, Log
+from earnest.logs.log import Log
 from earnest.logs.names import guess
 from earnest.logs.source import Source
 from earnest.run import Run, RunWriter
@@ -449,6 +450,34 @@ def test_jsonl_infinities_fast_and_slow(tmp_path):
     expected = {"train/loss": [(0, 1.5), (1, -math.inf), (2, math.inf), (3, math.nan), (4, 1.0)]}
     np.testing.assert_equal(told(read(written(tmp_path, text))), expected)
     np.testing.assert_equal(told(read(written(tmp_path, text + "{broken\n"))), expected)
+
+
+LINES = {
+    "numbers": [{"step": i, "loss": 5 - i / 3, "acc": i / 9} for i in range(9)],
+    "texts, truths and nothing": [
+        {"step": i, "loss": str(5 - i), "done": i > 3, "note": "x", "lr": None} for i in range(5)
+    ],
+    "gaps": [{"step": i} | ({"loss": 5 - i} if i % 2 else {"val_loss": 6 - i}) for i in range(9)],
+    "nested": [{"step": i, "train": {"loss": 5 - i, "text": {"acc": i / 9}}} for i in range(5)],
+    "not finite": [{"step": i, "loss": value} for i, value in enumerate([1.5, math.nan, math.inf, -math.inf, 2])],
+    "splits": [{"step": i, "phase": ["train", "val"][i % 2], "loss": 5 - i} for i in range(8)],
+    "one split": [{"step": i, "split": "val", "loss": 5 - i} for i in range(4)],
+    "metrics": [{"step": i, "tag": ["loss", "val/loss"][i % 2], "value": 5 - i} for i in range(8)],
+    "nested metrics": [{"name": ["loss", "lr"][i % 2], "data": {"step": i, "value": 5 - i}} for i in range(8)],
+    "runs": [{"run": f"r{i // 4}", "step": i % 4, "loss": 5 - i} for i in range(8)],
+}
+
+
+@pytest.mark.parametrize("kind", LINES)
+def test_lines_are_read_alike_by_polars_and_by_the_standard_library(kind, tmp_path, monkeypatch):
+    path = written(tmp_path, as_lines(LINES[kind]), "a.jsonl")
+    read_by = {}
+    for small in (0, 1 << 16):
+        monkeypatch.setattr("earnest.columns.SMALL_BYTES", small)
+        log = jsonl.read(Source(path))
+        columns = {name: (row.tolist(), value.tolist()) for name, (row, value) in log.columns.items() if len(row)}
+        read_by[small] = {name: columns[name] for name in sorted(columns)}, log.runs, log.notes
+    np.testing.assert_equal(read_by[0], read_by[1 << 16])
 
 
 def test_parquet(tmp_path):

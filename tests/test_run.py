@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from earnest.errors import UserError
@@ -67,6 +68,32 @@ def test_a_resumed_step_counts_once_as_last_written(tmp_path):
     run = read_run(tmp_path)
     assert run["train/loss"].value.tolist() == [1, 2, 2, 2]
     assert any("resumed" in note for note in run.notes)
+
+
+@pytest.mark.parametrize(
+    "line", ["", "{broken\n", '{"step": 5, "train/loss": "x"}\n', '{"step": 9e99, "train/loss": 1}\n']
+)
+def test_rows_are_read_alike_a_block_at_a_time_and_one_by_one(line, tmp_path, monkeypatch):
+    writer = RunWriter(tmp_path)
+    writer.facts(Facts())
+    for step in [*range(1, 40), *range(30, 60)]:
+        values = {"train/loss": math.nan if step == 7 else 1 / step}
+        writer.step(step, values | ({"eval/loss": 2.0 + step} if step % 10 == 0 else {}))
+        if step == 39:
+            writer.event(30, "resumed")
+    writer.close()
+    with open(tmp_path / "steps.jsonl", "a") as file:
+        file.write(line)
+    runs = []
+    for small in (0, 1 << 16):
+        monkeypatch.setattr("earnest.columns.SMALL_BYTES", small)
+        runs.append(read_run(tmp_path))
+    assert runs[0].notes == runs[1].notes and len(runs[0].notes) == 1 + bool(line)
+    assert runs[0].series.keys() == runs[1].series.keys()
+    for key, series in runs[0].series.items():
+        np.testing.assert_array_equal(series.step, runs[1].series[key].step)
+        np.testing.assert_array_equal(series.value, runs[1].series[key].value)
+    assert runs[0]["train/loss"].step.tolist() == list(range(1, 60))
 
 
 def test_a_torn_last_line_is_cut_before_appending_and_noted_when_read(tmp_path):

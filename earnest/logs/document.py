@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
+from earnest.columns import Json, Table
 from earnest.errors import UserError
 from earnest.logs.format import Format
-from earnest.logs.log import Json, Log, Table, add_row
+from earnest.logs.log import Log, add_row
 from earnest.logs.source import EXPECTED, FIX, Source
 
 NAME = "json"

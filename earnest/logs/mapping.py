@@ -8,9 +8,10 @@ import math
 
 import numpy as np
 
+from earnest.columns import Column
 from earnest.errors import UserError
 from earnest.facts import Facts
-from earnest.logs.log import Column, Log
+from earnest.logs.log import Log
 from earnest.logs.names import Guess, guess
 from earnest.logs.steps import Rows, stitch
 from earnest.logs.unused import UNKNOWN, unused

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from earnest.columns import Column
 from earnest.logs.format import Format
-from earnest.logs.log import Column, Log, number
+from earnest.logs.log import Log, number
 from earnest.logs.source import Source
 
 NAME = "mlflow"

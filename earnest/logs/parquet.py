@@ -2,10 +2,11 @@
 
 import polars as pl
 
+from earnest.columns import Table
 from earnest.errors import UserError
 from earnest.logs.format import Format
 from earnest.logs.frames import add_frame
-from earnest.logs.log import Log, Table
+from earnest.logs.log import Log
 from earnest.logs.source import EXPECTED, FIX, Source
 from earnest.logs.words import LABELS, LABELS_OF_RUNS
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from earnest.columns import Json
 from earnest.errors import UserError
 from earnest.facts import checked
-from earnest.logs.log import Json
 from earnest.logs.words import words
 
 FILES = [

@@ -11,7 +11,7 @@ import re
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
@@ -55,7 +55,7 @@ MAGIC = {
 
 
 @contextmanager
-def standard_input() -> Iterator[Path]:
+def standard_input() -> Generator[Path, None, None]:
     """What is piped in, as a file for as long as the block lasts."""
     with tempfile.TemporaryDirectory() as folder:
         path, left = Path(folder) / "standard input", LARGEST_TEXT_BYTES + 1

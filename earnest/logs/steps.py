@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from earnest.columns import Column
 from earnest.errors import UserError
-from earnest.logs.log import Column, Log
+from earnest.logs.log import Log
 from earnest.logs.words import COUNTERS, EPOCH_NAMES, STEP_NAMES, words
 
 DISORDER_FRAC = 0.3  # assumed: more steps than this going down is no order; a resumed run goes down a handful of times

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 
 import polars as pl
 
+from earnest.columns import Table
 from earnest.logs.format import Format
 from earnest.logs.frames import add_frame
-from earnest.logs.log import Log, Table
+from earnest.logs.log import Log
 from earnest.logs.source import Source
 
 NAME = "csv"

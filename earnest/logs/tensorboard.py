@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from earnest.columns import Column
 from earnest.errors import UserError
 from earnest.logs.format import Format
-from earnest.logs.log import Column, Log
+from earnest.logs.log import Log
 from earnest.logs.proto import fields
 from earnest.logs.source import EXPECTED, FIX, Source
 from earnest.logs.words import SPLITS

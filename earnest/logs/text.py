@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from earnest.columns import Table
 from earnest.logs.format import PRINTED, Format
 from earnest.logs.line import ENDLESS, MOST_SKELETONS, NOTHING, NUMBER, NUMBER_COMMA, Plan, planned
-from earnest.logs.log import Log, Table
+from earnest.logs.log import Log
 from earnest.logs.messages import Messages
 from earnest.logs.names import guess
 from earnest.logs.source import Source

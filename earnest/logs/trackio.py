@@ -7,9 +7,10 @@ import zlib
 
 import numpy as np
 
+from earnest.columns import Json, Table
 from earnest.errors import UserError
 from earnest.logs.format import Format
-from earnest.logs.log import Json, Log, Table, numbers
+from earnest.logs.log import Log, numbers
 from earnest.logs.source import EXPECTED, FIX, Source
 
 NAME = "trackio"

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from earnest.logs.log import Column, Log
+from earnest.columns import Column
+from earnest.logs.log import Log
 from earnest.logs.words import SPLITS, words
 
 MOST = 8

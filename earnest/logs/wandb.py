@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
+from earnest.columns import Table
 from earnest.errors import UserError
 from earnest.logs.format import Format
-from earnest.logs.log import Log, Table, number
+from earnest.logs.log import Log, number
 from earnest.logs.proto import fields
 from earnest.logs.source import EXPECTED, Source
 

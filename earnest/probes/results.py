@@ -207,7 +207,7 @@ class Results:
 
     @classmethod
     def read(
-        cls, stored: Mapping[str, Any], what: str = "probes", fix: str = "write what earnest.probes.results says"
+        cls, stored: object, what: str = "probes", fix: str = "write what earnest.probes.results says"
     ) -> "Results":
         """Plain JSON -> results; a name that is no probe is passed over. Raises UserError if a result has another
         form."""

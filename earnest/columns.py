@@ -1,0 +1,148 @@
+"""Numbers of rows -> columns: `Table` gathers them, `frame_of_lines` reads blocks of JSON lines by the thousand.
+
+polars reads blocks of well-behaved lines, an order of magnitude faster than the standard library; it is imported when a
+block is large enough to be worth it.
+"""
+
+import re
+from array import array
+from collections.abc import Container
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
+SMALL_BYTES = 1 << 16  # a block that the standard library reads before polars is imported
+# JSON has no NaN and polars reads JSON: these stand for it on the way through (no log holds the largest doubles)
+STANDS_FOR = {
+    b"NaN": b"1.7976931348623151e308",
+    b"Infinity": b"1.7976931348623155e308",
+    b"-Infinity": b"-1.7976931348623155e308",
+}
+
+
+class Column(NamedTuple):
+    """The cells of one column: `row` int64 (N,), increasing, and `value` float64 (N,)."""
+
+    row: np.ndarray
+    value: np.ndarray
+
+
+class Table:
+    """Gathers cells into columns: whole arrays of a block, or one row at a time, in 16 bytes a cell."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.runs: dict[str, dict[str, str]] = {}  # run -> {its name of a column: the column}
+        self._cells: dict[str, tuple[array[int], array[float]]] = {}
+
+    def row(self, cells: dict[str, float]) -> None:
+        known, number = self._cells, self.rows
+        for name, value in cells.items():
+            row, values = known.get(name) or self._column(name)
+            row.append(number)
+            values.append(value)
+        self.rows += 1
+
+    def block(self, name: str, value: np.ndarray, present: np.ndarray) -> None:
+        """Cells of one column from row `self.rows` on; the caller adds the block's height to `rows` when all columns
+        are in."""
+        row, values = self._column(name)
+        row.frombytes((np.flatnonzero(present) + self.rows).astype(np.int64).tobytes())
+        values.frombytes(value[present].astype(np.float64).tobytes())
+
+    def cells(self, name: str, row: np.ndarray, value: np.ndarray) -> None:
+        rows, values = self._column(name)
+        rows.frombytes(row.astype(np.int64).tobytes())
+        values.frombytes(value.astype(np.float64).tobytes())
+
+    def of_run(self, run: str, name: str) -> str:
+        """What the column `name` of one of several runs is called."""
+        return self.runs.setdefault(run, {}).setdefault(name, f"{run}/{name}")
+
+    def columns(self) -> dict[str, Column]:
+        """The gathered columns; the table is empty afterwards.
+
+        Runs that are no runs, as there is one, or as their names tell rows apart, are put together again.
+        """
+        columns = self._columns()
+        if len(self.runs) == 1 or 2 * len(self.runs) > self.rows:
+            pieces: dict[str, list[Column]] = {}
+            names = {column: name for run in self.runs.values() for name, column in run.items()}
+            for name, column in columns.items():
+                pieces.setdefault(names.get(name, name), []).append(column)
+            columns = {name: _together(parts) for name, parts in pieces.items()}
+            self.runs = {}
+        return columns
+
+    def _columns(self) -> dict[str, Column]:
+        every_row = np.arange(self.rows)  # one array for all columns without a gap
+        columns: dict[str, Column] = {}
+        while self._cells:
+            name, (row, value) = self._cells.popitem()
+            column = _ordered(Column(np.frombuffer(row, np.int64), np.frombuffer(value, np.float64)))
+            full = len(row) == self.rows and column.row[0] == 0 and column.row[-1] == self.rows - 1
+            columns[name] = column._replace(row=every_row) if full else column
+        return dict(reversed(columns.items()))
+
+    def _column(self, name: str) -> "tuple[array[int], array[float]]":
+        if name not in self._cells:
+            self._cells[name] = (array("q"), array("d"))
+        return self._cells[name]
+
+
+def _together(parts: list[Column]) -> Column:
+    row, value = zip(*parts, strict=True)
+    return _ordered(Column(np.concatenate(row), np.concatenate(value))) if len(parts) > 1 else parts[0]
+
+
+def _ordered(column: Column) -> Column:
+    """By row: cells of one column that came in two turns (rows of one split after those of another) are put in
+    order."""
+    if (np.diff(column.row) < 0).any():
+        order = np.argsort(column.row, kind="stable")
+        return Column(column.row[order], column.value[order])
+    return column
+
+
+def frame_of_lines(block: bytes, texts: Container[str] = ()) -> "pl.DataFrame | None":
+    """The numbers of a block of JSON lines as Float64 columns, nested objects as name/leaf; columns of text whose names
+    are `texts` in lower case stay. None if the standard library should read the block: NaN in odd places, changing
+    types, broken lines, or few."""
+    if len(block) < SMALL_BYTES:
+        return None
+    import polars as pl
+
+    odd = b"NaN" in block or b"Infinity" in block
+    if odd:
+        for token, number in STANDS_FOR.items():  # the token first in the pattern: a literal is searched fast
+            block = re.sub(rb"%b(?<=[:\s]%b)(?=\s*[,}\]])" % (token, token), number, block)
+    try:
+        frame = pl.read_ndjson(block, infer_schema_length=None)
+        while nested := [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Struct)]:
+            frame = frame.unnest(nested, separator="/")
+        kept = [name for name, dtype in frame.schema.items() if dtype == pl.String and name.lower() in texts]
+        numeric = (pl.selectors.numeric() | pl.selectors.string()).exclude(kept)
+        frame = frame.select(*kept, numeric.cast(pl.Float64, strict=False))
+        back = {float(number): float(token) for token, number in STANDS_FOR.items()}
+        return frame.with_columns(pl.selectors.float().replace(back)) if odd else frame
+    except BaseException as error:  # polars' panics derive from BaseException
+        if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
+            raise
+        return None
+
+
+def add_columns(table: Table, frame: "pl.DataFrame") -> None:
+    """The Float64 columns of a block of rows; a null is a cell that is not there."""
+    import polars as pl
+
+    frame_64 = frame.select(pl.selectors.float())
+    filled, nulls = frame_64.fill_null(0.0).to_numpy(), frame_64.null_count().row(0) if frame_64.width else ()
+    for index, (name, missing) in enumerate(zip(frame_64.columns, nulls, strict=True)):
+        if missing < len(frame):
+            present = frame_64[name].is_not_null().to_numpy() if missing else np.ones(len(frame), bool)
+            table.block(name, filled[:, index], present)
+    table.rows += len(frame)
