@@ -6,7 +6,7 @@ block is large enough to be worth it.
 
 import re
 from array import array
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
@@ -70,11 +70,7 @@ class Table:
         """
         columns = self._columns()
         if len(self.runs) == 1 or 2 * len(self.runs) > self.rows:
-            pieces: dict[str, list[Column]] = {}
-            names = {column: name for run in self.runs.values() for name, column in run.items()}
-            for name, column in columns.items():
-                pieces.setdefault(names.get(name, name), []).append(column)
-            columns = {name: _together(parts) for name, parts in pieces.items()}
+            columns = joined(columns, {column: name for run in self.runs.values() for name, column in run.items()})
             self.runs = {}
         return columns
 
@@ -94,6 +90,14 @@ class Table:
         return self._cells[name]
 
 
+def joined(columns: dict[str, Column], names: Mapping[str, str]) -> dict[str, Column]:
+    """Columns under other names (column -> name); those of one name become one."""
+    pieces: dict[str, list[Column]] = {}
+    for name, column in columns.items():
+        pieces.setdefault(names.get(name, name), []).append(column)
+    return {name: _together(parts) for name, parts in pieces.items()}
+
+
 def _together(parts: list[Column]) -> Column:
     row, value = zip(*parts, strict=True)
     return _ordered(Column(np.concatenate(row), np.concatenate(value))) if len(parts) > 1 else parts[0]
@@ -108,9 +112,9 @@ def _ordered(column: Column) -> Column:
     return column
 
 
-def frame_of_lines(block: bytes, texts: Container[str] = ()) -> "pl.DataFrame | None":
+def frame_of_lines(block: bytes, labels: Container[str] = ()) -> "pl.DataFrame | None":
     """The numbers of a block of JSON lines as Float64 columns, nested objects as name/leaf; columns of text whose names
-    are `texts` in lower case stay. None if the standard library should read the block: NaN in odd places, changing
+    are `labels` in lower case stay. None if the standard library should read the block: NaN in odd places, changing
     types, broken lines, or few."""
     if len(block) < SMALL_BYTES:
         return None
@@ -124,15 +128,23 @@ def frame_of_lines(block: bytes, texts: Container[str] = ()) -> "pl.DataFrame | 
         frame = pl.read_ndjson(block, infer_schema_length=None)
         while nested := [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Struct)]:
             frame = frame.unnest(nested, separator="/")
-        kept = [name for name, dtype in frame.schema.items() if dtype == pl.String and name.lower() in texts]
-        numeric = (pl.selectors.numeric() | pl.selectors.string()).exclude(kept)
-        frame = frame.select(*kept, numeric.cast(pl.Float64, strict=False))
+        kept = [name for name, dtype in frame.schema.items() if dtype == pl.String and name.lower() in labels]
+        texts = [name for name, dtype in frame.schema.items() if dtype == pl.String and name not in kept]
+        frame = frame.select(*kept, *map(_number, texts), pl.selectors.numeric().cast(pl.Float64, strict=False))
         back = {float(number): float(token) for token, number in STANDS_FOR.items()}
         return frame.with_columns(pl.selectors.float().replace(back)) if odd else frame
     except BaseException as error:  # polars' panics derive from BaseException
         if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
             raise
         return None
+
+
+def _number(name: str) -> "pl.Expr":
+    """A column of texts as numbers, of "10/600" the first."""
+    import polars as pl
+
+    share = pl.col(name).str.extract(r"^(\d{1,15})/\d+$")
+    return pl.coalesce(pl.col(name).cast(pl.Float64, strict=False), share.cast(pl.Float64, strict=False)).alias(name)
 
 
 def add_columns(table: Table, frame: "pl.DataFrame") -> None:

@@ -133,49 +133,78 @@ SIGNALS = {
 }
 
 
-# Spellings of these signals in other programs: lower case, words joined by "_", without the split (train, eval, ...), as in
-# transformers, Lightning, fairseq, espnet, audiocraft, descript-audio-codec, AudioDec, ParallelWaveGAN, SpeechTokenizer
-# and Amy. A plain loss is only ever "loss": whether it is a cross-entropy is decided with facts, never by its name.
+# Spellings of these signals in other programs: lower case, words joined by "_", without the split (train, eval, ...);
+# of transformers, Lightning, fairseq, espnet, audiocraft, descript-audio-codec, AudioDec, ParallelWaveGAN,
+# SpeechTokenizer, Amy and others. A plain loss is only ever "loss": facts decide whether it is a cross-entropy, never
+# its name.
 ALIASES = {
     "ce_nats": "ce cross_entropy crossentropy xent ce_loss cross_entropy_loss loss_ce nll nll_loss lm_ce",
-    "loss": "total_loss loss_total lm_loss avg_loss loss_avg average_loss mean_loss smooth_loss batch_loss running_loss "
-    "combined_loss loss_sum loss_value current_loss global_loss",
-    "accuracy_frac": "accuracy acc token_accuracy mean_token_accuracy top1 top_1 acc1 top1_accuracy next_token_accuracy",
+    "loss": (
+        "total_loss loss_total lm_loss avg_loss loss_avg average_loss mean_loss smooth_loss batch_loss "
+        "running_loss combined_loss loss_sum loss_value current_loss global_loss tot_loss loss_tot"
+    ),
+    "accuracy_frac": (
+        "accuracy acc token_accuracy mean_token_accuracy top1 top_1 acc1 top1_accuracy next_token_accuracy "
+        "token_acc"
+    ),
     "copy_frac": "copy_rate copy_ratio copied_frac",
     "counted_frac": "valid_label_frac valid_frac label_frac unmasked_frac",
     "entropy_nats": "entropy output_entropy pred_entropy prediction_entropy logits_entropy mean_entropy",
-    "grad_norm": "gradnorm gnorm gradient_norm grad_norm_total total_grad_norm total_norm global_norm global_grad_norm grad_2_0_norm_total "
-    "grad_norm_g gnorm_g grad_norm_generator",
+    "grad_norm": (
+        "gradnorm gnorm gradient_norm grad_norm_total total_grad_norm total_norm global_norm global_grad_norm "
+        "grad_2_0_norm_total grad_norm_g gnorm_g grad_norm_generator"
+    ),
     "grad_norm/discriminator": "grad_norm_d gnorm_d grad_norm_discriminator disc_grad_norm",
     "clipped_frac": "clip_frac clip_fraction grad_clipped clipped clip clip_ratio grad_clip_frac",
-    "learning_rate": "lr learningrate learning_rate_0 lr_0 lr0 optim0_lr0 lr_group_0 "
-    "current_lr last_lr lr_g lr_gen lr_generator learning_rate_g base_lr",
-    "learning_rate/discriminator": "lr_d lr_disc lr_discriminator learning_rate_d",
-    "used_frac": "usage codebook_usage code_usage utilization codebook_utilization utilisation coverage vocab_coverage active_codes_frac",
-    "perplexity": "codebook_perplexity vq_perplexity quantizer_perplexity code_perplexity codebook_ppl vq_ppl rvq_perplexity",
+    "learning_rate": (
+        "lr learningrate learning_rate_0 lr_0 lr0 optim0_lr0 lr_group_0 current_lr last_lr lr_g lr_gen "
+        "lr_generator learning_rate_g base_lr gen_lr g_lr"
+    ),
+    "learning_rate/discriminator": "lr_d lr_disc lr_discriminator learning_rate_d disc_lr d_lr",
+    "used_frac": (
+        "usage codebook_usage code_usage utilization codebook_utilization utilisation coverage vocab_coverage "
+        "active_codes_frac"
+    ),
+    "perplexity": (
+        "codebook_perplexity vq_perplexity quantizer_perplexity code_perplexity codebook_ppl vq_ppl rvq_perplexity"
+    ),
     "d_real": "disc_real d_real_mean logits_real d_real_logits score_real",
     "d_fake": "disc_fake d_fake_mean logits_fake d_fake_logits score_fake d_gen",
+    "loss_scale": "grad_scale grad_scaler amp_scale amp_scaler loss_scaler scaler",
     "padding_frac": "pad_frac padding_fraction padding_ratio",
     "step_s": "step_time time_per_step sec_per_step seconds_per_step train_time iter_time_s time_step batch_time dt_s",
     "loss/text": "text_loss loss_text loss_txt txt_loss",
     "loss/audio": "audio_loss loss_audio speech_loss loss_speech acoustic_loss codec_loss_lm",
-    "ce_nats/text": "text_ce ce_text",
-    "ce_nats/audio": "audio_ce ce_audio",
+    "ce_nats/text": "text_ce ce_text loss_text_ce text_ce_loss",
+    "ce_nats/audio": "audio_ce ce_audio loss_mel_ce mel_ce_loss",
     "accuracy_frac/text": "text_acc acc_text text_accuracy accuracy_text",
     "accuracy_frac/audio": "audio_acc acc_audio audio_accuracy accuracy_audio",
-    "loss/loss_g": "loss_g g_loss loss_gen gen_loss generator_loss loss_generator loss_g_total g_loss_total g_total_loss errg",
-    "loss/loss_d": "loss_d d_loss loss_disc disc_loss discriminator_loss "
-    "loss_discriminator d_loss_total adv_disc_loss errd loss_dis dis_loss",
-    "loss/adv_g": "adv_g adv_g_loss loss_adv_g adv adv_loss loss_adv adversarial_loss adversarial adv_gen_loss gen_adv_loss g_adv_loss",
-    "loss/feat": "feat feat_loss loss_feat feature_loss feature_matching "
-    "feature_matching_loss fm_loss loss_fm loss_feat_match adv_feat_loss",
+    "loss/loss_g": (
+        "loss_g g_loss loss_gen gen_loss generator_loss loss_generator loss_g_total g_loss_total g_total_loss errg "
+        "generator_total gen_total"
+    ),
+    "loss/loss_d": (
+        "loss_d d_loss loss_disc disc_loss discriminator_loss loss_discriminator d_loss_total adv_disc_loss errd "
+        "loss_dis dis_loss discriminator_total disc_total"
+    ),
+    "loss/adv_g": (
+        "adv_g adv_g_loss loss_adv_g adv adv_loss loss_adv adversarial_loss adversarial adv_gen_loss gen_adv_loss "
+        "g_adv_loss"
+    ),
+    "loss/feat": (
+        "feat feat_loss loss_feat feature_loss feature_matching feature_matching_loss fm_loss loss_fm "
+        "loss_feat_match adv_feat_loss fmap_loss loss_fmap fmaps loss_g_fm g_fm feature_matching_distance "
+        "loss_fmaps"
+    ),
     "loss/msspec": "msspec msspec_loss loss_msspec multi_scale_spec_loss",
-    "loss/mel": "mel mel_loss loss_mel mel_spectrogram_loss mel_error",
+    "loss/mel": "mel mel_loss loss_mel mel_spectrogram_loss mel_error mel_spec_error",
     "loss/stft": "stft stft_loss loss_stft multi_res_stft_loss spectral_convergence_loss log_stft_magnitude_loss",
     "loss/waveform": "waveform_loss wave_loss loss_wav l1_wav",
     "loss/llm": "llm llm_loss loss_llm llm_distill_loss",
     "loss/wavlm": "wavlm wavlm_loss loss_wavlm distill_loss loss_distill distillation_loss semantic_distill_loss",
     "loss/vq_codebook": "codebook_loss vq_codebook_loss",
-    "loss/commitment": "commitment commit commit_loss commitment_loss loss_commit "
-    "loss_commitment vq_commitment_loss vq_loss loss_vq quantization_loss",
+    "loss/commitment": (
+        "commitment commit commit_loss commitment_loss loss_commit loss_commitment vq_commitment_loss vq_loss "
+        "loss_vq quantization_loss"
+    ),
 }

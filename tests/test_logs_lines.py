@@ -2,7 +2,7 @@
 
 import pytest
 
-from earnest.logs.line import EXAMPLES, NUMBER, NUMBER_COMMA, marked, planned
+from earnest.logs.line import EXAMPLES, NUMBER, NUMBER_COMMA, marked, name_of, planned
 
 READ = {  # example -> the rows that it gives
     "step 1,200 loss 5.75 lr 1e-4 grad nan": [{"step": "1,200", "loss": "5.75", "lr": "1e-4"}],
@@ -21,6 +21,14 @@ READ = {  # example -> the rows that it gives
     ],
     "Test set: Average loss: 0.05, Accuracy: 9836/10000 (98%)": [{"test/Average loss": "0.05", "test/Accuracy": "98"}],
     "| loss 3.5 | lr 0.1 |": [{"loss": "3.5", "lr": "0.1"}],
+    "critic (band 2) loss: 0.000 | Codebook 0 loss: 6.49": [{"critic band_2 loss": "0.000", "codebook_0 loss": "6.49"}],
+    "│       │ mel/loss   │ 31.500 │ 31.600 │": [{"mel/loss": "31.500"}],
+    "INFO [1.4626, 3.100, 54.2840]": [{"list_1": "1.4626", "list_2": "3.100", "list_3": "54.2840"}],
+    "train_loss[loss=75.2, over 900 frames], tot_loss[loss=75.1]": [
+        {"train_loss/loss": "75.2", "tot_loss/loss": "75.1"}
+    ],
+    " --> EVAL PERFORMANCE": [],
+    "2026-01-01 (trainer:87) INFO: loss = 3.5": [{"loss": "3.5"}],
     "Namespace(lr=0.0001, max_grad_norm=1.0)": [{"lr": "0.0001", "max_grad_norm": "1.0"}],
 }
 
@@ -30,7 +38,7 @@ def test_every_pattern_finds_what_it_is_for(pattern, example):
     number = NUMBER_COMMA if pattern is NUMBER_COMMA else NUMBER
     assert pattern.search(example if pattern in (NUMBER, NUMBER_COMMA) else marked(number.split(example)[::2]))
     plan, parts = planned(example, number, {})
-    rows = [{cell.name: parts[2 * cell.place + 1] for cell in row} for row in plan.rows]
+    rows = [{name_of(cell, parts): parts[2 * cell.place + 1] for cell in row} for row in plan.rows]
     assert [{name.lower(): text for name, text in row.items()} for row in rows] == [
         {name.lower(): text for name, text in row.items()} for row in READ[example]
     ]

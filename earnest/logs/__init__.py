@@ -15,7 +15,7 @@ from earnest.logs.format import Format
 from earnest.logs.mapping import to_run
 from earnest.logs.settings import facts_beside, facts_of
 from earnest.logs.source import EXPECTED, FIX, standard_input
-from earnest.logs.unused import may_be_loss, option
+from earnest.logs.unused import NOT_USED, may_be_loss, option
 from earnest.run import Run
 
 # the first that claims a file reads it
@@ -66,9 +66,9 @@ def read(
             f"name one, e.g. the loss with {option(may_be_loss(log, log.columns), 'train/loss')}",
         )
     if len(result.series) == 1 and all(len(series) < 2 for series in result.series.values()):
-        raise UserError(
-            f"{source.path.name} holds one number", "values over several steps", "log every step, or pass the whole log"
-        )
+        unread = [note for note in result.notes if NOT_USED in note]
+        seen = f"{source.path.name}: {unread[0]}" if unread else f"{source.path.name} holds one number"
+        raise UserError(seen, "values over several steps", "log every step, or pass the whole log")
     settings = facts_of(log.config, "the log").else_of(facts_beside(source.path))
     sources = {name: where for name, where in settings.sources.items() if name not in (facts or {})}
     result.facts = Facts().updated(settings.facts).updated(result.facts).updated(facts or {})

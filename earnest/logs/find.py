@@ -3,18 +3,22 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 from earnest.errors import UserError
 from earnest.logs.format import PRINTED, Format
+from earnest.logs.log import Log
+from earnest.logs.mapping import to_run
 from earnest.logs.messages import messages_of
 from earnest.logs.names import guess
-from earnest.logs.source import FIX, Beginning, Source
+from earnest.logs.source import FIX, Beginning, Joined, Source
 from earnest.run import Run
 
 DEEPEST = 6
 MOST = 5000
+MOST_PARTS = 20
 NO_LOGS = re.compile(
     r"^(?:config|.*tokenizer.*|generation_config|args|hparams|params|training_args|requirements.*|readme.*|license.*|"
     r"changelog|contributing|model_?card|"
@@ -52,7 +56,9 @@ def choose(path: Path, formats: Sequence[Format], run: str | None) -> tuple[Sour
         return source, format, run
     runs = _with_signals(discover(path, formats))
     if not runs:
-        raise UserError(f"{path} holds no log", expected, FIX)
+        raise UserError("; ".join([f"{path} holds no log", *_words_in(path, formats)]), expected, FIX)
+    if len(runs) > 1 and run is None and (parts := _parts_of_one(list(runs.values()))):
+        return parts, next(iter(runs.values())).format, None
     if len(runs) == 1 or run in runs:
         found = runs[run] if run in runs else next(iter(runs.values()))
         for printed in found.printed:
@@ -120,6 +126,40 @@ def _has_signal(found: Found) -> bool:
     return isinstance(log, Run) or any(guess(name) for name in log.columns)
 
 
+def _parts_of_one(logs: Sequence[Found]) -> Joined | None:
+    """Printed logs of one folder as one, if they hold the same signals and each goes on where the one before ends."""
+    if len({log.path.parent for log in logs}) > 1 or _richness(logs) > PRINTED or len(logs) > MOST_PARTS:
+        return None
+    runs = [to_run(log, {}, None) for found in logs if isinstance(log := found.format.read(Source(found.path)), Log)]
+    goes_on = all(
+        before.series.keys() == after.series.keys()
+        and before.last_step < min((int(series.step[0]) for series in after.series.values()), default=0)
+        for before, after in pairwise(runs)
+    )
+    if not goes_on:
+        return None
+    parts = Joined(*(log.path for log in logs))
+    parts.notes.append(f"read as one log, as the steps go on: {', '.join(log.path.name for log in logs)}")
+    return parts
+
+
+def _words_in(path: Path, formats: Sequence[Format]) -> list[str]:
+    """What the texts of a folder without a log say."""
+    suffixes = {suffix for format in formats if format.richness == PRINTED for suffix in format.suffixes}
+    texts = [file for file in sorted(path.iterdir()) if file.is_file() and _plain(file.name).suffix in suffixes]
+    return [
+        f"{file.name}: {note}"
+        for file in texts[:MOST_PARTS]
+        if Source(file).is_text
+        for note in messages_of(Source(file))
+    ]
+
+
+def _plain(name: str) -> Path:
+    """The name of a file that is packed, rotated or numbered by a queue, without that."""
+    return Path(ENDING.sub("", name))
+
+
 def _by_run(path: Path, formats: Sequence[Format]) -> dict[Path, list[Found]]:
     """The folder that stands for a run -> its logs."""
     folders: dict[Path, list[Found]] = {}
@@ -154,7 +194,7 @@ def _logs(path: Path, formats: Sequence[Format]) -> Iterator[Found]:
         if len(folder.relative_to(path).parts) >= DEEPEST:
             below.clear()
         for name in sorted(files):
-            plain = Path(ENDING.sub("", name))
+            plain = _plain(name)
             if name in parts or name.startswith(".") or plain.suffix not in suffixes or NO_LOGS.match(plain.name):
                 continue
             count += 1

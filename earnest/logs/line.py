@@ -16,13 +16,15 @@ from typing import NamedTuple
 from earnest.logs.log import flat
 from earnest.logs.names import guess
 from earnest.logs.settings import is_setting
-from earnest.logs.words import EPOCH_NAMES, SPLITS, STEP_NAMES, axis_of, words
+from earnest.logs.words import COUNTERS, EPOCH_NAMES, SPLITS, STEP_NAMES, axis_of, words
 
 ENDLESS = -1
+OF = "/of"  # behind the name of a counter: the number that it counts up to
 LONGEST = 20_000  # characters of a line that are looked at, and
 MOST_SKELETONS = 20_000
 MOST_NUMBERS = 6000  # numbers: one private-use character each
 N = "[\ue000-\uf8ff]"  # a number of the line, as the patterns below see it
+INNER = "[\U00020000-\U00021fff]"  # a number within a name: a letter to the patterns
 SPLIT_WORDS = "|".join(sorted(SPLITS, key=len, reverse=True))
 THOUSANDS = {"": 1.0, None: 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 EXAMPLES: list[tuple[re.Pattern[str], str]] = []  # every pattern, with a line that it is for; a test walks them
@@ -64,9 +66,27 @@ WITHIN_EPOCH = _for(
 )
 LEADING = _for(" 50/100 [==>....] - ETA: 1s - loss: 0.53", rf"^\W*({N})\s*/\s*{N}\s*[\[\]━=|:, ]")
 ARROW = _for("Epoch 3: 6.01 → 5.76 (avg loss)", rf"({N})\s*(?:→|->|=>|-->)\s*({N})(?:\s*\(([A-Za-z_ ]+)\))?")
+INDEXED = _for(
+    "critic (band 2) loss: 0.000 | Codebook 0 loss: 6.49",
+    rf"\(?\b(codebook|book|cb|band|head|layer|level|quantizer|quantiser)[ #]+({N})\)?(?=\s+[A-Za-z])",
+    re.IGNORECASE,
+)
+ROW = _for(
+    "│       │ mel/loss   │ 31.500 │ 31.600 │",
+    rf"^\s*[|│][^|│\ue000-\uf8ff]*[|│]?\s*([A-Za-z][\w/. \-]*?)\s*[|│]\s*({N})\s*[|│]",
+)
+LIST = _for("INFO [1.4626, 3.100, 54.2840]", rf"(?P<named>[:=]\s*)?[\[(]\s*({N}(?:\s*,\s*{N}){{2,}})\s*[\])]")
+SOURCE = _for("2026-01-01 (trainer:87) INFO: loss = 3.5", rf"\([\w./\-]+:{N}\)")
+BRACKET = _for("train_loss[loss=75.2, over 900 frames], tot_loss[loss=75.1]", r"([A-Za-z_]\w*)\[[^\[\]]*\]")
+HEADING = _for(
+    " --> EVAL PERFORMANCE",
+    rf"^\W*(?:begin|start)?\s*({SPLIT_WORDS})(?:\s+(?:performance|results?|metrics|summary|set|phase|loop))?\W*$",
+    re.IGNORECASE,
+)
 SECTION = _for(
     "Valid Summary | Epoch 1 | ce 6.0E+00",
-    rf"\[({SPLIT_WORDS})\]|(?:^|(?<=[|\-\s]))({SPLIT_WORDS})(?:\s+(?:summary|results?|set))?\s*[:|](?!\s*{N})",
+    rf"\[({SPLIT_WORDS})\]|(?:^|(?<=[|\-\s]))({SPLIT_WORDS})(?:\s+(?:summary|results?|set))?\s*[:|](?!\s*{N})"
+    rf"|(?-i:(?<=\s)({SPLIT_WORDS.upper()})(?=\s+[A-Za-z]))",
     re.IGNORECASE,
 )
 # possessive (`++`, `*+`): what a part has taken it keeps, so no line takes more than linear time
@@ -76,7 +96,9 @@ PAIR = _for(
     rf"""(?:\([A-Za-z/ ]{{1,8}}\)\s*+)?+(?:(?P<sep>[:=]++|\[)\s*+|(?<=\s))['"~≈\[(]*+\s*+(?:tensor\(\[*+)?+"""
     rf"""(?P<value>{N})(?P<k>[kM](?![A-Za-z]))?""",
 )
-SHARE = _for("Test set: Average loss: 0.05, Accuracy: 9836/10000 (98%)", rf"\s*/\s*{N}(?:\s*\(({N})%\))?")
+SHARE = _for(
+    "Test set: Average loss: 0.05, Accuracy: 9836/10000 (98%)", rf"\s*/\s*(?P<of>{N})(?:\s*\((?P<percent>{N})%\))?"
+)
 CELL_END = _for("| loss 3.5 | lr 0.1 |", rf"(?:/{N})?\s*(?:%|$|[|,;\t]|\s-\s)")
 CONFIG_LINE = _for(
     "Namespace(lr=0.0001, max_grad_norm=1.0)", r"^\W*\w*(?:Namespace|Arguments|Args|Config|Configuration)\("
@@ -94,11 +116,12 @@ class Cell(NamedTuple):
 
 class Plan(NamedTuple):
     """What lines with one skeleton hold: rows of cells; `bar`: which number is the progress bar's total, by which bars
-    are told apart."""
+    are told apart; `within`: which numbers are within the cells' names."""
 
     rows: list[list[Cell]]
     bar: int = ENDLESS
     config: bool = False
+    within: tuple[int, ...] = ()
 
 
 NOTHING = Plan([])
@@ -134,36 +157,56 @@ def _plan(skeleton: str) -> Plan:
     for pattern in (BAR, ENDLESS_BAR):
         if bar := pattern.match(line):
             return _bar_plan(bar)
-    cells: list[Cell] = []
-    if match := ESPNET.search(line):
-        cells += [Cell("epoch", _index(match[1]))] + (
-            [Cell("step", _index(match[3]))] if SPLITS.get(match[2]) == "train" else []
-        )
-        line = f"{match[2]}: " + line[match.end() :]
-    elif match := ESPNET_RESULTS.search(line):
-        cells += [Cell("epoch", _index(match[1]))]
-        line = line[match.end() :]
-    elif (match := WITHIN_EPOCH.search(line)) and not line[match.end() :].lstrip().startswith("/"):
-        cells += [Cell("epoch", _index(match[1])), Cell("step", _index(match[2]))]
-        line = line[: match.start()] + " " + line[match.end() :]
-    line = CLOCKS.sub(" ", line)
+    if row := ROW.match(line):
+        return Plan([[Cell(row[1], _index(row[2]))]])
+    cells, line = _counters(line)
+    line = INDEXED.sub(
+        lambda match: f"{match[1]}_{chr(0x20000 + _index(match[2]))}", SOURCE.sub(" ", CLOCKS.sub(" ", line))
+    )
     if (match := LEADING.match(line)) and not cells:
         cells.append(Cell("step", _index(match[1])))
         line = line[match.end() :]
     if match := ARROW.search(line):
         return _arrow_plan(line, match, cells)
+    unlisted = LIST.sub(" ", line)
+    named = _named(unlisted)
+    if any("_".join(words(cell.name)) in COUNTERS for cell in named):  # [Epoch 3 5064/50000][Iteration 781]
+        cells = [cell for cell in cells if cell.name != "step"]
+    if not named and (match := LIST.search(line)) and not match["named"]:
+        named = [Cell(f"list_{number}", _index(char)) for number, char in enumerate(re.findall(N, match[2]), 1)]
+    cells = _first_of_each(cells + named)
+    within = {ord(char) - 0x20000 for cell in cells for char in re.findall(INNER, cell.name)}
+    return Plan([cells], within=tuple(within)) if cells else NOTHING
+
+
+def _counters(line: str) -> tuple[list[Cell], str]:
+    """Epoch and step where a program's own form of line says them, and the rest of the line."""
+    if match := ESPNET.search(line):
+        steps = [Cell("step", _index(match[3]))] if SPLITS.get(match[2]) == "train" else []
+        return [Cell("epoch", _index(match[1])), *steps], f"{match[2]}: " + line[match.end() :]
+    if match := ESPNET_RESULTS.search(line):
+        return [Cell("epoch", _index(match[1]))], line[match.end() :]
+    if (match := WITHIN_EPOCH.search(line)) and not line[match.end() :].lstrip().startswith("/"):
+        cells = [Cell("epoch", _index(match[1])), Cell("step", _index(match[2]))]
+        return cells, line[: match.start()] + " " + line[match.end() :]
+    return [], line
+
+
+def _named(line: str) -> list[Cell]:
+    """The numbers that follow a name, in the split that a word before them tells."""
+    cells: list[Cell] = []
     start, prefix = 0, ""
     for section in [*SECTION.finditer(line), None]:
-        stop = section.start() if section else len(line)
-        cells += _section(line[start:stop], prefix)
+        cells += _section(line[start : section.start() if section else len(line)], prefix)
         if section:
-            start, prefix = (
-                section.end(),
-                ""
-                if SPLITS[(section[1] or section[2]).lower()] == "train"
-                else (section[1] or section[2]).lower() + "/",
-            )
-    return Plan([_first_of_each(cells)]) if cells else NOTHING
+            word = (section[1] or section[2] or section[3]).lower()
+            start, prefix = section.end(), "" if SPLITS[word] == "train" else word + "/"
+    return cells
+
+
+def name_of(cell: Cell, parts: list[str]) -> str:
+    """The column of a cell; a number within its name is the line's own."""
+    return re.sub(INNER, lambda match: parts[2 * (ord(match[0]) - 0x20000) + 1], cell.name)
 
 
 def _section(text: str, prefix: str) -> list[Cell]:
@@ -187,7 +230,7 @@ def _section(text: str, prefix: str) -> list[Cell]:
 
 
 def _pairs(text: str, prefix: str, known_only: bool = True) -> list[Cell]:
-    cells: list[Cell] = []
+    cells: list[tuple[Cell, int]] = []
     for match in PAIR.finditer(text):
         loose = match["sep"] is not None
         if not loose and "|" in text:  # `| name 3.5 |`: a cell of its own
@@ -196,12 +239,30 @@ def _pairs(text: str, prefix: str, known_only: bool = True) -> list[Cell]:
                 and CELL_END.match(text, match.end())
             )
         name = _name(match["name"], loose)
-        index = _index(match["value"])
-        if name and axis_of(name) is None and (share := SHARE.match(text, match.end())):  # Accuracy: 9836/10000 (98%)
-            name, index = (name, _index(share[1])) if share[1] else (None, index)
+        place = _index(match["value"])
+        share = SHARE.match(text, match.end()) if name else None
+        if name and share and axis_of(name):
+            cells.append((Cell(name + OF, _index(share["of"])), match.start()))
+        elif share:  # Accuracy: 9836/10000 (98%)
+            name, place = (name, _index(share["percent"])) if share["percent"] else (None, place)
         if name:
-            cells.append(Cell(_in_split(name, prefix), index, THOUSANDS[match["k"]] if known_only else 1.0))
-    return cells
+            factor = THOUSANDS[match["k"]] if known_only else 1.0
+            cells.append((Cell(_in_split(name, prefix), place, factor), match.start()))
+    return _told_apart(cells, text)
+
+
+def _told_apart(cells: list[tuple[Cell, int]], text: str) -> list[Cell]:
+    """Of two cells of one name those in a bracket that has a name are called bracket/name."""
+    names = [cell.name for cell, _ in cells]
+    if len(set(names)) == len(names):
+        return [cell for cell, _ in cells]
+    brackets = [(match.start(), match.end(), match[1]) for match in BRACKET.finditer(text)]
+    out: list[Cell] = []
+    for cell, at in cells:
+        bracket = next((name for start, stop, name in brackets if start < at < stop), None)
+        again = names.count(cell.name) > 1 and bracket
+        out.append(cell._replace(name=f"{bracket}/{cell.name}") if again else cell)
+    return out
 
 
 def _in_split(name: str, prefix: str) -> str:
@@ -212,11 +273,11 @@ def _in_split(name: str, prefix: str) -> str:
 def _name(text: str, loose: bool) -> str | None:
     """The longest end of the words before a number that is a known name; of unknown words those that an `=` or `:`
     follows."""
-    named = text.split()
+    named = text.rpartition(". ")[2].split()
     for start in range(len(named)):
-        candidate = " ".join(named[start:])
+        candidate = re.sub(INNER, "0", " ".join(named[start:]))
         if axis_of(candidate) or is_setting(candidate) or (guess(candidate) and len(words(candidate)) <= 4):
-            return candidate
+            return " ".join(named[start:])
     return (" ".join(named) if len(named) <= 2 else named[-1]) if loose else None
 
 

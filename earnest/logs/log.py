@@ -4,6 +4,7 @@ A row is one line, record or event of the log, in the order it was written. A re
 and no others, so a value that was not logged never reads as NaN, and a NaN that was logged stays one.
 """
 
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,15 +74,14 @@ def _is_value(name: str) -> bool:
 
 
 def number(value: Json) -> float | None:
-    """A cell as a number: JSON numbers, and texts of one ("10.5", "NaN", "-Infinity"); None for all else."""
-    if isinstance(value, bool):
+    """A cell as a number: JSON numbers, and texts of one ("10.5", "NaN", "-Infinity", "10/600"); None for all else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
-    if isinstance(value, int | float | str):
-        try:
-            return float(value)
-        except (ValueError, OverflowError):
-            return None
-    return None
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        share = re.fullmatch(r"(\d{1,15})/\d+", value) if isinstance(value, str) else None
+        return float(share[1]) if share else None
 
 
 def flat(row: dict[str, Json], prefix: str = "") -> dict[str, Json]:

@@ -4,21 +4,20 @@ A column that is not understood stays unmapped, with the reason.
 """
 
 import difflib
-import math
 
 import numpy as np
 
-from earnest.columns import Column
 from earnest.errors import UserError
 from earnest.facts import Facts
 from earnest.logs.log import Log
 from earnest.logs.names import Guess, guess
 from earnest.logs.steps import Rows, stitch
+from earnest.logs.units import settle_perplexities
 from earnest.logs.unused import UNKNOWN, unused
-from earnest.logs.words import CLOCKS, SPLITS, axis_of, words
+from earnest.logs.words import BOOKKEEPING, CLOCKS, SPLITS, axis_of, words
 from earnest.run import Run, Series
 from earnest.signals import SIGNALS, Key, parse
-from earnest.streams import AUDIO, Codebook, Part
+from earnest.streams import AUDIO, TEXT, Codebook, Part
 
 FRACTIONS = {"accuracy_frac", "clipped_frac", "used_frac", "padding_frac", "counted_frac", "copy_frac"}
 
@@ -31,6 +30,7 @@ def to_run(log: Log, overrides: dict[str, str], run: str | None) -> Run:
     chosen = _checked(log, overrides)
     guesses = {name: guess(name) for name in log.columns if name not in chosen}
     _count_codebooks_from_0(log, guesses)
+    _language_model_beside_codebooks(guesses)
     ambiguous = _of_several_folders(guesses)
     keys = {name: found.key for name, found in guesses.items() if found and name not in ambiguous}
     keys.update({name: key for name, key in chosen.items() if isinstance(key, Key)})
@@ -42,13 +42,13 @@ def to_run(log: Log, overrides: dict[str, str], run: str | None) -> Run:
         name: _reason(name) for name in log.columns if name not in keys and name not in rows.axes and name not in chosen
     }
     unmapped |= ambiguous
-    _settle_perplexity(log, keys, unmapped, rows)
+    settle_perplexities(log, keys, unmapped)
     mapping: dict[str, str] = dict(rows.axes)
     series: dict[Key, Series] = {}
     pieces = {name: rows.series(log.columns[name]) for name in keys}
-    for name in sorted(
-        keys, key=lambda name: (name not in chosen, -len(pieces[name][0]))
-    ):  # the user's choice, then the fullest column, wins
+    # the user's choice wins, then the fullest column; of two as full the one that was not a number more often
+    lost = {name: int((~np.isfinite(value)).sum()) for name, (_, value) in pieces.items()}
+    for name in sorted(keys, key=lambda name: (name not in chosen, -len(pieces[name][0]), -lost[name])):
         key, (step, value) = keys[name], pieces[name]
         if not len(step):
             unmapped[name] = "no values in the run that is read"
@@ -152,60 +152,19 @@ def _reason(name: str) -> str:
     named = words(name)
     if axis_of(name) or axis_of(" ".join(word for word in named if word not in SPLITS)):
         return "counts steps or epochs"
+    if "loss" in named and BOOKKEEPING & set(named):
+        return "a setting, or a record of a loss"
     if CLOCKS & set(named) or {"per", "sec"} <= set(named):
         return "a clock, a rate or a resource"
-    if "perplexity" in named or "ppl" in named:
-        return (
-            "a perplexity that is neither a codebook's usage by its name nor exp of a loss by its values; "
-            "name it with --map"
-        )
     return UNKNOWN
 
 
-def _settle_perplexity(log: Log, keys: dict[str, Key], unmapped: dict[str, str], rows: Rows) -> None:
-    """A bare perplexity is the exponential of a loss in the log (which tells that loss's unit), or a codebook's usage,
-    or unknown."""
-    for name in [name for name in log.columns if {"perplexity", "ppl"} & set(words(name))]:
-        key = keys.get(name)
-        bare = key is None or (
-            key.name == "perplexity"
-            and not {"codebook", "vq", "rvq", "code", "quantizer", "cb", "q"} & set(words(name))
-        )
-        if not bare:
-            continue
-        keys.pop(name, None)
-        unmapped[name] = _reason(name)
-        for other in [other for other, found in keys.items() if found.name in ("loss", "ce_nats")]:
-            unit = _exponential(log.columns[name], log.columns[other])
-            if unit:
-                unmapped[name] = f"the perplexity of {other!r} ({unit} ** it)"
-                called = "nats" if unit == "e" else "bits"
-                log.notes.append(f"{name!r} is {unit} ** {other!r}: that loss is a mean cross-entropy in {called}")
-                if unit == "2":  # of every split: their perplexities may be too few to tell
-                    log.scale.update(
-                        (alike, (math.log(2), "bits")) for alike, found in keys.items() if found[1:] == keys[other][1:]
-                    )
-                break
-        else:
-            if any(found.stream == Part("commitment") for found in keys.values()) and key is not None:
-                keys[name] = key
-                unmapped.pop(name)
-                log.notes.append(
-                    f"{name!r} is beside a quantiser's loss and is the exponential of none: taken for codebook usage"
-                )
-
-
-def _exponential(perplexity: Column, loss: Column) -> str | None:
-    """ "e" or "2" where perplexity = base ** loss in almost every row that has both."""
-    _, left, right = np.intersect1d(perplexity.row, loss.row, return_indices=True)
-    p, x = perplexity.value[left], loss.value[right]
-    good = np.isfinite(p) & np.isfinite(x) & (p > 0) & (np.abs(x) > 0.1)
-    if good.sum() < 2 or np.ptp(x[good]) < 0.01:
-        return None
-    for base, factor in (("e", 1.0), ("2", math.log(2))):
-        if np.mean(np.abs(np.log(p[good]) - factor * x[good]) < 0.02 * np.abs(x[good]) * factor + 0.005) > 0.9:
-            return base
-    return None
+def _language_model_beside_codebooks(guesses: dict[str, Guess | None]) -> None:
+    """A trainer of audio tokens calls the loss of its text tokens that of the LLM; a codec's is a distillation."""
+    if any(found and isinstance(found.key.stream, Codebook) and found.key.name == "loss" for found in guesses.values()):
+        for name, found in guesses.items():
+            if found and found.key[1:] == ("loss", Part("llm")):
+                guesses[name] = Guess(found.key._replace(stream=TEXT))
 
 
 def _scaled(log: Log, name: str, key: Key, value: np.ndarray) -> np.ndarray:

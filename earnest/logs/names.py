@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from earnest import streams
 from earnest.logs.words import (
     AVERAGING,
+    BOOKKEEPING,
     CLOCKS,
     CODEBOOK,
     CODEBOOK_FILLERS,
@@ -26,6 +27,7 @@ CODEBOOK_SIGNALS = {
     "loss", "ce_nats", "accuracy_frac", "perplexity", "used_frac", "entropy_nats", "copy_frac", "counted_frac",
     "residual_frac",
 }  # fmt: skip
+FAMILIES = {"perplexity", "used_frac"}
 
 _KNOWN: dict[str, tuple[str, Stream | None]] = {}
 for _target, _names in ALIASES.items():
@@ -68,13 +70,14 @@ def _guess(named: Sequence[str], folders: Sequence[str]) -> Guess | None:
     rest = [word for word in named if word not in SPLITS]
     if not rest:
         return None
-    for candidate in (rest, [word for word in rest if word not in AVERAGING]):
+    plain = [word for word in rest if word not in AVERAGING]
+    for candidate in (rest, plain, list(dict.fromkeys(plain))):  # mel_loss_mel_loss says everything twice
         if "_".join(candidate) in _KNOWN:
             name, stream = _KNOWN["_".join(candidate)]
             return Guess(Key(split, name, stream))
     if rest[0] == "lr" and OPTIMIZER.fullmatch("".join(rest[1:])):
         return Guess(Key(split, "learning_rate"))
-    return _of_codebook(rest, split)
+    return _of_codebook(rest, split) or _of_family(rest, split)
 
 
 def _split(named: Sequence[str]) -> str:
@@ -103,9 +106,18 @@ def _of_codebook(rest: list[str], split: str) -> Guess | None:
     return None
 
 
+def _of_family(rest: list[str], split: str) -> Guess | None:
+    """`ppl_0`, `codebook_usage/3`: one number of a family that only codebooks have."""
+    *named, number = rest
+    name, stream = ("perplexity", None) if named == ["ppl"] else _KNOWN.get("_".join(named), (None, None))
+    if name in FAMILIES and stream is None and number.isdigit() and len(number) <= 2:
+        return Guess(Key(split, name, Codebook(int(number))), numbered=True)
+    return None
+
+
 def _of_loss_part(rest: list[str], split: str) -> Guess | None:
     """`loss/foo` and `foo_loss`: a part of the loss called foo."""
-    if "loss" not in rest or len(rest) > 4 or CLOCKS & set(rest) or "scale" in rest or "weight" in rest:
+    if "loss" not in rest or len(rest) > 4 or BOOKKEEPING & set(rest) or (CLOCKS & set(rest) and rest[-1] != "loss"):
         return None
     part = [word for word in rest if word != "loss"]
     if len(part) > 1 and part[0] in ("audio", "codebook", "text"):  # a stream called audio_... would pass for tokens

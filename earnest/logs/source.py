@@ -212,6 +212,20 @@ class Beginning(Source):
         return islice(super().blocks(min(size, BEGINNING_BYTES)), 1)
 
 
+class Joined(Source):
+    """Files that follow one another, as one."""
+
+    def __init__(self, first: Path, *others: Path):
+        super().__init__(first)
+        self.others = others
+
+    def blocks(self, size: int = BLOCK_BYTES) -> Iterator[bytes]:
+        yield from super().blocks(size)
+        for path in self.others:
+            yield b"\n"
+            yield from Source(path).blocks(size)
+
+
 def _cut_within_a_number(before: bytes, last: bytes) -> bool:
     """Whether a line without an end stops within its last number, going by the line before: `1.5e-0` after `1.5e-05`
     would be 1.5."""

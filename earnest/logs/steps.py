@@ -104,9 +104,15 @@ def _axis(log: Log, names: Sequence[str], chosen: list[str]) -> str | None:
             value = log.columns[name].value
             value = value[np.isfinite(value)]
             whole = names is EPOCH_NAMES or (value == np.floor(value)).all()
-            if len(value) and np.abs(value).max() < 2**62 and whole and (len(value) == 1 or (value != value[0]).any()):
+            counts = len(value) == 1 or (value != value[0]).any() or _is_one_report(log, name)
+            if len(value) and np.abs(value).max() < 2**62 and whole and counts:
                 return name
     return None
+
+
+def _is_one_report(log: Log, axis: str) -> bool:
+    """Whether every other column has one value: a report of a metric a line, all of them at one step."""
+    return all(len(column.row) <= 1 for name, column in log.columns.items() if name != axis)
 
 
 def _with_other_counters(log: Log, name: str) -> Column:

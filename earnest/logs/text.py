@@ -7,14 +7,26 @@ from typing import NamedTuple
 
 import numpy as np
 
-from earnest.columns import Table
+from earnest.columns import Column, Table, joined
 from earnest.logs.format import PRINTED, Format
-from earnest.logs.line import ENDLESS, MOST_SKELETONS, NOTHING, NUMBER, NUMBER_COMMA, Plan, planned
+from earnest.logs.line import (
+    ENDLESS,
+    HEADING,
+    MOST_SKELETONS,
+    NOTHING,
+    NUMBER,
+    NUMBER_COMMA,
+    OF,
+    Cell,
+    Plan,
+    name_of,
+    planned,
+)
 from earnest.logs.log import Log
 from earnest.logs.messages import Messages
 from earnest.logs.names import guess
 from earnest.logs.source import Source
-from earnest.logs.words import STEP_NAMES, axis_of, words
+from earnest.logs.words import SPLITS, STEP_NAMES, axis_of, words
 
 NAME = "text"
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07\x1b\n]{0,200}\x07|[\x08]")
@@ -23,7 +35,10 @@ NUMERAL = (
     r"[iI][nN][fF](?:[iI][nN][iI][tT][yY])?)"
 )
 SOFT = re.compile(r"[█▏▎▍▌▋▊▉\s]")
+QUOTES = str.maketrans("‘’‚‛“”„", "''''\"\"\"")
 MOST_WAITING = 10_000
+LONGEST_HEADING = 80
+BELOW = "\0below/"  # before the name of a number below a heading of evaluation
 
 
 def claims(source: Source) -> bool:
@@ -48,7 +63,8 @@ def read(source: Source) -> Log:
     log.notes += messages.notes()
     if len(rows.plans) >= MOST_SKELETONS:
         log.notes.append(f"over {MOST_SKELETONS:,} kinds of lines: lines of further kinds were passed over")
-    log.columns, config = rows.table.columns(), rows.config
+    log.columns, config = rows.below_headings(rows.table.columns()), rows.config
+    _settle_counters(log)
     _settle_bars(log)
     for name in [
         name
@@ -73,6 +89,7 @@ class _Rows:
         self.before = NOTHING
         self.current: dict[str, float] = {}
         self.bars: dict[str, float] = {}
+        self.split, self.headings = "train", dict[str, int]()
         self.alike: _Alike | None = None
         self.waiting: list[tuple[str, ...]] = []
 
@@ -86,10 +103,10 @@ class _Rows:
             self.unload()
             self.alike = None
         plan, parts = planned(line, self.number, self.plans)
-        rows = [
-            {name: self.value(parts[2 * index + 1]) * factor + offset for name, index, factor, offset in row}
-            for row in plan.rows
-        ]
+        if plan is NOTHING and len(parts) == 1 and len(line) < LONGEST_HEADING:
+            self.heading(line)
+            return
+        rows = [self.cells(row, plan, parts) for row in plan.rows]
         if plan.config:
             self.config.update(rows[0])
             return
@@ -102,6 +119,19 @@ class _Rows:
         ):  # the second of its kind in a row: more will come
             self.alike = _alike(plan, parts, list(rows[0]))
         self.before = plan
+
+    def heading(self, line: str) -> None:
+        if match := HEADING.match(line):
+            self.split = SPLITS[match[1].lower()]
+            self.headings[self.split] = self.headings.get(self.split, 0) + 1
+
+    def cells(self, row: list[Cell], plan: Plan, parts: list[str]) -> dict[str, float]:
+        """Names and values of a row; below a heading the names are marked with its split."""
+        names = [name_of(cell, parts) if plan.within else cell.name for cell in row]
+        if self.split != "train":
+            names = [name if _counts(name) or SPLITS.keys() & set(words(name)) else f"{BELOW}{name}" for name in names]
+        values = (self.value(parts[2 * cell.place + 1]) * cell.factor + cell.offset for cell in row)
+        return dict(zip(names, values, strict=True))
 
     def add(self, row: dict[str, float]) -> None:
         counting = all(map(_counts, self.current))
@@ -136,6 +166,12 @@ class _Rows:
         if self.current:
             self.table.row(self.current)
 
+    def below_headings(self, columns: dict[str, Column]) -> dict[str, Column]:
+        """Columns below headings of evaluation are evaluation if headings of training end these blocks."""
+        trained, evaluated = (self.headings.get(split, 0) for split in ("train", "eval"))
+        blocks = trained > 0 and abs(trained - evaluated) <= 1
+        return joined(columns, {name: name.replace(BELOW, "eval/" if blocks else "") for name in columns})
+
     def value(self, text: str) -> float:
         return float(text.replace(",", "" if self.number is NUMBER else "."))
 
@@ -161,7 +197,7 @@ def _alike(plan: Plan, parts: list[str], names: list[str]) -> _Alike | None:
     for place, part in enumerate(parts):
         if place % 2 == 0:
             pattern += _loose(part)
-        elif place // 2 == plan.bar:
+        elif place // 2 == plan.bar or place // 2 in plan.within:
             pattern += re.escape(part)
         else:
             pattern += f"({NUMERAL})" if place // 2 in wanted else NUMERAL
@@ -189,13 +225,26 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 def _counts(name: str) -> bool:
     """Whether a column counts steps or epochs, and measures nothing."""
-    return axis_of(name) is not None or name.startswith("bar/")
+    return axis_of(name.removesuffix(OF)) is not None or name.startswith("bar/")
 
 
 def _lines(text: str) -> list[str]:
     if "\x1b" in text or "\x08" in text:
         text = ANSI.sub("", text)
+    if not text.isascii():
+        text = text.translate(QUOTES)
+    if "**" in text:  # bold in Markdown
+        text = text.replace("**", "")
     return [line for line in text.replace("\r", "\n").split("\n") if line]
+
+
+def _settle_counters(log: Log) -> None:
+    """`Batch 0/590`: of a counter and what it counts up to, the second counts if it is the one that moves."""
+    for total in [name for name in log.columns if name.endswith(OF)]:
+        counts, name = log.columns.pop(total), total.removesuffix(OF)
+        if len(np.unique(counts.value)) > 2 * len(np.unique(log.columns[name].value)) > 0 and len(counts.row) > 2:
+            log.columns.setdefault("epoch", log.columns.pop(name))
+            log.columns["step"] = counts
 
 
 def _settle_bars(log: Log) -> None:

@@ -11,6 +11,7 @@ from earnest.logs.words import SPLITS, words
 
 MOST = 8
 FEW = 10  # values; a column with fewer is named if it has half as many as the fullest
+NOT_USED = "columns not used"
 UNKNOWN = "not a known spelling of a signal; name it with --map"
 # a word of a name -> the signal it may be; a suggestion, never used without the user's word
 MAY_BE = {
@@ -37,10 +38,10 @@ def unused(log: Log, unmapped: Mapping[str, str], has_loss: bool) -> list[str]:
     if has_loss:
         likely = ((name, _may_be(name, log.columns[name])) for name in names)
         use = next((option(name, signal) for name, signal in likely if signal), "--map COLUMN=SIGNAL")
-        return [f"columns not used: {listed}{more}; use one with {use}"]
+        return [f"{NOT_USED}: {listed}{more}; use one with {use}"]
     loss = may_be_loss(log, names)
     how = f"if {loss!r} is the loss, {option(loss, _split(loss) + '/loss')}"
-    return [f"no loss was read; columns not used: {listed}{more}; {how}"]
+    return [f"no loss was read; {NOT_USED}: {listed}{more}; {how}"]
 
 
 def may_be_loss(log: Log, names: Iterable[str]) -> str:

@@ -9,8 +9,9 @@ from functools import lru_cache
 # the first of these that a log has counts its steps
 STEP_NAMES = (
     "trainer_global_step", "train_global_step", "global_step", "global_steps", "num_updates", "num_update",
-    "current_step", "train_step", "step", "steps", "_step", "nb_steps", "iteration", "iterations", "iter", "iters",
-    "it", "itr", "n_iter", "update", "updates", "batch", "batch_idx", "batch_index", "minibatch",
+    "current_step", "current_steps", "global_step_max_steps", "train_step", "step", "steps", "_step", "nb_steps",
+    "iteration", "iterations", "iter", "iters", "it", "itr", "n_iter", "update", "updates", "batch", "batch_idx",
+    "batch_index", "minibatch",
 )  # fmt: skip
 EPOCH_NAMES = ("epoch", "epochs", "current_epoch", "train_epoch", "trainer_epoch", "epoch_idx", "ep")
 # names that count the same thing as each other: not batches, nor W&B's log calls
@@ -18,7 +19,7 @@ COUNTERS = {"step", "global_step", "iteration", "iter", "it", "update", "num_upd
 AXES = {**dict.fromkeys(STEP_NAMES, "step"), **dict.fromkeys(EPOCH_NAMES, "epoch")}
 SPLITS = {
     **dict.fromkeys(["train", "training", "trn", "trainer", "tr", "inner"], "train"),
-    **dict.fromkeys(["eval", "evaluation", "val", "valid", "validation", "dev", "heldout"], "eval"),
+    **dict.fromkeys(["eval", "evaluation", "val", "valid", "validation", "dev", "devel", "cv", "heldout"], "eval"),
     "test": "test",
 }
 # columns of words that tell a row's split, or the metric that its value is of
@@ -32,7 +33,12 @@ LABELS_OF_RUNS = {
 # words of a name that do not change which signal it is
 AVERAGING = {
     "epoch", "step", "avg", "average", "mean", "running", "smoothed", "iter", "batch", "cur", "current", "unweighted",
-    "raw", "total",
+    "raw", "total", "all", "reduced", "computed", "final", "is", "value", "per", "now", "rank",
+}  # fmt: skip
+# words that make of a signal's name a setting, or a record of it
+BOOKKEEPING = {
+    "every", "interval", "weight", "weights", "coef", "coeff", "coefficient", "scale", "best", "lowest", "min",
+    "minimum", "max", "maximum", "target", "threshold", "count", "at",
 }  # fmt: skip
 CODEBOOK = re.compile(r"(?:cb|codebook|code|q|rvq|vq|quantizer|quantiser|level|channel|ch)(\d{1,3})")
 CODEBOOK_WORDS = {"cb", "codebook", "code", "q", "rvq", "vq", "quantizer", "quantiser", "level", "channel", "book"}
@@ -43,7 +49,9 @@ OPTIMIZER = re.compile(
     r"(?:(?:fused)?(?:adamw?|adafactor|adagrad|adamax|lamb|lion|muon|nadam|prodigy|radam|rmsprop|sgd))?"
     r"(?:(?:pg|group)?\d+)?"
 )  # what may follow "lr": lr-AdamW/pg1
-FOLDERS = {*SPLITS, "metrics", "metric", "log", "logs", "losses", "scalars", "charts", "monitor", "stats", "global"}
+FOLDERS = {
+    *SPLITS, "metrics", "metric", "log", "logs", "loss", "losses", "scalars", "charts", "monitor", "stats", "global",
+}  # fmt: skip
 CLOCKS = {
     "timestamp", "runtime", "time", "walltime", "relative", "seconds", "second", "elapsed", "eta", "date", "flos",
     "it", "samples", "tokens", "memory", "gpu",
@@ -56,7 +64,7 @@ def words(name: str) -> tuple[str, ...]:
     separated: list[str] = []
     for before, char in zip(" " + name, name, strict=False):
         separated.append(" " + char if char.isupper() and before.islower() else char if char.isalnum() else " ")
-    return tuple("".join(separated).lower().split())
+    return tuple("".join(separated).lower().replace("held out", "heldout").split())
 
 
 @lru_cache(maxsize=50_000)

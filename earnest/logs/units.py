@@ -1,0 +1,80 @@
+"""The unit of a loss, by a witness in the log: a perplexity that is e or 2 to the power of it."""
+
+import math
+
+import numpy as np
+
+from earnest.columns import Column
+from earnest.logs.log import Log
+from earnest.logs.words import SPLITS, words
+from earnest.signals import Key
+from earnest.streams import Part
+
+LOSSES = ("loss", "ce_nats")
+CODEC_PARTS = {Part(name) for name in ("commitment", "vq_codebook", "mel", "msspec", "stft", "waveform")}
+UNKNOWN_PERPLEXITY = (
+    "a perplexity that is neither a codebook's usage by its name nor exp of a loss by its values; name it with --map"
+)
+
+
+def settle_perplexities(log: Log, keys: dict[str, Key], unmapped: dict[str, str]) -> None:
+    """A bare perplexity is the exponential of a loss of its split (which tells that loss's unit), or a codebook's usage
+    beside the losses of a codec, or unknown."""
+    for name in [name for name in log.columns if {"perplexity", "ppl"} & set(words(name))]:
+        key = keys.get(name)
+        if key is not None and (
+            key.name != "perplexity" or {"codebook", "vq", "rvq", "code", "quantizer", "cb"} & set(words(name))
+        ):
+            continue
+        keys.pop(name, None)
+        unmapped[name] = UNKNOWN_PERPLEXITY
+        split = next((SPLITS[word] for word in words(name) if word in SPLITS), "train")
+        for other in [other for other, found in keys.items() if found.name in LOSSES and found.split == split]:
+            if base := _base(log.columns[name], log.columns[other]):
+                unmapped[name] = f"the perplexity of {other!r} ({base} ** it)"
+                _tell_unit(log, keys, name, other, base)
+                break
+        else:
+            if key is not None and any(found.stream in CODEC_PARTS for found in keys.values()):
+                keys[name] = key
+                unmapped.pop(name)
+                log.notes.append(
+                    f"{name!r} is beside the losses of a codec and is the exponential of none: taken for codebook usage"
+                )
+
+
+def _tell_unit(log: Log, keys: dict[str, Key], name: str, loss: str, base: str) -> None:
+    if base == "e":
+        log.notes.append(f"{name!r} is e ** {loss!r}: that loss is a mean cross-entropy in nats")
+    elif _is_sum(log, keys, loss):
+        log.notes.append(f"{name!r} is 2 ** {loss!r}, which is the sum of its parts: that tells no unit")
+    else:
+        log.notes.append(f"{name!r} is 2 ** {loss!r}: that loss is a mean cross-entropy in bits")
+        alike = [other for other, key in keys.items() if key[1:] == keys[loss][1:]]
+        log.scale.update((other, (math.log(2), "bits")) for other in alike)  # of every split: some have no perplexity
+
+
+def _is_sum(log: Log, keys: dict[str, Key], loss: str) -> bool:
+    """Whether a loss is the sum of the streams of its split."""
+    parts = [name for name, key in keys.items() if key.split == keys[loss].split and key.stream and key.name in LOSSES]
+    total = dict(zip(*(array.tolist() for array in log.columns[loss]), strict=True))
+    rows = [dict(zip(*(array.tolist() for array in log.columns[name]), strict=True)) for name in parts]
+    shared = [row for row in total if all(row in values for values in rows)]
+    return (
+        len(parts) > 1
+        and len(shared) > 0
+        and all(abs(sum(values[row] for values in rows) - total[row]) <= 0.01 * abs(total[row]) for row in shared)
+    )
+
+
+def _base(perplexity: Column, loss: Column) -> str | None:
+    """ "e" or "2" if perplexity = base ** loss in almost every row that has both."""
+    _, left, right = np.intersect1d(perplexity.row, loss.row, return_indices=True)
+    p, x = perplexity.value[left], loss.value[right]
+    good = np.isfinite(p) & np.isfinite(x) & (p > 0) & (np.abs(x) > 0.1)
+    if good.sum() < 2 or np.ptp(x[good]) < 0.01:
+        return None
+    for base, factor in (("e", 1.0), ("2", math.log(2))):
+        if np.mean(np.abs(np.log(p[good]) - factor * x[good]) < 0.02 * np.abs(x[good]) * factor + 0.005) > 0.9:
+            return base
+    return None
