@@ -104,16 +104,16 @@ def generate(
     Args:
         run: A run directory that `earnest train` wrote.
         text: What is said.
-        out: The wav to write; it grows while the model speaks, and can be played meanwhile. "-" is standard output, as .au: `| aplay`.
+        out: The wav to write, which can be played while it grows. "-" is standard output, as .au: `| aplay`.
         speaker: A speaker of the training data; the first one if not given.
-        reference: Audio of a voice to clone, in place of a speaker; needs a run that was trained with references (higgs).
+        reference: Audio of a voice to clone, in place of a speaker; needs a run trained with references (higgs).
         reference_text: What is said in it.
         temperature: 0 takes the likeliest token each time.
         top_k: How many of the likeliest tokens are drawn from.
         top_p: Of these, the smallest set that holds this much probability.
-        guidance: null + guidance * (conditional - null), as in MusicGen; needs a trained unconditional branch (dia). Dia's own scale is
-            one less.
-        filter_by_guidance: Let guidance choose the likeliest tokens and draw from these without it, as Dia was published.
+        guidance: null + guidance * (conditional - null), as in MusicGen; needs a trained unconditional branch (dia).
+            Dia's own scale is one less.
+        filter_by_guidance: Let guidance choose the likeliest tokens, and draw from these without it, as Dia does.
         seed: Of the random numbers.
         max_duration_s: Where the audio is cut if the model does not end it.
     """
@@ -223,8 +223,7 @@ def diagnose(
     read.
 
     Args:
-        path: A log, or a directory with one: TensorBoard, W&B, trainer_state.json, Lightning, CSV, text, ours, ...;
-            "-" is standard input.
+        path: A log, or a directory with one: TensorBoard, W&B, CSV, text, ours, ...; "-" is standard input.
         format: How the answer is written.
         out: Where to; standard output if not given (html: report.html).
         fail_on: The mildest severity that counts as found.

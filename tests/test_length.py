@@ -15,8 +15,6 @@ LONG_BODIES = {
     "rules/ladder.py:judge_tokens": "to be cut",
 }
 LONG_FILES = {
-    "logs/log.py": "to be cut",
-    "logs/text.py": "one hard thing: the patterns of what loops print, and the plan made of them",
     "models/mot.py": "to be cut",
     "rules/codec.py": "to be cut",
     "rules/labels.py": "to be cut",
