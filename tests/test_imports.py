@@ -38,10 +38,11 @@ ALLOWED = {
     "recipes": TRAINING | {"recipes"},
     "probes": MONITORS,
     "trace": TRAINING | {"trace"},
+    "loops": MONITORS | {"loops", "rules"},
     "accounting": TRAINING | {"accounting"},
     "arguments": {"*"},
     "cli": {"*"},
-    "__init__": set(),
+    "__init__": {"loops"},  # when a function of it is asked for
 }
 NO_TORCH = [
     "earnest.run",

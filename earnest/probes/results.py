@@ -18,13 +18,58 @@ Gap = tuple[float, float, float]  # mean, low, high
 class Alignment:
     """From which input a label of one stream is predicted: `offset` positions before it.
 
-    sees_label: if lower codebooks of the label's position are seen rightly, whether the label itself is seen too.
+    sees_label: if lower codebooks of the label's position are seen rightly, whether the label itself is seen too · later: the logits have seen tokens after the label too · where: file and line of the loss · layer: whose weights
+    made the logits · tokens: the table that the stream's own tokens are looked up in.
     """
 
     offset: int
     expected: int = 1
     codebook_matches: bool = True
     sees_label: bool | None = None
+    later: bool = False
+    where: str | None = None
+    layer: str | None = None
+    tokens: str | None = None
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The counted targets of one stream in one batch.
+
+    classes: size of the softmax · where: file and line of the loss · clips, lengths: how many clips, and the targets of
+    each, None if clips cannot be told apart · end_id, end_named, end_taught: the id that ends a clip, the setting that
+    names it, and whether it is a target · repeated_id, repeated: the id that fills the ends of shorter clips, and how
+    many targets of it are too many · first_untaught: clips whose first token is no target though a row could predict it
+    · begin_targets: targets that are the id of a beginning, and begin_after_end, those right behind an end · codes:
+    targets that are no special id · divided_by: the number that the loss of each target is divided by, None if it is
+    not the same for all · shape: of the rows of logits.
+    """
+
+    targets: int
+    classes: int
+    where: str | None = None
+    clips: int | None = None
+    lengths: tuple[int, ...] | None = None
+    end_id: int | None = None
+    end_named: str | None = None
+    end_taught: bool | None = None
+    repeated_id: int | None = None
+    repeated: int = 0
+    first_untaught: int = 0
+    begin_targets: int = 0
+    begin_after_end: int = 0
+    codes: int | None = None
+    divided_by: float | None = None
+    shape: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Delays:
+    """By codebook, in frames: the delays that the model's configuration names, and those that a batch's ids begin
+    with."""
+
+    configured: tuple[int, ...]
+    found: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -73,11 +118,18 @@ class Noise:
 
 @dataclass(frozen=True)
 class Gradients:
-    """Trainable tensors that no gradient but zero has reached in the first `steps` steps."""
+    """Trainable tensors that no gradient but zero has reached in the first `steps` steps.
+
+    Of these, as far as it was looked: `beside`, of which others of the same kind have a gradient (one of several output
+    layers); `cut`, which were computed with while gradients were on; `idle`, which were not.
+    """
 
     without_gradient: tuple[str, ...] = ()
     steps: int | None = None
     step: int | None = None
+    beside: tuple[str, ...] | None = None
+    cut: tuple[str, ...] | None = None
+    idle: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -130,8 +182,8 @@ class Reload:
 
 @dataclass(frozen=True)
 class HeldOutStream:
-    """One stream on held-out clips: its cross-entropy, the baselines on the same targets, and how far it lies above each
-    of them (negative: below), paired by clip."""
+    """One stream on held-out clips: its cross-entropy, the baselines on the same targets, and how far it lies above
+    each of them (negative: below), paired by clip."""
 
     ce_nats: float | None = None
     interval: Interval | None = None
@@ -204,6 +256,8 @@ class Results:
     crops: Crops | None = None
     unconditional: Unconditional | None = None
     generator_step: GeneratorStep | None = None
+    targets: Mapping[Stream, Targets] | None = None
+    delays: Delays | None = None
 
     @classmethod
     def read(

@@ -1,6 +1,6 @@
 """The doctor's rules: a `Run` in, a `Diagnosis` out."""
 
-from earnest.rules import bookkeeping, codec, generalisation, gradients, labels, learning, optimisation, sound  # noqa: F401  (they enter the catalogue)
+from earnest.rules import bookkeeping, codec, generalisation, gradients, labels, learning, optimisation, sound, targets  # noqa: F401  (they enter the catalogue)
 from earnest.rules.catalogue import RULES, Rule, View, apply
 from earnest.rules.decision import decide
 from earnest.rules.finding import Diagnosis, NotChecked

@@ -1,9 +1,14 @@
 """Family C: does gradient arrive? The logged side, and the results of the probes that look at parameters."""
 
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 import numpy as np
 
+from earnest.probes.results import Gradients
 from earnest.rules.catalogue import Evidence, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
+from earnest.rules.finding import Severity
 
 
 @rule("C101", needs=["grad_norm"], severity="critical", points=3, explains=("B102", "B103", "C301", "C302"))
@@ -39,7 +44,9 @@ def trainable_without_gradient(gradients):
     """Parameters that should learn get no gradient.
 
     ## What it sees
-    The gradient probe: parameters with requires_grad whose gradient is None or 0 after a backward pass.
+    The gradient probe: parameters with requires_grad whose gradient is None or 0 after a backward pass. Before training
+    (`earnest.check`) this is critical for one of several of a kind, a warning for what was computed with, and a note
+    for what this batch did not use, or used without gradients.
     ## Likely causes
     - a wrapper stripped the loss of that module
     - a codebook is a buffer, or its straight-through path is detached
@@ -51,14 +58,21 @@ def trainable_without_gradient(gradients):
     ## References
     modelscope/ms-swift PR#9752: the sub-talker's loss was stripped, so that module learnt nothing.
     """
-    names = gradients.without_gradient
+    if gradients.beside is None or gradients.cut is None or gradients.idle is None:
+        yield from _no_gradient(gradients, gradients.without_gradient, "trainable parameters get no gradient", None)
+        return
+    yield from _no_gradient(gradients, gradients.beside, "get no gradient, others of their kind do", None)
+    yield from _no_gradient(gradients, gradients.cut, "are computed with, and get no gradient", "warning")
+    yield from _no_gradient(gradients, gradients.idle, "are not used with gradients on", "note")
+
+
+def _no_gradient(
+    gradients: Gradients, names: Sequence[str], words: str, severity: Severity | None
+) -> Iterator[Evidence]:
     if names:
-        yield Evidence(
-            gradients.step,
-            f"{len(names)} trainable parameters get no gradient: {', '.join(names[:3])}",
-            EXACT,
-            [{"parameter": name} for name in names[:6]],
-        )
+        words = f"{len(names)} {words}: {', '.join(names[:3])}"
+        rows: list[dict[str, Any]] = [{"parameter": name} for name in names[:6]]
+        yield Evidence(gradients.step, words, EXACT, rows, severity=severity)
 
 
 @rule("C103", needs=["update_frac"], severity="warning", points=5, explains=("B102",))

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from earnest.records import plain
-from earnest.rules.catalogue import Evidence, rule
+from earnest.rules.catalogue import Evidence, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
 from earnest.rules.ladder import (
     WORSE,
@@ -18,6 +18,7 @@ from earnest.rules.ladder import (
     vocabulary,
 )
 from earnest.rules.statistics import noise
+from earnest.rules.targets import codes_lost, end_in_no_clip
 from earnest.streams import TEXT, Codebook
 
 
@@ -93,7 +94,7 @@ def codebooks_masked_unevenly(run):
 
     ## What it sees
     The fraction of counted targets of a codebook is less than 0.8 of the median over all codebooks, on average over the
-    run.
+    run. In one batch (`earnest.check`): the more a codebook is delayed, the fewer of its codes are targets.
     ## Likely causes
     - a delay pattern is applied inside the window, so late codebooks lose their last codes
     - the mask was made before the delay was applied, or with another delay pattern
@@ -104,6 +105,9 @@ def codebooks_masked_unevenly(run):
     ## References
     rubin-labs/dia-finetuning-stereo loses the last d codes of a codebook delayed by d; audiocraft#95.
     """
+    if run.probes.targets is not None:
+        yield from codes_lost(run.probes.targets)
+        return
     means = {
         key.stream: float(np.nanmean(series.value))
         for key, series in run.series.items()
@@ -331,12 +335,13 @@ def label_outside_vocabulary(counts, run):
             )
 
 
-@rule("A302", needs=["fact:label_counts", "fact:eos_id"], severity="warning", explains=("G102",))
-def end_never_taught(counts, eos_id):
+@rule("A302", needs=["fact:label_counts?", "fact:eos_id?", "probe:targets?"], severity="warning", explains=("G102",))
+def end_never_taught(counts, eos_id, targets):
     """The end of an utterance is never a counted target.
 
     ## What it sees
-    The end-of-stream id does not occur in the label histogram of any codebook, while generation waits for it.
+    The end-of-stream id does not occur in the label histogram of any codebook, while generation waits for it. In one
+    batch (`earnest.check`): it is no target of any clip, although clips of unequal length end there.
     ## Likely causes
     - the loss mask drops all ids above 1023, and the end with them
     - the labels mask 1025 together with the padding that also uses it
@@ -348,16 +353,16 @@ def end_never_taught(counts, eos_id):
     ## References
     transformers' HiggsAudioV2 processor masks 1024 and 1025 both.
     """
-    audio = {stream: histogram for stream, histogram in counts.items() if stream.is_audio}
-    if audio and not any(
-        int(label) == int(eos_id) and count for histogram in audio.values() for label, count in histogram.items()
-    ):
-        yield Evidence(
-            0,
-            f"id {eos_id} (end of stream) is not a target of any of {len(audio)} codebooks",
-            EXACT,
-            [{"eos_id": eos_id, "codebooks": len(audio)}],
-        )
+    if targets is not None:
+        yield from end_in_no_clip(targets)
+    elif counts is None or eos_id is None:
+        yield TooEarly("--fact label_counts=..., --fact eos_id=..., or the probe targets")
+    else:
+        audio = {stream: histogram for stream, histogram in counts.items() if stream.is_audio}
+        taught = any(int(label) == eos_id and count for one in audio.values() for label, count in one.items())
+        if audio and not taught:
+            words = f"id {eos_id} (end of stream) is not a target of any of {len(audio)} codebooks"
+            yield Evidence(0, words, EXACT, [{"eos_id": eos_id, "codebooks": len(audio)}])
 
 
 @rule("A303", needs=["fact:label_counts", "fact:pad_id"], severity="warning")

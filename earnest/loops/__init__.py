@@ -1,0 +1,1 @@
+"""Anybody's training loop: looked at before it trains (`check`)."""

@@ -1,0 +1,139 @@
+"""Which inputs a scored row of logits has seen: an id is changed, and the rows whose logits move have seen it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from earnest.probes.trace.match import MOST_CODEBOOKS, Ids, Place
+from earnest.probes.trace.record import Changes, Key
+from earnest.probes.trace.scores import Scores
+
+REACH = 3  # neighbours of a changed id whose rows are looked at, on either side
+MOST_LOOKS = 48  # runs with one changed id each
+NOISE = 10.0  # a row moves if its logits change by more than this many times what a second run changes
+
+Prints = Mapping[Key, np.ndarray]
+Look = Callable[[Changes], Prints]  # the user's loss, run once more with other ids
+
+
+@dataclass(frozen=True)
+class Column:
+    """One codebook of one output layer."""
+
+    key: Key
+    codebook: int
+
+
+@dataclass
+class Profile:
+    """What the rows of one column have seen of ids in one array: by axis, and by how far the changed id stands before
+    the row's own label (1: the token before it, 0: the label itself): how many rows were looked at, and moved.
+
+    `itself` holds distance 0, which all axes share.
+    """
+
+    axes: dict[int, dict[int, list[int]]] = field(default_factory=dict[int, dict[int, list[int]]])
+    itself: list[int] = field(default_factory=lambda: [0, 0])
+
+    def seen(self, axis: int, distance: int) -> bool | None:
+        """Whether ids at this distance are seen; None if no row could tell."""
+        moved, looked = self.itself if distance == 0 else self.axes.get(axis, {}).get(distance, [0, 0])
+        return None if not looked else 2 * moved >= looked
+
+
+def profiles(
+    scores: Mapping[Key, Scores], found: Mapping[Key, list[Place]], arrays: list[Ids], look: Look
+) -> dict[tuple[Column, int], Profile]:
+    """(column of an output layer, number of the array of ids) -> what its rows have seen there."""
+
+    def seen(changes: Changes) -> Prints:
+        return {key: scores[key].columns(print_) for key, print_ in look(changes).items()}
+
+    base, again = seen({}), seen({})
+    limits = {key: NOISE * np.abs(again[key] - base[key]).max(initial=0.0) for key in base}
+    result: dict[tuple[Column, int], Profile] = {}
+    for number, flat in _chosen(scores, found, arrays):
+        moved = _moved(seen(_change(arrays[number], flat, scores, found, number)), base, limits)
+        for key, of_key in found.items():
+            for place in of_key:
+                if place.ids == number and key in moved:
+                    _count(result, key, place, moved[key], flat, arrays[number].values.shape)
+    return result
+
+
+def _chosen(scores: Mapping[Key, Scores], found: Mapping[Key, list[Place]], arrays: list[Ids]) -> list[tuple[int, int]]:
+    """(array of ids, flat place) to change: in the middle of what each column scores, then just before that along each
+    axis (which may be no label itself), then elsewhere, while there is room."""
+    wanted: dict[tuple[int, int], None] = {}
+    for share in (0.5, 0.25, 0.75):
+        chosen = [
+            (place.ids, int(there[int(share * (len(there) - 1))]))
+            for key, of_key in found.items()
+            for place in of_key
+            for codebook in range(scores[key].codebooks)
+            if len(there := place.flat[:, codebook][place.flat[:, codebook] >= 0])
+        ]
+        wanted |= dict.fromkeys(chosen)
+        if share == 0.5:
+            wanted |= dict.fromkeys((ids, before) for ids, flat in chosen for before in _before(flat, arrays[ids]))
+    keep = np.unique(np.linspace(0, len(wanted) - 1, min(len(wanted), MOST_LOOKS)).astype(int))
+    return [list(wanted)[k] for k in (keep if len(chosen) > MOST_LOOKS // 2 else range(min(len(wanted), MOST_LOOKS)))]
+
+
+def _before(flat: int, ids: Ids) -> list[int]:
+    """Flat places one before this one along each axis that may be of codebooks."""
+    at, shape = np.unravel_index(flat, ids.values.shape), ids.values.shape
+    strides = [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
+    return [flat - stride for axis, stride in enumerate(strides) if at[axis] and shape[axis] <= MOST_CODEBOOKS]
+
+
+def _change(
+    ids: Ids, flat: int, scores: Mapping[Key, Scores], found: Mapping[Key, list[Place]], number: int
+) -> Changes:
+    """Another id of the same stream at one place."""
+    own = int(ids.values.reshape(-1)[flat])
+    others: np.ndarray = np.zeros(0, dtype=np.int64)
+    for key, of_key in found.items():
+        for one_place in of_key:
+            rows, codebooks = np.nonzero(one_place.flat == flat) if one_place.ids == number else ((), ())
+            if len(rows):
+                one = scores[key]
+                others = np.setdiff1d(one.label[one.codebook == codebooks[0]], [own])
+    other = int(others[len(others) // 2]) if len(others) else max(own - 1, 0) or own + 1
+    calls, place = ids.source(flat)
+    return {call: (np.array([place]), np.array([other - own])) for call in calls}
+
+
+def _moved(now: Prints, base: Prints, limits: Mapping[Key, float]) -> dict[Key, np.ndarray]:
+    """Rows and codebooks whose logits changed; an output layer whose shape changed is left out."""
+    return {
+        key: np.abs(now[key] - base[key]).max(-1) > limits[key]
+        for key in base
+        if key in now and now[key].shape == base[key].shape
+    }
+
+
+def _count(
+    result: dict[tuple[Column, int], Profile],
+    key: Key,
+    place: Place,
+    moved: np.ndarray,
+    changed: int,
+    shape: tuple[int, ...],
+) -> None:
+    rows, codebooks = np.nonzero(place.flat >= 0)
+    away = (
+        np.stack(np.unravel_index(place.flat[rows, codebooks], shape))
+        - np.array(np.unravel_index(changed, shape))[:, None]
+    )
+    near = ((away != 0).sum(0) <= 1) & (np.abs(away).max(0) <= REACH)
+    for n in np.flatnonzero(near):
+        profile = result.setdefault((Column(key, int(codebooks[n])), place.ids), Profile())
+        axes = np.flatnonzero(away[:, n])
+        if len(axes):
+            counts = profile.axes.setdefault(int(axes[0]), {}).setdefault(int(away[axes[0], n]), [0, 0])
+        else:
+            counts = profile.itself
+        counts[0] += bool(moved[rows[n], codebooks[n]])
+        counts[1] += 1

@@ -1,0 +1,83 @@
+"""One batch traced: the user's loss is run once with gradients, then a few dozen times with one changed id each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from earnest.probes.trace.match import MOST_CODEBOOKS, Ids, Place, gather, places
+from earnest.probes.trace.read import Reading, readings
+from earnest.probes.trace.record import Changes, Key, Record
+from earnest.probes.trace.scores import Scores
+from earnest.probes.trace.sight import Prints, profiles
+
+USUAL_FRAC = 0.9  # of the labels at one index of the rows are found in one codebook; a few others by chance (assumed)
+
+
+class Replay(Protocol):
+    """Somebody's loss, which can be run again and again from the same state."""
+
+    def record(self) -> Record:
+        """Run forward and backward, and write down what happens."""
+        ...
+
+    def look(self, changes: Changes, printed: Mapping[Key, int]) -> Prints:
+        """Run forward with other ids; returns the prints of these output layers."""
+        ...
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What a batch's tracing found."""
+
+    record: Record
+    arrays: Sequence[Ids]
+    readings: Sequence[Reading]
+
+
+def trace(replay: Replay, names: Mapping[int, str]) -> Traced:
+    """names: id of a parameter -> its name in the model."""
+    record = replay.record()
+    scores = dict(sorted(record.scores.items(), key=lambda item: list(record.nodes).index(item[0])))
+    printed = {key: one.codebooks for key, one in scores.items()}
+    arrays = gather(
+        [(lookup.index, id(lookup.table)) for lookup in record.lookups], {one.classes for one in scores.values()}
+    )
+    found = {key: places(one.labels(), arrays) for key, one in scores.items()}
+    for key in scores:
+        scores[key], found[key] = _by_codebook(scores[key], found[key], arrays)
+    record.scores = scores
+    seen = profiles(scores, found, arrays, lambda changes: replay.look(changes, printed)) if scores else {}
+    return Traced(record, arrays, readings(record, arrays, found, seen, names))
+
+
+def _by_codebook(scores: Scores, found: list[Place], arrays: Sequence[Ids]) -> tuple[Scores, list[Place]]:
+    """If one output layer scores several codebooks along an axis of its rows, that axis is taken for codebooks."""
+    if scores.codebooks > 1:
+        return scores, found
+    for place in found:
+        ids = arrays[place.ids]
+        if ids.axis is None:
+            continue
+        for axis, size in enumerate(scores.shape):
+            flat = np.moveaxis(place.flat.reshape(scores.shape), axis, 0).reshape(size, -1)
+            own = [_usual(np.unravel_index(of[of >= 0], ids.values.shape)[ids.axis]) for of in flat]
+            used = [one for one in own if one is not None]
+            if 2 <= size <= MOST_CODEBOOKS and -1 not in used and len(set(used)) == len(used) > 1:
+                moved = [
+                    Place(
+                        one.ids, np.moveaxis(one.flat.reshape(scores.shape), axis, -1).reshape(-1, size), one.found_frac
+                    )
+                    for one in found
+                ]
+                return scores.by_codebook(axis), moved
+    return scores, found
+
+
+def _usual(index: np.ndarray) -> int | None:
+    """What nearly all of these are, -1 if they differ, None if there are none."""
+    if not len(index):
+        return None
+    counts = np.bincount(index)
+    return int(counts.argmax()) if counts.max() >= USUAL_FRAC * len(index) else -1

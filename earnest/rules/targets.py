@@ -1,0 +1,215 @@
+"""Family A, what one batch shows before training (`earnest.check`): what its counted targets are."""
+
+import math
+from collections.abc import Iterator, Mapping
+
+from earnest.probes.results import Alignment, Delays, Targets
+from earnest.records import plain
+from earnest.rules.catalogue import Evidence, TooEarly, rule
+from earnest.rules.decision import EXACT, FAIR, STRONG
+from earnest.streams import TEXT, Codebook, Stream
+
+FEWEST_CLIPS = 3  # of unequal length, for a question about padding
+
+
+def uneven(targets: Mapping[Stream, Targets]) -> str | None:
+    """What is missing for questions about padding; None if nothing is."""
+    clips = max((one.clips or 0 for one in targets.values()), default=0)
+    if clips < FEWEST_CLIPS:
+        return f"{FEWEST_CLIPS} clips of unequal length in the batch (it has {clips or 'none that can be told apart'})"
+    return None
+
+
+def end_in_no_clip(targets: Mapping[Stream, Targets]) -> Iterator[Evidence | TooEarly]:
+    """A302, of one batch."""
+    audio = {stream: seen for stream, seen in targets.items() if stream != TEXT} or targets
+    known = {stream: seen for stream, seen in audio.items() if seen.end_taught is not None}
+    lengths = {length for seen in audio.values() for length in seen.lengths or ()}
+    if any(seen.end_taught for seen in known.values()):
+        return
+    if not known:
+        yield TooEarly("the id that ends a clip: no setting of the model names one; pass end_id")
+    elif len(lengths) < 2:
+        yield TooEarly("clips of unequal length in the batch: equal ones may be windows, which do not end")
+    else:
+        stream, seen = next(iter(known.items()))
+        words = f"id {seen.end_id} ({seen.end_named}) ends a clip, and is a target of none of {seen.clips} clips"
+        yield Evidence(0, words, EXACT, [_row(stream, seen)], stream)
+
+
+def codes_lost(targets: Mapping[Stream, Targets]) -> Iterator[Evidence | TooEarly]:
+    """A103, of one batch: windows may lose the tails of delayed codebooks, whole clips should not."""
+    codebooks = {stream: seen for stream, seen in targets.items() if isinstance(stream, Codebook) and seen.clips}
+    lost = [(next(iter(codebooks.values())).codes or 0) - (seen.codes or 0) for seen in codebooks.values()]
+    clips = max((seen.clips or 0 for seen in codebooks.values()), default=0)
+    if len(lost) < 2 or not clips:
+        yield TooEarly("two codebooks, in clips that can be told apart")
+    elif lost == sorted(lost) and lost[-1] >= clips and not any(one % clips for one in lost):
+        ends = any(seen.end_taught for seen in codebooks.values())
+        each = ", ".join(str(one // clips) for one in lost)
+        words = f"codes of a clip that are no target, by codebook: {each} more than of the first"
+        last = list(codebooks)[-1]
+        yield Evidence(0, words, EXACT if ends else FAIR, [_row(last, codebooks[last])], last, None if ends else "note")
+
+
+@rule("A205", needs=["probe:alignment"], severity="critical", explains=("A202", "A203", "B107", "E101"))
+def logits_see_the_future(alignment: Mapping[Stream, Alignment]) -> Iterator[Evidence]:
+    """Logits have seen tokens that come after their label.
+
+    ## What it sees
+    Tokens after a label were changed, and the logits that the label is scored on moved, as they do when the label
+    itself is changed.
+    ## Likely causes
+    - attention is not causal: a mask is missing, or a packed or padded mask replaces the causal one
+    - the clip itself is the reference, or is read whole by another part of the model
+    - a convolution or a normalisation over time looks ahead
+    ## Next probe
+    Change one token in the middle of a clip, and look which rows of logits move: only those after it may.
+    ## Fix
+    Pass a causal mask (is_causal=True); take the reference from another clip, or from before the target.
+    ## References
+    earnest's own; no publication known.
+    """
+    for stream, seen in alignment.items():
+        if seen.later and seen.offset <= 0:
+            yield Evidence(
+                0,
+                "logits have seen their label and what follows it",
+                EXACT,
+                [{"stream": str(stream), **plain(seen)}],
+                stream,
+            )
+
+
+@rule("A206", needs=["probe:delays"], severity="warning", explains=("G102",))
+def delay_is_missing(delays: Delays) -> Iterator[Evidence]:
+    """The codebooks of a batch are not delayed as the model's configuration says.
+
+    ## What it sees
+    Every codebook begins with the begin-of-stream id; in how many rows differs from the configuration's delay pattern.
+    ## Likely causes
+    - the data set hands raw codes to a model that was pretrained on delayed ones
+    - the pattern is applied twice, or with other delays
+    ## Next probe
+    Print the first rows of the model's input ids, one codebook a column: the begin ids form the steps of the delays.
+    ## Fix
+    Delay the codes as the processor of the released model does, in training and in generation.
+    ## References
+    itsitgroup/dia-finetune trains Dia on raw frames of DAC.
+    """
+    if delays.found != delays.configured:
+        words = f"delays {list(delays.found)} in the batch, {list(delays.configured)} in the configuration"
+        yield Evidence(0, words, EXACT, [plain(delays)])
+
+
+@rule("A305", needs=["probe:targets"], severity="warning", explains=("A303",))
+def padding_is_taught_as_the_end(targets: Mapping[Stream, Targets]) -> Iterator[Evidence | TooEarly]:
+    """The positions behind shorter clips are targets too: all of them, of one id.
+
+    ## What it sees
+    In a batch of clips of unequal length, the shorter ones end in a run of one id that occurs nowhere else, and longer
+    the shorter they are.
+    ## Likely causes
+    - labels are padded with the end-of-stream id, and the loss has no ignore_index
+    - padding and end of stream share an id and none of it is masked
+    ## Next probe
+    Print the labels of the shortest clip of a batch: after its end everything should be -100.
+    ## Fix
+    Set labels to -100 behind the first end of each clip.
+    ## References
+    lifeiteng/vall-e, GPT-SoVITS and tortoise train so, without harm that is known; but the loss counts padding, and
+    depends on how clips are batched.
+    """
+    if (missing := uneven(targets)) is not None:
+        yield TooEarly(missing)
+        return
+    for stream, seen in targets.items():
+        if seen.repeated:
+            words = f"{seen.repeated} of {seen.targets} targets are id {seen.repeated_id} behind the end of a clip"
+            yield Evidence(0, words, EXACT, [_row(stream, seen)], stream)
+
+
+@rule("A306", needs=["probe:targets"], severity="warning")
+def first_token_untaught(targets: Mapping[Stream, Targets]) -> Iterator[Evidence]:
+    """The first token of every clip is no target, though there is a row that should predict it.
+
+    ## What it sees
+    The token before the first target of each clip is one like the targets, and differs between clips; what stands
+    before it (text, a begin-of-stream id) is not.
+    ## Likely causes
+    - labels were masked up to and with the first token: an off-by-one in the length of the prompt
+    - a shift by hand before a shift in the model, at the beginning
+    ## Next probe
+    Print the first three inputs and labels of one clip, and the row that each label is scored on.
+    ## Fix
+    Mask up to the last token of the prompt, not beyond it.
+    ## References
+    earnest's own; no publication known.
+    """
+    for stream, seen in targets.items():
+        if seen.first_untaught:
+            words = f"the first token of {seen.first_untaught} clips is no target"
+            yield Evidence(0, words, STRONG, [_row(stream, seen)], stream)
+
+
+@rule("A307", needs=["probe:targets"], severity="note")
+def beginning_is_taught(targets: Mapping[Stream, Targets]) -> Iterator[Evidence]:
+    """The id of a beginning is a target.
+
+    ## What it sees
+    Among the targets of a codebook is the id that the configuration calls begin of stream; a warning if it is scored
+    right behind the end of another clip.
+    ## Likely causes
+    - the fill of a delay pattern is not masked
+    - clips are scored in one row after the other: the end of one is followed by the beginning of the next
+    ## Next probe
+    Print the labels of one clip: a beginning is given when a model generates, so it need not be predicted.
+    ## Fix
+    Set labels to -100 where they are the id of a beginning, and shift within each clip.
+    ## References
+    JimmyMa99/train-higgs-audio shifts the audio of a whole batch as one string.
+    """
+    for stream, seen in targets.items():
+        if seen.begin_targets:
+            words = f"{seen.begin_targets} of {seen.targets} targets are the id of a beginning"
+            across = f", {seen.begin_after_end} of them behind the end of another clip"
+            words, severity = (words + across, "warning") if seen.begin_after_end else (words, None)
+            yield Evidence(0, words, EXACT, [_row(stream, seen)], stream, severity)
+
+
+@rule("D403", needs=["probe:targets"], severity="warning")
+def mean_over_padding(targets: Mapping[Stream, Targets]) -> Iterator[Evidence]:
+    """The loss is divided by all positions, not by those that count.
+
+    ## What it sees
+    What one target adds to the loss is 1 / (positions of the batch), although only a part of the rows has a target.
+    ## Likely causes
+    - the masked loss is averaged with .mean() over the padded batch
+    - num_items_in_batch counts padding, because a mask is wrong
+    ## Next probe
+    Add padding to a batch: the loss should not change.
+    ## Fix
+    Divide the summed loss by the number of targets that count.
+    ## References
+    huggingface/parler-tts: `labels.ne(a) | labels.ne(b)` is true everywhere.
+    """
+    for stream, seen in targets.items():
+        if seen.divided_by is None or seen.shape is None:
+            continue
+        right = {seen.targets, seen.targets * len(targets)}
+        for positions in _positions(seen.shape, len(targets)) - right:
+            if positions > seen.targets and abs(seen.divided_by / positions - 1) < 1e-4:
+                words = f"{seen.targets} targets count, and their loss is divided by {positions}"
+                yield Evidence(0, words, EXACT, [_row(stream, seen)], stream)
+
+
+def _positions(shape: tuple[int, ...], codebooks: int) -> set[int]:
+    """How many positions a loss is averaged over if it is over all: of a stream or of all streams, without the last one
+    or two of each clip if labels are shifted."""
+    clips, longest = math.prod(shape) // max(shape), max(shape)
+    return {clips * (longest - lost) * times for lost in range(3) for times in (1, codebooks)}
+
+
+def _row(stream: Stream, seen: Targets) -> dict[str, object]:
+    row = {name: value for name, value in plain(seen).items() if value is not None}
+    return {"stream": str(stream), **row}
