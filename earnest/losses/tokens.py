@@ -294,5 +294,5 @@ class TokenObjective(nn.Module):
         for stream, stream_sum in sums.items():
             for name, signal in SIGNAL_NAMES.items():
                 if (value := getattr(stream_sum, name)) is not None:
-                    signals[key(signal, str(stream))] = value.item() / counted[stream]
+                    signals[key(signal, stream)] = value.item() / counted[stream]
         return loss, signals

@@ -64,7 +64,7 @@ def probe(
         score = accuracy if name == "word_accuracy_frac" else r2
         fit_values, values = together(fit, name), together(test, name)
         for k, (fit_codes, codes) in enumerate(zip(fit_CN, test_CN, strict=True)):
-            found[key(name, str(Codebook(k)), "eval")] = score(fit_codes, fit_values, codes, values, size)
+            found[key(name, Codebook(k), "eval")] = score(fit_codes, fit_values, codes, values, size)
         if score is accuracy:
             found[key(name, "commonest", "eval")] = score(
                 np.zeros_like(fit_CN[0]), fit_values, np.zeros_like(test_CN[0]), values, 1

@@ -70,6 +70,6 @@ class Targets:
         found = {}
         for c, counts_V in enumerate(self.counts_CV.double()):
             p_V = counts_V[counts_V > 0] / counts_V.sum()
-            found[key("seen_frac", str(Codebook(c)))] = len(p_V) / len(counts_V)
-            found[key("seen_perplexity", str(Codebook(c)))] = (-(p_V * p_V.log()).sum()).exp().item()
+            found[key("seen_frac", Codebook(c))] = len(p_V) / len(counts_V)
+            found[key("seen_perplexity", Codebook(c))] = (-(p_V * p_V.log()).sum()).exp().item()
         return found
