@@ -67,7 +67,9 @@ def refusal(event: refusals.ParseErrorEvent, known: Sequence[str], args: Sequenc
                 return _unknown(tokens, known, fix)
             arguments = [argument.arg for argument in missing]
             names = " and no ".join(map(_name, arguments))
-            return UserError(f"no {names}", "; ".join(f"{_name(one)}: {_meaning(one)}" for one in arguments), fix)
+            return UserError(
+                f"no {names}", "; ".join(f"{_name(argument)}: {_meaning(argument)}" for argument in arguments), fix
+            )
         case refusals.InvalidChoice(argument=argument, value=value, choices=choices):
             near = difflib.get_close_matches(value, choices, 1)
             seen = f"{_name(argument)} {value}"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 SMALL_BYTES = 1 << 16  # a block that the standard library reads before polars is imported
-# JSON has no NaN and polars reads JSON: these stand for it on the way through (no log holds the largest doubles)
+# JSON has no NaN and polars reads JSON: these replace it on the way through (no log holds the largest doubles)
 STANDS_FOR = {
     b"NaN": b"1.7976931348623151e308",
     b"Infinity": b"1.7976931348623155e308",

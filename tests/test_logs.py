@@ -310,6 +310,70 @@ TEXTS = {
             "train/loss": [(100, 18.3), (200, 18.3)],
         },
     ),
+    "CosyVoice": (
+        "2026-11-01 10:00:00,123 DEBUG TRAIN Batch 0/10 loss 4.25 acc 0.1 lr 0.5 grad_norm 1.5 rank 0\n"
+        "2026-11-01 10:00:01,123 DEBUG TRAIN Batch 0/20 loss 4.0 acc 0.1 lr 0.5 grad_norm 1.5 rank 0\n"
+        "2026-11-01 10:00:02,123 DEBUG TRAIN Batch 0/30 loss 3.5 acc 0.1 lr 0.5 grad_norm 1.5 rank 0\n"
+        "2026-11-01 10:10:00,123 INFO Epoch 0 Step 31 CV info lr 0.5 0 rank loss 2.5 acc 0.25\n",
+        {
+            "train/loss": [(10, 4.25), (20, 4), (30, 3.5)],
+            "train/accuracy_frac": [(10, 0.1), (20, 0.1), (30, 0.1)],
+            "train/learning_rate": [(10, 0.5), (20, 0.5), (30, 0.5)],
+            "train/grad_norm": [(10, 1.5), (20, 1.5), (30, 1.5)],
+            "eval/loss": [(30, 2.5)],
+            "eval/accuracy_frac": [(30, 0.25)],
+            "eval/learning_rate": [(30, 0.5)],
+        },
+    ),
+    "Coqui, evaluation in blocks": (
+        "".join(
+            f" > EPOCH: {e}/3\n > TRAINING\n   --> STEP: 9/9 -- GLOBAL_STEP: {e * 9 + 9}\n     | > loss_kl: {3 - e}  (9.9)\n"
+            f" --> EVAL PERFORMANCE\n     | > avg_loss_kl: {4 - e} (+0.01)\n"
+            for e in range(3)
+        ),
+        {"train/loss/kl": [(9, 3), (18, 2), (27, 1)], "eval/loss/kl": [(9, 4), (18, 3), (27, 2)]},
+    ),
+    "a heading that begins no blocks": (
+        "***** Running Evaluation *****\nValidation\nstep 1 loss 3\nstep 2 loss 2\n",
+        {"train/loss": [(1, 3), (2, 2)]},
+    ),
+    "a codebook a line": (
+        "".join(f"Codebook {c} loss: {5 - c - step}\n" for step in range(2) for c in range(2)),
+        {"train/loss/codebook_0": [(0, 5), (1, 4)], "train/loss/codebook_1": [(0, 4), (1, 3)]},
+    ),
+    "icefall": (
+        "".join(
+            f"Epoch 4, batch {i}, train_loss[loss={5 - i}, over 9.00 frames. ], tot_loss[loss={('2.5', 'nan')[i]}, over 70.0 frames. ], lr: 2e-03\n"
+            for i in range(2)
+        ),
+        {"train/loss": [(0, 2.5), (1, math.nan)], "train/learning_rate": [(0, 0.002), (1, 0.002)]},
+    ),
+    "iterations beside records": (
+        "[Epoch 3 5000/50000][Iteration 780] Trained 64 records in 1.1 seconds. Loss is 4.5. Current learning rate is 0.5.\n"
+        "[Epoch 3 5064/50000][Iteration 781] Trained 64 records in 1.1 seconds. Loss is 4.25. Current learning rate is 0.5.\n",
+        {"train/loss": [(780, 4.5), (781, 4.25)], "train/learning_rate": [(780, 0.5), (781, 0.5)]},
+    ),
+    "typographic quotes and bold": (
+        "{‘loss’: 2.5, “lr”: 0.5, ‘step’: 1}\nstep **2** | **loss** **2.25** | lr 0.5\n",
+        {"train/loss": [(1, 2.5), (2, 2.25)], "train/learning_rate": [(1, 0.5), (2, 0.5)]},
+    ),
+    "audiotools' boxes": (
+        "".join(
+            f"╭──── Iteration {i * 100} ────╮\n│ train │ key      │ value │ mean │\n│       │ mel/loss │ {9 - i} │ 9.9 │\n╰────╯\n"
+            for i in (1, 2)
+        ),
+        {"train/loss/mel": [(100, 8), (200, 7)]},
+    ),
+    "one report, a metric a line": (
+        "(trainer:87) INFO: (Steps: 300) train/mel_loss = 38.5.\n(trainer:87) INFO: (Steps: 300) train/ppl_0 = 1.5.\n"
+        "(trainer:87) INFO: (Steps: 300) train/ppl_1 = 1.25.\n(trainer:87) INFO: (Steps: 300) train/lr = 0.5.\n",
+        {
+            "train/loss/mel": [(300, 38.5)],
+            "train/perplexity/codebook_0": [(300, 1.5)],
+            "train/perplexity/codebook_1": [(300, 1.25)],
+            "train/learning_rate": [(300, 0.5)],
+        },
+    ),
     "decimal commas": (
         "Schritt; step: 1; loss: 0,53\nSchritt; step: 2; loss: 0,43\n",
         {"train/loss": [(1, 0.53), (2, 0.43)]},
@@ -621,6 +685,10 @@ adv/gen_loss: train/loss/adv_g | adv/disc_loss: train/loss/loss_d | adv/feat_los
 acc: train/accuracy_frac | train/accuracy: train/accuracy_frac | mean_token_accuracy: train/accuracy_frac | entropy: train/entropy_nats
 grad_norm_d: train/grad_norm/discriminator | lr_d: train/learning_rate/discriminator | clip_fraction: train/clipped_frac
 train/my_part_loss: train/loss/my_part | eval/ce_nats/text: eval/ce_nats/text | train/loss/msspec: train/loss/msspec
+CV/loss: eval/loss | held_out/loss: eval/loss | HELD_OUT_loss: eval/loss | reduced_train_loss: train/loss | Loss is: train/loss | rank loss: train/loss
+loss_metrics/global_avg_loss: train/loss | loss_metrics/global_max_loss: - | tot_loss/loss: train/loss | mel loss_mel_loss: train/loss/mel
+best_loss: - | loss_weights: - | val_loss_every: - | l1_time_loss: train/loss/l1_time | loss/g/fm: train/loss/feat | discriminator/total: train/loss/loss_d
+train/ppl_3: train/perplexity/codebook_3 | codebook_usage/0: train/used_frac/codebook_0 | grad_scale: train/loss_scale | token_acc: train/accuracy_frac
 step: - | epoch: - | _runtime: - | tokens_per_second: - | train_runtime: - | total_flos: - | temperature: - | num_tokens: - | loss_time: - | memory/allocated: -
 """
 
@@ -745,6 +813,47 @@ def test_long_rows_with_a_nested_value(tmp_path):
     ]
     run = read(written(tmp_path, as_lines(rows), "a.jsonl"))
     assert told(run) == {key: [(0, 5.0), (1, 4.0), (2, 3.0)] for key in ("train/loss", "eval/loss")}
+
+
+def test_a_sum_of_parts_takes_no_unit_from_a_perplexity(tmp_path):
+    rows = [
+        {"step": i, "loss": 5.0 - i / 4, "text_loss": 2.0, "audio_loss": 3 - i / 4, "ppl": 2 ** (5 - i / 4)}
+        for i in range(8)
+    ]
+    run = read(written(tmp_path, as_csv(rows), "a.csv"))
+    assert run["train/loss"].value[0] == 5 and any("tells no unit" in note for note in run.notes)
+    del rows[0]["audio_loss"]
+    alone = [{name: row[name] for name in ("step", "loss", "ppl")} for row in rows]
+    assert read(written(tmp_path, as_csv(alone), "b.csv"))["train/loss"].value[0] == pytest.approx(5 * math.log(2))
+
+
+def test_steps_that_say_how_many_there_will_be(tmp_path):
+    rows = [{"loss": 5.0 - i, "global_step/max_steps": f"{10 * i}/40"} for i in range(1, 4)]
+    for text in (as_lines(rows), as_lines(rows) + "{broken\n"):
+        assert told(read(written(tmp_path, text, "a.jsonl"))) == {"train/loss": [(10, 4.0), (20, 3.0), (30, 2.0)]}
+
+
+def test_lists_without_names_are_told(tmp_path):
+    lines = "".join(f"10:00:0{i},100 INFO [{9 - i}, 3.5, 0.1]\n" for i in range(5))
+    with pytest.raises(UserError) as error:
+        read(written(tmp_path, lines))
+    assert "list_1" in error.value.seen and "--map list_1=train/loss" in error.value.fix
+    assert len(read(written(tmp_path, lines), overrides={"list_1": "train/loss"})["train/loss"]) == 5
+
+
+def test_parts_of_one_printed_log_are_read_as_one(tmp_path):
+    for part, steps in {"job.o1": range(1, 4), "job.o2": range(4, 7)}.items():
+        written(tmp_path, "".join(f"step {i} loss {9 - i}\n" for i in steps), part)
+    assert told(read(tmp_path)) == {"train/loss": [(i, 9.0 - i) for i in range(1, 7)]}
+    written(tmp_path, "step 5 loss 1\nstep 6 loss 1\n", "job.o3")
+    with pytest.raises(UserError, match="3 runs"):
+        read(tmp_path)
+
+
+def test_a_folder_without_a_log_says_what_its_texts_say(tmp_path):
+    written(tmp_path, "loading\nValueError: no clips\n", "train.log")
+    with pytest.raises(UserError, match=r"holds no log; train\.log: the program failed: .*no clips"):
+        read(tmp_path)
 
 
 def test_perplexity_is_told_apart(tmp_path):

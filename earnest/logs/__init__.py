@@ -45,7 +45,7 @@ def read(
     `overrides`: column -> signal (``{"my_loss": "train/ce_nats/text"}``, or ``step``, ``epoch``, ``ignore``); they win.
     `facts`: what the log does not hold (`facts.FACTS`); they win over what a configuration beside the log says.
     `run`: which of several runs, by the name that the error for several lists.
-    Raises UserError where there is no log to read.
+    Raises UserError if there is no log to read.
     """
     if str(path) == "-":
         with standard_input() as piped:

@@ -127,7 +127,8 @@ def _has_signal(found: Found) -> bool:
 
 
 def _parts_of_one(logs: Sequence[Found]) -> Joined | None:
-    """Printed logs of one folder as one, if they hold the same signals and each goes on where the one before ends."""
+    """Printed logs of one folder as one, if they hold the same signals and each begins after the last step of the one
+    before."""
     if len({log.path.parent for log in logs}) > 1 or _richness(logs) > PRINTED or len(logs) > MOST_PARTS:
         return None
     runs = [to_run(log, {}, None) for found in logs if isinstance(log := found.format.read(Source(found.path)), Log)]
@@ -161,7 +162,7 @@ def _plain(name: str) -> Path:
 
 
 def _by_run(path: Path, formats: Sequence[Format]) -> dict[Path, list[Found]]:
-    """The folder that stands for a run -> its logs."""
+    """The folder of each run -> its logs."""
     folders: dict[Path, list[Found]] = {}
     for log in _logs(path, formats):
         folders.setdefault(_run_folder(log.path if log.source.is_dir else log.path.parent, path), []).append(log)

@@ -180,7 +180,7 @@ def _plan(skeleton: str) -> Plan:
 
 
 def _counters(line: str) -> tuple[list[Cell], str]:
-    """Epoch and step where a program's own form of line says them, and the rest of the line."""
+    """Epoch and step, if the line has a form of its own for them (espnet, PyTorch's examples), and its rest."""
     if match := ESPNET.search(line):
         steps = [Cell("step", _index(match[3]))] if SPLITS.get(match[2]) == "train" else []
         return [Cell("epoch", _index(match[1])), *steps], f"{match[2]}: " + line[match.end() :]

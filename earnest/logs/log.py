@@ -48,12 +48,12 @@ def add_row(table: Table, row: dict[str, Json]) -> None:
     table.row(cells)
 
 
-def is_label(name: str, said: Collection[str], columns: Iterable[str]) -> bool:
+def is_label(name: str, labels: Collection[str], columns: Iterable[str]) -> bool:
     """Whether a column of text tells splits (train, eval) or, beside a column called value, metrics (train/loss,
     lr)."""
     if name.lower() in LABELS_OF_SPLITS:
-        return all(word.lower() in SPLITS for word in said)
-    return name.lower() in LABELS and 0 < len(said) <= 1000 and any(map(_is_value, columns))
+        return all(word.lower() in SPLITS for word in labels)
+    return name.lower() in LABELS and 0 < len(labels) <= 1000 and any(map(_is_value, columns))
 
 
 def called(name: str, label: str, word: str | None) -> str:

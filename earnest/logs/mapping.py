@@ -32,7 +32,7 @@ def to_run(log: Log, overrides: dict[str, str], run: str | None) -> Run:
     _count_codebooks_from_0(log, guesses)
     _language_model_beside_codebooks(guesses)
     ambiguous = _of_several_folders(guesses)
-    keys = {name: found.key for name, found in guesses.items() if found and name not in ambiguous}
+    keys = {name: known.key for name, known in guesses.items() if known and name not in ambiguous}
     keys.update({name: key for name, key in chosen.items() if isinstance(key, Key)})
     axes = {name: axis for name, axis in chosen.items() if axis in ("step", "epoch")}
     rows = stitch(log, axes, run, list(keys) or list(log.columns))
@@ -76,9 +76,9 @@ def _of_several_folders(guesses: dict[str, Guess | None]) -> dict[str, str]:
     """encoder/grad_norm beside decoder/grad_norm is no global norm: columns told apart only by unknown folders are not
     guessed at."""
     alike: dict[Key, dict[str, str]] = {}
-    for name, found in guesses.items():
-        if found:
-            alike.setdefault(found.key, {})[name] = found.folder
+    for name, known in guesses.items():
+        if known:
+            alike.setdefault(known.key, {})[name] = known.folder
     several = [names for names in alike.values() if len(set(names.values())) > 1 and all(names.values())]
     return {
         name: f"one of {len(names)} columns of this name, of different folders; name one with --map"
@@ -130,22 +130,22 @@ def _checked(log: Log, overrides: dict[str, str]) -> dict[str, Key | str]:
 
 
 def _count_codebooks_from_0(log: Log, guesses: dict[str, Guess | None]) -> None:
-    """audiocraft calls its first codebook ce_q1: where a family of columns has no codebook 0, it counts from 1."""
+    """audiocraft calls its first codebook ce_q1: if a family of columns has no codebook 0, it counts from 1."""
     families: dict[tuple[str, str], dict[str, int]] = {}
-    for name, found in guesses.items():
-        if found and found.numbered and isinstance(found.key.stream, Codebook):
-            families.setdefault((found.key.split, found.key.name), {})[name] = found.key.stream.index
+    for name, known in guesses.items():
+        if known and known.numbered and isinstance(known.key.stream, Codebook):
+            families.setdefault((known.key.split, known.key.name), {})[name] = known.key.stream.index
     if any(signal == "ce_nats" for _, signal in families):
-        for name, found in guesses.items():
-            if found and found.key[1:] == ("ce_nats", None):  # audiocraft's ce beside ce_q1, ...: their mean
-                guesses[name] = Guess(found.key._replace(stream=AUDIO))
+        for name, known in guesses.items():
+            if known and known.key[1:] == ("ce_nats", None):  # audiocraft's ce beside ce_q1, ...: their mean
+                guesses[name] = Guess(known.key._replace(stream=AUDIO))
     for numbers in families.values():
         if len(numbers) > 1 and min(numbers.values()) == 1:
             log.notes.append(f"codebooks counted from 1 ({', '.join(list(numbers)[:3])}, ...) are counted from 0 here")
             for name, number in numbers.items():
-                found = guesses[name]
-                assert found
-                guesses[name] = Guess(found.key._replace(stream=Codebook(number - 1)))
+                known = guesses[name]
+                assert known
+                guesses[name] = Guess(known.key._replace(stream=Codebook(number - 1)))
 
 
 def _reason(name: str) -> str:
@@ -161,10 +161,10 @@ def _reason(name: str) -> str:
 
 def _language_model_beside_codebooks(guesses: dict[str, Guess | None]) -> None:
     """A trainer of audio tokens calls the loss of its text tokens that of the LLM; a codec's is a distillation."""
-    if any(found and isinstance(found.key.stream, Codebook) and found.key.name == "loss" for found in guesses.values()):
-        for name, found in guesses.items():
-            if found and found.key[1:] == ("loss", Part("llm")):
-                guesses[name] = Guess(found.key._replace(stream=TEXT))
+    if any(known and isinstance(known.key.stream, Codebook) and known.key.name == "loss" for known in guesses.values()):
+        for name, known in guesses.items():
+            if known and known.key[1:] == ("loss", Part("llm")):
+                guesses[name] = Guess(known.key._replace(stream=TEXT))
 
 
 def _scaled(log: Log, name: str, key: Key, value: np.ndarray) -> np.ndarray:
@@ -178,7 +178,7 @@ def _scaled(log: Log, name: str, key: Key, value: np.ndarray) -> np.ndarray:
 
 
 def _steps_per_epoch(log: Log, rows: Rows) -> dict[str, int]:
-    """How many steps the epoch column counts to one, where it grows with the steps."""
+    """How many steps are one epoch, if the epoch column grows with the steps."""
     if rows.epoch is None or ("step" not in rows.axes.values() and log.step is None):
         return {}
     step, epoch = rows.step[rows.start : rows.stop], rows.epoch[rows.start : rows.stop]

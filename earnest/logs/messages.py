@@ -97,15 +97,15 @@ class Messages:
 
     def _with_a_word(self, lines: bytes) -> set[tuple[int, int]]:
         """Start and stop of the lines that hold one of `WORDS`."""
-        lowered, found = lines.lower(), set[tuple[int, int]]()
+        lowered, spans = lines.lower(), set[tuple[int, int]]()
         for word in WORDS:
             at = lowered.find(word)
             while at >= 0 and self._looked[word] < MOST_LINES:
                 self._looked[word] += 1
                 start, stop = lowered.rfind(b"\n", 0, at) + 1, lowered.find(b"\n", at)
-                found.add((start, stop if stop >= 0 else len(lowered)))
+                spans.add((start, stop if stop >= 0 else len(lowered)))
                 at = lowered.find(word, stop) if stop >= 0 else -1
-        return found
+        return spans
 
     def _line(self, number: int, line: str) -> None:
         line = line[:1000]

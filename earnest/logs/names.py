@@ -54,12 +54,12 @@ def guess(column: str) -> Guess | None:
         return Guess(parse(column))
     for start in range(len(parts)):  # `dia-run-3/train/loss`: leading folders may be anybody's words
         named, folders = words("/".join(parts[start:])), words("/".join(parts[:start]))
-        found = _guess(named, folders)
+        known = _guess(named, folders)
         # `foo/loss` is a part called foo, unless foo says nothing or the split comes after it
-        if found and (
-            found.key[1:] != ("loss", None) or FOLDERS.issuperset(folders) or not SPLITS.keys().isdisjoint(named)
+        if known and (
+            known.key[1:] != ("loss", None) or FOLDERS.issuperset(folders) or not SPLITS.keys().isdisjoint(named)
         ):
-            return replace(found, folder="" if FOLDERS.issuperset(folders) else "/".join(parts[:start]))
+            return replace(known, folder="" if FOLDERS.issuperset(folders) else "/".join(parts[:start]))
     return _of_loss_part(
         [word for word in words(column) if word not in SPLITS and word not in AVERAGING], _split(words(column))
     )

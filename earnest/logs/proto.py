@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 
 def varint(data: bytes, at: int) -> tuple[int, int]:
-    """Value and the position after it; raises IndexError where the data ends, ValueError where it is no varint."""
+    """Value and the position after it; raises IndexError if the data ends, ValueError if it is no varint."""
     value = shift = 0
     while True:
         byte = data[at]

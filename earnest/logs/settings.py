@@ -79,14 +79,14 @@ WEIGHTED = {"adv": "adv_g", "commit": "commitment"} | {
 
 @dataclass(frozen=True)
 class Settings:
-    """What configurations say: facts as plain values, where each was said, and what could not be used and why."""
+    """What configurations say: facts as plain values, the place of each, and what could not be used and why."""
 
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
     sources: dict[str, str] = field(default_factory=dict[str, str])
     notes: list[str] = field(default_factory=list[str])
 
     def else_of(self, other: "Settings") -> "Settings":
-        """These, with the facts of another where these say nothing."""
+        """These; facts that these do not hold are those of another."""
         return Settings(other.facts | self.facts, other.sources | self.sources, self.notes + other.notes)
 
 
@@ -123,7 +123,7 @@ def facts_of(config: Mapping[str, Json], where: str) -> Settings:
             checked("loss_weights", weights)
             facts["loss_weights"] = weights
         except UserError as error:
-            notes.append(f"{where}: the loss weights are not used: {error.seen}, where {error.expected} is expected")
+            notes.append(f"{where}: the loss weights are not used: {error.seen}, not {error.expected}")
     architectures = config.get("architectures")
     if isinstance(architectures, list) and architectures and isinstance(architectures[0], str):
         facts["system"] = architectures[0]
@@ -142,7 +142,7 @@ def _fact_of(spelled: str, node: Mapping[str, Json]) -> str | None:
 def facts_beside(path: Path) -> Settings:
     """The facts of the configuration files in the log's folder; the first file that states a fact wins."""
     folder = path if path.is_dir() else path.parent
-    found = Settings()
+    settings = Settings()
     for file in (folder / name for name in FILES):
         try:
             if not file.is_file() or file == path:
@@ -150,11 +150,11 @@ def facts_beside(path: Path) -> Settings:
             config = _read(file)
         except (OSError, RecursionError, yaml.YAMLError, *ODD_SCALARS) as error:
             reason = " ".join(str(error).split())[:100]
-            found.notes.append(f"{file.name} could not be read, so no facts come from it ({reason})")
+            settings.notes.append(f"{file.name} could not be read, so no facts come from it ({reason})")
             continue
         if isinstance(config, dict):
-            found = found.else_of(facts_of(config, str(file.relative_to(folder))))
-    return found
+            settings = settings.else_of(facts_of(config, str(file.relative_to(folder))))
+    return settings
 
 
 # what PyYAML raises for a scalar that is not what its tag says (`!!int ""`, `!!timestamp x`), and json for bad text
@@ -170,7 +170,7 @@ def _read(file: Path) -> Json:
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader) if not TYPE_CHECKING else yaml.SafeLoader):
     """A safe loader, but a merge (``<<: *defaults``) is a key like others: merging can grow without bound, and what it
-    names is looked at where its anchor is."""
+    names is looked at once, at its anchor."""
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         pass

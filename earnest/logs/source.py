@@ -1,4 +1,4 @@
-"""`Source`: a file as a stream of bytes in bounded memory, and a plain word where it cannot be a log.
+"""`Source`: a file read in bounded memory, and a plain word for what it is if it cannot be a log.
 
 Gzip is undone on the way (RFC 1952), UTF-16 and byte-order marks become UTF-8, NUL bytes (a disk's holes after a crash)
 are left out.
@@ -67,7 +67,7 @@ def standard_input() -> Generator[Path, None, None]:
 
 
 class Source:
-    """One file or directory; `head` is its beginning, unpacked and in UTF-8 where it is text."""
+    """One file or directory; `head` is its beginning, unpacked, and in UTF-8 if it is text."""
 
     def __init__(self, path: Path):
         self.path = path

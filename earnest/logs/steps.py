@@ -39,7 +39,7 @@ class Rows:
         return step, column.value[kept]
 
     def _kept(self, row: np.ndarray) -> tuple[np.ndarray, slice | np.ndarray]:
-        """The steps of the rows that count, and where those stand in the column."""
+        """The steps of the rows that count, and the places of these rows in the column."""
         first, last = (int(place) for place in np.searchsorted(row, [self.start, self.stop]))
         step = self.step[row[first:last]].astype(np.int64, copy=False)
         if len(step) < 2 or (np.diff(step) > 0).all():
@@ -116,7 +116,7 @@ def _is_one_report(log: Log, axis: str) -> bool:
 
 
 def _with_other_counters(log: Log, name: str) -> Column:
-    """nanoGPT says `step 500: val loss` and `iter 501: loss`: a second counter fills the rows without the first where
+    """nanoGPT says `step 500: val loss` and `iter 501: loss`: a second counter fills the rows without the first if
     both only grow."""
     row, value = log.columns[name]
     for other in log.columns:
@@ -195,4 +195,4 @@ def _tell_resumes(log: Log, name: str, rows: Rows) -> None:
             f"resumed: after step {before} the log goes on at step {after}; what was written before counts no more"
         )
     if (rises == 0).any():
-        log.notes.append(f"{int((rises == 0).sum())} steps stand more than once; the last of each counts")
+        log.notes.append(f"{int((rises == 0).sum())} steps occur more than once; the last of each counts")

@@ -32,7 +32,7 @@ def claims(source: Source) -> bool:
 
 
 def _shape(source: Source) -> tuple[str, list[str], int] | None:
-    """Separator, column names, lines before the first row; None where the text is no table."""
+    """Separator, column names, lines before the first row; None if the text is no table."""
     lines = source.head.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n").split("\n")
     if not source.head_is_whole:
         lines = lines[:-1]  # the head may end within a line
@@ -90,11 +90,11 @@ def _table_like(header: list[str], rows: list[list[str]]) -> bool:
     if any("{" in cell or len(cell) > 300 for cell in header) or (len(header) == 1 and re.search(r"[:=]", header[0])):
         return False
     columns = list(zip(*rows, strict=True)) if rows else []
-    found = any(
+    numbers = any(
         sum(_is_number(cell) for cell in column) >= max(1, 0.8 * sum(cell not in MISSING for cell in column))
         for column in columns
     )
-    return found or (
+    return numbers or (
         not rows
         and not any(numeric)
         and len(header) > 1
@@ -121,7 +121,7 @@ def read(source: Source) -> Log:
             *dropped, block = block.split(b"\n", skip)
             header_line = dropped[-1] + b"\n" if dropped else None
         if header_line is not None and block.count(header_line):
-            notes.append("the header stands more than once: several logs in one file")
+            notes.append("the header occurs more than once: several logs in one file")
             block = block.replace(header_line, b"")
         if not block.endswith(b"\n") and block.rpartition(b"\n")[2].count(separator.encode()) < len(names) - 1:
             notes.append("the last line is cut short and was left out")
@@ -181,7 +181,7 @@ def _tolerant(block: bytes, separator: str) -> list[list[str]]:
 
 
 def _clean(cells: pl.Series, cleaned: dict[str, str]) -> pl.Series:
-    """Text cells as numbers, or as nothing (a String column) where most of them are none."""
+    """Text cells as numbers, or left as text (a String column) if most of them are none."""
     cells = cells.str.strip_chars(' "')
     cells = cells.set(cells.is_in(MISSING).fill_null(False), None)
     value = cells.cast(pl.Float64, strict=False)
@@ -204,7 +204,7 @@ def _clean(cells: pl.Series, cleaned: dict[str, str]) -> pl.Series:
 
 
 def _wandb_export(log: Log) -> Log:
-    """A chart exported from W&B: `run - metric` with its `__MIN` and `__MAX`; several runs may stand side by side."""
+    """A chart exported from W&B: `run - metric` with its `__MIN` and `__MAX`; several runs may be side by side."""
     names = [name for name in log.columns if not re.search(r"__(MIN|MAX)$", name)]
     if len(names) == len(log.columns):
         return log

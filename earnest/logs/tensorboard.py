@@ -153,8 +153,8 @@ def _chain(data: bytes) -> tuple[np.ndarray, np.ndarray, int, bool]:
     """Follow lengths from record to record.
 
     Guess every place that looks like the start of a short event (seven high bytes of the length 0, data starting with
-    wall_time's tag); where each guess's end is the next guess, the guesses are the chain. A plain walk bridges the
-    places where they are not.
+    wall_time's tag); if each guess's end is the next guess, the guesses are the chain. A plain walk bridges the places
+    between.
     """
     size = len(data)
     bytes_N = np.frombuffer(data, np.uint8)
@@ -238,17 +238,17 @@ def _decode(event_NL: np.ndarray, head: int, row_N: np.ndarray, pieces: Pieces, 
     """Walk the first record; take the same bytes of every record that is built the same, and go on with the others."""
     length = event_NL.shape[1]
     try:
-        found = list(_values(event_NL[0].tobytes(), head))
+        scalars = list(_values(event_NL[0].tobytes(), head))
     except (ValueError, IndexError):
-        found = []
-    if not found:
+        scalars = []
+    if not scalars:
         return
     fixed = np.ones(length, bool)
     fixed[:head] = False
-    for _, start, stop, _ in found:
+    for _, start, stop, _ in scalars:
         fixed[start:stop] = False
     same = (event_NL[:, fixed] == event_NL[0, fixed]).all(axis=1)
-    for tag, start, stop, dtype in found:
+    for tag, start, stop, dtype in scalars:
         with np.errstate(invalid="ignore"):  # a signalling NaN
             value = np.ascontiguousarray(event_NL[same, start:stop]).view(dtype)[:, 0].astype(np.float64)
         pieces.setdefault(tag, []).append((row_N[same], value))
@@ -257,7 +257,7 @@ def _decode(event_NL: np.ndarray, head: int, row_N: np.ndarray, pieces: Pieces, 
 
 
 def _values(event: bytes, start: int = 0) -> Iterator[tuple[str, int, int, np.dtype[Any]]]:
-    """(tag, where its value stands, its type) of every scalar of an event."""
+    """(tag, first and last byte of its value, its type) of every scalar of an event."""
     for number, wire, _, begin, end in fields(event, start):
         if number != 5 or wire != 2:
             continue
@@ -277,7 +277,10 @@ def _values(event: bytes, start: int = 0) -> Iterator[tuple[str, int, int, np.dt
 
 
 def _tensor(event: bytes, start: int, stop: int) -> tuple[int, int, np.dtype] | None:
-    """Where the one number of a TensorProto stands: dtype = 1, tensor_content = 4, float_val = 5, double_val = 6."""
+    """First and last byte of the one number of a TensorProto, and its type.
+
+    dtype = 1, tensor_content = 4, float_val = 5, double_val = 6.
+    """
     dtype = 0
     for number, wire, value, begin, end in fields(event, start, stop):
         if number == 1 and wire == 0:
@@ -300,9 +303,9 @@ def _long(data: bytes, start: int, length: int, texts: dict[str, Any]) -> int:
             elif number == 5 and wire == 2 and length < 1 << 20:
                 text = data[begin:end]
                 if (tag := re.search(rb"(args|model_config)/text_summary", text)) and (
-                    found := re.search(rb"\{.*\}", text, re.DOTALL)
+                    setting := re.search(rb"\{.*\}", text, re.DOTALL)
                 ):
-                    texts[tag[1].decode()] = found[0].decode("utf-8", "replace")
+                    texts[tag[1].decode()] = setting[0].decode("utf-8", "replace")
     except (ValueError, IndexError):
         pass
     return step if step < 2**62 else 0

@@ -139,7 +139,7 @@ class _Rows:
             if not counting or any(value < self.bars.get(name, -1.0) for name, value in self.current.items()):
                 self.table.row(
                     self.current
-                )  # a bar without values is a row only where it falls back: an epoch begins there
+                )  # a bar without values is a row only if it falls back: an epoch begins there
             self.bars.update((name, value) for name, value in self.current.items() if name.startswith("bar/"))
             self.current = {}
         self.current |= row
@@ -188,7 +188,7 @@ class _Alike(NamedTuple):
 
 
 def _alike(plan: Plan, parts: list[str], names: list[str]) -> _Alike | None:
-    """None where a number has an offset or commas. White space and a bar's filling may differ from line to line."""
+    """None if a number has an offset or commas. White space and a bar's filling may differ from line to line."""
     cells = plan.rows[0]
     if any(cell.offset for cell in cells) or any("," in number for number in parts[1::2]) or len(parts) > 200:
         return None
@@ -248,7 +248,7 @@ def _settle_counters(log: Log) -> None:
 
 
 def _settle_bars(log: Log) -> None:
-    """Of several bars (training, an evaluation within it) the one that counts steps; its falls are epochs where nothing
+    """Of several bars (training, an evaluation within it) the one that counts steps; its falls are epochs if nothing
     else tells them."""
     bars = [name for name in log.columns if name.startswith("bar/")]
     if not bars:

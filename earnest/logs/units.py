@@ -29,13 +29,13 @@ def settle_perplexities(log: Log, keys: dict[str, Key], unmapped: dict[str, str]
         keys.pop(name, None)
         unmapped[name] = UNKNOWN_PERPLEXITY
         split = next((SPLITS[word] for word in words(name) if word in SPLITS), "train")
-        for other in [other for other, found in keys.items() if found.name in LOSSES and found.split == split]:
+        for other in [other for other, known in keys.items() if known.name in LOSSES and known.split == split]:
             if base := _base(log.columns[name], log.columns[other]):
                 unmapped[name] = f"the perplexity of {other!r} ({base} ** it)"
                 _tell_unit(log, keys, name, other, base)
                 break
         else:
-            if key is not None and any(found.stream in CODEC_PARTS for found in keys.values()):
+            if key is not None and any(known.stream in CODEC_PARTS for known in keys.values()):
                 keys[name] = key
                 unmapped.pop(name)
                 log.notes.append(

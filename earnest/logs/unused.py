@@ -60,10 +60,10 @@ def _varies(column: Column, fullest: int) -> bool:
 
 def _may_be(name: str, column: Column) -> str | None:
     """A signal that a column may be, by a word of its name, or as it falls like a loss."""
-    said = words(name)
-    signal = next((MAY_BE[word] for word in said if word in MAY_BE), None)
+    named = words(name)
+    signal = next((MAY_BE[word] for word in named if word in MAY_BE), None)
     if signal is None and _fall(column.value) > 0.1:
-        signal = "loss/" + "_".join(word for word in said if word not in SPLITS)
+        signal = "loss/" + "_".join(word for word in named if word not in SPLITS)
     return signal and f"{_split(name)}/{signal}"
 
 

@@ -148,15 +148,15 @@ def _one_level(name: str, text: str, cells: dict[str, float]) -> None:
 
 
 def _items(record: bytes, start: int, stop: int) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    items: dict[str, Any] = {}
     for part, wire, _, begin, end in fields(record, start, stop):
         if part == 1 and wire == 2:
             name, text = _item(record, begin, end)
             try:
-                found[name] = json.loads(text)
+                items[name] = json.loads(text)
             except (ValueError, RecursionError):
                 continue
-    return found
+    return items
 
 
 def _item(record: bytes, start: int, stop: int) -> tuple[str, str]:

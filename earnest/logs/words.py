@@ -25,7 +25,7 @@ SPLITS = {
 # columns of words that tell a row's split, or the metric that its value is of
 LABELS_OF_SPLITS = {"split", "phase", "mode", "stage", "subset", "partition"}
 LABELS = LABELS_OF_SPLITS | {"tag", "tags", "metric", "name", "key"}
-# columns that tell a row's run, where several runs are in one table
+# columns that tell a row's run, if several runs are in one table
 LABELS_OF_RUNS = {
     "run", "run_id", "run_name", "runid", "experiment", "experiment_id", "experiment_name", "exp", "exp_id", "exp_name",
     "trial", "trial_id", "trial_name", "seed", "fold",
