@@ -86,7 +86,7 @@ class Messages:
         self._lines, self._end = 0, ""
 
     def block(self, data: bytes) -> None:
-        lines = data.replace(b"\r", b"\n")
+        lines = data.replace(b"\r", b"\n") if b"\r" in data else data
         counted = number = 0
         for start, stop in sorted(self._with_a_word(lines)):
             number += data.count(b"\n", counted, start)

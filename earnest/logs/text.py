@@ -115,7 +115,7 @@ class _Rows:
                 row["bar/" + ("0" if plan.bar == ENDLESS else parts[2 * plan.bar + 1])] = row.pop("bar")
             self.add(row)
         if (
-            plan is self.before and len(rows) == 1 and not all(map(_counts, rows[0]))
+            plan is self.before and not plan.within and len(rows) == 1 and not all(map(_counts, rows[0]))
         ):  # the second of its kind in a row: more will come
             self.alike = _alike(plan, parts, list(rows[0]))
         self.before = plan
@@ -127,10 +127,10 @@ class _Rows:
 
     def cells(self, row: list[Cell], plan: Plan, parts: list[str]) -> dict[str, float]:
         """Names and values of a row; below a heading the names are marked with its split."""
-        names = [name_of(cell, parts) if plan.within else cell.name for cell in row]
+        values = [self.value(parts[2 * place + 1]) * factor + offset for _, place, factor, offset in row]
+        names = [name_of(cell, parts) for cell in row] if plan.within else [name for name, *_ in row]
         if self.split != "train":
             names = [name if _counts(name) or SPLITS.keys() & set(words(name)) else f"{BELOW}{name}" for name in names]
-        values = (self.value(parts[2 * cell.place + 1]) * cell.factor + cell.offset for cell in row)
         return dict(zip(names, values, strict=True))
 
     def add(self, row: dict[str, float]) -> None:
@@ -197,7 +197,7 @@ def _alike(plan: Plan, parts: list[str], names: list[str]) -> _Alike | None:
     for place, part in enumerate(parts):
         if place % 2 == 0:
             pattern += _loose(part)
-        elif place // 2 == plan.bar or place // 2 in plan.within:
+        elif place // 2 == plan.bar:
             pattern += re.escape(part)
         else:
             pattern += f"({NUMERAL})" if place // 2 in wanted else NUMERAL
