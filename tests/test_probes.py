@@ -18,7 +18,8 @@ from earnest.models.mot import MoT, MoTDesign
 from earnest.monitors.clock import Clock
 from earnest.monitors.gradients import REACHED_STEPS, Reached, Updates
 from earnest.probes.labels import alignment, dropped_inputs
-from earnest.probes.parameters import Frozen, differing, not_optimized, prints, rows, split_in_two
+from earnest.probes.parameters import Frozen, differing, prints, rows, split_in_two
+from earnest.probes.reach import not_optimized
 from earnest.probes.reading import conditioning, reload
 from earnest.probes.results import Alignment, Duplicates, Noise, Ranks, Results
 from earnest.probes.splits import duplicates, noise

@@ -1,43 +1,19 @@
 """`earnest.check`: a model, a batch and a loss, looked at before training."""
 
-import os
-import re
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from earnest.loops.judge import diagnosis, judged, told
 from earnest.loops.keep import Kept
 from earnest.loops.subject import LossFunction, Subject, copied, refuse
-from earnest.probes.parameters import not_optimized
-from earnest.probes.results import Alignment, FrozenTensors, Gradients, Inputs, Results
-from earnest.probes.trace.read import Reading, where
-from earnest.probes.trace.record import Record
-from earnest.probes.trace.streams import streams
-from earnest.probes.trace.targets import delays, targets
+from earnest.probes.reach import not_optimized
+from earnest.probes.results import FrozenTensors, Inputs
 from earnest.probes.trace.tracing import Traced, trace
-from earnest.rules import diagnose
 from earnest.rules.finding import Diagnosis
-from earnest.run import Run
-from earnest.streams import Stream
-
-ASKED = (
-    "A103",
-    "A203",
-    "A205",
-    "A206",
-    "A302",
-    "A305",
-    "A306",
-    "A307",
-    "C102",
-    "C104",
-    "C105",
-    "C106",
-    "D403",
-)  # of a batch
 
 
 def check(
@@ -62,65 +38,15 @@ def check(
     refuse(model, batch)
     with Kept(model) as kept:
         subject = Subject(model, batch, loss_fn, kept)
-        names = {id(parameter): name for name, parameter in model.named_parameters()}
-        gradients: list[Gradients] = []
-        traced = trace(_Watched(subject, gradients), names)
-        named = streams(traced.readings)
-        results = Results(
-            alignment=_alignment(named),
-            targets=targets(model, named, traced.arrays, end_id) or None,
-            delays=delays(model, named, traced.arrays),
-            gradients=gradients[0],
+        traced = trace(subject)
+        results = replace(
+            judged(model, traced, end_id),
+            gradients=subject.gradients,
             frozen=_moved(model, kept),
             inputs=_dropped(subject, traced),
             optimizer=not_optimized(model, optimizer) if optimizer is not None else None,
         )
-    return _diagnosis(results, named, traced)
-
-
-class _Watched:
-    """A subject whose gradients are looked at after its first run."""
-
-    def __init__(self, subject: Subject, found: list[Gradients]):
-        self.subject, self.found, self.look = subject, found, subject.look
-
-    def record(self) -> Record:
-        record = self.subject.record()
-        self.found.append(without_gradient(self.subject.model, record.used[True]))
-        return record
-
-
-def without_gradient(model: nn.Module, used: Set[int]) -> Gradients:
-    """After a backward pass. used: ids of the parameters that were computed with while gradients were on."""
-    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    reached = {name for name, parameter in trained.items() if parameter.grad is not None and parameter.grad.any()}
-    kinds = {_kind(name) for name in reached}
-    none = [name for name in trained if name not in reached]
-    beside = [name for name in none if _kind(name) in kinds and "expert" not in name]
-    cut = [name for name in none if name not in beside and id(trained[name]) in used]
-    idle = [name for name in none if name not in beside and name not in cut]
-    return Gradients(tuple(none), 1, 0, tuple(beside), tuple(cut), tuple(idle))
-
-
-def _kind(name: str) -> str:
-    """A parameter's name without its numbers."""
-    return re.sub(r"\d+", "*", name)
-
-
-def _alignment(named: Mapping[Stream, Reading]) -> dict[Stream, Alignment] | None:
-    found = {
-        stream: Alignment(
-            0 if reading.itself else reading.offset if reading.offset is not None else 1,
-            codebook_matches=not reading.behind,
-            later=reading.later,
-            where=where(reading.lines),
-            layer=reading.layer,
-            tokens=reading.tokens,
-        )
-        for stream, reading in named.items()
-        if reading.offset is not None or reading.itself or reading.behind is not None
-    }
-    return found or None
+    return diagnosis(results, told(traced))
 
 
 def _moved(model: nn.Module, kept: Kept) -> FrozenTensors:
@@ -170,31 +96,6 @@ def _other(value: Any) -> torch.Tensor | None:
     if len(known) <= 2:
         return None
     return torch.where(value >= 0, known[(torch.searchsorted(known, value) + 1) % len(known)], value)
-
-
-def _diagnosis(results: Results, named: Mapping[Stream, Reading], traced: Traced) -> Diagnosis:
-    found = diagnose(Run.of(probes=results))
-    not_checked = [one for one in found.not_checked if one.rule in ASKED]
-    return replace(found, verdicts=[], not_checked=not_checked, mapping=dict(_told(named, traced)))
-
-
-def _told(named: Mapping[Stream, Reading], traced: Traced) -> Iterator[tuple[str, str]]:
-    """What was taken for what: stream -> output layer, vocabulary, tokens, and the line of the loss."""
-    for stream, reading in named.items():
-        tokens = f", its tokens in {reading.tokens}" if reading.tokens else ", its labels are no input of the model"
-        exact = "" if reading.scores.exact else ", with label smoothing"
-        line = where(reading.lines)
-        yield (
-            str(stream),
-            f"{reading.layer} ({reading.scores.classes} classes{exact}){tokens}; scored at {_short(line)}",
-        )
-    if not named:
-        functions = ", ".join(dict.fromkeys(call.function for call in traced.record.losses)) or "no loss function"
-        yield "nothing", f"no cross-entropy over classes reaches backward() ({functions} was called): not judged"
-
-
-def _short(line: str) -> str:
-    return os.path.relpath(line) if line.startswith(os.getcwd() + os.sep) else line
 
 
 def _of_trainer(trainer: Any, batch: Any, optimizer: torch.optim.Optimizer | None) -> tuple[Any, ...]:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from earnest.errors import UserError
 from earnest.loops.keep import Kept
+from earnest.probes.reach import without_gradient
+from earnest.probes.results import Gradients
 from earnest.probes.trace.record import Changes, Key, Record, Recorder
 from earnest.probes.trace.sight import Prints
 
@@ -26,6 +28,7 @@ class Subject:
         self._loss_fn = loss_fn or loss_of_model
         self.loss_nats = float("nan")
         self.arguments: set[str] = set()  # keyword arguments that the model was called with
+        self.gradients = Gradients()
 
     def record(self) -> Record:
         hook = self.model.register_forward_pre_hook(self._note_arguments, with_kwargs=True)
@@ -42,12 +45,14 @@ class Subject:
             hook.remove()
         if loss is None and all(parameter.grad is None for parameter in self.model.parameters()):
             raise UserError("a loss function that returns nothing, and calls no backward()", *NO_LOSS)
-        return recorder.record
+        record = recorder.finished({id(parameter): name for name, parameter in self.model.named_parameters()})
+        self.gradients = without_gradient(self.model, record.used)
+        return record
 
     def look(self, changes: Changes, printed: Mapping[Key, int]) -> Prints:
         with Recorder(changes, printed) as recorder:
             self.run(self.batch)
-        return recorder.record.prints
+        return recorder.prints
 
     def run(self, batch: Any) -> Tensor | None:
         """The loss of a batch, from the state that every run starts from."""

@@ -9,19 +9,11 @@ from torch import nn
 from earnest.data.batch import Batch
 from earnest.files import fingerprint
 from earnest.losses.tokens import TokenObjective
-from earnest.probes.results import Accumulation, FrozenTensors, Optimizer
+from earnest.probes.results import Accumulation, FrozenTensors
 from earnest.probes.state import untouched
 from earnest.streams import Stream
 
 HASHED = 2**20  # of a tensor's entries: the tables of 128256 rows of a frozen backbone take milliseconds, not seconds
-
-
-def not_optimized(model: nn.Module, optimizer: torch.optim.Optimizer) -> Optimizer:
-    """Parameters that require a gradient and stand in no group of the optimizer, and how many do."""
-    given = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    missing = tuple(name for name, parameter in trained.items() if id(parameter) not in given)
-    return Optimizer(missing, len(trained))
 
 
 class Frozen:

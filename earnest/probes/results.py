@@ -18,7 +18,8 @@ Gap = tuple[float, float, float]  # mean, low, high
 class Alignment:
     """From which input a label of one stream is predicted: `offset` positions before it.
 
-    sees_label: if lower codebooks of the label's position are seen rightly, whether the label itself is seen too · later: the logits have seen tokens after the label too · where: file and line of the loss · layer: whose weights
+    sees_label: if lower codebooks of the label's position are seen rightly, whether the label itself is seen too ·
+    later: the logits have seen tokens after the label too · where: file and line of the loss · layer: whose weights
     made the logits · tokens: the table that the stream's own tokens are looked up in.
     """
 

@@ -9,7 +9,8 @@ import torch
 from earnest.data.corpus import Corpus
 from earnest.losses.tokens import TokenObjective
 from earnest.probes.labels import alignment, dropped_inputs
-from earnest.probes.parameters import Frozen, differing, not_optimized, split_in_two
+from earnest.probes.parameters import Frozen, differing, split_in_two
+from earnest.probes.reach import not_optimized
 from earnest.probes.reading import conditioning, reload
 from earnest.probes.results import Ranks, Results
 from earnest.probes.splits import duplicates, noise

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -11,26 +10,6 @@ from earnest.probes.trace.match import MOST_CODEBOOKS, Ids, Place
 from earnest.probes.trace.record import Key, Line, Record
 from earnest.probes.trace.scores import Scores
 from earnest.probes.trace.sight import REACH, Column, Profile
-
-VIEWS = 8  # of a parameter between it and the product
-VIEW_NODES = (
-    "T",
-    "Transpose",
-    "Permute",
-    "Select",
-    "IndexSelect",
-    "Index",
-    "Slice",
-    "View",
-    "Unsafe",
-    "Unsqueeze",
-    "Squeeze",
-    "Expand",
-    "Reshape",
-    "ToCopy",
-    "Clone",
-    "As",
-)
 
 
 @dataclass
@@ -64,22 +43,20 @@ def readings(
     arrays: Sequence[Ids],
     found: Mapping[Key, list[Place]],
     profiles: Mapping[tuple[Column, int], Profile],
-    names: Mapping[int, str],
 ) -> list[Reading]:
     """Every codebook of every output layer that is scored, in order of the layers."""
-    lines = loss_lines(record)
     result: list[Reading] = []
     for key, scores in record.scores.items():
         for codebook in sorted(set(scores.codebook.tolist())):
             column = Column(key, codebook)
-            reading = Reading(column, layer_name(record, key, names), scores, lines.get(key, ()))
+            reading = Reading(column, record.layers[key], scores, record.lines.get(key, ()))
             reading.places = {place.ids: place.flat[:, codebook] for place in found.get(key, ())}
             result.append(reading)
     for number, ids in enumerate(arrays):
         here = [reading for reading in result if (reading.places.get(number, np.array([-1])) >= 0).any()]
         axis = _codebook_axis([reading.places[number] for reading in here], ids)
         for reading in here:
-            _judge(reading, profiles.get((reading.column, number)), number, ids, axis, record, names)
+            _judge(reading, profiles.get((reading.column, number)), number, ids, axis, record)
     _settle_behind(result)
     return result
 
@@ -104,14 +81,13 @@ def _judge(
     ids: Ids,
     codebook_axis: int | None,
     record: Record,
-    names: Mapping[int, str],
 ) -> None:
     """Add what one array of ids says."""
     flat = reading.places[number]
     at = np.unravel_index(flat[flat >= 0], ids.values.shape)
     index = int(np.bincount(at[codebook_axis]).argmax()) if codebook_axis is not None else None
     call = ids.source(int(flat[flat >= 0][0]))[0][0]
-    table = names.get(id(record.lookups[call].table), "a table")
+    table = record.lookups[call].table
     sequence = [axis for axis in range(ids.values.ndim) if axis != codebook_axis]
     offsets = {axis: _offset(profile, axis) for axis in sequence} if profile else {}
     known = {offset: axis for axis, offset in offsets.items() if offset is not None}
@@ -147,45 +123,6 @@ def _settle_behind(result: Sequence[Reading]) -> None:
     if len([reading for reading in behind if reading.behind]) < 2 or any(reading.behind == 0 for reading in behind):
         for reading in behind:
             reading.behind = 0 if reading.behind == 0 else None
-
-
-def loss_lines(record: Record) -> dict[Key, tuple[Line, ...]]:
-    """By output layer, the lines of the loss call that its logits reach, innermost first."""
-    by_node = {node: key for key, node in record.nodes.items()}
-    found: dict[Key, tuple[Line, ...]] = {}
-    for call in record.losses:
-        for node in _nodes_below(call.result.grad_fn, by_node):
-            found.setdefault(by_node[node], call.lines)
-    return found
-
-
-def _nodes_below(start: Any, stop: Mapping[Any, Key]) -> list[Any]:
-    """The first nodes of `stop` on every path down from a node of the graph."""
-    todo, seen, reached = [start], set[Any](), list[Any]()
-    while todo:
-        node = todo.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if node in stop:
-            reached.append(node)
-        else:
-            todo += [below for below, _ in node.next_functions]
-    return reached
-
-
-def layer_name(record: Record, key: Key, names: Mapping[int, str]) -> str:
-    """Name of an output layer's weight, also if it is a part of a parameter, or turned."""
-    if key.weight in names:
-        return names[key.weight]
-    todo: list[Any] = [record.nodes[key]]
-    for _ in range(VIEWS):
-        below: list[Any] = [node for one in todo for node, _ in one.next_functions if node is not None]
-        for node in below:
-            if (name := names.get(id(getattr(node, "variable", None)))) is not None:
-                return name
-        todo = [node for node in below if node.name().startswith(VIEW_NODES)]
-    return "an output layer"
 
 
 def where(lines: Sequence[Line]) -> str:

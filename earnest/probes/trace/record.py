@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from earnest.probes.trace import graph
 from earnest.probes.trace.scores import Scores, scores_of
 
 LOOKUPS: Mapping[
@@ -69,69 +70,79 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Lookup:
-    """Ids looked up in a table: index as int64, and the table itself, whose name the model knows."""
+    """Ids looked up in a table: index as int64; the table's name, and a number that is its own."""
 
     index: np.ndarray
-    table: Tensor
-    lines: tuple[Line, ...]
+    table: str
+    number: int
 
 
 @dataclass(frozen=True)
-class LossCall:
-    """A call of a loss function: `result` holds the graph that leads from it back to the logits."""
-
-    function: str
-    label_smoothing: float
-    result: Tensor
-    lines: tuple[Line, ...]
-
-
-@dataclass
 class Record:
-    """What one run did. `scores` and `weights` by the output layer's key, in order of the calls."""
+    """What one run did, in plain values.
 
-    lookups: list[Lookup] = field(default_factory=list[Lookup])
-    losses: list[LossCall] = field(default_factory=list[LossCall])
-    scores: dict[Key, Scores] = field(default_factory=dict[Key, Scores])
-    weights: dict[Key, Tensor | None] = field(default_factory=dict[Key, Tensor | None])
-    nodes: dict[Key, Any] = field(default_factory=dict[Key, Any])  # the output layers' places in the graph
-    prints: dict[Key, np.ndarray] = field(
-        default_factory=dict[Key, np.ndarray]
-    )  # per row of logits and codebook, two numbers
-    used: dict[bool, set[int]] = field(default_factory=lambda: {True: set(), False: set()})  # ids of parameters that
-    # were computed with, by whether gradients were on
+    scores, layers, lines: by output layer in order of the calls: its scored rows, the name of its weights, and the
+    lines of the loss call that its logits reach, innermost first · losses: loss functions that were called · used:
+    parameters that were computed with while gradients were on.
+    """
+
+    lookups: list[Lookup]
+    scores: dict[Key, Scores]
+    layers: dict[Key, str]
+    lines: dict[Key, tuple[Line, ...]]
+    losses: tuple[str, ...]
+    used: frozenset[str]
 
 
 Changes = Mapping[int, tuple[np.ndarray, np.ndarray]]  # number of a lookup -> (flat places, what is added to their ids)
 
 
 class Recorder(TorchFunctionMode):
-    """Writes down what runs inside it.
+    """Writes down what runs inside it (`finished`).
 
-    changes: ids that are looked up in place of the user's · printed: output layers, and their codebooks, of which every
-    row is reduced to two numbers that change with it (`Record.prints`).
+    changes: what is added to ids that are looked up · printed: output layers, and their codebooks, of which every row
+    is reduced to two numbers that change with it (`prints`); nothing else is then written down.
     """
 
     def __init__(self, changes: Changes | None = None, printed: Mapping[Key, int] | None = None):
         super().__init__()
-        self.record = Record()
+        self.prints: dict[Key, np.ndarray] = {}
         self._changes, self._printed = changes or {}, printed
         self._calls: dict[tuple[int, int], int] = {}
+        self._lookups: list[tuple[np.ndarray, Tensor]] = []
+        self._losses: list[tuple[str, Any, tuple[Line, ...]]] = []  # function, its place in the graph, lines
+        self._nodes: dict[Key, Any] = {}  # the output layers' places in the graph
+        self._scores: dict[Key, Scores] = {}
+        self._used: dict[int, Tensor] = {}
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # torch's own signature
         kwargs = kwargs or {}
         if func in LOOKUPS:
             args = self._lookup(func, args, kwargs)
         result = func(*args, **kwargs)
-        if self._printed is None and isinstance(result, Tensor):
-            used = self.record.used[torch.is_grad_enabled()]
-            used.update(id(one) for one in (*args, *kwargs.values()) if isinstance(one, nn.Parameter))
-        if func in PRODUCTS and isinstance(result, Tensor) and result.is_floating_point():
+        if not isinstance(result, Tensor):
+            return result
+        if self._printed is None and torch.is_grad_enabled():
+            self._used.update((id(one), one) for one in (*args, *kwargs.values()) if isinstance(one, nn.Parameter))
+        if func in PRODUCTS and result.is_floating_point():
             self._product(func, args, kwargs, result)
-        elif func in LOSSES and isinstance(result, Tensor) and result.requires_grad and self._printed is None:
-            smoothing = float(kwargs.get("label_smoothing", 0.0))
-            self.record.losses.append(LossCall(LOSSES[func], smoothing, result, lines()))
+        elif func in LOSSES and result.requires_grad and self._printed is None:
+            self._losses.append((LOSSES[func], result.grad_fn, lines()))
         return result
+
+    def finished(self, names: Mapping[int, str]) -> Record:
+        """What was written down. names: id of a parameter -> its name."""
+        scored = [key for key in self._nodes if key in self._scores]
+        return Record(
+            [Lookup(index, names.get(id(table), "a table"), id(table)) for index, table in self._lookups],
+            {key: self._scores[key] for key in scored},
+            {key: graph.layer_name(key.weight, self._nodes[key], names) for key in scored},
+            graph.loss_lines(
+                [(node, found) for _, node, found in self._losses], {self._nodes[key]: key for key in scored}
+            ),
+            tuple(dict.fromkeys(function for function, _, _ in self._losses)),
+            frozenset(names[number] for number in self._used if number in names),
+        )
 
     def _lookup(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         at, table_at = LOOKUPS[func]
@@ -140,7 +151,7 @@ class Recorder(TorchFunctionMode):
         table = args[table_at] if len(args) > table_at else kwargs.get(given[table_at])
         if not _is_index(index) or not _is_table(table, func):
             return args
-        number = len(self.record.lookups)
+        number = len(self._lookups)
         if number in self._changes:
             places, added = self._changes[number]
             index = index.clone(memory_format=torch.contiguous_format)
@@ -149,9 +160,7 @@ class Recorder(TorchFunctionMode):
                 args = (*args[:at], index, *args[at + 1 :])
             else:
                 kwargs[given[at]] = index
-        self.record.lookups.append(
-            Lookup(index.detach().cpu().numpy().astype(np.int64), table, () if self._printed is not None else lines())
-        )
+        self._lookups.append((index.detach().cpu().numpy().astype(np.int64), table))
         return args
 
     def _product(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor) -> None:
@@ -166,20 +175,20 @@ class Recorder(TorchFunctionMode):
         self._calls[place] = key.call + 1
         if self._printed is not None:
             if key in self._printed:
-                self.record.prints[key] = prints(logits.detach(), self._printed[key])
+                self.prints[key] = prints(logits.detach(), self._printed[key])
             return
         if not result.requires_grad:
             return
-        kept, record = logits.detach(), self.record
+        kept, scores = logits.detach(), self._scores
 
         def scored(gradient: Tensor) -> None:
             moved = gradient.movedim(PRODUCTS[func], -1) if PRODUCTS[func] != -1 else gradient
             with torch.no_grad():
                 found = scores_of(moved.detach(), kept)
             if found is not None:
-                record.scores[key] = found if key not in record.scores else record.scores[key].joined(found)
+                scores[key] = found if key not in scores else scores[key].joined(found)
 
-        record.weights[key], record.nodes[key] = weight, result.grad_fn
+        self._nodes[key] = result.grad_fn
         result.register_hook(scored)
 
 

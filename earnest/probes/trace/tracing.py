@@ -1,7 +1,7 @@
 """One batch traced: the user's loss is run once with gradients, then a few dozen times with one changed id each."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -36,20 +36,20 @@ class Traced:
     readings: Sequence[Reading]
 
 
-def trace(replay: Replay, names: Mapping[int, str]) -> Traced:
-    """names: id of a parameter -> its name in the model."""
+def trace(replay: Replay) -> Traced:
+    """Where each label is scored, and what was seen there."""
     record = replay.record()
-    scores = dict(sorted(record.scores.items(), key=lambda item: list(record.nodes).index(item[0])))
+    scores = dict(record.scores)
     printed = {key: one.codebooks for key, one in scores.items()}
     arrays = gather(
-        [(lookup.index, id(lookup.table)) for lookup in record.lookups], {one.classes for one in scores.values()}
+        [(lookup.index, lookup.number) for lookup in record.lookups], {one.classes for one in scores.values()}
     )
     found = {key: places(one.labels(), arrays) for key, one in scores.items()}
     for key in scores:
         scores[key], found[key] = _by_codebook(scores[key], found[key], arrays)
-    record.scores = scores
+    record = replace(record, scores=scores)
     seen = profiles(scores, found, arrays, lambda changes: replay.look(changes, printed)) if scores else {}
-    return Traced(record, arrays, readings(record, arrays, found, seen, names))
+    return Traced(record, arrays, readings(record, arrays, found, seen))
 
 
 def _by_codebook(scores: Scores, found: list[Place], arrays: Sequence[Ids]) -> tuple[Scores, list[Place]]:

@@ -1,0 +1,34 @@
+"""Which parameters a gradient and an optimizer reach."""
+
+import re
+from collections.abc import Set
+
+import torch
+from torch import nn
+
+from earnest.probes.results import Gradients, Optimizer
+
+
+def not_optimized(model: nn.Module, optimizer: torch.optim.Optimizer) -> Optimizer:
+    """Parameters that require a gradient and stand in no group of the optimizer, and how many do."""
+    given = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    missing = tuple(name for name, parameter in trained.items() if id(parameter) not in given)
+    return Optimizer(missing, len(trained))
+
+
+def without_gradient(model: nn.Module, used: Set[str]) -> Gradients:
+    """After a backward pass. used: names of the parameters that were computed with while gradients were on."""
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    reached = {name for name, parameter in trained.items() if parameter.grad is not None and parameter.grad.any()}
+    kinds = {_kind(name) for name in reached}
+    none = [name for name in trained if name not in reached]
+    beside = [name for name in none if _kind(name) in kinds and "expert" not in name]
+    cut = [name for name in none if name not in beside and name in used]
+    idle = [name for name in none if name not in beside and name not in cut]
+    return Gradients(tuple(none), 1, 0, tuple(beside), tuple(cut), tuple(idle))
+
+
+def _kind(name: str) -> str:
+    """A parameter's name without its numbers."""
+    return re.sub(r"\d+", "*", name)
