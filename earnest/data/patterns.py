@@ -23,7 +23,7 @@ def delay(codes_CT: Tensor, delays: Sequence[int], before: int, behind: int) -> 
     """Lay out codebook c from position ``delays[c]`` on: (..., C, T) -> tokens_CS with S = T + max(delays).
 
     `before` fills the positions ahead of a codebook's first token, `behind` those after its last.
-    Raises UserError where the number of delays is not C, or one of them is negative.
+    Raises UserError if the number of delays is not C, or one of them is negative.
     """
     *clips, codebooks, frames = codes_CT.shape
     check_delays(codebooks, delays)
@@ -36,10 +36,10 @@ def delay(codes_CT: Tensor, delays: Sequence[int], before: int, behind: int) -> 
 
 
 def undelay(tokens_CS: Tensor, delays: Sequence[int]) -> Tensor:
-    """The exact inverse of `delay`: tokens (..., C, S) -> codes (..., C, S - max(delays)); a view, where delays grow
+    """The exact inverse of `delay`: tokens (..., C, S) -> codes (..., C, S - max(delays)); a view, if delays grow
     evenly.
 
-    Raises UserError where the number of delays is not C, or S is smaller than the largest delay.
+    Raises UserError if the number of delays is not C, or S is smaller than the largest delay.
     """
     check_delays(tokens_CS.shape[-2], delays)
     if tokens_CS.shape[-1] < max(delays):
@@ -84,7 +84,7 @@ def flatten(codes_CT: Tensor) -> Tensor:
 
 
 def unflatten(tokens_S: Tensor, codebooks: int) -> Tensor:
-    """The exact inverse of `flatten`: (T * C,) -> (C, T). Raises UserError where S is no multiple of C."""
+    """The exact inverse of `flatten`: (T * C,) -> (C, T). Raises UserError if S is no multiple of C."""
     if len(tokens_S) % codebooks:
         raise UserError(
             f"{len(tokens_S)} flattened tokens",
@@ -95,7 +95,7 @@ def unflatten(tokens_S: Tensor, codebooks: int) -> Tensor:
 
 
 def check_delays(codebooks: int, delays: Sequence[int]) -> None:
-    """Raises UserError where the number of delays is not that of the codebooks, or one of them is negative."""
+    """Raises UserError if the number of delays is not that of the codebooks, or one of them is negative."""
     if len(delays) != codebooks or min(delays) < 0:
         raise UserError(
             f"delays {list(delays)} for {codebooks} codebooks",
