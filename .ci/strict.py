@@ -1,4 +1,4 @@
-"""Counts the errors of pyright's strict mode in the package: CONTRIBUTING.md states how many are allowed, and none more.
+"""Counts the errors of pyright's strict mode in the package; CONTRIBUTING.md states how many are allowed.
 
 ``python .ci/strict.py`` prints the count by folder. Lower the number in CONTRIBUTING.md when it has fallen.
 """

@@ -131,9 +131,9 @@ class Voices:
 
     def __init__(self, codec: Codec, rows: Sequence[Row]):
         self.codec, self.embed = codec, embedder()
-        self.samples: dict[str, list[Row]] = {}
+        self.clips: dict[str, list[Row]] = {}
         for row in chosen(rows, 10**6, codec.frame_rate_hz):
-            if len(of_speaker := self.samples.setdefault(row.speaker, [])) < OTHERS:
+            if len(of_speaker := self.clips.setdefault(row.speaker, [])) < OTHERS:
                 of_speaker.append(row)
         self.known: dict[str, np.ndarray] = {}
 
@@ -146,11 +146,11 @@ class Voices:
         """Similarity to the reference, mean similarity to the other speakers, and whether the reference's speaker is
         the most similar one."""
         embedding = self.embed(wave_N, self.codec.sample_rate_hz)
-        same = [one for one in self.samples[reference.speaker] if one.source != row.source]
+        same = [one for one in self.clips[reference.speaker] if one.source != row.source]
         own = np.mean([embedding @ self.of(one) for one in same])
         others = [
             float(np.mean([embedding @ self.of(one) for one in rows]))
-            for speaker, rows in self.samples.items()
+            for speaker, rows in self.clips.items()
             if speaker != reference.speaker
         ]
         return float(embedding @ self.of(reference)), float(np.mean(others)), bool(own > max(others))

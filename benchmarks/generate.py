@@ -25,7 +25,7 @@ CODEBOOKS, FRAMES_PER_S, TURNS = 8, 25, 5
 
 
 def make() -> Higgs:
-    """Random weights, but none for the stream's two special ids: never the likeliest, so both sides go on to the last
+    """Random weights, but none for the audio's two special ids: never the likeliest, so both sides go on to the last
     frame."""
     torch.manual_seed(0)
     config = HiggsAudioV2Config(

@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.generate_dia
 
-Both sample with the 50 likeliest tokens at temperature 1, with and without guidance, for one text and for several. Runs
+Both draw from the 50 likeliest tokens at temperature 1, with and without guidance, for one text and for several. Runs
 alternate; what is printed is the median CPU time of this process per frame, and the median of the ratios of
 neighbouring runs, which a busy machine moves least. A frame is one token of each of the 9 codebooks, for every row.
 """

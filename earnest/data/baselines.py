@@ -87,7 +87,7 @@ def per_clip(values: np.ndarray, clip: np.ndarray, clips: int) -> np.ndarray:
 
 
 def bootstrap_interval(
-    sums: np.ndarray, counts: np.ndarray, draws: int = 2000, level: float = 0.95, seed: int = 0
+    sums: np.ndarray, counts: np.ndarray, draws: int = 2000, coverage: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:
     """Interval of ``sum(sums) / sum(counts)`` when whole clips are drawn again: tokens of one clip are not
     independent."""
@@ -97,5 +97,5 @@ def bootstrap_interval(
     for start in range(0, draws, together):
         picks = random.integers(clips, size=(min(together, draws - start), clips))
         ratios[start : start + together] = sums[picks].sum(1) / np.maximum(counts[picks].sum(1), 1e-9)
-    low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(ratios, [(1 - coverage) / 2, (1 + coverage) / 2])
     return float(low), float(high)

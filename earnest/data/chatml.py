@@ -123,7 +123,7 @@ def load_conversations(path: str | os.PathLike[str]) -> list[Conversation]:
     """
     path = Path(path)
     conversations = [
-        _Sample(fields, path.parent, f"{path}, conversation {number}").conversation()
+        _Stored(fields, path.parent, f"{path}, conversation {number}").conversation()
         for number, fields in enumerate(_samples(path), 1)
     ]
     if not conversations:
@@ -162,7 +162,7 @@ def _list(value: Any) -> list[Any]:
 
 
 @dataclass(frozen=True)
-class _Sample:
+class _Stored:
     """One conversation as its JSON has it; `source` names it in errors."""
 
     fields: dict[str, Any]
