@@ -115,10 +115,10 @@ def test_an_untrained_model_is_placed_near_uniform_and_above_the_rungs():
     placed = ladder.place(clip_sums(model, batches, clips=9))
     for codebook in range(CODEBOOKS):
         entry = placed[Codebook(codebook)]
-        assert entry["uniform_nats"] == pytest.approx(math.log(CODES + 2))
-        assert entry["interval"][0] <= entry["ce_nats"] <= entry["interval"][1]
-        assert entry["clips"] == 9
-        assert entry["bigram_gap"][1] > 0  # memorised bigrams beat an untrained model, beyond the interval
+        assert entry.uniform_nats == pytest.approx(math.log(CODES + 2))
+        assert entry.interval[0] <= entry.ce_nats <= entry.interval[1]
+        assert entry.clips == 9
+        assert entry.bigram_gap[1] > 0  # memorised bigrams beat an untrained model, beyond the interval
 
 
 def test_evaluation_leaves_no_gradient_and_weighs_tokens_equally():

@@ -217,4 +217,5 @@ def test_draws_know_the_window_whatever_else_changes_a_clip():
     draws = Draws(Cloning(rows, Variation(window_frames=10), 0.5, 100))
     for epoch in range(5):
         draws(rows[0], np.random.default_rng(epoch))
-    assert draws.probes()["crops"]["possible"] == 21
+    crops = draws.probes().crops
+    assert crops is not None and crops.possible == 21
