@@ -2,6 +2,7 @@
 
 # ruff: noqa: E501  (log lines stand as they were printed)
 
+import csv
 import gzip
 import json
 import math
@@ -20,7 +21,7 @@ from earnest import logs
 from earnest.columns import Column
 from earnest.errors import UserError
 from earnest.facts import Facts
-from earnest.logs import FORMATS, jsonl, read, tensorboard
+from earnest.logs import FORMATS, jsonl, read, table, tensorboard
 from earnest.logs.find import discover
 from earnest.logs.format import Format
 from earnest.logs.log import Log
@@ -480,6 +481,33 @@ def test_table_without_header(tmp_path):
         read(path)
     run = read(path, overrides={"column_1": "step", "column_2": "loss"})
     assert told(run) == {"train/loss": [(1, 2.5), (2, 2.25)]}
+
+
+CELLS = {
+    "numbers": ["1", "2.5", "-3e-4", "", "nan", "-inf", "NA", "+7", " 8 "],
+    "decimal commas": ["0,53", "1,5", "", "2"],
+    "thousands": ["1,000", "12,345.5", "1,234,567"],
+    "percent": ["53%", "54.5 %", "--", "55"],
+    "tensors": ["tensor(2.3, device='cuda:0')", "tensor(2.25, device='cuda:0')", "tensor(nan)"],
+    "some words": ["1", "2", "3", "bad", "4"],
+    "words": ["a", "b", "", "c"],
+    "underscores": ["1_000", "2_000", "1"],
+    "quotes": ['a "b" c', "'x'", "1"],
+}
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_cells_are_read_alike_by_polars_and_by_the_standard_library(kind, tmp_path, monkeypatch):
+    rows = [[f"{i}", cell, f"{9 - i}"] for i, cell in enumerate(CELLS[kind])]
+    with open(tmp_path / "a.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["step", "x", "loss"], *rows, *rows, ["99", "", "1"]])
+    read_by = {}
+    for small in (0, 1 << 16):
+        monkeypatch.setattr("earnest.columns.SMALL_BYTES", small)
+        log = table.read(Source(tmp_path / "a.csv"))
+        columns = {name: (row.tolist(), value.tolist()) for name, (row, value) in log.columns.items() if len(row)}
+        read_by[small] = columns, log.notes
+    np.testing.assert_equal(read_by[0], read_by[1 << 16])
 
 
 def test_wandb_export_of_two_runs(tmp_path):

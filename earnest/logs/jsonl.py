@@ -7,7 +7,7 @@ from earnest.columns import Json, Table, frame_of_lines
 from earnest.logs.format import Format
 from earnest.logs.log import Log, add_row
 from earnest.logs.source import Source
-from earnest.logs.words import LABELS, LABELS_OF_RUNS
+from earnest.logs.words import LABELS_OF_ROWS
 
 NAME = "jsonl"
 NULL_LOSS = re.compile(rb'loss[\w/]*"\s*:\s*null')
@@ -27,7 +27,7 @@ def read(source: Source) -> Log:
     table, broken, nulls = Table(), 0, 0
     for block in source.lines():
         nulls += len(NULL_LOSS.findall(block))
-        frame = frame_of_lines(block, LABELS | LABELS_OF_RUNS)
+        frame = frame_of_lines(block, LABELS_OF_ROWS)
         if frame is None:
             for line in block.splitlines():
                 if line.strip():

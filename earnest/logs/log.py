@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from earnest.columns import Column, Json, Table
-from earnest.logs.words import LABELS, LABELS_OF_RUNS, LABELS_OF_SPLITS, SPLITS, axis_of
+from earnest.logs.words import LABELS, LABELS_OF_ROWS, LABELS_OF_RUNS, LABELS_OF_SPLITS, SPLITS, axis_of
 
 
 @dataclass
@@ -36,8 +36,10 @@ class Log:
 
 def add_row(table: Table, row: dict[str, Json]) -> None:
     """The numbers of one row, in columns named as `frames.add_frame` names them."""
-    cells = numbers(row)
     words = {name.lower(): str(value) for name, value in row.items() if isinstance(value, str | int)}
+    cells = numbers(
+        {name: value for name, value in row.items() if not (isinstance(value, str) and name.lower() in LABELS_OF_ROWS)}
+    )
     label = next((name for name in words if is_label(name, [words[name]], cells)), None)
     if label is not None:
         folder = value_folder(cells)

@@ -1,27 +1,27 @@
 """CSV and TSV: any table with a header, Lightning's ``metrics.csv``, a chart exported from W&B.
 
-polars parses a block of lines at a time. A block with a cell that is no number to it (decimal commas, ``53%``,
-``tensor(2.3, device='cuda:0')``) is parsed again as text and cleaned.
+polars parses large blocks of lines (`frames.frame_of_csv`), the standard library small ones. Cells that are no plain
+numbers (decimal commas, ``53%``, ``tensor(2.3, device='cuda:0')``) are cleaned in either case by `numbers_of`.
 """
 
 import csv
+import io
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 
-import polars as pl
-
-from earnest.columns import Table
+from earnest import columns
+from earnest.columns import Json, Table
 from earnest.logs.format import Format
-from earnest.logs.frames import add_frame
-from earnest.logs.log import Log
+from earnest.logs.log import Log, add_row
 from earnest.logs.source import Source
+from earnest.logs.words import LABELS_OF_ROWS, LABELS_OF_RUNS
 
 NAME = "csv"
 MISSING = ["", "null", "NULL", "None", "none", "NA", "N/A", "n/a", "-", "--", "<NA>"]
 SEPARATORS = ",\t;|"
-DECIMAL_COMMA = r"^\s*[-+]?\d+,\d+(?:[eE][-+]?\d+)?\s*$"
-THOUSANDS = r"^\s*[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?\s*$"
-WRAPPED = (
+DECIMAL_COMMA = re.compile(r"^\s*[-+]?\d+,\d+(?:[eE][-+]?\d+)?\s*$")
+THOUSANDS = re.compile(r"^\s*[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?\s*$")
+WRAPPED = re.compile(
     r"^\s*(?:(?:\w+\.)*(?:tensor|array|float\d*)\(\[?)?\s*([-+]?(?:[\d.]+(?:[eE][-+]?\d+)?|nan|NaN|inf|Infinity))\s*%?"
     r"\s*(?:[,\])].*)?$"
 )
@@ -104,7 +104,7 @@ def _table_like(header: list[str], rows: list[list[str]]) -> bool:
 
 def _is_number(cell: str) -> bool:
     cell = cell.strip()[:200]
-    return re.match(WRAPPED, cell) is not None or re.match(DECIMAL_COMMA, cell) is not None
+    return WRAPPED.match(cell) is not None or DECIMAL_COMMA.match(cell) is not None
 
 
 def read(source: Source) -> Log:
@@ -112,7 +112,7 @@ def read(source: Source) -> Log:
     assert shape is not None
     separator, names, skip = shape
     table, notes = Table(), source.notes
-    cleaned: dict[str, str] = {}
+    wrapped: dict[str, str] = {}
     header_line = None
     for number, block in enumerate(source.lines()):
         if b"\r" in block:
@@ -128,79 +128,72 @@ def read(source: Source) -> Log:
             block = block[: block.rfind(b"\n") + 1]
         if not block.strip():
             continue
-        frame = _parsed(block, separator, names, cleaned)
-        add_frame(table, frame)
-    notes += [f"column {name!r}: {how}" for name, how in list(cleaned.items())[:20]]
+        if len(block) < columns.SMALL_BYTES:
+            for row in _rows(block, separator, names, wrapped):
+                add_row(table, row)
+        else:
+            from earnest.logs import frames
+
+            frames.add_frame(table, frames.frame_of_csv(block, separator, names, wrapped))
+    notes += [f"column {name!r}: {how}" for name, how in list(wrapped.items())[:20]]
     return _wandb_export(Log(NAME, table.columns(), notes=notes, runs=table.runs))
 
 
-def _parsed(block: bytes, separator: str, names: list[str], cleaned: dict[str, str]) -> pl.DataFrame:
-    texts = {name: pl.String for name in names}
+def _rows(block: bytes, separator: str, names: list[str], wrapped: dict[str, str]) -> Iterator[dict[str, Json]]:
+    """The rows of a small block; a column is numbers, or text if most of its cells hold none."""
+    text = block.decode("utf-8", "replace")
     try:
-        text = _read_csv(block, separator, texts, n_rows=1000)
-        empty = text.null_count().row(0)
-        unread = text.select(pl.all().cast(pl.Float64, strict=False)).null_count().row(0)
-        kinds = {name: pl.Float64 if a == b else pl.String for name, a, b in zip(names, empty, unread, strict=True)}
-        frame = _read_csv(block, separator, kinds)
-        return frame.with_columns([_clean(frame[name], cleaned) for name, kind in kinds.items() if kind == pl.String])
-    except (pl.exceptions.PolarsError, ValueError):
-        pass
+        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
+    except csv.Error:  # a cell of over 128 KiB
+        lines = split_plainly(text, separator)
+    lines = [line[: len(names)] + [""] * (len(names) - len(line)) for line in lines if line]
+    cells = [numbers_of(column, name, wrapped) for name, column in zip(names, zip(*lines, strict=True), strict=True)]
+    kept = {name: cell for name, column in zip(names, cells, strict=True) if (cell := _column(name, column))}
+    for row in zip(*kept.values(), strict=True):
+        yield {name: cell for name, cell in zip(kept, row, strict=True) if cell is not None}
+
+
+def _column(name: str, cells: Sequence[float | str | None]) -> Sequence[float | str | None] | None:
+    """A column of numbers, or of labels; whole numbers that name runs are labels too."""
+    if any(isinstance(cell, str) for cell in cells):
+        return cells if name.lower() in LABELS_OF_ROWS else None
+    numbers = [cell for cell in cells if isinstance(cell, float)]
+    if name.lower() in LABELS_OF_RUNS and all(map(float.is_integer, numbers)):
+        return [cell if cell is None else int(cell) for cell in cells]
+    return cells
+
+
+def split_plainly(text: str, separator: str) -> list[list[str]]:
+    return [line.split(separator) for line in text.split("\n") if line]
+
+
+def numbers_of(cells: Sequence[str | None], name: str, wrapped: dict[str, str]) -> Sequence[float | str | None]:
+    """Text cells as numbers, missing ones as None; as they are if most of them hold no number. In what the numbers of
+    the column `name` were wrapped is told in `wrapped`."""
+    plain = [None if cell is None or (bare := cell.strip(' "')) in MISSING else bare for cell in cells]
+    values = [None if cell is None else _number(cell) for cell in plain]
+    lost = [cell for cell, value in zip(plain, values, strict=True) if cell is not None and value is None]
+    if not lost:
+        return values
+    thousands = all(map(THOUSANDS.match, lost))
+    if any(map(DECIMAL_COMMA.match, lost)):
+        how = "commas read as thousands" if thousands else "decimal commas read as points"
+        better = [cell and (cell.replace(",", "") if thousands else cell.replace(",", ".", 1)) for cell in plain]
+    else:
+        how = "numbers taken out of their wrapping (%, tensor(...)); what holds none was left out"
+        better = [cell and (match[1] if (match := WRAPPED.match(cell)) else "") for cell in plain]
+    values = [None if cell is None else _number(cell) for cell in better]
+    if values.count(None) > 0.5 * len(cells) + 0.5 * plain.count(None):
+        return plain
+    wrapped[name] = how
+    return values
+
+
+def _number(cell: str) -> float | None:
     try:
-        text = _read_csv(block, separator, texts, quote_char=None)
-    except (pl.exceptions.PolarsError, ValueError):  # ragged or oddly quoted beyond polars
-        rows = [row[: len(names)] + [""] * (len(names) - len(row)) for row in _tolerant(block, separator)]
-        text = pl.DataFrame(
-            {name: [None if row[index] in MISSING else row[index] for row in rows] for index, name in enumerate(names)}
-        )
-        text = text.cast(dict.fromkeys(names, pl.String))
-    return text.select([_clean(text[name], cleaned) for name in names])
-
-
-def _read_csv(
-    block: bytes,
-    separator: str,
-    schema: Mapping[str, type[pl.DataType]],
-    n_rows: int | None = None,
-    quote_char: str | None = '"',
-) -> pl.DataFrame:
-    return pl.read_csv(
-        block,
-        schema=schema,
-        n_rows=n_rows,
-        quote_char=quote_char,
-        separator=separator,
-        has_header=False,
-        null_values=MISSING,
-        truncate_ragged_lines=True,
-        encoding="utf8-lossy",
-    )
-
-
-def _tolerant(block: bytes, separator: str) -> list[list[str]]:
-    return [line.split(separator) for line in block.decode("utf-8", "replace").split("\n") if line]
-
-
-def _clean(cells: pl.Series, cleaned: dict[str, str]) -> pl.Series:
-    """Text cells as numbers, or left as text (a String column) if most of them are none."""
-    cells = cells.str.strip_chars(' "')
-    cells = cells.set(cells.is_in(MISSING).fill_null(False), None)
-    value = cells.cast(pl.Float64, strict=False)
-    lost = cells.filter(value.is_null() & cells.is_not_null())
-    if len(lost):
-        if lost.str.contains(DECIMAL_COMMA).any():
-            thousands = lost.str.contains(THOUSANDS).all()
-            how = "commas read as thousands" if thousands else "decimal commas read as points"
-            better = (
-                cells.str.replace_all(",", "", literal=True) if thousands else cells.str.replace(",", ".", literal=True)
-            )
-        else:
-            how = "numbers taken out of their wrapping (%, tensor(...)); what holds none was left out"
-            better = cells.str.extract(WRAPPED)
-        value = better.cast(pl.Float64, strict=False)
-        if value.null_count() > 0.5 * len(cells) + 0.5 * cells.null_count():
-            return cells
-        cleaned[cells.name] = how
-    return value
+        return None if "_" in cell else float(cell)
+    except ValueError:
+        return None
 
 
 def _wandb_export(log: Log) -> Log:

@@ -30,6 +30,7 @@ LABELS_OF_RUNS = {
     "run", "run_id", "run_name", "runid", "experiment", "experiment_id", "experiment_name", "exp", "exp_id", "exp_name",
     "trial", "trial_id", "trial_name", "seed", "fold",
 }  # fmt: skip
+LABELS_OF_ROWS = LABELS | LABELS_OF_RUNS
 # words of a name that do not change which signal it is
 AVERAGING = {
     "epoch", "step", "avg", "average", "mean", "running", "smoothed", "iter", "batch", "cur", "current", "unweighted",
