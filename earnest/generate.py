@@ -58,8 +58,8 @@ def generate(
     rounding); guided and null rows share one pass. The codebook that starts first decides the end: EOS is allowed there
     only, the others follow at their delays.
     """
-    *before, (frame_BC, end_B) = _frames(model, requests, max_frames, sampling)
-    frames_BSC = torch.stack([*(frame_BC for frame_BC, _ in before), frame_BC], dim=1)
+    steps = list(_frames(model, requests, max_frames, sampling))
+    frames_BSC, end_B = torch.stack([frame_BC for frame_BC, _ in steps], dim=1), steps[-1][1]
     return [
         Generated(_codes(model, tokens_SC, end - 1), stopped=end <= max_frames)
         for tokens_SC, end in zip(frames_BSC, end_B.tolist(), strict=True)
