@@ -18,6 +18,7 @@ from typing import Annotated, Literal
 import tyro
 
 from earnest import arguments
+from earnest.commands import explain, rules, runs
 from earnest.errors import UserError
 from earnest.files import write_whole
 from earnest.sampling import Sampling
@@ -274,32 +275,9 @@ def report(run: Positional[Path]) -> int:
     return 0
 
 
-def rules() -> int:
-    """List every rule."""
-    from rich.console import Console
-    from rich.markdown import Markdown
-
-    from earnest.rules.explain import listing
-
-    Console().print(Markdown(listing()))
-    return 0
-
-
-def explain(topic: Positional[str]) -> int:
-    """Explain a rule by its code, a public trainer by its name (`trainers` lists them), `models`, `facts` (what --fact
-    takes), `tokens` (what -100, 1024, 1025 mean), or `bands` (thresholds that documents give)."""
-    from rich.console import Console
-    from rich.markdown import Markdown
-
-    from earnest.rules.explain import explain as text_of
-
-    Console().print(Markdown(text_of(topic)))
-    return 0
-
-
 COMMANDS: dict[str, Callable[..., int]] = {
     command.__name__: command
-    for command in (train, diagnose, report, rules, explain, trace, check, data, generate, merge, encode, decode)
+    for command in (train, diagnose, report, runs, rules, explain, trace, check, data, generate, merge, encode, decode)
 }
 TAKE_A_RECIPE = (train, trace, check)
 

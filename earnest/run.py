@@ -24,6 +24,7 @@ from earnest.columns import Column, Json, Table, add_columns, frame_of_lines
 from earnest.errors import UserError
 from earnest.facts import FACTS, MOST, Facts
 from earnest.files import write_whole
+from earnest.history import Event, History, events_in, history
 from earnest.probes.results import Results
 from earnest.signals import Key, parse
 from earnest.streams import Stream
@@ -151,7 +152,8 @@ class Artifact:
 class Run:
     """Everything known about a run, ours or anybody's.
 
-    `notes`: what the reader repaired, stitched or could not read, in words.
+    `notes`: what the reader repaired, stitched or could not read, in words · `history`: None of a log that tells no
+    times.
     """
 
     facts: Facts = NO_FACTS
@@ -160,6 +162,7 @@ class Run:
     artifacts: list[Artifact] = field(default_factory=list[Artifact])
     notes: list[str] = field(default_factory=list[str])
     path: Path | None = None
+    history: History | None = None
 
     @classmethod
     def of(
@@ -295,26 +298,27 @@ def read_run(path: Path) -> Run:
     notes = [f"run.json: {name!r} is no fact and was left out" for name in facts if name not in FACTS]
     known = Facts().updated({name: value for name, value in facts.items() if name in FACTS})
     probes = Results.read(stored.get("probes", {}), f"probes of {run_json}", restore)
-    series = _read_series(path / "steps.jsonl", notes)
+    series, past = _read_steps(path / "steps.jsonl", notes)
     what = f"a row of {path / 'artifacts.jsonl'}"
     artifacts = [records.read(Artifact, row, what, restore) for row in _rows(path / "artifacts.jsonl", notes)]
-    return Run(known, series, probes, artifacts, notes, path)
+    return Run(known, series, probes, artifacts, notes, path, past)
 
 
-def _read_series(path: Path, notes: list[str]) -> dict[Key, Series]:
-    """The signals of ``steps.jsonl``; the last value of a step wins."""
-    table, resumed, lines = Table(), False, 0
+def _read_steps(path: Path, notes: list[str]) -> tuple[dict[Key, Series], History | None]:
+    """The signals of ``steps.jsonl``, of which the last value of a step wins, and when its rows were written."""
+    table, events, lines = Table(), list[Event](), 0
     with open(path, "rb") if path.exists() else BytesIO() as file:
         while block := b"".join(file.readlines(BLOCK_BYTES)):
-            resumed = resumed or b'"event": "resumed"' in block
+            events += events_in(block)
             if not _add_block(table, block):
                 for row in _objects(block, path.name, lines, notes):
                     table.row(_numbers(row, notes))
             lines += block.count(b"\n")
-    if resumed:
+    if any(event.name == "resumed" for event in events):
         notes.append("resumed; steps written twice count once, as last written")
     columns = table.columns()
     step = columns.pop("step", Column(np.zeros(0, np.int64), np.zeros(0)))
+    times = columns["time_s"].value if "time_s" in columns else ()
     series: dict[Key, Series] = {}
     for name in [name for name in columns if name not in ROW_WORDS]:
         try:
@@ -323,7 +327,7 @@ def _read_series(path: Path, notes: list[str]) -> dict[Key, Series]:
             notes.append(f"{error}: it was left out")
             continue
         series[key] = _last_of_each_step(step, columns[name], key)
-    return series
+    return series, history(times, events)
 
 
 def _add_block(table: Table, block: bytes) -> bool:

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "earnest"
 RESULTS = "probes/results"  # rules read what probes found, and import no probe
 
 # A part may import those named for it, and nothing else of the package.
-GROUND = {"errors", "columns", "files", "streams", "records", "facts", "signals", RESULTS}
+GROUND = {"errors", "columns", "files", "history", "streams", "records", "facts", "signals", RESULTS}
 BASE = GROUND | {"run", "sampling"}
 DATA = BASE | {"data"}
 MODELS = DATA | {"models"}
@@ -27,7 +27,8 @@ ALLOWED = {
     "profiles": GROUND | {"profiles"},
     "rules": BASE | {"profiles", "rules"},
     "logs": BASE | {"profiles", "logs"},
-    "report": BASE | {"rules", "report"},
+    "overview": BASE | {"logs", "rules", "overview"},
+    "report": BASE | {"rules", "overview", "report"},
     "data": DATA,
     "codecs": BASE | {"codecs"},
     "models": MODELS,
@@ -41,6 +42,7 @@ ALLOWED = {
     "loops": MONITORS | {"loops", "rules"},
     "accounting": TRAINING | {"accounting"},
     "arguments": {"*"},
+    "commands": {"*"},
     "cli": {"*"},
     "__init__": {"loops"},  # when a function of it is asked for
 }

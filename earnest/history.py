@@ -1,0 +1,73 @@
+"""When a run was started and last written, how long it trained, and how it ended."""
+
+import json
+import re
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+State = Literal["running", "finished", "interrupted", "killed"]
+ENDS: tuple[State, ...] = ("finished", "interrupted")
+EVENT_LINE = re.compile(rb'^.*"event": ".*$', re.MULTILINE)
+# A run whose last row is older than this, and than so many times the longest pause between two rows, was killed: its
+# own training would have written an end (assumed: an evaluation takes no longer than that).
+PATIENCE_S, PATIENCE = 120.0, 5.0
+
+
+class Event(NamedTuple):
+    """Something that a run marked beside its measurements: started, resumed, interrupted, finished, ..."""
+
+    step: int
+    time_s: float
+    name: str
+
+
+@dataclass(frozen=True)
+class History:
+    """Times are seconds since the epoch.
+
+    trained_s: from the first row to the last, without the pauses before a resume · pause_s: the longest pause between
+    two rows · events: in the order in which they were written · ended: the event that is the last row, if it ends a
+    run.
+    """
+
+    started_s: float
+    written_s: float
+    trained_s: float
+    pause_s: float = 0.0
+    events: tuple[Event, ...] = ()
+    ended: State | None = None
+
+    def state(self, now_s: float | None = None) -> State:
+        """How the run ended; of one that did not say so, whether it may still be running."""
+        if self.ended:
+            return self.ended
+        silent_s = (time.time() if now_s is None else now_s) - self.written_s
+        return "running" if silent_s < max(PATIENCE_S, PATIENCE * self.pause_s) else "killed"
+
+
+def history(times: ArrayLike, events: Sequence[Event]) -> History | None:
+    """The history that rows tell. times: of every row, in the order in which they were written."""
+    time_s = np.asarray(times, np.float64)
+    if not len(time_s):
+        return None
+    resumed = np.isin(time_s[1:], [event.time_s for event in events if event.name == "resumed"])
+    pauses = np.maximum(np.diff(time_s)[~resumed], 0)
+    last = events[-1] if events else None
+    ended = next((end for end in ENDS if last and last.name == end and last.time_s >= time_s[-1]), None)
+    longest_s = float(pauses.max(initial=0.0))
+    return History(float(time_s[0]), float(time_s[-1]), float(pauses.sum()), longest_s, tuple(events), ended)
+
+
+def events_in(lines: bytes) -> Iterable[Event]:
+    """The events among lines of ``steps.jsonl``; a line that is none is passed over."""
+    for line in EVENT_LINE.findall(lines):
+        try:
+            row = json.loads(line)
+            yield Event(int(row["step"]), float(row["time_s"]), str(row["event"]))
+        except (ValueError, KeyError, TypeError):
+            continue
