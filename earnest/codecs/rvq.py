@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from earnest.codecs.erasure import Erasure
 from earnest.signals import key
+from earnest.streams import Codebook
 
 
 @dataclass(frozen=True)
@@ -271,7 +272,7 @@ class ResidualVQ(nn.Module):
     def _signals(self, k: int, code_N: Tensor, residual_frac: Tensor) -> dict[str, float]:
         V = self.codebook_CVD.shape[1]
         share_V = torch.bincount(code_N, minlength=V) / len(code_N)
-        split, stream = "train" if self.training else "eval", f"codebook_{k}"
+        split, stream = "train" if self.training else "eval", Codebook(k)
         return {
             key("used_frac", stream, split): (share_V > 0).float().mean().item(),
             key("perplexity", stream, split): math.exp(torch.special.entr(share_V).sum().item()),
