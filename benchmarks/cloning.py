@@ -33,7 +33,8 @@ from earnest.data.folder import Clip, split_clips
 from earnest.data.row import Row
 from earnest.data.vary import Variation
 from earnest.generate import Request, generate, load_run
-from earnest.training.preparation import encoded, find_clips
+from earnest.training.clips import find_clips
+from earnest.training.tokens.preparation import encoded
 
 EMBEDDING_HZ = RECOGNISER_HZ = 16_000
 OTHERS = 8  # clips of each other speaker that a generated one is compared with

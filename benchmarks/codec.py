@@ -21,8 +21,9 @@ import tyro
 from torch import Tensor, nn
 from transformers import DacConfig, DacModel, MimiConfig, MimiModel
 
-from earnest.codecs.amy import Amy, TrainableCodec
+from earnest.codecs.amy import Amy
 from earnest.codecs.mimi import AmyMimi
+from earnest.codecs.trainable import TrainableCodec
 from earnest.losses.waveform import MultiScaleMelLoss
 
 Job = Callable[[], object]
@@ -42,7 +43,7 @@ def jobs_of_ours(codec: TrainableCodec, wave_BN: Tensor) -> dict[str, Job]:
     def train() -> None:
         codec.train().zero_grad()
         result = codec(wave_BN)
-        (mel(result.wave_BN, wave_BN)[0] + result.quantised.commitment).backward()
+        (mel(result.wave_BN, wave_BN)[0] + result.quantised.losses["commitment"]).backward()
 
     return {
         "train": train,

@@ -18,7 +18,7 @@ from benchmarks.align import RATE_HZ, Aligner
 from earnest.codecs import load_codec
 from earnest.data.folder import load_clips, read_clips, split_clips
 from earnest.data.pitch import pitch_and_level
-from earnest.monitors.codes import accuracy, r2, spoken
+from earnest.monitors.codes import accuracy, r2, word_at_frame
 from earnest.recipes.amy import amy_tiny
 
 
@@ -48,7 +48,9 @@ def main(folder: tyro.conf.Positional[Path], codec: tuple[str, ...] = ("amy-tiny
                 codes_CT = loaded.encode(torch.from_numpy(wave_N)[None])[0].numpy()
                 measured = pitch_and_level(wave_N, loaded.sample_rate_hz, loaded.hop_samples)
                 frames = codes_CT.shape[1]
-                phones, words = (spoken(spans, frames, loaded.frame_rate_hz) for spans in (found.phones, found.words))
+                phones, words = (
+                    word_at_frame(spans, frames, loaded.frame_rate_hz) for spans in (found.phones, found.words)
+                )
                 side_codes.append(codes_CT)
                 side_labels.append([phones, words, measured.pitch_log2_hz_T, measured.level_db_T])
             codes.append(np.concatenate(side_codes, 1))

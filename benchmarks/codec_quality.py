@@ -24,7 +24,7 @@ import torch
 import tyro
 
 from earnest.codecs import load_codec
-from earnest.codecs.amy import TrainableCodec
+from earnest.codecs.trainable import TrainableCodec
 from earnest.data.audio import read_wave
 from earnest.data.folder import load_clips, split_clips
 from earnest.data.sources import ASTERISK, asterisk_texts

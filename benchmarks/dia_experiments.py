@@ -26,12 +26,12 @@ from earnest.codecs import load_codec
 from earnest.data.audio import read_wave
 from earnest.generate import Request, generate, load_run
 from earnest.models.dia import DiaShape
+from earnest.recipes import RECIPES
 from earnest.recipes.dia import DiaConfig, DiaData
 from earnest.rules import diagnose
 from earnest.run import Run, read_run
-from earnest.training.config import Demos, Optimizer
-from earnest.training.language_model import train_lm
-from earnest.training.preparation import find_clips
+from earnest.training.clips import find_clips
+from earnest.training.tokens.config import Demos, Optimizer
 
 WINDOW_S = 2.0
 CLIPS = 40
@@ -204,7 +204,7 @@ def main() -> None:
         saved = args.out / f"{name.replace(' ', '_').replace(',', '')}.json"
         run_dir = saved.with_suffix("")
         if not saved.exists() and (not args.names or name in args.names):
-            train_lm(config, run_dir, resume=(run_dir / "run.json").exists())
+            RECIPES["dia-tiny"].train(config, run_dir, resume=(run_dir / "run.json").exists())
             saved.write_text(json.dumps(row(name, read_run(run_dir), run_dir, Path(config.data.path))))
         if saved.exists():
             rows.append(json.loads(saved.read_text()))

@@ -19,7 +19,7 @@ from benchmarks.dia_experiments import spectrum_db
 from earnest.data.audio import read_wave
 from earnest.data.folder import Clip
 from earnest.generate import Request, generate, load_run
-from earnest.training.preparation import find_clips
+from earnest.training.clips import find_clips
 
 KINDS = ("acoustic", "electronic")
 MOODS = ("calm", "energetic", "happy", "nostalgic", "tender")

@@ -22,7 +22,7 @@ import torch
 from earnest.data.audio import read_wave
 from earnest.data.folder import Clip
 from earnest.generate import Request, generate, load_run
-from earnest.training.preparation import find_clips
+from earnest.training.clips import find_clips
 
 DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 SILENCE_S = 0.4  # recognisers want some before and behind an isolated word

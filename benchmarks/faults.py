@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest.mock import patch
@@ -22,14 +23,15 @@ from earnest.data.masks import shift
 from earnest.data.sources import espeak
 from earnest.losses.tokens import TokenObjective
 from earnest.models.higgs import Higgs, HiggsShape
+from earnest.recipes import RECIPES
 from earnest.recipes.higgs import HiggsConfig
 from earnest.rules import diagnose
 from earnest.run import read_run
-from earnest.training import language_model, preparation
-from earnest.training.config import Data, Demos, Optimizer
+from earnest.training.tokens import learner, preparation
+from earnest.training.tokens.config import Data, Demos, Optimizer
 
 CLIPS = 60
-adamw, split_clips = language_model.adamw, preparation.split_clips
+adamw, split_clips = learner.adamw, preparation.split_clips
 score_objective, states = TokenObjective.forward, Higgs.states
 
 
@@ -73,7 +75,7 @@ FAULTS = [
     Fault("labels not shifted", "A203", lambda: patch("earnest.models.higgs.shift", lambda labels: labels)),
     Fault("logits see the next position", "A203", lambda: patch.object(Higgs, "states", looks_ahead)),
     Fault("text does not reach the model", "C106", lambda: patch.object(Higgs, "states", deaf)),
-    Fault("a tensor missing in the optimizer", "C105", lambda: patch.object(language_model, "adamw", without_first)),
+    Fault("a tensor missing in the optimizer", "C105", lambda: patch.object(learner, "adamw", without_first)),
     Fault("means per micro-batch", "D402", lambda: patch.object(TokenObjective, "forward", mean_of_means)),
     Fault(
         "held-out clips in training", "E203", lambda: patch.object(preparation, "split_clips", same_clips_on_both_sides)
@@ -113,11 +115,8 @@ def main() -> None:
         for number, fault in enumerate(FAULTS):
             started = time.perf_counter()
             run_dir = Path(directory) / str(number)
-            if fault.put_in:
-                with fault.put_in():
-                    language_model.train_lm(config, run_dir)
-            else:
-                language_model.train_lm(config, run_dir)
+            with fault.put_in() if fault.put_in else nullcontext():
+                RECIPES["higgs-tiny"].train(config, run_dir)
             found = [finding.rule for finding in diagnose(read_run(run_dir)).findings]
             yes = ["no", "yes"]
             named, first = yes[fault.rule in found], yes[found[:1] == [fault.rule]]

@@ -17,7 +17,7 @@ import soundfile
 
 from earnest.data.folder import Clip
 from earnest.data.sources import SAMPLE_RATE_HZ, write_folder
-from earnest.training.preparation import find_clips
+from earnest.training.clips import find_clips
 
 
 def main(out: Path) -> None:

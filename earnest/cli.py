@@ -3,7 +3,6 @@
 What a command needs it imports when it is called, so that ``earnest diagnose`` starts without torch.
 """
 
-import contextlib
 import io
 import os
 import signal
@@ -11,7 +10,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -41,27 +40,29 @@ def train(recipe: str, args: list[str]) -> int:
     if int(os.environ.get("RANK", 0)):  # one of several processes: the first one reports
         chosen.train(call.config, run_dir, call.resume)
         return 0
-    with _progress() as on_progress:
+    from earnest.progress import bars
+
+    with bars() as on_progress:
         chosen.train(call.config, run_dir, call.resume, on_progress)
     return report(run_dir)
 
 
 def trace(recipe: str, args: list[str]) -> int:
     """Show one clip at every stop from disk to loss: earnest trace RECIPE [--any.field VALUE ...]."""
-    _, call = arguments.configured(recipe, args, "trace", [])
-    from earnest.trace import trace_clip
+    chosen, call = arguments.configured(recipe, args, "trace", [])
+    from earnest.trace import trace as trace_config
 
-    trace_clip(call.config)
+    trace_config(chosen.assemble, call.config)
     return 0
 
 
 def check(recipe: str, args: list[str]) -> int:
     """List what of a model is trained, frozen and reached by a gradient: earnest check RECIPE [--counts-only]
     [--any.field VALUE ...]."""
-    _, call = arguments.configured(recipe, args, "check", [("counts_only", COUNTS_ONLY, False)])
+    chosen, call = arguments.configured(recipe, args, "check", [("counts_only", COUNTS_ONLY, False)])
     from earnest.accounting import check_recipe
 
-    check_recipe(call.config, call.counts_only)
+    check_recipe(chosen.assemble, call.config, call.counts_only)
     return 0
 
 
@@ -156,9 +157,24 @@ def merge(run: Positional[Path], out: Positional[Path]) -> int:
     """Add a LoRA run's adapters into the weights of the model they were trained on: a plain model again, for
     transformers."""
     from earnest.run import latest_checkpoint
-    from earnest.training.lora import merge as merge_adapters
+    from earnest.training.tokens.lora import merge as merge_adapters
 
     merge_adapters(latest_checkpoint(run), out)
+    print(out)
+    return 0
+
+
+def export(run: Positional[Path], out: Positional[Path]) -> int:
+    """Write the newest codec of an amy-tiny run in half precision, without what only training needs."""
+    from earnest.codecs import load_codec
+    from earnest.codecs.amy import Amy
+    from earnest.run import latest_checkpoint
+
+    checkpoint = latest_checkpoint(run)
+    codec = load_codec(str(checkpoint))
+    if not isinstance(codec, Amy):
+        raise UserError(f"{checkpoint}: a codec around Mimi", "a run of amy-tiny", "take the checkpoint as it is")
+    codec.export(out)
     print(out)
     return 0
 
@@ -173,7 +189,7 @@ def encode(audio: Positional[Path], out: Positional[Path], codec: str = "amy-tin
 
     loaded = load_codec(codec)
     try:
-        wave_N = read_wave(audio, loaded.sample_rate_hz, getattr(loaded, "channels", 1))
+        wave_N = read_wave(audio, loaded.sample_rate_hz, loaded.channels)
     except ClipError as error:
         raise UserError(str(error), "a readable audio file with at least one sample", "check the file") from error
     with torch.inference_mode():
@@ -277,7 +293,10 @@ def report(run: Positional[Path]) -> int:
 
 COMMANDS: dict[str, Callable[..., int]] = {
     command.__name__: command
-    for command in (train, diagnose, report, runs, rules, explain, trace, check, data, generate, merge, encode, decode)
+    for command in (
+        *(train, diagnose, report, runs, rules, explain, trace, check),
+        *(data, generate, merge, export, encode, decode),
+    )
 }
 TAKE_A_RECIPE = (train, trace, check)
 
@@ -351,27 +370,6 @@ def _default_run_dir(recipe: str, resume: bool) -> Path:
     while (following := Path("runs") / (recipe if number == 1 else f"{recipe}-{number}")).exists():
         number, here = number + 1, following
     return here if resume else following
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[str, int, int, str], None]]:
-    """A bar for each stage of the work, with the time left; the callback takes (stage, done, total, note)."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description} {task.completed}/{task.total}"),
-        BarColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()) as bars:
-        tasks = {}
-
-        def on_progress(stage: str, done: int, total: int, note: str) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total, note=note)
-            bars.update(tasks[stage], completed=done, total=total, note=note)
-
-        yield on_progress
 
 
 if __name__ == "__main__":

@@ -3,13 +3,12 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
-import pytest
 import torch
 from rich.console import Console
 
 from earnest import accounting
 from earnest.accounting import LATER, NONE, YES, ZERO, audit, check_recipe, gradients
-from earnest.errors import UserError
+from earnest.codecs.amy import AmyShape
 from earnest.losses.tokens import TokenObjective
 from earnest.models.mot import MoTDesign, MoTShape
 from earnest.recipes import RECIPES
@@ -18,20 +17,22 @@ from earnest.streams import TEXT, codebooks
 from tests.equipment.tiny import random_batch, tiny_higgs
 
 
-def table_of(config, counts_only=False) -> str:
+def table_of(recipe: str, config, counts_only=False) -> str:
     console = Console(width=200)
     with console.capture() as captured:
-        check_recipe(config, counts_only, console)
+        check_recipe(RECIPES[recipe].assemble, config, counts_only, console)
     return captured.get()
 
 
 def test_slm_mots_full_size_counts(monkeypatch):
     """Llama-3.2-1B with MusicGen-small on EnCodec's four codebooks of 2048, by shapes alone."""
-    monkeypatch.setattr(accounting, "load_codec", lambda name: SimpleNamespace(codebooks=4, codebook_size=2048))
+    monkeypatch.setattr(
+        accounting, "load_codec", lambda name: SimpleNamespace(codebooks=4, codebook_size=2048, frame_rate_hz=50)
+    )
     shape = MoTShape(
         width=2048, layers=16, heads=32, kv_heads=8, ffn=8192, expert_width=1024, expert_ffn=4096, vocabulary=128256
     )
-    text = table_of(replace(mot(), backbone="", experts="", shape=shape), counts_only=True)
+    text = table_of("mot", replace(mot(), backbone="", experts="", shape=shape), counts_only=True)
     assert "33,554,432" in next(line for line in text.splitlines() if "expert.down" in line)
     assert "33,554,432" in next(line for line in text.splitlines() if "expert.up" in line)
     counted, note = text[text.index("trained: ") :].splitlines()
@@ -43,14 +44,16 @@ def test_a_recipe_whole():
     """Experts behind a zero projection learn from step 2 on; the last layer's text network, which no score reaches, is
     frozen."""
     shape = MoTShape(width=32, layers=2, heads=4, kv_heads=2, ffn=48, expert_width=16, expert_ffn=24)
-    text = table_of(replace(RECIPES["mot-tiny"].configure(), shape=shape))
+    text = table_of("mot-tiny", replace(RECIPES["mot-tiny"].configure(), shape=shape))
     found = {line.split()[0]: line for line in text.splitlines()[1:]}
     assert "from step 2" in found["layers.*.expert.down.weight"] and found[
         "layers.*.expert.up.weight"
     ].rstrip().endswith("yes")
     assert [line.split()[-1] for line in text.splitlines() if "mlp.down_proj" in line] == ["yes", "frozen"]
     assert "zero" not in text and "none" not in text
-    frozen = table_of(replace(RECIPES["mot-tiny"].configure(), shape=shape, design=MoTDesign(text_window=64)))
+    frozen = table_of(
+        "mot-tiny", replace(RECIPES["mot-tiny"].configure(), shape=shape, design=MoTDesign(text_window=64))
+    )
     assert "frozen" in frozen and "trained" not in next(
         line for line in frozen.splitlines() if line.startswith("backbone.norm")
     )
@@ -72,13 +75,22 @@ def test_faults_show(monkeypatch):
     second = model.lm.model.layers[1].audio_mlp
     monkeypatch.setattr(second, "forward", lambda hidden, forward=second.forward: 0 * forward(hidden))
     weights = dict.fromkeys([TEXT, *codebooks(model.codebooks)], 1.0)
-    reached = gradients(model, TokenObjective(model, weights), random_batch(model))
+    objective, batch = TokenObjective(model, weights), random_batch(model)
+    reached = gradients(model, lambda: objective(batch, batch.counted())[0])
     assert "lm.text_lm_head.weight" not in reached
     assert reached["forgotten.weight"] == reached["lm.model.layers.0.mlp.up_proj.weight"] == NONE
     assert reached["lm.model.layers.1.audio_mlp.up_proj.weight"] == ZERO
     assert reached["lm.model.layers.1.mlp.up_proj.weight"] == YES and LATER not in reached.values()
 
 
-def test_a_codec_recipe_is_no_language_model():
-    with pytest.raises(UserError, match="language model"):
-        check_recipe(RECIPES["amy-tiny"].configure())
+def test_a_codec_is_listed_with_its_discriminator():
+    shape = AmyShape(encoder_dim=8, encoder_hidden=8, decoder_dim=8, decoder_hidden=8, codebooks=2, codebook_size=8)
+    config = replace(RECIPES["amy-tiny"].configure(), shape=shape)
+    text = table_of("amy-tiny", config)
+    found = {line.split()[0]: line.split()[-1] for line in text.splitlines()[1:]}
+    assert found["codec.encoder.*.weight"] == found["codec.head.weight"] == "yes"
+    assert "discriminator.scales.stft_256.last.bias" in found and "none" not in found.values()
+    assert "trained: " in table_of("amy-tiny", config, counts_only=True)
+    taught = table_of("amy-tiny", replace(config, llm="a-language-model", shape=replace(shape, semantic_dim=4)))
+    into_keys = next(line for line in taught.splitlines() if line.startswith("codec.quantiser.into_keys.weight"))
+    assert into_keys.split()[-1] == "none" and "without the losses of the teachers: llm" in taught

@@ -18,7 +18,7 @@ from earnest.data.baselines import (
     unigram_nats,
 )
 from earnest.streams import Codebook
-from earnest.training.evaluate import Ladder, clip_sums
+from earnest.training.tokens.evaluate import Ladder, clip_sums
 from tests.equipment.tiny import CODEBOOKS, CODES, random_batch, tiny_higgs
 
 

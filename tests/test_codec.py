@@ -48,7 +48,7 @@ def test_any_length_encodes_to_its_frames_and_back(codec, samples):
 def test_silence_is_finite_and_has_finite_gradients():
     codec = tiny().train()
     result = codec(torch.zeros(1, 3200))
-    (result.wave_BN.square().mean() + result.quantised.commitment).backward()
+    (result.wave_BN.square().mean() + result.quantised.losses["commitment"]).backward()
     assert result.wave_BN.isfinite().all()
     assert all(p.grad.isfinite().all() for p in codec.parameters() if p.grad is not None)
 
@@ -83,7 +83,7 @@ def test_synthesis_inverts_analysis(codec):
 def test_gradients_reach_every_weight():
     codec = tiny().train()
     result = codec(torch.randn(2, 3200) * 0.1)
-    (result.wave_BN.square().mean() + result.quantised.commitment).backward()
+    (result.wave_BN.square().mean() + result.quantised.losses["commitment"]).backward()
     assert [name for name, p in codec.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 

@@ -63,7 +63,7 @@ def test_what_is_saved_is_a_mimi_to_transformers_and_a_codec_to_us(tmp_path):
 def test_encoder_and_decoder_train():
     codec = ready()
     result = codec(0.1 * torch.randn(2, 1600))
-    (result.wave_BN.square().mean() + result.quantised.commitment).backward()
+    (result.wave_BN.square().mean() + result.quantised.losses["commitment"]).backward()
     assert [name for name, p in codec.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 

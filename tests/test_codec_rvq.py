@@ -57,9 +57,9 @@ def test_the_commitment_pulls_the_latent_towards_its_entries():
     quantiser = ready(codebooks=1).eval()
     latent_BDT = torch.randn(1, 2, 5, requires_grad=True)
     result = quantiser(latent_BDT)
-    result.commitment.backward()
+    result.losses["commitment"].backward()
     gap_BDT = latent_BDT.detach() - result.latent_BDT.detach()
-    assert result.commitment.item() == pytest.approx(gap_BDT.square().mean().item())
+    assert result.losses["commitment"].item() == pytest.approx(gap_BDT.square().mean().item())
     torch.testing.assert_close(latent_BDT.grad, 2 * gap_BDT / gap_BDT.numel())
 
 
@@ -255,11 +255,13 @@ def test_only_a_teacher_of_codebook_0_moves_its_keys():
     quantiser = keyed().eval()
     latent_BDT = loud_third(50).requires_grad_()
     result = quantiser(latent_BDT)
-    assert result.said(0).shape == (1, quantiser.said_dim(0), 50) == (1, 2, 50) and result.said(1).shape == (1, 3, 50)
-    (result.latent_BDT.sum() + result.said(1).sum() + result.commitment).backward(retain_graph=True)
+    assert result.teacher_view(0).shape == (1, quantiser.teacher_view_dim(0), 50) == (1, 2, 50) and result.teacher_view(
+        1
+    ).shape == (1, 3, 50)
+    (result.latent_BDT.sum() + result.teacher_view(1).sum() + result.losses["commitment"]).backward(retain_graph=True)
     assert quantiser.into_keys.weight.grad is None and latent_BDT.grad.any()
     latent_BDT.grad = None
-    result.said(0).sum().backward()
+    result.teacher_view(0).sum().backward()
     torch.testing.assert_close(quantiser.into_keys.weight.grad[:, :, 0], latent_BDT.detach()[0].sum(1).expand(2, 3))
     torch.testing.assert_close(
         latent_BDT.grad, torch.tensor([1.0, 1.0, 0.0])[:, None].expand(1, 3, 50)

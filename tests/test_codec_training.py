@@ -9,23 +9,25 @@ import torch
 from accelerate import Accelerator
 
 from earnest.codecs import load_codec
-from earnest.codecs.amy import Amy, AmyShape, TrainableCodec
+from earnest.codecs.amy import Amy, AmyShape
 from earnest.codecs.discriminators import MultiScaleSTFTDiscriminator
+from earnest.codecs.trainable import TrainableCodec
 from earnest.data.audio import write_wave
 from earnest.errors import UserError
+from earnest.losses.adversarial import HINGE
 from earnest.losses.codec import CodecBatch
 from earnest.losses.waveform import MultiScaleMelLoss
-from earnest.recipes.amy import Mimi, amy, amy_tiny
+from earnest.recipes import RECIPES, Recipe
+from earnest.recipes.amy import AmyConfig, Mimi, STFTDiscriminatorConfig, amy, amy_tiny, build, build_tiny
 from earnest.records import plain
 from earnest.rules import diagnose
 from earnest.run import Run, Series, read_run
-from earnest.signals import parse
 from earnest.streams import Codebook, Part
-from earnest.training.codec import train_codec
-from earnest.training.codec_clips import random_windows
-from earnest.training.codec_config import CodecData, DiscriminatorConfig
-from earnest.training.gan_steps import Player, gan_steps, random_stretch
+from earnest.training.codec.clips import random_windows
+from earnest.training.codec.config import CodecData
+from earnest.training.codec.gan_steps import Side, gan_steps, random_stretch
 from tests.equipment.codecs import tiny_dac, tiny_mimi
+from tests.equipment.runs import kill_and_resume, rows
 from tests.equipment.teachers import write_llama, write_wavlm
 
 SHAPE = AmyShape(
@@ -33,9 +35,9 @@ SHAPE = AmyShape(
 )
 
 
-def player(model, learning_rate=1e-3, max_grad_norm=100.0) -> "RecordingPlayer":
+def side(model, learning_rate=1e-3, max_grad_norm=100.0) -> "RecordingSide":
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, betas=(0.8, 0.99))
-    return RecordingPlayer(model, optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0), max_grad_norm)
+    return RecordingSide(model, optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0), max_grad_norm)
 
 
 def game(
@@ -60,13 +62,13 @@ def game(
         return {"mel": loss}, signals
 
     accelerator = Accelerator(cpu=True, mixed_precision="no")
-    players = player(codec, learning_rate), player(discriminator)
+    sides = side(codec, learning_rate), side(discriminator)
     batches = [CodecBatch(wave_BN)] * steps
     options = {"discriminator_from_step": discriminator_from_step, "discriminator_samples": 3200} | options
-    return players, gan_steps(*players, batches, codec_losses, lambda step: weights, accelerator, **options)
+    return sides, gan_steps(*sides, HINGE, batches, codec_losses, lambda step: weights, accelerator, **options)
 
 
-class RecordingPlayer(Player):
+class RecordingSide(Side):
     """Keeps a copy of the gradients that its own step was made with."""
 
     def step(self, loss, accelerator):
@@ -142,6 +144,14 @@ def test_windows_for_teachers_begin_with_a_frame():
             )
 
 
+def recipe_of(config) -> Recipe:
+    return RECIPES["amy" if isinstance(config, AmyConfig) else "amy-tiny"]
+
+
+def train(config, run_dir, **options) -> None:
+    recipe_of(config).train(config, run_dir, **options)
+
+
 @pytest.fixture
 def folder(tmp_path):
     clips = tmp_path / "clips"
@@ -158,7 +168,7 @@ def configure(folder, **changes):
         amy_tiny(),
         shape=replace(SHAPE, codebook_size=8),
         data=CodecData(str(folder), held_out_frac=0.2, window_s=0.3, clips_per_batch=4),
-        discriminator=DiscriminatorConfig((128,), channels=4, from_step=6, stretch_s=0.1),
+        discriminator=STFTDiscriminatorConfig(window_samples=(128,), channels=4, from_step=6, stretch_s=0.1),
         **{"steps": 10, "mixed_precision": "no"}
         | {
             "init_frames": 200,
@@ -172,21 +182,8 @@ def configure(folder, **changes):
     )
 
 
-def kill_and_resume(config, path, step):
-    class Killed(Exception):
-        pass
-
-    def kill(stage, done, total, note):
-        if stage == "train" and done == step:
-            raise Killed
-
-    with pytest.raises(Killed):
-        train_codec(config, path, on_progress=kill)
-    train_codec(config, path, resume=True)
-
-
 def test_training_writes_a_run_that_reads_back_and_a_codec_that_loads(folder, tmp_path):
-    train_codec(configure(folder), tmp_path / "run")
+    train(configure(folder), tmp_path / "run")
     run = read_run(tmp_path / "run")
     assert run.last_step == 10 and run.facts.held_out_clips >= 1
     assert run.facts.train_clips + run.facts.held_out_clips == 8
@@ -199,21 +196,18 @@ def test_training_writes_a_run_that_reads_back_and_a_codec_that_loads(folder, tm
 
 
 def test_an_interrupted_run_resumes_to_the_same_bits(folder, tmp_path):
-    train_codec(configure(folder), tmp_path / "whole")
+    train(configure(folder), tmp_path / "whole")
 
-    kill_and_resume(configure(folder), tmp_path / "killed", step=8)
-    whole, killed = (read_run(tmp_path / name) for name in ("whole", "killed"))
-    assert set(whole.series) == set(killed.series)
-    for name in whole.series.keys() - {parse("train/step_s")}:
-        assert list(whole[name].value) == list(killed[name].value), name
+    kill_and_resume(recipe_of(configure(folder)), configure(folder), tmp_path / "killed", step=8)
+    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
 
 
 def test_a_run_is_not_continued_with_another_configuration(folder, tmp_path):
-    train_codec(configure(folder, steps=5), tmp_path / "run")
+    train(configure(folder, steps=5), tmp_path / "run")
     with pytest.raises(UserError, match="steps: 5 -> 6"):
-        train_codec(configure(folder, steps=6), tmp_path / "run", resume=True)
+        train(configure(folder, steps=6), tmp_path / "run", resume=True)
     with pytest.raises(UserError, match="a run in"):
-        train_codec(configure(folder, steps=5), tmp_path / "run")
+        train(configure(folder, steps=5), tmp_path / "run")
 
 
 def test_a_discriminators_nan_moves_nothing_and_is_named(folder, tmp_path, monkeypatch):
@@ -229,7 +223,7 @@ def test_a_discriminators_nan_moves_nothing_and_is_named(folder, tmp_path, monke
         return verdicts
 
     monkeypatch.setattr(MultiScaleSTFTDiscriminator, "forward", broken)
-    train_codec(configure(folder, log_every_steps=1, evaluate_every_steps=10), tmp_path / "run")
+    train(configure(folder, log_every_steps=1, evaluate_every_steps=10), tmp_path / "run")
     run = read_run(tmp_path / "run")
     at = {str(name): dict(zip(one.step, one.value, strict=True)) for name, one in run.series.items()}
     skipped = at["train/skipped_frac/discriminator"]
@@ -250,7 +244,7 @@ def test_the_second_phase_takes_the_spectral_losses_out_of_the_sum(folder, tmp_p
         "log_every_steps": 1,
         "loss_weights": weights,
     }
-    train_codec(configure(folder, **phases), tmp_path / "run")
+    train(configure(folder, **phases), tmp_path / "run")
     run = read_run(tmp_path / "run")
     at = {str(name): dict(zip(one.step, one.value, strict=True)) for name, one in run.series.items()}
     for step, left in ((7, 1.0), (8, 0.1), (10, 0.1)):
@@ -261,7 +255,7 @@ def test_the_second_phase_takes_the_spectral_losses_out_of_the_sum(folder, tmp_p
 
 
 def test_a_balanced_run_logs_the_shares_it_realised(folder, tmp_path):
-    train_codec(configure(folder, balancer=True, monitor_every_steps=2), tmp_path / "run")
+    train(configure(folder, balancer=True, monitor_every_steps=2), tmp_path / "run")
     run = read_run(tmp_path / "run")
     shares = {name: run[f"train/gradient_frac/{name}"].value[-1] for name in ("mel", "adv_g", "feat")}
     assert sum(shares.values()) == pytest.approx(1) and shares["mel"] > 0.5
@@ -275,7 +269,7 @@ def test_silent_clips_and_clips_shorter_than_a_frame_are_trained_on(tmp_path):
     clips.mkdir()
     for index, samples in enumerate((5, 300, 4000, 6000, 9000, 12000)):
         write_wave(clips / f"clip_{index}.wav", np.zeros(samples), 16_000)
-    train_codec(configure(clips, steps=12, evaluate_every_steps=6), tmp_path / "run")
+    train(configure(clips, steps=12, evaluate_every_steps=6), tmp_path / "run")
     run = read_run(tmp_path / "run")
     assert run.last_step == 12 and all(np.isfinite(run[name].value).all() for name in run.series)
 
@@ -307,17 +301,16 @@ def test_the_recipe_around_mimi_trains_with_both_teachers_and_resumes(taught, tm
         amy(),
         codec=Mimi(taught["mimi"], acoustic_codebooks=3),
         data=CodecData(str(taught["folder"]), held_out_frac=0.2, window_s=0.3, clips_per_batch=4),
-        discriminator=DiscriminatorConfig((128,), channels=4, from_step=3, stretch_s=0.1),
+        discriminator=STFTDiscriminatorConfig(window_samples=(128,), channels=4, from_step=3, stretch_s=0.1),
         **{name: taught[name] for name in ("llm", "wavlm")},
         **{"steps": 8, "init_frames": 200, "evaluate_every_steps": 4, "save_every_steps": 4, "demo_every_steps": 0},
         **{"log_every_steps": 2, "monitor_every_steps": 2, "mixed_precision": "no"},
     )
-    train_codec(config, tmp_path / "whole")
+    train(config, tmp_path / "whole")
 
-    kill_and_resume(config, tmp_path / "killed", step=6)
-    whole, killed = (read_run(tmp_path / name) for name in ("whole", "killed"))
-    for name in whole.series.keys() - {parse("train/step_s")}:
-        assert list(whole[name].value) == list(killed[name].value), name
+    kill_and_resume(recipe_of(config), config, tmp_path / "killed", step=6)
+    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
+    whole = read_run(tmp_path / "whole")
 
     assert whole.facts.codebook_groups == (2, 3) and whole.facts.codebooks == 5
     assert (
@@ -352,16 +345,16 @@ def test_with_a_language_model_codebook_0_has_keys_that_are_taught_and_resume(ta
         configure(taught["folder"], llm=taught["llm"]),
         shape=replace(SHAPE, codebooks=3, parallel=parallel, semantic_dim=4),
     )
-    train_codec(config, tmp_path / "whole")
+    train(config, tmp_path / "whole")
 
-    kill_and_resume(config, tmp_path / "killed", step=8)
+    kill_and_resume(recipe_of(config), config, tmp_path / "killed", step=8)
     whole, killed = (
         load_codec(str(tmp_path / name / "checkpoints/step_0000010")).state_dict() for name in ("whole", "killed")
     )
     assert all(torch.equal(tensor, killed[name]) for name, tensor in whole.items())
-    fresh = config.build().quantiser.into_keys.weight
+    fresh = build_tiny(config).quantiser.into_keys.weight
     assert (whole["quantiser.into_keys.weight"] - fresh).norm() > 1e-3 and whole["quantiser.erasure.matrix_DD"].any()
-    assert replace(config, llm="").build().quantiser.into_keys is None  # nobody would teach it
+    assert build_tiny(replace(config, llm="")).quantiser.into_keys is None  # nobody would teach it
     codec = load_codec(str(tmp_path / "whole/checkpoints/step_0000010"))
     codec.export(tmp_path / "exported")
     wave_BN = 0.1 * torch.randn(1, 8000)
@@ -376,27 +369,27 @@ def test_with_a_language_model_codebook_0_has_keys_that_are_taught_and_resume(ta
 def test_settings_that_cannot_be_are_refused(folder, taught, tmp_path, monkeypatch):
     monkeypatch.setenv("EARNEST_CACHE", str(tmp_path / "cache"))
     with pytest.raises(UserError, match="says nothing of any clip"):  # a language model, and no transcript
-        train_codec(configure(folder, llm=taught["llm"]), tmp_path / "a")
+        train(configure(folder, llm=taught["llm"]), tmp_path / "a")
     one = replace(configure(folder, wavlm=taught["wavlm"]), shape=replace(SHAPE, codebooks=1))
     with pytest.raises(UserError, match="1 codebook and --wavlm"):
-        train_codec(one, tmp_path / "b")
+        train(one, tmp_path / "b")
     with pytest.raises(UserError, match="2 codebooks, parallel"):
-        replace(amy_tiny(), shape=replace(SHAPE, parallel=True)).build()
+        build_tiny(replace(amy_tiny(), shape=replace(SHAPE, parallel=True)))
     with pytest.raises(UserError, match="9 semantic dimensions of a latent of 8"):
-        replace(amy_tiny(), llm=taught["llm"], shape=replace(SHAPE, semantic_dim=9)).build()
-    replace(
-        amy_tiny(), shape=replace(SHAPE, semantic_dim=9)
-    ).build()  # nobody asked for them: no language model is named
+        build_tiny(replace(amy_tiny(), llm=taught["llm"], shape=replace(SHAPE, semantic_dim=9)))
+    build_tiny(
+        replace(amy_tiny(), shape=replace(SHAPE, semantic_dim=9))
+    )  # nobody asked for them: no language model is named
     tiny_dac().save_pretrained(tmp_path / "dac")
     with pytest.raises(UserError, match=r"a DacModel\nexpected: a Mimi"):
-        replace(amy(), codec=Mimi(str(tmp_path / "dac"))).build()
+        build(replace(amy(), codec=Mimi(str(tmp_path / "dac"))))
 
 
 def test_frozen_weights_that_change_are_told(folder, tmp_path, monkeypatch):
     """A part that was to be frozen, and an optimizer that has it nevertheless."""
-    monkeypatch.setattr(type(amy_tiny()), "build", frozen_head)
+    monkeypatch.setattr("earnest.recipes.amy.build_tiny", frozen_head)
     monkeypatch.setattr(TrainableCodec, "freeze", lambda codec, names: setattr(codec, "frozen", names))
-    train_codec(configure(folder), tmp_path / "run")
+    train(configure(folder), tmp_path / "run")
     assert "head.weight" in read_run(tmp_path / "run").probes.frozen.changed
     assert any(finding.rule == "C104" for finding in diagnose(read_run(tmp_path / "run")).findings)
 

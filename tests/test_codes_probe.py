@@ -3,11 +3,17 @@
 import numpy as np
 import pytest
 
-from earnest.monitors.codes import accuracy, probe, r2, spoken
+from earnest.monitors.codes import accuracy, probe, r2, word_at_frame
 
 
 def test_the_word_at_the_centre_of_each_frame():
-    assert spoken([("Hello,", 0.1, 0.3), ("you", 0.3, 0.4)], 5, 10.0).tolist() == ["", "hello", "hello", "you", ""]
+    assert word_at_frame([("Hello,", 0.1, 0.3), ("you", 0.3, 0.4)], 5, 10.0).tolist() == [
+        "",
+        "hello",
+        "hello",
+        "you",
+        "",
+    ]
 
 
 def test_r2_is_the_share_that_the_codes_explain():

@@ -16,7 +16,8 @@ from earnest.errors import TooLongError, UserError
 from earnest.models.dia import DiaShape
 from earnest.models.mot import MoT, MoTDesign, MoTShape
 from earnest.monitors.draws import Draws
-from earnest.training.config import Data
+from earnest.training.tokens.config import Data
+from earnest.training.tokens.preparation import limited
 from tests.equipment.tiny import tiny_higgs
 
 
@@ -153,7 +154,7 @@ def test_a_clip_that_is_too_long_is_cut_to_a_beginning_that_does_not_end(make, m
     roomy.max_positions = roomy.max_audio_positions = 100_000
     rows = [speech(20), speech(1000), speech(500), speech(9, text="seven " * 1000)]
     data = Data(max_duration_s=max_duration_s, too_long="cut")
-    corpus = Corpus(rows, data.limited(model, 50), model.pad_id, 2048, too_long=data.too_long)
+    corpus = Corpus(rows, limited(layout_of(model), data, 50), model.pad_id, 2048, too_long=data.too_long)
     assert corpus.cut == 2 and len(corpus) == 3
     assert len(corpus.left_out) == 1 and corpus.left_out[0].startswith("9.wav: ")  # no shorter audio helps a text
     whole, *cut = corpus.rows
@@ -174,16 +175,18 @@ def test_a_clip_that_is_too_long_is_cut_to_a_beginning_that_does_not_end(make, m
 def test_clips_that_are_too_long_are_refused_by_name():
     model, rows = tiny_dia(), [speech(20), *(speech(frames) for frames in range(200, 205))]
     with pytest.raises(UserError) as refusal:
-        Corpus(rows, Data(max_duration_s=2.0).limited(model, 50), model.pad_id, 2048, too_long="refuse")
+        Corpus(rows, limited(layout_of(model), Data(max_duration_s=2.0), 50), model.pad_id, 2048, too_long="refuse")
     assert "200.wav: 4.0 s, longer than 2 s; " in refusal.value.seen and refusal.value.seen.endswith("; and 2 more")
     assert "data.too_long" in refusal.value.fix
-    assert len(Corpus(rows, Data(max_duration_s=2.0).limited(model, 50), model.pad_id, 2048).left_out) == 5
+    assert len(Corpus(rows, limited(layout_of(model), Data(max_duration_s=2.0), 50), model.pad_id, 2048).left_out) == 5
 
 
 def test_a_cut_clip_stays_cut_with_a_reference_before_it():
     """Zero-shot cloning: the end of the reference is no target, and the clip's own end is not there."""
     model, rows = tiny_higgs(), [speech(20), speech(900)]
-    corpus = Corpus(rows, Data().limited(model, 50), model.pad_id, 2048, Cloning(rows, Variation(), 1.0, 50), "cut")
+    corpus = Corpus(
+        rows, limited(layout_of(model), Data(), 50), model.pad_id, 2048, Cloning(rows, Variation(), 1.0, 50), "cut"
+    )
     assert corpus.cut == 1 and len(corpus) == 2
     counts = [
         int((corpus.example(row, np.random.default_rng(0)).audio_targets_SC == model.eos_id).sum())

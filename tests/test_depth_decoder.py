@@ -24,8 +24,8 @@ from earnest.probes.results import Alignment, Results
 from earnest.rules import diagnose
 from earnest.run import Run
 from earnest.streams import Codebook, Stream, codebooks
-from earnest.training.lm_steps import lm_steps
 from earnest.training.optim import adamw, warmup_cosine
+from earnest.training.tokens.lm_steps import lm_steps
 from tests.equipment.wrapped import shifted
 
 CODEBOOKS, CODES, TEXT_IDS = 4, 16, 40
@@ -213,9 +213,10 @@ def test_five_steps_train_the_backbone_and_the_depth_decoder():
     for step in steps:
         losses.append(step.signals["train/loss"])
         assert model.lm.depth_decoder.model.layers[0].self_attn.q_proj.weight.grad.any()
-        found = reached.watch(step.index)
+        reached.step(step)
     assert losses == sorted(losses, reverse=True) and losses[-1] < 0.9 * losses[0]
-    assert len(losses) == REACHED_STEPS and found.without_gradient == ()
+    gradients = reached.probes().gradients
+    assert len(losses) == REACHED_STEPS and gradients and gradients.without_gradient == ()
 
 
 def test_greedy_codes_are_transformers_own():

@@ -13,6 +13,7 @@ import torch
 from earnest.cli import main
 from earnest.codecs import load_codec
 from earnest.data.audio import read_wave
+from earnest.data.chatml import Cloning
 from earnest.data.row import Row
 from earnest.data.vary import Variation
 from earnest.errors import UserError
@@ -20,12 +21,12 @@ from earnest.models import load_model
 from earnest.models.dia import DiaShape
 from earnest.monitors.demos import nearest_clip, repeat_frac, silence_frac
 from earnest.monitors.draws import Draws
+from earnest.recipes import RECIPES
 from earnest.recipes.dia import DiaConfig, DiaData
 from earnest.rules import diagnose
 from earnest.run import Run, checkpoints, read_run
 from earnest.streams import Codebook, codebooks
-from earnest.training.config import Demos, Optimizer
-from earnest.training.language_model import train_lm
+from earnest.training.tokens.config import Demos, Optimizer
 
 SHAPE = DiaShape(
     width=32, layers=1, heads=2, kv_heads=1, ffn=32, encoder_width=16, encoder_layers=1, encoder_heads=1, encoder_ffn=16
@@ -66,10 +67,14 @@ def config(folder: Path, **fields) -> DiaConfig:
     return replace(start, **fields)
 
 
+def train(config: DiaConfig, run_dir: Path, resume: bool = False) -> None:
+    RECIPES["dia-tiny"].train(config, run_dir, resume)
+
+
 @pytest.fixture(scope="module")
 def run_dir(loops, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("runs") / "run"
-    train_lm(config(loops), path)
+    train(config(loops), path)
     return path
 
 
@@ -116,7 +121,7 @@ def test_a_resumed_run_keeps_its_weights_and_their_average(loops, run_dir, tmp_p
     shutil.copytree(run_dir, path)
     last = checkpoints(path)[-1]
     shutil.rmtree(last)
-    train_lm(config(loops), path, resume=True)
+    train(config(loops), path, resume=True)
     before, after = (load_model(folder).state_dict() for folder in (run_dir / "checkpoints" / last.name, last))
     assert all(torch.equal(before[name], after[name]) for name in before)
     states = [torch.load(folder / "training_state.pt") for folder in (run_dir / "checkpoints" / last.name, last)]
@@ -126,7 +131,7 @@ def test_a_resumed_run_keeps_its_weights_and_their_average(loops, run_dir, tmp_p
     )  # the average is another model
     torch.save({**states[1], "trained": {}}, last / "training_state.pt")
     with pytest.raises(UserError, match=r"0 of .* trained tensors"):
-        train_lm(config(loops), path, resume=True)
+        train(config(loops), path, resume=True)
 
 
 def test_a_stereo_run_keeps_left_and_right_apart(loops, tmp_path):
@@ -142,7 +147,7 @@ def test_a_stereo_run_keeps_left_and_right_apart(loops, tmp_path):
         steps=1,
         demos=Demos(texts=("low",), temperatures=(0.0,), max_duration_s=0.3),
     )
-    train_lm(once, tmp_path / "run")
+    train(once, tmp_path / "run")
     run = read_run(tmp_path / "run")
     assert run.facts.delays == (*range(8),) * 2 and "eval/ce_nats/codebook_15" in run
     left, right = (len(run.facts.label_counts[Codebook(c)]) for c in (1, 9))
@@ -160,7 +165,7 @@ def test_a_stereo_run_keeps_left_and_right_apart(loops, tmp_path):
 def test_codebook_weights_weigh_the_loss_and_not_what_is_reported(loops, tmp_path):
     run_dir = tmp_path / "run"
     once = replace(config(loops), steps=1, codebook_weights=(4.0, *[0.0] * 7), demos=Demos(every_steps=0))
-    train_lm(once, run_dir)
+    train(once, run_dir)
     run = read_run(run_dir)
     first = run["train/ce_nats/codebook_0"].value[0]
     assert run["train/loss"].value[0] == pytest.approx(first, rel=1e-5)
@@ -181,22 +186,24 @@ def test_mistakes_are_told(loops, tmp_path, change, said):
     wrong = config(loops)
     wrong = replace(wrong, **{**change, "data": replace(wrong.data, **change.get("data", {}))})
     with pytest.raises(UserError, match=said):
-        train_lm(wrong, tmp_path / "run")
+        train(wrong, tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_a_small_held_out_side_is_said(loops, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
-        train_lm(replace(config(loops), steps=1, demos=Demos(every_steps=0)), tmp_path / "run")
+        train(replace(config(loops), steps=1, demos=Demos(every_steps=0)), tmp_path / "run")
     assert "2 of 10 clips are held out" in caplog.text
 
 
+@pytest.mark.parametrize("cloning", [False, True])
 @pytest.mark.parametrize("fault", [False, True])
-def test_crops_that_are_always_the_same_are_found(fault):
-    """The fault of document 003, injected: every epoch cuts the first frames."""
-    vary = Variation(window_frames=20)
-    draws = Draws((lambda row, random: vary(row)) if fault else vary)
-    row = Row(np.zeros((2, 100), int), "", source="a")
+def test_crops_that_are_always_the_same_are_found(fault, cloning):
+    """The fault of document 003, injected: every epoch cuts the first frames; also if clips follow a reference."""
+    row, other = Row(np.zeros((2, 100), int), "", source="a"), Row(np.zeros((2, 10), int), "", source="b")
+    windows = Variation(window_frames=20)
+    vary = (lambda row, random: windows(row)) if fault else windows
+    draws = Draws(Cloning([row, other], vary, frac=0.5, max_frames=10) if cloning else vary)
     for epoch in range(30):
         draws(row, np.random.default_rng(epoch))
         draws(row)  # evaluation does not count

@@ -1,13 +1,15 @@
 """Distillation: where its gradient goes, what its baselines are; the balancer; the weights of the cheat sheet."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from earnest.codecs.rvq import ResidualVQ
 from earnest.losses.balancer import Balancer
 from earnest.losses.distillation import Distillation, distance, statistics
-from earnest.recipes.amy import amy
-from earnest.training.gan_steps import latent_gradients, weighted_sum
+from earnest.recipes.amy import amy, weights_at
+from earnest.training.codec.gan_steps import latent_gradients, weighted_sum
 
 
 def quantiser(groups=(2, 3)) -> ResidualVQ:
@@ -21,7 +23,7 @@ def test_the_cheat_sheets_example_adds_up_with_the_default_weights():
     """S2: 1 * adv_g + 4 * feat + 15 * msspec + 1 * wavlm + 1 * llm = 2.2556, the loss_g that Amy-LM logged."""
     example = {"adv_g": 0.32181718945503235, "feat": 0.016863815486431122, "llm": 0.07964769005775452}
     example |= {"msspec": 0.07455965131521225, "wavlm": 0.6682911515235901}
-    weights = amy().weights_at(1, ["llm", "wavlm"])
+    weights = weights_at(replace(amy(), llm="a", wavlm="b"), 1)
     assert weighted_sum(
         {name: torch.tensor(value) for name, value in example.items()}, weights
     ).item() == pytest.approx(2.2556, abs=1e-4)
@@ -32,7 +34,7 @@ def test_the_llm_loss_reaches_codebook_0s_encoder_path_and_did_not_in_the_origin
     """Amy-LM 7f31ef6 looked codebook 0 up from a buffer: the loss moved the head and the projection after it, nothing
     before."""
     codebooks = quantiser(groups).eval()
-    head = Distillation("llm", 8, statistics(torch.randn(100, 6)))
+    head = Distillation("llm", 0, 8, statistics(torch.randn(100, 6)))
     features_BTF, exists_BT = torch.randn(2, 9, 6), torch.ones(2, 9, dtype=torch.bool)
     latent_BDT = torch.randn(2, 8, 9, requires_grad=True)
     result = codebooks(latent_BDT)
@@ -58,7 +60,7 @@ def test_the_llm_loss_changes_what_codebook_0_chooses():
     wave = torch.randn(1, 4, 400)
     wave[:, 3] = 0.1 * (2.0 * word_T - 1)
     features_BTF = torch.randn(2, 6)[word_T]
-    head = Distillation("llm", 8, statistics(features_BTF[0] + 0.1 * torch.randn(400, 6)))
+    head = Distillation("llm", 0, 8, statistics(features_BTF[0] + 0.1 * torch.randn(400, 6)))
     optimizer = torch.optim.Adam([*encoder.parameters(), *head.parameters(), *codebooks.inwards.parameters()], 1e-2)
 
     def purity():
@@ -99,7 +101,7 @@ def test_the_constants_score_is_1_minus_the_root_of_the_means_energy_share():
 def test_evaluation_scores_raw_centred_and_permuted_too():
     torch.manual_seed(0)
     features_BTF = 5 + torch.randn(1, 200, 6) * torch.tensor([1.0, 2, 3, 4, 5, 6])
-    head = Distillation("wavlm", 6, statistics(features_BTF[0]))
+    head = Distillation("wavlm", 1, 6, statistics(features_BTF[0]))
     head.head.weight.data, head.head.bias.data = torch.eye(6), torch.zeros(6)
     perfect_BDT = ((features_BTF - head.mean_F) / head.std_F).transpose(1, 2)
     loss, signals = head(perfect_BDT, features_BTF, torch.ones(1, 200, dtype=torch.bool), split="eval")
@@ -112,7 +114,7 @@ def test_evaluation_scores_raw_centred_and_permuted_too():
 
 def test_frames_that_do_not_exist_do_not_count():
     torch.manual_seed(0)
-    head = Distillation("llm", 4, statistics(torch.randn(50, 6)))
+    head = Distillation("llm", 0, 4, statistics(torch.randn(50, 6)))
     latent_BDT, features_BTF = torch.randn(2, 4, 5), torch.randn(2, 5, 6)
     exists_BT = torch.tensor([[True, True, False, False, False], [True, False, False, True, True]])
     loss, _ = head(latent_BDT, features_BTF, exists_BT)
@@ -125,15 +127,18 @@ def test_frames_that_do_not_exist_do_not_count():
 def test_the_balancer_makes_weights_shares_of_the_gradient():
     wave_BN = torch.randn(4, 100, requires_grad=True)
     losses = {"loud": (1000 * wave_BN).square().mean(), "soft": wave_BN.abs().mean(), "off": wave_BN.sum()}
-    balanced, shares = Balancer()(losses, {"loud": 1.0, "soft": 3.0, "off": 0.0}, wave_BN)
+    balanced, shares = Balancer(["loud", "soft", "off"])(losses, {"loud": 1.0, "soft": 3.0, "off": 0.0}, wave_BN)
     assert shares == {"loud": pytest.approx(0.25), "soft": pytest.approx(0.75)}
     balanced.backward()
-    unit = lambda gradient_BN: gradient_BN / gradient_BN.norm(dim=1).mean()  # noqa: E731
+
+    def unit(gradient_BN):
+        return gradient_BN / gradient_BN.norm(dim=1).mean()
+
     torch.testing.assert_close(wave_BN.grad, 0.25 * unit(wave_BN.detach()) + 0.75 * unit(wave_BN.detach().sign()))
 
 
 def test_the_balancer_goes_by_the_mean_norm_so_far():
-    balancer, again = Balancer(decay=0.5), Balancer(decay=0.5)
+    balancer, again = Balancer(["one"], decay=0.5), Balancer(["one"], decay=0.5)
     wave_BN = torch.ones(1, 1, requires_grad=True)
     for factor in (1.0, 3.0):
         balanced, _ = balancer({"one": factor * wave_BN.sum()}, {"one": 2.0}, wave_BN)

@@ -16,7 +16,7 @@ from earnest.generate import Request, decoded, generate, generate_pieces, sample
 from earnest.models.higgs import Higgs, HiggsContinuation
 from earnest.sampling import Repetition, Sampling
 from earnest.streams import Codebook
-from earnest.training.lora import Lora, add_lora
+from earnest.training.tokens.lora import Lora, add_lora
 from tests.equipment.tiny import CODEBOOKS, CODES, random_batch, tiny_higgs
 
 

@@ -12,7 +12,7 @@ from earnest.losses.tokens import TokenObjective, score, stream_weights
 from earnest.models.higgs import Higgs
 from earnest.models.system import Output
 from earnest.streams import TEXT, Codebook
-from earnest.training.lora import Lora, add_lora
+from earnest.training.tokens.lora import Lora, add_lora
 from tests.equipment.tiny import CODEBOOKS, CODES, random_batch, tiny_higgs
 
 

@@ -18,11 +18,13 @@ from earnest.data.audio import write_wave
 from earnest.data.masks import IGNORE
 from earnest.errors import UserError
 from earnest.models import load_model
-from earnest.recipes.higgs import HiggsConfig, References
+from earnest.recipes.higgs import HiggsConfig, References, assemble, build
 from earnest.run import checkpoints, latest_checkpoint, read_run
 from earnest.streams import TEXT, Codebook
-from earnest.training.config import Data
-from earnest.training.preparation import encoded, find_clips, prepare
+from earnest.training.clips import find_clips
+from earnest.training.tokens.assembly import weights_of
+from earnest.training.tokens.config import Data
+from earnest.training.tokens.preparation import encoded, prepare
 from tests.equipment.texts import REFERENCE_TEXT, TARGET_TEXT
 
 SHAPE = ("--shape.width", "32", "--shape.layers", "1", "--shape.heads", "2", "--shape.ffn", "64")
@@ -160,7 +162,8 @@ def test_held_out_speakers_are_never_trained_on(voices):
         data=Data(path=str(voices), held_out="speakers", held_out_frac=0.0), cloning=References(frac=1.0)
     )
     codec = load_codec("amy-tiny")
-    train, held_out, facts = prepare(config, config.build(codec), codec)
+    corpora = prepare(config, assemble(config, codec), codec)
+    train, held_out, facts = corpora.train, corpora.held_out, corpora.facts
     assert len(facts.held_out_speakers) == 1 and not set(facts.held_out_speakers) & set(facts.speakers)
     assert len(held_out) == 6 and len(train) == 12
     for row in held_out.rows:  # its reference is the same speaker's, its target the row's own
@@ -175,7 +178,7 @@ def test_special_tokens_in_or_out_of_the_loss(voices):
     [row], _ = encoded(find_clips(str(voices))[:1], codec)
     counted = {}
     for specials_count in (True, False):
-        model = HiggsConfig(specials_count=specials_count).build(codec)
+        model = build(HiggsConfig(specials_count=specials_count), codec)
         example = model.lay_out(torch.as_tensor(row.codes_CT), "x")
         counted[specials_count] = (example.audio_targets_SC != IGNORE).sum(0)
         assert (example.audio_targets_SC == model.eos_id).any() == specials_count
@@ -184,13 +187,13 @@ def test_special_tokens_in_or_out_of_the_loss(voices):
 
 
 def test_codebook_weights_are_shares_of_the_audio_weight():
-    weights = HiggsConfig(codebook_weights=(3.0, 1.0), audio_weight=2.0, text_weight=0.0).weights(2)
+    weights = weights_of(HiggsConfig(codebook_weights=(3.0, 1.0), audio_weight=2.0, text_weight=0.0), 2)
     assert weights == {TEXT: 0.0, Codebook(0): 1.5, Codebook(1): 0.5}
-    led = HiggsConfig(codebook_weights=(6.0, 1.0)).weights(4)  # the last one goes on
+    led = weights_of(HiggsConfig(codebook_weights=(6.0, 1.0)), 4)  # the last one goes on
     assert [led[Codebook(c)] for c in range(4)] == pytest.approx([6 / 9, 1 / 9, 1 / 9, 1 / 9])
     for wrong in ((1.0, 1.0, 1.0), (1.0, -1.0), (0.0, 0.0)):
         with pytest.raises(UserError, match="codebook weights"):
-            HiggsConfig(codebook_weights=wrong).weights(2)
+            weights_of(HiggsConfig(codebook_weights=wrong), 2)
 
 
 def test_trace_shows_document_001s_shape_and_labels(voices, capsys, monkeypatch):

@@ -43,6 +43,7 @@ ALLOWED = {
     "accounting": TRAINING | {"accounting"},
     "arguments": {"*"},
     "commands": {"*"},
+    "progress": set(),
     "cli": {"*"},
     "__init__": {"loops"},  # when a function of it is asked for
 }

@@ -9,7 +9,7 @@ from transformers import HiggsAudioV2Config, HiggsAudioV2ForConditionalGeneratio
 from earnest.errors import UserError
 from earnest.losses.tokens import TokenObjective, stream_weights
 from earnest.models import load_model
-from earnest.training.lora import Lora, add_lora, dropped_inputs, merge, target_names, train_adapters
+from earnest.training.tokens.lora import Lora, add_lora, dropped_inputs, merge, target_names, train_adapters
 from tests.equipment.tiny import CODEBOOKS, random_batch, tiny_higgs
 
 LAYERS = 2

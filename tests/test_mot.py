@@ -12,7 +12,7 @@ import soundfile
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForCausalLM, MusicgenForCausalLM
+from transformers import LlamaForCausalLM, MusicgenForCausalLM
 from transformers.models.musicgen.configuration_musicgen import MusicgenDecoderConfig
 
 from earnest.cli import main
@@ -32,25 +32,13 @@ from earnest.run import checkpoints, read_run
 from earnest.streams import TEXT, Codebook, codebooks
 from earnest.training.optim import adamw
 from tests.equipment.straightforward_mot import Straightforward
-from tests.equipment.tiny_mot import CODEBOOKS, CODES, SHAPE, batch_of, clips, tiny_mot
+from tests.equipment.tiny_mot import CODEBOOKS, CODES, SHAPE, batch_of, clips, save_backbone, tiny_mot
 
 GROUPS = ("adapters", "output", "embeddings", "experts", "attention", "backbone")
 
 
 def objective(model: MoT) -> TokenObjective:
     return TokenObjective(model, stream_weights(CODEBOOKS, 0.0, 1.0))
-
-
-def save_backbone(path, seed=0, **config) -> str:
-    torch.manual_seed(seed)
-    rope = {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-    sizes = dict(vocab_size=len(byte_tokenizer()), hidden_size=32, intermediate_size=48, num_hidden_layers=3)
-    heads = dict(num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256, tie_word_embeddings=True)
-    scaled = {"rope_parameters": rope | {"original_max_position_embeddings": 16}}
-    llama = LlamaForCausalLM(LlamaConfig(**{**sizes, **heads, **scaled, **config}))
-    llama.save_pretrained(path)
-    byte_tokenizer().save_pretrained(path)
-    return str(path)
 
 
 def save_experts(path, layers=5) -> str:
@@ -207,7 +195,8 @@ def test_the_real_smollm2_still_reads_english():
     model = MoT.assemble(
         8, 1024, MoTDesign(output="new", max_positions=512), MoTShape(expert_width=32, expert_ffn=64), "smollm2"
     )
-    text = "The committee agreed that the bridge should be repaired before the winter, although nobody knew who would pay for it."
+    text = "The committee agreed that the bridge should be repaired before the winter, "
+    text += "although nobody knew who would pay for it."
     example = model.lay_out_text(text)
     batch = collate([example], [0], model.pad_id)
     with torch.no_grad():

@@ -18,15 +18,16 @@ from earnest.models.mot import MoT, MoTDesign
 from earnest.monitors.clock import Clock
 from earnest.monitors.gradients import REACHED_STEPS, Reached, Updates
 from earnest.probes.labels import alignment, dropped_inputs
-from earnest.probes.parameters import Frozen, differing, prints, rows, split_in_two
+from earnest.probes.parameters import Frozen, differing, fingerprints, not_trained, rows, split_in_two
 from earnest.probes.reach import not_optimized
 from earnest.probes.reading import conditioning, reload
 from earnest.probes.results import Alignment, Duplicates, Noise, Ranks, Results
 from earnest.probes.splits import duplicates, noise
 from earnest.rules import diagnose
-from earnest.run import Run, Series
+from earnest.run import Run, Series, Step
 from earnest.streams import codebooks
-from earnest.training.config import Data
+from earnest.training.tokens.config import Data
+from earnest.training.tokens.preparation import limited
 from tests.equipment import tiny_dia, tiny_mot
 from tests.equipment.tiny import random_batch, random_codes, tiny_higgs
 from tests.equipment.wrapped import Wrapped, shifted
@@ -175,7 +176,7 @@ def test_frozen_tensors_are_watched(change):
     name, parameter = next(iter(model.named_parameters()))
     parameter.requires_grad_(False)
     model.register_buffer("mean", mean := torch.zeros(4))
-    frozen = Frozen(model)
+    frozen = Frozen(not_trained(model))
     for other in model.parameters():
         if other.requires_grad:
             other.data.add_(1)
@@ -189,11 +190,11 @@ def test_frozen_tensors_are_watched(change):
 def test_ranks_that_differ_are_named():
     model = tiny_higgs()
     other = copy.deepcopy(model)
-    of_ranks = [prints(dict(one.named_parameters())) for one in (model, other)]
+    of_ranks = [fingerprints(dict(one.named_parameters())) for one in (model, other)]
     assert not named("ranks", Ranks(tuple(differing(of_ranks)), step=3))
     name, parameter = next(iter(other.named_parameters()))
     parameter.data[0, 0] += 1e-3
-    assert differing([of_ranks[0], prints(dict(other.named_parameters()))]) == [name]
+    assert differing([of_ranks[0], fingerprints(dict(other.named_parameters()))]) == [name]
     assert named("ranks", Ranks((name,), step=3)) == ["H107"]
 
 
@@ -211,19 +212,24 @@ def steps_of(model, batch, steps: int, learning_rate: float):
 
 
 def reached(model, batch):
-    watch = Reached(model)
-    return [found for step in steps_of(model, batch, REACHED_STEPS + 2, 1e-3) if (found := watch.watch(step))]
+    monitor = Reached(model)
+    results = []
+    for step in steps_of(model, batch, REACHED_STEPS + 2, 1e-3):
+        monitor.step(Step(step, {}))
+        results.append(monitor.probes().gradients)
+    assert results[: REACHED_STEPS - 1] == [None] * (REACHED_STEPS - 1)
+    return results[-1]
 
 
 def test_gradients_reach_what_is_trained(system):
-    (found,) = reached(*system)
+    found = reached(*system)
     assert found.step == REACHED_STEPS and not found.without_gradient and not named("gradients", found)
 
 
 def test_a_part_that_no_gradient_reaches_is_named():
     model, batch = SYSTEMS["higgs"]()
     model.unused = nn.Linear(2, 2)
-    (found,) = reached(model, batch)
+    found = reached(model, batch)
     assert found.without_gradient == ("unused.weight", "unused.bias") and named("gradients", found) == ["C102"]
 
 
@@ -231,7 +237,7 @@ def test_a_part_that_no_gradient_reaches_is_named():
 def test_the_size_of_updates(learning_rate, found):
     model, batch = SYSTEMS["higgs"]()
     updates = Updates(model)
-    logged = [updates.signals() for _ in steps_of(model, batch, 6, learning_rate)]
+    logged = [updates.step(Step(step, {})) for step in steps_of(model, batch, 6, learning_rate)]
     names = logged[0].keys()
     assert "train/update_frac/lm.model.layers" in names
     series = {name: Series(np.arange(6), np.array([row[name] for row in logged])) for name in names}
@@ -244,8 +250,8 @@ def test_updates_are_what_they_say():
     model["fixed"].requires_grad_(False)
     updates = Updates(model)
     part.weight.data.mul_(1.1)
-    assert updates.signals() == pytest.approx({"train/update_frac/part": 0.1}, rel=1e-5)
-    assert updates.signals() == {"train/update_frac/part": 0}
+    assert updates.step(Step(1, {})) == pytest.approx({"train/update_frac/part": 0.1}, rel=1e-5)
+    assert updates.step(Step(1, {})) == {"train/update_frac/part": 0}
 
 
 def test_the_clock_tells_waiting_from_work(monkeypatch):
@@ -258,9 +264,9 @@ def test_the_clock_tells_waiting_from_work(monkeypatch):
             yield group
 
     clock, seen = Clock(), []
-    for _ in clock.watch(slow()):
+    for _ in clock.timed(slow()):
         now[0] += 1
-        seen.append(clock.signals())
+        seen.append(clock.step(Step(1, {})))
         now[0] += 10  # an evaluation, say: not the step's
     assert [(one["train/step_s"], one["train/data_s"]) for one in seen] == [(4, 3), (4, 3)]
     assert seen[0]["train/memory_bytes"] > 1e6
@@ -328,7 +334,7 @@ def test_a_model_that_uses_its_text(hears_its_text):
 def test_a_clip_that_another_text_makes_too_long_does_not_hide_the_others(hears_its_text):
     model, rows = hears_its_text
     long = Row(np.zeros((4, 400), int), "n", "a", source="long")
-    cut = Corpus([long, *rows], Data().limited(model, 50), model.pad_id, 400, too_long="cut")
+    cut = Corpus([long, *rows], limited(layout_of(model), Data(), 50), model.pad_id, 400, too_long="cut")
     found = conditioning(model, cut, 60)
     assert cut.cut == 1 and found["text"].clips == 8 and found["text"].interval[0] > 0
 

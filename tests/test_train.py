@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,12 @@ import torch
 from earnest.cli import main
 from earnest.codecs import load_codec
 from earnest.errors import UserError
-from earnest.recipes.higgs import HiggsConfig
+from earnest.recipes.higgs import HiggsConfig, assemble
 from earnest.run import checkpoints, read_run
 from earnest.streams import TEXT, codebooks
-from earnest.training.config import Data
 from earnest.training.precision import resolve_precision
-from earnest.training.preparation import prepare
+from earnest.training.tokens.config import Data
+from earnest.training.tokens.preparation import prepare
 from tests.equipment.tiny import tiny_higgs
 
 SMALL = [
@@ -299,9 +300,10 @@ def test_an_empty_folder_and_a_run_in_the_way(speech, tmp_path, capsys):
 
 
 def test_a_model_of_nine_codebooks_refuses_a_codec_of_eight(speech):
-    config = HiggsConfig(data=Data(path=str(speech)))
+    config, codec = HiggsConfig(data=Data(path=str(speech))), load_codec("amy-tiny")
+    assembly = replace(assemble(config, codec), model=tiny_higgs(codebooks=9, codes=1024))
     with pytest.raises(UserError, match="9 codebooks"):
-        prepare(config, tiny_higgs(codebooks=9, codes=1024), load_codec("amy-tiny"))
+        prepare(config, assembly, codec)
 
 
 def test_trace_shows_the_labels_of_a_clip(speech, capsys):

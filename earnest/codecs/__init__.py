@@ -1,56 +1,26 @@
-"""Codecs: audio to codes and back. Every codec of this package, ours or pretrained, is a `Codec`."""
+"""Codecs: audio to codes and back."""
 
 import json
+from importlib import import_module
 from pathlib import Path
-from typing import Protocol
 
-from torch import Tensor
-
+from earnest.codecs.codec import Codec
 from earnest.errors import UserError
+
+__all__ = ["CLASSES", "Codec", "load_codec"]
 
 WEIGHTS = Path(__file__).parent / "weights"
 
-
-class Codec(Protocol):
-    """What data and language models need of a codec; audio is mono, float32, in [-1, 1].
-
-    One with an attribute `channels` = 2 takes and gives wave_B2N instead.
-    """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def sample_rate_hz(self) -> int: ...
-    @property
-    def hop_samples(self) -> int:
-        """Audio samples per frame."""
-        ...
-
-    @property
-    def codebooks(self) -> int: ...
-    @property
-    def codebook_size(self) -> int: ...
-    @property
-    def frame_rate_hz(self) -> float: ...
-    @property
-    def context_frames(self) -> tuple[float, float]:
-        """How many frames before and behind a frame its audio depends on; inf: on all."""
-        ...
-
-    def encode(self, wave_BN: Tensor) -> Tensor:
-        """wave_BN, zero-padded at the end -> codes_BCT int64, T = ceil(N / hop_samples); not differentiable."""
-        ...
-
-    def decode(self, codes_BCT: Tensor) -> Tensor:
-        """codes_BCT -> wave_BN, N = T * hop_samples; not differentiable."""
-        ...
+# config.json's model_type -> module and class of a codec of our own, with `from_pretrained(directory)`; it is imported
+# when it is needed.
+CLASSES = {"amy": ("earnest.codecs.amy", "Amy")}
 
 
 def load_codec(name_or_path: str) -> Codec:
     """An embedded codec by name, a directory that `earnest train` or transformers wrote, or a checkpoint on the Hub;
     with "stereo:" before it, for both channels.
 
-    Returned in evaluation mode on the CPU. Raises UserError for what is none of these.
+    Returned in evaluation mode on the CPU. Raises UserError if it is none of these.
     """
     if name_or_path.startswith("stereo:"):
         from earnest.codecs.stereo import Stereo
@@ -59,15 +29,15 @@ def load_codec(name_or_path: str) -> Codec:
     embedded = sorted(path.parent.name for path in WEIGHTS.glob("*/config.json"))
     directory = WEIGHTS / name_or_path if name_or_path in embedded else Path(name_or_path)
     if (directory / "config.json").is_file():
-        if json.loads((directory / "config.json").read_text()).get("model_type") == "amy":
-            from earnest.codecs.amy import Amy
-
-            return Amy.from_pretrained(directory)
+        model_type = json.loads((directory / "config.json").read_text()).get("model_type")
+        if model_type in CLASSES:
+            module, name = CLASSES[model_type]
+            return getattr(import_module(module), name).from_pretrained(directory)
     elif directory.exists() or name_or_path.count("/") != 1:
         raise UserError(
             f"codec {name_or_path!r}",
-            f"an embedded codec ({', '.join(embedded) or 'none in this installation'}), a directory with config.json and weights, "
-            "or a checkpoint on the Hub (owner/name) of DAC, EnCodec, Mimi or the Higgs tokenizer",
+            f"an embedded codec ({', '.join(embedded) or 'none in this installation'}), a directory with config.json "
+            "and weights, or a checkpoint on the Hub (owner/name) of DAC, EnCodec, Mimi or the Higgs tokenizer",
             "check the name or the path",
         )
     from earnest.codecs.pretrained import load_pretrained

@@ -7,7 +7,6 @@ arXiv:2201.03545). On a CPU that is what lets so small a codec train in an hour.
 
 import json
 import math
-from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from earnest.codecs.rvq import Quantised, ResidualVQ
+from earnest.codecs.rvq import ResidualVQ
+from earnest.codecs.trainable import TrainableCodec
 from earnest.errors import UserError
 
 
@@ -56,93 +56,6 @@ class AmyShape:
     without pitch and level; 0 to choose it by the whole latent, as the others are."""
 
 
-@dataclass(frozen=True)
-class Reconstruction:
-    """wave_BN as long as the input was; the encoder's latent_BDT, and what the quantiser made of it."""
-
-    wave_BN: Tensor
-    latent_BDT: Tensor
-    quantised: Quantised
-
-
-class TrainableCodec(nn.Module, ABC):
-    """An encoder, a quantiser and a decoder; `forward` is for training, `encode` and `decode` are the `Codec`
-    protocol."""
-
-    name: str
-    quantiser: ResidualVQ
-    frozen: tuple[str, ...] = ()
-    """Submodules that do not train: their parameters require no gradient, and they stay in evaluation mode."""
-
-    @property
-    @abstractmethod
-    def sample_rate_hz(self) -> int: ...
-
-    @property
-    @abstractmethod
-    def hop_samples(self) -> int: ...
-
-    @property
-    @abstractmethod
-    def context_frames(self) -> tuple[float, float]: ...
-
-    @abstractmethod
-    def latent(self, wave_BN: Tensor) -> Tensor:
-        """wave_BN, zero-padded -> latent_BDT before the quantiser, T = ceil(N / hop_samples). Raises ValueError for an
-        empty wave."""
-
-    @abstractmethod
-    def synthesise(self, latent_BDT: Tensor) -> Tensor:
-        """latent_BDT -> wave_BN, N = T * hop_samples."""
-
-    @abstractmethod
-    def save_pretrained(self, directory: Path) -> None:
-        """Write what `from_pretrained` and `load_codec` read, the quantiser's statistics with it, so that training can
-        go on."""
-
-    @property
-    def codebooks(self) -> int:
-        return self.quantiser.codebooks
-
-    @property
-    def codebook_size(self) -> int:
-        return self.quantiser.codebook_CVD.shape[1]
-
-    @property
-    def frame_rate_hz(self) -> float:
-        return self.sample_rate_hz / self.hop_samples
-
-    def forward(self, wave_BN: Tensor) -> Reconstruction:
-        latent_BDT = self.latent(wave_BN)
-        quantised = self.quantiser(latent_BDT)
-        return Reconstruction(self.synthesise(quantised.latent_BDT)[:, : wave_BN.shape[1]], latent_BDT, quantised)
-
-    @torch.no_grad()
-    def encode(self, wave_BN: Tensor) -> Tensor:
-        """wave_BN, zero-padded -> codes_BCT int64, T = ceil(N / hop_samples).
-
-        A clip's codes do not depend on the other clips of its batch. Raises ValueError for an empty wave.
-        """
-        return self.quantiser(self.latent(wave_BN)).codes_BCT
-
-    @torch.no_grad()
-    def decode(self, codes_BCT: Tensor) -> Tensor:
-        """codes_BCT -> wave_BN, N = T * hop_samples; fewer codebooks than the codec has are taken as the first ones."""
-        return self.synthesise(self.quantiser.decode(codes_BCT))
-
-    def freeze(self, names: tuple[str, ...]) -> None:
-        self.frozen = names
-        for name in names:
-            self.get_submodule(name).requires_grad_(False)
-        self.train(self.training)
-
-    def train(self, mode: bool = True):
-        super().train(mode)
-        for name in self.frozen:
-            self.get_submodule(name).eval()
-        return self
-
-
 class Amy(TrainableCodec):
     """The codec of an `AmyShape`.
 
@@ -152,6 +65,7 @@ class Amy(TrainableCodec):
     """
 
     window_W: Tensor
+    quantiser: ResidualVQ
 
     def __init__(self, shape: AmyShape = AmyShape(), name: str = "amy"):
         super().__init__()

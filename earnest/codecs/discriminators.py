@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Verdict = tuple[Tensor, list[Tensor]]  # logits, and the maps of every layer before them
+Judgement = tuple[Tensor, list[Tensor]]  # logits, and the maps of every layer before them
 
 
 class STFTDiscriminator(nn.Module):
@@ -32,7 +32,7 @@ class STFTDiscriminator(nn.Module):
         )
         self.last = norm(nn.Conv2d(2 * channels, 1, (3, 3), padding=(1, 1)))
 
-    def forward(self, wave_BN: Tensor) -> Verdict:
+    def forward(self, wave_BN: Tensor) -> Judgement:
         """wave_BN -> logits (B, 1, time, frequency) and the maps of the layers."""
         hop = self.window_samples // 4
         with torch.autocast(wave_BN.device.type, enabled=False):
@@ -65,5 +65,5 @@ class MultiScaleSTFTDiscriminator(nn.Module):
         )
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # with bf16, 0.39 of the time (measured on a CPU with AVX-512)
 
-    def forward(self, wave_BN: Tensor) -> dict[str, Verdict]:
+    def forward(self, wave_BN: Tensor) -> dict[str, Judgement]:
         return {name: scale(wave_BN) for name, scale in self.scales.items()}

@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import MimiConfig
 
-from earnest.codecs.amy import TrainableCodec
 from earnest.codecs.pretrained import load_pretrained
 from earnest.codecs.rvq import ResidualVQ
+from earnest.codecs.trainable import TrainableCodec
 from earnest.errors import UserError
 
 ENCODER = (
@@ -31,6 +31,8 @@ ENCODER = (
 class AmyMimi(TrainableCodec):
     """`mimi`'s encoder and decoder around a quantiser of groups (semantic + prosody, acoustic) whose codebooks hold
     nothing yet."""
+
+    quantiser: ResidualVQ
 
     def __init__(self, mimi: Any, groups: tuple[int, int], name: str = "amy"):
         super().__init__()

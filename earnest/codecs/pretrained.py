@@ -84,12 +84,17 @@ class PretrainedCodec(nn.Module):
     def __init__(self, name: str, model: Any, family: Family):
         super().__init__()
         self.name, self.model, self.family = name, model.eval(), family
+        self.channels = 1
         self.sample_rate_hz = int(family.sample_rate_hz(model.config))
         self.hop_samples = int(family.hop_samples(model.config))
         self.codebook_size = int(model.config.codebook_size)
         self.codebooks = self.encode(torch.zeros(1, self.sample_rate_hz)).shape[
             1
         ]  # asked, as each config counts them in its own way
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
 
     @property
     def frame_rate_hz(self) -> float:

@@ -7,6 +7,7 @@ acoustic ones, clips that stay unquantised.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -14,50 +15,47 @@ import torch
 from torch import Tensor, nn
 
 from earnest.codecs.erasure import Erasure
+from earnest.codecs.trainable import Quantised, Quantiser
 from earnest.signals import key
 from earnest.streams import Codebook
 
 
 @dataclass(frozen=True)
-class Quantised:
-    """What the quantiser makes of a latent.
+class ResidualQuantised(Quantised):
+    """What a `ResidualVQ` makes of a latent.
 
-    codes_BCT int64: the chosen entries; those of dropped codebooks are chosen too, but not part of `latent_BDT`.
-    latent_BDT: what the decoder hears; its gradient passes to the encoder once.
-    prefixes_CBDT: the sum of the entries of a codebook and of those before it in its group, whatever was dropped; each passes its
-        gradient to the encoder once, so that a loss may teach codebook 0, or codebooks 0 and 1.
-    key_BKT: the key that codebook 0 was chosen by, where it has keys; passes its gradient to the encoder and to the keys' projection.
-    commitment: mean squared distance between what each kept codebook was given and what it chose.
+    codes_BCT: dropped codebooks choose entries too, but these are not part of `latent_BDT`.
+    latent_BDT: its gradient passes to the encoder once.
+    losses: commitment, the mean squared distance between what each kept codebook was given and what it chose.
     signals: used_frac, perplexity and residual_frac of each codebook in this batch.
+    prefixes_CBDT: the sum of the entries of a codebook and of those before it in its group, whatever was dropped. Each
+        passes its gradient to the encoder once, so that a loss may teach codebook 0, or codebooks 0 and 1.
+    key_BKT: the key that codebook 0 was chosen by, if it has keys; its gradient passes to the encoder and to the keys'
+        projection.
     """
 
-    codes_BCT: Tensor
-    latent_BDT: Tensor
     prefixes_CBDT: Tensor
     key_BKT: Tensor | None
-    commitment: Tensor
-    signals: dict[str, float]
 
-    def said(self, codebook: int) -> Tensor:
-        """What a teacher hears of codebooks 0 to `codebook`."""
+    def teacher_view(self, codebook: int) -> Tensor:
+        """What a teacher sees of codebooks 0 to `codebook`."""
         return self.prefixes_CBDT[codebook] if codebook or self.key_BKT is None else self.key_BKT
 
 
-class ResidualVQ(nn.Module):
+class ResidualVQ(Quantiser):
     """Groups of codebooks of `codebook_size` entries in `dim` dimensions; in a group each quantises what those before
     it left over.
 
     groups (8,): one chain of eight. groups (2, 6): a chain of two and a chain of six side by side; both quantise the
-    latent, each through a projection of its own from `latent_dim` and back, and the decoder hears their sum.
+    latent, each through a projection of its own from `latent_dim` and back, and the decoder gets their sum.
 
-    With `key_dim`, codebook 0 is chosen by keys: the nearest in a space of so many dimensions, a linear map, which
-    nothing but a teacher of codebook 0 moves, of the latent without pitch and level (`erasure`). Its entries are the
-    means of the latents that chose them, so what its keys do not know of a frame is left over, for codebook 1 to begin
-    with.
+    With `key_dim` > 0, codebook 0 is looked up in a key space: a linear projection (`key_dim` dimensions) of the latent
+    after `erasure` removed pitch and level. Only codebook 0's teacher trains that projection. The entries of codebook 0
+    are the means of the latents that chose them, so what the keys do not tell of a frame is left over for codebook 1.
 
-    A codebook holds nothing until, in training mode, `init_frames` frames are collected and k-means places its entries;
-    until then it passes on what it is given, and its codes are zeros. Outside training nothing changes, and calling
-    before that raises RuntimeError.
+    A codebook holds nothing until, in training mode, `init_frames` frames are collected and k-means places its entries.
+    Until then it passes on what it is given, and its codes are zeros; a call outside training raises RuntimeError.
+    Outside training nothing changes.
     """
 
     codebook_CVD: Tensor
@@ -82,7 +80,7 @@ class ResidualVQ(nn.Module):
         key_dim: int = 0,
     ):
         """`latent_dim` None: the latent has `dim` dimensions and is not projected. `decay` of the EMA per step.
-        An entry is dead where its EMA count is below `dead_share` of an even share.
+        An entry is dead if its EMA count is below `dead_share` of an even share.
         `dropout_frac` of the clips train with a random number of codebooks, `bypass_frac` of them unquantised."""
         super().__init__()
         self.groups, self.latent_dim = groups, latent_dim or dim
@@ -96,7 +94,8 @@ class ResidualVQ(nn.Module):
         self.register_buffer("ready", torch.tensor(False))
         self.erasure = self.into_keys = None
         if key_dim:
-            self.erasure = Erasure(self.latent_dim, 2)
+            self.wants_pitch_and_level = True
+            self.erasure = Erasure(self.latent_dim, values=2)  # pitch and level
             self.into_keys = nn.Conv1d(self.latent_dim, key_dim, 1, bias=False)
             nn.init.orthogonal_(self.into_keys.weight)
             self.register_buffer("keys_VK", torch.zeros(codebook_size, key_dim))
@@ -104,7 +103,8 @@ class ResidualVQ(nn.Module):
         self.inwards, self.outwards = nn.ModuleList(), nn.ModuleList()
         for _ in groups:
             into = back = nn.Identity()
-            if latent_dim:  # there and back is the identity (for dim = latent_dim), so that training starts as it does without projections
+            if latent_dim:
+                # For dim = latent_dim, there and back is the identity: training starts as it does without projections.
                 into, back = nn.Conv1d(latent_dim, dim, 1, bias=False), nn.Conv1d(dim, latent_dim, 1, bias=False)
                 nn.init.orthogonal_(into.weight)
                 back.weight.data = into.weight.detach().transpose(0, 1).contiguous() / len(groups)
@@ -112,11 +112,26 @@ class ResidualVQ(nn.Module):
             self.outwards.append(back)
 
     @property
-    def codebooks(self) -> int:
-        return sum(self.groups)
+    def codebook_size(self) -> int:
+        return self.codebook_CVD.shape[1]
 
-    def said_dim(self, codebook: int) -> int:
-        """Dimensions of `Quantised.said`."""
+    @property
+    def is_ready(self) -> bool:
+        return bool(self.ready)
+
+    def learn(self, latent_BDT: Tensor, pitch_and_level_BT2: Tensor) -> None:
+        if self.erasure is not None:
+            self.erasure.learn(latent_BDT, pitch_and_level_BT2)
+
+    def training_state(self) -> dict[str, Tensor]:
+        """The frames collected so far."""
+        return {"collected_ND": self.collected_ND}
+
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        self.collected_ND = state["collected_ND"].to(self.collected_ND)
+
+    def teacher_view_dim(self, codebook: int) -> int:
+        """Dimensions of `ResidualQuantised.teacher_view`."""
         return self.latent_dim if codebook or self.into_keys is None else self.into_keys.out_channels
 
     @property
@@ -130,7 +145,7 @@ class ResidualVQ(nn.Module):
         """Which codebooks hold entries."""
         return [True] * self.codebooks if self.ready else self.count_CV.any(1).tolist()
 
-    def forward(self, latent_BDT: Tensor) -> Quantised:
+    def forward(self, latent_BDT: Tensor) -> ResidualQuantised:
         if not self.ready and not self.training:
             raise RuntimeError("the codebooks hold nothing yet: train, or load weights")
         with torch.autocast(latent_BDT.device.type, enabled=False):
@@ -139,12 +154,12 @@ class ResidualVQ(nn.Module):
             self._collect(latent_BDT)
         return quantised
 
-    def _quantise(self, latent_BDT: Tensor) -> Quantised:
+    def _quantise(self, latent_BDT: Tensor) -> ResidualQuantised:
         B, _, T = latent_BDT.shape
         keep_CB, bypass_B = self._keep(B, latent_BDT.device)
         bypass_B11, placed = bypass_B[:, None, None], self.placed
         latents, codes, prefixes, signals, commitment = [], [], [], {}, latent_BDT.new_zeros(())
-        key_BKT = self._asked(latent_BDT)
+        key_BKT = self._queries(latent_BDT)
         for members, into, back in zip(self.ranges, self.inwards, self.outwards, strict=True):
             given_BDT = residual_BDT = into(latent_BDT)
             prefix_BDT = kept_BDT = torch.zeros_like(given_BDT)
@@ -152,20 +167,20 @@ class ResidualVQ(nn.Module):
             for k in members:
                 vectors_ND = _frames(residual_BDT)
                 if placed[k]:
-                    asked_NK = _frames(key_BKT) if key_BKT is not None and k == 0 else None
+                    query_NK = _frames(key_BKT) if key_BKT is not None and k == 0 else None
                     code_N = (
                         nearest(vectors_ND, self.codebook_CVD[k])
-                        if asked_NK is None
-                        else nearest(asked_NK, self.keys_VK)
+                        if query_NK is None
+                        else nearest(query_NK, self.keys_VK)
                     )
                     chosen_BDT = self.codebook_CVD[k][code_N].view(B, T, -1).transpose(1, 2)
                     left_B = (residual_BDT - chosen_BDT).square().mean((1, 2))
                     commitment = commitment + (left_B * keep_CB[k]).mean()
                     signals |= self._signals(k, code_N, left_B.detach().mean() / energy)
-                    if key_BKT is not None and asked_NK is not None:
+                    if key_BKT is not None and query_NK is not None:
                         key_BKT = key_BKT + (self.keys_VK[code_N].view(B, T, -1).transpose(1, 2) - key_BKT).detach()
                     if self.training:
-                        self._update(k, code_N, vectors_ND, asked_NK)
+                        self._update(k, code_N, vectors_ND, query_NK)
                 else:
                     code_N, chosen_BDT = (
                         torch.zeros(B * T, dtype=torch.long, device=latent_BDT.device),
@@ -178,22 +193,22 @@ class ResidualVQ(nn.Module):
                 prefixes.append(back(given_BDT + (prefix_BDT - given_BDT).detach()))
             latents.append(back(given_BDT + (torch.where(bypass_B11, given_BDT, kept_BDT) - given_BDT).detach()))
         latent_BDT = torch.stack(latents).sum(0)
-        return Quantised(
-            torch.stack(codes, 1), latent_BDT, torch.stack(prefixes), key_BKT, commitment / self.codebooks, signals
+        losses = {"commitment": commitment / self.codebooks}
+        return ResidualQuantised(
+            torch.stack(codes, 1), latent_BDT, losses, signals, prefixes_CBDT=torch.stack(prefixes), key_BKT=key_BKT
         )
 
-    def _asked(self, latent_BDT: Tensor) -> Tensor | None:
+    def _queries(self, latent_BDT: Tensor) -> Tensor | None:
         """Where codebook 0's keys are looked for, (B, K, T)."""
         return None if self.erasure is None or self.into_keys is None else self.into_keys(self.erasure(latent_BDT))
 
     def unquantised(self, latent_BDT: Tensor) -> Tensor:
-        """What the decoder would hear of endless codebooks: the latent through the projections."""
+        """The latent through the projections: what the decoder would get of infinitely fine codebooks."""
         return torch.stack(
             [back(into(latent_BDT)) for into, back in zip(self.inwards, self.outwards, strict=True)]
         ).sum(0)
 
     def decode(self, codes_BCT: Tensor) -> Tensor:
-        """codes_BCT -> latent_BDT; fewer codebooks than the quantiser has are taken as the first ones."""
         sums = []
         for members, back in zip(self.ranges, self.outwards, strict=True):
             picked = [self.codebook_CVD[k][codes_BCT[:, k]] for k in members if k < codes_BCT.shape[1]]
@@ -202,8 +217,8 @@ class ResidualVQ(nn.Module):
         return torch.stack(sums).sum(0)
 
     def _keep(self, B: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """keep_CB: 1 where a codebook counts for a clip; in training `dropout_frac` of the clips keep only their first
-        n, n uniform. bypass_B: which clips stay unquantised."""
+        """keep_CB: 1 if a codebook counts for a clip; in training `dropout_frac` of the clips keep only their first n,
+        n uniform. bypass_B: which clips stay unquantised."""
         n_B, bypass_B = torch.full((B,), self.codebooks, device=device), torch.zeros(B, dtype=torch.bool, device=device)
         if self.training and self.ready:
             dropped_B = torch.rand(B, device=device) < self.dropout_frac
@@ -212,9 +227,9 @@ class ResidualVQ(nn.Module):
         return (torch.arange(self.codebooks, device=device)[:, None] < n_B).float(), bypass_B
 
     @torch.no_grad()
-    def _update(self, k: int, code_N: Tensor, given_ND: Tensor, asked_NK: Tensor | None) -> None:
-        """Move each entry, and its key, towards the mean of the vectors that chose it; dead ones go where a vector of
-        this batch is."""
+    def _update(self, k: int, code_N: Tensor, given_ND: Tensor, query_NK: Tensor | None) -> None:
+        """Move each entry, and its key, towards the mean of the vectors that chose it; a dead one takes the place of a
+        vector of this batch."""
         V = self.codebook_CVD.shape[1]
         self.count_CV[k].lerp_(torch.bincount(code_N, minlength=V).to(given_ND.dtype), 1 - self.decay)
         even_share = len(code_N) / V
@@ -222,7 +237,7 @@ class ResidualVQ(nn.Module):
         self.count_CV[k, dead_V] = even_share
         reborn_N = torch.randint(len(code_N), (int(dead_V.sum()),), device=code_N.device)
         follow = [(self.codebook_CVD[k], self.total_CVD[k], given_ND)]
-        follow += [] if asked_NK is None else [(self.keys_VK, self.key_total_VK, asked_NK)]
+        follow += [] if query_NK is None else [(self.keys_VK, self.key_total_VK, query_NK)]
         for entries_VD, total_VD, vectors_ND in follow:
             total_VD.lerp_(torch.zeros_like(total_VD).index_add_(0, code_N, vectors_ND), 1 - self.decay)
             total_VD[dead_V] = vectors_ND[reborn_N] * even_share
@@ -251,10 +266,10 @@ class ResidualVQ(nn.Module):
         for members, into in zip(self.ranges, self.inwards, strict=True):
             residual_ND = into(self.collected_ND[:, :, None])[:, :, 0]
             for k in members:
-                if k == 0 and (asked_ND1 := self._asked(self.collected_ND[:, :, None])) is not None:
-                    asked_NK = asked_ND1[:, :, 0]
-                    keys_VK = kmeans(asked_NK, V)
-                    code_N = nearest(asked_NK, keys_VK)
+                if k == 0 and (query_ND1 := self._queries(self.collected_ND[:, :, None])) is not None:
+                    query_NK = query_ND1[:, :, 0]
+                    keys_VK = kmeans(query_NK, V)
+                    code_N = nearest(query_NK, keys_VK)
                     total_VD = torch.zeros_like(self.total_CVD[k]).index_add_(0, code_N, residual_ND)
                     self.place(
                         k,
@@ -292,9 +307,9 @@ def nearest(vectors_ND: Tensor, entries_VD: Tensor) -> Tensor:
 
 
 def kmeans(vectors_ND: Tensor, entries: int, rounds: int = 10) -> Tensor:
-    """Lloyd's algorithm from random distinct vectors -> entries_VD; an entry that nobody chose keeps its place.
+    """Lloyd's algorithm from random distinct vectors -> entries_VD; an entry that no vector chose keeps its place.
 
-    Raises ValueError where there are fewer vectors than entries: sampling with replacement would make dead entries.
+    Raises ValueError if there are fewer vectors than entries: sampling with replacement would make dead entries.
     """
     if len(vectors_ND) < entries:
         raise ValueError(f"{len(vectors_ND)} vectors cannot place {entries} entries")

@@ -1,9 +1,9 @@
-"""Stereo with a mono codec: both channels go through it, and the left one's codebooks stand before the right one's."""
-
-from typing import Any
+"""Stereo with a mono codec: both channels go through it, the left one's codebooks first."""
 
 import torch
 from torch import Tensor, nn
+
+from earnest.codecs.codec import Codec
 
 
 class Stereo(nn.Module):
@@ -11,13 +11,18 @@ class Stereo(nn.Module):
     codec."""
 
     channels = 2
+    mono: Codec
 
-    def __init__(self, mono: Any):
+    def __init__(self, mono: Codec):
         super().__init__()
         self.mono = mono
         self.name = f"{mono.name}-stereo"
         self.sample_rate_hz, self.hop_samples = mono.sample_rate_hz, mono.hop_samples
         self.codebooks, self.codebook_size = 2 * mono.codebooks, mono.codebook_size
+
+    @property
+    def device(self) -> torch.device:
+        return self.mono.device
 
     @property
     def frame_rate_hz(self) -> float:

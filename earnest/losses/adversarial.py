@@ -4,20 +4,31 @@ Hinge: Lim & Ye 2017, arXiv:1705.02894; as used for codecs: EnCodec, arXiv:2210.
 mean over scales, so that a discriminator that sees no difference costs 2 whatever their number.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from earnest.codecs.discriminators import Verdict
+from earnest.codecs.discriminators import Judgement
+from earnest.facts import GanLoss
 from earnest.signals import key
 
-Verdicts = Mapping[str, Verdict]
+Judgements = Mapping[str, Judgement]  # by scale of the discriminator
+STREAMS = ("adv_g", "feat")  # the losses of a codec that need a discriminator
 
 
-def hinge_discriminator(real: Verdicts, fake: Verdicts) -> tuple[Tensor, dict[str, float]]:
-    """E max(0, 1 - D(real)) + E max(0, 1 + D(fake)); 2 for a discriminator that always says 0, less for one that is
+class Adversary(NamedTuple):
+    """A pair of adversarial losses, of the discriminator and of the generator, and the name that rules know it by."""
+
+    kind: GanLoss
+    discriminator_loss: Callable[[Judgements, Judgements], tuple[Tensor, dict[str, float]]]
+    generator_loss: Callable[[Judgements], tuple[Tensor, dict[str, float]]]
+
+
+def hinge_discriminator(real: Judgements, fake: Judgements) -> tuple[Tensor, dict[str, float]]:
+    """E max(0, 1 - D(real)) + E max(0, 1 + D(fake)): 2 for a discriminator that always says 0, less for one that is
     right."""
     losses, signals = [], {}
     for name in real:
@@ -44,13 +55,16 @@ def auc(real: Tensor, fake: Tensor) -> float:
     return below_N.double().mean().item() / (2 * len(fake_M))
 
 
-def hinge_generator(fake: Verdicts) -> tuple[Tensor, dict[str, float]]:
-    """-E D(fake): unbounded, and below 0 where the generator fools the discriminator."""
+def hinge_generator(fake: Judgements) -> tuple[Tensor, dict[str, float]]:
+    """-E D(fake): unbounded, and below 0 if the generator fools the discriminator."""
     loss = -torch.stack([logits.mean() for logits, _ in fake.values()]).mean()
     return loss, {key("loss", "adv_g"): loss.item()}
 
 
-def feature_matching(real: Verdicts, fake: Verdicts) -> tuple[Tensor, dict[str, float]]:
+HINGE = Adversary("hinge", hinge_discriminator, hinge_generator)
+
+
+def feature_matching(real: Judgements, fake: Judgements) -> tuple[Tensor, dict[str, float]]:
     """L1 between the maps of real and generated audio, over the mean magnitude of the real ones; mean over maps and
     scales.
 

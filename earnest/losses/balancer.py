@@ -1,7 +1,7 @@
 """The loss balancer of EnCodec (Défossez et al. 2022, arXiv:2210.13438, section 3.4): weights become shares of the
 gradient."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -11,23 +11,23 @@ class Balancer:
     """Scales each loss's gradient at the waveform by its mean norm so far, so that its share of the gradient is its
     weight's share.
 
-    `norms`: stream -> moving average of the gradient's norm per clip, kept with the run's state.
+    `streams`: the losses that depend on the waveform alone, which it balances. `norms`: stream -> moving average of the
+    gradient's norm per clip, kept with the run's state.
     """
 
-    def __init__(self, decay: float = 0.999):
-        self.decay = decay
+    def __init__(self, streams: Collection[str], decay: float = 0.999):
+        self.streams, self.decay = frozenset(streams), decay
         self.norms: dict[str, float] = {}
         self.mass: dict[str, float] = {}
 
     def __call__(
         self, losses: Mapping[str, Tensor], weights: Mapping[str, float], wave_BN: Tensor
     ) -> tuple[Tensor, dict[str, float]]:
-        """Losses that depend on wave_BN alone -> a loss whose gradient at wave_BN is the balanced one, and the share of
-        each in it.
+        """The losses of `streams` -> a loss whose gradient at wave_BN is the balanced one, and the share of each in it.
 
         The balanced gradient has about norm 1 per clip, whatever the weights sum to. A loss of weight 0 has no part.
         """
-        losses = {name: loss for name, loss in losses.items() if weights[name]}
+        losses = {name: loss for name, loss in losses.items() if name in self.streams and weights[name]}
         total, parts = sum(weights[name] for name in losses), {}
         for name, loss in losses.items():
             [gradient_BN] = torch.autograd.grad(loss, wave_BN, retain_graph=True)

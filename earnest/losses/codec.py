@@ -1,61 +1,63 @@
-"""The losses of a codec that need no discriminator: spectral ones on the wave, and one per teacher on what the
-codebooks say."""
+"""The losses of a codec that need no discriminator: those that compare waves, and one per teacher of its codebooks."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import cast
 
 from torch import Tensor, nn
 
-from earnest.codecs.amy import Reconstruction
-from earnest.codecs.rvq import ResidualVQ
-from earnest.losses.distillation import Distillation, Statistics
-from earnest.losses.waveform import MultiScaleMelLoss, MultiScaleSpectrogramLoss
-
-TAUGHT = {
-    "llm": 0,
-    "wavlm": 1,
-}  # teacher -> the last codebook that its features are predicted from: 0 alone, 0 and 1 together
-MEL_LOSSES = (MultiScaleMelLoss, MultiScaleSpectrogramLoss)
+from earnest.codecs.trainable import Reconstruction
+from earnest.losses.distillation import Distillation
+from earnest.losses.waveform import WaveLoss
 
 
 @dataclass(frozen=True)
 class CodecBatch:
-    """wave_BN, and at the codec's frames: per teacher (features_BTF, exists_BT); pitch and level, NaN where there is
-    none, if needed."""
+    """wave_BN, and at the codec's frames: per teacher (features_BTF, exists_BT); pitch and level if the quantiser wants
+    them, NaN where there is none."""
 
     wave_BN: Tensor
-    features: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    prosody_BT2: Tensor | None = None
+    features: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    pitch_and_level_BT2: Tensor | None = None
 
 
 class CodecObjective(nn.Module):
     """Called with what the codec made of a batch, it returns the losses by stream, and their signals."""
 
-    mel_losses: Any  # a ModuleList of `MelLoss`
-
-    def __init__(
-        self,
-        weights: Mapping[str, float],
-        sample_rate_hz: int,
-        quantiser: ResidualVQ,
-        of_teachers: Mapping[str, Statistics],
-    ):
-        """weights: a spectral loss of weight 0 is not computed."""
+    def __init__(self, wave_losses: Sequence[WaveLoss], distillations: Sequence[Distillation] = ()):
         super().__init__()
-        self.mel_losses = nn.ModuleList(kind(sample_rate_hz) for kind in MEL_LOSSES if weights[kind.stream])
-        self.heads = nn.ModuleDict(
-            {name: Distillation(name, quantiser.said_dim(TAUGHT[name]), one) for name, one in of_teachers.items()}
-        )
+        self.wave_losses = nn.ModuleList(wave_losses)
+        self.distillations = nn.ModuleDict({distillation.stream: distillation for distillation in distillations})
 
     def forward(
         self, reconstruction: Reconstruction, batch: CodecBatch, split: str = "train"
     ) -> tuple[dict[str, Tensor], dict[str, float]]:
-        losses, signals = {}, {}
-        for loss in self.mel_losses:
-            losses[loss.stream], found = loss(reconstruction.wave_BN, batch.wave_BN, split)
-            signals |= found
-        for name, head in self.heads.items():
-            losses[name], found = head(reconstruction.quantised.said(TAUGHT[name]), *batch.features[name], split)
-            signals |= found
+        losses, signals = self.compare_waves(reconstruction.wave_BN, batch.wave_BN, split)
+        for stream, distillation in self._distillations.items():
+            seen_BDT = reconstruction.quantised.teacher_view(distillation.codebook)
+            losses[stream], measured = distillation(seen_BDT, *batch.features[stream], split)
+            signals |= measured
         return losses, signals
+
+    def compare_waves(
+        self, wave_BN: Tensor, target_BN: Tensor, split: str = "train"
+    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """The losses that need nothing but the waves."""
+        losses, signals = {}, {}
+        for loss in self._wave_losses:
+            losses[loss.stream], measured = loss(wave_BN, target_BN, split)
+            signals |= measured
+        return losses, signals
+
+    def baselines(self, waves: list[Tensor]) -> dict[str, dict[str, float]]:
+        """Stream -> what predictors that have learnt nothing score, by name; waves (N,)."""
+        constants = {stream: {"constant mean": taught.constant} for stream, taught in self._distillations.items()}
+        return {loss.stream: loss.baselines(waves) for loss in self._wave_losses} | constants
+
+    @property
+    def _wave_losses(self) -> Iterable[WaveLoss]:
+        return cast(Iterable[WaveLoss], self.wave_losses)
+
+    @property
+    def _distillations(self) -> Mapping[str, Distillation]:
+        return cast(Mapping[str, Distillation], self.distillations)

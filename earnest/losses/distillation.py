@@ -1,10 +1,10 @@
-"""Distillation: what a codebook says, through a linear head, against a teacher's features at the same time; returns
-(loss, signals).
+"""Distillation: a linear map of what a teacher sees of the codebooks, against the teacher's features of the same frame;
+returns (loss, signals).
 
 Teachers' features are anisotropic: much of their energy is one mean vector, which a constant predicts. A constant
 scores 1 - sqrt(r) by 1 - cos, r the energy share of the mean: 0.078 for r = 0.85, without having learnt anything. So
-the loss that is optimised sees features standardised per dimension, and beside it stand the raw one, the centred one,
-and the best constant's score.
+the loss that is optimised sees features standardised per dimension; evaluation logs the raw one and the centred one
+beside it, and the best constant's score.
 """
 
 from dataclasses import dataclass
@@ -34,19 +34,21 @@ def statistics(features_NF: Tensor) -> Statistics:
     features_NF = features_NF.double()
     mean_F, std_F = features_NF.mean(0), features_NF.std(0).clamp_min(1e-6)
     constant, raw = (
-        1 - F.normalize(one, dim=1).mean(0).norm().item() for one in ((features_NF - mean_F) / std_F, features_NF)
+        1 - F.normalize(directions_NF, dim=1).mean(0).norm().item()
+        for directions_NF in ((features_NF - mean_F) / std_F, features_NF)
     )
     return Statistics(mean_F.float(), std_F.float(), constant, raw)
 
 
 class Distillation(nn.Module):
-    """1 - cos between a linear map of a codebook's part of the latent and a teacher's standardised features."""
+    """1 - cos between a linear map of what codebooks 0 to `codebook` hold and a teacher's standardised features."""
 
     mean_F: Tensor
     std_F: Tensor
 
-    def __init__(self, stream: str, latent_dim: int, of_teacher: Statistics):
+    def __init__(self, stream: str, codebook: int, latent_dim: int, of_teacher: Statistics):
         super().__init__()
+        self.codebook = codebook
         self.stream, self.constant, self.constant_raw = stream, of_teacher.constant, of_teacher.constant_raw
         self.register_buffer("mean_F", of_teacher.mean_F)
         self.register_buffer("std_F", of_teacher.std_F)
@@ -55,12 +57,12 @@ class Distillation(nn.Module):
     def forward(
         self, latent_BDT: Tensor, features_BTF: Tensor, exists_BT: Tensor, split: str = "train"
     ) -> tuple[Tensor, dict[str, float]]:
-        """features_BTF at the codec's frames; only frames that exist count. Without any, the loss is 0 and there is no
+        """features_BTF at the codec's frames; only frames that exist count. If none does, the loss is 0 and there is no
         signal.
 
         Signals: the loss; outside training also against the raw features (`_raw`), against centred ones (`_centred`),
-        and against the features of other frames (`_permuted`), which is the score of who predicts features but not the
-        frame's.
+        and against the features of other frames (`_permuted`): the score of predicting plausible features of the wrong
+        frame.
         """
         predicted_NF = self.head(latent_BDT.transpose(1, 2)[exists_BT]).float()
         features_NF = features_BTF[exists_BT].float()

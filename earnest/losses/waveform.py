@@ -28,11 +28,23 @@ def mel_filters(window_samples: int, mels: int, sample_rate_hz: int, low_hz: flo
     return ((rising + falling) / 2 / bin_hz).diff(dim=0).float()
 
 
-class MelLoss(nn.Module, ABC):
-    """A distance between the magnitudes in mel bands, averaged over windows of `window_samples`, hop a quarter of the
-    window."""
+class WaveLoss(nn.Module, ABC):
+    """A loss that compares two waves."""
 
     stream: str
+
+    @abstractmethod
+    def forward(self, wave_BN: Tensor, target_BN: Tensor, split: str = "train") -> tuple[Tensor, dict[str, float]]:
+        """wave_BN and target_BN, float32, of one length."""
+
+    @abstractmethod
+    def baselines(self, waves: list[Tensor]) -> dict[str, float]:
+        """What predictors that have learnt nothing score on waves (N,), by name."""
+
+
+class MelLoss(WaveLoss, ABC):
+    """A distance between the magnitudes in mel bands, averaged over windows of `window_samples`, hop a quarter of the
+    window."""
 
     def __init__(self, window_samples: tuple[int, ...], filters: list[Tensor], scales: list[float]):
         """filters: (bins, bands) per window; scales: what a magnitude of the STFT is multiplied by, per window."""
@@ -59,7 +71,6 @@ class MelLoss(nn.Module, ABC):
         return getattr(self, f"filters_{samples}").t() @ magnitude_BFT
 
     def forward(self, wave_BN: Tensor, target_BN: Tensor, split: str = "train") -> tuple[Tensor, dict[str, float]]:
-        """wave_BN and target_BN, float32, of one length."""
         losses = []
         for samples in self.window_samples:
             with torch.no_grad():
@@ -70,24 +81,24 @@ class MelLoss(nn.Module, ABC):
 
     @torch.no_grad()
     def baselines(self, waves: list[Tensor]) -> dict[str, float]:
-        """The loss of who has learnt nothing, over waves (N,): silence, and in every frame the geometric mean of all
-        frames."""
+        """The loss of predicting silence, and of predicting the geometric-mean spectrum in every frame."""
         silence, mean = [], []
         for samples in self.window_samples:
             bands = [self.bands(wave_N[None], samples) for wave_N in waves]
             mean_M1 = torch.cat(bands, 2).clamp_min(1e-5).log().mean(2).exp()[..., None]
             silent = [self.bands(torch.zeros_like(wave_N)[None], samples) for wave_N in waves]
-            silence.append(
-                torch.stack([self.distance(none, one) for none, one in zip(silent, bands, strict=True)]).mean()
+            pairs = zip(silent, bands, strict=True)
+            silence.append(torch.stack([self.distance(silent_BMT, clip_BMT) for silent_BMT, clip_BMT in pairs]).mean())
+            mean.append(
+                torch.stack([self.distance(mean_M1.expand_as(clip_BMT), clip_BMT) for clip_BMT in bands]).mean()
             )
-            mean.append(torch.stack([self.distance(mean_M1.expand_as(one), one) for one in bands]).mean())
         return {"silence": torch.stack(silence).mean().item(), "mean frame": torch.stack(mean).mean().item()}
 
 
 class MultiScaleMelLoss(MelLoss):
     """The L1 distance between log10 magnitudes (as in DAC, Kumar et al. 2023, arXiv:2306.06546).
 
-    Magnitudes are means over a band, relative to a full-scale sine; what is softer than `floor` counts as `floor`.
+    Magnitudes are means over a band, relative to a full-scale sine; a softer one than `floor` counts as `floor`.
     """
 
     stream = "mel"
@@ -104,7 +115,9 @@ class MultiScaleMelLoss(MelLoss):
         ]
         # a full-scale sine has half the window's sum in its bin, and a Hann window sums to half its length
         super().__init__(
-            window_samples, [one / one.sum(0) for one in filters], [4 / samples for samples in window_samples]
+            window_samples,
+            [filters_FM / filters_FM.sum(0) for filters_FM in filters],
+            [4 / samples for samples in window_samples],
         )
         self.floor = floor
 

@@ -1,25 +1,27 @@
-"""Where a step's time goes, and what memory it leaves in use."""
+"""How long a step takes and waits for its data, and what memory it leaves in use."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import psutil
 import torch
 
+from earnest.monitors import Monitor
+from earnest.run import Step
 from earnest.signals import key
 
 Group = TypeVar("Group")
 
 
-class Clock:
-    """Stands between the data and the loop that takes them; a step lasts from asking for its data to `signals`."""
+class Clock(Monitor):
+    """Between the data and the loop that takes them; a step lasts from asking for its data to `step`."""
 
     def __init__(self) -> None:
         self.asked = self.data_s = 0.0
         self.process = psutil.Process()
 
-    def watch(self, groups: Iterable[Group]) -> Iterator[Group]:
+    def timed(self, groups: Iterable[Group]) -> Iterator[Group]:
         """The same groups; how long each was waited for is remembered."""
         waiting = iter(groups)
         while True:
@@ -31,8 +33,8 @@ class Clock:
             self.data_s = time.perf_counter() - self.asked
             yield group
 
-    def signals(self) -> dict[str, float]:
-        """step_s, data_s and memory_bytes: the GPU's where there is one, else the process' resident memory."""
+    def step(self, step: Step) -> Mapping[str, float]:
+        """step_s, data_s and memory_bytes: of the GPU if there is one, else the process' resident memory."""
         used = torch.cuda.memory_allocated() if torch.cuda.is_available() else self.process.memory_info().rss
         return {
             key("step_s"): time.perf_counter() - self.asked,

@@ -1,67 +1,80 @@
-"""Demos: the same texts, temperatures and seeds again and again, so that only the model differs; and what can be
-counted of them."""
+"""Demos: the same texts, temperatures and seeds again and again, so that only the model differs; and what is measured
+of them."""
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
+from earnest.codecs.codec import Codec
 from earnest.data.audio import write_wave
 from earnest.data.row import Row
 from earnest.generate import Request, generate
+from earnest.models.system import System
 from earnest.run import Artifact, RunWriter
 
 SILENT_RMS = 1e-3  # -60 dB below full scale; assumed
 SILENCE_S = 0.02  # stretches that are silent or not
-LOOP_FRAMES = 4  # as many frames that stood there before are a repeat; assumed
+LOOP_FRAMES = 4  # a run of this many frames that occurred before counts as a repeat; assumed
 COMPARED_FRAMES = 500_000  # of training clips: seconds on one core; of a larger corpus, evenly spaced clips
 
 
-def make_demos(
-    model,
-    codec,
-    requests: Sequence[tuple[str, float]],
-    speaker: str,
-    guidance: float,
-    seed: int,
-    max_duration_s: float,
-    train_rows: Sequence[Row],
-    step: int,
-    writer: RunWriter,
-) -> None:
-    """Generate every (text, temperature) in one batch, write the wavs and name them as artifacts of the run, with what
-    was measured."""
-    null_prompt = None if guidance == 1 else model.prompt(None)
-    generated = generate(
-        model,
-        [
-            Request(model.prompt(text, speaker), temperature, seed, guidance, null_prompt)
-            for text, temperature in requests
-        ],
-        max_frames=round(max_duration_s * codec.frame_rate_hz),
-    )
-    folder = writer.path / "demos" / f"step_{step:07d}"
-    folder.mkdir(parents=True, exist_ok=True)
-    for (text, temperature), result in zip(requests, generated, strict=True):
-        name = "".join(letter if letter.isalnum() else "_" for letter in text)[:40]
-        path = folder / f"{name}_t{temperature:g}.wav"
-        with torch.inference_mode():
-            wave = codec.decode(result.codes_CT[None].cpu())[0].numpy()
-        facts = {
-            "text": text,
-            "speaker": speaker,
-            "temperature": temperature,
-            "seed": seed,
-            "frames": result.codes_CT.shape[1],
-            "stopped": result.stopped,
-            "clipping_frac": write_wave(path, wave.T, codec.sample_rate_hz),
-            "silence_frac": silence_frac(wave, codec.sample_rate_hz),
-            **measured_codes(result.codes_CT.cpu().numpy(), train_rows),
-        }
-        writer.artifact(Artifact("demo", path.relative_to(writer.path).as_posix(), step, facts))
+@dataclass(frozen=True)
+class Demo:
+    """One thing that is generated again and again."""
+
+    text: str
+    speaker: str
+    temperature: float
+    seed: int
+    guidance: float
+
+
+class DemoSet:
+    """The demos of a run, generated in one batch. Raises UserError at once if the model does not take a text."""
+
+    def __init__(
+        self, model: System, codec: Codec, demos: Sequence[Demo], max_duration_s: float, train_rows: Sequence[Row]
+    ):
+        self.model, self.codec, self.demos, self.train_rows = model, codec, demos, train_rows
+        self.max_frames = round(max_duration_s * codec.frame_rate_hz)
+        self.requests = [
+            Request(
+                model.prompt(demo.text, demo.speaker),
+                demo.temperature,
+                demo.seed,
+                demo.guidance,
+                None if demo.guidance == 1 else model.prompt(None),
+            )
+            for demo in demos
+        ]
+
+    def make(self, step: int, writer: RunWriter) -> None:
+        """Generate them, write the wavs and name them as artifacts of the run, with what was measured."""
+        generated = generate(self.model, self.requests, max_frames=self.max_frames)
+        folder = writer.path / "demos" / f"step_{step:07d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for demo, result in zip(self.demos, generated, strict=True):
+            name = "".join(letter if letter.isalnum() else "_" for letter in demo.text)[:40]
+            path = folder / f"{name}_t{demo.temperature:g}.wav"
+            with torch.inference_mode():
+                wave = self.codec.decode(result.codes_CT[None].cpu())[0].numpy()
+            facts = {
+                "text": demo.text,
+                "speaker": demo.speaker,
+                "temperature": demo.temperature,
+                "seed": demo.seed,
+                "frames": result.codes_CT.shape[1],
+                "stopped": result.stopped,
+                "clipping_frac": write_wave(path, wave.T, self.codec.sample_rate_hz),
+                "silence_frac": silence_frac(wave, self.codec.sample_rate_hz),
+                **measured_codes(result.codes_CT.cpu().numpy(), self.train_rows),
+            }
+            writer.artifact(Artifact("demo", path.relative_to(writer.path).as_posix(), step, facts))
 
 
 def silence_frac(wave: np.ndarray, sample_rate_hz: int) -> float:

@@ -1,7 +1,7 @@
-"""What training has drawn from the data: which stretches of which clips, which without their text, and which codes."""
+"""What training has drawn from the data: which windows of which clips, how many without their text, and which codes."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -9,14 +9,16 @@ import torch
 from earnest.data.batch import Batch
 from earnest.data.masks import IGNORE
 from earnest.data.row import Row, Vary
+from earnest.monitors import Monitor
 from earnest.probes.results import Crops, Results, Unconditional
+from earnest.run import Step
 from earnest.signals import key
 from earnest.streams import Codebook
 
 
-class Draws:
-    """Stands between a `Corpus` and its `Variation`, and counts since the run started or was resumed; evaluation is not
-    counted."""
+class Draws(Monitor):
+    """Between a `Corpus` and `vary`, which varies its rows; counts since the run started or was resumed. Evaluation is
+    not counted."""
 
     def __init__(self, vary: Vary):
         self.vary = vary
@@ -47,13 +49,13 @@ class Draws:
         return Results(crops=crops, unconditional=Unconditional(self.without_text, self.draws.total()))
 
 
-class Targets:
+class Targets(Monitor):
     """How much of each codebook has been a target since the run started. EOS and its like are not counted."""
 
     def __init__(self, codebooks: int, codes: int):
         self.counts_CV = torch.zeros(codebooks, codes, dtype=torch.long)
 
-    def watch(self, groups: Iterable[Sequence[Batch]]) -> Iterator[Sequence[Batch]]:
+    def counted(self, groups: Iterable[Sequence[Batch]]) -> Iterator[Sequence[Batch]]:
         """The same groups, counted as they pass."""
         codebooks, codes = self.counts_CV.shape
         for group in groups:
@@ -65,11 +67,11 @@ class Targets:
                 self.counts_CV += counts.reshape(codebooks, codes).to(self.counts_CV)
             yield group
 
-    def signals(self) -> dict[str, float]:
+    def step(self, step: Step) -> Mapping[str, float]:
         """seen_frac and seen_perplexity of each codebook."""
-        found = {}
+        signals: dict[str, float] = {}
         for c, counts_V in enumerate(self.counts_CV.double()):
             p_V = counts_V[counts_V > 0] / counts_V.sum()
-            found[key("seen_frac", Codebook(c))] = len(p_V) / len(counts_V)
-            found[key("seen_perplexity", Codebook(c))] = (-(p_V * p_V.log()).sum()).exp().item()
-        return found
+            signals[key("seen_frac", Codebook(c))] = len(p_V) / len(counts_V)
+            signals[key("seen_perplexity", Codebook(c))] = (-(p_V * p_V.log()).sum()).exp().item()
+        return signals

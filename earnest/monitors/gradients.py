@@ -2,22 +2,24 @@
 
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
-from earnest.probes.results import Gradients
+from earnest.monitors import Monitor
+from earnest.probes.results import Gradients, Results
+from earnest.run import Step
 from earnest.signals import key
 
-SAMPLED = (
-    4096  # entries of a tensor, evenly spread: a mean of squares to about 2 %, at a cost that no model's size adds to
-)
+# Entries of a tensor, evenly spread: a mean of squares to about 2 %, at a cost that does not grow with the model.
+SAMPLED = 4096
 REACHED_STEPS = 5  # a projection that starts at zero, as an adapter's, passes a gradient on from step 2
 
 
-class Updates:
-    """Norm of each step's update over the norm of the weights, per group of trained tensors: the part of the model they
-    stand in."""
+class Updates(Monitor):
+    """Norm of each step's update over the norm of the weights, per group of trained tensors: the part of the model that
+    they belong to."""
 
     def __init__(self, model: nn.Module):
         self.groups: dict[str, list[torch.Tensor]] = defaultdict(list)
@@ -30,35 +32,39 @@ class Updates:
     def _sampled(self) -> dict[str, torch.Tensor]:
         return {group: torch.cat([view.float() for view in views]) for group, views in self.groups.items()}
 
-    def signals(self) -> dict[str, float]:
+    def step(self, step: Step) -> Mapping[str, float]:
         """update_frac per group, since the last call. A group whose weights are all zero has none."""
         now = self._sampled()
-        found = {
+        signals = {
             key("update_frac", group): float((now[group] - before).norm() / size)
             for group, before in self.before.items()
             if (size := float(before.norm()))
         }
         self.before = now
-        return found
+        return signals
 
 
 def group_of(name: str) -> str:
-    """The part of a model that a tensor stands in: all layers of a stack are one."""
+    """The part of a model that a tensor belongs to: all layers of a stack are one."""
     stack = re.split(r"\.\d+\.", name, maxsplit=1)
     return stack[0] if len(stack) > 1 else name.rpartition(".")[0] or name
 
 
-class Reached:
-    """Trained tensors that no gradient but zero has reached in the first steps."""
+class Reached(Monitor):
+    """Trained tensors that no gradient but zero has reached in the first REACHED_STEPS steps."""
 
     def __init__(self, model: nn.Module):
         self.waiting = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-        self.steps = 0
+        self.steps, self.last_step = 0, 0
 
-    def watch(self, step: int) -> Gradients | None:
-        """Look at the gradients of a step; after REACHED_STEPS the probe ``gradients``, once."""
-        if self.steps == REACHED_STEPS:
-            return None
-        self.steps += 1
-        self.waiting = {name: p for name, p in self.waiting.items() if p.grad is None or not p.grad.any()}
-        return Gradients(tuple(self.waiting), self.steps, step) if self.steps == REACHED_STEPS else None
+    def step(self, step: Step) -> Mapping[str, float]:
+        if self.steps < REACHED_STEPS:
+            self.steps, self.last_step = self.steps + 1, step.index
+            self.waiting = {name: p for name, p in self.waiting.items() if p.grad is None or not p.grad.any()}
+        return {}
+
+    def probes(self) -> Results:
+        """The probe ``gradients``, as soon as the steps are over."""
+        if self.steps < REACHED_STEPS:
+            return Results()
+        return Results(gradients=Gradients(tuple(self.waiting), self.steps, self.last_step))

@@ -17,21 +17,25 @@ HASHED = 2**20  # of a tensor's entries: the tables of 128256 rows of a frozen b
 
 
 class Frozen:
-    """The parameters without requires_grad, and the buffers: whether they stay as they are."""
+    """Tensors that training should not change: whether they stay as they are."""
 
-    def __init__(self, model: nn.Module):
-        self.tensors = {name: p for name, p in model.named_parameters() if not p.requires_grad} | dict(
-            model.named_buffers()
-        )
-        self.prints = prints(self.tensors)
+    def __init__(self, tensors: Mapping[str, torch.Tensor]):
+        self.tensors = tensors
+        self.before = fingerprints(tensors)
 
     def changed(self, step: int) -> FrozenTensors:
-        now = prints(self.tensors)
-        return FrozenTensors(tuple(name for name in now if now[name] != self.prints[name]), len(now), step)
+        now = fingerprints(self.tensors)
+        return FrozenTensors(tuple(name for name in now if now[name] != self.before[name]), len(now), step)
 
 
-def prints(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
-    """A fingerprint of each tensor, or of HASHED of its entries, evenly spread: what changes weights changes most of
+def not_trained(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The parameters that require no gradient, and the buffers."""
+    frozen: dict[str, torch.Tensor] = {name: p for name, p in model.named_parameters() if not p.requires_grad}
+    return frozen | dict(model.named_buffers())
+
+
+def fingerprints(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """A fingerprint of each tensor, or of HASHED of its entries, evenly spread: a change of weights changes most of
     them."""
     return {
         name: fingerprint({name: tensor.detach().reshape(-1)[:: -(-tensor.numel() // HASHED) or 1]})
@@ -40,7 +44,7 @@ def prints(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
 
 
 def differing(of_ranks: Iterable[Mapping[str, str]]) -> list[str]:
-    """Names of the tensors that are not the same on every rank, from `prints` of each."""
+    """Names of the tensors that are not the same on every rank, from `fingerprints` of each."""
     first, *others = of_ranks
     return [name for name in first if any(other.get(name) != first[name] for other in others)]
 

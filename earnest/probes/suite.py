@@ -44,8 +44,8 @@ def at_end(
 ) -> Results:
     """What only a trained and saved model shows.
 
-    of_ranks: `prints` of the parameters on every rank, none where these hold shards · load: reads the checkpoint as a
-    resumed run would.
+    of_ranks: `fingerprints` of the parameters on every rank, none if these hold shards · load: reads the checkpoint as
+    a resumed run would.
     """
     small = sum(p.numel() for p in model.parameters()) <= RELOADED_PARAMETERS
     return Results(

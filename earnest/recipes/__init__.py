@@ -1,29 +1,36 @@
-"""Recipes: each a function that returns one full frozen configuration, and the function that trains it."""
+"""Recipes: each two functions, `configure` (a full frozen configuration) and `assemble` (what a run of it is made
+of)."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from earnest.recipes.amy import amy, amy_tiny
-from earnest.recipes.dia import dia, dia_tiny
-from earnest.recipes.higgs import higgs, higgs_tiny
-from earnest.recipes.mot import mot, mot_smol, mot_tiny
-from earnest.training.codec import train_codec
-from earnest.training.language_model import train_lm
+from earnest.recipes import amy, dia, higgs, mot
+from earnest.training.codec.config import CodecConfig
+from earnest.training.codec.train import train_codec
+from earnest.training.run import OnProgress, silent
+from earnest.training.tokens.train import train_tokens
 
 
 class Recipe(NamedTuple):
-    configure: Callable
-    train: Callable  # train(config, run_dir, resume, on_progress)
+    """`assemble` is an `AssembleTokens` for a `TokenConfig`, an `AssembleCodec` for a `CodecConfig`."""
+
+    configure: Callable[[], Any]
+    assemble: Callable[..., Any]
+
+    def train(self, config: Any, run_dir: Path, resume: bool = False, on_progress: OnProgress = silent) -> None:
+        train = train_codec if isinstance(config, CodecConfig) else train_tokens
+        train(self.assemble, config, run_dir, resume, on_progress)
 
 
 RECIPES = {
-    "higgs-tiny": Recipe(higgs_tiny, train_lm),
-    "higgs": Recipe(higgs, train_lm),
-    "dia-tiny": Recipe(dia_tiny, train_lm),
-    "dia": Recipe(dia, train_lm),
-    "mot-tiny": Recipe(mot_tiny, train_lm),
-    "mot-smol": Recipe(mot_smol, train_lm),
-    "mot": Recipe(mot, train_lm),
-    "amy-tiny": Recipe(amy_tiny, train_codec),
-    "amy": Recipe(amy, train_codec),
+    "higgs-tiny": Recipe(higgs.higgs_tiny, higgs.assemble),
+    "higgs": Recipe(higgs.higgs, higgs.assemble),
+    "dia-tiny": Recipe(dia.dia_tiny, dia.assemble),
+    "dia": Recipe(dia.dia, dia.assemble),
+    "mot-tiny": Recipe(mot.mot_tiny, mot.assemble),
+    "mot-smol": Recipe(mot.mot_smol, mot.assemble),
+    "mot": Recipe(mot.mot, mot.assemble),
+    "amy-tiny": Recipe(amy.amy_tiny, amy.assemble_tiny),
+    "amy": Recipe(amy.amy, amy.assemble),
 }

@@ -1,33 +1,32 @@
 """Dia: words in, music or speech out."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from earnest.codecs import Codec
 from earnest.data.vary import Variation, Words
+from earnest.models import load_model
 from earnest.models.dia import Dia, DiaShape, Specials
-from earnest.streams import TEXT, Stream
-from earnest.training.config import Data, Demos, LMConfig, Optimizer
+from earnest.streams import TEXT
+from earnest.training.tokens.assembly import TokenAssembly, weights_of, window_frames
+from earnest.training.tokens.config import Data, Demos, Optimizer, TokenConfig
 
 
 @dataclass(frozen=True)
 class DiaData(Data):
     words: Words = "both"
-    """What describes a clip: its "text" (a transcript or caption), its "tags", or "both"."""
+    """The description of a clip: its "text" (a transcript or caption), its "tags", or "both"."""
     unconditional_frac: float = 0.15
-    """Share of clips, drawn one by one in every epoch, that are trained with the null input: the branch that guidance
-    needs."""
+    """Share of clips, drawn one by one in every epoch, that are trained with the null input: they train the branch that
+    guidance needs."""
     shuffle_tags: bool = True
-    """Tags in another order every epoch; fixed in evaluation."""
+    """Put tags in another order every epoch; in evaluation their order is fixed."""
     drop_tags_frac: float = 0.1
     """Share of tags left out, drawn one by one in every epoch."""
 
-    def variation(self, frame_rate_hz: float) -> Variation:
-        window_frames = super().variation(frame_rate_hz).window_frames
-        return Variation(window_frames, self.unconditional_frac, self.words, self.shuffle_tags, self.drop_tags_frac)
-
 
 @dataclass(frozen=True)
-class DiaConfig(LMConfig):
+class DiaConfig(TokenConfig):
     data: DiaData = field(default_factory=DiaData)
     model: str = ""
     """A checkpoint to start from, a directory or a name on the Hub; from scratch if empty."""
@@ -41,15 +40,29 @@ class DiaConfig(LMConfig):
     """Which tokens beside the codes are trained: one "eos" per codebook, "none", or "all": EOS and the BOS before late
     codebooks."""
 
-    def build(self, codec: Codec) -> Dia:
-        if self.model:
-            return Dia.from_pretrained(self.model, self.delays, self.specials, codec.codebooks)
-        channels = getattr(codec, "channels", 1)
-        delays = self.delays or tuple(range(codec.codebooks // channels)) * channels
-        return self.shape.build(codec.codebooks, codec.codebook_size, delays, self.specials)
 
-    def weights(self, codebooks: int) -> dict[Stream, float]:
-        return {stream: weight for stream, weight in super().weights(codebooks).items() if stream != TEXT}
+def assemble(config: DiaConfig, codec: Codec, checkpoint: Path | None = None) -> TokenAssembly:
+    model = load_model(checkpoint) if checkpoint else build(config, codec)
+    data = config.data
+    weights = weights_of(config, model.codebooks)
+    del weights[TEXT]  # the encoder reads it, nothing predicts it
+    return TokenAssembly(
+        model,
+        load=load_model,
+        pretrained=bool(config.model),
+        weights=weights,
+        variation=Variation(
+            window_frames(data, codec), data.unconditional_frac, data.words, data.shuffle_tags, data.drop_tags_frac
+        ),
+    )
+
+
+def build(config: DiaConfig, codec: Codec) -> Dia:
+    """The model to start from."""
+    if config.model:
+        return Dia.from_pretrained(config.model, config.delays, config.specials, codec.codebooks)
+    delays = config.delays or tuple(range(codec.codebooks // codec.channels)) * codec.channels
+    return config.shape.build(codec.codebooks, codec.codebook_size, delays, config.specials)
 
 
 def dia_tiny() -> DiaConfig:

@@ -1,18 +1,20 @@
-"""Higgs: text in, speech out; in the voice of a reference, where it was trained on such samples."""
+"""Higgs: text in, speech out; in the voice of a reference, if it was trained with references."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from earnest.codecs import Codec
 from earnest.data.chatml import Cloning
-from earnest.data.corpus import Row, Vary
+from earnest.data.row import Row, Vary
+from earnest.data.vary import Variation
 from earnest.errors import UserError
 from earnest.models import load_model
 from earnest.models.higgs import Higgs, HiggsShape
-from earnest.training.config import Data, Demos, LMConfig, Optimizer
-from earnest.training.lora import Lora, add_lora, train_adapters
+from earnest.training.tokens.assembly import TokenAssembly, weights_of, window_frames
+from earnest.training.tokens.config import Data, Demos, Optimizer, TokenConfig
+from earnest.training.tokens.lora import Lora, add_lora, train_adapters
 
 
 @dataclass(frozen=True)
@@ -25,60 +27,74 @@ class References:
 
 
 @dataclass(frozen=True)
-class HiggsConfig(LMConfig):
+class HiggsConfig(TokenConfig):
     model: str = ""
     """A checkpoint to start from, in a directory or on the Hub; from scratch in the form of `shape` if empty."""
     shape: HiggsShape = field(default_factory=HiggsShape)
     lora: Lora = field(default_factory=Lora)
     cloning: References = field(default_factory=References)
     instruction: str | None = None
-    """The system turn, {speaker} standing for who speaks; the model's own if not given."""
+    """The system turn, with {speaker} in place of the speaker's name; the model's own if not given."""
     specials_count: bool = True
     """Whether the ends of audio and of turns are in the loss; a model that is not trained on them does not know when to
     stop."""
 
-    def build(self, codec: Codec) -> Higgs:
-        if not self.model:
-            if self.lora.rank:
-                raise UserError(
-                    "LoRA on a model from scratch",
-                    "a trained model to adapt",
-                    "name it with --model, or set --lora.rank 0",
-                )
-            return self._set(self.shape.build(codec.codebooks, codec.codebook_size))
-        # Adapters name the model they belong to, so a folder goes by a path that is right from everywhere.
-        model = load_model(Path(self.model).resolve() if Path(self.model).exists() else self.model)
-        if not isinstance(model, Higgs):
-            raise UserError(f"{self.model}, a {model.name} model", "a Higgs model", "take the recipe of that system")
-        if self.lora.rank:
-            add_lora(model.lm, self.lora)
-        return self._set(model)
 
-    def load(self, checkpoint: Path) -> Higgs:
-        model = load_model(checkpoint)
-        assert isinstance(model, Higgs)
-        if self.lora.rank:
-            train_adapters(model.lm)
-        return self._set(model)
+def assemble(config: HiggsConfig, codec: Codec, checkpoint: Path | None = None) -> TokenAssembly:
+    model = load(config, checkpoint) if checkpoint else build(config, codec)
+    variation = Variation(window_frames(config.data, codec))
 
-    def _set(self, model: Higgs) -> Higgs:
-        if self.instruction is not None:
-            model.instruct(self.instruction)
-        model.specials_count = self.specials_count
-        return model
+    def vary(rows: Sequence[Row]) -> Vary:
+        max_frames = round(config.cloning.max_duration_s * codec.frame_rate_hz)
+        return Cloning(rows, variation, config.cloning.frac, max_frames, model.instruction.replace("{speaker}", ""))
 
-    def variation(self, rows: Sequence[Row], model: Any, frame_rate_hz: float) -> Vary:
-        vary = super().variation(rows, model, frame_rate_hz)
-        if not self.cloning.frac:
-            return vary
-        max_frames = round(self.cloning.max_duration_s * frame_rate_hz)
-        return Cloning(rows, vary, self.cloning.frac, max_frames, model.instruction.replace("{speaker}", ""))
+    return TokenAssembly(
+        model,
+        load=partial(load, config),
+        pretrained=bool(config.model),
+        weights=weights_of(config, model.codebooks),
+        variation=variation,
+        vary=vary if config.cloning.frac else None,
+    )
+
+
+def build(config: HiggsConfig, codec: Codec) -> Higgs:
+    """The model to start from."""
+    if not config.model:
+        if config.lora.rank:
+            raise UserError(
+                "LoRA on a model from scratch", "a trained model to adapt", "name it with --model, or set --lora.rank 0"
+            )
+        return _instructed(config, config.shape.build(codec.codebooks, codec.codebook_size))
+    # Adapters name the model they belong to, so a folder goes by a path that is right from everywhere.
+    model = load_model(Path(config.model).resolve() if Path(config.model).exists() else config.model)
+    if not isinstance(model, Higgs):
+        raise UserError(f"{config.model}, a {model.name} model", "a Higgs model", "take the recipe of that system")
+    if config.lora.rank:
+        add_lora(model.lm, config.lora)
+    return _instructed(config, model)
+
+
+def load(config: HiggsConfig, checkpoint: Path) -> Higgs:
+    """The model of a checkpoint of this run."""
+    model = load_model(checkpoint)
+    assert isinstance(model, Higgs)
+    if config.lora.rank:
+        train_adapters(model.lm)
+    return _instructed(config, model)
+
+
+def _instructed(config: HiggsConfig, model: Higgs) -> Higgs:
+    if config.instruction is not None:
+        model.instruct(config.instruction)
+    model.specials_count = config.specials_count
+    return model
 
 
 def higgs_tiny() -> HiggsConfig:
     """A Higgs of 8.5 million parameters that learns to say digits and short phrases on two CPU cores in minutes."""
-    # The first codebooks say which word it is, the others are mostly noise to so small a model: with equal weights it
-    # read less well (docs/log.md).
+    # The first codebooks hold the words, the others are mostly noise to so small a model: with equal weights its speech
+    # was understood less well (docs/log.md).
     return HiggsConfig(codebook_weights=(6.0, 3.0, 2.0, 1.0))
 
 

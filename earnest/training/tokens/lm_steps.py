@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from typing import TypeVar
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from earnest.data.batch import Batch
@@ -21,7 +22,7 @@ def lm_steps(
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
     max_grad_norm: float,
-    accelerator,
+    accelerator: Accelerator,
     first_step: int = 1,
 ) -> Iterator[Step]:
     """Yield after every optimizer step, with the gradients still in place.
@@ -60,7 +61,7 @@ def lm_steps(
                 if stream in scored
             },
         }
-        yield Step(index, _summed(shares) | measured, group[-1], objective)
+        yield Step(index, _summed(shares) | measured)
 
 
 def _summed(parts: Iterable[Mapping[Name, float]]) -> dict[Name, float]:

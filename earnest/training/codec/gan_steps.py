@@ -5,22 +5,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
-from earnest.codecs.amy import Reconstruction
-from earnest.losses.adversarial import feature_matching, hinge_discriminator, hinge_generator
+from earnest.codecs.trainable import Reconstruction
+from earnest.losses.adversarial import Adversary, feature_matching
 from earnest.losses.balancer import Balancer
 from earnest.losses.codec import CodecBatch
 from earnest.run import Step
 from earnest.signals import key
 
-ON_THE_WAVEFORM = ("mel", "msspec", "adv_g", "feat")
-"""Losses that the decoder's output alone decides; the others are of the quantiser."""
-
 
 @dataclass(frozen=True)
-class Player:
-    """One side of the game: a model with its optimizer, its schedule and the norm at which its gradient is clipped.
+class Side:
+    """Codec or discriminator: a model with its optimizer, its schedule and the norm at which its gradient is clipped.
 
     `model` is called; the optimizer may hold more, such as the heads of a distillation.
     """
@@ -30,10 +28,10 @@ class Player:
     schedule: torch.optim.lr_scheduler.LRScheduler
     max_grad_norm: float
 
-    def step(self, loss: Tensor, accelerator) -> float:
+    def step(self, loss: Tensor, accelerator: Accelerator) -> float:
         """One optimizer step; the gradients stay in place until the next one. Returns their norm before clipping.
 
-        Where the loss or the norm is not finite, no weight moves, and NaN is returned.
+        If the loss or the norm is not finite, no weight moves, and NaN is returned.
         """
         self.optimizer.zero_grad(set_to_none=True)
         grad_norm = math.nan
@@ -48,12 +46,13 @@ class Player:
 
 
 def gan_steps(
-    codec: Player,
-    discriminator: Player,
+    codec: Side,
+    discriminator: Side,
+    adversary: Adversary,
     batches: Iterable[CodecBatch],
     codec_losses: Callable[[Reconstruction, CodecBatch], tuple[dict[str, Tensor], dict[str, float]]],
     weights: Callable[[int], Mapping[str, float]],
-    accelerator,
+    accelerator: Accelerator,
     discriminator_from_step: int = 1,
     discriminator_samples: int | None = None,
     first_step: int = 1,
@@ -63,10 +62,10 @@ def gan_steps(
     """Yield after every optimizer step of the codec, with its gradients still in place.
 
     codec_losses: the losses that need no discriminator, by stream. weights: step -> stream -> weight, of all of them,
-    of commitment, and of adv_g and feat, which count from step `discriminator_from_step`, where the discriminator
-    starts. It hears `discriminator_samples` of every clip, at a random place: its convolutions cost more than the
-    codec. It is stepped first, on the same reconstruction, and frozen in the codec's step, whose backward pass would
-    otherwise compute gradients for it and throw them away. A step whose loss is not finite moves nothing;
+    of the quantiser's losses, and of adv_g and feat, which count from step `discriminator_from_step` on. With that step
+    the discriminator starts. It judges `discriminator_samples` of every clip, at a random place: its convolutions cost
+    more than the codec. It is stepped first, on the same reconstruction, and frozen in the codec's step, whose backward
+    pass would otherwise compute gradients for it and throw them away. A step whose loss is not finite moves nothing;
     `skipped_frac` says so, and the losses of that step say where. With a balancer, the weights of the losses on the
     waveform are shares of the gradient. Every `monitor_every_steps`, the norm of each weighted loss's gradient at the
     encoder's latent is measured.
@@ -76,15 +75,18 @@ def gan_steps(
         with accelerator.autocast():
             reconstruction = codec.model(batch.wave_BN)
         losses, signals = codec_losses(reconstruction, batch)
-        losses["commitment"] = reconstruction.quantised.commitment
-        signals |= reconstruction.quantised.signals | {key("loss", "commitment"): losses["commitment"].item()}
+        losses |= reconstruction.quantised.losses
+        signals |= reconstruction.quantised.signals
+        signals |= {key("loss", name): loss.item() for name, loss in reconstruction.quantised.losses.items()}
 
         if index >= discriminator_from_step:
             real_BN, fake_BN = random_stretch([batch.wave_BN, reconstruction.wave_BN], discriminator_samples)
             with accelerator.autocast():
-                loss, heard = hinge_discriminator(discriminator.model(real_BN), discriminator.model(fake_BN.detach()))
+                loss, judged = adversary.discriminator_loss(
+                    discriminator.model(real_BN), discriminator.model(fake_BN.detach())
+                )
             norm = discriminator.step(loss, accelerator)
-            signals |= heard | {
+            signals |= judged | {
                 key("grad_norm", "discriminator"): norm,
                 key("skipped_frac", "discriminator"): float(math.isnan(norm)),
             }
@@ -94,7 +96,7 @@ def gan_steps(
                 with torch.no_grad():
                     real = discriminator.model(real_BN)
                 fake = discriminator.model(fake_BN)
-                losses["adv_g"], adversarial_signals = hinge_generator(fake)
+                losses["adv_g"], adversarial_signals = adversary.generator_loss(fake)
                 losses["feat"], feature_signals = feature_matching(real, fake)
             discriminator.model.requires_grad_(True)
             signals |= adversarial_signals | feature_signals
@@ -102,9 +104,9 @@ def gan_steps(
         weight = weights(index)
         loss = total = weighted_sum(losses, weight)
         if balancer:
-            on_wave = {name: one for name, one in losses.items() if name in ON_THE_WAVEFORM}
-            balanced, shares = balancer(on_wave, weight, reconstruction.wave_BN)
-            loss = balanced + weighted_sum({name: one for name, one in losses.items() if name not in on_wave}, weight)
+            balanced, shares = balancer(losses, weight, reconstruction.wave_BN)
+            others = {name: other for name, other in losses.items() if name not in balancer.streams}
+            loss = balanced + weighted_sum(others, weight)
             signals |= {key("gradient_frac", name): share for name, share in shares.items()}
         if monitor_every_steps and index % monitor_every_steps == 0:
             signals |= latent_gradients(losses, weight, reconstruction.latent_BDT)
@@ -116,7 +118,7 @@ def gan_steps(
             key("skipped_frac", "codec"): float(math.isnan(grad_norm)),
             key("learning_rate"): learning_rate,
         }
-        yield Step(index, signals | measured, batch, codec.model)
+        yield Step(index, signals | measured)
 
 
 def weighted_sum(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
@@ -129,16 +131,16 @@ def latent_gradients(
 ) -> dict[str, float]:
     """The norm of each weighted loss's gradient at the encoder's latent, where all of them meet; 0 where none
     arrives."""
-    found = {}
+    norms: dict[str, float] = {}
     for name, loss in losses.items():
         if weights[name] and loss.requires_grad and latent_BDT.requires_grad:
             [gradient] = torch.autograd.grad(weights[name] * loss, latent_BDT, retain_graph=True, allow_unused=True)
-            found[key("grad_norm", f"latent_{name}")] = 0.0 if gradient is None else gradient.norm().item()
-    return found
+            norms[key("grad_norm", f"latent_{name}")] = 0.0 if gradient is None else gradient.norm().item()
+    return norms
 
 
 def random_stretch(waves: list[Tensor], samples: int | None) -> list[Tensor]:
-    """The same `samples` samples of each wave (B, N), from a random place; all of it where `samples` is None or N is
+    """The same `samples` samples of each wave (B, N), from a random place; all of it if `samples` is None or N is
     less."""
     N = waves[0].shape[1]
     if samples is None or samples >= N:

@@ -60,7 +60,8 @@ def add_lora(lm: PreTrainedModel, lora: Lora) -> None:
     expected = sum(len(layers) for layers in names.values())
     if adapted != expected or lost or not same:
         raise UserError(
-            f"{adapted} adapted layers; ignored inputs: {', '.join(lost) or 'none'}; output {'unchanged' if same else 'changed'}",
+            f"{adapted} adapted layers; ignored inputs: {', '.join(lost) or 'none'}; "
+            f"output {'unchanged' if same else 'changed'}",
             f"{expected} adapted layers ({', '.join(names)}), every input used, and the output unchanged",
             "install a version of peft and transformers that constraints.txt names",
         )
@@ -73,14 +74,11 @@ def target_names(lm: nn.Module, targets: Sequence[str]) -> dict[str, list[str]]:
     in the audio's feed-forward network, and ``all-linear`` takes the output layers too.
     """
     linear = [name for name, module in lm.named_modules() if isinstance(module, nn.Linear)]
-    known = f"attention, audio_mlp, mlp, all, or one of {', '.join(suffix for group in GROUPS.values() for suffix in group)}"
+    suffixes = [suffix for group in GROUPS.values() for suffix in group]
+    known = f"attention, audio_mlp, mlp, all, or one of {', '.join(suffixes)}"
     hit: dict[str, list[str]] = {}
     for target in targets:
-        for suffix in (
-            [suffix for group in GROUPS.values() for suffix in group]
-            if target == "all"
-            else GROUPS.get(target, (target,))
-        ):
+        for suffix in suffixes if target == "all" else GROUPS.get(target, (target,)):
             hit[suffix] = [name for name in linear if name.endswith(f".{suffix}") or name == suffix]
             kinds = sorted({re.sub(r"\.\d+\.", ".*.", name) for name in hit[suffix]})
             if not kinds:

@@ -1,0 +1,183 @@
+"""From the place that a codec's configuration names to batches: clips are read, their teachers' features made, and
+windows cut at random places."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from earnest.codecs.trainable import TrainableCodec
+from earnest.data.audio import ClipError
+from earnest.data.chatml import Conversation
+from earnest.data.folder import Clip, read_clips, split_clips
+from earnest.data.pitch import pitch_and_level
+from earnest.data.teachers import FeatureTable, load_teacher, teach
+from earnest.errors import UserError
+from earnest.facts import Facts
+from earnest.files import cache_dir
+from earnest.losses.codec import CodecBatch
+from earnest.training.clips import find_clips
+from earnest.training.codec.assembly import CodecAssembly, Teaching
+from earnest.training.codec.config import CodecConfig
+from earnest.training.run import OnProgress
+
+HELD_OUT_S = 10  # of a held-out clip: scores are means over clips, and a long one would take the time of many
+FULL_SCALE = np.float32(32767)
+
+
+@dataclass(frozen=True)
+class ClipSide:
+    """The clips of one side, and by stream the features that its teachers have of them. Training waves are int16 (115
+    MB an hour, kept in memory), held-out ones float32 and cut at HELD_OUT_S."""
+
+    clips: Sequence[Clip]
+    waves: Sequence[np.ndarray]
+    features: Mapping[str, FeatureTable] = field(default_factory=dict)
+
+    def target_features(self, clip: int, first_frame: int, frames: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Per teacher (features_TF, exists_T) of a stretch of a clip."""
+        return {name: table.rows(self.clips[clip].name, first_frame, frames) for name, table in self.features.items()}
+
+
+@dataclass(frozen=True)
+class CodecClips:
+    """Both sides; facts: what became of the clips, and who teaches."""
+
+    train: ClipSide
+    held_out: ClipSide
+    facts: Facts
+
+
+def read_and_teach(
+    config: CodecConfig,
+    assembly: CodecAssembly,
+    device: torch.device,
+    on_progress: OnProgress,
+    most: int | None = None,
+) -> CodecClips:
+    """Read all clips, or the first `most` of them, and let the teachers look at them."""
+    rate_hz, skipped = assembly.codec.sample_rate_hz, list[ClipError]()
+    sides = split_clips(_clips(config.data.path)[:most], config.data.held_out_frac, config.seed)
+    train, held_out = (_side(list(read_clips(side, rate_hz, skipped))) for side in sides)
+    teachers: dict[str, dict[str, Any]] = {}
+    for stream, teaching in assembly.teachers.items():
+        train, held_out, teachers[stream] = _taught(
+            stream, teaching, assembly.codec, train, held_out, device, on_progress
+        )
+        if not teachers[stream]["frames_taught_frac"]:
+            raise UserError(
+                f"--{stream} {teaching.name}, which says nothing of any clip of {config.data.path}",
+                "transcripts that a language model can read: a column text in metadata.csv or metadata.jsonl",
+                f"add them, or leave --{stream} out",
+            )
+    train = replace(train, waves=[_as_int16(wave_N) for wave_N in train.waves])
+    held_out = replace(held_out, waves=[wave_N[: HELD_OUT_S * rate_hz] for wave_N in held_out.waves])
+    facts = Facts(
+        train_clips=len(train.clips),
+        held_out_clips=len(held_out.clips),
+        left_out_clips=tuple(str(error) for error in skipped),
+        teachers=teachers,
+    )
+    return CodecClips(train, held_out, facts)
+
+
+def _clips(path: str) -> list[Clip]:
+    clips = find_clips(path, needed=())
+    if any(isinstance(clip, Conversation) for clip in clips):
+        raise UserError(f"conversations in {path} for a codec", "a folder of audio", "name one with --data.path")
+    return [clip for clip in clips if isinstance(clip, Clip)]
+
+
+def _side(pairs: Sequence[tuple[Clip, np.ndarray]]) -> ClipSide:
+    return ClipSide([clip for clip, _ in pairs], [wave_N for _, wave_N in pairs])
+
+
+def _as_int16(wave_N: np.ndarray) -> np.ndarray:
+    return np.rint(wave_N.clip(-1, 1) * FULL_SCALE).astype(np.int16)
+
+
+def _taught(
+    stream: str,
+    teaching: Teaching,
+    codec: TrainableCodec,
+    train: ClipSide,
+    held_out: ClipSide,
+    device: torch.device,
+    on_progress: OnProgress,
+) -> tuple[ClipSide, ClipSide, dict[str, Any]]:
+    """Both sides with the features of one more teacher, and facts about it."""
+    if teaching.codebook >= codec.codebooks:
+        raise UserError(
+            f"a codec of {codec.codebooks} codebook and --{stream}",
+            "codebooks 0 and 1",
+            "give the codec more codebooks",
+        )
+    teacher = load_teacher(teaching.name, teaching.layer, device)
+
+    def with_features(side: ClipSide, kind: str) -> ClipSide:
+        table = teach(
+            *(teacher, side.clips, side.waves, codec.sample_rate_hz, codec.hop_samples, cache_dir() / "teachers"),
+            lambda done, total: on_progress(f"teacher {stream}", done, total, kind),
+        )
+        return replace(side, features={**side.features, stream: table})
+
+    train, held_out = with_features(train, "clips"), with_features(held_out, "held-out clips")
+    return (
+        train,
+        held_out,
+        {
+            "name": teaching.name,
+            "layer": teaching.layer,
+            "alignment": teacher.alignment,
+            "clips_with_words_timed": sum(bool(clip.words) for clip in train.clips),
+            "frames_taught_frac": train.features[stream].exists_frac,
+        },
+    )
+
+
+def batches(
+    train: ClipSide, config: CodecConfig, codec: TrainableCodec, device: torch.device, skip: int = 0
+) -> Iterator[CodecBatch]:
+    """Random windows, the teachers' features of them, and their pitch and level if the quantiser wants them.
+
+    With teachers a window begins with a frame, else anywhere.
+    """
+    hop = codec.hop_samples
+    window = math.ceil(config.data.window_s * codec.sample_rate_hz / hop) * hop
+    every = hop if train.features else 1
+    for wave_BN, places in random_windows(train.waves, window, config.data.clips_per_batch, config.seed, every, skip):
+        targets = [train.target_features(clip, start // hop, window // hop) for clip, start in places]
+        features = {}
+        for name in train.features:
+            features_BTF, exists_BT = (np.stack([clip[name][part] for clip in targets]) for part in (0, 1))
+            features[name] = torch.from_numpy(features_BTF).to(device), torch.from_numpy(exists_BT).to(device)
+        pitch_and_level_BT2 = None
+        if codec.quantiser.wants_pitch_and_level:
+            measured = [pitch_and_level(wave_N, codec.sample_rate_hz, hop).features_T2() for wave_N in wave_BN.numpy()]
+            pitch_and_level_BT2 = torch.from_numpy(np.stack(measured)).float().to(device)
+        yield CodecBatch(wave_BN.to(device), features, pitch_and_level_BT2)
+
+
+def random_windows(
+    waves: Sequence[np.ndarray], window: int, clips: int, seed: int, every: int = 1, skip: int = 0
+) -> Iterator[tuple[Tensor, list[tuple[int, int]]]]:
+    """Yield wave_BN and (clip, first sample) of each row, without end: windows at random places of clips drawn in
+    proportion to their durations, beginning at a multiple of `every` samples.
+
+    A function of (seed, step): `skip` steps are left out without being drawn, as a resumed run needs.
+    """
+    share = np.array([len(wave_N) for wave_N in waves], dtype=np.float64)
+    share /= share.sum()
+    for step in range(skip, 2**62):
+        random = np.random.default_rng([seed, step])
+        wave_BN, places = np.zeros((clips, window), dtype=np.float32), []
+        for row_N, clip in zip(wave_BN, random.choice(len(waves), clips, p=share), strict=True):
+            start = every * int(random.integers(max(len(waves[clip]) - window, 0) // every + 1))
+            piece_N = waves[clip][start : start + window]
+            row_N[: len(piece_N)] = piece_N / 32767
+            places.append((int(clip), start))
+        yield torch.from_numpy(wave_BN), places

@@ -1,0 +1,147 @@
+"""From the place that a configuration names to the two corpora of a run: clips found, encoded, split and laid out."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from earnest.codecs import Codec
+from earnest.data.batch import Example
+from earnest.data.chatml import Conversation
+from earnest.data.corpus import Corpus, Layout, layout_of
+from earnest.data.folder import Clip, split_clips
+from earnest.data.row import Row
+from earnest.data.store import encode_clips
+from earnest.errors import TooLongError, UserError
+from earnest.facts import Facts
+from earnest.files import cache_dir
+from earnest.models.system import System
+from earnest.monitors.draws import Draws
+from earnest.training.clips import find_clips
+from earnest.training.run import OnProgress, silent
+from earnest.training.tokens.assembly import TokenAssembly
+from earnest.training.tokens.config import Data, TokenConfig
+
+log = logging.getLogger(__name__)
+
+ENOUGH_HELD_OUT, ENOUGH_HELD_OUT_FRAC = 20, 0.05  # assumed: below, one odd clip moves the mean
+
+
+@dataclass(frozen=True)
+class Corpora:
+    """Both sides of the data; `draws` counts what training draws; facts: what became of the clips."""
+
+    train: Corpus
+    held_out: Corpus
+    draws: Draws
+    facts: Facts
+
+
+def prepare(config: TokenConfig, assembly: TokenAssembly, codec: Codec, on_progress: OnProgress = silent) -> Corpora:
+    """Read, split and encode the data."""
+    data, model = config.data, assembly.model
+    _check_codec(model, codec)
+    clips = find_clips(data.path, assembly.variation.described_by)
+    _check_kind(clips, model, data)
+    sides = split_clips(clips, data.held_out_frac, config.seed, "speaker" if data.held_out == "speakers" else "name")
+    (train_rows, unread), (held_out_rows, unread_held_out) = (encoded(side, codec, on_progress) for side in sides)
+    vary = assembly.vary or (lambda rows: assembly.variation)
+    draws = Draws(vary(train_rows))
+    settings = limited(layout_of(model), data, codec.frame_rate_hz), model.pad_id, data.positions_per_batch
+    train = Corpus(train_rows, *settings, draws, data.too_long)
+    held_out = Corpus(held_out_rows, *settings, vary(held_out_rows), data.too_long)
+    left_out = [*unread, *train.left_out, *unread_held_out, *held_out.left_out]
+    _check_sides(train, held_out, left_out)
+    _check_windows(assembly.variation.window_frames, train)
+    facts = Facts(
+        train_clips=len(train),
+        held_out_clips=len(held_out),
+        left_out_clips=tuple(left_out),
+        cut_clips=train.cut + held_out.cut,
+        skipped_clips=len(unread) + len(unread_held_out),
+        speakers=tuple(sorted({row.speaker for row in train.rows})),
+        held_out_speakers=tuple(sorted({row.speaker for row in held_out.rows})),
+    )
+    return Corpora(train, held_out, draws, facts)
+
+
+def encoded(
+    clips: Sequence[Clip | Conversation], codec: Codec, on_progress: OnProgress = silent
+) -> tuple[Sequence[Row], list[str]]:
+    """Rows with the codes of their audio, and a line for each clip that was skipped; a conversation that lacks one is
+    left out."""
+    audio = [part for clip in clips for part in (clip.clips if isinstance(clip, Conversation) else [clip])]
+    table, skipped = encode_clips(
+        list(dict.fromkeys(audio)),
+        codec,
+        cache_dir() / "codes",
+        lambda done, total: on_progress("encode", done, total, "clips"),
+    )
+    conversations = [clip for clip in clips if isinstance(clip, Conversation)]
+    if not conversations:
+        return table, skipped
+    codes = {Path(row.source): row.codes_CT for row in table}
+    return [
+        conversation.row(codes)
+        for conversation in conversations
+        if all(clip.path in codes for clip in conversation.clips)
+    ], skipped
+
+
+def limited(lay_out: Layout, data: Data, frame_rate_hz: float) -> Layout:
+    """A layout that takes clips within `data.max_duration_s` only, unless windows are cut from them."""
+    if data.window_s is not None:
+        return lay_out
+
+    def lay_out_short(row: Row) -> Example:
+        if row.frames > data.max_duration_s * frame_rate_hz:
+            raise TooLongError(
+                f"{row.frames / frame_rate_hz:.1f} s, longer than {data.max_duration_s:g} s",
+                f"at most {data.max_duration_s:g} s",
+                "raise data.max_duration_s, or set data.too_long",
+            )
+        return lay_out(row)
+
+    return lay_out_short
+
+
+def _check_codec(model: System, codec: Codec) -> None:
+    if (codec.codebooks, codec.codebook_size) != (model.codebooks, model.codes):
+        raise UserError(
+            f"codec {codec.name} with {codec.codebooks} codebooks of {codec.codebook_size}",
+            f"{model.codebooks} codebooks of {model.codes}, as the model has",
+            "take the codec that the model was made for",
+        )
+
+
+def _check_kind(clips: Sequence[Clip | Conversation], model: System, data: Data) -> None:
+    if isinstance(clips[0], Conversation) and not model.reads_conversations:
+        raise UserError(
+            f"conversations in {data.path} for a {model.name} model", "a folder of clips", "take a higgs recipe"
+        )
+
+
+def _check_sides(train: Corpus, held_out: Corpus, left_out: Sequence[str]) -> None:
+    if not (len(train) and len(held_out)):
+        raise UserError(
+            f"no clip left to {'evaluate' if len(train) else 'train'} on: {'; '.join(left_out[:3])}",
+            "at least one that fits, on either side",
+            "shorten the clips, raise data.max_duration_s or the model's context, or set data.too_long to cut",
+        )
+    clips = len(train) + len(held_out)
+    if len(held_out) < max(ENOUGH_HELD_OUT, ENOUGH_HELD_OUT_FRAC * clips):
+        log.warning(
+            "%d of %d clips are held out; with fewer than %d, or than %.0f %%, the held-out cross-entropy is rough, "
+            "and its interval says how rough. Add clips to validation/, or raise data.held_out_frac",
+            *(len(held_out), clips, ENOUGH_HELD_OUT, 100 * ENOUGH_HELD_OUT_FRAC),
+        )
+
+
+def _check_windows(window_frames: int | None, train: Corpus) -> None:
+    longest = max((row.frames for row in train.rows), default=0)
+    if window_frames and longest and window_frames > longest:
+        raise UserError(
+            f"windows of {window_frames} frames, and no clip longer than {longest}",
+            "windows shorter than the longest clip: every epoch would show the same frames",
+            "lower data.window_s, or leave it out to train on whole clips",
+        )

@@ -1,0 +1,128 @@
+"""Training a language model: a run is put together, and stepped."""
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import gather_object
+
+from earnest.codecs import Codec, load_codec
+from earnest.generate import check_guidance
+from earnest.monitors.clock import Clock
+from earnest.monitors.draws import Targets
+from earnest.monitors.gradients import Reached, Updates
+from earnest.probes.parameters import Frozen, fingerprints, not_trained
+from earnest.run import Step
+from earnest.training.run import OnProgress, Start, Training, run_steps, silent, started
+from earnest.training.tokens.assembly import AssembleTokens, TokenAssembly
+from earnest.training.tokens.config import TokenConfig
+from earnest.training.tokens.learner import Learner, check_parallel
+from earnest.training.tokens.lm_steps import lm_steps
+from earnest.training.tokens.preparation import Corpora, prepare
+from earnest.training.tokens.reporter import TokenReporter
+
+
+def train_tokens(
+    assemble: AssembleTokens, config: TokenConfig, run_dir: Path, resume: bool = False, on_progress: OnProgress = silent
+) -> None:
+    """Train into `run_dir`; with `resume`, continue the run that is there, bit-identically on a CPU.
+
+    Ctrl-C ends the step under way, writes a checkpoint and returns. Raises UserError on anything a user can mend.
+    """
+    with started(config, run_dir, resume) as start:
+        check_parallel(start.accelerator, config)
+        codec = load_codec(config.codec)
+        assembly = assemble(config, codec, start.checkpoint)
+        check_guidance(config.demos.guidance, assembly.variation.unconditional_frac)
+        with start.accelerator.main_process_first():  # the others find the clips encoded
+            corpora = prepare(config, assembly, codec, on_progress)
+        if assembly.before_training and not start.checkpoint:
+            assembly.before_training(corpora.train)
+        assembly.model.to(start.accelerator.device)
+        training = TokenTraining(config, assembly, codec, corpora, start)
+        training.begin()
+        run_steps(training, start, on_progress)
+
+
+class TokenTraining(Training):
+    """A language model's run, put together."""
+
+    reporter: TokenReporter | None
+
+    def __init__(self, config: TokenConfig, assembly: TokenAssembly, codec: Codec, corpora: Corpora, start: Start):
+        self.config, self.corpora, self.start, self.weights = config, corpora, start, assembly.weights
+        ranks = start.accelerator.num_processes
+        steps_per_epoch = math.ceil(len(corpora.train.plan()) / (config.optimizer.accumulation_steps * ranks))
+        self.last_step = config.steps or math.ceil(config.epochs * steps_per_epoch)
+        self.facts = {"schedule_steps": self.last_step, "steps_per_epoch": steps_per_epoch, "ranks": ranks}
+        model = assembly.model
+        self.learner = learner = Learner(model, self.weights, config.optimizer, self.last_step, start.accelerator)
+        self.reporter = None
+        if start.accelerator.is_main_process:
+            self.reporter = TokenReporter(config, start.run_dir, assembly, learner.evaluated, codec, corpora)
+        self.clock, self.targets = Clock(), Targets(model.codebooks, model.codes)
+        self.monitors = [self.targets, self.clock, corpora.draws]
+
+    @property
+    def every(self) -> Mapping[str, int]:
+        every = {"row": 1, "evaluation": self.config.evaluate_every_steps, "checkpoint": self.config.save_every_steps}
+        return every | ({"demos": self.config.demos.every_steps} if self.config.demos.every_steps else {})
+
+    def begin(self) -> None:
+        """Before the first step: facts, and of a new run the probes and scores of a model that has learnt nothing."""
+        learner = self.learner
+        if self.reporter:
+            self.reporter.begin(self.reporter.facts().updated(self.facts), self.start.step, self.start.resumed)
+            if not self.start.checkpoint:
+                self.reporter.at_start(learner.objective, learner.optimizer)
+        self.frozen = Frozen(not_trained(learner.evaluated if learner.sharded else learner.model))
+        learner.distribute()
+
+    def steps(self) -> Iterator[Step]:
+        learner, settings, accelerator = self.learner, self.config.optimizer, self.start.accelerator
+        self._watch_weights()
+        groups = self.corpora.train.groups(
+            settings.accumulation_steps,
+            self.config.seed,
+            self.start.step,
+            accelerator.process_index,
+            accelerator.num_processes,
+        )
+        groups = self.clock.timed(self.targets.counted(groups))
+        learner.model.train()  # a loaded model has no dropout
+        for step in lm_steps(
+            *(learner.objective, groups, learner.optimizer, learner.schedule, settings.max_grad_norm),
+            *(accelerator, self.start.step + 1),
+        ):
+            learner.stepped()
+            yield step
+            learner.model.train()  # an evaluated model has no dropout
+
+    def _watch_weights(self) -> None:
+        """Of shards these monitors would show a part; and nothing reaches what only a stream without weight would
+        train."""
+        if not self.learner.sharded:
+            self.monitors.append(Updates(self.learner.model))
+            if min(self.weights.values()) > 0:
+                self.monitors.append(Reached(self.learner.model))
+
+    def report(self, step: Step, due: Collection[str]) -> None:
+        if set(due) - {"row", "probes"}:
+            self.learner.gather()
+        super().report(step, due)
+        if "end" in due:
+            self._report_end(step.index)
+
+    def _report_end(self, step: int) -> None:
+        whole = not self.learner.sharded
+        of_ranks = gather_object([fingerprints(dict(self.learner.model.named_parameters()))]) if whole else []
+        if self.reporter:
+            self.reporter.at_end(self.frozen, of_ranks, step)
+
+    def state(self) -> dict[str, Any]:
+        return {**self.learner.state(), "seen": self.targets.counts_CV}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.learner.load(state)
+        self.targets.counts_CV = state["seen"]
