@@ -1,23 +1,24 @@
 """The doctor's rules: a `Run` in, a `Diagnosis` out."""
 
-from earnest.rules import bookkeeping, codec, generalisation, gradients, labels, learning, optimisation, sound, targets  # noqa: F401  (they enter the catalogue)
-from earnest.rules.catalogue import RULES, Rule, View, apply
+from earnest.rules import families
+from earnest.rules.catalogue import RULES, Evidence, Rule, apply
 from earnest.rules.decision import decide
 from earnest.rules.finding import Diagnosis, NotChecked
-from earnest.rules.ladder import verdicts
+from earnest.rules.needs import Case
 from earnest.run import Run
 
-__all__ = ["catalogue", "diagnose"]
+__all__ = ["catalogue", "diagnose", "families"]
 
 
 def diagnose(run: Run) -> Diagnosis:
     """Judge every stream of a run and apply every rule."""
-    judged = verdicts(run)
-    view = View(run, judged)
-    said = [(code, found) for code in sorted(RULES) for found in apply(RULES[code], view)]
-    findings, abstained = decide([(code, found) for code, found in said if not isinstance(found, NotChecked)])
-    not_checked = [found for _, found in said if isinstance(found, NotChecked)]
-    return Diagnosis(judged, findings, abstained + not_checked, dict(run.facts.mapping or {}))
+    case = Case(run)
+    answers = [(rule.code, answer) for rule in catalogue() for answer in apply(rule, case)]
+    evidence = [(code, answer) for code, answer in answers if isinstance(answer, Evidence)]
+    findings, abstained = decide(evidence)
+    not_checked = [answer for _, answer in answers if isinstance(answer, NotChecked)]
+    verdicts = [one.verdict for one in case.judged]
+    return Diagnosis(verdicts, findings, abstained + not_checked, dict(run.facts.mapping or {}))
 
 
 def catalogue() -> list[Rule]:

@@ -1,26 +1,22 @@
 """A rule is one decorated function whose docstring is its documentation.
 
-``needs`` names the rule's arguments, one string each:
-
-- a signal, ``grad_norm`` or ``eval/ce_nats``: a `Series`. The rule is called once for every stream that has the first
-  signal named; the others are taken from the same stream, or from the whole run where they have none. ``ce_nats|loss``
-  takes either.
-- a fact of `earnest.facts.FACTS`, ``fact:audio_vocab``; a probe, ``probe:alignment``; ``verdicts``, the ladder's;
-  ``run``, everything.
-- with a question mark behind it, a need may be missing, and the argument is then None.
-
-A rule yields `Evidence`. A rule whose needs are missing is reported as not checked; silence always means checked and
-fine.
+Its typed parameters say what it needs (`needs.py`). It answers with `Evidence`, with `Looked` (it had what it needs, and
+unless it gives evidence all is fine) or with `TooEarly`. A rule whose needs are missing is reported as not checked, and
+so is one that gave no answer: what is not reported was checked and is fine.
 """
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
-from earnest.rules.finding import NotChecked, Severity, Verdict
-from earnest.run import Run, Series
+from earnest.facts import Facts
+from earnest.probes.results import Results
+from earnest.rules.finding import NotChecked, Severity
+from earnest.rules.needs import BothSplits, Case, Need, OfFacts, OfProbes
+from earnest.run import Series
 from earnest.streams import Stream
 
 FAMILIES = {
@@ -40,13 +36,13 @@ HEADINGS = ("What it sees", "Likely causes", "Next probe", "Fix", "References")
 class Evidence:
     """What a rule saw. `odds`: how many times likelier this is under the fault than in a healthy run (`decision.py`).
 
-    `causes`, `next_probe` and `fix` refine the rule's documentation where this evidence says more.
+    `causes`, `next_probe` and `fix` refine the rule's documentation if this evidence says more.
     """
 
     at_step: int | None
     summary: str
     odds: float
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     stream: Stream | None = None
     severity: Severity | None = None
     causes: list[str] | None = None
@@ -55,10 +51,28 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class Looked:
+    """The rule had what it needs and looked at it; fine, unless it gives evidence too."""
+
+
+@dataclass(frozen=True)
 class TooEarly:
-    """Yielded by a rule that cannot judge yet: what it would need, in words."""
+    """The rule cannot judge yet: what it would need, in words."""
 
     needs: str
+
+
+Answers = Iterator[Evidence | Looked | TooEarly]
+Check = Callable[..., Answers]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One parameter of a rule: its name, what it asks for, and whether that may be missing."""
+
+    parameter: str
+    need: Need
+    optional: bool
 
 
 @dataclass(frozen=True)
@@ -69,10 +83,10 @@ class Rule:
     name: str
     severity: Severity
     since: str
-    needs: tuple[str, ...]
+    asks: tuple[Asked, ...]
     points: int
     explains: tuple[str, ...]
-    check: Callable[..., Iterable[Evidence | TooEarly]]
+    check: Check
     text: str
 
     @property
@@ -104,109 +118,79 @@ RULES: dict[str, Rule] = {}
 
 
 def rule(
-    code: str, needs: list[str], severity: Severity, since: str = "0.1", points: int = 1, explains: tuple[str, ...] = ()
-):
-    """Enter a function into the catalogue. `points`: the fewest finite points of its first signal; `explains`: symptoms
-    of the same fault, by code."""
+    code: str, severity: Severity, *, since: str = "0.1", points: int = 1, explains: tuple[str, ...] = ()
+) -> Callable[[Check], Check]:
+    """Enter a function into the catalogue. `points`: the fewest finite points of the series it asks for first;
+    `explains`: symptoms of the same fault, by code."""
 
-    def enter(check):
+    def enter(check: Check) -> Check:
         if code in RULES:
-            raise ValueError(f"rule {code} stands twice in the catalogue")
-        RULES[code] = Rule(
-            code,
-            check.__name__.replace("_", "-"),
-            severity,
-            since,
-            tuple(needs),
-            points,
-            explains,
-            check,
-            inspect.cleandoc(check.__doc__ or ""),
-        )
+            raise ValueError(f"rule {code} is twice in the catalogue")
+        name, text = check.__name__.replace("_", "-"), inspect.cleandoc(check.__doc__ or "")
+        RULES[code] = Rule(code, name, severity, since, asked_by(check), points, explains, check, text)
         return check
 
     return enter
 
 
-@dataclass(frozen=True)
-class View:
-    """A run and its verdicts, as `needs` are looked up in it."""
-
-    run: Run
-    verdicts: list[Verdict]
-
-    def streams(self, need: str) -> list[Stream | None]:
-        """Streams that have a signal, in the order of the log."""
-        wanted = [_split(option) for option in need.rstrip("?").split("|")]
-        return list(dict.fromkeys(key.stream for key in self.run.series if key[:2] in wanted))
-
-    def get(self, need: str, stream: Stream | None) -> Any:
-        need = need.rstrip("?")
-        if need == "run":
-            return self.run
-        if need == "verdicts":
-            return self.verdicts or None
-        if need.startswith("fact:"):
-            return getattr(self.run.facts, need[5:])
-        if need.startswith("probe:"):
-            return getattr(self.run.probes, need[6:])
-        for option in need.split("|"):
-            split, name = _split(option)
-            for where in dict.fromkeys((stream, None)):
-                if (found := self.run.get(split, name, where)) is not None:
-                    return found
-        return None
+def asked_by(check: Check) -> tuple[Asked, ...]:
+    """What the parameters of a rule ask for. Raises TypeError if one is no need, or its type is not what it gets."""
+    hints = get_type_hints(check, include_extras=True)
+    known: dict[type[Need], dict[str, Any]] = {OfFacts: get_type_hints(Facts), OfProbes: get_type_hints(Results)}
+    asked: list[Asked] = []
+    for parameter in inspect.signature(check).parameters:
+        options = [one for one in get_args(hints[parameter]) if one is not NoneType]
+        optional = NoneType in get_args(hints[parameter])
+        type_, need = get_args(options[0] if optional else hints[parameter])
+        if not isinstance(need, Need):
+            raise TypeError(f"{check.__name__}: {parameter} asks for nothing that needs.py has")
+        if type(need) in known and known[type(need)].get(parameter) != type_ | None:
+            raise TypeError(f"{check.__name__}: {parameter} is not of type {type_}")
+        asked.append(Asked(parameter, need.named(parameter), optional))
+    return tuple(asked)
 
 
-def _split(need: str) -> tuple[str, str]:
-    split, _, name = need.rpartition("/")
-    return split or "train", name
-
-
-def _is_signal(need: str) -> bool:
-    return ":" not in need and need.rstrip("?") not in ("run", "verdicts")
-
-
-def apply(one: Rule, view: View) -> Iterator[Evidence | NotChecked]:
-    """Run one rule on every stream it speaks of; missing needs become `NotChecked`."""
-    first = one.needs[0]
-    streams = view.streams(first) if _is_signal(first) else [None]
-    if not streams:
-        yield NotChecked(one.code, _words(first))
-        return
-    unmet: dict[str, None] = {}
+def apply(rule: Rule, case: Case) -> Iterator[Evidence | Looked | NotChecked]:
+    """Run one rule on every stream it asks for; what it lacks becomes `NotChecked`."""
+    first = rule.asks[0].need
+    streams = first.streams(case)
+    lacks: dict[str, None] = {} if streams else {first.words(): None}
     short: list[Series] = []
     for stream in streams:
-        arguments = [view.get(need, stream) for need in one.needs]
-        missing = [
-            _words(need)
-            for need, argument in zip(one.needs, arguments, strict=True)
-            if argument is None and not need.endswith("?")
-        ]
-        signal = arguments[0]
+        found = {asked.parameter: asked.need.find(case, stream) for asked in rule.asks}
+        missing = [asked.need.words() for asked in rule.asks if found[asked.parameter] is None and not asked.optional]
+        series = _series(found[rule.asks[0].parameter])
         if missing:
-            unmet[", ".join(missing)] = None
-        elif isinstance(signal, Series) and len(signal.finite) < one.points:
-            short.append(signal)
+            lacks[", ".join(missing)] = None
+        elif series is not None and len(series.finite) < rule.points:
+            short.append(series)
         else:
-            for found in one.check(*arguments):
-                if isinstance(found, TooEarly):
-                    unmet[found.needs] = None
+            answers = list(rule.check(**found))
+            for answer in answers or [TooEarly(SILENT)]:
+                if isinstance(answer, TooEarly):
+                    lacks[answer.needs] = None
+                elif isinstance(answer, Evidence) and answer.stream is None:
+                    yield replace(answer, stream=stream)
                 else:
-                    yield found if found.stream or stream is None else replace(found, stream=stream)
+                    yield answer
     if short:
-        has = f"it has {len(short[0].finite)}" if len(short) == 1 else f"{len(short)} streams have fewer"
-        name = short[0].key if len(short) == 1 else f"{short[0].key.split}/{short[0].key.name}"
-        unmet[f"{one.points} points of {name} ({has})"] = None
-    for needs in unmet:
-        yield NotChecked(one.code, needs)
+        lacks[_too_few(rule.points, short)] = None
+    for needs in lacks:
+        yield NotChecked(rule.code, needs)
 
 
-def _words(need: str) -> str:
-    need = need.rstrip("?")
-    if need.startswith(("fact:", "probe:")):
-        kind, name = need.split(":")
-        return f"--fact {name}=..." if kind == "fact" else f"the probe {name}"
-    if need == "verdicts":
-        return "a loss"
-    return " or ".join("/".join(_split(option)) for option in need.split("|"))
+# What a rule needs that gave no answer at all: a fault of the rule, which the tests look for.
+SILENT = "an answer of its own, which it did not give: please report this as a bug"
+
+
+def _series(first: object) -> Series | None:
+    if isinstance(first, BothSplits):
+        return first.evaluated
+    return first if isinstance(first, Series) else None
+
+
+def _too_few(points: int, short: Sequence[Series]) -> str:
+    if len(short) == 1:
+        return f"{points} points of {short[0].key} (it has {len(short[0].finite)})"
+    key = short[0].key
+    return f"{points} points of {key.split}/{key.name} ({len(short)} streams have fewer)"

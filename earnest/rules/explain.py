@@ -1,8 +1,6 @@
 """`earnest explain`: a rule, the facts, the token ids, the documents' threshold tables beside the baselines, or the
 public trainers and models (`earnest.profiles`). Markdown."""
 
-# ruff: noqa: E501  (a row of a Markdown table is one line)
-
 import math
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -38,9 +36,13 @@ def page(rule: Rule) -> str:
     """One rule as a page; `docs/rules` holds the same."""
     head, _, body = rule.text.partition("\n")
     facts = f"{rule.severity} · family {rule.code[0]}, {FAMILIES[rule.code[0]]} · since {rule.since}"
-    needs = ", ".join(f"`{need}`" for need in rule.needs)
+    needed = [asked.need.words() for asked in rule.asks if not asked.optional]
+    used = [asked.need.words() for asked in rule.asks if asked.optional]
+    needs = f"Needs: {'; '.join(needed) or 'one of what follows'}." + (
+        f" Uses if known: {'; '.join(used)}." if used else ""
+    )
     explains = f"\n\nExplains: {', '.join(rule.explains)}." if rule.explains else ""
-    return f"# {rule.code} {rule.name}\n\n{head}\n\n{facts}\n\nNeeds: {needs}.{explains}\n\n{body.strip()}\n".replace(
+    return f"# {rule.code} {rule.name}\n\n{head}\n\n{facts}\n\n{needs}{explains}\n\n{body.strip()}\n".replace(
         "\n## ", "\n\n## "
     ).replace("\n\n\n", "\n\n")
 

@@ -43,7 +43,7 @@ class Verdict:
     baseline: Baseline | None
     since_step: int | None
     why: str
-    ladder: list[Baseline] = field(default_factory=list)
+    ladder: list[Baseline] = field(default_factory=list[Baseline])
 
 
 @dataclass(frozen=True)
@@ -78,4 +78,4 @@ class Diagnosis:
     verdicts: list[Verdict]
     findings: list[Finding]
     not_checked: list[NotChecked]
-    mapping: dict[str, str] = field(default_factory=dict)
+    mapping: dict[str, str] = field(default_factory=dict[str, str])

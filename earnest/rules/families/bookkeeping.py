@@ -4,13 +4,17 @@ import math
 
 import numpy as np
 
-from earnest.rules.catalogue import Evidence, TooEarly, rule
+from earnest.probes.results import Ranks
+from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
-from earnest.rules.statistics import boundary, trend
+from earnest.rules.needs import Fact, Loss, LossInBothSplits, Probe, Signal
+from earnest.rules.statistics import trend
+
+FEWEST_POINTS = 8  # of a training loss beside its evaluations (assumed)
 
 
-@rule("H101", needs=["eval/ce_nats|eval/loss", "run"], severity="warning", points=4, explains=("E101", "E102"))
-def units_differ(evaluated, run):
+@rule("H101", "warning", points=4, explains=("E101", "E102"))
+def units_differ(loss: LossInBothSplits, codebooks: Fact[int] | None, accumulation_steps: Fact[int] | None) -> Answers:
     """Training and evaluation are logged in different units.
 
     ## What it sees
@@ -26,38 +30,37 @@ def units_differ(evaluated, run):
     ## References
     transformers' HiggsAudioV2 sums its codebooks.
     """
-    train = run.get("train", evaluated.key.name, evaluated.stream)
-    if train is None or len(train.finite) < 8:
-        yield TooEarly(f"8 points of train/{evaluated.key.name}")
+    evaluated, train = loss.evaluated.finite, loss.train
+    if train is None or len(train.finite) < FEWEST_POINTS:
+        yield TooEarly(f"{FEWEST_POINTS} points of train/{evaluated.key.name}")
         return
-    at = np.clip(np.searchsorted(train.finite.step, evaluated.finite.step), 2, len(train.finite) - 1)
-    near = np.array([np.median(train.finite.value[max(0, i - 2) : i + 3]) for i in at])
-    inside = evaluated.finite.step >= train.finite.step[0]
-    if inside.sum() < 4 or (near[inside] <= 0).any():
+    at = np.clip(np.searchsorted(train.finite.step, evaluated.step), 2, len(train.finite) - 1)
+    near = np.array([float(np.median(train.finite.value[max(0, i - 2) : i + 3])) for i in at.tolist()])
+    inside = evaluated.step >= train.finite.step[0]
+    near, values = near[inside], evaluated.value[inside]
+    if len(near) < 4:
+        yield TooEarly(f"4 points of {evaluated.key} beside {train.key}")
         return
-    ratio = evaluated.finite.value[inside] / near[inside]
+    yield Looked()
+    if (near <= 0).any():
+        return
+    ratio = values / near
     level, spread = float(np.median(ratio)), float(np.quantile(ratio, 0.9) - np.quantile(ratio, 0.1))
+    moved = float(np.ptp(near)) > 0.1 * float(near.mean())  # a constant ratio says little if nothing moved
     names = {"bits against nats": 1 / math.log(2)}
-    for fact in ("codebooks", "accumulation_steps"):
-        if (count := getattr(run.facts, fact) or 1) > 1:
-            names[f"a sum over {count} {fact.replace('_', ' ')}"] = float(count)
-    moved = float(np.ptp(near[inside])) > 0.1 * float(
-        near[inside].mean()
-    )  # a constant ratio says little if nothing moved
+    for words, count in (("codebooks", codebooks), ("accumulation steps", accumulation_steps)):
+        if count and count > 1:
+            names[f"a sum over {count} {words}"] = float(count)
     for words, factor in names.items():
-        for wanted in (factor, 1 / factor):
-            if abs(level / wanted - 1) < 0.03 and spread < 0.05 * wanted and (moved or factor > 1.9):
-                yield Evidence(
-                    int(evaluated.finite.step[0]),
-                    f"evaluation is {level:.3f} times training at every evaluation: {words}",
-                    STRONG,
-                    evaluated.rows(),
-                )
-                return
+        near_factor = any(abs(level / one - 1) < 0.03 and spread < 0.05 * one for one in (factor, 1 / factor))
+        if near_factor and (moved or factor > 1.9):
+            words = f"evaluation is {level:.3f} times training at every evaluation: {words}"
+            yield Evidence(int(evaluated.step[0]), words, STRONG, loss.evaluated.rows())
+            return
 
 
-@rule("H102", needs=["step_s"], severity="note", points=40)
-def steps_get_slower(step_s):
+@rule("H102", "note", points=40)
+def steps_get_slower(step_s: Signal) -> Answers:
     """Steps take longer and longer.
 
     ## What it sees
@@ -73,20 +76,17 @@ def steps_get_slower(step_s):
     ## References
     PyTorch FAQ, "My model reports out of memory".
     """
+    yield Looked()
     value = step_s.binned.value
     tenth = max(2, len(value) // 10)
-    found = trend(value[tenth:])
-    if np.median(value[-tenth:]) > 2 * np.median(value[tenth : 2 * tenth]) and found.z > boundary(found.points):
-        yield Evidence(
-            int(step_s.binned.step[tenth]),
-            f"{np.median(value[tenth : 2 * tenth]):.3g} s at first, {np.median(value[-tenth:]):.3g} s now",
-            FAIR,
-            step_s.rows(),
-        )
+    first, last = float(np.median(value[tenth : 2 * tenth])), float(np.median(value[-tenth:]))
+    if last > 2 * first and trend(value[tenth:]).rises:
+        words = f"{first:.3g} s at first, {last:.3g} s now"
+        yield Evidence(int(step_s.binned.step[tenth]), words, FAIR, step_s.rows())
 
 
-@rule("H103", needs=["memory_bytes"], severity="warning", points=20)
-def memory_grows(memory):
+@rule("H103", "warning", points=20)
+def memory_grows(memory_bytes: Signal) -> Answers:
     """Memory grows with every step.
 
     ## What it sees
@@ -102,26 +102,20 @@ def memory_grows(memory):
     ## References
     PyTorch FAQ, "My model reports out of memory".
     """
-    value = memory.binned.value
-    rest = value[len(value) // 5 :]
-    found = trend(rest)
-    quarter = max(1, len(rest) // 4)
-    steady = (
-        np.median(rest[-quarter:])
-        > 1.02 * np.median(rest[-2 * quarter : -quarter])
-        > 1.02**2 * np.median(rest[-3 * quarter : -2 * quarter])
-    )
-    if found.change > 0.25 * rest[0] and found.z > boundary(found.points) and steady:
-        yield Evidence(
-            int(memory.binned.step[len(value) // 5]),
-            f"{rest[0] / 2**30:.2f} GiB to {rest[-1] / 2**30:.2f} GiB",
-            FAIR,
-            memory.rows(),
-        )
+    yield Looked()
+    value = memory_bytes.binned.value
+    first = len(value) // 5
+    rest = value[first:]
+    found, quarter = trend(rest), max(1, len(rest) // 4)
+    ends = [np.median(rest[-(back + 1) * quarter : len(rest) - back * quarter]) for back in range(3)]
+    steady = ends[0] > 1.02 * ends[1] > 1.02**2 * ends[2]
+    if found.change > 0.25 * rest[0] and found.rises and steady:
+        words = f"{rest[0] / 2**30:.2f} GiB to {rest[-1] / 2**30:.2f} GiB"
+        yield Evidence(int(memory_bytes.binned.step[first]), words, FAIR, memory_bytes.rows())
 
 
-@rule("H104", needs=["data_s", "step_s"], severity="note", points=10)
-def waiting_for_data(data_s, step_s):
+@rule("H104", "note", points=10)
+def waiting_for_data(data_s: Signal, step_s: Signal) -> Answers:
     """Most of a step is spent waiting for data.
 
     ## What it sees
@@ -136,17 +130,17 @@ def waiting_for_data(data_s, step_s):
     ## References
     earnest's own; no publication known.
     """
-    share = (
-        float(np.median(data_s.finite.value)) / max(float(np.median(step_s.finite.value)), 1e-9)
-        if len(step_s.finite)
-        else 0.0
-    )
+    if not len(step_s.finite):
+        yield TooEarly(f"a point of {step_s.key} that is a number")
+        return
+    yield Looked()
+    share = float(np.median(data_s.finite.value)) / max(float(np.median(step_s.finite.value)), 1e-9)
     if 0.5 < share <= 1.05:
         yield Evidence(int(data_s.finite.step[0]), f"{share:.0%} of a step is loading", STRONG, data_s.rows())
 
 
-@rule("H105", needs=["skipped_clips", "fact:train_clips?"], severity="warning")
-def clips_are_skipped(skipped, clips):
+@rule("H105", "warning")
+def clips_are_skipped(skipped_clips: Signal, train_clips: Fact[int] | None) -> Answers:
     """Many clips could not be read and are missing from the training.
 
     ## What it sees
@@ -160,22 +154,21 @@ def clips_are_skipped(skipped, clips):
     ## References
     earnest's own; no publication known.
     """
-    if not len(skipped.finite):
+    values = skipped_clips.finite
+    count = float(values.value.max())
+    if count >= 2 and not train_clips:
+        yield TooEarly("--fact train_clips=...")
         return
-    count = float(skipped.finite.value.max())
-    share = count / (clips + count) if clips else None
-    if count >= 2 and share is not None and share > 0.01:
-        yield Evidence(
-            int(skipped.finite.step[np.argmax(skipped.finite.value > 0)]),
-            f"{count:.0f} clips skipped, {share:.1%} of all",
-            EXACT,
-            skipped.rows(),
-            severity="critical" if share > 0.05 else None,
-        )
+    yield Looked()
+    share = count / ((train_clips or 0) + count) if count else 0.0
+    if count >= 2 and share > 0.01:
+        words, first = f"{count:.0f} clips skipped, {share:.1%} of all", int(values.step[np.argmax(values.value > 0)])
+        critical = share > 0.05
+        yield Evidence(first, words, EXACT, skipped_clips.rows(), severity="critical" if critical else None)
 
 
-@rule("H106", needs=["padding_frac"], severity="note", points=5)
-def batches_are_mostly_padding(padding):
+@rule("H106", "note", points=5)
+def batches_are_mostly_padding(padding_frac: Signal) -> Answers:
     """Half of every batch is padding.
 
     ## What it sees
@@ -189,13 +182,15 @@ def batches_are_mostly_padding(padding):
     ## References
     earnest's own; no publication known.
     """
-    level = float(np.median(padding.finite.value))
+    yield Looked()
+    level = float(np.median(padding_frac.finite.value))
     if 0.5 < level <= 1:
-        yield Evidence(int(padding.finite.step[0]), f"{level:.0%} of the positions are padding", STRONG, padding.rows())
+        words = f"{level:.0%} of the positions are padding"
+        yield Evidence(int(padding_frac.finite.step[0]), words, STRONG, padding_frac.rows())
 
 
-@rule("H107", needs=["probe:ranks"], severity="critical")
-def ranks_differ(ranks):
+@rule("H107", "critical")
+def ranks_differ(ranks: Probe[Ranks]) -> Answers:
     """The ranks of a distributed run hold different weights.
 
     ## What it sees
@@ -210,18 +205,15 @@ def ranks_differ(ranks):
     ## References
     codeman911/higgs-audio calls base_model.forward and so bypasses DDP.
     """
-    differing = ranks.differing
-    if differing:
-        yield Evidence(
-            ranks.step,
-            f"{len(differing)} parameters differ: {', '.join(differing[:3])}",
-            EXACT,
-            [{"parameter": name} for name in differing[:6]],
-        )
+    yield Looked()
+    names = ranks.differing
+    if names:
+        words = f"{len(names)} parameters differ: {', '.join(names[:3])}"
+        yield Evidence(ranks.step, words, EXACT, [{"parameter": name} for name in names[:6]])
 
 
-@rule("H108", needs=["ce_nats|loss"], severity="note", points=12)
-def same_value_logged_again(series):
+@rule("H108", "note", points=12)
+def same_value_logged_again(series: Loss) -> Answers:
     """The same values are logged again and again.
 
     ## What it sees
@@ -237,13 +229,12 @@ def same_value_logged_again(series):
     ## References
     earnest's own; no publication known.
     """
+    yield Looked()
     value = series.finite.value
     same = np.concatenate([[False], np.diff(value) == 0])
-    rounded = (
-        np.abs(value * 1000 - np.round(value * 1000)).max() < 1e-6
-    )  # three decimals repeat by themselves once a loss has converged
+    # three decimals repeat by themselves once a loss has converged
+    rounded = np.abs(value * 1000 - np.round(value * 1000)).max() < 1e-6
     repeats = list(series.finite.runs(same, at_least=2))
     if not rounded and same.mean() > 0.5 and len(repeats) >= 3 and value[-1] != 0:
-        yield Evidence(
-            repeats[0].start, f"{same.mean():.0%} of the values repeat the one before", STRONG, series.rows()
-        )
+        words = f"{same.mean():.0%} of the values repeat the one before"
+        yield Evidence(repeats[0].start, words, STRONG, series.rows())

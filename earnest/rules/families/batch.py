@@ -1,18 +1,20 @@
 """Family A, what one batch shows before training (`earnest.check`): what its counted targets are."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from earnest.probes.results import Alignment, Delays, Targets
 from earnest.records import plain
-from earnest.rules.catalogue import Evidence, TooEarly, rule
+from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
+from earnest.rules.needs import Probe
 from earnest.streams import TEXT, Codebook, Stream
 
+TargetsByStream = Mapping[Stream, Targets]
 FEWEST_CLIPS = 3  # of unequal length, for a question about padding
 
 
-def uneven(targets: Mapping[Stream, Targets]) -> str | None:
+def uneven(targets: TargetsByStream) -> str | None:
     """What is missing for questions about padding; None if nothing is."""
     clips = max((one.clips or 0 for one in targets.values()), default=0)
     if clips < FEWEST_CLIPS:
@@ -20,14 +22,14 @@ def uneven(targets: Mapping[Stream, Targets]) -> str | None:
     return None
 
 
-def end_in_no_clip(targets: Mapping[Stream, Targets]) -> Iterator[Evidence | TooEarly]:
+def end_in_no_clip(targets: TargetsByStream) -> Answers:
     """A302, of one batch."""
     audio = {stream: seen for stream, seen in targets.items() if stream != TEXT} or targets
     known = {stream: seen for stream, seen in audio.items() if seen.end_taught is not None}
     lengths = {length for seen in audio.values() for length in seen.lengths or ()}
     if any(seen.end_taught for seen in known.values()):
-        return
-    if not known:
+        yield Looked()
+    elif not known:
         yield TooEarly("the id that ends a clip: no setting of the model names one; pass end_id")
     elif len(lengths) < 2:
         yield TooEarly("clips of unequal length in the batch: equal ones may be windows, which do not end")
@@ -37,14 +39,16 @@ def end_in_no_clip(targets: Mapping[Stream, Targets]) -> Iterator[Evidence | Too
         yield Evidence(0, words, EXACT, [_row(stream, seen)], stream)
 
 
-def codes_lost(targets: Mapping[Stream, Targets]) -> Iterator[Evidence | TooEarly]:
+def codes_lost(targets: TargetsByStream) -> Answers:
     """A103, of one batch: windows may lose the tails of delayed codebooks, whole clips should not."""
     codebooks = {stream: seen for stream, seen in targets.items() if isinstance(stream, Codebook) and seen.clips}
     lost = [(next(iter(codebooks.values())).codes or 0) - (seen.codes or 0) for seen in codebooks.values()]
     clips = max((seen.clips or 0 for seen in codebooks.values()), default=0)
     if len(lost) < 2 or not clips:
         yield TooEarly("two codebooks, in clips that can be told apart")
-    elif lost == sorted(lost) and lost[-1] >= clips and not any(one % clips for one in lost):
+        return
+    yield Looked()
+    if lost == sorted(lost) and lost[-1] >= clips and not any(one % clips for one in lost):
         ends = any(seen.end_taught for seen in codebooks.values())
         each = ", ".join(str(one // clips) for one in lost)
         words = f"codes of a clip that are no target, by codebook: {each} more than of the first"
@@ -52,8 +56,8 @@ def codes_lost(targets: Mapping[Stream, Targets]) -> Iterator[Evidence | TooEarl
         yield Evidence(0, words, EXACT if ends else FAIR, [_row(last, codebooks[last])], last, None if ends else "note")
 
 
-@rule("A205", needs=["probe:alignment"], severity="critical", explains=("A202", "A203", "B107", "E101"))
-def logits_see_the_future(alignment: Mapping[Stream, Alignment]) -> Iterator[Evidence]:
+@rule("A205", "critical", explains=("A202", "A203", "B107", "E101"))
+def logits_see_the_future(alignment: Probe[Mapping[Stream, Alignment]]) -> Answers:
     """Logits have seen tokens that come after their label.
 
     ## What it sees
@@ -70,6 +74,7 @@ def logits_see_the_future(alignment: Mapping[Stream, Alignment]) -> Iterator[Evi
     ## References
     earnest's own; no publication known.
     """
+    yield Looked()
     for stream, seen in alignment.items():
         if seen.later and seen.offset <= 0:
             yield Evidence(
@@ -81,8 +86,8 @@ def logits_see_the_future(alignment: Mapping[Stream, Alignment]) -> Iterator[Evi
             )
 
 
-@rule("A206", needs=["probe:delays"], severity="warning", explains=("G102",))
-def delay_is_missing(delays: Delays) -> Iterator[Evidence]:
+@rule("A206", "warning", explains=("G102",))
+def delay_is_missing(delays: Probe[Delays]) -> Answers:
     """The codebooks of a batch are not delayed as the model's configuration says.
 
     ## What it sees
@@ -97,13 +102,14 @@ def delay_is_missing(delays: Delays) -> Iterator[Evidence]:
     ## References
     itsitgroup/dia-finetune trains Dia on raw frames of DAC.
     """
+    yield Looked()
     if delays.found != delays.configured:
         words = f"delays {list(delays.found)} in the batch, {list(delays.configured)} in the configuration"
         yield Evidence(0, words, EXACT, [plain(delays)])
 
 
-@rule("A305", needs=["probe:targets"], severity="warning", explains=("A303",))
-def padding_is_taught_as_the_end(targets: Mapping[Stream, Targets]) -> Iterator[Evidence | TooEarly]:
+@rule("A305", "warning", explains=("A303",))
+def padding_is_taught_as_the_end(targets: Probe[TargetsByStream]) -> Answers:
     """The positions behind shorter clips are targets too: all of them, of one id.
 
     ## What it sees
@@ -123,14 +129,15 @@ def padding_is_taught_as_the_end(targets: Mapping[Stream, Targets]) -> Iterator[
     if (missing := uneven(targets)) is not None:
         yield TooEarly(missing)
         return
+    yield Looked()
     for stream, seen in targets.items():
         if seen.repeated:
             words = f"{seen.repeated} of {seen.targets} targets are id {seen.repeated_id} behind the end of a clip"
             yield Evidence(0, words, EXACT, [_row(stream, seen)], stream)
 
 
-@rule("A306", needs=["probe:targets"], severity="warning")
-def first_token_untaught(targets: Mapping[Stream, Targets]) -> Iterator[Evidence]:
+@rule("A306", "warning")
+def first_token_untaught(targets: Probe[TargetsByStream]) -> Answers:
     """The first token of every clip is no target, though there is a row that should predict it.
 
     ## What it sees
@@ -146,14 +153,15 @@ def first_token_untaught(targets: Mapping[Stream, Targets]) -> Iterator[Evidence
     ## References
     earnest's own; no publication known.
     """
+    yield Looked()
     for stream, seen in targets.items():
         if seen.first_untaught:
             words = f"the first token of {seen.first_untaught} clips is no target"
             yield Evidence(0, words, STRONG, [_row(stream, seen)], stream)
 
 
-@rule("A307", needs=["probe:targets"], severity="note")
-def beginning_is_taught(targets: Mapping[Stream, Targets]) -> Iterator[Evidence]:
+@rule("A307", "note")
+def beginning_is_taught(targets: Probe[TargetsByStream]) -> Answers:
     """The id of a beginning is a target.
 
     ## What it sees
@@ -169,6 +177,7 @@ def beginning_is_taught(targets: Mapping[Stream, Targets]) -> Iterator[Evidence]
     ## References
     JimmyMa99/train-higgs-audio shifts the audio of a whole batch as one string.
     """
+    yield Looked()
     for stream, seen in targets.items():
         if seen.begin_targets:
             words = f"{seen.begin_targets} of {seen.targets} targets are the id of a beginning"
@@ -177,8 +186,8 @@ def beginning_is_taught(targets: Mapping[Stream, Targets]) -> Iterator[Evidence]
             yield Evidence(0, words, EXACT, [_row(stream, seen)], stream, severity)
 
 
-@rule("D403", needs=["probe:targets"], severity="warning")
-def mean_over_padding(targets: Mapping[Stream, Targets]) -> Iterator[Evidence]:
+@rule("D403", "warning")
+def mean_over_padding(targets: Probe[TargetsByStream]) -> Answers:
     """The loss is divided by all positions, not by those that count.
 
     ## What it sees
@@ -193,6 +202,9 @@ def mean_over_padding(targets: Mapping[Stream, Targets]) -> Iterator[Evidence]:
     ## References
     huggingface/parler-tts: `labels.ne(a) | labels.ne(b)` is true everywhere.
     """
+    yield Looked() if any(seen.divided_by and seen.shape for seen in targets.values()) else TooEarly(
+        "a loss that divides each target by the same number"
+    )
     for stream, seen in targets.items():
         if seen.divided_by is None or seen.shape is None:
             continue

@@ -1,18 +1,21 @@
 """Family C: does gradient arrive? The logged side, and the results of the probes that look at parameters."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 
-from earnest.probes.results import Gradients
-from earnest.rules.catalogue import Evidence, rule
+from earnest.probes.results import FrozenTensors, Gradients, Inputs, Optimizer
+from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
 from earnest.rules.finding import Severity
+from earnest.rules.needs import EvaluatedLoss, Fact, LastStep, Loss, Losses, Probe, Signal
+from earnest.streams import Stream
+
+EARLY_STEPS = 20  # within them a part may not be logged yet, and weights hardly move (assumed)
 
 
-@rule("C101", needs=["grad_norm"], severity="critical", points=3, explains=("B102", "B103", "C301", "C302"))
-def gradient_is_zero(grad_norm):
+@rule("C101", "critical", points=3, explains=("B102", "B103", "C301", "C302"))
+def gradient_is_zero(grad_norm: Signal) -> Answers:
     """No gradient arrives.
 
     ## What it sees
@@ -30,17 +33,17 @@ def gradient_is_zero(grad_norm):
     ## References
     locuslab/open-unlearning#178: LoRA without effect.
     """
+    yield Looked()
     values = grad_norm.finite
     zero = values.value == 0
     if zero[-3:].all() or zero.mean() >= 0.1:
         start = int(values.step[np.argmax(zero)])
-        yield Evidence(
-            start, f"gradient norm exactly 0 in {zero.mean():.0%} of the logged steps", EXACT, grad_norm.rows(start)
-        )
+        words = f"gradient norm exactly 0 in {zero.mean():.0%} of the logged steps"
+        yield Evidence(start, words, EXACT, grad_norm.rows(start))
 
 
-@rule("C102", needs=["probe:gradients"], severity="critical", explains=("B102", "B103", "C103"))
-def trainable_without_gradient(gradients):
+@rule("C102", "critical", explains=("B102", "B103", "C103"))
+def trainable_without_gradient(gradients: Probe[Gradients]) -> Answers:
     """Parameters that should learn get no gradient.
 
     ## What it sees
@@ -58,25 +61,24 @@ def trainable_without_gradient(gradients):
     ## References
     modelscope/ms-swift PR#9752: the sub-talker's loss was stripped, so that module learnt nothing.
     """
+    yield Looked()
+    kinds: list[tuple[tuple[str, ...], str, Severity | None]]
     if gradients.beside is None or gradients.cut is None or gradients.idle is None:
-        yield from _no_gradient(gradients, gradients.without_gradient, "trainable parameters get no gradient", None)
-        return
-    yield from _no_gradient(gradients, gradients.beside, "get no gradient, others of their kind do", None)
-    yield from _no_gradient(gradients, gradients.cut, "are computed with, and get no gradient", "warning")
-    yield from _no_gradient(gradients, gradients.idle, "are not used with gradients on", "note")
+        kinds = [(gradients.without_gradient, "trainable parameters get no gradient", None)]
+    else:
+        kinds = [
+            (gradients.beside, "get no gradient, others of their kind do", None),
+            (gradients.cut, "are computed with, and get no gradient", "warning"),
+            (gradients.idle, "are not used with gradients on", "note"),
+        ]
+    for names, words, severity in kinds:
+        if names:
+            words = f"{len(names)} {words}: {', '.join(names[:3])}"
+            yield Evidence(gradients.step, words, EXACT, [{"parameter": name} for name in names[:6]], severity=severity)
 
 
-def _no_gradient(
-    gradients: Gradients, names: Sequence[str], words: str, severity: Severity | None
-) -> Iterator[Evidence]:
-    if names:
-        words = f"{len(names)} {words}: {', '.join(names[:3])}"
-        rows: list[dict[str, Any]] = [{"parameter": name} for name in names[:6]]
-        yield Evidence(gradients.step, words, EXACT, rows, severity=severity)
-
-
-@rule("C103", needs=["update_frac"], severity="warning", points=5, explains=("B102",))
-def updates_out_of_range(update_frac):
+@rule("C103", "warning", points=5, explains=("B102",))
+def updates_out_of_range(update_frac: Signal) -> Answers:
     """Each step changes the weights far too little or far too much.
 
     ## What it sees
@@ -92,14 +94,15 @@ def updates_out_of_range(update_frac):
     ## References
     Karpathy, micrograd/makemore lectures: update ratio about 1e-3 (a rule of thumb, assumed).
     """
+    yield Looked()
     half = update_frac.tail(0.5)
     level = float(np.median(half.value))
     if level < 1e-6 or level > 0.1:
         yield Evidence(int(half.step[0]), f"an update is {level:.1e} of the weights", STRONG, half.rows())
 
 
-@rule("C104", needs=["probe:frozen"], severity="critical", explains=("D203",))
-def frozen_weights_change(frozen):
+@rule("C104", "critical", explains=("D203",))
+def frozen_weights_change(frozen: Probe[FrozenTensors]) -> Answers:
     """Something that was meant to be frozen changes.
 
     ## What it sees
@@ -114,18 +117,15 @@ def frozen_weights_change(frozen):
     ## References
     hungphongtrn/Amy-LM: rvq_rest.eval().
     """
+    yield Looked()
     names = frozen.changed
     if names:
-        yield Evidence(
-            frozen.step,
-            f"{len(names)} frozen tensors changed: {', '.join(names[:3])}",
-            EXACT,
-            [{"tensor": name} for name in names[:6]],
-        )
+        words = f"{len(names)} frozen tensors changed: {', '.join(names[:3])}"
+        yield Evidence(frozen.step, words, EXACT, [{"tensor": name} for name in names[:6]])
 
 
-@rule("C105", needs=["probe:optimizer"], severity="critical", explains=("B102", "B103"))
-def trainable_not_in_optimizer(optimizer):
+@rule("C105", "critical", explains=("B102", "B103"))
+def trainable_not_in_optimizer(optimizer: Probe[Optimizer]) -> Answers:
     """Parameters that require a gradient are not given to the optimizer.
 
     ## What it sees
@@ -140,18 +140,15 @@ def trainable_not_in_optimizer(optimizer):
     ## References
     SLM-MoT train_hf.py: the name filter 'adapter' matches nothing.
     """
+    yield Looked()
     names = optimizer.missing
     if names:
-        yield Evidence(
-            0,
-            f"{len(names)} trainable parameters are in no optimizer group: {', '.join(names[:3])}",
-            EXACT,
-            [{"parameter": name} for name in names[:6]],
-        )
+        words = f"{len(names)} trainable parameters are in no optimizer group: {', '.join(names[:3])}"
+        yield Evidence(0, words, EXACT, [{"parameter": name} for name in names[:6]])
 
 
-@rule("C106", needs=["probe:inputs"], severity="critical", explains=("A101", "B102", "B103", "D102", "B106"))
-def inputs_are_dropped(inputs):
+@rule("C106", "critical", explains=("A101", "B102", "B103", "D102", "B106"))
+def inputs_are_dropped(inputs: Probe[Inputs]) -> Answers:
     """A key of the batch never reaches the model.
 
     ## What it sees
@@ -167,14 +164,15 @@ def inputs_are_dropped(inputs):
     ## References
     huggingface/transformers PR#27865; higgs-audio forks with logits of shape [0, 8, 1026].
     """
-    dropped, shape = inputs.dropped, inputs.logits_shape
-    if dropped or (shape and 0 in shape):
-        words = f"dropped on the way: {', '.join(dropped)}" if dropped else f"logits of shape {list(shape)}"
-        yield Evidence(0, words, EXACT, [{"dropped": list(dropped), "logits_shape": list(shape) if shape else None}])
+    yield Looked()
+    dropped, shape = list(inputs.dropped), list(inputs.logits_shape or ())
+    if dropped or 0 in shape:
+        words = f"dropped on the way: {', '.join(dropped)}" if dropped else f"logits of shape {shape}"
+        yield Evidence(0, words, EXACT, [{"dropped": dropped, "logits_shape": shape or None}])
 
 
-@rule("C201", needs=["fact:loss_weights", "run"], severity="warning")
-def declared_loss_absent(weights, run):
+@rule("C201", "warning")
+def declared_loss_absent(loss_weights: Fact[Mapping[Stream, float]], losses: Losses, last_step: LastStep) -> Answers:
     """A loss that has a weight does not appear in the log.
 
     ## What it sees
@@ -189,23 +187,23 @@ def declared_loss_absent(weights, run):
     ## References
     modelscope/ms-swift PR#9752.
     """
-    logged = {
-        key.stream for key in run.series if key.split == "train" and key.name in ("loss", "ce_nats") and key.stream
-    }
-    absent = [stream for stream, weight in weights.items() if weight and stream not in logged]
-    known = [stream for stream in weights if stream in logged]
-    if known and absent and run.last_step >= 20:
-        later = f"; logged are {', '.join(map(str, known))}"
-        yield Evidence(
-            0,
-            f"no loss of {', '.join(map(str, absent))} in the log{later}",
-            FAIR,
-            [{"stream": str(stream), "weight": weights[stream]} for stream in absent],
-        )
+    absent = [stream for stream, weight in loss_weights.items() if weight and stream not in losses]
+    known = [stream for stream in loss_weights if stream in losses]
+    if not known:
+        yield TooEarly(f"a loss of {' or '.join(map(str, loss_weights)) or 'a stream that has a weight'}")
+    elif absent and last_step < EARLY_STEPS:
+        yield TooEarly(f"{EARLY_STEPS} steps (it has {last_step})")
+    else:
+        yield Looked()
+        if absent:
+            logged = f"logged are {', '.join(map(str, known))}"
+            words = f"no loss of {', '.join(map(str, absent))} in the log; {logged}"
+            rows = [{"stream": str(stream), "weight": loss_weights[stream]} for stream in absent]
+            yield Evidence(0, words, FAIR, rows)
 
 
-@rule("C301", needs=["ce_nats|loss"], severity="critical", points=8)
-def loss_never_changes(series):
+@rule("C301", "critical", points=8)
+def loss_never_changes(series: Loss) -> Answers:
     """The training loss is the same number at every step.
 
     ## What it sees
@@ -220,19 +218,18 @@ def loss_never_changes(series):
     ## References
     earnest's own; no publication known.
     """
+    yield Looked()
     values = series.finite
     end = values.value[len(values) // 2 :] if len(values) >= 16 else values.value
-    if len(end) >= 8 and end[0] != 0 and (end == end[0]).all():
-        start = (
-            int(values.step[np.flatnonzero(values.value != end[0])[-1] + 1])
-            if (values.value != end[0]).any()
-            else int(values.step[0])
-        )
-        yield Evidence(start, f"exactly {end[0]:.6g} in {len(end)} logged steps", EXACT, series.rows(start))
+    if end[0] != 0 and (end == end[0]).all():
+        other = np.flatnonzero(values.value != end[0])
+        start = int(values.step[other[-1] + 1 if len(other) else 0])
+        words = f"exactly {end[0]:.6g} in {len(end)} logged steps"
+        yield Evidence(start, words, EXACT, series.rows(start))
 
 
-@rule("C302", needs=["eval/ce_nats|eval/loss"], severity="critical", points=3, explains=("B102",))
-def evaluation_never_changes(evaluated):
+@rule("C302", "critical", points=3, explains=("B102",))
+def evaluation_never_changes(evaluated: EvaluatedLoss) -> Answers:
     """The evaluation gives the same number every time: the weights do not move.
 
     ## What it sees
@@ -250,14 +247,15 @@ def evaluation_never_changes(evaluated):
     locuslab/open-unlearning#178.
     """
     values = evaluated.finite
-    moved = float(np.ptp(values.value))
+    moved, first = float(np.ptp(values.value)), float(values.value[0])
     # weight decay alone moved the loss of an untrained model by 7e-6 of itself in 300 steps (measured:
     # tests/logs/lightning_loss_detached)
-    if values.value[0] != 0 and moved <= 2e-5 * abs(values.value[0]) and values.step[-1] - values.step[0] >= 20:
+    still = first != 0 and moved <= 2e-5 * abs(first)
+    if still and values.step[-1] - values.step[0] < EARLY_STEPS:
+        yield TooEarly(f"evaluations {EARLY_STEPS} steps apart")
+        return
+    yield Looked()
+    if still:
         exactly = "exactly" if moved == 0 else "to five digits"
-        yield Evidence(
-            int(values.step[0]),
-            f"{exactly} {values.value[0]:.5g} in {len(values)} evaluations",
-            EXACT,
-            evaluated.rows(),
-        )
+        words = f"{exactly} {first:.5g} in {len(values)} evaluations"
+        yield Evidence(int(values.step[0]), words, EXACT, evaluated.rows())

@@ -1,0 +1,297 @@
+"""Family F, adversarial training and the weighted sum: discriminator against generator, parts against their total."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from earnest.probes.results import GeneratorStep
+from earnest.records import plain
+from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
+from earnest.rules.decision import EXACT, FAIR, STRONG
+from earnest.rules.gan import Gan
+from earnest.rules.needs import Fact, GanSides, LastStep, PlainLosses, Probe, WeightedLosses
+from earnest.rules.statistics import trend
+from earnest.run import Series, Steps, Values
+from earnest.streams import Part, Stream
+
+FEWEST_POINTS, FEWEST_STEPS = 20, 200  # of a discriminator that is judged (assumed)
+SUM_OF_PARTS = Part("loss_g")
+
+
+def _lacks(gan: Gan) -> str | None:
+    """What the rules on a discriminator's hinge loss lack, or None."""
+    loss = gan.discriminator
+    if not gan.is_hinge:
+        return f"a hinge discriminator (--fact gan_loss={gan.form} says that it is none)"
+    if loss is None:
+        return "train/loss/loss_d (hinge)"
+    few = len(loss.finite)
+    return f"{FEWEST_POINTS} points of {loss.key} (it has {few})" if few < FEWEST_POINTS else None
+
+
+@rule("F101", "warning", explains=("F103",))
+def discriminator_blind(gan: GanSides, last_step: LastStep) -> Answers:
+    """The discriminator sees no difference between real and generated audio.
+
+    ## What it sees
+    The gap D(real) - D(fake) stays below 0.05 (a hinge loss near 2), over the last half of the run or in the one value
+    there is.
+    ## Likely causes
+    - the discriminator is too weak, or its learning rate too low
+    - it is fed the same audio twice, or its gradients are zeroed
+    - the generator is perfect (then ears and reconstruction agree)
+    ## Next probe
+    Train the discriminator alone for 200 steps with the generator frozen: a gap that stays 0 means that it cannot
+    learn.
+    ## Fix
+    Give the discriminator its own optimizer at the generator's learning rate, and check real against fake inputs; judge
+    the gap, not "stable at 2".
+    ## References
+    Lim & Ye 2017 (hinge): a constant D scores exactly 2. Amy-LM calls 1.97 "stable": with adv_g 0.32 that is a gap of
+    0.027.
+    """
+    gap = gan.gap
+    if gap is None or not gan.is_hinge or not len(gap.finite):
+        yield TooEarly("train/d_real and train/d_fake, or train/loss/loss_d (hinge)")
+        return
+    half = gap.tail(0.5)
+    if len(gap.finite) > 1 and (last_step < FEWEST_STEPS or len(half) < 5):
+        yield TooEarly(f"{FEWEST_STEPS} steps of the discriminator")
+        return
+    yield Looked()
+    level = float(np.median(half.value))
+    if abs(level) < 0.05:
+        words = f"D(real) - D(fake) = {level:.3f}"
+        if gan.adversarial is not None:
+            fake = -float(gan.adversarial.tail(0.5).value.mean())
+            words += f": D(fake) = {fake:.2f}, D(real) = {fake + level:.2f}"
+        odds = STRONG if len(half) >= 5 else FAIR
+        yield Evidence(int(half.step[0]), f"{words}: it does not tell them apart", odds, gap.rows())
+
+
+@rule("F102", "warning", explains=("D102",))
+def discriminator_wins(gan: GanSides) -> Answers:
+    """The discriminator tells real from generated without effort, and the generator learns little from it.
+
+    ## What it sees
+    A hinge loss of the discriminator below 0.1, or a gap above 1.9 with almost no loss left, over the last quarter of
+    the run (at least 20 points).
+    ## Likely causes
+    - the discriminator learns faster: learning rate, updates per step, capacity
+    - it recognises an artefact: length, silence, another sample rate, clipping
+    - the generator's reconstruction has stopped improving
+    ## Next probe
+    Feed the discriminator re-encoded real audio: if it still separates, it listens to an artefact.
+    ## Fix
+    Update the discriminator in two of three steps, or divide its learning rate by 4; start it after the reconstruction
+    has settled.
+    ## References
+    descriptinc/melgan-neurips#3: D loss near 0, G loss rises.
+    """
+    loss, gap = gan.discriminator, gan.gap
+    if (lacks := _lacks(gan)) or loss is None or gap is None:
+        yield TooEarly(lacks or "train/d_real and train/d_fake")
+        return
+    yield Looked()
+    end, apart = loss.tail(0.25, at_least=10).value, float(np.median(gap.tail(0.25, at_least=10).value))
+    wins = float(np.median(end)) < 0.1 and float(np.quantile(end, 0.9)) < 0.3
+    if not wins and apart <= 4:
+        return
+    start = next(iter(loss.runs_below(0.3, at_least=5) if wins else gap.runs_above(4, at_least=3)), None)
+    words = f"D(real) - D(fake) = {apart:.1f}, hinge asks for 2"
+    if wins:
+        words = f"its loss is {np.median(end):.3f} (2 sees nothing, 0 separates all)"
+    if gan.adversarial is not None and trend(gan.adversarial.binned.value).rises:
+        words += ", and the generator's adversarial loss rises"
+    since = start.start if start else int(loss.tail(0.25, at_least=10).step[0])
+    yield Evidence(since, words, STRONG, (loss if wins else gap).rows())
+
+
+@rule("F103", "warning")
+def discriminator_wrong(gan: GanSides) -> Answers:
+    """The discriminator is wrong more often than a constant would be.
+
+    ## What it sees
+    The hinge loss of the discriminator stays above 2.2 in the last half of at least 20 points.
+    ## Likely causes
+    - its learning rate is too high and it oscillates
+    - labels of real and fake are swapped, or it is updated with the generator's gradients
+    ## Next probe
+    Log D(real) and D(fake): D(fake) above D(real) throughout means swapped signs.
+    ## Fix
+    Divide its learning rate by 4; zero its gradients after the generator's step.
+    ## References
+    Any constant D scores 2 or more, exactly 2 within |c| <= 1: more than 2 is worse than knowing nothing.
+    """
+    loss = gan.discriminator
+    if (lacks := _lacks(gan)) or loss is None:
+        yield TooEarly(lacks or "train/loss/loss_d (hinge)")
+        return
+    yield Looked()
+    half = loss.tail(0.5)
+    if float(np.median(half.value)) > 2.2 and float(np.quantile(half.value, 0.2)) > 2.0:
+        words = f"its loss is {np.median(half.value):.2f}, knowing nothing scores 2"
+        yield Evidence(int(half.step[0]), words, STRONG, loss.rows())
+
+
+@rule("F104", "critical", explains=("F101", "F102"))
+def adversarial_training_dies(gan: GanSides) -> Answers:
+    """Adversarial and feature-matching loss both fall to nothing within a few steps.
+
+    ## What it sees
+    Feature matching falls below a hundredth of its start and stays there, and the adversarial loss does not vary any
+    more, while reconstruction does not reach 0 too.
+    ## Likely causes
+    - the generator's step leaves its gradients in the discriminator, which is then trained to agree
+    - the discriminator's features collapse to a constant
+    - generator and discriminator share an optimizer
+    ## Next probe
+    Compare the discriminator's gradients before and after the generator's backward pass: they must be equal.
+    ## Fix
+    Turn requires_grad off for the discriminator in the generator's step, or zero its gradients before its own; detach
+    the generated audio there.
+    ## References
+    NVIDIA/NeMo PR#7266: discriminator gradients polluted by the generator's step.
+    """
+    features, adversarial = gan.features, gan.adversarial
+    if features is None or adversarial is None or min(len(features.finite), len(adversarial.finite)) < FEWEST_POINTS:
+        yield TooEarly(f"{FEWEST_POINTS} points of train/loss/feat and train/loss/adv_g")
+        return
+    yield Looked()
+    start, end, other = float(features.head(5).value.max()), features.tail(0.5), adversarial.tail(0.5).value
+    still = float(np.ptp(other)) < 0.05 and abs(float(np.median(other))) < 0.05
+    if start > 0 and float(np.quantile(end.value, 0.9)) < 0.01 * start and still:
+        gone = next(iter(features.runs_below(0.01 * start, at_least=5)), None)
+        words = f"feature matching fell from {start:.3g} to {np.median(end.value):.2g}, "
+        words += "and the adversarial loss stands still near 0"
+        yield Evidence(gone.start if gone else int(end.step[0]), words, STRONG, features.rows())
+
+
+@rule("F401", "warning")
+def parts_do_not_sum(
+    loss_weights: Fact[Mapping[Stream, float]], parts: WeightedLosses, losses: PlainLosses | None
+) -> Answers:
+    """The weighted parts do not add up to the total that is logged.
+
+    ## What it sees
+    The sum of weight times part differs from the logged total by more than 3 %, in the median over common steps. If
+    exactly one weighted part is missing from the total, that is a phase (such as adversarial only) and only a note.
+    ## Likely causes
+    - a part is computed and logged, but not added
+    - other weights are in force than those written down, or a balancer rescales them
+    ## Next probe
+    Solve for the weights by least squares over the logged steps.
+    ## Fix
+    Add the part, or log the weights in force with every step.
+    ## References
+    Amy-LM: 1*0.3218 + 4*0.0169 + 15*0.0746 + 1*0.6683 + 1*0.0796 = 2.2556, the logged loss_g. audiocraft's balancer
+    makes weights gradient shares instead.
+    """
+    weights = {stream: weight for stream, weight in loss_weights.items() if weight}
+    total = (losses or {}).get(SUM_OF_PARTS) or (losses or {}).get(None)
+    weighted = {stream: parts[stream] for stream in weights if stream in parts}
+    if total is None or len(weighted) < 2 or len(weighted) < len(weights):
+        yield TooEarly("every weighted part and their total in one log")
+        return
+    common = _common_steps([total, *weighted.values()])
+    if not len(common):
+        yield TooEarly("every weighted part and their total at the same steps")
+        return
+    yield Looked()
+    values = {stream: weights[stream] * _at(common, part) for stream, part in weighted.items()}
+    yield from _compared(common, values, _at(common, total), sum(weights.values()))
+
+
+def _common_steps(series: list[Series]) -> Steps:
+    common = series[0].finite.step
+    for one in series[1:]:
+        common = np.intersect1d(common, one.finite.step)
+    return common
+
+
+def _at(steps: Steps, series: Series) -> Values:
+    return series.finite.value[np.isin(series.finite.step, steps)]
+
+
+def _compared(steps: Steps, parts: Mapping[Stream, Values], total: Values, weight: float) -> Answers:
+    """Weighted parts beside the total, in the last half of the steps; `weight`: the sum of the weights."""
+    half = slice(len(steps) // 2, None)
+    summed = np.sum(list(parts.values()), axis=0)
+
+    def is_off(values: Values, by: float) -> bool:
+        return float(np.median((np.abs(values - total) / np.maximum(np.abs(total), 1e-9))[half])) > by
+
+    if not is_off(summed, 0.03):
+        return
+    rows = [{"part": str(stream), "weighted": float(np.median(values[half]))} for stream, values in parts.items()]
+    rows.append({"part": "total as logged", "weighted": float(np.median(total[half]))})
+    start = int(steps[half][0])
+    for stream, values in parts.items():
+        if not is_off(summed - values, 0.01):
+            words = f"{stream} is logged but not part of the total: a phase without it?"
+            yield Evidence(start, words, STRONG, rows, stream, severity="note")
+            return
+    mean = float(np.median(total[half]) / np.median(summed[half]))
+    if abs(mean * len(parts) - 1) > 0.03 and abs(mean * weight - 1) > 0.03:  # a weighted mean is a sum too
+        words = f"the parts sum to {np.median(summed[half]):.4g}, the total says {np.median(total[half]):.4g}"
+        yield Evidence(start, words, FAIR, rows)
+
+
+@rule("F402", "note")
+def one_part_is_the_loss(loss_weights: Fact[Mapping[Stream, float]], losses: PlainLosses) -> Answers:
+    """One weighted part makes up nearly all of the loss.
+
+    ## What it sees
+    A single part holds more than 95 % of the weighted sum in the last half of the run, beside at least two others.
+    ## Likely causes
+    - weights copied from a code base whose losses have other scales
+    - a part in other units: a sum over frames, or scaled by the sample rate
+    ## Next probe
+    Log each part's gradient norm at the shared trunk: shares of the loss are not shares of the gradient.
+    ## Fix
+    Set the weights by gradient norm, or use a balancer.
+    ## References
+    Defossez et al. 2022 (EnCodec), section 3.4: the balancer. In Amy-LM's example msspec is 50 %.
+    """
+    parts: dict[Stream, float] = {}
+    for stream, weight in loss_weights.items():
+        part = losses.get(stream)
+        if part is not None and weight and len(part.finite):
+            parts[stream] = abs(weight * float(np.median(part.tail(0.5).value)))
+    if len(parts) < 3:
+        yield TooEarly(f"train/loss of 3 parts that have a weight (it has {len(parts)})")
+        return
+    yield Looked()
+    total = sum(parts.values())
+    for stream, part in parts.items():
+        if 0 < total < np.inf and part > 0.95 * total:
+            rows = [{"part": str(name), "weighted": value} for name, value in parts.items()]
+            yield Evidence(None, f"{part / total:.1%} of the weighted sum", STRONG, rows, stream)
+
+
+@rule("F403", "critical", explains=("F101", "F104"))
+def generator_step_changes_discriminator(generator_step: Probe[GeneratorStep]) -> Answers:
+    """The generator's step leaves gradients in the discriminator.
+
+    ## What it sees
+    The probe that compares the discriminator's gradients before and after the generator's backward pass found a
+    difference, or generated audio that is not detached.
+    ## Likely causes
+    - requires_grad stays on for the discriminator in the generator's step, and its gradients are not zeroed before its
+      own
+    - the discriminator is trained on audio that is not detached
+    ## Next probe
+    Zero the discriminator's gradients right before its own backward pass, and compare.
+    ## Fix
+    `discriminator.requires_grad_(False)` in the generator's step; `fake.detach()` in the discriminator's.
+    ## References
+    NVIDIA/NeMo PR#7266.
+    """
+    yield Looked()
+    if generator_step.fake_attached:
+        words = "generated audio is not detached in the discriminator's step"
+    elif generator_step.discriminator_changed:
+        words = "the discriminator's gradients differ after the generator's backward pass"
+    else:
+        return
+    yield Evidence(0, words, EXACT, [plain(generator_step)])

@@ -1,0 +1,153 @@
+"""Family E, training beside held-out: overfitting, memorising, stair steps."""
+
+import math
+
+import numpy as np
+
+from earnest.probes.results import HeldOut
+from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
+from earnest.rules.decision import FAIR, STRONG, WEAK
+from earnest.rules.measure import falling, rising_since
+from earnest.rules.needs import AllJudged, AllSeries, EvaluatedLosses, Fact, Loss, LossInBothSplits, Probe, Tokens
+
+FEW_CLIPS = 20  # below, a held-out loss has a direction, but hardly a value (assumed)
+EPOCHS = 3  # boundaries at which a loss must drop (assumed)
+
+
+@rule("E101", "warning", points=5)
+def overfitting(loss: LossInBothSplits, judged: AllJudged | None, held_out_clips: Fact[int] | None) -> Answers:
+    """The held-out loss rises while the training loss falls.
+
+    ## What it sees
+    After its minimum the held-out loss rises over at least four evaluations, by more than its noise and 2 % of chance,
+    while the training loss still falls.
+    ## Likely causes
+    - few clips, many passes: the model memorises them
+    - fixed crops: the same frames in every epoch
+    - no dropout, or a learning rate that is still high late in the run
+    ## Next probe
+    Generate from the checkpoint with the lowest held-out loss and from the last, same prompts and seeds, and listen.
+    ## Fix
+    Keep the checkpoint at the minimum; take random windows, more clips, or fewer epochs.
+    ## References
+    Prechelt 1998, "Early Stopping - But When?".
+    """
+    evaluated, train = loss.evaluated, loss.train
+    view = next((one.view for one in judged or () if one.stream == evaluated.stream), None)
+    chance = view.chance if view else None
+    rising = rising_since(evaluated, chance.value if chance else abs(float(evaluated.finite.value[0])))
+    if rising and train is None:
+        yield TooEarly(f"train/{evaluated.key.name} beside {evaluated.key}, which rises")
+        return
+    yield Looked()
+    if rising and train is not None and falling(train.since(rising[0])):
+        words = f"{evaluated.finite.value.min():.3f} at step {rising[0]}, {evaluated.finite.value[-1]:.3f} now"
+        if held_out_clips is not None and held_out_clips < FEW_CLIPS:
+            clips = f"{held_out_clips} held-out clip{'s' if held_out_clips > 1 else ''}"
+            words += f" ({clips}: trust the direction, not the value)"
+        yield Evidence(rising[0], words, STRONG, evaluated.rows())
+
+
+@rule("E102", "warning", explains=("E101", "E204"))
+def training_clips_memorised(tokens: Tokens) -> Answers:
+    """The training clips are known by heart.
+
+    ## What it sees
+    The training loss is more than twice as far below the baseline as the held-out loss, which stalls or rises. A note
+    where that costs nothing: the held-out loss is below every baseline, and no more than 2 % of chance above its lowest
+    value.
+    ## Likely causes
+    - too few clips for the number of parameters and epochs
+    - deterministic crops: every epoch shows the same frames
+    ## Next probe
+    Compare distinct crops per clip with what random windows would give; generate a held-out text and look for a
+    training clip in it.
+    ## Fix
+    Random windows, more data, dropout or LoRA instead of all weights; stop at the lowest held-out loss.
+    ## References
+    rubin-labs/dia-finetuning-stereo 2025-11-24: 40 clips, loss 0.02, held-out 9 to 11, demos noise.
+    """
+    view, verdict = tokens.view, tokens.verdict
+    if view.evaluated is None and view.held_out.ce_nats is None:
+        yield TooEarly(f"eval/ce_nats or eval/loss of {tokens.stream}, or the probe held_out")
+        return
+    if verdict.verdict != "memorising":
+        yield TooEarly(view.vocabulary_fact) if verdict.baseline is None else Looked()
+        return
+    values = view.evaluated.finite.value if view.evaluated is not None else np.zeros(0)
+    known = [rung.value for rung in verdict.ladder]
+    if len(values) >= 3 and values[-1] <= values.min() + 0.02 * max(known) and values[-1] < min(known):
+        words = f"{verdict.why}, no worse than its lowest, {values.min():.2f}"
+        yield Evidence(verdict.since_step, words, STRONG, severity="note")
+    else:
+        yield Evidence(verdict.since_step, verdict.why, STRONG)
+
+
+@rule("E202", "note")
+def many_parameters_and_no_validation(
+    trainable_parameters: Fact[int],
+    train_targets: Fact[int],
+    held_out: Probe[HeldOut] | None,
+    series: AllSeries | None,
+) -> Answers:
+    """Far more parameters than targets, and nothing held out to show whether that hurts.
+
+    ## What it sees
+    More than 50 trainable parameters per counted target of an epoch, and neither an evaluation nor a held-out probe.
+    ## Likely causes
+    - the whole head or backbone is trained on a few clips
+    ## Next probe
+    Hold out 5 % of the clips and evaluate.
+    ## Fix
+    Evaluate on held-out clips; train adapters or an audio-only head.
+    ## References
+    SLM-MoT's analysis calls 334 M parameters on at most 5 M tokens a low risk; the ratio of 50 is assumed.
+    """
+    yield Looked()
+    measured = held_out or any(key.split == "eval" for key in series or ())
+    if train_targets and trainable_parameters > 50 * train_targets and not measured:
+        words = f"{trainable_parameters:,.0f} parameters for {train_targets:,.0f} targets, and no evaluation"
+        rows = [{"trainable_parameters": trainable_parameters, "train_targets": train_targets}]
+        yield Evidence(0, words, STRONG, rows)
+
+
+@rule("E204", "note", points=60)
+def stair_steps(series: Loss, steps_per_epoch: Fact[int], evaluated: EvaluatedLosses | None) -> Answers:
+    """The training loss drops at every epoch boundary: clips are remembered.
+
+    ## What it sees
+    At three or more epoch boundaries the loss drops by at least four times the error of its mean, most of the whole
+    fall happens there, and no evaluation falls along.
+    ## Likely causes
+    - the model remembers each clip from the pass before
+    ## Next probe
+    Evaluate on clips never seen.
+    ## Fix
+    Nothing, as long as a held-out loss falls; else fewer epochs or more data.
+    ## References
+    Howard & Whitaker, fast.ai 2023, "Can LLMs learn from a single example?".
+    """
+    values = series.finite
+    # a step has to be larger than the fall inside the epochs; two or three steps while validation falls are normal
+    drops: list[tuple[int, float]] = []
+    sure = 0
+    for epoch in range(1, int(values.step[-1] // steps_per_epoch) + 1):
+        boundary, quarter = epoch * steps_per_epoch, steps_per_epoch / 4
+        before = values.value[(values.step > boundary - quarter) & (values.step <= boundary)]
+        after = values.value[(values.step > boundary) & (values.step <= boundary + quarter)]
+        if len(before) < 4 or len(after) < 4:
+            continue
+        drop = float(before.mean() - after.mean())
+        drops.append((boundary, drop))
+        sure += int(drop > 4 * math.sqrt(before.var(ddof=1) / len(before) + after.var(ddof=1) / len(after)))
+    if len(drops) < EPOCHS:
+        yield TooEarly(f"{EPOCHS} epochs with 4 points of {series.key} in their first and last quarter")
+        return
+    yield Looked()
+    fall, total = float(values.value[:4].mean() - values.value[-4:].mean()), sum(drop for _, drop in drops)
+    held_out = (evaluated or {}).get(series.stream)
+    if sure >= EPOCHS and fall > 0 and total > 0.5 * fall and not falling(held_out):
+        mean = total / len(drops)
+        words = f"{sure} of {len(drops)} epoch boundaries drop, by {mean:.2f} on average"
+        rows = [{"step": step, "drop": drop} for step, drop in drops[:6]]
+        yield Evidence(drops[0][0], words, WEAK if held_out is None else FAIR, rows)

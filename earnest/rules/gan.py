@@ -1,0 +1,65 @@
+"""The two sides of an adversarial training, as a log shows them: `Gan`."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from earnest.run import Run, Series
+from earnest.signals import Key
+from earnest.streams import Part, Stream
+
+DISCRIMINATOR = (Part("loss_d"), Part("discriminator"))
+ADVERSARIAL, FEATURES = (Part("adv_g"), Part("adversarial")), (Part("feat"), Part("features"))
+HINGE_NEEDS = "a hinge discriminator; {} is not judged (--fact gan_loss=... says which it is)"
+
+
+@dataclass(frozen=True)
+class Gan:
+    """Losses and scores of discriminator and generator; each is None if it is not logged."""
+
+    run: Run
+
+    @property
+    def form(self) -> str | None:
+        """The form of the adversarial loss, if it is known."""
+        return self.run.facts.gan_loss
+
+    @property
+    def is_hinge(self) -> bool:
+        """What is not known is taken for hinge."""
+        return self.form in (None, "hinge")
+
+    @property
+    def exists(self) -> bool:
+        return any(one is not None for one in (self.gap, self.adversarial, self.features))
+
+    @cached_property
+    def discriminator(self) -> Series | None:
+        return self._first(DISCRIMINATOR)
+
+    @cached_property
+    def adversarial(self) -> Series | None:
+        return self._first(ADVERSARIAL)
+
+    @cached_property
+    def features(self) -> Series | None:
+        return self._first(FEATURES)
+
+    @cached_property
+    def gap(self) -> Series | None:
+        """D(real) - D(fake) over steps: as logged, else from the hinge loss, 2 - loss_d, which holds while |D| < 1."""
+        gaps: list[Series] = []
+        for real in [series for key, series in self.run.series.items() if key[:2] == ("train", "d_real")]:
+            fake = self.run.get("train", "d_fake", real.stream)
+            if fake is not None:
+                steps, i, j = np.intersect1d(real.step, fake.step, return_indices=True)
+                gaps.append(Series(steps, real.value[i] - fake.value[j], Key("train", "d_gap")))
+        if gaps and all(len(gap) == len(gaps[0]) for gap in gaps):
+            return Series(gaps[0].step, np.mean([gap.value for gap in gaps], axis=0), gaps[0].key)
+        losses = [loss for stream in DISCRIMINATOR if (loss := self.run.get("train", "loss", stream))]
+        return Series(losses[0].step, 2 - losses[0].value, Key("train", "d_gap")) if losses else None
+
+    def _first(self, streams: tuple[Stream, ...]) -> Series | None:
+        logged = (self.run.get("train", "loss", stream) for stream in streams)
+        return next((series for series in logged if series is not None and len(series.finite)), None)

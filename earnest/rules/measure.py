@@ -1,0 +1,170 @@
+"""What a loss does: where it stands now, since when, whether it is flat, falls, rises again, or is nothing at all."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from earnest.rules.finding import Baseline
+from earnest.rules.statistics import boundary, mean_interval, noise, trend
+from earnest.run import Mask, Series
+
+# Above chance by this share is worse than chance, not a fresh head's overconfidence (assumed; a fresh wide head starts
+# within 0.3 nats, 4 % of ln 1026).
+WORSE = 0.04
+# Where a difference of baselines is this small, as a share, it teaches nothing (assumed).
+EQUAL = 0.005
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The value that a verdict is about: its interval, where it was read, and the series behind it."""
+
+    value: float
+    interval: tuple[float, float] | None
+    source: str
+    series: Series | None
+
+    @property
+    def low(self) -> float:
+        return self.interval[0] if self.interval else self.value
+
+    @property
+    def high(self) -> float:
+        return self.interval[1] if self.interval else self.value
+
+    @property
+    def first_step(self) -> int | None:
+        return int(self.series.step[0]) if self.series is not None and len(self.series) else None
+
+    def is_below(self, rung: Baseline) -> bool:
+        """Below a baseline by more than the interval and `EQUAL`."""
+        return self.high < rung.value * (1 - EQUAL)
+
+
+def end_of(series: Series, source: str = "training", share: float = 0.1) -> Measure:
+    """The mean of the last `share` of a series, with an interval that respects autocorrelation."""
+    # eight points for an interval, but no more than a third of a short log
+    few = max(3, min(8, len(series.finite) // 3))
+    value, interval = mean_interval(series.tail(share, at_least=few).value)
+    return Measure(value, interval, source, series)
+
+
+def last_of(series: Series, source: str) -> Measure:
+    """The last value, give or take twice the noise from point to point: for evaluations, which are few."""
+    last, half = float(series.finite.value[-1]), 2 * noise(series.finite.value)
+    return Measure(last, (last - half, last + half) if half else None, source, series)
+
+
+def degenerate(series: Series | None) -> tuple[int, str] | None:
+    """Since when a loss is nothing, and in words: never a number, exactly 0, or no longer a number."""
+    if series is None:
+        return None
+    if not len(series):
+        return 0, "logged, but without a single value"
+    last = series.value[-min(3, len(series)) :]
+    if not np.isfinite(last).any():
+        since = int(series.step[start_of_last(~np.isfinite(series.value))])
+        return since, f"not a number since step {since}"
+    since = zero_since(series)
+    if since is None:
+        return None
+    return since, f"exactly 0 since step {since}: nothing was scored, or a NaN was logged as 0"
+
+
+def zero_since(series: Series) -> int | None:
+    """The step since which a loss is exactly 0 and did not get there by itself, or None.
+
+    A loss that had fallen to a thousandth of its start (assumed) is rounded to 0: in fp32 a cross-entropy below 1e-7
+    nats cannot be told from 0, and constant targets reach that.
+    """
+    values = series.finite
+    if not len(values) or values.value[-2:].any():
+        return None
+    before = values.value[: np.argmax(values.value == 0)]  # not of the last stretch: one odd batch may interrupt zeros
+    faded = len(before) > 1 and abs(before[-1]) <= 1e-3 * abs(before[0])
+    return None if faded else int(values.step[start_of_last(values.value == 0)])
+
+
+def start_of_last(condition: Mask) -> int:
+    """Index at which the stretch of True that reaches the end begins."""
+    wrong = np.flatnonzero(~condition)
+    return int(wrong[-1]) + 1 if len(wrong) else 0
+
+
+def since_below(series: Series | None, level: float) -> int | None:
+    """The step from which a series stayed below a level (as binned means)."""
+    return None if series is None else _since(series.binned, series.binned.value < level)
+
+
+def since_above(series: Series | None, level: float) -> int | None:
+    """The step from which a series stayed above a level (as binned means)."""
+    return None if series is None else _since(series.binned, series.binned.value > level)
+
+
+def _since(binned: Series, condition: Mask) -> int | None:
+    start = start_of_last(condition)
+    return int(binned.step[start]) if start < len(binned) else None
+
+
+def began_above(series: Series | None, chance: Baseline, run_frac: float = 0.2) -> tuple[int, float] | None:
+    """Last step and mean of a start clearly above chance that lasted at least `run_frac` of the run and of 250 steps,
+    else None.
+
+    A fresh wide head also starts above chance but falls to it within a few steps: that is benign and is not reported.
+    """
+    if series is None or len(series.binned) < 2:
+        return None
+    binned = series.binned
+    above = binned.value > chance.value * (1 + WORSE)
+    if not above[0]:
+        return None
+    count = int(np.argmin(above)) if not above.all() else len(above)
+    until, first = int(binned.step[count - 1]), int(binned.step[0])
+    if until - first < run_frac * max(250, binned.last_step - first):
+        return None
+    return until, float(binned.value[:count].mean())
+
+
+def is_flat(series: Series | None, gained: float) -> bool:
+    """The last third moves by less than 1 % of what was gained, on at least 12 points, without a fall that can be
+    believed."""
+    if series is None or gained <= 0:
+        return False
+    end = series.binned.value[-max(12, len(series.binned) // 3) :]
+    if len(end) < 12:
+        return False
+    found = trend(end)
+    return abs(found.change) < 0.01 * gained and not found.falls
+
+
+def rising_since(evaluated: Series | None, scale: float) -> tuple[int, float] | None:
+    """Step of the lowest evaluation and the rise since, if evaluations clearly rise after it: at least 4 of them.
+
+    The lowest point is chosen by looking, so the trend is asked of the points after it only. Few points: every one must
+    be above the minimum by 4 times the noise, and their order must be rising; `scale` is what a real rise is measured
+    by.
+    """
+    if evaluated is None or len(evaluated.binned) < 5:
+        return None
+    value, step = evaluated.binned.value, evaluated.binned.step
+    lowest = int(np.argmin(value))
+    after = value[lowest + 1 :]
+    if len(after) < 4:
+        return None
+    found = trend(after)
+    rise = float(np.mean(after[-2:]) - value[lowest])
+    clear = after[len(after) // 2 :].min() > value[lowest] + 4 * noise(value)
+    # one-sided 5 % for 4 points in order (exact 1/24), and the anytime boundary once there are points enough to reach
+    # it
+    ordered = found.z > min(boundary(found.points), 0.55 * math.sqrt(found.points) + 0.5)
+    return (int(step[lowest]), rise) if clear and ordered and rise > 0.02 * scale else None
+
+
+def falling(series: Series | None) -> bool:
+    """The second half lies below the first by more than the noise."""
+    if series is None or len(series.binned) < 4:
+        return False
+    value = series.binned.value
+    half = len(value) // 2
+    return float(np.median(value[half:])) < float(np.median(value[:half])) - noise(value) / math.sqrt(half)

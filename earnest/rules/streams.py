@@ -1,0 +1,172 @@
+"""The streams of a run, each looked up once: `StreamView`."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+from earnest.facts import Facts
+from earnest.probes.results import Alignment, HeldOutStream
+from earnest.rules.finding import Baseline
+from earnest.rules.measure import Measure, end_of, last_of
+from earnest.rules.statistics import miller_madow
+from earnest.run import Run, Series
+from earnest.streams import TEXT, TOTAL, Stream, in_order
+
+# Audio codes are never this predictable on unseen data, as a share of ln V: 0.35 nats of 6.93. Lowest believable report
+# known: 0.96 nats, on silence-heavy sound effects (audiocraft#447).
+TOO_GOOD = 0.05
+# The same for text without audio beside it, in nats (assumed: supervised answers reach 0.1, constant ones 0.01).
+TOO_GOOD_TEXT = 0.02
+
+
+@dataclass(frozen=True)
+class StreamView:
+    """One stream of a run: its series, what was measured on held-out clips, and the baselines that are known.
+
+    The loss without a stream is the stream `TOTAL`. beside: every stream of tokens in the run.
+    """
+
+    run: Run
+    stream: Stream
+    beside: tuple[Stream, ...]
+
+    @property
+    def facts(self) -> Facts:
+        return self.run.facts
+
+    @cached_property
+    def train(self) -> Series | None:
+        return self._loss("train")
+
+    @cached_property
+    def evaluated(self) -> Series | None:
+        return self._loss("eval")
+
+    def _loss(self, split: str) -> Series | None:
+        """Its cross-entropy; a plain loss of that stream is taken for it."""
+        stream = None if self.stream == TOTAL else self.stream
+        return self.run.get(split, "ce_nats", stream) or self.run.get(split, "loss", stream)
+
+    @property
+    def any(self) -> Series | None:
+        """Training, or evaluation if training is not logged."""
+        return self.train or self.evaluated
+
+    @cached_property
+    def held_out(self) -> HeldOutStream:
+        """What the probe ``held_out`` measured of this stream."""
+        probe = self.run.probes.held_out
+        return (probe.streams.get(self.stream) if probe else None) or HeldOutStream()
+
+    @property
+    def alignment(self) -> Alignment | None:
+        return (self.run.probes.alignment or {}).get(self.stream)
+
+    @property
+    def is_audio(self) -> bool:
+        """Whether its targets are audio codes; a total that stands alone is taken for audio if that vocabulary is
+        known."""
+        return self.stream.is_audio or (self.stream == TOTAL and bool(self.facts.audio_vocab))
+
+    @property
+    def vocabulary(self) -> int | None:
+        """How many ids can occur as a target."""
+        return vocabulary(self.stream, self.facts.text_vocab, self.facts.audio_vocab)
+
+    @property
+    def vocabulary_fact(self) -> str:
+        """How to say the vocabulary on the command line."""
+        if self.stream.is_audio:
+            return "--fact audio_vocab=..."
+        return "--fact text_vocab=..." if self.stream == TEXT else "--fact audio_vocab=... or text_vocab=..."
+
+    @cached_property
+    def rungs(self) -> list[Baseline]:
+        """The baselines of a token stream that are known, highest first."""
+        held, counts, size = self.held_out, (self.facts.label_counts or {}).get(self.stream), self.vocabulary
+        rungs: list[Baseline] = []
+        if held.uniform_nats is not None:
+            rungs.append(Baseline("uniform", held.uniform_nats))
+        elif size:
+            rungs.append(Baseline("uniform", math.log(size)))
+        if held.unigram_nats is not None:
+            rungs.append(Baseline("unigram", held.unigram_nats))
+        elif counts and sum(counts.values()):
+            rungs.append(Baseline("unigram", miller_madow(counts)))
+        if held.bigram_nats is not None:
+            rungs.append(Baseline("bigram", held.bigram_nats))
+        return rungs
+
+    def rung(self, name: str) -> Baseline | None:
+        return next((rung for rung in self.rungs if rung.name == name), None)
+
+    @property
+    def chance(self) -> Baseline | None:
+        """The highest baseline that is known."""
+        return self.rungs[0] if self.rungs else None
+
+    @cached_property
+    def now(self) -> Measure | None:
+        """Its value now: of the held-out probe, else of the last evaluation, else of the end of training."""
+        if self.held_out.ce_nats is not None and math.isfinite(self.held_out.ce_nats):
+            return Measure(self.held_out.ce_nats, self.held_out.interval, "held out", self.evaluated or self.train)
+        if self.evaluated is not None and len(self.evaluated.finite):
+            return last_of(self.evaluated, "evaluation")
+        if self.train is not None and len(self.train.finite):
+            return end_of(self.train)
+        return None
+
+    def is_below(self, rung: Baseline) -> bool:
+        """Below a rung by more than the interval: the paired one if clips were compared, else that of the series."""
+        gap = self.held_out.gaps.get(rung.name)
+        if self.now is None:
+            return False
+        return gap[2] < 0 if gap and self.now.source == "held out" else self.now.is_below(rung)
+
+    @cached_property
+    def too_good(self) -> float | None:
+        """The level in nats below which a loss of this stream is not believed, or None if every level is.
+
+        Text beside audio is not judged: for plain speech synthesis its targets are constants (4e-7 nats in
+        higgs-audio#94). If nearly all targets are one id, their unigram entropy is as low by itself, so half of that
+        (assumed) bounds the level. So does the bigram's if the alignment probe has seen that labels are shifted; labels
+        that are not make it 0.
+        """
+        if self.is_audio:
+            aligned = self.alignment is not None and self.alignment.offset == self.alignment.expected
+            trusted = ("unigram", "bigram") if aligned else ("unigram",)
+            known = [0.5 * rung.value for rung in self.rungs if rung.name in trusted]
+            return min([TOO_GOOD * math.log(self.vocabulary or 1024), *known])
+        return TOO_GOOD_TEXT if self.vocabulary and not self.has_audio_beside else None
+
+    @property
+    def has_audio_beside(self) -> bool:
+        return any(stream.is_audio for stream in self.beside)
+
+    def only_in_training(self, level: float) -> bool:
+        """Whether held-out clips score far above this level: memorised, as a target that is among the inputs is so in
+        held-out clips too."""
+        return bool(
+            self.evaluated is not None and len(self.evaluated.finite) and self.evaluated.finite.value[-1] > 3 * level
+        )
+
+
+def vocabulary(stream: Stream, text_vocab: int | None, audio_vocab: int | None) -> int | None:
+    """How many ids can occur as a target; a total that stands alone is taken for audio, or for text if only that
+    vocabulary is known."""
+    if stream == TOTAL:
+        return audio_vocab or text_vocab
+    return text_vocab if stream == TEXT else audio_vocab if stream.is_audio else None
+
+
+def token_streams(run: Run) -> list[Stream]:
+    """Streams of tokens: those with a cross-entropy, and text and audio if only a loss is logged, text first; else a
+    total that stands alone."""
+    found = set(run.probes.held_out.streams if run.probes.held_out else ())
+    for _, name, stream in run.series:
+        if stream and (name == "ce_nats" or (name == "loss" and (stream == TEXT or stream.is_audio))):
+            found.add(stream)
+    has_parts = any(key.stream for key in run.series if key.name == "loss")
+    if not found and not has_parts and StreamView(run, TOTAL, ()).train:
+        return [TOTAL]
+    return in_order(found)

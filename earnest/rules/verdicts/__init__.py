@@ -1,0 +1,47 @@
+"""The chance ladder: is each stream learning, against what a predictor that has learnt nothing would score?
+
+A cross-entropy is compared, in this order, with a uniform guess over the ids that can occur, with the label frequencies
+(unigram) and with the previous frame (bigram). Other losses have baselines of their own: a hinge discriminator 2, a
+cosine distillation the constant mean vector. A stream without a known baseline is not judged: the verdict says which
+fact is missing.
+"""
+
+from dataclasses import dataclass
+
+from earnest.rules.finding import Verdict
+from earnest.rules.streams import StreamView, token_streams
+from earnest.rules.verdicts import losses, tokens, total
+from earnest.run import Run
+from earnest.streams import TOTAL, Stream
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A stream and its verdict."""
+
+    view: StreamView
+    verdict: Verdict
+
+    @property
+    def stream(self) -> Stream:
+        return self.view.stream
+
+    @property
+    def is_tokens(self) -> bool:
+        return self.verdict.unit == "nats"
+
+
+def judge(run: Run) -> list[Judged]:
+    """One verdict per stream: tokens first, then the other losses, then a total that tokens at chance add up to."""
+    beside = tuple(token_streams(run))
+    view = {stream: StreamView(run, stream, beside) for stream in beside}
+    result = [Judged(one, (total if one.stream == TOTAL else tokens).judge(one)) for one in view.values()]
+    others = [key.stream for key in run.series if key[:2] == ("train", "loss")]
+    parts = [StreamView(run, stream, beside) for stream in others if stream and stream not in view]
+    result += [Judged(part, losses.judge(part)) for part in parts]
+    at_chance = all(one.verdict.verdict in ("at-chance", "worse-than-chance") for one in result)
+    if beside and TOTAL not in beside and not parts and at_chance:
+        whole = StreamView(run, TOTAL, beside)
+        if verdict := total.at_sum_of_chances(whole):
+            result.append(Judged(whole, verdict))
+    return result

@@ -1,0 +1,196 @@
+"""The verdict of a stream of tokens: named steps, of which the first that has an answer gives it."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from earnest.rules.finding import Baseline, Verdict, Word
+from earnest.rules.measure import (
+    EQUAL,
+    WORSE,
+    Measure,
+    began_above,
+    degenerate,
+    end_of,
+    falling,
+    is_flat,
+    rising_since,
+    since_above,
+    since_below,
+)
+from earnest.rules.statistics import trend
+from earnest.rules.streams import StreamView
+
+# If the label histogram is unknown, a cross-entropy within this share of ln V says nothing (assumed: label frequencies
+# alone give neural codecs some 2-12 %, and a natural language some 30-40 %).
+FREQUENCIES_AUDIO, FREQUENCIES_TEXT = 0.15, 0.30
+# Within it and no histogram: at chance (assumed; a real run at 2-5 % below chance had learnt nothing).
+NEAR_CHANCE = 0.06
+
+
+def judge(view: StreamView) -> Verdict:
+    """The verdict of a stream of tokens."""
+    return next(verdict for step in STEPS if (verdict := step(view)))
+
+
+def _verdict(
+    view: StreamView, word: Word, why: str, since: int | None = None, baseline: Baseline | None = None
+) -> Verdict:
+    value = view.now.value if view.now else None
+    baseline = baseline or view.rung("uniform")
+    return Verdict(view.stream, word, value, "nats", baseline, since, why, view.rungs)
+
+
+def is_nothing(view: StreamView) -> Verdict | None:
+    """Degenerate: the loss is not a number, or exactly 0."""
+    broken = degenerate(view.train) or degenerate(view.evaluated)
+    if not broken:
+        return None
+    value = float(view.any.value[-1]) if view.any else None
+    baseline = view.rung("uniform")
+    return Verdict(view.stream, "degenerate", value, "nats", baseline, broken[0], broken[1], view.rungs)
+
+
+def has_no_target(view: StreamView) -> Verdict | None:
+    """Degenerate: nothing was counted, so that there is no loss."""
+    if view.now is not None and view.held_out.counted != 0:
+        return None
+    why, baseline = "no target of this stream was counted", view.rung("uniform")
+    return Verdict(view.stream, "degenerate", None, "nats", baseline, None, why, view.rungs)
+
+
+def has_no_vocabulary(view: StreamView) -> Verdict | None:
+    if view.rung("uniform"):
+        return None
+    return _verdict(view, "cannot-judge", f"vocabulary size unknown, pass {view.vocabulary_fact}")
+
+
+def is_memorising(view: StreamView) -> Verdict | None:
+    """Training far below held-out while held-out stalls or rises."""
+    now, train, evaluated = _now(view), view.train, view.evaluated
+    if now.source == "training" or train is None or not len(train.finite):
+        return None
+    reference, trained = min(view.rungs, key=lambda rung: rung.value), end_of(train).value
+    if trained >= min(now.value, reference.value):
+        return None
+    where = "held out" if now.source == "held out" else "in evaluation"
+    seen = f"training {trained:.2f} nats against {now.value:.2f} {where}"
+    uniform = _uniform(view)
+    rising = rising_since(evaluated, uniform)
+    if rising and rising[1] > 0.25 * max(uniform - (now.value - rising[1]), 0.1 * uniform) and falling(train):
+        why = f"{seen}, which has risen by {rising[1]:.2f} since step {rising[0]}"
+        return _verdict(view, "memorising", why, rising[0], reference)
+    means = evaluated.binned.value if evaluated is not None else np.zeros(0)
+    stalled = len(means) < 4 or trend(means[-max(4, len(means) // 3) :]).z > -1
+    # more than twice as far below the baseline in training as held out (assumed)
+    apart = reference.value - trained > 2 * max(reference.value - now.value, 0) and now.value - trained > 0.15 * uniform
+    if not (stalled and apart):
+        return None
+    lowest = None
+    if evaluated is not None and len(evaluated.finite):
+        lowest = int(evaluated.finite.step[np.argmin(evaluated.finite.value)])
+    return _verdict(view, "memorising", seen, rising[0] if rising else lowest, reference)
+
+
+def is_too_good(view: StreamView) -> Verdict | None:
+    """Degenerate: lower than anything real, so that the target must be among the inputs."""
+    now, level = _now(view), view.too_good
+    if not level or now.value >= level:
+        return None
+    choices = f"{math.exp(now.value):.2f} choices per target"
+    why = f"{_where(view)} are {choices}: nothing real is that predictable, so the target reaches the input"
+    return _verdict(view, "degenerate", why, since_below(now.series, level))
+
+
+def is_above_chance(view: StreamView) -> Verdict | None:
+    now, uniform = _now(view), _uniform(view)
+    if now.low <= uniform * (1 + WORSE):
+        return None
+    why = f"{_where(view)} are above the {uniform:.3f} of a uniform guess"
+    return _verdict(view, "worse-than-chance", why, since_above(now.series, uniform))
+
+
+def against_uniform(view: StreamView) -> Verdict | None:
+    """Beside a uniform guess alone, if the label frequencies are unknown: then a little below it says nothing."""
+    now, uniform = _now(view), view.rung("uniform")
+    if view.rung("unigram") or uniform is None:
+        return None
+    share_below = 1 - now.value / uniform.value
+    limit = FREQUENCIES_AUDIO if view.is_audio else FREQUENCIES_TEXT
+    if share_below <= limit and (above := began_above(view.any, uniform)):
+        for_long = f"after {above[1]:.2f} nats until step {above[0]}: above the {uniform.value:.3f} of a uniform guess"
+        since = int(view.any.step[0]) if view.any else None
+        return _verdict(view, "worse-than-chance", f"{_where(view)}, {for_long} for that long", since)
+    if share_below <= NEAR_CHANCE:
+        below = f"{share_below:.1%} below" if share_below > 0 else f"{-share_below:.1%} above"
+        return _verdict(view, "at-chance", f"{_where(view)} are {below} chance, {uniform.value:.3f}", now.first_step)
+    share = f"{_where(view)} are {share_below:.0%} below chance"
+    if share_below <= limit:
+        why = f"{share}, which label frequencies alone may give; pass label_counts or a held-out probe"
+        return _verdict(view, "cannot-judge", why)
+    why = f"{share}, {uniform.value:.3f}; the label frequencies are unknown"
+    return _verdict(view, _progress(view), why, since_below(now.series, (1 - limit) * uniform.value))
+
+
+def against_frequencies(view: StreamView) -> Verdict | None:
+    """Not below the label frequencies: at chance, or these alone were learnt."""
+    now, uniform, unigram = _now(view), view.rung("uniform"), view.rung("unigram")
+    # A paired interval is narrower than that of the nats themselves: what lies below the unigram is not at chance.
+    if uniform is None or unigram is None or view.is_below(unigram):
+        return None
+    even = unigram.value >= uniform.value * (1 - EQUAL)
+    if even:
+        why = f"{_where(view)}: chance is {uniform.value:.3f}, and the labels are evenly spread"
+        return _verdict(view, "at-chance", why, now.first_step)
+    if not view.is_below(uniform):
+        why = f"{_where(view)} are not below chance, {uniform.value:.3f}"
+        return _verdict(view, "at-chance", why, now.first_step)
+    why = f"{_where(view)} are no better than the label frequencies, {unigram.value:.3f}"
+    return _verdict(view, "unigram-only", why, since_below(now.series, uniform.value), unigram)
+
+
+def is_learning(view: StreamView) -> Verdict | None:
+    """Below the label frequencies, and perhaps below the previous frame."""
+    now, unigram, bigram = _now(view), view.rung("unigram"), view.rung("bigram")
+    best = bigram if bigram and view.is_below(bigram) else unigram
+    if best is None:
+        return None
+    why = f"{_where(view)}, below the {best.name} baseline of {best.value:.3f}"
+    if bigram and best is unigram:
+        why += f", not yet below the bigram of {bigram.value:.3f}"
+    return _verdict(view, _progress(view), why, since_below(now.series, best.value), best)
+
+
+STEPS: tuple[Callable[[StreamView], Verdict | None], ...] = (
+    is_nothing,
+    has_no_target,
+    has_no_vocabulary,
+    is_memorising,
+    is_too_good,
+    is_above_chance,
+    against_uniform,
+    against_frequencies,
+    is_learning,
+)
+
+
+def _progress(view: StreamView) -> Word:
+    now = _now(view)
+    return "converged" if is_flat(now.series, _uniform(view) - now.value) else "learning"
+
+
+def _where(view: StreamView) -> str:
+    now = _now(view)
+    return f"{now.source} {now.value:.3f} nats"
+
+
+def _now(view: StreamView) -> Measure:
+    assert view.now is not None, "an earlier step has judged a stream without a value"
+    return view.now
+
+
+def _uniform(view: StreamView) -> float:
+    uniform = view.rung("uniform")
+    assert uniform is not None, "an earlier step has judged a stream without a vocabulary"
+    return uniform.value

@@ -1,0 +1,70 @@
+"""The verdict of a loss without a stream: a sum of chances is recognised, else it is taken for a mean."""
+
+import math
+from dataclasses import replace
+
+from earnest.facts import Facts
+from earnest.rules.finding import Baseline, Verdict, Word
+from earnest.rules.measure import WORSE, end_of
+from earnest.rules.streams import StreamView
+from earnest.rules.verdicts import tokens
+from earnest.rules.verdicts.tokens import FREQUENCIES_TEXT, NEAR_CHANCE
+
+
+def judge(view: StreamView) -> Verdict:
+    """A total, alone in its log: judged against the sum that it is or began as, else taken for the mean of the
+    vocabulary that is known."""
+    if view.train is None or not len(view.train.finite):
+        return tokens.judge(view)
+    if verdict := at_sum_of_chances(view) or _below_a_sum(view):
+        return verdict
+    verdict = tokens.judge(view)
+    if verdict.baseline is None:
+        return verdict
+    text, audio = view.facts.text_vocab, view.facts.audio_vocab
+    why = f"taken for the mean cross-entropy of {'audio' if audio else 'text'} targets: {verdict.why}"
+    if text and audio:
+        joint = math.log(text + audio)
+        why += f"; chance over the joint vocabulary is {joint:.3f}, "
+        why += f"of which {joint - math.log(audio):.2f} only choose audio"
+    return replace(verdict, why=why)
+
+
+def at_sum_of_chances(view: StreamView) -> Verdict | None:
+    """At chance, if the total is what streams at chance add up to."""
+    if view.train is None or not len(view.train.finite):
+        return None
+    now = end_of(view.train)
+    for words, chance in sums_of_chances(view.facts).items():
+        if abs(now.value / chance - 1) < NEAR_CHANCE:
+            rung, why = Baseline(words, chance), f"{now.value:.2f} nats are the {words}, {chance:.2f}"
+            return Verdict(view.stream, "at-chance", now.value, "nats", rung, now.first_step, why, [rung])
+    return None
+
+
+def _below_a_sum(view: StreamView) -> Verdict | None:
+    """The verdict of a total that began as a sum of chances (assumed: heads start within 4 % of chance)."""
+    assert view.train is not None
+    start, now = float(view.train.head(3).value.mean()), end_of(view.train)
+    for words, chance in sums_of_chances(view.facts).items():
+        if abs(start / chance - 1) < 0.1:
+            above, learnt = now.low > chance * (1 + WORSE), now.value < (1 - FREQUENCIES_TEXT) * chance
+            word: Word = "worse-than-chance" if above else "learning" if learnt else "cannot-judge"
+            why = f"{now.value:.2f} nats, after a start at the {words}, {chance:.2f}"
+            why += "; log the streams apart to see which one learns"
+            rung = Baseline(words, chance)
+            return Verdict(view.stream, word, now.value, "nats", rung, None, why, [rung])
+    return None
+
+
+def sums_of_chances(facts: Facts) -> dict[str, float]:
+    """Totals that streams at chance add up to, by what they are the sum of."""
+    text, audio, codebooks = facts.text_vocab, facts.audio_vocab, facts.codebooks or 1
+    sums: dict[str, float] = {}
+    if text and audio:
+        sums["sum of the chances of text and audio"] = math.log(text) + math.log(audio)
+    if audio and codebooks > 1:
+        sums[f"sum of the chances of {codebooks} codebooks"] = codebooks * math.log(audio)
+    if text and audio and codebooks > 1:
+        sums[f"sum of the chances of text and {codebooks} codebooks"] = math.log(text) + codebooks * math.log(audio)
+    return sums
