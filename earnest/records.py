@@ -1,9 +1,9 @@
 """Typed records from JSON and back: `read` checks what was said against a dataclass, `plain` writes it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -30,18 +30,27 @@ def read(type_: type[T], value: Any, what: str, fix: str) -> T:
 
 
 def plain(value: Any) -> Any:
-    """A record -> what JSON holds: dataclasses and mappings become objects, tuples and numpy's arrays lists, streams their
-    names; a field that is None is left out."""
+    """A record -> what JSON holds: dataclasses and mappings become objects, tuples and numpy's arrays lists, streams
+    their names; a field that is None is left out."""
     if is_dataclass(value) and not isinstance(value, type | Stream):
         named = {field.name: getattr(value, field.name) for field in fields(value)}
         return {name: plain(item) for name, item in named.items() if item is not None}
     if isinstance(value, Mapping):
-        return {str(name): plain(item) for name, item in value.items()}
+        table: Mapping[Any, Any] = value
+        return {str(name): plain(item) for name, item in table.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if hasattr(value, "tolist"):  # a number or array of numpy, or a tensor
+        items: Sequence[Any] = value
+        return [plain(item) for item in items]
+    if isinstance(value, HasList):  # a number or array of numpy, or a tensor
         return value.tolist()
     return str(value) if isinstance(value, Stream) else value
+
+
+@runtime_checkable
+class HasList(Protocol):
+    """What becomes numbers, or lists of them, by its own means."""
+
+    def tolist(self) -> Any: ...
 
 
 def shortened(value: Any, most: int = 60) -> str:

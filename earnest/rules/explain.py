@@ -51,7 +51,7 @@ def listing() -> str:
     """Every rule with its severity, as a Markdown table per family."""
     from earnest.rules import catalogue
 
-    parts = []
+    parts: list[str] = []
     for letter, words in FAMILIES.items():
         rows = [
             f"| {rule.code} | {rule.name} | {rule.severity} | {rule.title} |"

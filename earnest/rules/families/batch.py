@@ -202,8 +202,10 @@ def mean_over_padding(targets: Probe[TargetsByStream]) -> Answers:
     ## References
     huggingface/parler-tts: `labels.ne(a) | labels.ne(b)` is true everywhere.
     """
-    yield Looked() if any(seen.divided_by and seen.shape for seen in targets.values()) else TooEarly(
-        "a loss that divides each target by the same number"
+    yield (
+        Looked()
+        if any(seen.divided_by and seen.shape for seen in targets.values())
+        else TooEarly("a loss that divides each target by the same number")
     )
     for stream, seen in targets.items():
         if seen.divided_by is None or seen.shape is None:

@@ -46,7 +46,7 @@ def _noise_power(step: Steps, value: Values) -> tuple[float, float]:
     """Power p, and its error, with which the noise goes as step^p: medians of second differences, in bins even in log
     step."""
     size, middle = np.abs(value[2:] - 2 * value[1:-1] + value[:-2]), step[1:-1]
-    edges = np.geomspace(step[len(size) // 20], step[-1], 13)[1:-1]
+    edges: Values = np.geomspace(float(step[len(size) // 20]), float(step[-1]), 13)[1:-1]  # pyright: ignore
     bins = np.array_split(np.arange(len(size)), np.searchsorted(middle, edges).tolist())
     bins = [places for places in bins[1:] if len(places) >= 8 and np.median(size[places]) > 0]
     if len(bins) < 4:
