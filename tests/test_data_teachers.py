@@ -26,8 +26,7 @@ from earnest.data.teachers import (
     word_times,
 )
 from earnest.errors import UserError
-from earnest.files import cache_dir
-from earnest.training.checkpoint import write_directory
+from earnest.files import cache_dir, whole_directory
 from tests.equipment.teachers import write_llama, write_wavlm
 
 
@@ -172,7 +171,8 @@ def real(name: str) -> str:
         )
         pytest.skip("smollm2 is not converted")
     if not folder.exists():
-        write_directory(folder, convert)
+        with whole_directory(folder) as aside:
+            convert(aside)
     return str(folder)
 
 
