@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import msgspec
 
@@ -36,11 +36,10 @@ def plain(value: Any) -> Any:
         named = {field.name: getattr(value, field.name) for field in fields(value)}
         return {name: plain(item) for name, item in named.items() if item is not None}
     if isinstance(value, Mapping):
-        table: Mapping[Any, Any] = value
+        table = cast(Mapping[Any, Any], value)
         return {str(name): plain(item) for name, item in table.items()}
     if isinstance(value, list | tuple):
-        items: Sequence[Any] = value
-        return [plain(item) for item in items]
+        return [plain(item) for item in cast(Sequence[Any], value)]
     if isinstance(value, HasList):  # a number or array of numpy, or a tensor
         return value.tolist()
     return str(value) if isinstance(value, Stream) else value

@@ -139,12 +139,14 @@ def asked_by(check: Check) -> tuple[Asked, ...]:
     known: dict[type[Need], dict[str, Any]] = {OfFacts: get_type_hints(Facts), OfProbes: get_type_hints(Results)}
     asked: list[Asked] = []
     for parameter in inspect.signature(check).parameters:
-        options = [one for one in get_args(hints[parameter]) if one is not NoneType]
-        optional = NoneType in get_args(hints[parameter])
-        type_, need = get_args(options[0] if optional else hints[parameter])
+        annotation, optional = hints[parameter], NoneType in get_args(hints[parameter])
+        if optional:
+            annotation = next(one for one in get_args(annotation) if one is not NoneType)
+        type_, *about = get_args(annotation) or (annotation,)
+        need = about[0] if about else None
         if not isinstance(need, Need):
             raise TypeError(f"{check.__name__}: {parameter} asks for nothing that needs.py has")
-        if type(need) in known and known[type(need)].get(parameter) != type_ | None:
+        if known.get(type(need), {}).get(parameter, type_ | None) != type_ | None:
             raise TypeError(f"{check.__name__}: {parameter} is not of type {type_}")
         asked.append(Asked(parameter, need.named(parameter), optional))
     return tuple(asked)

@@ -1,8 +1,8 @@
-"""From evidence to findings: one cause instead of six symptoms, a confidence, and silence where that is too low.
+"""From evidence to findings: one cause instead of six symptoms, each with a confidence, and none that is too unsure.
 
 Every piece of evidence carries odds: how many times likelier it is under the fault than in a healthy run. A finding's
-confidence is the posterior probability of the fault given those odds; more evidence multiplies them. A finding whose
-rule explains another one takes that one in as evidence. What stays below `ABSTAIN` is not said; its probe is.
+confidence is the posterior probability of the fault given the highest odds among its evidence. A finding whose rule
+explains another finding takes it in as evidence. A finding below `ABSTAIN` is not reported; its next probe is.
 """
 
 from collections.abc import Iterable
@@ -17,8 +17,8 @@ from earnest.streams import Stream
 # of broken runs).
 PRIOR_ODDS = 1 / 20
 ABSTAIN = 0.6  # assumed: below it a name misleads more than it helps
-# Odds, in three words (assumed; their order matters, not their digits): what cannot happen in a healthy run, what
-# hardly does, what sometimes does.
+# Odds of evidence that a healthy run cannot give (EXACT), hardly ever gives (STRONG), gives now and then (FAIR) or often
+# (WEAK). Assumed; their order matters, not their digits.
 EXACT, STRONG, FAIR, WEAK = 2000.0, 200.0, 60.0, 20.0
 
 
@@ -86,7 +86,7 @@ def _finding(code: str, evidence: list[Evidence]) -> Finding:
 
 
 def _same_matter(cause: Finding, symptom: Finding) -> bool:
-    """A cause explains a symptom of its own streams, or of any where one of the two speaks of the whole run."""
+    """A cause explains a symptom of its own streams, or any symptom if one of the two is of the whole run."""
     return not cause.streams or not symptom.streams or set(symptom.streams) <= set(cause.streams)
 
 

@@ -36,11 +36,9 @@ def page(rule: Rule) -> str:
     """One rule as a page; `docs/rules` holds the same."""
     head, _, body = rule.text.partition("\n")
     facts = f"{rule.severity} · family {rule.code[0]}, {FAMILIES[rule.code[0]]} · since {rule.since}"
-    needed = [asked.need.words() for asked in rule.asks if not asked.optional]
-    used = [asked.need.words() for asked in rule.asks if asked.optional]
-    needs = f"Needs: {'; '.join(needed) or 'one of what follows'}." + (
-        f" Uses if known: {'; '.join(used)}." if used else ""
-    )
+    needs = "Needs: " + "; ".join(asked.need.words() for asked in rule.asks if not asked.optional)
+    if used := [asked.need.words() for asked in rule.asks if asked.optional]:
+        needs = f"{needs}; uses if known: {'; '.join(used)}" if needs != "Needs: " else f"Needs one of: {'; '.join(used)}"
     explains = f"\n\nExplains: {', '.join(rule.explains)}." if rule.explains else ""
     return f"# {rule.code} {rule.name}\n\n{head}\n\n{facts}\n\n{needs}{explains}\n\n{body.strip()}\n".replace(
         "\n## ", "\n\n## "
@@ -128,7 +126,7 @@ TOKENS = f"""# Token ids
 - **Dia** (9 codebooks, 86 frames/s): `1026 codes 1024 1025...`, delays 0, 8, 9, ..., 15. Labels: codes and the 1024 at its delayed row; 1026 and 1025 are -100.
 - **MoT** (4 codebooks x 2048, 50 frames/s): time first, `c0t0 c1t0 c2t0 c3t0 c0t1 ...`, each 128256 + code. Text positions are -100, no begin or end of audio.
 - **MusicGen** (4 x 2048): delays 0, 1, 2, 3; 2048 fills both ends and is -100 in the labels.
-- **Amy, Mimi** (codec): no special ids; codes 0-2047 per level, level 0 semantic.
+- **Amy, Mimi** (codec): no special ids; codes 0-2047 per codebook, codebook 0 semantic.
 
 ## Who shifts
 HiggsAudioV2, Llama and CSM shift labels inside the model: give them unshifted ones. Dia does not: give it labels already shifted. Musicgen wants them

@@ -89,8 +89,8 @@ class OneOf(Need):
         return self.series(case.run, stream)
 
     def series(self, run: Run, stream: Stream | None) -> Series | None:
-        places = [(name, where) for name in self.names for where in dict.fromkeys((stream, None))]
-        return next((found for name, where in places if (found := run.get(self.split, name, where)) is not None), None)
+        places = [(name, one) for name in self.names for one in dict.fromkeys((stream, None))]
+        return next((found for name, one in places if (found := run.get(self.split, name, one)) is not None), None)
 
 
 class OfAudio(OneOf):

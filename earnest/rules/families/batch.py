@@ -141,7 +141,7 @@ def first_token_untaught(targets: Probe[TargetsByStream]) -> Answers:
     """The first token of every clip is no target, though there is a row that should predict it.
 
     ## What it sees
-    The token before the first target of each clip is one like the targets, and differs between clips; what stands
+    The token before the first target of each clip is one like the targets, and differs between clips; what comes
     before it (text, a begin-of-stream id) is not.
     ## Likely causes
     - labels were masked up to and with the first token: an off-by-one in the length of the prompt

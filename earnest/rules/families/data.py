@@ -176,7 +176,7 @@ def _impossible(values: Series, low: float, high: float) -> Answers:
 
 @rule("E203", "critical", explains=("A202",))
 def validation_clips_in_training(duplicates: Probe[Duplicates]) -> Answers:
-    """Held-out clips also stand in the training data.
+    """Held-out clips are in the training data too.
 
     ## What it sees
     The duplicates probe: held-out clips whose codes equal those of a training clip.

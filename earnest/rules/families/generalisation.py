@@ -54,7 +54,7 @@ def training_clips_memorised(tokens: Tokens) -> Answers:
 
     ## What it sees
     The training loss is more than twice as far below the baseline as the held-out loss, which stalls or rises. A note
-    where that costs nothing: the held-out loss is below every baseline, and no more than 2 % of chance above its lowest
+    if that costs nothing: the held-out loss is below every baseline, and no more than 2 % of chance above its lowest
     value.
     ## Likely causes
     - too few clips for the number of parameters and epochs

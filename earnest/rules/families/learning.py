@@ -159,7 +159,7 @@ def stalled_near_chance(
     ## What it sees
     The loss of a token stream fell at first, the last third moves by less than 2 % of what was gained, and what is left
     is within 30 % of chance; whether that is the data's floor is not known, because the label frequencies are not. Only
-    within the first 2000 steps, where real training still falls, and only if no other stream is well below chance.
+    within the first 2000 steps, in which real training still falls, and only if no other stream is well below chance.
     ## Likely causes
     - the floor of the data: noise or dummy audio has an entropy that no learning rate lowers
     - a running mean since step 0 is logged, which flattens any curve

@@ -106,7 +106,7 @@ def loss_exactly_zero(series: Loss, grad_norm: Signal | None) -> Answers:
 
 @rule("D103", "critical", points=0, explains=("D201",))
 def gradient_not_a_number(grad_norm: Signal) -> Answers:
-    """The gradient norm is NaN or infinite while the loss is finite.
+    """The gradient norm is NaN or infinite.
 
     ## What it sees
     More than 2 % of the gradient norms, or the last three, are not finite.

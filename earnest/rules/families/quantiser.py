@@ -94,9 +94,9 @@ def codebook_collapse(
     ## Likely causes
     - dead codes are not restarted, or the codebook was initialised on too few vectors
     - the commitment weight is too low and the encoder runs away from its codes
-    - the decoder has learnt to ignore this level
+    - the decoder has learnt to ignore this codebook
     ## Next probe
-    Decode with this level zeroed: if nothing changes, the decoder ignores it.
+    Decode with this codebook zeroed: if nothing changes, the decoder ignores it.
     ## Fix
     Initialise by k-means on at least ten vectors per entry, restart codes unused for 100 batches, normalise the latent
     before the codebook.
@@ -132,18 +132,18 @@ def _end(series: Series) -> float:
 
 @rule("F302", "warning")
 def residual_does_not_shrink(residual_frac: PerStream, codebook_groups: Fact[tuple[int, ...]] | None) -> Answers:
-    """A quantiser level takes no energy out of the residual.
+    """A codebook takes no energy out of the residual.
 
     ## What it sees
-    The energy left after a level is at least that left before it, in the median of the last tenth of the run. Where
+    The energy left after a codebook is at least that left before it, in the median of the last tenth of the run. If
     codebooks form groups side by side (fact codebook_groups), each group begins with all of it.
     ## Likely causes
-    - a collapsed or frozen codebook at this level
-    - levels are applied to the latent in parallel instead of to the residual
+    - this codebook collapsed, or is frozen
+    - codebooks are applied to the latent in parallel instead of to the residual
     ## Next probe
-    Print the energy left per level for one clip; each level must lower it.
+    Print the energy left per codebook for one clip; each must lower it.
     ## Fix
-    Quantise x - sum of the levels before; restart the level's dead codes.
+    Quantise x - sum of the codebooks before; restart the codebook's dead codes.
     ## References
     Zeghidour et al. 2021 (SoundStream): residual vector quantisation.
     """

@@ -23,7 +23,7 @@ def clipping_nearly_always(
 
     ## What it sees
     More than 90 % of the steps of the last half are clipped, and the median gradient norm is more than twice the limit
-    (where it is known).
+    (if it is known).
     ## Likely causes
     - the learning rate or the initialisation drives activations up
     - the limit is far below the gradients of this loss (a sum instead of a mean, many streams)

@@ -29,7 +29,7 @@ def labels_not_shifted(judged: AllJudged, copy_frac: PerStream | None) -> Answer
     ## What it sees
     An audio stream whose cross-entropy is near 0, together with a text stream that stays above chance (a next-token
     model asked for the current token), or with predictions that repeat the input token (copy rate above one half). Not
-    where held-out clips score far above that: a loss near 0 is then memory, and the repeats are the data's.
+    if held-out clips score far above that: a loss near 0 is then memory, and the repeats are the data's.
     ## Likely causes
     - logits at position t are scored against the label of position t: neither the model nor the loss shifts
     - a wrapper or a custom loss bypasses the model's own shift
@@ -174,7 +174,7 @@ def predictions_repeat_input(
     """Predictions mostly repeat the input token, more than the data do.
 
     ## What it sees
-    The copy rate of an audio stream is more than halfway from the data's own share of repeats to 1; above 0.7 where
+    The copy rate of an audio stream is more than halfway from the data's own share of repeats to 1; above 0.7 if
     that share is unknown.
     ## Likely causes
     - the labels are not shifted and the model is on its way to copying

@@ -122,7 +122,7 @@ def demos_clip(demos: Annotated[Demos, WithFact("clipping_frac")]) -> Answers:
     """Demos are clipped.
 
     ## What it sees
-    More than 1 % of the samples of a last-round demo stand at full scale, in most demos.
+    More than 1 % of the samples of a last-round demo are at full scale, in most demos.
     ## Likely causes
     - the decoder's gain is off, or audio was normalised differently before encoding
     - saved without scaling to the range of the format

@@ -61,7 +61,7 @@ def _noise_power(step: Steps, value: Values) -> tuple[float, float]:
 
 @rule("B107", "warning", explains=("B102",))
 def pretrained_weights_have_no_effect(text: TextTokens, pretrained: Fact[bool]) -> Answers:
-    """A model said to be pretrained starts at chance on text.
+    """A model that is called pretrained starts at chance on text.
 
     ## What it sees
     The run starts from pretrained weights, yet the first text loss is within 10 % of a uniform guess or above it.
@@ -128,7 +128,7 @@ def loss_is_a_sum(
     accumulation_steps: Fact[int] | None,
     pretrained: Fact[bool] | None,
 ) -> Answers:
-    """A loss is a sum where a mean is meant.
+    """A loss is a sum, though a mean is meant.
 
     ## What it sees
     The first loss of an audio stream is a whole multiple of ln V: the number of codebooks, or of accumulated

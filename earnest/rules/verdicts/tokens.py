@@ -99,7 +99,7 @@ def is_too_good(view: StreamView) -> Verdict | None:
     if not level or now.value >= level:
         return None
     choices = f"{math.exp(now.value):.2f} choices per target"
-    why = f"{_where(view)} are {choices}: nothing real is that predictable, so the target reaches the input"
+    why = f"{_in_words(view)} are {choices}: nothing real is that predictable, so the target reaches the input"
     return _verdict(view, "degenerate", why, since_below(now.series, level))
 
 
@@ -107,7 +107,7 @@ def is_above_chance(view: StreamView) -> Verdict | None:
     now, uniform = _now(view), _uniform(view)
     if now.low <= uniform * (1 + WORSE):
         return None
-    why = f"{_where(view)} are above the {uniform:.3f} of a uniform guess"
+    why = f"{_in_words(view)} are above the {uniform:.3f} of a uniform guess"
     return _verdict(view, "worse-than-chance", why, since_above(now.series, uniform))
 
 
@@ -121,11 +121,11 @@ def against_uniform(view: StreamView) -> Verdict | None:
     if share_below <= limit and (above := began_above(view.any, uniform)):
         for_long = f"after {above[1]:.2f} nats until step {above[0]}: above the {uniform.value:.3f} of a uniform guess"
         since = int(view.any.step[0]) if view.any else None
-        return _verdict(view, "worse-than-chance", f"{_where(view)}, {for_long} for that long", since)
+        return _verdict(view, "worse-than-chance", f"{_in_words(view)}, {for_long} for that long", since)
     if share_below <= NEAR_CHANCE:
         below = f"{share_below:.1%} below" if share_below > 0 else f"{-share_below:.1%} above"
-        return _verdict(view, "at-chance", f"{_where(view)} are {below} chance, {uniform.value:.3f}", now.first_step)
-    share = f"{_where(view)} are {share_below:.0%} below chance"
+        return _verdict(view, "at-chance", f"{_in_words(view)} are {below} chance, {uniform.value:.3f}", now.first_step)
+    share = f"{_in_words(view)} are {share_below:.0%} below chance"
     if share_below <= limit:
         why = f"{share}, which label frequencies alone may give; pass label_counts or a held-out probe"
         return _verdict(view, "cannot-judge", why)
@@ -141,12 +141,12 @@ def against_frequencies(view: StreamView) -> Verdict | None:
         return None
     even = unigram.value >= uniform.value * (1 - EQUAL)
     if even:
-        why = f"{_where(view)}: chance is {uniform.value:.3f}, and the labels are evenly spread"
+        why = f"{_in_words(view)}: chance is {uniform.value:.3f}, and the labels are evenly spread"
         return _verdict(view, "at-chance", why, now.first_step)
     if not view.is_below(uniform):
-        why = f"{_where(view)} are not below chance, {uniform.value:.3f}"
+        why = f"{_in_words(view)} are not below chance, {uniform.value:.3f}"
         return _verdict(view, "at-chance", why, now.first_step)
-    why = f"{_where(view)} are no better than the label frequencies, {unigram.value:.3f}"
+    why = f"{_in_words(view)} are no better than the label frequencies, {unigram.value:.3f}"
     return _verdict(view, "unigram-only", why, since_below(now.series, uniform.value), unigram)
 
 
@@ -156,7 +156,7 @@ def is_learning(view: StreamView) -> Verdict | None:
     best = bigram if bigram and view.is_below(bigram) else unigram
     if best is None:
         return None
-    why = f"{_where(view)}, below the {best.name} baseline of {best.value:.3f}"
+    why = f"{_in_words(view)}, below the {best.name} baseline of {best.value:.3f}"
     if bigram and best is unigram:
         why += f", not yet below the bigram of {bigram.value:.3f}"
     return _verdict(view, _progress(view), why, since_below(now.series, best.value), best)
@@ -180,7 +180,7 @@ def _progress(view: StreamView) -> Word:
     return "converged" if is_flat(now.series, _uniform(view) - now.value) else "learning"
 
 
-def _where(view: StreamView) -> str:
+def _in_words(view: StreamView) -> str:
     now = _now(view)
     return f"{now.source} {now.value:.3f} nats"
 
