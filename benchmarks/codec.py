@@ -23,20 +23,21 @@ from transformers import DacConfig, DacModel, MimiConfig, MimiModel
 
 from earnest.codecs.amy import Amy
 from earnest.codecs.mimi import AmyMimi
+from earnest.codecs.rvq import ResidualVQ
 from earnest.codecs.trainable import TrainableCodec
 from earnest.losses.waveform import MultiScaleMelLoss
 
 Job = Callable[[], object]
 
 
-def placed(codec: TrainableCodec) -> TrainableCodec:
+def placed(codec: TrainableCodec[ResidualVQ]) -> TrainableCodec[ResidualVQ]:
     """Codebooks of random entries: speed does not depend on what they say."""
     for k in range(codec.codebooks):
         codec.quantiser.place(k, torch.randn_like(codec.quantiser.codebook_CVD[k]), 1.0)
     return codec
 
 
-def jobs_of_ours(codec: TrainableCodec, wave_BN: Tensor) -> dict[str, Job]:
+def jobs_of_ours(codec: TrainableCodec[ResidualVQ], wave_BN: Tensor) -> dict[str, Job]:
     mel = MultiScaleMelLoss(codec.sample_rate_hz)
     codes_BCT = codec.eval().encode(wave_BN)
 

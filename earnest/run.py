@@ -38,12 +38,10 @@ Steps, Values, Mask = NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer step: its number (from 1) and its signals; `batch` and `model` are live, for monitors."""
+    """One optimizer step: its number (from 1) and its signals."""
 
     index: int
     signals: Mapping[str, float]
-    batch: Any = None
-    model: Any = None
 
 
 class Stretch(NamedTuple):

@@ -62,7 +62,7 @@ class FSQ(Quantiser):
         return (codes_BCT // self.basis_D[:, None] % levels_D1 - half_D1) / half_D1
 
 
-class FSQCodec(TrainableCodec):
+class FSQCodec(TrainableCodec[FSQ]):
     sample_rate_hz, hop_samples, context_frames = 16_000, 160, (0, 0)
 
     def __init__(self, levels: tuple[int, ...], name: str = "fsq"):

@@ -56,7 +56,7 @@ class AmyShape:
     without pitch and level; 0 to choose it by the whole latent, as the others are."""
 
 
-class Amy(TrainableCodec):
+class Amy(TrainableCodec[ResidualVQ]):
     """The codec of an `AmyShape`.
 
     Zeros that pad a clip are silence to the encoder, which alone would have met the end of its input: the codes of the
@@ -65,7 +65,6 @@ class Amy(TrainableCodec):
     """
 
     window_W: Tensor
-    quantiser: ResidualVQ
 
     def __init__(self, shape: AmyShape = AmyShape(), name: str = "amy"):
         super().__init__()

@@ -28,11 +28,9 @@ ENCODER = (
 )  # all of the encoder but its last, strided convolution
 
 
-class AmyMimi(TrainableCodec):
+class AmyMimi(TrainableCodec[ResidualVQ]):
     """`mimi`'s encoder and decoder around a quantiser of groups (semantic + prosody, acoustic) whose codebooks hold
     nothing yet."""
-
-    quantiser: ResidualVQ
 
     def __init__(self, mimi: Any, groups: tuple[int, int], name: str = "amy"):
         super().__init__()

@@ -158,7 +158,8 @@ class ResidualVQ(Quantiser):
         B, _, T = latent_BDT.shape
         keep_CB, bypass_B = self._keep(B, latent_BDT.device)
         bypass_B11, placed = bypass_B[:, None, None], self.placed
-        latents, codes, prefixes, signals, commitment = [], [], [], {}, latent_BDT.new_zeros(())
+        latents, codes, prefixes = list[Tensor](), list[Tensor](), list[Tensor]()
+        signals, commitment = dict[str, float](), latent_BDT.new_zeros(())
         key_BKT = self._queries(latent_BDT)
         for members, into, back in zip(self.ranges, self.inwards, self.outwards, strict=True):
             given_BDT = residual_BDT = into(latent_BDT)
@@ -209,7 +210,7 @@ class ResidualVQ(Quantiser):
         ).sum(0)
 
     def decode(self, codes_BCT: Tensor) -> Tensor:
-        sums = []
+        sums = list[Tensor]()
         for members, back in zip(self.ranges, self.outwards, strict=True):
             picked = [self.codebook_CVD[k][codes_BCT[:, k]] for k in members if k < codes_BCT.shape[1]]
             if picked:

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +71,9 @@ class Quantiser(nn.Module, ABC):
         """Continue from `training_state`."""
 
 
+AnyQuantiser = TypeVar("AnyQuantiser", bound=Quantiser)
+
+
 @dataclass(frozen=True)
 class Reconstruction:
     """wave_BN as long as the input was; the encoder's latent_BDT, and what the quantiser made of it."""
@@ -79,11 +83,11 @@ class Reconstruction:
     quantised: Quantised
 
 
-class TrainableCodec(nn.Module, ABC):
+class TrainableCodec(nn.Module, ABC, Generic[AnyQuantiser]):
     """A `Codec` that trains: `forward` is for training, `encode` and `decode` are the `Codec` protocol."""
 
     name: str
-    quantiser: Quantiser
+    quantiser: AnyQuantiser
     channels = 1
     frozen: tuple[str, ...] = ()
     """Submodules that do not train: their parameters require no gradient, and they stay in evaluation mode."""

@@ -30,7 +30,7 @@ class Adversary(NamedTuple):
 def hinge_discriminator(real: Judgements, fake: Judgements) -> tuple[Tensor, dict[str, float]]:
     """E max(0, 1 - D(real)) + E max(0, 1 + D(fake)): 2 for a discriminator that always says 0, less for one that is
     right."""
-    losses, signals = [], {}
+    losses, signals = list[Tensor](), dict[str, float]()
     for name in real:
         (real_logits, _), (fake_logits, _) = real[name], fake[name]
         loss = F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()

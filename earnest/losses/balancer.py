@@ -28,15 +28,15 @@ class Balancer:
         The balanced gradient has about norm 1 per clip, whatever the weights sum to. A loss of weight 0 has no part.
         """
         losses = {name: loss for name, loss in losses.items() if name in self.streams and weights[name]}
-        total, parts = sum(weights[name] for name in losses), {}
+        total, parts = sum(weights[name] for name in losses), dict[str, Tensor]()
         for name, loss in losses.items():
             [gradient_BN] = torch.autograd.grad(loss, wave_BN, retain_graph=True)
-            norm = gradient_BN.norm(dim=1).mean().item()
+            norm = _norm(gradient_BN)
             self.norms[name] = self.decay * self.norms.get(name, 0.0) + (1 - self.decay) * norm
             self.mass[name] = self.decay * self.mass.get(name, 0.0) + 1 - self.decay
             mean = self.norms[name] / self.mass[name]
             parts[name] = gradient_BN * (weights[name] / total / max(mean, 1e-12))
-        sizes = {name: part.norm(dim=1).mean().item() for name, part in parts.items()}
+        sizes = {name: _norm(part_BN) for name, part_BN in parts.items()}
         shares = {name: size / max(sum(sizes.values()), 1e-12) for name, size in sizes.items()}
         return (wave_BN * torch.stack(list(parts.values())).sum(0)).sum(), shares
 
@@ -45,3 +45,8 @@ class Balancer:
 
     def load_state_dict(self, state: Mapping[str, dict[str, float]]) -> None:
         self.norms, self.mass = dict(state["norms"]), dict(state["mass"])
+
+
+def _norm(gradient_BN: Tensor) -> float:
+    """Per clip, in the mean."""
+    return torch.linalg.vector_norm(gradient_BN, dim=1).mean().item()

@@ -43,7 +43,7 @@ class CodecObjective(nn.Module):
         self, wave_BN: Tensor, target_BN: Tensor, split: str = "train"
     ) -> tuple[dict[str, Tensor], dict[str, float]]:
         """The losses that need nothing but the waves."""
-        losses, signals = {}, {}
+        losses, signals = dict[str, Tensor](), dict[str, float]()
         for loss in self._wave_losses:
             losses[loss.stream], measured = loss(wave_BN, target_BN, split)
             signals |= measured

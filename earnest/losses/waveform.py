@@ -71,7 +71,7 @@ class MelLoss(WaveLoss, ABC):
         return getattr(self, f"filters_{samples}").t() @ magnitude_BFT
 
     def forward(self, wave_BN: Tensor, target_BN: Tensor, split: str = "train") -> tuple[Tensor, dict[str, float]]:
-        losses = []
+        losses = list[Tensor]()
         for samples in self.window_samples:
             with torch.no_grad():
                 target_BMT = self.bands(target_BN, samples)
@@ -82,7 +82,7 @@ class MelLoss(WaveLoss, ABC):
     @torch.no_grad()
     def baselines(self, waves: list[Tensor]) -> dict[str, float]:
         """The loss of predicting silence, and of predicting the geometric-mean spectrum in every frame."""
-        silence, mean = [], []
+        silence, mean = list[Tensor](), list[Tensor]()
         for samples in self.window_samples:
             bands = [self.bands(wave_N[None], samples) for wave_N in waves]
             mean_M1 = torch.cat(bands, 2).clamp_min(1e-5).log().mean(2).exp()[..., None]

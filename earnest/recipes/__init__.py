@@ -19,8 +19,10 @@ class Recipe(NamedTuple):
     assemble: Callable[..., Any]
 
     def train(self, config: Any, run_dir: Path, resume: bool = False, on_progress: OnProgress = silent) -> None:
-        train = train_codec if isinstance(config, CodecConfig) else train_tokens
-        train(self.assemble, config, run_dir, resume, on_progress)
+        if isinstance(config, CodecConfig):
+            train_codec(self.assemble, config, run_dir, resume, on_progress)
+        else:
+            train_tokens(self.assemble, config, run_dir, resume, on_progress)
 
 
 RECIPES = {

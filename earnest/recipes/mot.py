@@ -15,6 +15,7 @@ from earnest.data.vary import Variation
 from earnest.losses.tokens import score
 from earnest.models import load_model
 from earnest.models.mot import MoT, MoTDesign, MoTShape
+from earnest.models.system import System
 from earnest.signals import key
 from earnest.streams import TEXT
 from earnest.training.tokens.assembly import TokenAssembly, weights_of, window_frames
@@ -43,18 +44,18 @@ class MoTConfig(TokenConfig):
 
 
 def assemble(config: MoTConfig, codec: Codec, checkpoint: Path | None = None) -> TokenAssembly:
-    model = load_model(checkpoint) if checkpoint else build(config, codec)
+    model = load(checkpoint) if checkpoint else build(config, codec)
     weights = weights_of(config, model.codebooks)
     del weights[TEXT]  # audio alone is scored
     takes_frequencies = not config.model and config.design.output == "audio"
     return TokenAssembly(
         model,
-        load=load_model,
+        load=load,
         pretrained=bool(config.model or config.backbone or config.experts),
         weights=weights,
         variation=Variation(window_frames(config.data, codec)),
         before_training=partial(_set_prior, model) if takes_frequencies else None,
-        evaluate=lambda evaluated: {key("text_perplexity", split="eval"): text_perplexity(evaluated)},
+        evaluate=evaluate,
         note=size_note(model),
     )
 
@@ -66,6 +67,19 @@ def build(config: MoTConfig, codec: Codec) -> MoT:
     return MoT.assemble(
         codec.codebooks, codec.codebook_size, config.design, config.shape, config.backbone, config.experts
     )
+
+
+def load(checkpoint: Path) -> MoT:
+    """The model of a checkpoint of this run."""
+    model = load_model(checkpoint)
+    assert isinstance(model, MoT)
+    return model
+
+
+def evaluate(model: System) -> dict[str, float]:
+    """Whether the text path still reads as it did."""
+    assert isinstance(model, MoT)
+    return {key("text_perplexity", split="eval"): text_perplexity(model)}
 
 
 def _set_prior(model: MoT, train: Corpus) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -55,18 +55,25 @@ class Start:
         return checkpoint_step(self.checkpoint) if self.checkpoint else 0
 
 
-class Training(ABC):
+AnyReporter = TypeVar("AnyReporter", bound=Reporter)
+
+
+class Training(ABC, Generic[AnyReporter]):
     """A run that is put together: what the loop needs of it."""
 
     last_step: int
     monitors: list[Monitor]
-    reporter: Reporter | None
+    reporter: AnyReporter | None
     """None on all processes but the first: these wait for it at the next step's gradients."""
 
     @property
     @abstractmethod
     def every(self) -> Mapping[str, int]:
         """What is made after how many steps: row, evaluation, demos, checkpoint; 0 for the last step alone."""
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Write what is known before the first step. A run that is continued loads its state after it."""
 
     @abstractmethod
     def steps(self) -> Iterator[Step]:
@@ -152,7 +159,7 @@ def check_same(stored: Mapping[str, Any], config: Any) -> None:
 
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Fields in which two configurations differ, as ``name: stored -> wanted``."""
-    different: list[str] = []
+    different = list[str]()
     for name in sorted(stored.keys() | wanted.keys()):
         before, after = stored.get(name), wanted.get(name)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
@@ -163,12 +170,13 @@ def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: st
 
 
 def _as_json(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    return [*value] if isinstance(value, tuple) else value
 
 
-def run_steps(training: Training, start: Start, on_progress: OnProgress) -> None:
-    """Continue bit-identically from the checkpoint, if there is one; step until the last step or the first Ctrl-C, and
-    show what is due after each."""
+def run(training: Training[Any], start: Start, on_progress: OnProgress) -> None:
+    """Begin, or continue bit-identically from the checkpoint; step until the last step or the first Ctrl-C, and show
+    what is due after each."""
+    training.begin()
     if start.checkpoint:
         state = load_training_state(start.checkpoint)
         training.load(state)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -31,7 +31,7 @@ class CodecAssembly:
 
     system: str
     """Of the run, in its facts."""
-    codec: TrainableCodec
+    codec: TrainableCodec[Any]
     """A fresh codec, or that of the checkpoint that the run continues from."""
     pretrained: bool
     """Whether the run started from weights that were trained before."""
@@ -43,11 +43,11 @@ class CodecAssembly:
     """Makes the losses that need no discriminator, once the features of the teachers are known, by stream."""
     weights: Callable[[int], Mapping[str, float]]
     """Step -> the weights of all losses, by stream: those of the objective, of the quantiser, adv_g and feat."""
-    teachers: Mapping[str, Teaching] = field(default_factory=dict)
+    teachers: Mapping[str, Teaching] = field(default_factory=dict[str, Teaching])
     """By the stream of the loss that imitates them."""
     balancer: Balancer | None = None
     """Makes the weights of the losses on the waveform shares of the gradient."""
-    phases: Mapping[int, str] = field(default_factory=dict)
+    phases: Mapping[int, str] = field(default_factory=dict[int, str])
     """First step of a later phase of training -> what begins, in words."""
 
 

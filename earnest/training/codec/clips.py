@@ -36,7 +36,7 @@ class ClipSide:
 
     clips: Sequence[Clip]
     waves: Sequence[np.ndarray]
-    features: Mapping[str, FeatureTable] = field(default_factory=dict)
+    features: Mapping[str, FeatureTable] = field(default_factory=dict[str, FeatureTable])
 
     def target_features(self, clip: int, first_frame: int, frames: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Per teacher (features_TF, exists_T) of a stretch of a clip."""
@@ -103,7 +103,7 @@ def _as_int16(wave_N: np.ndarray) -> np.ndarray:
 def _taught(
     stream: str,
     teaching: Teaching,
-    codec: TrainableCodec,
+    codec: TrainableCodec[Any],
     train: ClipSide,
     held_out: ClipSide,
     device: torch.device,
@@ -140,7 +140,7 @@ def _taught(
 
 
 def batches(
-    train: ClipSide, config: CodecConfig, codec: TrainableCodec, device: torch.device, skip: int = 0
+    train: ClipSide, config: CodecConfig, codec: TrainableCodec[Any], device: torch.device, skip: int = 0
 ) -> Iterator[CodecBatch]:
     """Random windows, the teachers' features of them, and their pitch and level if the quantiser wants them.
 

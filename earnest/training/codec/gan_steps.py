@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from accelerate import Accelerator
@@ -38,7 +39,7 @@ class Side:
         if loss.isfinite():
             accelerator.backward(loss)
             parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-            grad_norm = float(accelerator.clip_grad_norm_(parameters, self.max_grad_norm))
+            grad_norm = float(cast(Tensor, accelerator.clip_grad_norm_(parameters, self.max_grad_norm)))
         if math.isfinite(grad_norm):
             self.optimizer.step()
         self.schedule.step()

@@ -19,7 +19,7 @@ from earnest.training.codec.config import CodecConfig
 from earnest.training.codec.gan_steps import Side, gan_steps
 from earnest.training.codec.reporter import CodecReporter
 from earnest.training.optim import warmup_cosine
-from earnest.training.run import OnProgress, Start, Training, run_steps, silent, started
+from earnest.training.run import OnProgress, Start, Training, run, silent, started
 
 
 def train_codec(
@@ -32,15 +32,11 @@ def train_codec(
     with started(config, run_dir, resume) as start:
         assembly = assemble(config, start.checkpoint)
         clips = read_and_teach(config, assembly, start.accelerator.device, on_progress)
-        training = CodecTraining(config, assembly, clips, start)
-        training.reporter.begin(training.reporter.facts(), start.step, start.resumed)
-        run_steps(training, start, on_progress)
+        run(CodecTraining(config, assembly, clips, start), start, on_progress)
 
 
-class CodecTraining(Training):
+class CodecTraining(Training[CodecReporter]):
     """A codec's run, put together."""
-
-    reporter: CodecReporter
 
     def __init__(self, config: CodecConfig, assembly: CodecAssembly, clips: CodecClips, start: Start):
         self.config, self.assembly, self.clips, self.start = config, assembly, clips, start
@@ -63,6 +59,10 @@ class CodecTraining(Training):
             every["evaluation"] = config.evaluate_every_steps
             every |= {"demos": config.demo_every_steps} if config.demo_every_steps else {}
         return every
+
+    def begin(self) -> None:
+        if self.reporter:
+            self.reporter.begin(self.reporter.facts(), self.start.step, self.start.resumed)
 
     def steps(self) -> Iterator[Step]:
         config, start = self.config, self.start

@@ -11,6 +11,7 @@ from earnest.data.row import Row, Vary
 from earnest.data.vary import Variation
 from earnest.losses.tokens import stream_weights
 from earnest.models.system import System
+from earnest.streams import Stream
 from earnest.training.tokens.config import Data, TokenConfig
 
 
@@ -24,8 +25,8 @@ class TokenAssembly:
     """Reads the model of a checkpoint of this run, as a resumed run does."""
     pretrained: bool
     """Whether the run started from weights that were trained before."""
-    weights: Mapping[str, float]
-    """Stream -> weight of its mean cross-entropy in the loss."""
+    weights: Mapping[Stream, float]
+    """Weight of every stream's mean cross-entropy in the loss."""
     variation: Variation
     """What an epoch changes about a clip."""
     vary: Callable[[Sequence[Row]], Vary] | None = None
@@ -44,7 +45,7 @@ class AssembleTokens(Protocol):
     def __call__(self, config: TokenConfig, codec: Codec, checkpoint: Path | None = None) -> TokenAssembly: ...
 
 
-def weights_of(config: TokenConfig, codebooks: int) -> dict[str, float]:
+def weights_of(config: TokenConfig, codebooks: int) -> dict[Stream, float]:
     """The configured weight of every stream of a model with so many codebooks."""
     return stream_weights(codebooks, config.text_weight, config.audio_weight, config.codebook_weights)
 

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -11,6 +11,7 @@ from accelerate.utils import DistributedType
 from earnest.errors import UserError
 from earnest.losses.tokens import TokenObjective
 from earnest.models.system import System
+from earnest.streams import Stream
 from earnest.training.optim import adamw, running_average, warmup_cosine
 from earnest.training.tokens.config import Optimizer, TokenConfig
 from earnest.training.tokens.sharding import gather_weights, load_optimizer_state, optimizer_state
@@ -21,7 +22,7 @@ class Learner:
     trained one, a whole copy of its shards on the first process, or itself."""
 
     def __init__(
-        self, model: System, weights: Mapping[str, float], settings: Optimizer, steps: int, accelerator: Accelerator
+        self, model: System, weights: Mapping[Stream, float], settings: Optimizer, steps: int, accelerator: Accelerator
     ):
         self.model, self.accelerator = model, accelerator
         self.optimizer: Any = adamw(model, settings.learning_rate, settings.weight_decay)
@@ -33,7 +34,7 @@ class Learner:
 
     def _evaluated(self) -> System:
         if self.average:
-            return self.average.module
+            return cast(System, self.average.module)
         return copy.deepcopy(self.model) if self.sharded and self.accelerator.is_main_process else self.model
 
     def distribute(self) -> None:

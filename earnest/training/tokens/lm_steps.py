@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from accelerate import Accelerator
@@ -46,7 +46,8 @@ def lm_steps(
                 # shares.
                 accelerator.backward(loss * accelerator.num_processes)
             shares.append(share)
-        grad_norm = float(accelerator.clip_grad_norm_(objective.parameters(), max_grad_norm))
+        norm = accelerator.clip_grad_norm_(objective.parameters(), max_grad_norm)
+        grad_norm = float(cast(torch.Tensor, norm))
         learning_rate = schedule.get_last_lr()[0]  # the one this step is made with
         optimizer.step()
         schedule.step()
@@ -56,7 +57,7 @@ def lm_steps(
             key("learning_rate"): learning_rate,
             key("padding_frac"): sum(batch.padding_frac for batch in group) / len(group),
             **{
-                key("counted_frac", str(stream)): counted[stream] / max(1, positions.get(stream, 0))
+                key("counted_frac", stream): counted[stream] / max(1, positions.get(stream, 0))
                 for stream in counted
                 if stream in scored
             },

@@ -14,7 +14,7 @@ from earnest.monitors.draws import Targets
 from earnest.monitors.gradients import Reached, Updates
 from earnest.probes.parameters import Frozen, fingerprints, not_trained
 from earnest.run import Step
-from earnest.training.run import OnProgress, Start, Training, run_steps, silent, started
+from earnest.training.run import OnProgress, Start, Training, run, silent, started
 from earnest.training.tokens.assembly import AssembleTokens, TokenAssembly
 from earnest.training.tokens.config import TokenConfig
 from earnest.training.tokens.learner import Learner, check_parallel
@@ -40,15 +40,11 @@ def train_tokens(
         if assembly.before_training and not start.checkpoint:
             assembly.before_training(corpora.train)
         assembly.model.to(start.accelerator.device)
-        training = TokenTraining(config, assembly, codec, corpora, start)
-        training.begin()
-        run_steps(training, start, on_progress)
+        run(TokenTraining(config, assembly, codec, corpora, start), start, on_progress)
 
 
-class TokenTraining(Training):
+class TokenTraining(Training[TokenReporter]):
     """A language model's run, put together."""
-
-    reporter: TokenReporter | None
 
     def __init__(self, config: TokenConfig, assembly: TokenAssembly, codec: Codec, corpora: Corpora, start: Start):
         self.config, self.corpora, self.start, self.weights = config, corpora, start, assembly.weights
@@ -89,12 +85,17 @@ class TokenTraining(Training):
             accelerator.process_index,
             accelerator.num_processes,
         )
-        groups = self.clock.timed(self.targets.counted(groups))
+        steps = lm_steps(
+            learner.objective,
+            self.clock.timed(self.targets.counted(groups)),
+            learner.optimizer,
+            learner.schedule,
+            settings.max_grad_norm,
+            accelerator,
+            self.start.step + 1,
+        )
         learner.model.train()  # a loaded model has no dropout
-        for step in lm_steps(
-            *(learner.objective, groups, learner.optimizer, learner.schedule, settings.max_grad_norm),
-            *(accelerator, self.start.step + 1),
-        ):
+        for step in steps:
             learner.stepped()
             yield step
             learner.model.train()  # an evaluated model has no dropout
