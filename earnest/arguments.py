@@ -46,6 +46,10 @@ def configured(name: str, args: Sequence[str], command: str, options: list[tuple
     from earnest.recipes import RECIPES
 
     logging.disable_progress_bar()  # one bar a stage is enough
+    if name in ("-h", "--help"):
+        print(f"usage: earnest {command} RECIPE ...\n\nrecipes: {', '.join(RECIPES)}\n")
+        print(f"earnest {command} RECIPE --help lists the options of a recipe")
+        raise SystemExit(0)
     if name not in RECIPES:
         seen = f"recipe {name!r}" if name and not name.startswith("-") else "no recipe"
         raise UserError(seen, f"one of {', '.join(RECIPES)}", f"earnest {command} {next(iter(RECIPES))}")

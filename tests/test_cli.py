@@ -94,7 +94,7 @@ def test_every_field_of_a_recipe_is_an_option(words, seen, expected, capsys):
 
 
 def test_help_is_no_mistake(capsys):
-    for words in (["diagnose", "--help"], ["explain", "-h"]):
+    for words in (["diagnose", "--help"], ["explain", "-h"], ["train", "--help"]):
         with pytest.raises(SystemExit) as end:
             main(words)
         assert not end.value.code

@@ -7,7 +7,7 @@ import polars as pl
 from earnest.columns import Table, add_columns
 from earnest.logs.log import called, is_label, value_folder
 from earnest.logs.table import MISSING, numbers_of, split_plainly
-from earnest.logs.words import LABELS_OF_RUNS
+from earnest.logs.words import LABELS, LABELS_OF_RUNS
 
 
 def add_frame(table: Table, frame: pl.DataFrame) -> None:
@@ -16,7 +16,7 @@ def add_frame(table: Table, frame: pl.DataFrame) -> None:
     If a column says each row's split, or its metric's name, the rows of one word become columns called word/column;
     if one says each row's run, the columns of a run are its own.
     """
-    texts = [name for name, dtype in frame.schema.items() if dtype == pl.String]
+    texts = [name for name, dtype in frame.schema.items() if dtype == pl.String and name.lower() in LABELS]
     label = next((name for name in texts if is_label(name, frame[name].drop_nulls().unique(), frame.columns)), None)
     runs = [name for name in frame.columns if name.lower() in LABELS_OF_RUNS]
     run = next((name for name in runs if _is_run(frame[name], at_least=1 if table.runs else 2)), None)
