@@ -378,3 +378,21 @@ def test_a_stream_below_the_label_frequencies_clip_by_clip_is_not_at_chance():
         {"held_out": {"streams": {"codebook_5": held_out}}},
     )
     assert words(run) == {"codebook_5": "learning"}
+
+
+@pytest.mark.parametrize(("form", "rules_said", "word"), [("lsgan", [], "cannot-judge"), ("hinge", ["F103"], None)])
+def test_a_discriminator_is_judged_as_what_it_is_said_to_be(form, rules_said, word):
+    """A least-squares loss of 2.5 is no hinge loss above 2."""
+    loss = {"train/loss/loss_d": noisy(2.5 + 0 * SHARE)}
+    diagnosis = diagnose(Run.of({"gan_loss": form}, loss))
+    assert [finding.rule for finding in diagnosis.findings] == rules_said
+    assert diagnosis.verdicts[0].verdict == (word or "worse-than-chance")
+    lacking = {one.rule: one.needs for one in diagnosis.not_checked}
+    assert ("gan_loss" in lacking.get("F103", "")) == (form != "hinge")
+    assert "gan_loss" in diagnose(Run.of({}, loss)).verdicts[0].why  # whoever does not say it is told how
+
+
+@pytest.mark.parametrize(("gap", "named"), [([0.001, -0.004, 0.006], True), ([0.2, 0.1, 0.3], False)])
+def test_a_text_that_can_be_left_out_is_ignored(gap, named):
+    run = Run.of(probes={"null_input": {"gaps": {"codebook_0": gap, "all": gap}, "step": 300}})
+    assert ("B106" in rules(run)) == named

@@ -38,7 +38,9 @@ def page(rule: Rule) -> str:
     facts = f"{rule.severity} · family {rule.code[0]}, {FAMILIES[rule.code[0]]} · since {rule.since}"
     needs = "Needs: " + "; ".join(asked.need.words() for asked in rule.asks if not asked.optional)
     if used := [asked.need.words() for asked in rule.asks if asked.optional]:
-        needs = f"{needs}; uses if known: {'; '.join(used)}" if needs != "Needs: " else f"Needs one of: {'; '.join(used)}"
+        needs = (
+            f"{needs}; uses if known: {'; '.join(used)}" if needs != "Needs: " else f"Needs one of: {'; '.join(used)}"
+        )
     explains = f"\n\nExplains: {', '.join(rule.explains)}." if rule.explains else ""
     return f"# {rule.code} {rule.name}\n\n{head}\n\n{facts}\n\n{needs}{explains}\n\n{body.strip()}\n".replace(
         "\n## ", "\n\n## "
