@@ -144,8 +144,7 @@ ALIASES = {
         "running_loss combined_loss loss_sum loss_value current_loss global_loss tot_loss loss_tot"
     ),
     "accuracy_frac": (
-        "accuracy acc token_accuracy mean_token_accuracy top1 top_1 acc1 top1_accuracy next_token_accuracy "
-        "token_acc"
+        "accuracy acc token_accuracy mean_token_accuracy top1 top_1 acc1 top1_accuracy next_token_accuracy token_acc"
     ),
     "copy_frac": "copy_rate copy_ratio copied_frac",
     "counted_frac": "valid_label_frac valid_frac label_frac unmasked_frac",

@@ -19,6 +19,8 @@ LEVEL = {  # how a verdict's word is coloured; the word itself always stands bes
     "at-chance": "weak",
     "unigram-only": "weak",
     "memorising": "weak",
+    "never-moved": "weak",
+    "getting-worse": "bad",
     "learning": "good",
     "converged": "good",
     "cannot-judge": "unknown",

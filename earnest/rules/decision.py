@@ -49,7 +49,7 @@ def decide(seen: list[tuple[str, Evidence]]) -> tuple[list[Finding], list[NotChe
                 code in believed
                 and symptom in believed
                 and symptom != code
-                and _same_matter(believed[code], believed[symptom])
+                and _explains(believed[code], believed[symptom])
             ):
                 believed[code] = _absorb(believed[code], believed.pop(symptom))
     order = sorted(
@@ -85,14 +85,24 @@ def _finding(code: str, evidence: list[Evidence]) -> Finding:
     )
 
 
-def _same_matter(cause: Finding, symptom: Finding) -> bool:
-    """A cause explains a symptom of its own streams, or any symptom if one of the two is of the whole run."""
-    return not cause.streams or not symptom.streams or set(symptom.streams) <= set(cause.streams)
+def _explains(cause: Finding, symptom: Finding) -> bool:
+    """A cause explains a symptom of its own streams, or of any if the cause speaks of the whole run. A symptom of the
+    whole run has other causes too: it is explained by a stream's cause only if that is as severe and as certain."""
+    if not cause.streams or symptom.streams:
+        return not cause.streams or set(symptom.streams) <= set(cause.streams)
+    as_severe = SEVERITIES.index(cause.severity) <= SEVERITIES.index(symptom.severity)
+    return as_severe and cause.confidence >= symptom.confidence
 
 
 def _absorb(cause: Finding, symptom: Finding) -> Finding:
+    """The cause with the symptom among its evidence; it is as severe and as certain as what it explains."""
     row = {"explains": f"{symptom.rule} {symptom.name}", "stream": _written(symptom.streams), "seen": symptom.summary}
-    return replace(cause, evidence=[*cause.evidence, row])
+    return replace(
+        cause,
+        evidence=[*cause.evidence, row],
+        severity=min(cause.severity, symptom.severity, key=SEVERITIES.index),
+        confidence=max(cause.confidence, symptom.confidence),
+    )
 
 
 def _written(streams: Iterable[Stream | None]) -> str | None:

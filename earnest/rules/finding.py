@@ -17,6 +17,8 @@ Word = Literal[
     "unigram-only",
     "learning",
     "converged",
+    "never-moved",
+    "getting-worse",
     "memorising",
     "degenerate",
     "cannot-judge",

@@ -11,6 +11,7 @@ from earnest.streams import Part, Stream
 
 DISCRIMINATOR = (Part("loss_d"), Part("discriminator"))
 ADVERSARIAL, FEATURES = (Part("adv_g"), Part("adversarial")), (Part("feat"), Part("features"))
+HINGE_MOST = 2.2  # a loss above it that nobody calls hinge may be another form, or a sum over discriminators
 HINGE_NEEDS = "a hinge discriminator; {} is not judged (--fact gan_loss=... says which it is)"
 
 
@@ -29,6 +30,11 @@ class Gan:
     def is_hinge(self) -> bool:
         """What is not known is taken for hinge."""
         return self.form in (None, "hinge")
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether D(real) and D(fake) are logged, which show what a loss cannot: whether it is wrong."""
+        return any(key[:2] == ("train", "d_real") for key in self.run.series)
 
     @property
     def exists(self) -> bool:

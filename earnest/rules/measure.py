@@ -7,7 +7,7 @@ import numpy as np
 
 from earnest.rules.finding import Baseline
 from earnest.rules.statistics import boundary, mean_interval, noise, trend
-from earnest.run import Mask, Series
+from earnest.run import Mask, Series, Values
 
 # Above chance by this share is worse than chance, not a fresh head's overconfidence (assumed; a fresh wide head starts
 # within 0.3 nats, 4 % of ln 1026).
@@ -54,6 +54,73 @@ def last_of(series: Series, source: str) -> Measure:
     """The last value, give or take twice the noise from point to point: for evaluations, which are few."""
     last, half = float(series.finite.value[-1]), 2 * noise(series.finite.value)
     return Measure(last, (last - half, last + half) if half else None, source, series)
+
+
+FEWEST_POINTS = 8  # of a series whose course is told (assumed)
+STRETCHES = 10
+
+
+@dataclass(frozen=True)
+class Course:
+    """A series as the levels (means) of at most `STRETCHES` stretches: where it began, its best, where it is now.
+
+    error: of a level, from the noise of single points. since: the step at which the best stretch ends.
+    """
+
+    levels: Values
+    error: float
+    since: int
+    points: int
+
+    @property
+    def start(self) -> float:
+        return float(self.levels[0])
+
+    @property
+    def best(self) -> float:
+        return float(self.levels.min())
+
+    @property
+    def end(self) -> float:
+        return float(self.levels[-1])
+
+    @property
+    def never_moved(self) -> bool:
+        """No level differs from the first by more than half a percent of it, or than four errors if these are small
+        (assumed)."""
+        within = max(0.005 * abs(self.start), min(4 * self.error, 0.02 * abs(self.start)))
+        return bool((np.abs(self.levels - self.start) <= within).all())
+
+    @property
+    def gets_worse(self) -> bool:
+        """The end is above the best stretch by more than 2 % of it, a tenth of what had been gained and four errors,
+        and so are at least the last two levels (assumed; healthy runs wander by less)."""
+        best = int(self.levels.argmin())
+        rise = max(0.02 * abs(self.best), 0.1 * (self.start - self.best), 4 * self.error)
+        return best < len(self.levels) - 2 and bool((self.levels[-2:] - self.best > rise).all())
+
+    @property
+    def in_words(self) -> str:
+        """What can be said of it without any baseline."""
+        if self.never_moved:
+            return f"{self.start:.4g} from the first of {self.points} values to the last: it has not moved"
+        if self.gets_worse:
+            return f"{self.end:.4g}, above its best of {self.best:.4g} at step {self.since}"
+        if self.end < self.start:
+            return f"fell from {self.start:.4g} to {self.end:.4g}"
+        return f"{self.end:.4g}, after {self.start:.4g} at first"
+
+
+def course(series: Series | None) -> Course | None:
+    """How a series went, if it has points enough."""
+    if series is None or len(series.finite) < FEWEST_POINTS:
+        return None
+    values, step = series.finite.value, series.finite.step
+    stretches = np.array_split(np.arange(len(values)), min(STRETCHES, len(values) // 4 + 2))
+    levels = np.array([values[places].mean() for places in stretches])
+    error = noise(values) / math.sqrt(min(map(len, stretches)))
+    since = int(step[stretches[int(levels.argmin())][-1]])
+    return Course(levels, error, since, len(values))
 
 
 def degenerate(series: Series | None) -> tuple[int, str] | None:

@@ -7,7 +7,7 @@ from functools import cached_property
 from earnest.facts import Facts
 from earnest.probes.results import Alignment, HeldOutStream
 from earnest.rules.finding import Baseline
-from earnest.rules.measure import Measure, end_of, last_of
+from earnest.rules.measure import Course, Measure, course, end_of, last_of
 from earnest.rules.statistics import miller_madow
 from earnest.run import Run, Series
 from earnest.streams import TEXT, TOTAL, Stream, in_order
@@ -46,6 +46,12 @@ class StreamView:
         """Its cross-entropy; a plain loss of that stream is taken for it."""
         stream = None if self.stream == TOTAL else self.stream
         return self.run.get(split, "ce_nats", stream) or self.run.get(split, "loss", stream)
+
+    @cached_property
+    def course(self) -> Course | None:
+        """How its training went, or its evaluation if that is what gets worse or is all there is."""
+        train, evaluated = course(self.train), course(self.evaluated)
+        return evaluated if train is None or (evaluated is not None and evaluated.gets_worse) else train
 
     @property
     def any(self) -> Series | None:

@@ -8,7 +8,7 @@ from earnest.probes.results import GeneratorStep
 from earnest.records import plain
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
-from earnest.rules.gan import Gan
+from earnest.rules.gan import HINGE_MOST, Gan
 from earnest.rules.needs import Fact, GanSides, LastStep, PlainLosses, Probe, WeightedLosses
 from earnest.rules.statistics import trend
 from earnest.run import Series, Steps, Values
@@ -127,8 +127,11 @@ def discriminator_wrong(gan: GanSides) -> Answers:
     if (lacks := _lacks(gan)) or loss is None:
         yield TooEarly(lacks or "train/loss/loss_d (hinge)")
         return
-    yield Looked()
     half = loss.tail(0.5)
+    if gan.form is None and not gan.has_scores and float(np.median(half.value)) > HINGE_MOST:
+        yield TooEarly("the form of the adversarial loss: --fact gan_loss=hinge, or lsgan")
+        return
+    yield Looked()
     if float(np.median(half.value)) > 2.2 and float(np.quantile(half.value, 0.2)) > 2.0:
         words = f"its loss is {np.median(half.value):.2f}, knowing nothing scores 2"
         yield Evidence(int(half.step[0]), words, STRONG, loss.rows())

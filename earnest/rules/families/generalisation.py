@@ -14,7 +14,7 @@ FEW_CLIPS = 20  # below, a held-out loss has a direction, but hardly a value (as
 EPOCHS = 3  # boundaries at which a loss must drop (assumed)
 
 
-@rule("E101", "warning", points=5)
+@rule("E101", "warning", points=5, explains=("D204",))
 def overfitting(loss: LossInBothSplits, judged: AllJudged | None, held_out_clips: Fact[int] | None) -> Answers:
     """The held-out loss rises while the training loss falls.
 
@@ -48,7 +48,7 @@ def overfitting(loss: LossInBothSplits, judged: AllJudged | None, held_out_clips
         yield Evidence(rising[0], words, STRONG, evaluated.rows())
 
 
-@rule("E102", "warning", explains=("E101", "E204"))
+@rule("E102", "warning", explains=("D204", "E101", "E204"))
 def training_clips_memorised(tokens: Tokens) -> Answers:
     """The training clips are known by heart.
 

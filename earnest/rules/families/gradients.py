@@ -14,7 +14,7 @@ from earnest.streams import Stream
 EARLY_STEPS = 20  # within them a part may not be logged yet, and weights hardly move (assumed)
 
 
-@rule("C101", "critical", points=3, explains=("B102", "B103", "C301", "C302"))
+@rule("C101", "critical", points=3, explains=("B102", "B103", "B110", "C301", "C302"))
 def gradient_is_zero(grad_norm: Signal) -> Answers:
     """No gradient arrives.
 

@@ -53,7 +53,7 @@ def _evidence(one: Judged, causes: list[str] | None = None) -> Evidence:
     return Evidence(verdict.since_step, verdict.why, STRONG, rows, one.stream, causes=causes)
 
 
-@rule("B101", "critical", explains=("B102", "B107"))
+@rule("B101", "critical", explains=("B102", "B107", "B110"))
 def worse_than_chance(tokens: Tokens, last_step: LastStep) -> Answers:
     """A stream scores worse than a uniform guess.
 
@@ -87,7 +87,7 @@ def worse_than_chance(tokens: Tokens, last_step: LastStep) -> Answers:
         yield _evidence(tokens, too_high if began_at_chance else None)
 
 
-@rule("B102", "critical", explains=("B104",))
+@rule("B102", "critical", explains=("B104", "B110"))
 def nothing_learnt(tokens: Tokens, last_step: LastStep, learning_rate: Signal | None) -> Answers:
     """A stream is still at chance.
 

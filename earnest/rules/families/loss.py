@@ -5,11 +5,11 @@ import numpy as np
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
 from earnest.rules.gan import ADVERSARIAL, DISCRIMINATOR, FEATURES
-from earnest.rules.measure import zero_since
-from earnest.rules.needs import LastStep, Loss, PlainLosses, Signal
+from earnest.rules.measure import FEWEST_POINTS, zero_since
+from earnest.rules.needs import AllJudged, LastStep, Loss, PlainLosses, Signal
 from earnest.rules.statistics import noise, page_hinkley, spikes, trend
 from earnest.run import Series, Values
-from earnest.streams import Part, Stream
+from earnest.streams import TOTAL, Part, Stream
 
 COMMITMENT = Part("commitment")
 # Losses that may rise in a healthy run: the other player got better, or the latent grew (AudioDec#8, #32, #33,
@@ -130,7 +130,7 @@ def gradient_not_a_number(grad_norm: Signal) -> Answers:
         yield Evidence(int(grad_norm.step[np.argmax(bad)]), words, EXACT, grad_norm.rows())
 
 
-@rule("D201", "critical", points=10, explains=("B101", "B102", "D301"))
+@rule("D201", "critical", points=10, explains=("B101", "B102", "D204", "D301"))
 def diverged(
     series: Loss,
     losses: PlainLosses | None,
@@ -247,13 +247,13 @@ def loss_spikes_again_and_again(series: Loss, losses: PlainLosses | None) -> Ans
         yield Evidence(int(values.step[found[0]]), words, FAIR, rows)
 
 
-@rule("D203", "warning", points=30, explains=("D201",))
+@rule("D203", "warning", points=30, explains=("D201", "D204"))
 def loss_stepped_up(series: Loss, losses: PlainLosses | None, last_step: LastStep) -> Answers:
     """The loss jumped to a higher level between two steps and goes on from there.
 
     ## What it sees
     A jump up by more than ten times the noise and a tenth of the loss, to a level below that of the start, after which
-    the loss is as calm as before and does not rise on.
+    the loss is as calm as before and falls again.
     ## Likely causes
     - a resume that lost the optimizer's state, the schedule or the data order
     - other data or another mask from there on; a phase with other loss weights
@@ -281,11 +281,43 @@ def loss_stepped_up(series: Loss, losses: PlainLosses | None, last_step: LastSte
     stands_out = jump[at] > 6 * usual and rise > 10 * sigma and rise > 0.1 * abs(level[at])
     stays = after.min() > before.max() and np.median(values[-width:]) > level[at]
     started = int(step[at + width])
-    if not stands_out or not stays or not _is_calm(values, at + width, sigma):
+    # what stays at the higher level has lost what it had learnt: that is a divergence (D201)
+    learns_on = np.median(values[-width:]) < float(np.median(after)) - 2 * sigma / np.sqrt(width)
+    if not stands_out or not stays or not learns_on or not _is_calm(values, at + width, sigma):
         return
     if not _adversary_starts(losses, started, last_step):
         words = f"from {level[at]:.3g} to {np.median(after):.3g} between two logged steps"
         yield Evidence(started, words, FAIR, series.rows(int(step[at]), int(step[at + 2 * width - 1])))
+
+
+@rule("D204", "warning")
+def loss_gets_worse(judged: AllJudged, losses: PlainLosses | None) -> Answers:
+    """A loss was better before, and has been getting worse since.
+
+    ## What it sees
+    Of ten stretches of a total, or of a loss of tokens, in training or evaluation, the last two are above the best one
+    by more than 2 % of it, by a tenth of what had been gained and by four errors of a level. Adversarial parts may rise.
+    ## Likely causes
+    - the learning rate is too high for what is left to learn, or rises again (a resume, a restart of the schedule)
+    - other data, another mask or other loss weights from there on
+    - if only the evaluation rises: the training clips are being memorised
+    ## Next probe
+    Look at the learning rate before and after the best stretch, and evaluate the checkpoint from there.
+    ## Fix
+    Go back to the checkpoint of the best stretch; lower the learning rate, or stop there.
+    ## References
+    earnest's own; no publication known.
+    """
+    looked = False
+    for view in (one.view for one in judged if one.is_tokens or one.stream == TOTAL):
+        if view.course is None:
+            continue
+        looked = True
+        series = view.any
+        if view.course.best > 0 and view.course.gets_worse and series is not None and not _may_rise(series, losses):
+            words = f"{view.course.end:.4g} now, {view.course.best:.4g} at best, by step {view.course.since}"
+            yield Evidence(view.course.since, words, FAIR, series.rows(view.course.since), view.stream)
+    yield Looked() if looked else TooEarly(f"{FEWEST_POINTS} points of a total, or of a loss of tokens")
 
 
 def _is_calm(values: Values, at: int, sigma: float, width: int = 10) -> bool:

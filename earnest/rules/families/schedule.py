@@ -56,7 +56,7 @@ def clipping_nearly_always(
         yield Evidence(start, words, FAIR, signal.rows(), severity="note" if well else None)
 
 
-@rule("D302", "critical", points=3, explains=("B102", "B104", "C302"))
+@rule("D302", "critical", points=3, explains=("B102", "B104", "B110", "C302"))
 def learning_rate_zero(learning_rate: Signal) -> Answers:
     """The learning rate is 0 while training goes on.
 

@@ -39,9 +39,9 @@ def judge(run: Run) -> list[Judged]:
     others = [key.stream for key in run.series if key[:2] == ("train", "loss")]
     parts = [StreamView(run, stream, beside) for stream in others if stream and stream not in view]
     result += [Judged(part, losses.judge(part)) for part in parts]
-    at_chance = all(one.verdict.verdict in ("at-chance", "worse-than-chance") for one in result)
-    if beside and TOTAL not in beside and not parts and at_chance:
-        whole = StreamView(run, TOTAL, beside)
-        if verdict := total.at_sum_of_chances(whole):
-            result.append(Judged(whole, verdict))
+    whole = StreamView(run, TOTAL, beside)
+    if result and TOTAL not in beside and whole.train is not None:
+        at_chance = all(one.verdict.verdict in ("at-chance", "worse-than-chance") for one in result)
+        summed = total.at_sum_of_chances(whole) if beside and not parts and at_chance else None
+        result.append(Judged(whole, summed or total.of_parts(whole)))
     return result

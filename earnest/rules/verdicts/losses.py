@@ -1,7 +1,7 @@
 """The verdict of a loss that is not a cross-entropy of tokens."""
 
 from earnest.rules.finding import Baseline, Verdict, Word
-from earnest.rules.gan import ADVERSARIAL, DISCRIMINATOR, FEATURES
+from earnest.rules.gan import ADVERSARIAL, DISCRIMINATOR, FEATURES, HINGE_MOST
 from earnest.rules.measure import Measure, degenerate, end_of, is_flat, since_below
 from earnest.rules.streams import StreamView
 from earnest.streams import Part, Stream
@@ -42,6 +42,7 @@ def judge(view: StreamView) -> Verdict:
         return _against(view, now, [assumed], MARGIN_ASSUMED, note)
     if not ladder:
         why = UNBOUNDED.get(view.stream, NO_BASELINE)
+        why = f"{view.course.in_words}; {why}" if view.course else why
         return Verdict(view.stream, "cannot-judge", now.value, "", None, None, why, [])
     return _against(view, now, ladder, MARGIN_MEASURED)
 
@@ -66,6 +67,10 @@ def _discriminator(view: StreamView, now: Measure) -> Verdict:
     if form not in (None, "hinge"):
         why = f"a {form} discriminator: only hinge is judged"
         return Verdict(view.stream, "cannot-judge", now.value, "", None, None, why, [])
+    if form is None and now.value > HINGE_MOST:
+        why = f"{now.value:.3g}: of a least-squares loss, or a sum over several discriminators, that is no fault"
+        door = "pass --fact gan_loss=hinge, or lsgan"
+        return Verdict(view.stream, "cannot-judge", now.value, "", None, None, f"{why}; {door}", [])
     chance = Baseline("no difference seen", BLIND)
     taken = "taken for hinge: --fact gan_loss=... if it is another" if form is None else "hinge"
     word: Word

@@ -63,7 +63,10 @@ def has_no_target(view: StreamView) -> Verdict | None:
 def has_no_vocabulary(view: StreamView) -> Verdict | None:
     if view.rung("uniform"):
         return None
-    return _verdict(view, "cannot-judge", f"vocabulary size unknown, pass {view.vocabulary_fact}")
+    door = f"vocabulary size unknown, pass {view.vocabulary_fact}"
+    if view.course is None:
+        return _verdict(view, "cannot-judge", door)
+    return _verdict(view, direction(view) or "cannot-judge", f"{view.course.in_words}; {door}", since(view))
 
 
 def is_memorising(view: StreamView) -> Verdict | None:
@@ -101,6 +104,13 @@ def is_too_good(view: StreamView) -> Verdict | None:
     choices = f"{math.exp(now.value):.2f} choices per target"
     why = f"{_in_words(view)} are {choices}: nothing real is that predictable, so the target reaches the input"
     return _verdict(view, "degenerate", why, since_below(now.series, level))
+
+
+def is_getting_worse(view: StreamView) -> Verdict | None:
+    """Below chance, and above its own best."""
+    if view.course is None or direction(view) != "getting-worse":
+        return None
+    return _verdict(view, "getting-worse", view.course.in_words, since(view))
 
 
 def is_above_chance(view: StreamView) -> Verdict | None:
@@ -169,15 +179,31 @@ STEPS: tuple[Callable[[StreamView], Verdict | None], ...] = (
     is_memorising,
     is_too_good,
     is_above_chance,
+    is_getting_worse,
     against_uniform,
     against_frequencies,
     is_learning,
 )
 
 
+def direction(view: StreamView) -> Word | None:
+    """What its course alone says, against its own levels; a loss near 0 has no level to be worse than."""
+    if view.course is None or view.course.best <= 0:
+        return None
+    return "never-moved" if view.course.never_moved else "getting-worse" if view.course.gets_worse else None
+
+
+def since(view: StreamView) -> int | None:
+    """The step of its best stretch, if it has got worse since."""
+    return view.course.since if view.course and direction(view) == "getting-worse" else None
+
+
 def _progress(view: StreamView) -> Word:
-    now = _now(view)
-    return "converged" if is_flat(now.series, _uniform(view) - now.value) else "learning"
+    """Converged if it is flat beside what the run itself has gained."""
+    now, gained = _now(view), view.course.start - view.course.end if view.course else 0.0
+    if direction(view) == "never-moved":
+        return "never-moved"
+    return "converged" if is_flat(now.series, min(gained, _uniform(view) - now.value)) else "learning"
 
 
 def _in_words(view: StreamView) -> str:

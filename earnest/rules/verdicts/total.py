@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from earnest.facts import Facts
 from earnest.rules.finding import Baseline, Verdict, Word
-from earnest.rules.measure import WORSE, end_of
+from earnest.rules.measure import WORSE, degenerate, end_of
 from earnest.rules.streams import StreamView
 from earnest.rules.verdicts import tokens
 from earnest.rules.verdicts.tokens import FREQUENCIES_TEXT, NEAR_CHANCE
@@ -28,6 +28,16 @@ def judge(view: StreamView) -> Verdict:
         why += f"; chance over the joint vocabulary is {joint:.3f}, "
         why += f"of which {joint - math.log(audio):.2f} only choose audio"
     return replace(verdict, why=why)
+
+
+def of_parts(view: StreamView) -> Verdict:
+    """The verdict of a total whose parts are logged: it says how it went, its parts what that is worth."""
+    if broken := degenerate(view.train):
+        return Verdict(view.stream, "degenerate", None, "", None, broken[0], broken[1])
+    assert view.train is not None, "it is called for a total that is logged"
+    went = f"{view.course.in_words}; " if view.course else ""
+    why = f"{went}a sum has no baseline: judge its parts"
+    return Verdict(view.stream, "cannot-judge", end_of(view.train).value, "", None, None, why)
 
 
 def at_sum_of_chances(view: StreamView) -> Verdict | None:
