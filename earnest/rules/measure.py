@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from earnest.rules.finding import Baseline
-from earnest.rules.statistics import boundary, mean_interval, noise, trend
+from earnest.rules.statistics import boundary, effective_size, mean_interval, noise, trend
 from earnest.run import Mask, Series, Values
 
 # Above chance by this share is worse than chance, not a fresh head's overconfidence (assumed; a fresh wide head starts
@@ -64,7 +64,7 @@ STRETCHES = 10
 class Course:
     """A series as the levels (means) of at most `STRETCHES` stretches: where it began, its best, where it is now.
 
-    error: of a level, from the noise of single points. since: the step at which the best stretch ends.
+    error: of a level, from what points scatter within a stretch, neighbours being alike. since: the step at which the best stretch ends.
     """
 
     levels: Values
@@ -118,7 +118,8 @@ def course(series: Series | None) -> Course | None:
     values, step = series.finite.value, series.finite.step
     stretches = np.array_split(np.arange(len(values)), min(STRETCHES, len(values) // 4 + 2))
     levels = np.array([values[places].mean() for places in stretches])
-    error = noise(values) / math.sqrt(min(map(len, stretches)))
+    errors = [values[places].std() / math.sqrt(effective_size(values[places])) for places in stretches]
+    error = max(float(np.median(errors)), noise(values) / math.sqrt(min(map(len, stretches))))
     since = int(step[stretches[int(levels.argmin())][-1]])
     return Course(levels, error, since, len(values))
 

@@ -1,5 +1,7 @@
 """Family D, the loss and the gradient norm: not numbers, exactly 0, diverged, spiking, stepped up."""
 
+import re
+
 import numpy as np
 
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
@@ -13,17 +15,26 @@ from earnest.streams import TOTAL, Part, Stream
 
 COMMITMENT = Part("commitment")
 # Losses that may rise in a healthy run: the other player got better, or the latent grew (AudioDec#8, #32, #33,
-# ParallelWaveGAN#313).
-MAY_RISE: set[Stream] = {*ADVERSARIAL, *FEATURES, *DISCRIMINATOR, COMMITMENT, *map(Part, ("loss_g", "codebook", "vq"))}
+# ParallelWaveGAN#313). Beside a discriminator that is every loss but those of reconstruction.
+ADVERSARIES: set[Stream] = {*ADVERSARIAL, *FEATURES, *DISCRIMINATOR}
+MAY_RISE: set[Stream] = {*ADVERSARIES, COMMITMENT, *map(Part, ("loss_g", "codebook", "vq"))}
+RECONSTRUCTION = re.compile("mel|stft|spec|wave|recon|l1|l2|mse|time")
 PARTS_THAT_MAY_RISE = ("window", "scale", "stft_", "d_")  # how names of single discriminators' parts begin
+EXPLODED = 100.0  # times its best: no such loss may rise so far (assumed)
 
 
 def _may_rise(series: Series, losses: PlainLosses | None) -> bool:
-    """An adversarial loss, a loss in the discriminator's units, or a total that has such parts."""
-    stream = series.stream
+    """An adversarial loss, a loss in the discriminator's units, or a total that has such parts; unless it exploded."""
+    stream, played = series.stream, any(part in (losses or {}) for part in ADVERSARIES)
+    level = float(series.binned.value[-1]) if len(series.binned) else 0.0
+    exploded = stream not in {*ADVERSARIAL, *DISCRIMINATOR} and level > EXPLODED * abs(
+        float(series.head(3).value.max())
+    )
     if stream in MAY_RISE or str(stream or "").startswith(PARTS_THAT_MAY_RISE):
-        return True
-    return not stream and any(part in (losses or {}) for part in MAY_RISE - {COMMITMENT})
+        return not exploded
+    if not stream:
+        return any(part in (losses or {}) for part in MAY_RISE - {COMMITMENT}) and not exploded
+    return played and not RECONSTRUCTION.search(str(stream)) and not exploded
 
 
 def _adversary_starts(losses: PlainLosses | None, step: int, last_step: int) -> bool:
