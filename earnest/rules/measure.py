@@ -64,7 +64,7 @@ STRETCHES = 10
 class Course:
     """A series as the levels (means) of at most `STRETCHES` stretches: where it began, its best, where it is now.
 
-    error: of a level, from what points scatter within a stretch, neighbours being alike. since: the step at which the best stretch ends.
+    error: of a level, from how points scatter within a stretch and how levels wander. since: the step at which the best stretch ends.
     """
 
     levels: Values
@@ -119,7 +119,8 @@ def course(series: Series | None) -> Course | None:
     stretches = np.array_split(np.arange(len(values)), min(STRETCHES, len(values) // 4 + 2))
     levels = np.array([values[places].mean() for places in stretches])
     errors = [values[places].std() / math.sqrt(effective_size(values[places])) for places in stretches]
-    error = max(float(np.median(errors)), noise(values) / math.sqrt(min(map(len, stretches))))
+    # a loss also wanders from stretch to stretch, by more than its points scatter within one
+    error = max(float(np.median(errors)), noise(levels), noise(values) / math.sqrt(min(map(len, stretches))))
     since = int(step[stretches[int(levels.argmin())][-1]])
     return Course(levels, error, since, len(values))
 
