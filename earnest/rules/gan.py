@@ -11,8 +11,7 @@ from earnest.streams import Part, Stream
 
 DISCRIMINATOR = (Part("loss_d"), Part("discriminator"))
 ADVERSARIAL, FEATURES = (Part("adv_g"), Part("adversarial")), (Part("feat"), Part("features"))
-HINGE_MOST = 2.2  # a loss above it that nobody calls hinge may be another form, or a sum over discriminators
-HINGE_NEEDS = "a hinge discriminator; {} is not judged (--fact gan_loss=... says which it is)"
+HINGE_NEEDS = "a hinge discriminator: --fact gan_loss=hinge, lsgan or vanilla says which it is"
 
 
 @dataclass(frozen=True)
@@ -28,8 +27,8 @@ class Gan:
 
     @property
     def is_hinge(self) -> bool:
-        """What is not known is taken for hinge."""
-        return self.form in (None, "hinge")
+        """Said to be hinge; or not said, with D(real) and D(fake) to judge by: a loss alone does not show its form."""
+        return self.form == "hinge" or (self.form is None and self.has_scores)
 
     @property
     def has_scores(self) -> bool:

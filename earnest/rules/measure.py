@@ -8,6 +8,7 @@ import numpy as np
 from earnest.rules.finding import Baseline
 from earnest.rules.statistics import boundary, effective_size, mean_interval, noise, trend
 from earnest.run import Mask, Series, Values
+from earnest.streams import TEXT
 
 # Above chance by this share is worse than chance, not a fresh head's overconfidence (assumed; a fresh wide head starts
 # within 0.3 nats, 4 % of ln 1026).
@@ -153,6 +154,23 @@ def zero_since(series: Series) -> int | None:
     before = values.value[: np.argmax(values.value == 0)]  # not of the last stretch: one odd batch may interrupt zeros
     faded = len(before) > 1 and abs(before[-1]) <= 1e-3 * abs(before[0])
     return None if faded else int(values.step[start_of_last(values.value == 0)])
+
+
+def is_off(series: Series) -> bool:
+    """A part of a sum that is 0 in every row: not started, or without weight. A loss of tokens or a total is never
+    off."""
+    part = series.stream is not None and series.stream != TEXT and not series.stream.is_audio
+    return part and len(series.finite) > 0 and not series.finite.value.any()
+
+
+COARSE = 0.02  # a last printed digit worth more than this share of a value hides what it does (assumed)
+
+
+def printed_unit(value: Values) -> float:
+    """What the last printed decimal of some numbers is worth: 0.001 if all have three decimals or fewer."""
+    finite = value[np.isfinite(value)]
+    decimals = next((d for d in range(9) if np.allclose(finite, np.round(finite, d), rtol=0, atol=1e-12)), 9)
+    return 10.0**-decimals
 
 
 def start_of_last(condition: Mask) -> int:

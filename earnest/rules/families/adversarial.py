@@ -8,7 +8,7 @@ from earnest.probes.results import GeneratorStep
 from earnest.records import plain
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
-from earnest.rules.gan import HINGE_MOST, Gan
+from earnest.rules.gan import HINGE_NEEDS, Gan
 from earnest.rules.needs import Fact, GanSides, LastStep, PlainLosses, Probe, WeightedLosses
 from earnest.rules.statistics import trend
 from earnest.run import Series, Steps, Values
@@ -22,7 +22,7 @@ def _lacks(gan: Gan) -> str | None:
     """What the rules on a discriminator's hinge loss lack, or None."""
     loss = gan.discriminator
     if not gan.is_hinge:
-        return f"a hinge discriminator (--fact gan_loss={gan.form} says that it is none)"
+        return HINGE_NEEDS
     if loss is None:
         return "train/loss/loss_d (hinge)"
     few = len(loss.finite)
@@ -128,9 +128,6 @@ def discriminator_wrong(gan: GanSides) -> Answers:
         yield TooEarly(lacks or "train/loss/loss_d (hinge)")
         return
     half = loss.tail(0.5)
-    if gan.form is None and not gan.has_scores and float(np.median(half.value)) > HINGE_MOST:
-        yield TooEarly("the form of the adversarial loss: --fact gan_loss=hinge, or lsgan")
-        return
     yield Looked()
     if float(np.median(half.value)) > 2.2 and float(np.quantile(half.value, 0.2)) > 2.0:
         words = f"its loss is {np.median(half.value):.2f}, knowing nothing scores 2"

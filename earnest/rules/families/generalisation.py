@@ -7,14 +7,14 @@ import numpy as np
 from earnest.probes.results import HeldOut
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import FAIR, STRONG, WEAK
-from earnest.rules.measure import falling, rising_since
+from earnest.rules.measure import FEWEST_POINTS, falling, rising_since
 from earnest.rules.needs import AllJudged, AllSeries, EvaluatedLosses, Fact, Loss, LossInBothSplits, Probe, Tokens
 
 FEW_CLIPS = 20  # below, a held-out loss has a direction, but hardly a value (assumed)
 EPOCHS = 3  # boundaries at which a loss must drop (assumed)
 
 
-@rule("E101", "warning", points=5, explains=("D204",))
+@rule("E101", "warning", points=5, explains=("D204", "E107"))
 def overfitting(loss: LossInBothSplits, judged: AllJudged | None, held_out_clips: Fact[int] | None) -> Answers:
     """The held-out loss rises while the training loss falls.
 
@@ -48,7 +48,38 @@ def overfitting(loss: LossInBothSplits, judged: AllJudged | None, held_out_clips
         yield Evidence(rising[0], words, STRONG, evaluated.rows())
 
 
-@rule("E102", "warning", explains=("D204", "E101", "E204"))
+@rule("E107", "note", points=5)
+def held_out_far_above_training(loss: LossInBothSplits) -> Answers:
+    """The held-out loss has stopped falling far above the training loss, which falls on.
+
+    ## What it sees
+    At the end the two are further apart than half of what training has gained since its first evaluation, and more
+    than twice as far as they were over the first third.
+    ## Likely causes
+    - the training clips are being memorised: few clips, many passes
+    - training and held-out clips differ: other speakers, another recording, another text form
+    ## Next probe
+    Score some training clips in the way the held-out ones are scored (no dropout, no masking): is the gap still there?
+    ## Fix
+    More clips, fewer passes, or stop where the held-out loss stopped.
+    ## References
+    earnest's own; no publication known.
+    """
+    evaluated, train = loss.evaluated.finite, loss.train.finite if loss.train is not None else None
+    if train is None or len(train) < FEWEST_POINTS:
+        yield TooEarly(f"{FEWEST_POINTS} points of train/{evaluated.key.name} beside {evaluated.key}")
+        return
+    yield Looked()
+    beside = np.interp(evaluated.step, train.binned.step, train.binned.value)
+    gap, gained = evaluated.value - beside, float(beside[0] - beside[-1])
+    early, end = float(np.median(gap[: max(1, len(gap) // 3)])), float(np.median(gap[-2:]))
+    if gained > 0 and beside[-1] > 0 and end > 0.5 * gained and end > 2 * max(early, 0.0) and end > 0.15 * beside[-1]:
+        apart = int(evaluated.step[int(np.argmax(gap > 0.5 * end))])
+        words = f"{evaluated.value[-1]:.3g} held out beside {beside[-1]:.3g} in training, a gap since step {apart}"
+        yield Evidence(apart, words, FAIR, evaluated.rows(apart))
+
+
+@rule("E102", "warning", explains=("D204", "E101", "E107", "E204"))
 def training_clips_memorised(tokens: Tokens) -> Answers:
     """The training clips are known by heart.
 

@@ -8,19 +8,20 @@ from earnest.probes.results import FrozenTensors, Gradients, Inputs, Optimizer
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
 from earnest.rules.finding import Severity
-from earnest.rules.needs import EvaluatedLoss, Fact, LastStep, Loss, Losses, Probe, Signal
+from earnest.rules.measure import COARSE, falling, printed_unit
+from earnest.rules.needs import EvaluatedLoss, Fact, LastStep, Loss, Losses, PlainLosses, Probe, Signal
 from earnest.streams import Stream
 
 EARLY_STEPS = 20  # within them a part may not be logged yet, and weights hardly move (assumed)
 
 
 @rule("C101", "critical", points=3, explains=("B102", "B103", "B110", "C301", "C302"))
-def gradient_is_zero(grad_norm: Signal) -> Answers:
+def gradient_is_zero(grad_norm: Signal, losses: PlainLosses | None) -> Answers:
     """No gradient arrives.
 
     ## What it sees
     The gradient norm is exactly 0 in the last three logged steps or in a tenth of all. With a stream, of that group of
-    parameters.
+    parameters. Not if the loss falls meanwhile: then the number is wrong, not the gradient.
     ## Likely causes
     - the loss does not depend on the trainable parameters: detached, frozen, or computed under no_grad
     - gradient checkpointing over a frozen embedding without enable_input_require_grads
@@ -38,6 +39,9 @@ def gradient_is_zero(grad_norm: Signal) -> Answers:
     zero = values.value == 0
     if zero[-3:].all() or zero.mean() >= 0.1:
         start = int(values.step[np.argmax(zero)])
+        total = (losses or {}).get(None)
+        if grad_norm.stream is None and total is not None and falling(total.since(start)):
+            return
         words = f"gradient norm exactly 0 in {zero.mean():.0%} of the logged steps"
         yield Evidence(start, words, EXACT, grad_norm.rows(start))
 
@@ -207,7 +211,8 @@ def loss_never_changes(series: Loss) -> Answers:
     """The training loss is the same number at every step.
 
     ## What it sees
-    At least 8 logged values, the last half of all, are equal to the last digit though batches differ.
+    At least 8 logged values, the last half of all, are equal to the last digit though batches differ; and there are
+    digits enough to tell.
     ## Likely causes
     - the model returns a constant: an early return, a cached loss, or logits that do not depend on weights and batch
     - a stale value is logged
@@ -221,7 +226,7 @@ def loss_never_changes(series: Loss) -> Answers:
     yield Looked()
     values = series.finite
     end = values.value[len(values) // 2 :] if len(values) >= 16 else values.value
-    if end[0] != 0 and (end == end[0]).all():
+    if end[0] != 0 and (end == end[0]).all() and printed_unit(values.value) < COARSE * abs(end[0]):
         other = np.flatnonzero(values.value != end[0])
         start = int(values.step[other[-1] + 1 if len(other) else 0])
         words = f"exactly {end[0]:.6g} in {len(end)} logged steps"

@@ -6,8 +6,9 @@ import numpy as np
 
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
+from earnest.rules.finding import Severity
 from earnest.rules.gan import ADVERSARIAL, DISCRIMINATOR, FEATURES
-from earnest.rules.measure import FEWEST_POINTS, zero_since
+from earnest.rules.measure import FEWEST_POINTS, falling, is_off, zero_since
 from earnest.rules.needs import AllJudged, LastStep, Loss, PlainLosses, Signal
 from earnest.rules.statistics import noise, page_hinkley, spikes, trend
 from earnest.run import Series, Values
@@ -91,7 +92,8 @@ def loss_exactly_zero(series: Loss, grad_norm: Signal | None) -> Answers:
 
     ## What it sees
     The last two logged values or more are 0 to the last digit. A model that predicts well scores a small number first:
-    a loss that had fallen to a thousandth of its start before it became 0 is rounded, and not reported.
+    a loss that had fallen to a thousandth of its start before it became 0 is rounded, and not reported. A part of a sum
+    that is 0 in every row is off.
     ## Likely causes
     - inputs or labels are dropped by a wrapper: the logits are empty and a guard returns 0
     - all labels are masked
@@ -106,7 +108,7 @@ def loss_exactly_zero(series: Loss, grad_norm: Signal | None) -> Answers:
     """
     yield Looked()
     start = zero_since(series)
-    if start is None or series.stream in ADVERSARIAL:
+    if start is None or series.stream in ADVERSARIAL or is_off(series):
         return
     words, causes = "exactly 0", None
     if grad_norm is not None and not np.isfinite(grad_norm.since(start).value).all():
@@ -116,11 +118,12 @@ def loss_exactly_zero(series: Loss, grad_norm: Signal | None) -> Answers:
 
 
 @rule("D103", "critical", points=0, explains=("D201",))
-def gradient_not_a_number(grad_norm: Signal) -> Answers:
+def gradient_not_a_number(grad_norm: Signal, losses: PlainLosses | None) -> Answers:
     """The gradient norm is NaN or infinite.
 
     ## What it sees
-    More than 2 % of the gradient norms, or the last three, are not finite.
+    More than 2 % of the gradient norms, or the last three, are not finite. Infinite norms while the loss falls are
+    steps that mixed precision skips: a note.
     ## Likely causes
     - an operation with an infinite derivative: sqrt or norm at 0, log of 0, a fully masked attention row
     - the loss scale of float16 is too high (a few at the start are normal)
@@ -137,8 +140,10 @@ def gradient_not_a_number(grad_norm: Signal) -> Answers:
         return
     yield Looked()
     if bad[-3:].all() or (bad.mean() > 0.02 and bad.sum() > 5):
-        words = f"not a number in {bad.mean():.0%} of the logged steps"
-        yield Evidence(int(grad_norm.step[np.argmax(bad)]), words, EXACT, grad_norm.rows())
+        words, total = f"not a number in {bad.mean():.0%} of the logged steps", (losses or {}).get(None)
+        skipped = bool(np.isinf(grad_norm.value[bad]).all()) and total is not None and falling(total)
+        severity: Severity | None = "note" if skipped else None
+        yield Evidence(int(grad_norm.step[np.argmax(bad)]), words, EXACT, grad_norm.rows(), severity=severity)
 
 
 @rule("D201", "critical", points=10, explains=("B101", "B102", "D204", "D301"))

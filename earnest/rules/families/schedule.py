@@ -8,6 +8,7 @@ from earnest.probes.results import Accumulation
 from earnest.records import plain
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
+from earnest.rules.measure import COARSE, printed_unit
 from earnest.rules.needs import AllJudged, Fact, LastStep, OfWholeRun, Probe, Signal
 from earnest.run import Series
 
@@ -61,7 +62,8 @@ def learning_rate_zero(learning_rate: Signal) -> Answers:
     """The learning rate is 0 while training goes on.
 
     ## What it sees
-    All learning rates are 0, or the last twentieth of the run (at least 5 logged steps) is trained at 0.
+    All learning rates are 0, or the last twentieth of the run (at least 5 logged steps) is trained at 0: below 1e-12,
+    or a millionth of the peak, and not rounded to 0 by the printing.
     ## Likely causes
     - the schedule is made for fewer steps than the run has
     - the scheduler is stepped once per micro-batch or per rank, and so ends early
@@ -75,11 +77,15 @@ def learning_rate_zero(learning_rate: Signal) -> Answers:
     """
     yield Looked()
     values = learning_rate.finite
-    zero = values.value == 0
+    peak = float(np.abs(values.value).max())
+    zero = np.abs(values.value) <= max(1e-6 * peak, 1e-12)
     if zero.all():
         yield Evidence(int(values.step[0]), "0 at every logged step", EXACT, learning_rate.rows())
         return
     last = int(np.flatnonzero(~zero)[-1]) + 1
+    unit = printed_unit(values.value)
+    if 1 < peak / unit < 1 / COARSE and values.value[last - 1] < 1.5 * unit:  # it fell to the last digit: rounded
+        return
     if len(values) - last >= max(5, 0.05 * len(values)):
         start = int(values.step[last])
         words = f"0 since step {start}, {int(values.step[-1]) - start} steps before the last"

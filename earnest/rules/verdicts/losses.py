@@ -1,8 +1,8 @@
 """The verdict of a loss that is not a cross-entropy of tokens."""
 
 from earnest.rules.finding import Baseline, Verdict, Word
-from earnest.rules.gan import ADVERSARIAL, DISCRIMINATOR, FEATURES, HINGE_MOST
-from earnest.rules.measure import Measure, degenerate, end_of, is_flat, since_below
+from earnest.rules.gan import ADVERSARIAL, DISCRIMINATOR, FEATURES, Gan
+from earnest.rules.measure import Measure, degenerate, end_of, is_flat, is_off, since_below
 from earnest.rules.streams import StreamView
 from earnest.streams import Part, Stream
 
@@ -30,6 +30,9 @@ def judge(view: StreamView) -> Verdict:
     """The verdict of a loss by the lowest baseline that is known, of a discriminator by its hinge loss."""
     measured = (view.run.probes.baselines or {}).get(view.stream) or {}
     ladder = sorted((Baseline(name, value) for name, value in measured.items()), key=lambda rung: -rung.value)
+    if view.train is not None and is_off(view.train):
+        why = f"0 in all of its {len(view.train)} values: it is off, or has not started"
+        return Verdict(view.stream, "cannot-judge", 0.0, "", None, None, why, ladder)
     if broken := degenerate(view.train):
         return Verdict(view.stream, "degenerate", None, "", None, broken[0], broken[1], ladder)
     assert view.train is not None, "it is called for what has a loss in training"
@@ -63,16 +66,13 @@ def _against(view: StreamView, now: Measure, ladder: list[Baseline], share: floa
 
 def _discriminator(view: StreamView, now: Measure) -> Verdict:
     """A hinge discriminator scores exactly 2 if it sees no difference, and 0 if it separates everything."""
-    form = view.facts.gan_loss
-    if form not in (None, "hinge"):
-        why = f"a {form} discriminator: only hinge is judged"
+    gan = Gan(view.run)
+    if not gan.is_hinge:
+        form = gan.form or "an unknown"
+        why = f"{now.value:.3g} of {form} form of loss: what it means depends on the form; --fact gan_loss=hinge is judged"
         return Verdict(view.stream, "cannot-judge", now.value, "", None, None, why, [])
-    if form is None and now.value > HINGE_MOST:
-        why = f"{now.value:.3g}: of a least-squares loss, or a sum over several discriminators, that is no fault"
-        door = "pass --fact gan_loss=hinge, or lsgan"
-        return Verdict(view.stream, "cannot-judge", now.value, "", None, None, f"{why}; {door}", [])
     chance = Baseline("no difference seen", BLIND)
-    taken = "taken for hinge: --fact gan_loss=... if it is another" if form is None else "hinge"
+    taken = "hinge" if gan.form else "taken for hinge: --fact gan_loss=... if it is another"
     word: Word
     if now.value < SEPARATED:
         word, since = "degenerate", since_below(now.series, SEPARATED)
