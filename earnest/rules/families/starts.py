@@ -6,7 +6,6 @@ import numpy as np
 
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import FAIR, STRONG
-from earnest.rules.finding import Severity
 from earnest.rules.measure import began_above
 from earnest.rules.needs import AllJudged, AudioTokens, Fact, Loss, TextTokens
 from earnest.run import Steps, Values
@@ -169,39 +168,21 @@ def loss_is_a_sum(
 # Numbers of classes whose uniform guess is a familiar level: codebooks with their special tokens, vocabularies of
 # public models, and round numbers.
 FAMILIAR = (
-    2,
-    4,
-    10,
-    100,
-    256,
-    500,
-    512,
-    1000,
-    1024,
-    1026,
-    1028,
-    2048,
-    2050,
-    3072,
-    4096,
-    10_000,
-    32_000,
-    49_152,
-    50_257,
+    *(2, 4, 10, 100, 256, 500, 512, 1000, 1024, 1026, 1028, 2048, 2050, 3072, 4096, 10_000, 32_000, 49_152, 50_257),
+    *(50_304, 51_865, 65_536, 128_256, 151_936, 152_064),
 )
-FAMILIAR += (50_304, 51_865, 65_536, 128_256, 151_936, 152_064)
 
 
 UNMOVED_POINTS = 20  # of a loss that is said not to have moved (assumed)
 
 
-@rule("B110", "note", explains=("B104",))
+@rule("B110", "warning", explains=("B104",))
 def loss_never_moved(judged: AllJudged) -> Answers:
-    """A loss is where it was at the first row.
+    """A loss is where it was at the first row, at what may be chance.
 
     ## What it sees
     Of ten stretches of the training loss (a total, or a loss of tokens) none differs from the first by more than half
-    a percent of it, or by more than its own error. Near the logarithm of a familiar number of classes that is chance.
+    a percent of it, or by more than its own error; and it is near the logarithm of a familiar number of classes.
     ## Likely causes
     - the optimizer does not hold the parameters, or its learning rate is 0 or far too small
     - no gradient reaches what is trained: frozen, detached, or a loss that does not depend on it
@@ -219,11 +200,11 @@ def loss_never_moved(judged: AllJudged) -> Answers:
         if course is None or view.train is None or course.points < UNMOVED_POINTS:
             continue
         looked = True
-        if course.best > 0 and course.never_moved:
-            words = f"{course.start:.4g} in the first of {course.points} values and {course.end:.4g} in the last"
-            near = [classes for classes in FAMILIAR if abs(course.end - math.log(classes)) < 0.004 * course.end]
-            if near:
-                words += f"; that is ln {near[0]}: is {near[0]} the number of classes? Then it is chance"
-            severity: Severity = "warning" if near else "note"
-            yield Evidence(int(view.train.step[0]), words, FAIR, view.train.rows(), view.stream, severity)
+        near = [classes for classes in FAMILIAR if abs(course.end - math.log(classes)) < 0.004 * course.end]
+        if course.never_moved and near:
+            words = (
+                f"{course.start:.4g} in the first of {course.points} values and {course.end:.4g} in the last; that is "
+            )
+            words += f"ln {near[0]}: is {near[0]} the number of classes? Then it is chance"
+            yield Evidence(int(view.train.step[0]), words, FAIR, view.train.rows(), view.stream)
     yield Looked() if looked else TooEarly(f"{UNMOVED_POINTS} points of a total, or of a loss of tokens")
