@@ -8,10 +8,8 @@ PACKAGE = Path(__file__).parent.parent / "earnest"
 BODY_LINES, FILE_LINES = 60, 400
 
 # What may be longer, and why.
-LONG_BODIES = {
-}
-LONG_FILES = {
-}
+LONG_BODIES = {}
+LONG_FILES = {}
 
 
 def bodies(path: Path) -> Iterator[tuple[str, int]]:

@@ -1,8 +1,8 @@
 """A rule is one decorated function whose docstring is its documentation.
 
-Its typed parameters say what it needs (`needs.py`). It answers with `Evidence`, with `Looked` (it had what it needs, and
-unless it gives evidence all is fine) or with `TooEarly`. A rule whose needs are missing is reported as not checked, and
-so is one that gave no answer: what is not reported was checked and is fine.
+Its typed parameters say what it needs (`needs.py`). It answers with `Evidence`, with `Looked` (it had what it needs,
+and unless it gives evidence all is fine) or with `TooEarly`. A rule whose needs are missing is reported as not checked,
+and so is one that gave no answer: what is not reported was checked and is fine.
 """
 
 import inspect

@@ -17,8 +17,8 @@ from earnest.streams import Stream
 # of broken runs).
 PRIOR_ODDS = 1 / 20
 ABSTAIN = 0.6  # assumed: below it a name misleads more than it helps
-# Odds of evidence that a healthy run cannot give (EXACT), hardly ever gives (STRONG), gives now and then (FAIR) or often
-# (WEAK). Assumed; their order matters, not their digits.
+# Odds of evidence that a healthy run cannot give (EXACT), hardly ever gives (STRONG), gives now and then (FAIR) or
+# often (WEAK). Assumed; their order matters, not their digits.
 EXACT, STRONG, FAIR, WEAK = 2000.0, 200.0, 60.0, 20.0
 
 

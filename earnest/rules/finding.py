@@ -50,7 +50,8 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault: what, of which streams (none: of the whole run), since which step, the evidence, the likely causes, the next probe, the fix."""
+    """One fault: what, of which streams (none: of the whole run), since which step, the evidence, the likely causes,
+    the next probe, the fix."""
 
     rule: str
     name: str

@@ -65,7 +65,8 @@ STRETCHES = 10
 class Course:
     """A series as the levels (means) of at most `STRETCHES` stretches: where it began, its best, where it is now.
 
-    error: of a level, from how points scatter within a stretch and how levels wander. since: the step at which the best stretch ends.
+    error: of a level, from how points scatter within a stretch and how levels wander. since: the step at which the best
+    stretch ends.
     """
 
     levels: Values

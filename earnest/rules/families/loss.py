@@ -312,7 +312,8 @@ def loss_gets_worse(judged: AllJudged, losses: PlainLosses | None) -> Answers:
 
     ## What it sees
     Of ten stretches of a total, or of a loss of tokens, in training or evaluation, the last two are above the best one
-    by more than 2 % of it, by a tenth of what had been gained and by four errors of a level. Adversarial parts may rise.
+    by more than 2 % of it, by a tenth of what had been gained and by four errors of a level. Adversarial parts may
+    rise.
     ## Likely causes
     - the learning rate is too high for what is left to learn, or rises again (a resume, a restart of the schedule)
     - other data, another mask or other loss weights from there on

@@ -69,7 +69,7 @@ def _discriminator(view: StreamView, now: Measure) -> Verdict:
     gan = Gan(view.run)
     if not gan.is_hinge:
         form = gan.form or "an unknown"
-        why = f"{now.value:.3g} of {form} form of loss: what it means depends on the form; --fact gan_loss=hinge is judged"
+        why = f"{now.value:.3g} of {form} form of loss: what it means depends on it; --fact gan_loss=hinge is judged"
         return Verdict(view.stream, "cannot-judge", now.value, "", None, None, why, [])
     chance = Baseline("no difference seen", BLIND)
     taken = "hinge" if gan.form else "taken for hinge: --fact gan_loss=... if it is another"
