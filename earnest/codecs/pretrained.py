@@ -2,25 +2,13 @@
 model_type."""
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from earnest.errors import UserError
-
-
-class Family(NamedTuple):
-    """Where one model_type keeps what a codec needs: its class, and how to ask the model."""
-
-    model_class: str
-    sample_rate_hz: Callable[[Any], int]
-    hop_samples: Callable[[Any], int]
-    encode: Callable[[Any, Tensor], Tensor]  # model, wave_B1N -> codes_BCT
-    decode: Callable[[Any, Tensor], Tensor]  # model, codes_BCT -> wave (B, N) or (B, 1, N)
-    context_frames: Callable[[Any], tuple[float, float]]
 
 
 def _of_dac(upsampling_ratios: list[int]) -> tuple[float, float]:
@@ -35,43 +23,69 @@ def _of_dac(upsampling_ratios: list[int]) -> tuple[float, float]:
     return frames, frames
 
 
-FAMILIES = {
-    "dac": Family(
-        "DacModel",
-        lambda config: config.sampling_rate,
-        lambda config: config.hop_length,
-        lambda model, wave_B1N: model.encode(wave_B1N).audio_codes,
-        lambda model, codes_BCT: model.decode(audio_codes=codes_BCT).audio_values,
-        lambda config: _of_dac(config.upsampling_ratios),
-    ),
-    "encodec": Family(
-        "EncodecModel",
-        lambda config: config.sampling_rate,
-        lambda config: config.hop_length,
-        lambda model, wave_B1N: model.encode(wave_B1N, bandwidth=max(model.config.target_bandwidths)).audio_codes[0],
-        lambda model, codes_BCT: model.decode(codes_BCT[None], [None]).audio_values,
-        lambda config: (
-            math.inf,
-            8 if config.use_causal_conv else math.inf,
-        ),  # an LSTM; a clip's start is padded with what follows it
-    ),
-    "mimi": Family(
-        "MimiModel",
-        lambda config: config.sampling_rate,
-        lambda config: round(config.sampling_rate / config.frame_rate),
-        lambda model, wave_B1N: model.encode(wave_B1N).audio_codes,
-        lambda model, codes_BCT: model.decode(codes_BCT).audio_values,
-        lambda config: (math.inf, 0 if config.use_causal_conv else math.inf),  # attention
-    ),
-    "higgs_audio_v2_tokenizer": Family(
-        "HiggsAudioV2TokenizerModel",
-        lambda config: config.sample_rate,
-        lambda config: config.hop_length,
-        lambda model, wave_B1N: model.encode(wave_B1N).audio_codes,
-        lambda model, codes_BCT: model.decode(codes_BCT).audio_values,
-        lambda config: _of_dac(config.acoustic_model_config.upsampling_ratios),
-    ),
-}
+class Family:
+    """Where one model_type keeps what a codec needs: its class, and how to ask the model. As transformers names it in
+    DAC and in the Higgs tokenizer; others differ."""
+
+    model_class = "DacModel"
+
+    def sample_rate_hz(self, config: Any) -> int:
+        return config.sampling_rate
+
+    def hop_samples(self, config: Any) -> int:
+        return config.hop_length
+
+    def encode(self, model: Any, wave_B1N: Tensor) -> Tensor:
+        """-> codes_BCT."""
+        return model.encode(wave_B1N).audio_codes
+
+    def decode(self, model: Any, codes_BCT: Tensor) -> Tensor:
+        """-> wave (B, N) or (B, 1, N)."""
+        return model.decode(audio_codes=codes_BCT).audio_values
+
+    def context_frames(self, config: Any) -> tuple[float, float]:
+        return _of_dac(config.upsampling_ratios)
+
+
+class _Encodec(Family):
+    model_class = "EncodecModel"
+
+    def encode(self, model: Any, wave_B1N: Tensor) -> Tensor:
+        return model.encode(wave_B1N, bandwidth=max(model.config.target_bandwidths)).audio_codes[0]
+
+    def decode(self, model: Any, codes_BCT: Tensor) -> Tensor:
+        return model.decode(codes_BCT[None], [None]).audio_values
+
+    def context_frames(self, config: Any) -> tuple[float, float]:
+        """An LSTM reads all that is before; a clip's start is padded with what follows it."""
+        return math.inf, 8 if config.use_causal_conv else math.inf
+
+
+class _Mimi(Family):
+    model_class = "MimiModel"
+
+    def hop_samples(self, config: Any) -> int:
+        return round(config.sampling_rate / config.frame_rate)
+
+    def context_frames(self, config: Any) -> tuple[float, float]:
+        """Attention reads all that is before."""
+        return math.inf, 0 if config.use_causal_conv else math.inf
+
+
+class _HiggsTokenizer(Family):
+    model_class = "HiggsAudioV2TokenizerModel"
+
+    def sample_rate_hz(self, config: Any) -> int:
+        return config.sample_rate
+
+    def decode(self, model: Any, codes_BCT: Tensor) -> Tensor:
+        return model.decode(codes_BCT).audio_values
+
+    def context_frames(self, config: Any) -> tuple[float, float]:
+        return _of_dac(config.acoustic_model_config.upsampling_ratios)
+
+
+FAMILIES = {"dac": Family(), "encodec": _Encodec(), "mimi": _Mimi(), "higgs_audio_v2_tokenizer": _HiggsTokenizer()}
 
 
 class PretrainedCodec(nn.Module):
@@ -88,9 +102,8 @@ class PretrainedCodec(nn.Module):
         self.sample_rate_hz = int(family.sample_rate_hz(model.config))
         self.hop_samples = int(family.hop_samples(model.config))
         self.codebook_size = int(model.config.codebook_size)
-        self.codebooks = self.encode(torch.zeros(1, self.sample_rate_hz)).shape[
-            1
-        ]  # asked, as each config counts them in its own way
+        # asked, as each config counts them in its own way
+        self.codebooks = self.encode(torch.zeros(1, self.sample_rate_hz)).shape[1]
 
     @property
     def device(self) -> torch.device:
@@ -119,12 +132,12 @@ class PretrainedCodec(nn.Module):
 def load_pretrained(name_or_path: str) -> PretrainedCodec:
     """A checkpoint directory of transformers, or one on the Hub.
 
-    Raises UserError where it cannot be read, is none of `FAMILIES`, is not mono, or scales its input (EnCodec 48 kHz).
+    Raises UserError if it cannot be read, is none of `FAMILIES`, is not mono, or scales its input (EnCodec 48 kHz).
     """
     import transformers
 
     try:
-        config = transformers.AutoConfig.from_pretrained(name_or_path)
+        config: Any = transformers.AutoConfig.from_pretrained(name_or_path)
     except (OSError, ValueError) as error:
         raise UserError(
             f"codec {name_or_path!r}: {str(error).splitlines()[0]}",
