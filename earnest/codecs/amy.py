@@ -181,7 +181,7 @@ class Amy(TrainableCodec[ResidualVQ]):
     def from_pretrained(cls, directory: Path) -> "Amy":
         """Read what `save_pretrained` or `export` wrote; the codec is in evaluation mode, in fp32.
 
-        Raises UserError where the weights are not those of the configuration.
+        Raises UserError if the weights are not those of the configuration.
         """
         config = json.loads((Path(directory) / "config.json").read_text())
         codec = cls(

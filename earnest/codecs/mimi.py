@@ -72,7 +72,7 @@ class AmyMimi(TrainableCodec[ResidualVQ]):
         place them in steps of `frames_per_step` frames. Codebooks that the Mimi lacks (prosody, for Kyutai's) are left
         to k-means on the data.
 
-        Raises UserError where the Mimi has fewer acoustic codebooks than asked for.
+        Raises UserError if the Mimi has fewer acoustic codebooks than asked for.
         """
         codec = cls(mimi, groups, name)
         sides = _sides(mimi)

@@ -1,1 +1,1 @@
-"""Losses; each returns the loss and the signals that come from where it is computed."""
+"""Losses; each returns (loss, signals)."""

@@ -1,4 +1,4 @@
-"""What the clips are: whether training and held-out ones are the same, and whether they are sound at all or noise."""
+"""The clips of a run: whether training and held-out ones are the same, and whether they are sound at all or noise."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,10 +9,7 @@ import soundfile
 from earnest.data.row import Row
 from earnest.probes.results import Duplicates, Noise
 
-CLIPS, CLIP_S = (
-    16,
-    10,
-)  # that are listened to, evenly spread, and how much of each (assumed: a few seconds of a run's start)
+CLIPS, CLIP_S = 16, 10  # that are read, evenly spread, and how much of each (assumed: it costs seconds)
 FRAME = 1024  # samples of a spectrum
 MIN_FRAMES = 32  # of a clip that is judged: fewer estimate no variance
 
@@ -30,13 +27,13 @@ def _digest(row: Row) -> bytes:
 
 
 def noise(train: Sequence[Row]) -> Noise | None:
-    """How many of the clips that are listened to sound like stationary noise. None if none can be read.
+    """How many of the clips that are read sound like stationary noise. None if none can be read.
 
     In Gaussian noise of any colour the power at a frequency has a standard deviation over time as large as its mean
     (measured: 0.97 to 1.00 of it), and one moment says nothing of the next. Speech and music have pauses and beats
     (measured: from 1.8 up); what only drones or hums varies less, or slowly.
     """
-    heard, sources = 0, []
+    clips, sources = 0, list[str]()
     for row in train[:: -(-len(train) // CLIPS)]:
         try:
             with soundfile.SoundFile(row.source) as file:
@@ -48,11 +45,11 @@ def noise(train: Sequence[Row]) -> Noise | None:
         mean_F = power_TF.mean(0) if len(power_TF) else np.zeros(1)
         if len(power_TF) < MIN_FRAMES or not mean_F.any():
             continue
-        loud_TF = power_TF[:, mean_F > 1e-3 * mean_F.max()]  # within 30 dB: what is heard
+        loud_TF = power_TF[:, mean_F > 1e-3 * mean_F.max()]  # within 30 dB: the audible part
         centred_TF = loud_TF - loud_TF.mean(0)
         variation = np.median(loud_TF.std(0) / loud_TF.mean(0))
         memory = np.median((centred_TF[1:] * centred_TF[:-1]).mean(0) / loud_TF.var(0))
-        heard += 1
+        clips += 1
         if 0.85 < variation < 1.15 and abs(memory) < 0.1:
             sources.append(row.source)
-    return Noise(len(sources), heard, tuple(sources[:6])) if heard else None
+    return Noise(len(sources), clips, tuple(sources[:6])) if clips else None

@@ -1,4 +1,4 @@
-"""Leaving a model as it was found."""
+"""Experiments that leave a model as they found it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""The probes that one run of ours makes, before its first step and after its last."""
+"""The probes that a run of earnest makes, before its first step and after its last."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

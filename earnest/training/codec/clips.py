@@ -45,7 +45,7 @@ class ClipSide:
 
 @dataclass(frozen=True)
 class CodecClips:
-    """Both sides; facts: what became of the clips, and who teaches."""
+    """Both sides; facts: what became of the clips, and their teachers."""
 
     train: ClipSide
     held_out: ClipSide

@@ -130,7 +130,7 @@ def weighted_sum(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> 
 def latent_gradients(
     losses: Mapping[str, Tensor], weights: Mapping[str, float], latent_BDT: Tensor
 ) -> dict[str, float]:
-    """The norm of each weighted loss's gradient at the encoder's latent, where all of them meet; 0 where none
+    """The norm of each weighted loss's gradient at the encoder's latent, where all of them meet; 0 if none
     arrives."""
     norms: dict[str, float] = {}
     for name, loss in losses.items():

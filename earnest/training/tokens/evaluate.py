@@ -1,4 +1,4 @@
-"""Held-out cross-entropy per stream, and where it stands on the chance ladder, clip by clip."""
+"""Held-out cross-entropy per stream, beside the scores of predictors that know less, clip by clip."""
 
 import math
 from collections.abc import Callable, Iterable

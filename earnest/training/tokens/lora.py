@@ -1,5 +1,5 @@
-"""LoRA (arXiv:2106.09685) on a Higgs model through peft: adapters that hit what they say, and nothing dropped on the
-way in.
+"""LoRA (arXiv:2106.09685) on a Higgs model through peft: adapters on the layers that were named and on no others, and
+no input of the model dropped.
 
 The adapters are injected into the model (transformers' `add_adapter`), not wrapped around it: a wrapper has a `forward`
 of its own, and what that does not name (labels, audio ids) is lost or refused (peft#514, #1424). What is saved is
@@ -44,8 +44,8 @@ def add_lora(lm: PreTrainedModel, lora: Lora) -> None:
 
     Leaves the model in evaluation mode.
 
-    Raises UserError where a target names no layer or layers of different kinds, and where the model, once adapted,
-    answers differently or ignores one of its inputs.
+    Raises UserError if a target names no layer or layers of different kinds, or if the adapted model answers
+    differently or ignores one of its inputs.
     """
     names = target_names(lm, lora.targets)
     inputs = _probe_inputs(lm)
@@ -98,7 +98,7 @@ def dropped_inputs(
     """Names of the inputs that make no difference: with the value of `others` in place of that of `inputs`, the output
     is the same.
 
-    What a wrapper filters out shows here, before a step is trained on it.
+    An input that a wrapper filters out is found here, before a step is trained on it.
     """
     before = forward(**inputs)
     return [name for name, other in others.items() if torch.equal(forward(**{**inputs, name: other}), before)]
@@ -114,7 +114,7 @@ def merge(checkpoint: Path, out: Path) -> None:
     """Add the adapters of `checkpoint` into the weights of the model they were trained on, and write that, whole, to
     `out`.
 
-    Raises UserError where the checkpoint has no adapters.
+    Raises UserError if the checkpoint has no adapters.
     """
     if not (checkpoint / "adapter_config.json").is_file():
         raise UserError(

@@ -1,6 +1,6 @@
-"""Weights in shards on several devices (FSDP2, `fully_shard`): gathered whole where they are looked at or saved.
+"""Weights in shards on several devices (FSDP2, `fully_shard`): gathered to be evaluated or saved.
 
-All processes must call these together; the first one gets what is whole.
+All processes must call these functions together; the first one gets the whole tensors.
 """
 
 from typing import Any
