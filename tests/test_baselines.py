@@ -18,7 +18,7 @@ from earnest.data.baselines import (
     unigram_nats,
 )
 from earnest.streams import Codebook
-from earnest.training.tokens.evaluate import Ladder, clip_sums
+from earnest.training.tokens.evaluate import Rungs, clip_sums
 from tests.equipment.tiny import CODEBOOKS, CODES, random_batch, tiny_higgs
 
 
@@ -111,8 +111,8 @@ def test_an_untrained_model_is_placed_near_uniform_and_above_the_rungs():
     batches = [random_batch(model, frames=(20, 30, 25), seed=seed) for seed in range(3)]
     for number, batch in enumerate(batches):
         batch.clip_B.add_(3 * number)
-    ladder = Ladder(batches, batches, clips=9, vocabulary=model.vocabulary)
-    placed = ladder.place(clip_sums(model, batches, clips=9))
+    rungs = Rungs(batches, batches, clips=9, vocabulary=model.vocabulary)
+    placed = rungs.place(clip_sums(model, batches, clips=9))
     for codebook in range(CODEBOOKS):
         entry = placed[Codebook(codebook)]
         assert entry.uniform_nats == pytest.approx(math.log(CODES + 2))

@@ -29,7 +29,7 @@ class Erasure(nn.Module):
 
     @torch.no_grad()
     def learn(self, latent_BDT: Tensor, values_BTY: Tensor) -> None:
-        """Follow the moments of a batch; a value counts in the frames in which it is finite, if there are two at least."""
+        """Follow the moments of a batch; a value counts in frames in which it is finite, if there are two at least."""
         frames_ND = latent_BDT.detach().float().transpose(1, 2).flatten(0, 1)
         follow = 1 - self.decay if self.covariance_DD.any() else 1.0
         centred_ND = frames_ND - frames_ND.mean(0)

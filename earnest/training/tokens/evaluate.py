@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import numpy as np
 import torch
@@ -39,62 +38,63 @@ def mean_nats(sums: ClipSums) -> dict[Stream, float]:
 
 
 def gaps(sums: ClipSums, other: ClipSums) -> dict[Stream, Gap]:
-    """How many nats higher `other` is on the same clips: stream -> [mean, low, high], paired by clip; "all" are the
-    streams together."""
+    """How many nats higher `other` is on the same clips, paired by clip; "all" are the streams together."""
     pairs = {stream: (other[stream][0] - ce, counted) for stream, (ce, counted) in sums.items()}
     pairs[ALL] = (
         np.sum([gap for gap, _ in pairs.values()], axis=0),
         np.sum([counted for _, counted in pairs.values()], axis=0),
     )
-    return {
-        stream: (float(gap.sum() / counted.sum()), *baselines.bootstrap_interval(gap, counted))
-        for stream, (gap, counted) in pairs.items()
-    }
+    return {stream: _mean(gap, counted) for stream, (gap, counted) in pairs.items()}
 
 
-class Ladder:
-    """The uniform, unigram and bigram rungs of every stream, measured once on the data, against which a model is
-    placed.
+class Rungs:
+    """What predictors score that know less than a model: uniform, unigram and bigram, of every stream, measured once on
+    the data.
 
-    train: everything that training may draw; rungs that know less than the model does would lie too high.
+    train: everything that training may draw. With less of it the scores would be too high.
     """
 
     def __init__(
         self, train: Iterable[Batch], held_out: Iterable[Batch], clips: int, vocabulary: Callable[[Stream], int]
     ):
-        self.clips = clips
         self.vocabulary = vocabulary
         train_pairs = baselines.collect_pairs(train)
         self.label_counts = {stream: baselines.label_counts(pairs) for stream, pairs in train_pairs.items()}
         self.repeat_frac = {
             stream: float((pairs.previous == pairs.target).mean()) for stream, pairs in train_pairs.items()
         }
-        self.rungs: dict[Stream, dict[str, np.ndarray]] = {}  # stream -> rung -> nats per clip
+        self.nats: dict[Stream, tuple[np.ndarray, np.ndarray]] = {}  # stream -> unigram, bigram: nats per clip
         for stream, pairs in baselines.collect_pairs(held_out).items():
-            ids = vocabulary(stream)
-            self.rungs[stream] = {
-                "unigram": baselines.per_clip(
-                    baselines.unigram_nats(train_pairs[stream], pairs, ids), pairs.clip, clips
-                ),
-                "bigram": baselines.per_clip(baselines.bigram_nats(train_pairs[stream], pairs, ids), pairs.clip, clips),
-            }
+            known, ids = train_pairs[stream], vocabulary(stream)
+            unigram, bigram = baselines.unigram_nats(known, pairs, ids), baselines.bigram_nats(known, pairs, ids)
+            self.nats[stream] = (
+                baselines.per_clip(unigram, pairs.clip, clips),
+                baselines.per_clip(bigram, pairs.clip, clips),
+            )
 
     def place(self, sums: ClipSums) -> dict[Stream, HeldOutStream]:
-        """The probe ``held_out``: per stream the model's nats with interval, each rung, and the paired gap (negative:
-        better)."""
+        """The probe ``held_out``: per stream the model's nats with interval, those of the other predictors, and the
+        gaps to them (negative: the model is better), paired by clip."""
         placed: dict[Stream, HeldOutStream] = {}
         for stream, (ce, counted) in sums.items():
             total = counted.sum()
-            entry: dict[str, Any] = {
-                "ce_nats": float(ce.sum() / total),
-                "interval": baselines.bootstrap_interval(ce, counted),
-                "counted": int(total),
-                "clips": int((counted > 0).sum()),
-                "uniform_nats": math.log(self.vocabulary(stream)),
-            }
-            for rung, rung_ce in self.rungs[stream].items():
-                gap = ce - rung_ce
-                entry[f"{rung}_nats"] = float(rung_ce.sum() / total)
-                entry[f"{rung}_gap"] = (float(gap.sum() / total), *baselines.bootstrap_interval(gap, counted))
-            placed[stream] = HeldOutStream(**entry)
+            unigram, bigram = self.nats[stream]
+            low, high = baselines.bootstrap_interval(ce, counted)
+            placed[stream] = HeldOutStream(
+                ce_nats=float(ce.sum() / total),
+                interval=(low, high),
+                counted=int(total),
+                clips=int((counted > 0).sum()),
+                uniform_nats=math.log(self.vocabulary(stream)),
+                unigram_nats=float(unigram.sum() / total),
+                unigram_gap=_mean(ce - unigram, counted),
+                bigram_nats=float(bigram.sum() / total),
+                bigram_gap=_mean(ce - bigram, counted),
+            )
         return placed
+
+
+def _mean(gap: np.ndarray, counted: np.ndarray) -> Gap:
+    """Per target, with its interval: (mean, low, high)."""
+    low, high = baselines.bootstrap_interval(gap, counted)
+    return float(gap.sum() / counted.sum()), low, high

@@ -21,7 +21,7 @@ from earnest.signals import key
 from earnest.training.reporter import Reporter, facts_of_run
 from earnest.training.tokens.assembly import TokenAssembly
 from earnest.training.tokens.config import TokenConfig
-from earnest.training.tokens.evaluate import Ladder, clip_sums, gaps, mean_nats
+from earnest.training.tokens.evaluate import Rungs, clip_sums, gaps, mean_nats
 from earnest.training.tokens.preparation import Corpora
 
 
@@ -35,7 +35,7 @@ class TokenReporter(Reporter):
         self.assembly, self.model, self.codec, self.corpora = assembly, model, codec, corpora
         self.train, self.held_out = corpora.train, corpora.held_out
         self.demo_set = self._demo_set()
-        self.ladder = Ladder(self.train.batches(), self.held_out.batches(), len(self.held_out), model.vocabulary)
+        self.rungs = Rungs(self.train.batches(), self.held_out.batches(), len(self.held_out), model.vocabulary)
 
     def _demo_set(self) -> DemoSet | None:
         wanted = self.config.demos
@@ -51,7 +51,7 @@ class TokenReporter(Reporter):
 
     def facts(self) -> Facts:
         config, model, codec = self.config, self.model, self.codec
-        targets = sum(sum(counts.values()) for counts in self.ladder.label_counts.values())
+        targets = sum(sum(counts.values()) for counts in self.rungs.label_counts.values())
         return self.corpora.facts.updated(
             {
                 **facts_of_run(config, model, ("earnest", "torch", "transformers")),
@@ -65,8 +65,8 @@ class TokenReporter(Reporter):
                 "sample_rate_hz": codec.sample_rate_hz,
                 "frame_rate_hz": codec.frame_rate_hz,
                 "pretrained": self.assembly.pretrained,
-                "label_counts": self.ladder.label_counts,
-                "repeat_frac": self.ladder.repeat_frac,
+                "label_counts": self.rungs.label_counts,
+                "repeat_frac": self.rungs.repeat_frac,
                 "train_targets": targets,
                 "accumulation_steps": config.optimizer.accumulation_steps,
                 "loss_weights": self.assembly.weights,
@@ -100,7 +100,7 @@ class TokenReporter(Reporter):
         if self.assembly.evaluate:
             signals |= self.assembly.evaluate(self.model)
         self.writer.step(step, signals)
-        self.writer.probes(Results(held_out=HeldOut(self.ladder.place(sums), step)))
+        self.writer.probes(Results(held_out=HeldOut(self.rungs.place(sums), step)))
         self._predict(step)
 
     def _predict(self, step: int) -> None:
