@@ -2,6 +2,7 @@
 
 import pytest
 
+from earnest.rules import diagnose
 from earnest.rules.catalogue import RULES, SILENT, Looked, apply, rule
 from earnest.rules.needs import Case, Fact, Signal
 from earnest.run import Run
@@ -33,6 +34,12 @@ def test_no_rule_is_silent_on_healthy_runs():
 
 def test_nothing_is_looked_at_in_an_empty_run():
     assert not [code for code, said in answers(Run()).items() if any(isinstance(one, Looked) for one in said)]
+
+
+def test_a_diagnosis_names_the_rules_that_looked():
+    diagnosis = diagnose(Run.of(series={"train/grad_norm": ([1, 2, 3], [1.0, 2.0, 1.5])}))
+    assert diagnosis.checked == ["C101", "D103"]
+    assert {one.rule for one in diagnosis.not_checked} == RULES.keys() - {"C101", "D103"}
 
 
 def test_what_looked_at_one_column_is_as_listed():

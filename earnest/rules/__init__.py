@@ -18,7 +18,8 @@ def diagnose(run: Run) -> Diagnosis:
     findings, abstained = decide(evidence)
     not_checked = [answer for _, answer in answers if isinstance(answer, NotChecked)]
     verdicts = [one.verdict for one in case.judged]
-    return Diagnosis(verdicts, findings, abstained + not_checked, dict(run.facts.mapping or {}))
+    checked = list(dict.fromkeys(code for code, answer in answers if not isinstance(answer, NotChecked)))
+    return Diagnosis(verdicts, findings, abstained + not_checked, dict(run.facts.mapping or {}), checked)
 
 
 def catalogue() -> list[Rule]:

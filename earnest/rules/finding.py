@@ -76,9 +76,10 @@ class NotChecked:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Everything said of one run."""
+    """Everything said of one run. `checked`: the rules that looked at something, by code, whatever they found."""
 
     verdicts: list[Verdict]
     findings: list[Finding]
     not_checked: list[NotChecked]
     mapping: dict[str, str] = field(default_factory=dict[str, str])
+    checked: list[str] = field(default_factory=list[str])
