@@ -58,7 +58,7 @@ def history(times: ArrayLike, events: Sequence[Event]) -> History | None:
     resumed = np.isin(time_s[1:], [event.time_s for event in events if event.name == "resumed"])
     pauses = np.maximum(np.diff(time_s)[~resumed], 0)
     last = events[-1] if events else None
-    ended = next((end for end in ENDS if last and last.name == end and last.time_s >= time_s[-1]), None)
+    ended: State | None = next((end for end in ENDS if last and last.name == end and last.time_s >= time_s[-1]), None)
     longest_s = float(pauses.max(initial=0.0))
     return History(float(time_s[0]), float(time_s[-1]), float(pauses.sum()), longest_s, tuple(events), ended)
 

@@ -149,7 +149,7 @@ class Recorder(TorchFunctionMode):
         given = {0: "input", 1: "weight"}
         index = args[at] if len(args) > at else kwargs.get(given[at])
         table = args[table_at] if len(args) > table_at else kwargs.get(given[table_at])
-        if not _is_index(index) or not _is_table(table, func):
+        if index is None or table is None or not _is_index(index) or not _is_table(table, func):
             return args
         number = len(self._lookups)
         if number in self._changes:

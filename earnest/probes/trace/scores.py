@@ -40,11 +40,16 @@ class Scores:
         """Of two backward passes through the same logits."""
         if (self.shape, self.classes) != (other.shape, other.classes):
             return self
-        columns = [
-            np.concatenate([getattr(self, name), getattr(other, name)])
-            for name in ("row", "codebook", "label", "weight")
-        ]
-        return Scores(self.shape, self.classes, self.codebooks, *columns, self.exact and other.exact)
+        return Scores(
+            self.shape,
+            self.classes,
+            self.codebooks,
+            row=np.concatenate([self.row, other.row]),
+            codebook=np.concatenate([self.codebook, other.codebook]),
+            label=np.concatenate([self.label, other.label]),
+            weight=np.concatenate([self.weight, other.weight]),
+            exact=self.exact and other.exact,
+        )
 
     def labels(self) -> np.ndarray:
         """Labels in the shape of the rows, codebooks last; -1 where none is scored."""

@@ -96,7 +96,9 @@ def _change(
     others: np.ndarray = np.zeros(0, dtype=np.int64)
     for key, of_key in found.items():
         for one_place in of_key:
-            rows, codebooks = np.nonzero(one_place.flat == flat) if one_place.ids == number else ((), ())
+            if one_place.ids != number:
+                continue
+            rows, codebooks = np.nonzero(one_place.flat == flat)
             if len(rows):
                 one = scores[key]
                 others = np.setdiff1d(one.label[one.codebook == codebooks[0]], [own])

@@ -59,7 +59,9 @@ def _of_stream(
         repeated=tail[1] if tail else 0,
         first_untaught=first_untaught(reading, clips, arrays) if clips else 0,
         begin_targets=int(begin.sum()),
-        begin_after_end=_begin_after_end(row, begin, np.isin(labels, [end]), reading.scores.shape),
+        begin_after_end=_begin_after_end(
+            row, begin, np.isin(labels, [] if end is None else [end]), reading.scores.shape
+        ),
         codes=int((~np.isin(labels, [*ends, *begins, *paddings])).sum()),
         divided_by=_divided_by(reading),
         shape=reading.scores.shape,
@@ -167,7 +169,9 @@ def delays(model: nn.Module, named: Mapping[Stream, Reading], arrays: Sequence[I
     ids, time_axis = arrays[first.time[0]], first.time[1]  # type: ignore[index]
     if ids.axis is None or ids.values.ndim != 3 or any(reading.time != first.time for reading in codebooks):
         return None
-    values_CTB = ids.values.transpose(ids.axis, time_axis, 3 - ids.axis - time_axis)[[r.index for r in codebooks]]
+    values_CTB = ids.values.transpose(ids.axis, time_axis, 3 - ids.axis - time_axis)[
+        [reading.index or 0 for reading in codebooks]
+    ]
     begins_CTB = values_CTB == values_CTB[0, 0, 0]
     if not begins_CTB[:, 0].all():
         return None
