@@ -126,5 +126,6 @@ def test_a_hostile_or_broken_log_does_no_harm(tmp_path):
         (tmp_path / "p.jsonl").write_text(text)
         page = render(read_run(tmp_path), Diagnosis([], [], [], {}))
         assert "<script>alert" not in page and "<b>" not in page and "\u202e" not in page
+        assert ("p.jsonl cannot be read" in page) == (text not in (json.dumps(hostile), ""))
     (tmp_path / "p.jsonl").unlink()
-    render(read_run(tmp_path), Diagnosis([], [], [], {}))
+    assert "p.jsonl cannot be read" in render(read_run(tmp_path), Diagnosis([], [], [], {}))

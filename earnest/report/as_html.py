@@ -8,10 +8,10 @@ slipped past the escaping.
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -52,6 +52,7 @@ def render(run: Run, diagnosis: Diagnosis) -> str:
     signals = _signals(run)
     loss, left_out = _loss_charts(run, diagnosis, signals)
     demos, demos_left_out = _demos(run)
+    predictions, no_predictions = _predictions(run)
     return environment.get_template("page.html").render(
         view=view,
         run=run,
@@ -67,7 +68,8 @@ def render(run: Run, diagnosis: Diagnosis) -> str:
         matches=_match_chart(run),
         demos=demos,
         demos_left_out=demos_left_out,
-        predictions=_predictions(run),
+        predictions=predictions,
+        no_predictions=no_predictions,
         unmapped=list(_flat(run.facts.unmapped or {})),
         facts=list(
             _flat({name: fact for name, fact in run.facts.known().items() if name not in ("mapping", "unmapped")})
@@ -105,7 +107,7 @@ def _loss_charts(run: Run, diagnosis: Diagnosis, signals: Signals) -> tuple[list
     verdicts, hues = {verdict.stream: verdict for verdict in diagnosis.verdicts}, _splits(signals)
     known = {stream: name for name in reversed(LOSSES) for stream in signals.get(name, {})}
     streams = [stream for stream in dict.fromkeys([*verdicts, *known]) if stream in known]
-    drawn = []
+    drawn: list[charts.Chart | None] = []
     for stream in streams[:MOST_CHARTS]:
         verdict, name = verdicts.get(stream or TOTAL), known[stream]
         ladder, word = (_ladder(verdict), verdict.verdict) if verdict else ([], None)
@@ -150,7 +152,8 @@ def _optimisation_charts(run: Run, diagnosis: Diagnosis, signals: Signals) -> li
 
 def _other_charts(run: Run, signals: Signals) -> tuple[list[tuple[str, str, list[charts.Chart]]], int]:
     """Everything else by name -> [(name, meaning, charts)], and how many charts were left out."""
-    groups, room, left_out = [], MOST_CHARTS, 0
+    groups: list[tuple[str, str, list[charts.Chart]]] = []
+    room, left_out = MOST_CHARTS, 0
     for name, streams in sorted(signals.items()):
         if name in OPTIMISATION or name == "ce_nats":
             continue
@@ -226,7 +229,7 @@ class Prompt:
     """All clips of one prompt, by step: the newest first, references before all."""
 
     text: str
-    rows: dict[str, list[Clip]] = field(default_factory=dict)
+    rows: dict[str, list[Clip]] = field(default_factory=dict[str, list[Clip]])
 
 
 def _demos(run: Run) -> tuple[list[Prompt], list[str]]:
@@ -234,7 +237,8 @@ def _demos(run: Run) -> tuple[list[Prompt], list[str]]:
     wavs = [artifact for artifact in run.artifacts if Path(artifact.path).suffix.lower() == ".wav"]
     wavs.sort(key=lambda one: (one.kind != "reference", -one.step))
     prompts: dict[str, Prompt] = {}
-    left_out, room = [], MOST_SOUND_BYTES
+    left_out: list[str] = []
+    room = MOST_SOUND_BYTES
     for artifact in wavs:
         clip = Clip(artifact, *_label(artifact))
         try:
@@ -261,17 +265,17 @@ def _demos(run: Run) -> tuple[list[Prompt], list[str]]:
     return list(prompts.values()), left_out
 
 
-def _predictions(run: Run) -> list[list[dict[str, Any]]]:
-    """The newest prediction log, as the rows of each of its first clips; none where it cannot be read."""
+def _predictions(run: Run) -> tuple[list[list[dict[str, Any]]], str]:
+    """The newest prediction log, as the rows of each of its first clips; or none, and why it cannot be read."""
     logged = [artifact for artifact in run.artifacts if artifact.kind == "prediction"]
     clips: dict[Any, list[dict[str, Any]]] = {}
     try:
         for words in _inside(run, logged[-1]).read_text(encoding="utf-8").splitlines() if logged else []:
             row = json.loads(words)
             clips.setdefault(row["clip"], []).append({name: row.get(name) for name in PREDICTED})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return []
-    return list(clips.values())[:MOST_PREDICTED]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return [], f"{logged[-1].path} cannot be read: {error!r}"
+    return list(clips.values())[:MOST_PREDICTED], ""
 
 
 def _label(artifact: Artifact) -> tuple[str, str]:
@@ -295,13 +299,14 @@ def _is_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float)
 
 
-def _flat(facts: Mapping[str, Any], before: str = "") -> Any:
+def _flat(facts: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
     """Nested facts -> (dotted name, value in words), long ones cut short with a word on their length."""
     for name, fact in facts.items():
-        if isinstance(fact, Mapping) and fact and len(fact) <= MOST_ITEMS:
-            yield from _flat(fact, f"{before}{name}.")
-        elif isinstance(fact, Mapping | list | tuple) and len(fact) > MOST_ITEMS:
-            yield f"{before}{name}", f"{len(fact):,} entries"
+        entries = len(cast(Sized, fact)) if isinstance(fact, Mapping | list | tuple) else 0
+        if isinstance(fact, Mapping) and 0 < entries <= MOST_ITEMS:
+            yield from _flat(cast(Mapping[str, Any], fact), f"{before}{name}.")
+        elif entries > MOST_ITEMS:
+            yield f"{before}{name}", f"{entries:,} entries"
         else:
             words = view.shown(fact)
             yield (

@@ -5,9 +5,9 @@ Within schema 2 fields may be added, never renamed, retyped or removed.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import is_dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from earnest.report import view
 from earnest.rules.finding import Diagnosis
@@ -43,9 +43,9 @@ def plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, Stream):
         return plain(vars(value))
     if isinstance(value, Mapping):
-        return {plain(str(name)): plain(item) for name, item in value.items()}
+        return {plain(str(name)): plain(item) for name, item in cast(Mapping[Any, Any], value).items()}
     if isinstance(value, list | tuple | set):
-        return [plain(item) for item in value]
+        return [plain(item) for item in cast(Iterable[Any], value)]
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if value is None or isinstance(value, bool | int | float):

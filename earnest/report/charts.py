@@ -5,16 +5,18 @@ highest. So a million steps cost as much as a hundred, and no spike is ever drop
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from earnest.report import view
 from earnest.rules.finding import Baseline
-from earnest.run import Series
+from earnest.run import Series, Values
 
+Scale = Callable[[ArrayLike], Values]  # steps or values -> places in the drawing
 WIDTH, HEIGHT = 400, 210  # of the drawing, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 16, 24  # margins
 LETTER, LONGEST_LABEL = (
@@ -67,9 +69,9 @@ class Chart:
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
     marks: list[tuple[float, str]]
-    said: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list[str])
     verdict: str | None = None
-    window: dict[str, float] = field(default_factory=dict)
+    window: dict[str, float] = field(default_factory=dict[str, float])
 
     @property
     def latest(self) -> str:
@@ -115,10 +117,10 @@ def chart(
     span = max(last_step - first_step, 1)
     right = WIDTH - max([RIGHT, *(len(_label(rung)) * LETTER + 8 for rung in ladder)])
 
-    def x(step):
+    def x(step: ArrayLike) -> Values:
         return LEFT + (np.asarray(step, float) - first_step) / span * (right - LEFT)
 
-    def y(value):
+    def y(value: ArrayLike) -> Values:
         scaled = [np.log10(np.maximum(edge, low)) if log else edge for edge in (np.asarray(value, float), low, high)]
         return np.clip(
             HEIGHT - BOTTOM - (scaled[0] - scaled[1]) / (scaled[2] - scaled[1]) * (HEIGHT - TOP - BOTTOM),
@@ -156,8 +158,8 @@ def binned(series: Series) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarr
     step, value = series.step, series.value
     if len(step) <= BINS:
         return step, value, value, value
-    starts = np.searchsorted(step, np.linspace(step[0], step[-1], BINS, endpoint=False))
-    starts = np.unique(starts)  # a stretch without a point is no bin
+    edges: Values = np.linspace(int(step[0]), int(step[-1]), BINS, endpoint=False)
+    starts = np.unique(np.searchsorted(step, edges))  # a stretch without a point is no bin
     counts = np.diff(np.append(starts, len(step)))
     centre = (np.add.reduceat(step.astype(float), starts) / counts).round().astype(np.int64)
     return (
@@ -168,7 +170,7 @@ def binned(series: Series) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarr
     )
 
 
-def _line(name: str, hue: int, series: Series, x, y) -> Line:
+def _line(name: str, hue: int, series: Series, x: Scale, y: Scale) -> Line:
     step, mean, lowest, highest = binned(series.finite)
     xs, is_binned = x(step), len(series.finite) > BINS
     edge = [*zip(xs, y(highest), strict=True), *zip(xs[::-1], y(lowest)[::-1], strict=True)] if is_binned else []
@@ -194,7 +196,7 @@ def _line(name: str, hue: int, series: Series, x, y) -> Line:
     )
 
 
-def _path(points) -> str:
+def _path(points: Iterable[tuple[float, float]]) -> str:
     return "".join(f"{'L' if index else 'M'}{px:.1f} {py:.1f}" for index, (px, py) in enumerate(points))
 
 
@@ -210,7 +212,7 @@ def _range(values: np.ndarray, rungs: list[float], may_log: bool) -> tuple[float
     if may_log and min([low, *rungs]) > 0 and high / low > 50:
         low, high = min([low, *rungs]), max([high, *rungs])
         return low / 1.1, high * 1.1, True, ["log scale"]
-    said = []
+    said: list[str] = []
     usual_low, usual_high = np.percentile(values, [2, 98]) if len(values) > 50 else (low, high)
     top = max([usual_low + (usual_high - usual_low) * ROBUST, *rungs])
     if high > top > low:
@@ -221,7 +223,7 @@ def _range(values: np.ndarray, rungs: list[float], may_log: bool) -> tuple[float
     return low - margin, high + margin, False, said
 
 
-def _rungs(ladder: Sequence[Baseline], y) -> list[Rung]:
+def _rungs(ladder: Sequence[Baseline], y: Scale) -> list[Rung]:
     """Baselines from top to bottom, their names pushed apart where they would overlap."""
     rungs: list[Rung] = []
     for rung in sorted(ladder, key=lambda one: -one.value):
@@ -286,7 +288,7 @@ def ladder(value: float | None, baselines: Sequence[Baseline], width: float = 22
     def x(position: float) -> float:
         return round(min(max((position - min(drawn)) / span, -0.08), 1.08) * (width - 40) + 20, 1)
 
-    rungs = []
+    rungs: list[tuple[float, str, int, tuple[float, float] | None]] = []
     for rung in baselines:
         known = rung.interval and all(map(math.isfinite, rung.interval))
         band = (x(rung.interval[0]), x(rung.interval[1]) - x(rung.interval[0])) if rung.interval and known else None

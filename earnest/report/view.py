@@ -6,8 +6,8 @@ All formats must say the same, so each sentence that more than one of them print
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, cast
 
 from earnest.rules.finding import SEVERITIES, Baseline, Diagnosis, Finding, Verdict
 from earnest.run import Run
@@ -68,9 +68,9 @@ def shown(value: Any) -> str:
     if hasattr(value, "tolist"):  # a numpy scalar or array
         value = value.tolist()
     if isinstance(value, Mapping):
-        return ", ".join(f"{line(name)} {shown(item)}" for name, item in value.items())
+        return ", ".join(f"{line(name)} {shown(item)}" for name, item in cast(Mapping[Any, Any], value).items())
     if isinstance(value, list | tuple | set):
-        return f"[{', '.join(shown(item) for item in value)}]"
+        return f"[{', '.join(shown(item) for item in cast(Iterable[Any], value))}]"
     return number(value)
 
 
