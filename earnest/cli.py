@@ -173,7 +173,7 @@ def export(run: Positional[Path], out: Positional[Path]) -> int:
     checkpoint = latest_checkpoint(run)
     codec = load_codec(str(checkpoint))
     if not isinstance(codec, Amy):
-        raise UserError(f"{checkpoint}: a codec around Mimi", "a run of amy-tiny", "take the checkpoint as it is")
+        raise UserError(f"{checkpoint}: a {type(codec).__name__}", "a run of amy-tiny", "take the checkpoint as it is")
     codec.export(out)
     print(out)
     return 0

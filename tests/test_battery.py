@@ -1,12 +1,17 @@
 """Every recipe through every command: five steps, resumed identically, generated or decoded, traced, checked, reported;
 a recipe whose checkpoint is not there ends in three lines."""
 
+import ast
 import csv
+import inspect
 import json
 import math
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from itertools import pairwise
 from pathlib import Path
+from textwrap import dedent
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -125,6 +130,8 @@ def test_its_checkpoint_generates_or_decodes(trained, clips, tmp_path):
     if trained.is_codec:
         codes, codec = tmp_path / "codes.safetensors", str(checkpoints(trained.run_dir)[-1])
         assert main(["encode", str(clips / "0.wav"), str(codes), "--codec", codec]) == 0
+        assert main(["export", str(trained.run_dir), str(tmp_path / "small")]) == 0
+        assert main(["encode", str(clips / "0.wav"), str(codes), "--codec", str(tmp_path / "small")]) == 0
         assert main(["decode", str(codes), str(out)]) == 0
     else:
         options = ["--text", "tone 3", "--out", str(out), "--max-duration-s", "0.1"]
@@ -171,3 +178,32 @@ def test_without_its_checkpoint_it_ends_in_three_lines(recipe, command, clips, t
     assert main([command, recipe, "--data.path", str(clips)]) == 2
     said = capsys.readouterr().err
     assert three_lines(said), said
+
+
+def undocumented(config: type) -> list[str]:
+    """Fields of a configuration, and of those inside it, without a docstring of their own."""
+    missing = []
+    documented = {
+        statement.target.id
+        for base in config.__mro__
+        if is_dataclass(base)
+        for statement, following in pairwise(ast.parse(dedent(inspect.getsource(base))).body[0].body)
+        if isinstance(statement, ast.AnnAssign)
+        and isinstance(following, ast.Expr)
+        and isinstance(following.value, ast.Constant)
+    }
+    for field in fields(config):
+        kind = get_type_hints(config)[field.name]
+        if is_dataclass(kind):
+            missing += undocumented(kind)
+        elif field.name not in documented:
+            missing.append(f"{config.__name__}.{field.name}")
+    return missing
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
+def test_its_configuration_is_fields_only_and_each_is_documented(recipe):
+    config = RECIPES[recipe].configure()
+    assert undocumented(type(config)) == []
+    own = {name for kind in type(config).__mro__[:-1] for name in vars(kind) if not name.startswith("__")}
+    assert own <= {field.name for field in fields(config)}

@@ -186,12 +186,14 @@ def test_it_trains_resumes_and_its_facts_are_true(tones, tmp_path, capsys):
     assert rows(tmp_path / "killed") == rows(tmp_path / "run")
 
 
-def test_its_codes_are_encoded_and_decoded(tones, tmp_path):
+def test_its_codes_are_encoded_and_decoded(tones, tmp_path, capsys):
     assert main(["train", "fsq-tiny", "--data.path", str(tones), "--steps", "2", "--out", str(tmp_path / "run")]) == 0
     codec = str(checkpoints(tmp_path / "run")[-1])
     encode = ["encode", str(tones / "0.wav"), str(tmp_path / "codes.safetensors"), "--codec", codec]
     assert main(encode) == 0 and main(["decode", str(tmp_path / "codes.safetensors"), str(tmp_path / "out.wav")]) == 0
     assert soundfile.info(tmp_path / "out.wav").frames == 6000
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "small")]) == 2
+    assert "FSQCodec" in capsys.readouterr().err
 
 
 def test_a_code_is_decoded_to_what_forward_gave():

@@ -43,15 +43,21 @@ class DiaShape:
     width: int = 256
     """Width of the decoder's residual stream."""
     layers: int = 4
+    """Layers of the decoder."""
     heads: int = 4
+    """Heads of the decoder's attention."""
     kv_heads: int = 2
     """Heads of keys and values in the decoder's self-attention; the query heads share them."""
     ffn: int = 512
+    """Inner width of the decoder's feed-forward networks."""
     encoder_width: int = 128
     """Width of the text encoder's residual stream."""
     encoder_layers: int = 2
+    """Layers of the text encoder."""
     encoder_heads: int = 2
+    """Heads of the text encoder's attention."""
     encoder_ffn: int = 256
+    """Inner width of the text encoder's feed-forward networks."""
     max_bytes: int = 512
     """The longest text."""
     max_audio_positions: int = 1024

@@ -57,7 +57,9 @@ class HiggsShape:
     width: int = 256
     """Width of the residual stream."""
     layers: int = 4
+    """Number of layers."""
     heads: int = 4
+    """Heads of attention."""
     ffn: int = 512
     """Inner width of the text and of the audio feed-forward network."""
     max_positions: int = 2048

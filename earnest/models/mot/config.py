@@ -52,8 +52,11 @@ class MoTShape:
     width: int = 256
     """Width of the backbone's residual stream."""
     layers: int = 4
+    """Layers of the backbone."""
     heads: int = 4
+    """Heads of the backbone's attention."""
     kv_heads: int = 2
+    """Heads of keys and values; the query heads share them."""
     ffn: int = 512
     """Inner width of the backbone's feed-forward networks."""
     expert_width: int = 128
