@@ -22,6 +22,7 @@ class CountingCodec(torch.nn.Module):
     code), under a random weight; counts how many clips it was given."""
 
     name, sample_rate_hz, hop_samples, codebooks, codebook_size = "owner/counting", 8000, HOP, 3, 50
+    channels, device = 1, torch.device("cpu")
 
     def __init__(self, seed=0):
         super().__init__()

@@ -79,7 +79,7 @@ def encode_clips(
     skipped: list[ClipError] = []
     done = 0
     with _evaluating(codec):
-        waves = read_clips(list(wanted), codec.sample_rate_hz, skipped, len(clips), getattr(codec, "channels", 1))
+        waves = read_clips(list(wanted), codec.sample_rate_hz, skipped, len(clips), codec.channels)
         for stretch in _stretches(waves):
             rows: list[dict[str, Any]] = []
             for batch in _batches(stretch, codec):
@@ -180,8 +180,7 @@ def _encode(batch: Sequence[tuple[Clip, np.ndarray]], codec: Any, keys: Mapping[
     wave_BN = torch.zeros(len(batch), *channels, frames * codec.hop_samples)
     for index, (_, wave_N) in enumerate(batch):
         wave_BN[index, ..., : wave_N.shape[-1]] = torch.from_numpy(wave_N)
-    device = next((weight.device for weight in codec.parameters()), None)
-    codes_BCT = codec.encode(wave_BN.to(device)).cpu().numpy()
+    codes_BCT = codec.encode(wave_BN.to(codec.device)).cpu().numpy()
     expected = (len(batch), codec.codebooks, frames)
     if codes_BCT.shape != expected or codes_BCT.min() < 0 or codes_BCT.max() >= codec.codebook_size:
         raise ValueError(
