@@ -189,8 +189,8 @@ class _Stored:
             message = _object(value)
             if message is None:
                 raise UserError(f"{self.source}: a message {str(value)[:80]}", '{"role", "content"}', "mend it")
-            role, content = message.get("role"), message.get("content") or []
-            parts = tuple(part for item in _list(content) for part in self._parts(item, audios))
+            role, content = message.get("role"), _list(message.get("content") or [])
+            parts = tuple(part for item in content for part in self._parts(item, audios))
             if role == "scene":  # transformers' template: a description of the scene ends the system turn
                 system = turns.pop().parts if turns and turns[-1].role == "system" else ()
                 turns.append(Turn("system", (*system, f"\n\n{SCENE_START}\n", *parts, f"\n{SCENE_END}")))
