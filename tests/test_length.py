@@ -7,9 +7,9 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "earnest"
 BODY_LINES, FILE_LINES = 60, 400
 
-# What may be longer, and why.
-LONG_BODIES = {}
-LONG_FILES = {}
+# What may be longer, and why: "file.py:function" or "file.py" -> the reason. A line that is needed no longer fails too.
+LONG_BODIES: dict[str, str] = {}
+LONG_FILES: dict[str, str] = {}
 
 
 def bodies(path: Path) -> Iterator[tuple[str, int]]:
@@ -30,7 +30,7 @@ def test_no_body_is_longer_than_a_screen():
         for function, lines in bodies(path)
         if lines > BODY_LINES
     }
-    assert long.keys() <= LONG_BODIES.keys(), long
+    assert long.keys() == LONG_BODIES.keys(), long
 
 
 def test_no_file_is_longer_than_one_keeps_in_mind():
@@ -39,4 +39,4 @@ def test_no_file_is_longer_than_one_keeps_in_mind():
         for path in PACKAGE.rglob("*.py")
     }
     long = {name: count for name, count in lines.items() if count > FILE_LINES}
-    assert long.keys() <= LONG_FILES.keys(), long
+    assert long.keys() == LONG_FILES.keys(), long
