@@ -163,7 +163,6 @@ class Facts:
     train_clips: int | None = _fact("clips", "clips trained on", "the training manifest", low=0, high=MOST)
     train_s: float | None = _fact("seconds", "duration of the clips trained on", low=0)
     held_out_clips: int | None = _fact("clips", "clips evaluated on", "the validation manifest", low=0, high=MOST)
-    held_out_names: tuple[str, ...] | None = _fact("names", "clips evaluated on")
     left_out_clips: tuple[str, ...] | None = _fact("clips", "clips that were not used, each with its reason")
     cut_clips: int | None = _fact("clips", "clips of which only the first part was used", low=0, high=MOST)
     skipped_clips: int | None = _fact("clips", "clips left out because they could not be read", low=0, high=MOST)

@@ -78,6 +78,7 @@ def read_and_teach(
     held_out = replace(held_out, waves=[wave_N[: HELD_OUT_S * rate_hz] for wave_N in held_out.waves])
     facts = Facts(
         train_clips=len(train.clips),
+        train_s=sum(len(wave_N) for wave_N in train.waves) / rate_hz,
         held_out_clips=len(held_out.clips),
         left_out_clips=tuple(str(error) for error in skipped),
         teachers=teachers,
