@@ -19,7 +19,8 @@ from earnest.profiles.explain import known_models, page, pages, trainers
 from earnest.profiles.fingerprint import literals, pattern
 from earnest.profiles.formula import evaluate
 from earnest.profiles.models import model, models
-from earnest.profiles.profile import FOLDER, Defect, Fingerprint, Logged, Profile
+from earnest.profiles.profile import FOLDER, Defect, Fingerprint, Logged, Profile, Sign
+from earnest.rules.catalogue import RULES
 from earnest.signals import SIGNALS
 from earnest.streams import parse
 
@@ -63,6 +64,7 @@ def test_a_page_holds_no_unknown_field(name):
     known = {Profile: text.keys() - {"facts"}, Facts: text.get("facts", {}).keys()}
     for type_, key in ((Fingerprint, "fingerprints"), (Logged, "logged"), (Defect, "defects")):
         known[type_] = {field for entry in text.get(key, []) for field in entry}
+    known[Sign] = {field for entry in text.get("defects", []) for field in entry.get("sign", {})}
     for type_, used in known.items():
         assert used <= {field.name for field in fields(type_)}, name
 
@@ -80,12 +82,17 @@ def test_a_page_keeps_the_form(one):
             assert pattern(fingerprint.line).search(example)
             assert max(map(len, literals(fingerprint.line))) >= 4
     for logged in one.logged:
-        assert logged.signal.partition("/")[0] in ("", "ignore", *SIGNALS)
+        assert logged.signal.partition("/")[0] in ("", "ignore", "step", *SIGNALS)
+        assert not logged.divided or logged.stream is not None
         assert logged.chance == "" or evaluate(logged.chance, dict.fromkeys(FACTS, 2.0)) is not None
         assert logged.stream is None or logged.means
     for defect in one.defects:
         assert defect.what.endswith(".") and defect.shows
         assert all(re.fullmatch(r"[\w.-]+/[\w.-]+#\d+", thread) for thread in defect.issue.split(", ") if thread)
+        assert set(defect.rules) <= RULES.keys()
+        sign = defect.sign
+        assert sign is None or sign.stream in [logged.stream for logged in one.logged]
+        assert sign is None or bool(sign.start) != bool(sign.end)
 
 
 @pytest.mark.parametrize("section", ["Healthy", "Sick"])

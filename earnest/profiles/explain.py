@@ -99,7 +99,7 @@ def _row(one: Logged) -> str:
     columns = ", ".join(f"`{column}`" for column in one.columns[:3]) + (", ..." if len(one.columns) > 3 else "")
     level = "; ".join(filter(None, [one.chance, one.level]))
     read_as = {"ignore": "not read", "": "by its name"}.get(one.signal, f"`{one.signal}`")
-    unit = one.unit if one.stream is not None or one.unit != "other" else ""
+    unit = (f"{one.unit}, divided in training" if one.divided else one.unit) if one.stream is not None else ""
     return f"| {columns} | {_cell(one.means)} | {read_as} | {_cell(unit)} | {_cell(level)} | {_cell(one.usual)} |"
 
 
@@ -108,16 +108,18 @@ def _cell(text: str) -> str:
 
 
 def _defects(profile: Profile) -> str:
-    rows = [f"- {one.what} In the log: {one.shows}. ({one.issue or READING})" for one in profile.defects]
+    rows = [f"- {one.what} In the log: {one.shows}{_rules(one)}. ({one.issue or READING})" for one in profile.defects]
     if profile.extends:
         rows.append(f"- What is known of {profile.extends}, on which it is built: `earnest explain {profile.extends}`.")
     return "\n".join(rows) or "None known; not searched for."
 
 
+def _rules(defect: Defect) -> str:
+    return f" (found by {', '.join(defect.rules)})" if defect.rules else ""
+
+
 def _recognised(one: Fingerprint) -> str:
     shown = f"a line like `{one.line}`" if one.line else "the columns " + ", ".join(f"`{name}`" for name in one.columns)
-    if one.names:
-        shown += f", whose numbers are {', '.join(f'`{name}`' for name in one.names)}"
     without = " without " + ", ".join(f"`{name}`" for name in one.absent) if one.absent else ""
     return f"- {one.where}: {shown}{without}{' (not alone)' if one.weak else ''}"
 

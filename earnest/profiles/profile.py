@@ -23,8 +23,7 @@ class Fingerprint:
 
     where: of the trainer's outputs · columns: all of these are there, as logged or without the split · absent: none of
     these is · line: printed so, each # a number, spaces
-    as many as they like, from ^ the beginning to $ the end · weak: counts only beside another one · names: of the
-    numbers of the line, if it has none.
+    as many as they like, from ^ the beginning to $ the end · weak: counts only beside another one.
     """
 
     where: str
@@ -32,22 +31,23 @@ class Fingerprint:
     absent: tuple[str, ...] = ()
     line: str = ""
     weak: bool = False
-    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Logged:
     """One quantity that the trainer logs.
 
-    columns: its names in the log · means: in words · signal: what it is for earnest, ``loss/mel``, or "ignore"; without
-    one its name tells · unit: of a loss · chance: formula of what a predictor that has learnt nothing scores, in the
-    printed unit · level: what is known of its level beside that · usual: what public runs show.
+    columns: its names in the log · means: in words · signal: what it is for earnest, ``loss/mel``, "step" or "ignore";
+    without one its name tells · unit: of a loss · divided: whether it is printed divided by the accumulation steps in
+    training · chance: formula of what a predictor that has learnt nothing scores, undivided · level: what is known of
+    its level beside that · usual: what public runs show.
     """
 
     columns: tuple[str, ...]
     means: str
     signal: str = ""
     unit: Unit = "other"
+    divided: bool = False
     chance: str = ""
     level: str = ""
     usual: str = ""
@@ -60,13 +60,24 @@ class Logged:
 
 
 @dataclass(frozen=True)
+class Sign:
+    """Where a loss lies if a defect is at work: at its start, or at its end, between two levels."""
+
+    stream: Stream
+    start: tuple[float, float] | None = None
+    end: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
 class Defect:
-    """A known fault of the trainer. shows: what the log shows of it · issue: public threads; none if it was found by
-    reading the code alone."""
+    """A known fault of the trainer. shows: what the log shows of it, in words · issue: public threads; none if it was
+    found by reading the code alone · rules: whose findings it may be the cause of · sign: by which it is recognised."""
 
     what: str
     shows: str
     issue: str = ""
+    rules: tuple[str, ...] = ()
+    sign: Sign | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +112,7 @@ class Profile:
         known_values = facts.known()
         levels = {stream: evaluate(one.chance, known_values) for stream, one in of_streams.items() if one.chance}
         baselines = {stream: level for stream, level in levels.items() if level is not None}
-        units = {stream: one.unit for stream, one in of_streams.items()}
+        units = {stream: "divided" if one.divided else one.unit for stream, one in of_streams.items()}
         return replace(
             facts,
             trainer=self.name,
