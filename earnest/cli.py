@@ -3,7 +3,6 @@
 What a command needs it imports when it is called, so that ``earnest diagnose`` starts without torch.
 """
 
-import io
 import os
 import signal
 import sys
@@ -19,7 +18,6 @@ import tyro
 from earnest import arguments
 from earnest.commands import explain, rules, runs
 from earnest.errors import UserError
-from earnest.files import write_whole
 from earnest.sampling import Sampling
 
 EXIT_FOUND, EXIT_MISTAKE, EXIT_FAULT = 1, 2, 3
@@ -234,6 +232,9 @@ def diagnose(
     fail_on: Literal["critical", "warning", "note"] = "critical",
     map: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
     fact: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
+    trainer: str | None = None,
+    model: str | None = None,
+    config: Path | None = None,
     run: str | None = None,
 ) -> int:
     """Diagnose a run from its log, ours or anybody's: exit 0 if nothing is found, 1 if something is, 2 if it cannot be
@@ -247,29 +248,19 @@ def diagnose(
         map: COLUMN=SIGNAL, if a column was taken for something else: --map "loss 2=train/ce_nats/text". Repeatable.
         fact: NAME=VALUE for what the log does not hold: --fact audio_vocab=1026 --fact codebooks=8. Repeatable;
             `earnest explain facts` lists the names.
+        trainer: The public trainer that wrote it, if nothing in the log tells; "none" if what is told is wrong.
+        model: A known model, in place of facts: --model higgs-audio-v2; `earnest explain models` lists them.
+        config: A model's config.json, in place of facts.
         run: Which one, if the log holds several.
     """
     from earnest import logs, report
     from earnest.rules import diagnose as judge
     from earnest.rules.finding import SEVERITIES
 
-    read = logs.read(path, overrides=arguments.columns(map), facts=arguments.facts(fact), run=run)
+    facts = arguments.facts(fact) | ({} if trainer is None else {"trainer": trainer})
+    read = logs.read(path, overrides=arguments.columns(map), facts=facts, run=run, model=model, config=config)
     diagnosis = judge(read)
-    if format == "html":
-        out = out or Path("report.html")
-        report.html(read, diagnosis, out)
-        print(out)
-    else:
-        text = io.StringIO()
-        file = text if out else sys.stdout
-        if format == "text":
-            from rich.console import Console
-
-            report.terminal(read, diagnosis, Console(file=file))
-        else:
-            print(report.json(read, diagnosis) if format == "json" else report.markdown(read, diagnosis), file=file)
-        if out:
-            write_whole(out, text.getvalue())
+    report.present(read, diagnosis, format, out)
     counts = SEVERITIES[: SEVERITIES.index(fail_on) + 1]
     return EXIT_FOUND if any(finding.severity in counts for finding in diagnosis.findings) else 0
 

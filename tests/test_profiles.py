@@ -14,7 +14,7 @@ import pytest
 from earnest import logs
 from earnest.errors import UserError
 from earnest.facts import FACTS, Facts
-from earnest.profiles import Shown, matches, profile, profiles, recognise
+from earnest.profiles import Shown, profile, profiles, recognise
 from earnest.profiles.explain import known_models, page, pages, trainers
 from earnest.profiles.fingerprint import literals, pattern
 from earnest.profiles.formula import evaluate
@@ -40,18 +40,6 @@ def log(case: Path, section: str, folder: Path) -> Path:
 
 def gives(case: Path) -> dict:
     return json.loads(re.search(r"^## Gives\n+```json\n(.*?)```", case.read_text(), re.MULTILINE | re.DOTALL)[1])
-
-
-def shown(path: Path) -> Shown:
-    """What a log shows, as far as the readers tell."""
-    try:
-        facts = logs.read(path).facts
-    except UserError:  # lists without names
-        facts = Facts()
-    columns = {*(facts.mapping or {}), *(facts.unmapped or {})}
-    bare = {re.sub(r"^(train|val|valid|eval)/|/(train|val)$", "", name) for name in columns}
-    text = "" if path.is_dir() else path.read_text(errors="replace")
-    return Shown(frozenset(columns | bare), text)
 
 
 def test_every_profile_has_a_case():
@@ -97,21 +85,15 @@ def test_a_page_keeps_the_form(one):
 
 @pytest.mark.parametrize("section", ["Healthy", "Sick"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.stem)
-def test_its_logs_are_recognised_and_no_other_claims_them(case, section, tmp_path):
-    seen = shown(log(case, section, tmp_path))
-    found = recognise(seen)
-    assert (found.profile and found.profile.name) == case.stem, [match.profile.name for match in matches(seen)]
-    assert found.profile.title in found.note
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.stem)
-def test_what_it_gives_is_what_the_formula_says(case):
-    expected, given = gives(case), profile(case.stem).facts_given(Facts()).known()
-    assert given["trainer"] == case.stem
-    assert expected.get("facts", {}).items() <= given.items()
-    assert expected.get("units", {}).items() <= given.get("units", {}).items()
-    for stream, level in expected.get("baselines", {}).items():
-        assert given["baselines"][stream] == pytest.approx(level, abs=6e-4)
+def test_its_logs_are_recognised_and_give_what_the_formula_says(case, section, tmp_path):
+    run = logs.read(log(case, section, tmp_path))
+    facts, expected = run.facts.known(), gives(case)
+    assert facts["trainer"] == case.stem
+    assert run.notes[0].startswith(f"recognised as the log of {profile(case.stem).title} by its ")
+    assert expected.get("facts", {}).items() <= facts.items()
+    assert facts.get("units", {}) == expected.get("units", {})
+    assert facts.get("baselines", {}) == pytest.approx(expected.get("baselines", {}), abs=6e-4)
+    assert any(key.name in ("loss", "ce_nats") for key in run.series)
 
 
 def test_known_facts_win_and_levels_follow_them():
@@ -128,8 +110,8 @@ def test_known_facts_win_and_levels_follow_them():
 def test_logs_of_others_are_not_claimed(path):
     if path.name in ("crashers", "tensorboard_everything"):
         pytest.skip("no log of a run")
-    found = recognise(shown(path / "csv" if (path / "csv").is_dir() else path)).profile
-    assert found is None or (found.name == "hf-trainer" and path.name.startswith("hf_"))
+    run = logs.read(path / "csv" if (path / "csv").is_dir() else path)
+    assert run.facts.trainer == ("hf-trainer" if path.name.startswith("hf_") else None)
 
 
 # the trainers of ../shared/strangers/names, by their files
@@ -165,8 +147,81 @@ NAMES = [names for above in ROOT.parents if (names := above / "shared" / "strang
 @pytest.mark.skipif(not NAMES, reason="the folder of strangers' logs is not there")
 @pytest.mark.parametrize("file", STRANGERS)
 def test_strangers_logs_are_recognised(file):
-    found = recognise(shown(NAMES[0] / file)).profile
-    assert (found and found.name) == STRANGERS[file]
+    assert logs.read(NAMES[0] / file).facts.trainer == STRANGERS[file]
+
+
+def sums(tmp_path: Path) -> Path:
+    return log(ROOT / "tests" / "profiles" / "higgs-codeman911.md", "Healthy", tmp_path)
+
+
+def test_the_user_and_configurations_win(tmp_path):
+    path = sums(tmp_path)
+    read = logs.read(path, facts={"audio_vocab": 1024, "baselines": {"text": 9.0}}).facts
+    assert read.audio_vocab == 1024 and read.text_vocab == 128256
+    assert read.baselines == {
+        parse("text"): 9.0,
+        parse("audio"): math.log(1024),
+        parse("total"): pytest.approx(18.69, abs=0.01),
+    }
+    (tmp_path / "config.json").write_text('{"text_vocab": 5000}')
+    read = logs.read(path).facts
+    assert read.text_vocab == 5000 and read.fact_sources["text_vocab"] == "config.json"
+    assert read.fact_sources["audio_vocab"] == "the page on higgs-codeman911"
+
+
+def test_a_trainer_is_named_or_not_wanted(tmp_path):
+    path = log(ROOT / "tests" / "profiles" / "qwen3-tts.md", "Healthy", tmp_path)
+    run = logs.read(path, facts={"trainer": "none"})
+    assert run.facts.trainer == "none" and run.facts.audio_vocab is None
+    run = logs.read(path, facts={"trainer": "unsloth-csm"})
+    assert run.facts.trainer == "unsloth-csm" and run.facts.audio_vocab == 2051
+    assert run.notes[0].startswith("read as the log of CSM 1B")
+    with pytest.raises(UserError, match="earnest explain trainers"):
+        logs.read(path, facts={"trainer": "xyz"})
+
+
+def test_a_model_and_a_configuration_stand_for_facts(tmp_path):
+    path = log(ROOT / "tests" / "profiles" / "hf-trainer.md", "Healthy", tmp_path)
+    read = logs.read(path, model="meta-llama/Llama-3.2-1B").facts
+    assert read.text_vocab == 128256 and "table of models" in read.fact_sources["text_vocab"]
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"vocab_size": 32000}')
+    for config in (tmp_path / "model", tmp_path / "model" / "config.json"):
+        assert logs.read(path, model="llama-3", config=config).facts.text_vocab == 32000
+    assert logs.read(path, config=config, facts={"text_vocab": 7}).facts.text_vocab == 7
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"hidden": 8}', None])
+def test_a_configuration_that_says_nothing_is_refused(text, tmp_path):
+    path, config = sums(tmp_path), tmp_path / "mine.json"
+    if text is not None:
+        config.write_text(text)
+    with pytest.raises(UserError, match="--config"):
+        logs.read(path, config=config)
+
+
+def test_a_loss_that_is_printed_divided_is_multiplied_back(tmp_path):
+    path = log(ROOT / "tests" / "profiles" / "cosyvoice-llm.md", "Healthy", tmp_path)
+    printed, read = logs.read(path), logs.read(path, facts={"accumulation_steps": 2, "audio_vocab": 6564})
+    assert (read["train/loss"].value == 2 * printed["train/loss"].value).all()
+    assert (read["eval/loss"].value == printed["eval/loss"].value).all()
+    assert printed.facts.units == {parse("total"): "divided"} and read.facts.units == {parse("total"): "nats"}
+    assert read.facts.baselines == {parse("total"): math.log(6564)}
+
+
+def test_a_list_without_names_is_read_by_its_places(tmp_path):
+    run = logs.read(log(ROOT / "tests" / "profiles" / "vits.md", "Healthy", tmp_path))
+    assert run["train/loss/loss_d"].step.tolist()[:3] == [100, 200, 300]
+    assert {str(key) for key in run.series} == {
+        *(f"train/loss/{part}" for part in ("loss_d", "adv_g", "feat", "mel", "dur", "kl")),
+        "train/learning_rate",
+    }
+
+
+def test_the_end_of_a_long_log_tells_the_trainer_too(tmp_path):
+    path = tmp_path / "train.log"
+    path.write_text("setup took: 1.5\n" * 50_000 + "Epoch 0 | Step 10 | Loss: 8.25\nEpoch 0 | Step 20 | Loss: 8.2\n")
+    assert logs.read(path).facts.trainer == "qwen3-tts"
 
 
 def test_a_tie_is_told_and_none_is_taken():

@@ -12,9 +12,11 @@ from earnest.facts import Facts
 from earnest.logs import document, jsonl, mlflow, own, parquet, table, tensorboard, text, trackio, wandb
 from earnest.logs.find import choose
 from earnest.logs.format import Format
-from earnest.logs.mapping import to_run
-from earnest.logs.settings import facts_beside, facts_of
-from earnest.logs.source import EXPECTED, FIX, standard_input
+from earnest.logs.log import Log
+from earnest.logs.mapping import choose_beside, to_run
+from earnest.logs.settings import Settings, facts_beside, facts_in, facts_of, facts_of_model
+from earnest.logs.source import EXPECTED, FIX, Source, standard_input
+from earnest.logs.trainer import add_facts, known_columns, trainer_of
 from earnest.logs.unused import NOT_USED, may_be_loss, option
 from earnest.run import Run
 
@@ -39,42 +41,62 @@ def read(
     overrides: Mapping[str, str] | None = None,
     facts: Mapping[str, Any] | None = None,
     run: str | None = None,
+    model: str | None = None,
+    config: Path | None = None,
 ) -> Run:
     """Read the log at `path`, a file or a directory, as a `Run`; "-" is standard input.
 
     `overrides`: column -> signal (``{"my_loss": "train/ce_nats/text"}``, or ``step``, ``epoch``, ``ignore``); they win.
-    `facts`: what the log does not hold (`facts.FACTS`); they win over what a configuration beside the log says.
+    `facts`: what the log does not hold (`facts.FACTS`), ``trainer`` among them; they win over what `config` says, a
+    model's configuration, that over the facts of a known `model`, that over a configuration in or beside the log, and
+    that over the page on the trainer whose log it is.
     `run`: which of several runs, by the name that the error for several lists.
     Raises UserError if there is no log to read.
     """
     if str(path) == "-":
         with standard_input() as piped:
-            return read(piped, overrides=overrides, facts=facts, run=run)
+            return read(piped, overrides=overrides, facts=facts, run=run, model=model, config=config)
+    given = facts or {}
+    settings = facts_in(config) if config is not None else Settings()
+    settings = settings.else_of(facts_of_model(model)) if model is not None else settings
     source, format, run = choose(Path(path), FORMATS, run)
     log = format.read(source)
     if isinstance(log, Run):
-        log.facts = log.facts.updated({"format": format.name, **(facts or {})})
+        log.facts = log.facts.updated({"format": format.name, **settings.facts, **given})
         return log
     if not any(len(column.row) for column in log.columns.values()):
         raise UserError(f"{source.path.name} ({log.format}) has no numeric column", EXPECTED, FIX)
-    result = to_run(log, dict(overrides or {}), run)
-    if not result.series:
+    settings = settings.else_of(facts_of(log.config, "the log")).else_of(facts_beside(source.path))
+    known = Facts().updated(settings.facts).updated(log.facts).updated(given)
+    run = choose_beside(log, run)
+    trainer = trainer_of(log, source, known.trainer)
+    columns = known_columns(log, trainer.profile, known.accumulation_steps)
+    result = to_run(log, dict(overrides or {}), run, columns)
+    _must_hold_a_run(result, log, source)
+    sources = {name: where for name, where in settings.sources.items() if name not in given}
+    result.facts = Facts().updated(settings.facts).updated(result.facts).updated(given)
+    result.facts = result.facts.updated({"fact_sources": sources})
+    if trainer.profile is not None:
+        add_facts(result, trainer.profile, trainer.note)
+    elif trainer.note:
+        result.notes.append(trainer.note)
+    result.notes += settings.notes
+    result.path = Path(path)
+    if all(len(series) < 2 for series in result.series.values()):
+        result.notes.append("one row: values can be compared with baselines, nothing can be said over time")
+    return result
+
+
+def _must_hold_a_run(run: Run, log: Log, source: Source) -> None:
+    """Raises UserError if no column is a signal, or all there is is one number."""
+    if not run.series:
         listed = ", ".join(map(repr, list(log.columns)[:20]))
         raise UserError(
             f"{source.path.name}: no column is a known signal ({listed})",
             "a loss, a learning rate, a gradient norm, ...",
             f"name one, e.g. the loss with {option(may_be_loss(log, log.columns), 'train/loss')}",
         )
-    if len(result.series) == 1 and all(len(series) < 2 for series in result.series.values()):
-        unread = [note for note in result.notes if NOT_USED in note]
+    if len(run.series) == 1 and all(len(series) < 2 for series in run.series.values()):
+        unread = [note for note in run.notes if NOT_USED in note]
         seen = f"{source.path.name}: {unread[0]}" if unread else f"{source.path.name} holds one number"
         raise UserError(seen, "values over several steps", "log every step, or pass the whole log")
-    settings = facts_of(log.config, "the log").else_of(facts_beside(source.path))
-    sources = {name: where for name, where in settings.sources.items() if name not in (facts or {})}
-    result.facts = Facts().updated(settings.facts).updated(result.facts).updated(facts or {})
-    result.facts = result.facts.updated({"fact_sources": sources})
-    result.notes += settings.notes
-    result.path = Path(path)
-    if all(len(series) < 2 for series in result.series.values()):
-        result.notes.append("one row: values can be compared with baselines, nothing can be said over time")
-    return result

@@ -12,6 +12,7 @@ from earnest.facts import Facts
 from earnest.logs.log import Log
 from earnest.logs.names import Guess, guess
 from earnest.logs.steps import Rows, stitch
+from earnest.logs.trainer import NOTHING, Known
 from earnest.logs.units import settle_perplexities
 from earnest.logs.unused import UNKNOWN, unused
 from earnest.logs.words import BOOKKEEPING, CLOCKS, SPLITS, axis_of, words
@@ -22,33 +23,63 @@ from earnest.streams import AUDIO, TEXT, Codebook, Part
 FRACTIONS = {"accuracy_frac", "clipped_frac", "used_frac", "padding_frac", "counted_frac", "copy_frac"}
 
 
-def to_run(log: Log, overrides: dict[str, str], run: str | None) -> Run:
-    """The log as a `Run`: keys, steps, and in its facts what was taken for what."""
-    if log.runs:
-        log.columns = {name: log.columns[column] for name, column in _beside(log, run).items()}
-        run = None
+def choose_beside(log: Log, run: str | None) -> str | None:
+    """Of runs side by side the columns of one stay; the run that is still to be chosen, if any."""
+    if not log.runs:
+        return run
+    log.columns = {name: log.columns[column] for name, column in _beside(log, run).items()}
+    return None
+
+
+def to_run(log: Log, overrides: dict[str, str], run: str | None, known: Known = NOTHING) -> Run:
+    """The log as a `Run`: keys, steps, and in its facts what was taken for what. The user's choice wins over what is
+    `known` of the trainer's columns, and that over a guess."""
     chosen = _checked(log, overrides)
-    guesses = {name: guess(name) for name in log.columns if name not in chosen}
+    told = {name: key for name, key in known.keys.items() if name not in chosen}
+    ignored = {name: why for name, why in known.ignored.items() if name not in chosen}
+    guesses = {name: guess(name) for name in log.columns if name not in chosen and name not in ignored}
+    guesses |= {name: Guess(key) for name, key in told.items()}
     _count_codebooks_from_0(log, guesses)
     _language_model_beside_codebooks(guesses)
     ambiguous = _of_several_folders(guesses)
     keys = {name: known.key for name, known in guesses.items() if known and name not in ambiguous}
     keys.update({name: key for name, key in chosen.items() if isinstance(key, Key)})
-    axes = {name: axis for name, axis in chosen.items() if axis in ("step", "epoch")}
+    axes = {name: "step" for name in known.steps if name not in chosen}
+    axes |= {name: axis for name, axis in chosen.items() if axis in ("step", "epoch")}
     rows = stitch(log, axes, run, list(keys) or list(log.columns))
     for name in rows.axes:
         keys.pop(name, None)
     unmapped = {
         name: _reason(name) for name in log.columns if name not in keys and name not in rows.axes and name not in chosen
     }
-    unmapped |= ambiguous
+    unmapped |= ambiguous | ignored
     settle_perplexities(log, keys, unmapped)
+    series, mapping = _series(log, rows, keys, unmapped, dict.fromkeys(told, 1) | dict.fromkeys(chosen, 0))
+    facts = {
+        "format": log.format,
+        "mapping": {name: mapping[name] for name in log.columns if name in mapping},
+        "unmapped": unmapped,
+    }
+    facts |= log.facts | _steps_per_epoch(log, rows)
+    if any("avg" in words(name) or "average" in words(name) for name in mapping):
+        log.notes.append("a column is called an average: a mean since the start always looks like a plateau")
+    log.notes += unused(log, unmapped, any(key.name in ("loss", "ce_nats") for key in keys.values()))
+    return Run(Facts().updated(facts), series, notes=log.notes)
+
+
+def _series(
+    log: Log, rows: Rows, keys: dict[str, Key], unmapped: dict[str, str], rank: dict[str, int]
+) -> tuple[dict[Key, Series], dict[str, str]]:
+    """The series, and column -> what it was taken for; a column that is not taken enters `unmapped`.
+
+    rank: of columns that are no guesses; of two with one key the lower ranked is taken, then the fuller one, then the
+    one that was not a number more often.
+    """
     mapping: dict[str, str] = dict(rows.axes)
     series: dict[Key, Series] = {}
     pieces = {name: rows.series(log.columns[name]) for name in keys}
-    # the user's choice wins, then the fullest column; of two as full the one that was not a number more often
     lost = {name: int((~np.isfinite(value)).sum()) for name, (_, value) in pieces.items()}
-    for name in sorted(keys, key=lambda name: (name not in chosen, -len(pieces[name][0]), -lost[name])):
+    for name in sorted(keys, key=lambda name: (rank.get(name, 2), -len(pieces[name][0]), -lost[name])):
         key, (step, value) = keys[name], pieces[name]
         if not len(step):
             unmapped[name] = "no values in the run that is read"
@@ -60,16 +91,7 @@ def to_run(log: Log, overrides: dict[str, str], run: str | None) -> Run:
         else:
             series[key] = Series(step, _scaled(log, name, key, value), key)
             mapping[name] = str(key)
-    facts = {
-        "format": log.format,
-        "mapping": {name: mapping[name] for name in log.columns if name in mapping},
-        "unmapped": unmapped,
-    }
-    facts |= log.facts | _steps_per_epoch(log, rows)
-    if any("avg" in words(name) or "average" in words(name) for name in mapping):
-        log.notes.append("a column is called an average: a mean since the start always looks like a plateau")
-    log.notes += unused(log, unmapped, any(key.name in ("loss", "ce_nats") for key in keys.values()))
-    return Run(Facts().updated(facts), series, notes=log.notes)
+    return series, mapping
 
 
 def _of_several_folders(guesses: dict[str, Guess | None]) -> dict[str, str]:

@@ -80,6 +80,11 @@ def _guess(named: Sequence[str], folders: Sequence[str]) -> Guess | None:
     return _of_codebook(rest, split) or _of_family(rest, split)
 
 
+def split_of(column: str) -> str:
+    """The split that a foreign name tells; training if none."""
+    return _split(words(column))
+
+
 def _split(named: Sequence[str]) -> str:
     return next((SPLITS[word] for word in named if word in SPLITS), "train")
 

@@ -17,6 +17,7 @@ from earnest.columns import Json
 from earnest.errors import UserError
 from earnest.facts import checked
 from earnest.logs.words import words
+from earnest.profiles.models import model
 
 FILES = [
     "config.json",
@@ -137,6 +138,33 @@ def _fact_of(spelled: str, node: Mapping[str, Json]) -> str | None:
             return "audio_vocab"
         return "text_vocab" if spelled == "vocab_size" else None
     return "audio_vocab" if spelled in ("codebook_size", "audio_codebook_size") else _FACT.get(spelled)
+
+
+def facts_of_model(name: str) -> Settings:
+    """The facts of a known model. Raises UserError if it is not known."""
+    known = model(name)
+    facts = known.facts.known()
+    return Settings(facts, dict.fromkeys(facts, f"the table of models: {known.title}"))
+
+
+def facts_in(path: Path) -> Settings:
+    """The facts of a configuration file that the user names, or of a folder with one. Raises UserError if it cannot be
+    read, or states none."""
+    file = next((path / name for name in FILES if (path / name).is_file()), path) if path.is_dir() else path
+    expected = f"a configuration in JSON or YAML, as a model's {FILES[0]}"
+    try:
+        config = _read(file)
+    except (OSError, RecursionError, yaml.YAMLError, *ODD_SCALARS) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"--config {path}: {reason}", expected, "check the path, or pass --fact NAME=VALUE") from error
+    found = facts_of(config, str(path)) if isinstance(config, dict) else Settings()
+    if not found.facts:
+        raise UserError(
+            f"--config {path} states no fact that earnest knows",
+            expected,
+            "pass what it means with --fact, e.g. --fact text_vocab=32000; `earnest explain facts` lists them",
+        )
+    return found
 
 
 def facts_beside(path: Path) -> Settings:

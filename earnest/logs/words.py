@@ -72,3 +72,13 @@ def words(name: str) -> tuple[str, ...]:
 def axis_of(name: str) -> str | None:
     """ "step" or "epoch" if a name is one of their spellings."""
     return AXES.get("_".join(words(name)))
+
+
+def without_split(column: str) -> str:
+    """A column's name without a folder that tells its split: ``train/loss`` is loss, ``mel/loss/val`` mel/loss."""
+    parts = column.split("/")
+    while len(parts) > 1 and parts[0].lower() in SPLITS:
+        parts = parts[1:]
+    while len(parts) > 1 and parts[-1].lower() in SPLITS:
+        parts = parts[:-1]
+    return "/".join(parts)

@@ -11,7 +11,7 @@ from earnest import records
 from earnest.errors import UserError
 from earnest.facts import Facts, Unit
 from earnest.profiles.formula import evaluate
-from earnest.streams import TOTAL, Stream, parse
+from earnest.streams import TEXT, TOTAL, Stream, parse
 
 FOLDER = Path(__file__).parent / "trainers"
 NONE = "none"  # said of the trainer: that no profile is wanted
@@ -112,7 +112,11 @@ class Profile:
         known_values = facts.known()
         levels = {stream: evaluate(one.chance, known_values) for stream, one in of_streams.items() if one.chance}
         baselines = {stream: level for stream, level in levels.items() if level is not None}
-        units = {stream: "divided" if one.divided else one.unit for stream, one in of_streams.items()}
+        units = {
+            stream: "divided" if one.divided and facts.accumulation_steps is None else one.unit
+            for stream, one in of_streams.items()
+            if one.unit != "other" or one.divided or stream in (TOTAL, TEXT) or stream.is_audio
+        }
         return replace(
             facts,
             trainer=self.name,

@@ -3,6 +3,8 @@
 Each format is one module, imported when it is asked for, so that a quick diagnosis does not load the page's parts.
 """
 
+import io
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +42,24 @@ def html(run: Run, diagnosis: Diagnosis, path: Path) -> None:
     from earnest.report.as_html import render
 
     write_whole(Path(path), render(run, diagnosis))
+
+
+def present(run: Run, diagnosis: Diagnosis, format: str, out: Path | None) -> None:
+    """Write the report as text, Markdown, JSON or HTML into a file, or to standard output; a page is always a file."""
+    if format == "html":
+        html(run, diagnosis, out or Path("report.html"))
+        print(out or Path("report.html"))
+        return
+    text = io.StringIO()
+    file = text if out else sys.stdout
+    if format == "text":
+        from rich.console import Console
+
+        terminal(run, diagnosis, Console(file=file))
+    else:
+        print(json(run, diagnosis) if format == "json" else markdown(run, diagnosis), file=file)
+    if out:
+        write_whole(out, text.getvalue())
 
 
 def write(run: Run, diagnosis: Diagnosis, directory: Path) -> list[Path]:

@@ -1,0 +1,99 @@
+"""Whose log it is, and what follows: the profile of a public trainer names columns, and gives facts that nobody else
+states."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from earnest.facts import Facts
+from earnest.logs.log import Log
+from earnest.logs.names import split_of
+from earnest.logs.source import Source
+from earnest.logs.text import ANSI
+from earnest.logs.words import without_split
+from earnest.profiles import NONE, Logged, Profile, Recognised, Shown, profile, recognise
+from earnest.run import Run
+from earnest.signals import Key, parse
+from earnest.streams import TOTAL
+
+MOST_BYTES = 1 << 18  # of the beginning of a text, and of its end, in which a trainer's lines are looked for
+
+
+def trainer_of(log: Log, source: Source, named: str | None) -> Recognised:
+    """The trainer that the user names, else the one whose fingerprint the log bears."""
+    if named == NONE:
+        return Recognised(None, "")
+    if named is not None:
+        found = profile(named)
+        return Recognised(found, f"read as the log of {found.title}")
+    columns = frozenset(log.columns) | frozenset(map(without_split, log.columns))
+    return recognise(Shown(columns, _text(source)))
+
+
+def _text(source: Source) -> str:
+    if not source.is_text:
+        return ""
+    printed = source.head[:MOST_BYTES]
+    if not source.head_is_whole and source.path.is_file():
+        with open(source.path, "rb") as file:
+            file.seek(max(0, source.path.stat().st_size - MOST_BYTES))
+            printed += b"\n" + file.read(MOST_BYTES)
+    return ANSI.sub("", printed.decode("utf-8", "replace").replace("\r", "\n"))
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a profile says of a log's columns: those that are signals, those that count steps, those that are not to be
+    read and why."""
+
+    keys: Mapping[str, Key]
+    steps: Iterable[str]
+    ignored: Mapping[str, str]
+
+
+NOTHING = Known({}, (), {})
+
+
+def known_columns(log: Log, page: Profile | None, accumulation_steps: int | None) -> Known:
+    """The columns that the profile knows. A loss that is printed divided is multiplied back if it is known by what."""
+    if page is None:
+        return NOTHING
+    logged = {name: page.column(name, without_split(name)) for name in log.columns}
+    found = {name: one for name, one in logged.items() if one is not None and one.signal}
+    keys = {name: parse(f"{split_of(name)}/{one.signal}") for name, one in found.items() if not _is_aside(one)}
+    for name, key in keys.items():
+        if found[name].divided and key.split == "train" and accumulation_steps:
+            log.scale[name] = (accumulation_steps, f"loss / {accumulation_steps} accumulation steps")
+    return Known(
+        keys,
+        [name for name, one in found.items() if one.signal == "step"],
+        {name: f"{page.name}: {one.means}" for name, one in found.items() if one.signal == "ignore"},
+    )
+
+
+def _is_aside(one: Logged) -> bool:
+    return one.signal in ("ignore", "step")
+
+
+def add_facts(run: Run, page: Profile, note: str) -> None:
+    """The profile's facts, where the run knows no better, and a note that says which."""
+    streams = {key.stream or TOTAL for key in run.series if key.name in ("loss", "ce_nats")}
+    given = page.facts_given(run.facts)
+    facts: dict[str, object] = {
+        name: value for name, value in vars(given).items() if value is not None and getattr(run.facts, name) is None
+    }
+    for name in ("baselines", "units"):
+        of_run = {stream: value for stream, value in (getattr(given, name) or {}).items() if stream in streams}
+        facts[name] = of_run or None
+    run.facts = run.facts.updated(facts)
+    sources = {name: f"the page on {page.name}" for name, value in facts.items() if value is not None}
+    run.facts = run.facts.updated({"fact_sources": {**sources, **(run.facts.fact_sources or {})}})
+    taken = ", ".join(_in_words(run.facts, name) for name in facts if facts[name] and name != "trainer")
+    run.notes.insert(0, f"{note} (earnest explain {page.name}){f'; taken from it: {taken}' if taken else ''}")
+
+
+def _in_words(facts: Facts, name: str) -> str:
+    if name == "baselines":
+        return ", ".join(f"chance of {stream} {level:.4g}" for stream, level in (facts.baselines or {}).items())
+    if name == "units":
+        return ", ".join(f"unit of {stream} {unit}" for stream, unit in (facts.units or {}).items())
+    return f"{name}={getattr(facts, name)}"
