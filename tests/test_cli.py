@@ -32,7 +32,7 @@ def three_lines(capsys) -> dict[str, str]:
 REFUSED = [  # words, seen, expected, fix
     (["diagnose", "x.csv", "--formt", "json"], "option --formt", "--format", "--help"),
     (["diagnose", "x.csv", "--fact_", "a=1"], "option --fact_", "--fact", "--help"),
-    (["diagnose", "x.csv", "--zzz"], "option --zzz", "--format or --out or --fail-on or --map or --fact or --trainer", ""),
+    (["diagnose", "x.csv", "--zzz"], "option --zzz", "--format or --out or --fail-on or --map or --fact", ""),
     (["diagnose", "x.csv", "--format", "jsn"], "--format jsn", "one of text, markdown, json, html", "mean json?"),
     (["diagnose", "x.csv", "--fail-on", "x"], "--fail-on x", "one of critical, warning, note", "--help"),
     (["diagnose", "x.csv", "y.csv"], "'y.csv'", "no further word", "--help"),

@@ -20,6 +20,7 @@ from earnest.profiles.fingerprint import literals, pattern
 from earnest.profiles.formula import evaluate
 from earnest.profiles.models import model, models
 from earnest.profiles.profile import FOLDER, Defect, Fingerprint, Logged, Profile, Sign
+from earnest.rules import diagnose
 from earnest.rules.catalogue import RULES
 from earnest.signals import SIGNALS
 from earnest.streams import parse
@@ -94,6 +95,46 @@ def test_its_logs_are_recognised_and_give_what_the_formula_says(case, section, t
     assert facts.get("units", {}) == expected.get("units", {})
     assert facts.get("baselines", {}) == pytest.approx(expected.get("baselines", {}), abs=6e-4)
     assert any(key.name in ("loss", "ce_nats") for key in run.series)
+
+
+# what the doctor does not see yet, or sees and should not: strict, so that whoever mends one removes it here
+NOT_YET = {
+    "audiocraft-encodec-Sick": "a jump of two parts in 24 rows",
+    "audiocraft-musicgen-Sick": "epochs are counted as steps: too few",
+    "cosyvoice-flow-Sick": "an explosion in 24 rows",
+    "moshi-finetune-Sick": "an evaluation that becomes NaN",
+    "nemo-hifigan-Sick": "discriminators of least squares that win",
+    "nemo-llm-Sick": "a jump in 24 rows",
+    "torchtitan-Sick": "a jump in 24 rows",
+}
+
+
+@pytest.mark.parametrize(
+    ("case", "section"),
+    [
+        pytest.param(
+            case,
+            section,
+            id=(name := f"{case.stem}-{section}"),
+            marks=[pytest.mark.xfail(reason=NOT_YET[name], strict=True)] if name in NOT_YET else [],
+        )
+        for case in CASES
+        for section in ("Healthy", "Sick")
+    ],
+)
+def test_the_sick_log_is_found_sick_and_the_healthy_one_is_not(case, section, tmp_path):
+    findings = diagnose(logs.read(log(case, section, tmp_path))).findings
+    if section == "Healthy":
+        assert not [finding.summary for finding in findings if finding.severity in ("critical", "warning")]
+    else:
+        assert {finding.rule for finding in findings} & set(gives(case)["finds"]), [one.summary for one in findings]
+
+
+def test_a_known_defect_is_the_first_cause_of_what_it_sets_off(tmp_path):
+    case = ROOT / "tests" / "profiles" / "ms-swift.md"
+    finding = next(one for one in diagnose(logs.read(log(case, "Sick", tmp_path))).findings if one.rule == "D103")
+    assert finding.causes[0].startswith("known of ms-swift: ") and "modelscope/ms-swift#2280" in finding.causes[0]
+    assert any("hiyouga/LLaMA-Factory#2810" in cause for cause in finding.causes), "what it is built on has it, too"
 
 
 def test_known_facts_win_and_levels_follow_them():

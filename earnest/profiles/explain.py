@@ -99,7 +99,7 @@ def _row(one: Logged) -> str:
     columns = ", ".join(f"`{column}`" for column in one.columns[:3]) + (", ..." if len(one.columns) > 3 else "")
     level = "; ".join(filter(None, [one.chance, one.level]))
     read_as = {"ignore": "not read", "": "by its name"}.get(one.signal, f"`{one.signal}`")
-    unit = (f"{one.unit}, divided in training" if one.divided else one.unit) if one.stream is not None else ""
+    unit = (one.unit or "") + (", divided in training" if one.divided else "")
     return f"| {columns} | {_cell(one.means)} | {read_as} | {_cell(unit)} | {_cell(level)} | {_cell(one.usual)} |"
 
 

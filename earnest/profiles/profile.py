@@ -11,7 +11,7 @@ from earnest import records
 from earnest.errors import UserError
 from earnest.facts import Facts, Unit
 from earnest.profiles.formula import evaluate
-from earnest.streams import TEXT, TOTAL, Stream, parse
+from earnest.streams import TOTAL, Stream, parse
 
 FOLDER = Path(__file__).parent / "trainers"
 NONE = "none"  # said of the trainer: that no profile is wanted
@@ -38,15 +38,15 @@ class Logged:
     """One quantity that the trainer logs.
 
     columns: its names in the log · means: in words · signal: what it is for earnest, ``loss/mel``, "step" or "ignore";
-    without one its name tells · unit: of a loss · divided: whether it is printed divided by the accumulation steps in
-    training · chance: formula of what a predictor that has learnt nothing scores, undivided · level: what is known of
-    its level beside that · usual: what public runs show.
+    without one its name tells · unit: of a loss, if that says more than its name · divided: whether it is printed
+    divided by the accumulation steps in training · chance: formula of what a predictor that has learnt nothing scores,
+    undivided · level: what is known of its level beside that · usual: what public runs show.
     """
 
     columns: tuple[str, ...]
     means: str
     signal: str = ""
-    unit: Unit = "other"
+    unit: Unit | None = None
     divided: bool = False
     chance: str = ""
     level: str = ""
@@ -115,7 +115,7 @@ class Profile:
         units = {
             stream: "divided" if one.divided and facts.accumulation_steps is None else one.unit
             for stream, one in of_streams.items()
-            if one.unit != "other" or one.divided or stream in (TOTAL, TEXT) or stream.is_audio
+            if one.unit is not None
         }
         return replace(
             facts,
@@ -142,6 +142,12 @@ def profile(name: str) -> Profile:
             f"did you mean {' or '.join(close)}?" if close else "`earnest explain trainers` lists them",
         )
     return found
+
+
+def known_defects(name: str | None) -> tuple[Defect, ...]:
+    """The defects of a trainer, and of those that it is built on; none if there is no such profile."""
+    found = profiles().get(name or "")
+    return (*found.defects, *known_defects(found.extends)) if found else ()
 
 
 def _read(name: str) -> Profile:

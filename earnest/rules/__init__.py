@@ -3,6 +3,7 @@
 from earnest.rules import families
 from earnest.rules.catalogue import RULES, Evidence, Rule, apply
 from earnest.rules.decision import decide
+from earnest.rules.families.trainer import with_known_causes
 from earnest.rules.finding import Diagnosis, NotChecked
 from earnest.rules.needs import Case
 from earnest.run import Run
@@ -15,7 +16,8 @@ def diagnose(run: Run) -> Diagnosis:
     case = Case(run)
     answers = [(rule.code, answer) for rule in catalogue() for answer in apply(rule, case)]
     evidence = [(code, answer) for code, answer in answers if isinstance(answer, Evidence)]
-    findings, abstained = decide(evidence)
+    decided, abstained = decide(evidence)
+    findings = with_known_causes(decided, run.facts.trainer)
     not_checked = [answer for _, answer in answers if isinstance(answer, NotChecked)]
     verdicts = [one.verdict for one in case.judged]
     checked = list(dict.fromkeys(code for code, answer in answers if not isinstance(answer, NotChecked)))

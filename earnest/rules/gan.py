@@ -28,12 +28,18 @@ class Gan:
     @property
     def is_hinge(self) -> bool:
         """Said to be hinge; or not said, with D(real) and D(fake) to judge by: a loss alone does not show its form."""
-        return self.form == "hinge" or (self.form is None and self.has_scores)
+        return self.form == "hinge" or (self.form is None and self.has_scores and self.stated is None)
 
     @property
     def has_scores(self) -> bool:
         """Whether D(real) and D(fake) are logged, which show what a loss cannot: whether it is wrong."""
         return any(key[:2] == ("train", "d_real") for key in self.run.series)
+
+    @property
+    def stated(self) -> float | None:
+        """The level of a discriminator that sees no difference, as the user or the trainer's page states it."""
+        levels = self.run.facts.baselines or {}
+        return next((levels[one] for one in DISCRIMINATOR if one in levels), None)
 
     @property
     def exists(self) -> bool:

@@ -246,6 +246,9 @@ def rising_since(evaluated: Series | None, scale: float) -> tuple[int, float] | 
     # one-sided 5 % for 4 points in order (exact 1/24), and the anytime boundary once there are points enough to reach
     # it
     ordered = found.z > min(boundary(found.points), 0.55 * math.sqrt(found.points) + 0.5)
+    # the correction for autocorrelation leaves nothing of a rise as smooth as a ramp; its levels show that
+    went = course(evaluated)
+    ordered = ordered or (went is not None and went.gets_worse)
     return (int(step[lowest]), rise) if clear and ordered and rise > 0.02 * scale else None
 
 

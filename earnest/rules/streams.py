@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
-from earnest.facts import Facts
+from earnest.facts import Facts, Unit
 from earnest.probes.results import Alignment, HeldOutStream
 from earnest.rules.finding import Baseline
 from earnest.rules.measure import Course, Measure, course, end_of, last_of
@@ -17,6 +17,14 @@ from earnest.streams import TEXT, TOTAL, Stream, in_order
 TOO_GOOD = 0.05
 # The same for text without audio beside it, in nats (assumed: supervised answers reach 0.1, constant ones 0.01).
 TOO_GOOD_TEXT = 0.02
+
+
+# Units of a loss that no vocabulary gives a level of chance
+NO_MEAN: dict[Unit | None, str] = {
+    "sum": "a sum over tokens, frames or clips: it grows with the batch and has no level of chance",
+    "other": "no mean over targets: no vocabulary gives its level of chance",
+}
+ONE_CODEBOOK = "one codebook's ids"  # in a joint vocabulary: the level of a model that knows which ids may follow
 
 
 @dataclass(frozen=True)
@@ -75,8 +83,25 @@ class StreamView:
         return self.stream.is_audio or (self.stream == TOTAL and bool(self.facts.audio_vocab))
 
     @property
+    def unit(self) -> Unit | None:
+        """What its printed loss is, if it is known."""
+        return (self.facts.units or {}).get(self.stream)
+
+    @property
+    def no_mean(self) -> str | None:
+        """Why no vocabulary gives its level of chance, or None."""
+        return NO_MEAN.get(self.unit)
+
+    @property
+    def stated(self) -> float | None:
+        """The level of a predictor that has learnt nothing, as the user or the trainer's page states it."""
+        return (self.facts.baselines or {}).get(self.stream)
+
+    @property
     def vocabulary(self) -> int | None:
-        """How many ids can occur as a target."""
+        """How many ids can occur as a target of a mean cross-entropy."""
+        if self.no_mean:
+            return None
         return vocabulary(self.stream, self.facts.text_vocab, self.facts.audio_vocab)
 
     @property
@@ -93,8 +118,10 @@ class StreamView:
         rungs: list[Baseline] = []
         if held.uniform_nats is not None:
             rungs.append(Baseline("uniform", held.uniform_nats))
+        elif self.stated is not None:
+            rungs.append(Baseline("uniform", self.stated))
         elif size:
-            rungs.append(Baseline("uniform", math.log(size)))
+            rungs += self._by_vocabulary(size)
         if held.unigram_nats is not None:
             rungs.append(Baseline("unigram", held.unigram_nats))
         elif counts and sum(counts.values()):
@@ -102,6 +129,13 @@ class StreamView:
         if held.bigram_nats is not None:
             rungs.append(Baseline("bigram", held.bigram_nats))
         return rungs
+
+    def _by_vocabulary(self, size: int) -> list[Baseline]:
+        """A uniform guess; in a vocabulary of text and audio ids, over all ids, and over those of one codebook."""
+        joint = self.facts.joint_vocab if self.stream == TOTAL else None
+        if not joint or joint <= size:
+            return [Baseline("uniform", math.log(size))]
+        return [Baseline("uniform", math.log(joint)), Baseline(ONE_CODEBOOK, math.log(size))]
 
     def rung(self, name: str) -> Baseline | None:
         return next((rung for rung in self.rungs if rung.name == name), None)
@@ -122,6 +156,11 @@ class StreamView:
             return end_of(self.train)
         return None
 
+    @property
+    def is_printed_divided(self) -> bool:
+        """Whether its value now is one of training, printed divided by accumulation steps that are not known."""
+        return self.unit == "divided" and self.now is not None and self.now.source == "training"
+
     def is_below(self, rung: Baseline) -> bool:
         """Below a rung by more than the interval: the paired one if clips were compared, else that of the series."""
         gap = self.held_out.gaps.get(rung.name)
@@ -138,6 +177,8 @@ class StreamView:
         (assumed) bounds the level. So does the bigram's if the alignment probe has seen that labels are shifted; labels
         that are not make it 0.
         """
+        if self.no_mean and self.stated is None:
+            return None
         if self.is_audio:
             aligned = self.alignment is not None and self.alignment.offset == self.alignment.expected
             trusted = ("unigram", "bigram") if aligned else ("unigram",)
@@ -172,7 +213,7 @@ def token_streams(run: Run) -> list[Stream]:
     for _, name, stream in run.series:
         if stream and (name == "ce_nats" or (name == "loss" and (stream == TEXT or stream.is_audio))):
             found.add(stream)
-    has_parts = any(key.stream for key in run.series if key.name == "loss")
+    has_parts = any(key.stream for key in run.series if key[:2] == ("train", "loss"))
     if not found and not has_parts and StreamView(run, TOTAL, ()).train:
         return [TOTAL]
     return in_order(found)

@@ -15,6 +15,7 @@ from earnest.rules.families import (
     shift,
     sound,
     starts,
+    trainer,
 )
 
 __all__ = [
@@ -32,4 +33,5 @@ __all__ = [
     "shift",
     "sound",
     "starts",
+    "trainer",
 ]

@@ -118,12 +118,12 @@ def loss_exactly_zero(series: Loss, grad_norm: Signal | None) -> Answers:
 
 
 @rule("D103", "critical", points=0, explains=("D201",))
-def gradient_not_a_number(grad_norm: Signal, losses: PlainLosses | None) -> Answers:
+def gradient_not_a_number(grad_norm: Signal, judged: AllJudged | None, loss_scale: Signal | None) -> Answers:
     """The gradient norm is NaN or infinite.
 
     ## What it sees
-    More than 2 % of the gradient norms, or the last three, are not finite. Infinite norms while the loss falls are
-    steps that mixed precision skips: a note.
+    More than 2 % of the gradient norms, or the last three, are not finite. While the loss falls they are steps that
+    mixed precision skips, a note: infinite ones, and NaN beside a loss scale that has not collapsed.
     ## Likely causes
     - an operation with an infinite derivative: sqrt or norm at 0, log of 0, a fully masked attention row
     - the loss scale of float16 is too high (a few at the start are normal)
@@ -140,10 +140,18 @@ def gradient_not_a_number(grad_norm: Signal, losses: PlainLosses | None) -> Answ
         return
     yield Looked()
     if bad[-3:].all() or (bad.mean() > 0.02 and bad.sum() > 5):
-        words, total = f"not a number in {bad.mean():.0%} of the logged steps", (losses or {}).get(None)
-        skipped = bool(np.isinf(grad_norm.value[bad]).all()) and total is not None and falling(total)
+        words = f"not a number in {bad.mean():.0%} of the logged steps"
+        falls = any(falling(one.view.train) for one in judged or () if one.is_tokens or one.stream == TOTAL)
+        skipped = falls and (bool(np.isinf(grad_norm.value[bad]).all()) or _is_healthy(loss_scale))
         severity: Severity | None = "note" if skipped else None
         yield Evidence(int(grad_norm.step[np.argmax(bad)]), words, EXACT, grad_norm.rows(), severity=severity)
+
+
+def _is_healthy(loss_scale: Series | None) -> bool:
+    """Whether mixed precision's loss scale is at work: at 1 or more, and not below a hundredth of its height
+    (assumed)."""
+    values = loss_scale.finite.value if loss_scale is not None else np.zeros(0)
+    return len(values) > 0 and bool(values[-1] >= max(1.0, 0.01 * values.max()))
 
 
 @rule("D201", "critical", points=10, explains=("B101", "B102", "D204", "D301"))

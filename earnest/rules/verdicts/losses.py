@@ -23,7 +23,9 @@ NO_BASELINE = "its baseline is unknown: log a probe `baselines` (silence, mean f
 # How far from a baseline a loss must be, as a share of it: 3 % if the run measured it; 5 % if it is assumed, which is
 # how far the two calculated baselines lie from the values reported.
 MARGIN_MEASURED, MARGIN_ASSUMED = 0.03, 0.05
+BLIND_MARGIN = 0.025  # of discriminators of least squares, as 1.95 to 2 in hinge (assumed)
 BLIND, SEPARATED = 2.0, 0.05  # hinge loss of a discriminator that sees no difference, and of one that always does
+HARDLY = 1.8  # hinge loss above which little difference is seen (assumed)
 
 
 def judge(view: StreamView) -> Verdict:
@@ -38,7 +40,9 @@ def judge(view: StreamView) -> Verdict:
     assert view.train is not None, "it is called for what has a loss in training"
     now = end_of(view.train)
     if view.stream in DISCRIMINATOR:
-        return _discriminator(view, now)
+        return _discriminator(view, now) if Gan(view.run).is_hinge else _by_level(view, now)
+    if not ladder and view.stated is not None:
+        return _against(view, now, [Baseline("stated", view.stated)], MARGIN_MEASURED)
     if not ladder and view.stream in CONSTANT_MEAN:
         assumed = Baseline("constant mean", CONSTANT_MEAN[view.stream])
         note = " (assumed: calculated for such features; the run does not measure its own)"
@@ -67,10 +71,6 @@ def _against(view: StreamView, now: Measure, ladder: list[Baseline], share: floa
 def _discriminator(view: StreamView, now: Measure) -> Verdict:
     """A hinge discriminator scores exactly 2 if it sees no difference, and 0 if it separates everything."""
     gan = Gan(view.run)
-    if not gan.is_hinge:
-        form = gan.form or "an unknown"
-        why = f"{now.value:.3g} of {form} form of loss: what it means depends on it; --fact gan_loss=hinge is judged"
-        return Verdict(view.stream, "cannot-judge", now.value, "", None, None, why, [])
     chance = Baseline("no difference seen", BLIND)
     taken = "hinge" if gan.form else "taken for hinge: --fact gan_loss=... if it is another"
     word: Word
@@ -83,7 +83,36 @@ def _discriminator(view: StreamView, now: Measure) -> Verdict:
     elif now.value > 1.95:
         word, since, gap = "at-chance", now.first_step, BLIND - now.value
         why = f"{now.value:.3f} is a gap D(real) - D(fake) of {gap:.3f}: it sees no difference ({taken})"
+    elif now.value > HARDLY:
+        word, since = "cannot-judge", None
+        why = f"{now.value:.3f} is hardly below the 2 of a discriminator that sees no difference ({taken})"
     else:
         word, since = "learning", None
         why = f"{now.value:.3f}, below the 2 of a discriminator that sees no difference ({taken})"
+    return Verdict(view.stream, word, now.value, "", chance, since, why, [chance])
+
+
+def _by_level(view: StreamView, now: Measure) -> Verdict:
+    """Discriminators of least squares that see no difference score 0.5 each; of another form, what is stated. At their
+    start they score more, and for as long as the generator is ahead, which is no fault."""
+    gan, count = Gan(view.run), view.facts.sub_discriminators
+    level = 0.5 * count if gan.form == "lsgan" and count else None
+    level = level if view.stated is None else view.stated
+    if level is None:
+        stated = f"""--fact 'baselines={{"{view.stream}": ...}}' says where it sees no difference"""
+        stated = "--fact sub_discriminators=... gives its level of chance" if gan.form == "lsgan" else stated
+        door = stated if gan.form else "--fact gan_loss=hinge is judged"
+        why = f"{now.value:.3g} of {gan.form or 'an unknown'} form of loss: what it means depends on it; {door}"
+        return Verdict(view.stream, "cannot-judge", now.value, "", None, None, why, [])
+    chance = Baseline("no difference seen", level)
+    word: Word
+    if now.low > level * (1 + BLIND_MARGIN):
+        word, since = "cannot-judge", None
+        why = f"{now.value:.3f} is above the {level:.3g} of discriminators that see no difference, as at their start"
+    elif now.value > level * (1 - BLIND_MARGIN):
+        word, since = "at-chance", now.first_step
+        why = f"{now.value:.3f} is the {level:.3g} of discriminators that see no difference"
+    else:
+        word, since = "learning", None
+        why = f"{now.value:.3f}, below the {level:.3g} of discriminators that see no difference"
     return Verdict(view.stream, word, now.value, "", chance, since, why, [chance])

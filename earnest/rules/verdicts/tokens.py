@@ -20,7 +20,7 @@ from earnest.rules.measure import (
     since_below,
 )
 from earnest.rules.statistics import trend
-from earnest.rules.streams import StreamView
+from earnest.rules.streams import ONE_CODEBOOK, StreamView
 
 # If the label histogram is unknown, a cross-entropy within this share of ln V says nothing (assumed: label frequencies
 # alone give neural codecs some 2-12 %, and a natural language some 30-40 %).
@@ -60,19 +60,33 @@ def has_no_target(view: StreamView) -> Verdict | None:
     return Verdict(view.stream, "degenerate", None, "nats", baseline, None, why, view.rungs)
 
 
-def has_no_vocabulary(view: StreamView) -> Verdict | None:
+def has_no_level(view: StreamView) -> Verdict | None:
+    """Cannot judge: no mean per target, or of no known vocabulary."""
+    if view.is_printed_divided:
+        return _printed_divided(view)
     if view.rung("uniform"):
         return None
-    door = f"vocabulary size unknown, pass {view.vocabulary_fact}"
+    door = view.no_mean or f"vocabulary size unknown, pass {view.vocabulary_fact}"
     if view.course is None:
         return _verdict(view, "cannot-judge", door)
     return _verdict(view, direction(view) or "cannot-judge", f"{view.course.in_words}; {door}", since(view))
 
 
+def _printed_divided(view: StreamView) -> Verdict:
+    """By its fall alone: what began at chance or below (assumed) is now at most its share of the start below it."""
+    now, started = _now(view), float(view.train.head(3).value.max()) if view.train else 0.0
+    door = "training is printed divided by the accumulation steps: --fact accumulation_steps=..."
+    worse, share = direction(view), now.value / started if started > 0 else 1.0
+    if worse or view.chance is None or share >= 1 - FREQUENCIES_TEXT:
+        return _verdict(view, worse or "cannot-judge", door, since(view))
+    why = f"fell from {started:.3f} to {now.value:.3f}, which is learning if it began at chance or below; {door}"
+    return _verdict(view, "learning", why)
+
+
 def is_memorising(view: StreamView) -> Verdict | None:
     """Training far below held-out while held-out stalls or rises."""
     now, train, evaluated = _now(view), view.train, view.evaluated
-    if now.source == "training" or train is None or not len(train.finite):
+    if now.source == "training" or train is None or not len(train.finite) or view.unit == "divided":
         return None
     reference, trained = min(view.rungs, key=lambda rung: rung.value), end_of(train).value
     if trained >= min(now.value, reference.value):
@@ -122,8 +136,9 @@ def is_above_chance(view: StreamView) -> Verdict | None:
 
 
 def against_uniform(view: StreamView) -> Verdict | None:
-    """Beside a uniform guess alone, if the label frequencies are unknown: then a little below it says nothing."""
-    now, uniform = _now(view), view.rung("uniform")
+    """Beside a uniform guess alone, if the label frequencies are unknown: then a little below it says nothing. In a
+    joint vocabulary it is a guess among the ids that may follow, which any model soon knows."""
+    now, uniform = _now(view), view.rung(ONE_CODEBOOK) or view.rung("uniform")
     if view.rung("unigram") or uniform is None:
         return None
     share_below = 1 - now.value / uniform.value
@@ -175,7 +190,7 @@ def is_learning(view: StreamView) -> Verdict | None:
 STEPS: tuple[Callable[[StreamView], Verdict | None], ...] = (
     is_nothing,
     has_no_target,
-    has_no_vocabulary,
+    has_no_level,
     is_memorising,
     is_too_good,
     is_above_chance,

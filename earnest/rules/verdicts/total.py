@@ -12,9 +12,9 @@ from earnest.rules.verdicts.tokens import FREQUENCIES_TEXT, NEAR_CHANCE
 
 
 def judge(view: StreamView) -> Verdict:
-    """A total, alone in its log: judged against the sum that it is or began as, else taken for the mean of the
-    vocabulary that is known."""
-    if view.train is None or not len(view.train.finite):
+    """A total, alone in its log: judged as what it is known to be, or against the sum that it is or began as, else
+    taken for the mean of the vocabulary that is known."""
+    if view.train is None or not len(view.train.finite) or view.unit is not None or view.stated is not None:
         return tokens.judge(view)
     if verdict := at_sum_of_chances(view) or _below_a_sum(view):
         return verdict
