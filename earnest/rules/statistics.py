@@ -139,10 +139,15 @@ def spikes(value: np.ndarray, window: int = 25, z: float = 8.0) -> np.ndarray:
     heavy-tailed batches reach 6)."""
     if len(value) < 12:
         return np.zeros(0, dtype=int)
-    blocks = np.array_split(np.arange(len(value)), max(1, len(value) // min(window, len(value) // 4)))
-    centre = np.interp(
-        np.arange(len(value)), [block.mean() for block in blocks], [np.median(value[block]) for block in blocks]
+    count = max(1, len(value) // min(window, len(value) // 4))
+    size, longer = divmod(len(value), count)  # as np.array_split divides: the first `longer` blocks have one more
+    cut = longer * (size + 1)
+    index = np.arange(len(value))
+    middles, medians = (
+        np.concatenate([of(part[:cut].reshape(longer, size + 1), axis=1), of(part[cut:].reshape(-1, size), axis=1)])
+        for part, of in ((index, np.mean), (value, np.median))
     )
+    centre = np.interp(index, middles, medians)
     rest = value - centre
     sigma = 1.4826 * float(np.median(np.abs(rest)))
     return np.flatnonzero(rest > z * sigma) if sigma > 0 else np.zeros(0, dtype=int)

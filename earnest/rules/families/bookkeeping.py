@@ -34,8 +34,8 @@ def units_differ(loss: LossInBothSplits, codebooks: Fact[int] | None, accumulati
     if train is None or len(train.finite) < FEWEST_POINTS:
         yield TooEarly(f"{FEWEST_POINTS} points of train/{evaluated.key.name}")
         return
-    at = np.clip(np.searchsorted(train.finite.step, evaluated.step), 2, len(train.finite) - 1)
-    near = np.array([float(np.median(train.finite.value[max(0, i - 2) : i + 3])) for i in at.tolist()])
+    at = np.clip(np.searchsorted(train.finite.step, evaluated.step), 2, len(train.finite) - 3)
+    near = np.median(train.finite.value[at[:, None] + np.arange(-2, 3)], axis=1)
     inside = evaluated.step >= train.finite.step[0]
     near, values = near[inside], evaluated.value[inside]
     if len(near) < 4:
