@@ -55,11 +55,18 @@ def trace(recipe: str, args: list[str]) -> int:
 
 
 def check(recipe: str, args: list[str]) -> int:
-    """List what of a model is trained, frozen and reached by a gradient: earnest check RECIPE [--counts-only]
-    [--any.field VALUE ...]."""
-    chosen, call = arguments.configured(recipe, args, "check", [("counts_only", COUNTS_ONLY, False)])
+    """Look before training: earnest check RECIPE [--any.field VALUE ...], what is trained; or earnest check
+    [--config FILE] [--seconds S] [--end-id ID] SCRIPT [ARGS], what anybody's training script does to its first step."""
+    words = [recipe, *args]
+    script = next((place for place, word in enumerate(words) if word.endswith(".py")), None)
+    if script is not None:
+        from earnest.loops.script import Options, report_script
+
+        options = arguments.parse(Options, words[:script], "earnest check")()
+        return EXIT_FOUND if report_script(Path(words[script]), words[script + 1 :], options) else 0
     from earnest.accounting import check_recipe
 
+    chosen, call = arguments.configured(recipe, args, "check", [("counts_only", COUNTS_ONLY, False)])
     check_recipe(chosen.assemble, call.config, call.counts_only)
     return 0
 

@@ -39,7 +39,7 @@ ALLOWED = {
     "recipes": TRAINING | {"recipes"},
     "probes": MONITORS,
     "trace": TRAINING | {"trace"},
-    "loops": MONITORS | {"loops", "rules"},
+    "loops": MONITORS | {"loops", "report", "rules"},
     "accounting": TRAINING | {"accounting"},
     "arguments": {"*"},
     "commands": {"*"},

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from earnest.loops.judge import diagnosis, judged, told
+from earnest.loops.answer import diagnosis
+from earnest.loops.judge import judged, told
 from earnest.loops.keep import Kept
 from earnest.loops.subject import LossFunction, Subject, copied, refuse
 from earnest.probes.reach import not_optimized

@@ -1,8 +1,8 @@
-"""From what was traced to a diagnosis: results for the rules, and in words what was taken for what."""
+"""From what was traced to results for the rules, and in words what was taken for what."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import replace
+import re
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
@@ -11,26 +11,14 @@ from earnest.probes.trace.read import Reading, where
 from earnest.probes.trace.streams import streams
 from earnest.probes.trace.targets import delays, targets
 from earnest.probes.trace.tracing import Traced
-from earnest.rules import diagnose
-from earnest.rules.finding import Diagnosis
-from earnest.run import Run
-from earnest.streams import Stream
+from earnest.streams import Codebook, Stream
 
-ASKED = (  # of a batch
-    "A103",
-    "A203",
-    "A205",
-    "A206",
-    "A302",
-    "A305",
-    "A306",
-    "A307",
-    "C102",
-    "C104",
-    "C105",
-    "C106",
-    "D403",
-)
+NUMBERS = re.compile(r"\.\d+\.")
+SEEN = {
+    0: ", a label is scored where it has been seen itself",
+    1: ", a label is scored where the one before it was seen last",
+    2: ", a label is scored where the last but one was seen last",
+}
 
 
 def judged(model: nn.Module, traced: Traced, end_id: int | None = None) -> Results:
@@ -49,6 +37,7 @@ def _alignment(named: Mapping[Stream, Reading]) -> dict[Stream, Alignment] | Non
             0 if reading.itself else reading.offset if reading.offset is not None else 1,
             codebook_matches=not reading.behind,
             later=reading.later,
+            copied=reading.copied,
             where=where(reading.lines),
             layer=reading.layer,
             tokens=reading.tokens,
@@ -59,25 +48,33 @@ def _alignment(named: Mapping[Stream, Reading]) -> dict[Stream, Alignment] | Non
     return found or None
 
 
-def diagnosis(results: Results, told: Mapping[str, str]) -> Diagnosis:
-    """What the rules that read a batch say. told: stands as the diagnosis's mapping."""
-    found = diagnose(Run.of(probes=results))
-    not_checked = [one for one in found.not_checked if one.rule in ASKED]
-    return replace(found, verdicts=[], not_checked=not_checked, mapping=dict(told))
-
-
 def told(traced: Traced) -> dict[str, str]:
-    """What was taken for what: stream -> output layer, vocabulary, tokens, and the line of the loss."""
-    words: dict[str, str] = {}
+    """What was taken for what: streams -> output layer, vocabulary, tokens, and the line of the loss. Streams of which
+    the same is true are named together."""
+    groups: dict[str, list[Stream]] = {}
     for stream, reading in streams(traced.readings).items():
         tokens = f"its tokens in {reading.tokens}" if reading.tokens else "its labels are no input of the model"
         exact = "" if reading.scores.exact else ", with label smoothing"
+        seen = SEEN.get(0 if reading.itself else reading.offset or -1, "")
         layer = f"{reading.layer} ({reading.scores.classes} classes{exact})"
-        words[str(stream)] = f"{layer}, {tokens}; scored at {_short(where(reading.lines))}"
-    if not words:
+        words = f"{layer}, {tokens}{seen}; scored at {_short(where(reading.lines))}"
+        alike = words if isinstance(stream, Codebook) else f"{stream}: {words}"
+        groups.setdefault(NUMBERS.sub(".*.", alike), []).append(stream)
+    if not groups:
         functions = ", ".join(traced.record.losses) or "no loss function"
-        words["nothing"] = f"no cross-entropy over classes reaches backward() ({functions} was called): not judged"
-    return words
+        return {"nothing": f"no cross-entropy over classes reaches backward() ({functions} was called): not judged"}
+    return {_together(named): words.removeprefix(f"{named[0]}: ") for words, named in groups.items()}
+
+
+def _together(named: Sequence[Stream]) -> str:
+    """codebook_1 ... codebook_14"""
+    return (
+        str(named[0])
+        if len(named) == 1
+        else ", ".join(map(str, named))
+        if len(named) < 4
+        else f"{named[0]} ... {named[-1]}"
+    )
 
 
 def _short(line: str) -> str:

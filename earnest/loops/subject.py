@@ -14,6 +14,7 @@ from earnest.errors import UserError
 from earnest.loops.keep import Kept
 from earnest.probes.reach import without_gradient
 from earnest.probes.results import Gradients
+from earnest.probes.trace.hidden import HiddenRecorder
 from earnest.probes.trace.record import Changes, Key, Record, Recorder
 from earnest.probes.trace.sight import Prints
 
@@ -29,14 +30,16 @@ class Subject:
         self.loss_nats = float("nan")
         self.arguments: set[str] = set()  # keyword arguments that the model was called with
         self.gradients = Gradients()
+        self.hidden = False  # whether hidden states are written down in place of logits
 
     def record(self) -> Record:
         hook = self.model.register_forward_pre_hook(self._note_arguments, with_kwargs=True)
         try:
-            with Recorder() as recorder:
-                loss = self.run(self.batch)
-                if loss is not None:
-                    loss.backward()
+            recorder, loss = self._recorded()
+            if not recorder.scored:
+                self.hidden = True
+                hidden, _ = self._recorded()
+                recorder = hidden if hidden.scored else recorder
         except UserError:
             raise
         except Exception as error:
@@ -49,8 +52,18 @@ class Subject:
         self.gradients = without_gradient(self.model, record.used)
         return record
 
+    def _recorded(self) -> tuple[Recorder, Tensor | None]:
+        with self._recorder() as recorder:
+            loss = self.run(self.batch)
+            if loss is not None:
+                loss.backward()
+        return recorder, loss
+
+    def _recorder(self, changes: Changes | None = None, printed: Mapping[Key, int] | None = None) -> Recorder:
+        return HiddenRecorder(self.model, changes, printed) if self.hidden else Recorder(changes, printed)
+
     def look(self, changes: Changes, printed: Mapping[Key, int]) -> Prints:
-        with Recorder(changes, printed) as recorder:
+        with self._recorder(changes, printed) as recorder:
             self.run(self.batch)
         return recorder.prints
 

@@ -19,8 +19,9 @@ class Alignment:
     """From which input a label of one stream is predicted: `offset` positions before it.
 
     sees_label: if lower codebooks of the label's position are seen rightly, whether the label itself is seen too ·
-    later: the logits have seen tokens after the label too · where: file and line of the loss · layer: whose weights
-    made the logits · tokens: the table that the stream's own tokens are looked up in.
+    later: the logits have seen tokens after the label too · copied: they have seen a copy of all labels · where: file
+    and line of the loss · layer: whose weights made the logits · tokens: the table that the stream's own tokens are
+    looked up in.
     """
 
     offset: int
@@ -28,6 +29,7 @@ class Alignment:
     codebook_matches: bool = True
     sees_label: bool | None = None
     later: bool = False
+    copied: bool = False
     where: str | None = None
     layer: str | None = None
     tokens: str | None = None
@@ -97,6 +99,16 @@ class Accumulation:
     ratio: float
     distance: float | None = None
     steps: int | None = None
+
+
+@dataclass(frozen=True)
+class MicroBatches:
+    """Backward passes before the first optimizer step: how many, how many of them were set to zero again, and what the
+    first one's targets add to the loss together (1 / count if means are averaged, 1 if they are added)."""
+
+    count: int
+    lost: int = 0
+    weight: float | None = None
 
 
 @dataclass(frozen=True)
@@ -259,6 +271,7 @@ class Results:
     generator_step: GeneratorStep | None = None
     targets: Mapping[Stream, Targets] | None = None
     delays: Delays | None = None
+    micro_batches: MicroBatches | None = None
 
     @classmethod
     def read(

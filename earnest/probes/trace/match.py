@@ -14,6 +14,7 @@ COMMON = 32  # places of one gram in the ids; more say nothing (silence, padding
 MOST_CODEBOOKS = 64
 FOUND_FRAC = 0.7  # of a layer's labels must be found for its place to be known (assumed)
 PIECES = 256  # displacements that are tried
+COPIED_FRAC, FEWEST_COPIED = 0.8, 12  # of the labels, and grams, for a second copy (assumed)
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,14 @@ class Place:
     """Where the labels of one output layer are inputs.
 
     ids: number of the `Ids` · flat (rows, codebooks): the flat place of each label there, -1 if it was not found or is
-    not scored · found_frac: of the scored labels.
+    not scored · copy (rows, codebooks): the same of a second copy of the labels at an earlier place, None if there is
+    none · found_frac: of the scored labels.
     """
 
     ids: int
     flat: np.ndarray
     found_frac: float
+    copy: np.ndarray | None = None
 
 
 def gather(lookups: Sequence[tuple[np.ndarray, int]], classes: set[int]) -> list[Ids]:
@@ -120,18 +123,19 @@ def places(labels: np.ndarray, ids: Sequence[Ids]) -> list[Place]:
     scored = int((labels >= 0).sum())
     found: list[Place] = []
     for number, one in enumerate(ids):
-        best = np.full(labels.shape, -1, dtype=np.int64)
+        best = copy = np.full(labels.shape, -1, dtype=np.int64)
         for order in _orders(labels):
             for ids_order in _orders(one.values):
-                flat = _aligned(labels.reshape(-1)[order], one.values.reshape(-1)[ids_order])
-                placed = np.full(labels.size, -1, dtype=np.int64)
-                placed[order] = np.where(flat >= 0, ids_order[flat], -1)
-                if (placed >= 0).sum() > (best >= 0).sum():
-                    best = placed.reshape(labels.shape)
+                there = _aligned(labels.reshape(-1)[order], one.values.reshape(-1)[ids_order])
+                placed = np.full((2, labels.size), -1, dtype=np.int64)
+                placed[:, order] = np.where(there >= 0, ids_order[there], -1)
+                if (placed[0] >= 0).sum() > (best >= 0).sum():
+                    best, copy = placed.reshape(2, *labels.shape)
                 if (best >= 0).sum() == scored:
                     break
         if scored and (frac := float((best >= 0).sum() / scored)) >= FOUND_FRAC:
-            found.append(Place(number, best.reshape(-1, labels.shape[-1]), frac))
+            again = copy.reshape(-1, labels.shape[-1]) if (copy >= 0).any() else None
+            found.append(Place(number, best.reshape(-1, labels.shape[-1]), frac, again))
     return found
 
 
@@ -149,30 +153,37 @@ def _orders(array: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _aligned(labels_N: np.ndarray, ids_M: np.ndarray) -> np.ndarray:
-    """For each label its place in the string of ids, -1 if there is none."""
+    """For each label its place in the string of ids, and that of an earlier copy; -1 if there is none."""
     found_N = np.full(len(labels_N), -1, dtype=np.int64)
-    pairs = _anchors(labels_N, ids_M)
-    if not len(pairs[0]):
-        return found_N
-    at_N, at_M = pairs
+    at_N, at_M = _anchors(labels_N, ids_M)
+    if not len(at_N):
+        return np.stack([found_N, found_N])
     offsets, votes = np.unique(ids_M[at_M] - labels_N[at_N], return_counts=True)
     offset = offsets[votes.argmax()]
     keep = ids_M[at_M] - labels_N[at_N] == offset
     moves, votes = np.unique((at_M - at_N)[keep], return_counts=True)
     scored_N = labels_N >= 0
-    for move in moves[np.argsort(-votes, kind="stable")][:PIECES]:
-        there_N = np.arange(len(labels_N)) + move
-        inside_N = (there_N >= 0) & (there_N < len(ids_M))
-        same_N = scored_N & inside_N & (ids_M[there_N.clip(0, len(ids_M) - 1)] == labels_N + offset)
-        if votes.max() == votes[moves == move][0]:
-            same_N &= _long_runs(same_N, 1)
-        else:
-            same_N = _long_runs(same_N, GRAM)
+    moves = moves[np.lexsort((-moves, -votes))]  # the later place first: an earlier one is a copy
+    for number, move in enumerate(moves[:PIECES]):
+        same_N = _same(labels_N, ids_M, move, offset)
+        same_N = same_N if not number else _long_runs(same_N, GRAM)
         take_N = same_N & (found_N < 0)
-        found_N[take_N] = there_N[take_N]
+        found_N[take_N] = np.flatnonzero(take_N) + move
         if (found_N[scored_N] >= 0).all():
             break
-    return found_N
+    copy_N = np.full(len(labels_N), -1, dtype=np.int64)
+    for move in moves[1:2][: int(votes.max() >= FEWEST_COPIED)]:
+        same_N = _same(labels_N, ids_M, move, offset)
+        if same_N.sum() >= COPIED_FRAC * scored_N.sum():
+            copy_N[same_N] = np.flatnonzero(same_N) + move
+    return np.stack([found_N, copy_N])
+
+
+def _same(labels_N: np.ndarray, ids_M: np.ndarray, move: int, offset: int) -> np.ndarray:
+    """Labels that are the id so many places further."""
+    there_N = np.arange(len(labels_N)) + move
+    inside_N = (there_N >= 0) & (there_N < len(ids_M))
+    return (labels_N >= 0) & inside_N & (ids_M[there_N.clip(0, len(ids_M) - 1)] == labels_N + offset)
 
 
 def _anchors(labels_N: np.ndarray, ids_M: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,8 @@ class Reading:
     layer: name of its weight · tokens: table in which its labels' own tokens are looked up, None if they are no input ·
     index: of the codebook among the ids of that array, if they have an axis of codebooks · offset: how far before a
     label is the last token of its own stream that its logits have seen (1 is right), None if that cannot be told ·
-    itself, later: whether they have seen the label itself, and the tokens after it · behind: how many codebooks before
+    itself, later: whether they have seen the label itself, and the tokens after it · copied: whether they have seen a
+    copy of the labels, before them · behind: how many codebooks before
     the label's own its logits have not seen, though they have seen those before (None if there is no such order) ·
     time: the array of ids, and its axis, along which the offset was found.
     """
@@ -33,6 +34,7 @@ class Reading:
     offset: int | None = None
     itself: bool = False
     later: bool = False
+    copied: bool = False
     behind: int | None = None
     time: tuple[int, int] | None = None
     places: dict[int, np.ndarray] = field(default_factory=dict[int, np.ndarray])  # by array of ids: of each row's label
@@ -99,6 +101,7 @@ def _judge(
     if profile is None:
         return
     reading.itself |= bool(profile.seen(0, 0))
+    reading.copied |= bool(profile.copy[0])
     reading.later |= any(profile.seen(axis, -far) for axis in sequence for far in range(1, REACH + 1))
     if codebook_axis is not None and not profile.seen(codebook_axis, 0):
         before, further = profile.seen(codebook_axis, 1), profile.seen(codebook_axis, 2)

@@ -130,6 +130,11 @@ class Recorder(TorchFunctionMode):
             self._losses.append((LOSSES[func], result.grad_fn, lines()))
         return result
 
+    @property
+    def scored(self) -> bool:
+        """Whether any output layer was."""
+        return bool(self._scores)
+
     def finished(self, names: Mapping[int, str]) -> Record:
         """What was written down. names: id of a parameter -> its name."""
         scored = [key for key in self._nodes if key in self._scores]

@@ -10,7 +10,7 @@ from earnest.probes.trace.record import Changes, Key
 from earnest.probes.trace.scores import Scores
 
 REACH = 3  # neighbours of a changed id whose rows are looked at, on either side
-MOST_LOOKS = 48  # runs with one changed id each
+MOST_LOOKS = 96  # runs with one changed id each
 NOISE = 10.0  # a row moves if its logits change by more than this many times what a second run changes
 
 Prints = Mapping[Key, np.ndarray]
@@ -30,11 +30,12 @@ class Profile:
     """What the rows of one column have seen of ids in one array: by axis, and by how far the changed id stands before
     the row's own label (1: the token before it, 0: the label itself): how many rows were looked at, and moved.
 
-    `itself` holds distance 0, which all axes share.
+    `itself` holds distance 0, which all axes share; `copy`, an earlier copy of the label.
     """
 
     axes: dict[int, dict[int, list[int]]] = field(default_factory=dict[int, dict[int, list[int]]])
     itself: list[int] = field(default_factory=lambda: [0, 0])
+    copy: list[int] = field(default_factory=lambda: [0, 0])
 
     def seen(self, axis: int, distance: int) -> bool | None:
         """Whether ids at this distance are seen; None if no row could tell."""
@@ -43,7 +44,11 @@ class Profile:
 
 
 def profiles(
-    scores: Mapping[Key, Scores], found: Mapping[Key, list[Place]], arrays: list[Ids], look: Look
+    scores: Mapping[Key, Scores],
+    found: Mapping[Key, list[Place]],
+    arrays: list[Ids],
+    look: Look,
+    time_left: Callable[[], bool],
 ) -> dict[tuple[Column, int], Profile]:
     """(column of an output layer, number of the array of ids) -> what its rows have seen there."""
 
@@ -54,6 +59,8 @@ def profiles(
     limits = {key: NOISE * np.abs(again[key] - base[key]).max(initial=0.0) for key in base}
     result: dict[tuple[Column, int], Profile] = {}
     for number, flat in _chosen(scores, found, arrays):
+        if not time_left():
+            break
         moved = _moved(seen(_change(arrays[number], flat, scores, found, number)), base, limits)
         for key, of_key in found.items():
             for place in of_key:
@@ -76,9 +83,18 @@ def _chosen(scores: Mapping[Key, Scores], found: Mapping[Key, list[Place]], arra
         ]
         wanted |= dict.fromkeys(chosen)
         if share == 0.5:
+            copies = [
+                (place.ids, _middle(place.copy)) for of in found.values() for place in of if place.copy is not None
+            ]
+            wanted |= dict.fromkeys(copies)
             wanted |= dict.fromkeys((ids, before) for ids, flat in chosen for before in _before(flat, arrays[ids]))
     keep = np.unique(np.linspace(0, len(wanted) - 1, min(len(wanted), MOST_LOOKS)).astype(int))
     return [list(wanted)[k] for k in (keep if len(chosen) > MOST_LOOKS // 2 else range(min(len(wanted), MOST_LOOKS)))]
+
+
+def _middle(flat: np.ndarray) -> int:
+    known = flat[flat >= 0]
+    return int(known[len(known) // 2])
 
 
 def _before(flat: int, ids: Ids) -> list[int]:
@@ -124,6 +140,11 @@ def _count(
     changed: int,
     shape: tuple[int, ...],
 ) -> None:
+    if place.copy is not None:
+        for row, codebook in zip(*np.nonzero(place.copy == changed), strict=True):
+            profile = result.setdefault((Column(key, int(codebook)), place.ids), Profile())
+            profile.copy[0] += bool(moved[row, codebook])
+            profile.copy[1] += 1
     rows, codebooks = np.nonzero(place.flat >= 0)
     away = (
         np.stack(np.unravel_index(place.flat[rows, codebooks], shape))

@@ -1,12 +1,13 @@
 """One batch traced: the user's loss is run once with gradients, then a few dozen times with one changed id each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
 from earnest.probes.trace.match import MOST_CODEBOOKS, Ids, Place, gather, places
+from earnest.probes.trace.merge import joined, joined_prints, pieces
 from earnest.probes.trace.read import Reading, readings
 from earnest.probes.trace.record import Changes, Key, Record
 from earnest.probes.trace.scores import Scores
@@ -36,11 +37,12 @@ class Traced:
     readings: Sequence[Reading]
 
 
-def trace(replay: Replay) -> Traced:
-    """Where each label is scored, and what was seen there."""
+def trace(replay: Replay, time_left: Callable[[], bool] = lambda: True) -> Traced:
+    """Where each label is scored, and what was seen there; fewer places are looked at if no time is left."""
     record = replay.record()
-    scores = dict(record.scores)
-    printed = {key: one.codebooks for key, one in scores.items()}
+    calls, shapes = pieces(record.scores), {key: one.shape for key, one in record.scores.items()}
+    scores = {key: joined([record.scores[piece] for piece in of]) for key, of in calls.items()}
+    printed = {key: one.codebooks for key, one in record.scores.items()}
     arrays = gather(
         [(lookup.index, lookup.number) for lookup in record.lookups], {one.classes for one in scores.values()}
     )
@@ -48,7 +50,13 @@ def trace(replay: Replay) -> Traced:
     for key in scores:
         scores[key], found[key] = _by_codebook(scores[key], found[key], arrays)
     record = replace(record, scores=scores)
-    seen = profiles(scores, found, arrays, lambda changes: replay.look(changes, printed)) if scores else {}
+
+    def look(changes: Changes) -> Prints:
+        prints = replay.look(changes, printed)
+        whole = {key: of for key, of in calls.items() if all(piece in prints for piece in of)}
+        return {key: joined_prints([prints[p] for p in of], [shapes[p] for p in of]) for key, of in whole.items()}
+
+    seen = profiles(scores, found, arrays, look, time_left) if scores else {}
     return Traced(record, arrays, readings(record, arrays, found, seen))
 
 
@@ -65,14 +73,17 @@ def _by_codebook(scores: Scores, found: list[Place], arrays: Sequence[Ids]) -> t
             own = [_usual(np.unravel_index(of[of >= 0], ids.values.shape)[ids.axis]) for of in flat]
             used = [one for one in own if one is not None]
             if 2 <= size <= MOST_CODEBOOKS and -1 not in used and len(set(used)) == len(used) > 1:
-                moved = [
-                    Place(
-                        one.ids, np.moveaxis(one.flat.reshape(scores.shape), axis, -1).reshape(-1, size), one.found_frac
-                    )
-                    for one in found
-                ]
-                return scores.by_codebook(axis), moved
+                return scores.by_codebook(axis), [_turned(one, scores.shape, axis) for one in found]
     return scores, found
+
+
+def _turned(place: Place, shape: tuple[int, ...], axis: int) -> Place:
+    """The same with one axis of the rows taken for codebooks."""
+
+    def turn(flat: np.ndarray) -> np.ndarray:
+        return np.moveaxis(flat.reshape(shape), axis, -1).reshape(-1, shape[axis])
+
+    return replace(place, flat=turn(place.flat), copy=None if place.copy is None else turn(place.copy))
 
 
 def _usual(index: np.ndarray) -> int | None:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from earnest.probes.results import Alignment, Delays, Targets
+from earnest.probes.results import Alignment, Delays, MicroBatches, Targets
 from earnest.records import plain
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
@@ -106,6 +106,30 @@ def delay_is_missing(delays: Probe[Delays]) -> Answers:
     if delays.found != delays.configured:
         words = f"delays {list(delays.found)} in the batch, {list(delays.configured)} in the configuration"
         yield Evidence(0, words, EXACT, [plain(delays)])
+
+
+@rule("A207", "critical", explains=("A202", "E101", "G106"))
+def target_is_in_the_prompt(alignment: Probe[Mapping[Stream, Alignment]]) -> Answers:
+    """The labels stand in the input a second time, before they are predicted.
+
+    ## What it sees
+    A run of labels is found twice among the ids that the model reads, and the logits move if the earlier copy is
+    changed.
+    ## Likely causes
+    - the reference clip of a cloning sample is the target clip
+    - the answer is part of the prompt
+    ## Next probe
+    Decode reference and target of one sample: they should be two recordings of one voice.
+    ## Fix
+    Take the reference from another clip of the same speaker.
+    ## References
+    earnest's own; no publication known.
+    """
+    yield Looked()
+    for stream, seen in alignment.items():
+        if seen.copied and stream != TEXT:
+            words = "the labels stand in the input before they are predicted"
+            yield Evidence(0, words, STRONG, [{"stream": str(stream), **plain(seen)}], stream)
 
 
 @rule("A305", "warning", explains=("A303",))
@@ -215,6 +239,35 @@ def mean_over_padding(targets: Probe[TargetsByStream]) -> Answers:
             if positions > seen.targets and abs(seen.divided_by / positions - 1) < 1e-4:
                 words = f"{seen.targets} targets count, and their loss is divided by {positions}"
                 yield Evidence(0, words, EXACT, [_row(stream, seen)], stream)
+
+
+@rule("D404", "critical")
+def micro_batches_are_lost(micro_batches: Probe[MicroBatches]) -> Answers:
+    """Gradients are set to zero before the optimizer has used them, or micro-batches are added instead of averaged.
+
+    ## What it sees
+    Up to the first optimizer step backward() was called several times, and zero_grad() between two of them; or each
+    micro-batch's loss counts in full, so that the gradient grows with their number (a note).
+    ## Likely causes
+    - zero_grad() at the beginning of every micro-batch
+    - the loss is not divided by the number of micro-batches
+    ## Next probe
+    Print the gradient's norm after each backward() of one step: it should not fall back.
+    ## Fix
+    Call zero_grad() right after step() alone; divide each loss by the number of micro-batches, or by all targets of the
+    step.
+    ## References
+    GPT-SoVITS's s1 adds four micro-batches, five before the first step.
+    """
+    yield Looked()
+    count, lost, weight = micro_batches.count, micro_batches.lost, micro_batches.weight
+    if lost:
+        yield Evidence(
+            0, f"gradients of {lost} of {count} micro-batches were set to zero", EXACT, [plain(micro_batches)]
+        )
+    elif count > 1 and weight is not None and abs(weight - 1) < 1e-3:
+        words = f"the losses of {count} micro-batches are added, each as a mean of its own"
+        yield Evidence(0, words, STRONG, [plain(micro_batches)], None, "note")
 
 
 def _positions(shape: tuple[int, ...], codebooks: int) -> set[int]:

@@ -1,0 +1,186 @@
+"""``earnest check SCRIPT [ARGS]``: a stranger's training script, unmodified, until its first optimizer step."""
+
+import contextlib
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+
+from earnest.errors import UserError
+from earnest.facts import Facts
+from earnest.loops.answer import diagnosis
+from earnest.probes.results import Results
+from earnest.report import terminal
+from earnest.rules.finding import Diagnosis
+from earnest.run import Run
+
+COPIED_BYTES = 2**20  # larger files of the script's folder are linked
+MOST_FILES = 20_000
+PASSED_OVER = (".git", "__pycache__", "node_modules", ".venv", "venv", "wandb", "outputs", "runs", ".mypy_cache")
+TAIL_LINES = 8  # of what the script printed, if it cannot be checked
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked of a script's check."""
+
+    config: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
+    """config.json of a checkpoint that is not here; its folder may bear the checkpoint's name. Repeatable."""
+    seconds: float = 60.0
+    """CPU time that the script may take."""
+    end_id: int | None = None
+    """The id that ends a clip, if the model's configuration does not name it."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found; the run's notes say what stood in for what."""
+
+    run: Run
+    diagnosis: Diagnosis
+
+
+def check_script(script: Path, args: Sequence[str] = (), options: Options = Options()) -> Checked:
+    """Run a script in a process of its own, from a scratch folder in which its files are copies and links.
+
+    Raises UserError, after printing what the script printed last, if it comes to no loss within `options.seconds`.
+    """
+    if not script.is_file():
+        raise UserError(f"no file {script}", "a training script, or the name of a recipe", "earnest check train.py")
+    if not hasattr(os, "fork"):
+        raise UserError(
+            f"{sys.platform}, which has no fork()", "Linux or macOS", "check the part that trains: earnest.check(...)"
+        )
+    with tempfile.TemporaryDirectory(prefix="earnest-check-") as name:
+        scratch = Path(name)
+        seconds = options.seconds
+        stage = _set(scratch, script.resolve(), args, options)
+        printed = scratch / "printed.txt"
+        with open(printed, "wb") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "earnest.loops.stage", str(stage)],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join(filter(None, [_home(), os.environ.get("PYTHONPATH")])),
+                },
+                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 5)),
+                start_new_session=True,
+            )
+            found = _wait(process, scratch / "result.json", seconds)
+        words = printed.read_text(encoding="utf-8", errors="replace")
+        return _told(found, scratch, script, words, process.returncode, seconds)
+
+
+def report_script(script: Path, args: Sequence[str], options: Options) -> bool:
+    """Check a script and print what was found; whether that is critical."""
+    checked = check_script(script, args, options)
+    terminal(checked.run, checked.diagnosis, Console())
+    return any(finding.severity == "critical" for finding in checked.diagnosis.findings)
+
+
+def _home() -> str:
+    """The folder that earnest is imported from."""
+    return str(Path(__file__).resolve().parents[2])
+
+
+def _set(scratch: Path, script: Path, args: Sequence[str], options: Options) -> Path:
+    """Fill the scratch folder; the path of the plan."""
+    here = Path.cwd().resolve()
+    root = script.parent
+    while (root / "__init__.py").exists():
+        root = root.parent
+    trees = [here] if root.is_relative_to(here) else [here, root]
+    budget = [MOST_FILES]
+    for tree in trees:
+        _mirror(tree, _copied(scratch, tree), budget)
+    module = ".".join(script.relative_to(root).with_suffix("").parts) if root != script.parent else None
+    plan = {
+        "script": str(_copied(scratch, script)),
+        "root": str(_copied(scratch, root)),
+        "module": module,
+        "args": list(args),
+        "cwd": str(_copied(scratch, here)),
+        "folder": str(root),
+        "scratch": str(scratch),
+        "configs": [str(path.resolve()) for path in options.config],
+        "seconds": options.seconds,
+        "end_id": options.end_id,
+    }
+    path = scratch / "plan.json"
+    path.write_text(json.dumps(plan), encoding="utf-8")
+    return path
+
+
+def _copied(scratch: Path, path: Path) -> Path:
+    return scratch / "tree" / path.relative_to(path.anchor)
+
+
+def _mirror(source: Path, target: Path, budget: list[int]) -> None:
+    """Folders are made, small files copied, large ones linked; with the budget spent, whole folders are linked."""
+    target.mkdir(parents=True, exist_ok=True)
+    for entry in sorted(os.scandir(source), key=lambda entry: entry.is_dir()):
+        budget[0] -= 1
+        place = target / entry.name
+        if entry.name in PASSED_OVER or place.exists() or place.is_symlink():
+            continue
+        try:
+            if entry.is_dir(follow_symlinks=False) and budget[0] > 0:
+                _mirror(Path(entry.path), place, budget)
+            elif entry.is_file() and budget[0] > 0 and entry.stat().st_size <= COPIED_BYTES:
+                shutil.copyfile(entry.path, place)
+            else:
+                place.symlink_to(os.path.realpath(entry.path))
+        except OSError:  # what cannot be read here cannot be read by the script either
+            continue
+
+
+def _wait(process: subprocess.Popen[bytes], result: Path, seconds: float) -> dict[str, Any] | None:
+    """The result as the stage wrote it; None if it wrote none."""
+    try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=3 * seconds)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # the children that it forked
+        process.wait()
+    found: dict[str, Any] | None = json.loads(result.read_text(encoding="utf-8")) if result.exists() else None
+    return found
+
+
+def _told(
+    found: dict[str, Any] | None, scratch: Path, script: Path, printed: str, code: int, seconds: float
+) -> Checked:
+    tree = str(scratch / "tree")
+    tail = "\n".join(printed.replace(tree, "").splitlines()[-TAIL_LINES:])
+    if found is None:
+        ended = (
+            f"no loss within {seconds:.0f} s of CPU"
+            if -code in (signal.SIGXCPU, signal.SIGKILL)
+            else f"exit code {code}"
+        )
+        fix = "pass arguments that make the first step early: no evaluation first, little data, short clips"
+        found = {"refused": [f"{script}: {ended}", "a forward and backward pass, and an optimizer step", fix]}
+    plain: dict[str, Any] = json.loads(json.dumps(found).replace(tree, ""))
+    if "fault" in plain:
+        raise RuntimeError(plain["fault"])
+    if "refused" in plain:
+        if tail:
+            print(tail, file=sys.stderr)
+        raise UserError(*plain["refused"])
+    results, told = Results.read(plain["probes"]), dict(plain["told"])
+    run = Run(Facts(system=told.pop("model")), probes=results, notes=plain["replaced"], path=script)
+    return Checked(run, diagnosis(results, told))

@@ -1,0 +1,128 @@
+"""One script on the stage: ``python -m earnest.loops.stage PLAN`` runs it, and writes what was found beside the
+plan."""
+
+import json
+import os
+import runpy
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ENVIRONMENT = {
+    "CUDA_VISIBLE_DEVICES": "",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "WANDB_MODE": "disabled",
+    "WANDB_DISABLED": "true",
+    "ACCELERATE_USE_CPU": "true",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+os.environ |= ENVIRONMENT  # before torch is imported
+
+import torch  # noqa: E402
+
+from earnest import records  # noqa: E402
+from earnest.errors import UserError  # noqa: E402
+from earnest.loops.judge import judged, told  # noqa: E402
+from earnest.loops.stage import devices, forks, guard, imports, models, packages, replaced, settings  # noqa: E402
+from earnest.probes.trace.tracing import trace  # noqa: E402
+
+
+def main(plan_path: Path) -> None:
+    plan: dict[str, Any] = json.loads(plan_path.read_text(encoding="utf-8"))
+    result = plan_path.with_name("result.json")
+
+    def write(**found: Any) -> None:
+        aside = result.with_suffix(".tmp")
+        aside.write_text(json.dumps({"replaced": replaced.told(), **found}), encoding="utf-8")
+        os.replace(aside, result)
+        os._exit(0)
+
+    def begin() -> None:
+        try:
+            write(**_traced(plan))
+        except UserError as error:
+            write(refused=[error.seen, error.expected, error.fix])
+        except Exception:
+            write(fault=traceback.format_exc())
+
+    torch.set_num_threads(1)
+    checkpoints = models.Checkpoints([Path(path) for path in plan["configs"]], Path(plan["folder"]))
+    packages.install()
+    models.install()
+    changes = {"accelerate": settings.of_accelerate, "datasets": settings.of_datasets}
+    imports.install({**changes, "transformers.training_args": settings.of_training_args, **checkpoints.changes()})
+    settings.install()
+    guard.install(Path(plan["scratch"]))
+    with devices.install(), forks.Forking(begin):
+        error = _run(plan)
+    for end in forks.ending:
+        end(error)
+    write(refused=[error.seen, error.expected, error.fix])
+
+
+def _run(plan: dict[str, Any]) -> UserError:
+    """Run the script to its end; how it ended."""
+    os.chdir(plan["cwd"])
+    sys.argv = [plan["script"], *plan["args"]]
+    sys.path[0] = plan["root"]
+    try:
+        if plan["module"]:
+            runpy.run_module(plan["module"], run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(plan["script"], run_name="__main__")
+        ended = "ended"
+    except SystemExit as error:
+        ended = f"ended with {error.code!r}"
+    except UserError as error:
+        return error
+    except BaseException as error:
+        if isinstance(error, forks.GoOn):
+            raise
+        traceback.print_exc()
+        ended = _in_words(error)
+    return UserError(
+        f"the script {ended}",
+        "a forward and backward pass, and an optimizer step",
+        "run it by hand with these arguments; what it printed is above",
+    )
+
+
+def _in_words(error: BaseException) -> str:
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/earnest/" not in frame.filename]
+    own = [frame for frame in frames if "site-packages" not in frame.filename and "/lib/python" not in frame.filename]
+    place = next(reversed(own or frames), None)
+    at = f" at {place.filename}:{place.lineno}" if place else ""
+    return f"stopped with {type(error).__name__}: {' '.join(str(error).split())[:200]}{at}"
+
+
+def _traced(plan: dict[str, Any]) -> dict[str, Any]:
+    replay = forks.ForkedReplay(plan["seconds"])
+    traced = trace(replay, _time_left(plan["seconds"]))
+    assert replay.step is not None
+    model = forks.model_of(forks.tables(traced.record))
+    results = judged(model, traced, plan["end_id"])
+    found = {**results.known(), "gradients": replay.step.gradients, "optimizer": replay.step.optimizer}
+    found["micro_batches"] = replay.step.micro_batches
+    count = replay.step.micro_batches.count
+    told_ = {"model": type(model).__name__, "first step": f"after {count} micro-batches", **told(traced)}
+    return {"probes": {name: records.plain(value) for name, value in found.items()}, "told": told_}
+
+
+def _time_left(seconds: float) -> Callable[[], bool]:
+    def left() -> bool:
+        times = os.times()
+        return times.user + times.system + times.children_user + times.children_system < 0.8 * seconds
+
+    return left
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

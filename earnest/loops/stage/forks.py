@@ -1,0 +1,218 @@
+"""The script forks where ids are first looked up with gradients on: each child goes on by itself, with other ids."""
+
+import contextlib
+import gc
+import os
+import pickle
+import select
+import signal
+import struct
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.overrides import TorchFunctionMode
+
+from earnest.errors import UserError
+from earnest.probes.reach import not_optimized, without_gradient
+from earnest.probes.results import Gradients, MicroBatches, Optimizer
+from earnest.probes.trace.record import LOOKUPS, Changes, Key, Record, Recorder
+from earnest.probes.trace.sight import Prints
+
+T = TypeVar("T")
+
+
+@dataclass
+class Step:
+    """What the first child saw up to the first optimizer step."""
+
+    record: Record
+    gradients: Gradients
+    optimizer: Optimizer
+    micro_batches: MicroBatches
+
+
+class Forking(TorchFunctionMode):
+    """Waits for the first lookup with gradients on, and calls `begin` there, once."""
+
+    def __init__(self, begin: Callable[[], None]):
+        super().__init__()
+        self._begin: Callable[[], None] | None = begin
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # torch's own signature
+        if self._begin is not None and func in LOOKUPS and torch.is_grad_enabled() and _trained(args):
+            begin, self._begin = self._begin, None
+            with contextlib.suppress(GoOn):
+                begin()
+        return func(*args, **(kwargs or {}))
+
+
+def _trained(args: tuple[Any, ...]) -> bool:
+    return any(isinstance(one, torch.nn.Parameter) and one.ndim == 2 for one in args)
+
+
+class ToTheStep(Recorder):
+    """In a child: writes down the first micro-batch, and sends a `Step` before the first optimizer step."""
+
+    def __init__(self, send: Callable[[Any], None]):
+        super().__init__()
+        self._send_found = send
+        self._micro_batches, self._lost, self._waiting = 0, 0, 0
+        self._first: Any = None  # the table that a micro-batch begins with
+        self._closed = False
+        backward = torch.autograd.backward
+
+        def counted(*args: Any, **kwargs: Any) -> None:
+            backward(*args, **kwargs)
+            self._micro_batches, self._waiting = self._micro_batches + 1, self._waiting + 1
+
+        torch.autograd.backward = counted
+        torch.optim.Optimizer.zero_grad = _after(self._empty, torch.optim.Optimizer.zero_grad)  # type: ignore[method-assign]
+        torch.nn.Module.zero_grad = _after(self._empty, torch.nn.Module.zero_grad)  # type: ignore[method-assign]
+        register_optimizer_step_pre_hook(lambda optimizer, args, kwargs: self._stepped(optimizer))
+        ending.append(lambda error: send(error))
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # torch's own signature
+        if func in LOOKUPS and not self._closed and torch.is_grad_enabled():
+            table = args[LOOKUPS[func][1]] if len(args) > LOOKUPS[func][1] else None
+            self._first = table if self._first is None else self._first
+            self._closed = self._micro_batches > 0 and table is self._first
+        if self._closed or self._micro_batches:
+            return func(*args, **(kwargs or {}))
+        return super().__torch_function__(func, types, args, kwargs)
+
+    def _empty(self) -> None:
+        self._lost, self._waiting = self._lost + self._waiting, 0
+
+    def _stepped(self, optimizer: torch.optim.Optimizer) -> None:
+        if not self._micro_batches:
+            return
+        model = model_of([table for _, table in self._lookups])
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        record = self.finished(names)
+        every = alive(torch.optim.Optimizer) or [optimizer]
+        missing = set.intersection(*({*not_optimized(model, one).missing} for one in every))
+        optimized = Optimizer(tuple(name for name in names.values() if name in missing), len(names))
+        weights = [float(one.weight.sum()) for one in record.scores.values()]
+        batches = MicroBatches(self._micro_batches, self._lost, weights[0] if len(weights) == 1 else None)
+        self._send_found(Step(record, without_gradient(model, record.used), optimized, batches))
+
+
+class ToThePrints(Recorder):
+    """In a child: goes on with other ids, and sends what the output layers print as soon as all have."""
+
+    def __init__(self, changes: Changes, printed: Mapping[Key, int], send: Callable[[Any], None]):
+        super().__init__(changes, printed)
+        self._wanted, self._send_found = set(printed), send
+        ending.append(lambda error: send(self.prints))
+        register_optimizer_step_pre_hook(lambda optimizer, args, kwargs: send(self.prints))
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # torch's own signature
+        result = super().__torch_function__(func, types, args, kwargs)
+        if self._wanted <= self.prints.keys():
+            self._send_found(self.prints)
+        return result
+
+
+def _after(first: Callable[[], None], function: Callable[..., Any]) -> Callable[..., Any]:
+    def both(*args: Any, **kwargs: Any) -> Any:
+        first()
+        return function(*args, **kwargs)
+
+    return both
+
+
+ending: list[Callable[[UserError], None]] = []  # what is done with it if the script ends in this process
+
+
+def alive(kind: type[T]) -> list[T]:
+    """All objects of a kind that there are; a weak reference is none, and may not even be asked."""
+    return [one for one in gc.get_objects() if issubclass(type(one), kind)]
+
+
+def tables(record: Record) -> list[Any]:
+    """The tables that a record's ids were looked up in, in this process."""
+    numbers = {lookup.number for lookup in record.lookups}
+    return [one for one in alive(torch.nn.Parameter) if id(one) in numbers]
+
+
+def model_of(tables: Sequence[Any]) -> torch.nn.Module:
+    """The largest module that holds the first of these tables; of wrappers around one model, the model."""
+    holding: list[torch.nn.Module] = []
+    for module in alive(torch.nn.Module):
+        if any(parameter is table for parameter in module.parameters() for table in tables[:1]):
+            holding.append(module)
+    if not holding:
+        return torch.nn.Module()
+    most = max(sum(parameter.numel() for parameter in module.parameters()) for module in holding)
+    whole = [module for module in holding if sum(parameter.numel() for parameter in module.parameters()) == most]
+    return min(whole, key=lambda module: sum(len(name) for name, _ in module.named_parameters()))
+
+
+class ForkedReplay:
+    """Runs of the script's own code from here on, each in a child that may take `wait_s`."""
+
+    def __init__(self, wait_s: float):
+        self.wait_s = wait_s
+        self.step: Step | None = None
+
+    def record(self) -> Record:
+        found = self._in_child(lambda send: ToTheStep(send).__enter__())
+        assert isinstance(found, Step)
+        self.step = found
+        return found.record
+
+    def look(self, changes: Changes, printed: Mapping[Key, int]) -> Prints:
+        found: Prints = self._in_child(lambda send: ToThePrints(changes, printed, send).__enter__())
+        return found
+
+    def _in_child(self, run: Callable[[Callable[[Any], None]], object]) -> Any:
+        """Fork; the child returns into the script after `run` has armed it, and sends one object when it is done."""
+        reading, writing = os.pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        child = os.fork()
+        if child == 0:
+            os.close(reading)
+            run(lambda found: _send(writing, found))
+            raise GoOn
+        os.close(writing)
+        try:
+            found = _receive(reading, self.wait_s)
+        finally:
+            os.close(reading)
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        if isinstance(found, UserError):
+            raise found
+        return found
+
+
+class GoOn(BaseException):
+    """In a child: leave what the parent was doing, and go on with the script."""
+
+
+def _send(writing: int, found: Any) -> None:
+    data = pickle.dumps(found)
+    with os.fdopen(writing, "wb") as pipe:
+        pipe.write(struct.pack("<Q", len(data)) + data)
+    os._exit(0)
+
+
+def _receive(reading: int, wait_s: float) -> Any:
+    data, until = b"", time.monotonic() + wait_s
+    while len(data) < 8 or len(data) < 8 + struct.unpack("<Q", data[:8])[0]:
+        ready, _, _ = select.select([reading], [], [], max(0.0, until - time.monotonic()))
+        part = os.read(reading, 2**20) if ready else b""
+        if not part:
+            raise UserError(
+                "no loss from the script" + ("" if ready else f" within {wait_s:.0f} s"),
+                "a forward and backward pass, and an optimizer step",
+                "pass arguments that make the first step early: no evaluation first, little data, short clips",
+            )
+        data += part
+    return pickle.loads(data[8:])

@@ -1,0 +1,260 @@
+"""Checkpoints, tokenizers and processors that are not there: tiny random ones of the same classes."""
+
+import importlib
+import inspect
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from earnest.errors import UserError
+from earnest.loops.stage import tokenizer
+from earnest.loops.stage.replaced import tell
+from earnest.loops.stage.shrink import rescale_rope, shrink
+
+WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt")
+LARGEST_LOADED = 64 * 2**20  # bytes of weights that are read as they are
+DRAWN_STD = 0.02
+FAMILIES: Mapping[str, str] = {
+    "orpheus": "llama",
+    "llasa": "llama",
+    "smollm": "llama",
+    "vicuna": "llama",
+    "parler": "musicgen",
+}
+
+
+class Checkpoints:
+    """Answers `from_pretrained` of transformers. configs: files that the user gave with --config · folder: the
+    script's."""
+
+    def __init__(self, configs: list[Path], folder: Path):
+        self.configs, self.folder = configs, folder
+
+    def changes(self) -> dict[str, Callable[[Any], None]]:
+        """By module of transformers, what is put in place of its own `from_pretrained`, which is asked first."""
+        return {
+            "transformers.modeling_utils": lambda m: self._instead(m.PreTrainedModel, self._model),
+            "transformers.models.auto.auto_factory": lambda m: self._instead(m._BaseAutoModelClass, self._auto_model),
+            "transformers.configuration_utils": lambda m: self._instead(
+                getattr(m, "PretrainedConfig", None) or m.PreTrainedConfig, self._config
+            ),
+            "transformers.models.auto.configuration_auto": lambda m: self._instead(m.AutoConfig, self._config),
+            "transformers.tokenization_utils_base": lambda m: self._instead(m.PreTrainedTokenizerBase, self._tokenizer),
+            "transformers.models.auto.tokenization_auto": lambda m: self._instead(m.AutoTokenizer, self._tokenizer),
+            "transformers.models.auto.processing_auto": lambda m: self._instead(m.AutoProcessor, self._auto_processor),
+            "transformers.processing_utils": lambda m: self._instead(m.ProcessorMixin, self._processor),
+            "transformers.generation.configuration_utils": lambda m: self._instead(
+                m.GenerationConfig, self._generation
+            ),
+        }
+
+    def _instead(self, owner: Any, make: Callable[..., Any]) -> None:
+        original = owner.from_pretrained.__func__
+
+        def from_pretrained(cls: Any, name: Any = None, *args: Any, **kwargs: Any) -> Any:
+            return make(cls, str(name), lambda: original(cls, name, *args, **kwargs), kwargs)
+
+        owner.from_pretrained = classmethod(from_pretrained)
+
+    def _model(self, cls: Any, name: str, original: Callable[[], Any], kwargs: dict[str, Any]) -> Any:
+        if _is_small(name):
+            return original()
+        config = kwargs.get("config")
+        config = self.config(name, cls) if config is None or isinstance(config, str) else _small(config)
+        return self._drawn(cls, config, name)
+
+    def _auto_model(self, cls: Any, name: str, original: Callable[[], Any], kwargs: dict[str, Any]) -> Any:
+        if _is_small(name):
+            return original()
+        config = kwargs.get("config")
+        config = self.config(name, None) if config is None or isinstance(config, str) else _small(config)
+        mapping = cls._model_mapping
+        model_class = mapping[type(config)]
+        return self._drawn(model_class[0] if isinstance(model_class, tuple) else model_class, config, name)
+
+    def _drawn(self, cls: Any, config: Any, name: str) -> nn.Module:
+        for attention in ("_attn_implementation", "_attn_implementation_internal"):
+            if str(getattr(config, attention, "")).startswith("flash"):
+                setattr(config, attention, "sdpa")
+        state = torch.get_rng_state()
+        torch.manual_seed(0)
+        model: nn.Module = cls(config).float()
+        draw(model)
+        torch.set_rng_state(state)
+        tell(f"weights of {name}: a tiny random {cls.__name__}")
+        return model.eval()
+
+    def _config(self, cls: Any, name: str, original: Callable[[], Any], kwargs: dict[str, Any]) -> Any:
+        if _is_small(name):
+            return original()
+        config_class = cls if hasattr(cls, "model_type") and cls.model_type else None
+        config = self.config(name, None, config_class)
+        return (config, {}) if kwargs.get("return_unused_kwargs") else config
+
+    def config(self, name: str, model_class: Any, config_class: Any = None) -> Any:
+        """A small configuration of this checkpoint: its own, one that the user gave, the class's, or a family's."""
+        stored = self._stored(name)
+        config_class = config_class or getattr(model_class, "config_class", None)
+        if stored is not None:
+            return _small(
+                config_class.from_dict(stored) if config_class else self._auto().AutoConfig.for_model(**stored)
+            )
+        if config_class is not None and getattr(config_class, "model_type", ""):
+            tell(f"{name} is not here: the default configuration of {config_class.__name__}, made small")
+            return _small(config_class())
+        family = _family(name, self._auto().CONFIG_MAPPING)
+        tell(f"{name} is not here: a {family} of the default configuration, by its name")
+        return _small(self._auto().AutoConfig.for_model(family))
+
+    @staticmethod
+    def _auto() -> Any:
+        return importlib.import_module("transformers.models.auto.configuration_auto")
+
+    def _stored(self, name: str) -> dict[str, Any] | None:
+        given = [path for path in self.configs if path.is_file()]
+        named = [path for path in given if Path(name).name in str(path)]
+        beside = [path for path in self.folder.rglob("config.json") if Path(name).name in str(path.parent)]
+        for path in (Path(name) / "config.json", *_cached(name), *(named or given[:1]), *beside):
+            if path.is_file():
+                found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+                return found
+        return None
+
+    def _tokenizer(self, cls: Any, name: str, original: Callable[[], Any], kwargs: dict[str, Any]) -> Any:
+        try:
+            return original()
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError):
+            tell(f"tokenizer of {name}: a byte-level stand-in; special tokens get ids when they are asked for")
+            return tokenizer.stand_in()
+
+    def _auto_processor(self, cls: Any, name: str, original: Callable[[], Any], kwargs: dict[str, Any]) -> Any:
+        try:
+            return original()
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError):
+            mapping = importlib.import_module("transformers.models.auto.processing_auto").PROCESSOR_MAPPING
+            return _made_processor(mapping[type(self.config(name, None))], name)
+
+    def _processor(self, cls: Any, name: str, original: Callable[[], Any], kwargs: dict[str, Any]) -> Any:
+        try:
+            return original()
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError):
+            return _made_processor(cls, name)
+
+    def _generation(self, cls: Any, name: str, original: Callable[[], Any], kwargs: dict[str, Any]) -> Any:
+        try:
+            return original()
+        except (OSError, ValueError):
+            return cls()
+
+
+def _made_processor(cls: Any, name: str) -> Any:
+    """A processor of this class, each part by its default."""
+    transformers = importlib.import_module("transformers")
+    parts: dict[str, Any] = {}
+    for part in getattr(cls, "attributes", None) or [
+        name for name in inspect.signature(cls).parameters if "kwargs" not in name
+    ]:
+        known = getattr(cls, f"{part}_class", None)
+        known = known[0] if isinstance(known, tuple) else known
+        if part == "tokenizer":
+            parts[part] = tokenizer.stand_in()
+        elif isinstance(known, str) and hasattr(transformers, known) and not known.startswith("Auto"):
+            parts[part] = getattr(transformers, known)()
+    tell(f"processor of {name}: a {cls.__name__} of its parts' defaults, with a byte-level tokenizer")
+    cls.check_argument_for_proper_class = lambda self, name, part: None
+    return cls(**parts)
+
+
+def _small(config: Any) -> Any:
+    shrink(config)
+    rescale_rope(config)
+    return config
+
+
+def _family(name: str, families: Any) -> str:
+    """The model type that a checkpoint's name speaks of."""
+    plain = re.sub(r"[^a-z0-9]", "", name.lower())
+    known = {re.sub(r"[^a-z0-9]", "", one): one for one in families}
+    found = [one for one in known if len(one) > 2 and one in plain] or [one for one in FAMILIES if one in plain]
+    if not found:
+        raise UserError(
+            f"{name}, which is neither here nor of a family that its name tells",
+            "the configuration of the model that the script trains",
+            "pass its config.json: earnest check --config config.json SCRIPT",
+        )
+    longest = max(found, key=len)
+    return known.get(longest, FAMILIES.get(longest, longest))
+
+
+def _is_small(name: str) -> bool:
+    """Whether a checkpoint is here, whole, and small enough to be read."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return False
+    weights = [path for pattern in WEIGHTS for path in folder.glob(pattern)]
+    return bool(weights) and sum(path.stat().st_size for path in weights) <= LARGEST_LOADED
+
+
+def _cached(name: str) -> list[Path]:
+    """config.json of a checkpoint in the Hub's cache."""
+    home = Path(
+        os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser() / "hub"
+    )
+    return sorted((home / f"models--{name.replace('/', '--')}" / "snapshots").glob("*/config.json"))
+
+
+class DrawnWeights(dict[str, Any]):
+    """In place of a file of weights that is not there: whoever loads it is drawn anew."""
+
+
+def draw(model: nn.Module) -> None:
+    """Small random numbers in every parameter that was allocated and not drawn, or is all 0 though it is no bias."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if not parameter.is_floating_point():
+                continue
+            empty = not torch.isfinite(parameter).all() or parameter.abs().max() > 1e4
+            zero = parameter.ndim > 1 and not parameter.any()
+            if empty or zero:
+                one = torch.ones_like(parameter) if "norm" in name.lower() and parameter.ndim == 1 else None
+                drawn = DRAWN_STD * torch.randn(parameter.shape, generator=generator)
+                parameter.copy_(drawn if one is None else one)
+
+
+def install() -> None:
+    """Files of weights that are not there, and `load_state_dict` of them."""
+    load, load_state_dict = torch.load, nn.Module.load_state_dict
+
+    def load_or_draw(file: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(file, str | os.PathLike) and not os.path.exists(file):
+            tell(f"weights {os.fspath(file)}: drawn at random")
+            return DrawnWeights()
+        return load(file, *args, **kwargs)
+
+    def load_or_drawn(self: nn.Module, state: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        if isinstance(state, DrawnWeights):
+            _draw_all(self)
+            return inspect.getmodule(load_state_dict)._IncompatibleKeys([], [])  # type: ignore[union-attr]
+        return load_state_dict(self, state, *args, **kwargs)
+
+    torch.load = load_or_draw
+    nn.Module.load_state_dict = load_or_drawn  # type: ignore[method-assign]
+
+
+def _draw_all(model: nn.Module) -> None:
+    """Weights that classes only allocate are drawn; norms are 1."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                fan = parameter[0].numel()
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) / max(fan, 1) ** 0.5)
+            else:
+                parameter.fill_(1.0)

@@ -1,0 +1,137 @@
+"""Packages that a script imports and that are not installed."""
+
+import ast
+import importlib.abc
+import importlib.machinery
+import sys
+import types
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any
+
+from earnest.loops.stage.replaced import tell
+
+
+class StandIn:
+    """Whatever is asked of it, it is; whatever is called of it, it returns itself. A decorator leaves its function."""
+
+    def __init__(self, name: str = "stand-in"):
+        self.__dict__["_name"] = name
+
+    def __getattr__(self, name: str) -> "StandIn":
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return StandIn(f"{self._name}.{name}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self.__dict__[name] = value
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return args[0] if len(args) == 1 and not kwargs and isinstance(args[0], types.FunctionType | type) else self
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __fspath__(self) -> str:
+        return str(self._name)
+
+    def __getitem__(self, key: Any) -> "StandIn":
+        return self
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        pass
+
+    def __enter__(self) -> "StandIn":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        pass
+
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
+        return (StandIn,)
+
+
+class StandInModule(types.ModuleType):
+    """A package that is not there."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _known(self.__name__, name) or StandIn(f"{self.__name__}.{name}")
+
+
+def _known(module: str, name: str) -> Any:
+    """bitsandbytes' optimizers are torch's."""
+    if module.startswith("bitsandbytes"):
+        import torch
+
+        plain = name.removesuffix("8bit").removesuffix("32bit").removeprefix("Paged")
+        if hasattr(torch.optim, plain):
+            return lambda parameters, lr=1e-3, **more: getattr(torch.optim, plain)(parameters, lr=lr)
+    return None
+
+
+class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Asked last. An import in a `try` that expects its failure fails, as does a question whether a package is
+    there."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        parent = fullname.rpartition(".")[0]
+        if parent and not isinstance(sys.modules.get(parent), StandInModule):
+            return None
+        if not parent and _expected_to_fail():
+            return None
+        tell(f"package {fullname.partition('.')[0]} (not installed): a stand-in that does nothing")
+        return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
+        return StandInModule(spec.name)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        pass
+
+
+def _expected_to_fail() -> bool:
+    """Whether an import that is under way stands in a `try` that expects it to fail, here or in a module that imports
+    this one; or whether it is only asked if the package is there."""
+    frame, importing = sys._getframe(2), True
+    while frame is not None:
+        path = frame.f_code.co_filename
+        if ("importlib" in path and "util" in path) or path.endswith("pkgutil.py"):
+            return True
+        if "importlib" not in path:
+            if importing and any(first <= frame.f_lineno <= last for first, last in _tried(path)):
+                return True
+            importing = frame.f_code.co_name == "<module>"
+        frame = frame.f_back if importing else None
+    return False
+
+
+@cache
+def _tried(path: str) -> tuple[tuple[int, int], ...]:
+    """Lines inside of a `try` that handles a failed import."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            tree = ast.parse(file.read())
+    except (OSError, SyntaxError, ValueError):
+        return ()
+    tries = [node for node in ast.walk(tree) if isinstance(node, ast.Try) and any(map(_of_import, node.handlers))]
+    return tuple((node.body[0].lineno, node.body[-1].end_lineno or node.body[-1].lineno) for node in tries)
+
+
+def _of_import(handler: ast.ExceptHandler) -> bool:
+    words = ast.unparse(handler.type) if handler.type else "Exception"
+    return any(word in words for word in ("ImportError", "ModuleNotFoundError", "Exception"))
+
+
+def install() -> None:
+    """From here on."""
+    sys.meta_path.append(Finder())

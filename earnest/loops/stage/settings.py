@@ -1,0 +1,110 @@
+"""What a training asks of its machine, turned down: workers, trackers, several processes, half precision."""
+
+import multiprocessing
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.utils.data import DataLoader
+
+from earnest.loops.stage.replaced import tell
+
+LOADER = {"num_workers": 0, "pin_memory": False, "persistent_workers": False, "prefetch_factor": None, "timeout": 0}
+ARGUMENTS: dict[str, Any] = {
+    "use_cpu": True,
+    "bf16": False,
+    "fp16": False,
+    "tf32": None,
+    "torch_compile": False,
+    "deepspeed": None,
+    "report_to": [],
+    "dataloader_num_workers": 0,
+    "dataloader_pin_memory": False,
+    "dataloader_persistent_workers": False,
+    "dataloader_prefetch_factor": None,
+    "push_to_hub": False,
+    "optim": "adamw_torch",
+    "eval_on_start": False,
+    "use_liger_kernel": False,
+    "ddp_backend": None,
+}
+
+
+def install() -> None:
+    """From here on; transformers and accelerate are changed when they are imported (`on_import`)."""
+    _with(DataLoader, "__init__", LOADER)
+    torch.multiprocessing.spawn = _spawn  # type: ignore[attr-defined]
+    multiprocessing.cpu_count = lambda: 1
+    _one_process()
+
+
+def of_training_args(module: Any) -> None:
+    """TrainingArguments without a GPU, trackers and workers; both versions of their names."""
+    arguments = module.TrainingArguments
+    known = {name: value for name, value in ARGUMENTS.items() if name in arguments.__dataclass_fields__}
+    after = arguments.__post_init__
+
+    def __post_init__(self: Any) -> None:
+        for name, value in known.items():
+            if name == "optim" and str(self.optim).startswith(("adamw_torch", "OptimizerNames.ADAMW_TORCH")):
+                continue
+            setattr(self, name, value)
+        after(self)
+
+    arguments.__post_init__ = __post_init__
+
+
+def of_accelerate(accelerate: Any) -> None:
+    """Accelerator on the processor. What mixed precision does to a model's outputs stays; autocast itself does
+    nothing."""
+    init = accelerate.Accelerator.__init__
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        if kwargs.get("mixed_precision") in ("fp16", "fp8"):
+            kwargs["mixed_precision"] = "bf16"
+        for name in ("log_with", "deepspeed_plugin", "fsdp_plugin", "megatron_lm_plugin"):
+            if kwargs.pop(name, None) is not None:
+                tell(f"Accelerator({name}=...): left out")
+        init(self, *args, **{**kwargs, "cpu": True})
+
+    accelerate.Accelerator.__init__ = __init__
+
+
+def of_datasets(datasets: Any) -> None:
+    for name in ("map", "filter"):
+        _with(datasets.Dataset, name, {"num_proc": None})
+        _with(datasets.DatasetDict, name, {"num_proc": None})
+
+
+def _with(owner: Any, name: str, fixed: dict[str, Any]) -> None:
+    original: Callable[..., Any] = getattr(owner, name)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return original(*args, **{name: fixed.get(name, value) for name, value in kwargs.items()})
+
+    setattr(owner, name, call)
+
+
+def _spawn(function: Callable[..., Any], args: tuple[Any, ...] = (), *more: Any, **kwargs: Any) -> None:
+    tell("torch.multiprocessing.spawn: one process, this one")
+    function(0, *args)
+
+
+def _one_process() -> None:
+    """Calls of torch.distributed that need no group are answered as for one process; a group is one of this process."""
+    start = dist.init_process_group
+
+    def init_process_group(backend: str | None = None, *args: Any, **kwargs: Any) -> None:
+        if not dist.is_initialized():
+            tell(f"torch.distributed ({backend or 'default'}): gloo, one process")
+            start("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+
+    dist.init_process_group = init_process_group
+    for name, answer in (("get_rank", 0), ("get_world_size", 1), ("barrier", None)):
+        _answered(name, answer)
+
+
+def _answered(name: str, answer: Any) -> None:
+    original = getattr(dist, name)
+    setattr(dist, name, lambda *args, **kwargs: original(*args, **kwargs) if dist.is_initialized() else answer)
