@@ -201,6 +201,11 @@ class Facts:
     ranks: int | None = _fact(
         "processes", "processes that train together", "torchrun --nproc-per-node", low=1, high=MOST
     )
+    command: str | None = _fact("", "how the training was started", "the shell's history")
+    commit: str | None = _fact(
+        "", "git commit of the folder that it was started in, with + if files were changed", "git rev-parse HEAD"
+    )
+    device: str | None = _fact("name", "what the model was trained on, and how many of it", "nvidia-smi")
     machine: str | None = _fact("name", "processor and threads")
     versions: Mapping[str, str] | None = _fact("", "package -> version")
     config: Mapping[str, Any] | None = _fact("", "the whole resolved configuration")

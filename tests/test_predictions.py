@@ -11,7 +11,7 @@ from earnest.data.row import Turn
 from earnest.facts import Facts
 from earnest.models.system import Head, Output
 from earnest.monitors.predictions import log_predictions, predictions
-from earnest.report.as_html import render
+from earnest.report.page import render
 from earnest.rules.finding import Diagnosis
 from earnest.run import RunWriter, read_run
 from earnest.streams import Codebook
@@ -105,8 +105,8 @@ def test_text_is_decoded_whole_and_written_to_the_run_and_the_report(model, tmp_
     assert text["target_text"] == f"{ARABIC}<|audio_out_bos|><|audio_eos|><|eot_id|>" and ARABIC in text["written"]
     assert len(text["predicted_text"]) and rows[0]["source"] == "clips/one.wav" and rows[0]["step"] == 7
     page = render(run, Diagnosis([], [], [], {}))
-    assert f'<dd dir="auto">{ARABIC}&lt;|audio_out_bos|&gt;' in page  # a block of its own direction, letters untouched
-    assert "codebook_3" in page and f'<td class="num">{text["first_target"][0]}</td>' in page
+    assert f"<bdi>{ARABIC}&lt;|audio_out_bos|&gt;" in page  # of its own direction, letters untouched
+    assert "codebook_3" in page and f'<span class="num">{text["first_target"][0]}</span>' in page
 
 
 def test_a_hostile_or_broken_log_does_no_harm(tmp_path):

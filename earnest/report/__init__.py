@@ -39,7 +39,7 @@ def json(run: Run, diagnosis: Diagnosis) -> str:
 
 def html(run: Run, diagnosis: Diagnosis, path: Path) -> None:
     """Write the report as one page that needs nothing but itself."""
-    from earnest.report.as_html import render
+    from earnest.report.page import render
 
     write_whole(Path(path), render(run, diagnosis))
 
@@ -64,7 +64,7 @@ def present(run: Run, diagnosis: Diagnosis, format: str, out: Path | None) -> No
 
 def write(run: Run, diagnosis: Diagnosis, directory: Path) -> list[Path]:
     """Write report.html, report.md and report.json into `directory`; each appears whole or not at all."""
-    from earnest.report.as_html import render as page
+    from earnest.report.page import render as page
 
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)

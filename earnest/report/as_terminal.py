@@ -18,7 +18,6 @@ STYLE = {
 }
 LONGEST_CELL = 17  # "worse-than-chance"; a longer name pushes its own line to the right, not all of them
 MOST_EVIDENCE = 9  # lines of one finding
-MOST_UNCHECKED = 6  # groups of rules that need the same
 MOST_COLUMNS = 12  # of a foreign log's columns are named here; the JSON names all
 
 
@@ -44,10 +43,7 @@ def _parts(run: Run, diagnosis: Diagnosis, width: int) -> Iterator[RenderableTyp
             yield from _finding(finding, width)
     if diagnosis.not_checked:
         yield Text("\nNot checked", style="bold")
-        groups = [f"{rules} needs {needs}" for rules, needs in view.not_checked(diagnosis)]
-        rest = ", ".join(rules for rules, _ in view.not_checked(diagnosis)[MOST_UNCHECKED:])
-        more = [f"for want of other signals {rest}; the other formats name them"] * bool(rest)
-        yield _indented(Text(" · ".join(groups[:MOST_UNCHECKED] + more)), 2)
+        yield _indented(Text(view.in_short(diagnosis)), 2)
     if run.notes or diagnosis.mapping:
         yield Text("\nHow the run was read", style="bold")
     for note in run.notes:

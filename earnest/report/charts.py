@@ -1,7 +1,8 @@
-"""Line charts as plain numbers and SVG paths; ``page.html`` draws them.
+"""Line charts as plain numbers and SVG paths; ``page/macros.html`` draws them, and ``page/page.js`` draws them large.
 
-A series longer than `BINS` is told by its bins: a line through their means inside a band from lowest to
-highest. So a million steps cost as much as a hundred, and no spike is ever dropped.
+A series longer than `BINS` is drawn as its bins: a line through their means inside a band from lowest to
+highest. So a million steps cost as much as a hundred, and no spike is ever dropped. Beside the drawing the page holds
+the points themselves, or more bins of a series that is too long, for whoever zooms in.
 """
 
 import math
@@ -10,38 +11,35 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from earnest.report import view
 from earnest.rules.finding import Baseline
 from earnest.run import Series, Values
 
-Scale = Callable[[ArrayLike], Values]  # steps or values -> places in the drawing
 WIDTH, HEIGHT = 400, 210  # of the drawing, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 16, 24  # margins
-LETTER, LONGEST_LABEL = (
-    6.2,
-    26,
-)  # a baseline's name stands in the right margin: width of its letters, and how many at most
+LETTER, LONGEST_LABEL = 6.2, 26  # a baseline's name stands in the right margin: width of its letters, most of them
 BINS = 120
+HUES = 8  # colours of lines in page.css; the last is shared by all further lines
+MOST_DOTS = 30  # points of a line that are few enough to draw each
 LABEL_GAP = 12.5  # least distance of two baseline names
-STROKES = {
-    "uniform": 0,
-    "unigram": 1,
-    "bigram": 2,
-}  # a baseline is drawn the same way in every chart: solid, dashed, dotted
+STROKES = {"uniform": 0, "unigram": 1, "bigram": 2}  # each the same in every chart: solid, dashed, dotted
 ROBUST = 3.0  # assumed: values beyond this times the range of the middle 96% go off the scale, and the page says so
+
+
+Scale = Callable[[ArrayLike], Values]  # steps or values -> places in the drawing
 
 
 @dataclass
 class Line:
-    """One series, drawn: `path` through the means, `band` from lowest to highest, `points` for the read-out."""
+    """One series, drawn: `path` through the means, `band` from lowest to highest; `points` as the page holds them."""
 
     name: str
     hue: int
     path: str
     band: str
-    points: dict[str, list[float]]
+    points: dict[str, Any]
     dots: list[tuple[float, float]]
     lost: list[float]
     last: tuple[int, float]
@@ -56,6 +54,7 @@ class Rung:
     band: tuple[float, float] | None
     label_y: float
     stroke: int
+    of: Baseline
 
 
 @dataclass
@@ -66,12 +65,13 @@ class Chart:
     unit: str
     lines: list[Line]
     rungs: list[Rung]
-    x_ticks: list[tuple[float, str]]
+    x_ticks: list[tuple[float, str, str]]
     y_ticks: list[tuple[float, str]]
     marks: list[tuple[float, str]]
     said: list[str] = field(default_factory=list[str])
     verdict: str | None = None
     window: dict[str, float] = field(default_factory=dict[str, float])
+    scale: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def latest(self) -> str:
@@ -88,8 +88,13 @@ class Chart:
 
     @property
     def data(self) -> dict[str, Any]:
-        """What the read-out script needs: where steps lie, and the values of every line."""
-        return {**self.window, "lines": [{"name": line.name, **line.points} for line in self.lines]}
+        """What the script reads out and draws large: the window, the points of every line, baselines and marks."""
+        rungs = [
+            {"label": rung.label, "value": rung.of.value, "band": _finite(rung.of.interval), "stroke": rung.stroke}
+            for rung in self.rungs
+        ]
+        lines = [{"name": line.name, "hue": line.hue, **line.points} for line in self.lines]
+        return {"title": self.title, "unit": self.unit, **self.window, **self.scale, "lines": lines, "rungs": rungs}
 
 
 def chart(
@@ -102,63 +107,70 @@ def chart(
     verdict: str | None = None,
     may_log: bool = False,
     hues: Sequence[str] = (),
+    most: int = BINS,
 ) -> Chart | None:
-    """Draw named series over steps 0..last_step; None where they hold no point at all."""
+    """Draw named series over steps 0..last_step; None if they hold no point at all. most: points of one line that the
+    page holds beside the drawing."""
     hue = {name: hues.index(name) if name in hues else index for index, name in enumerate(series)}
     series = {name: one for name, one in sorted(series.items(), key=lambda item: hue[item[0]]) if len(one)}
     finite = [one.finite.value for one in series.values() if len(one.finite)]
     if not series:
         return None
     ladder = [rung for rung in ladder if math.isfinite(rung.value)]
-    low, high, log, said = _range(
-        np.concatenate(finite) if finite else np.zeros(0), [rung.value for rung in ladder], may_log
-    )
-    first_step = min(0, *(int(one.step[0]) for one in series.values()))
-    span = max(last_step - first_step, 1)
+    values = np.concatenate(finite) if finite else np.zeros(0)
+    low, high, log, said = _range(values, [rung.value for rung in ladder], may_log)
+    first = min(0, *(int(one.step[0]) for one in series.values()))
+    last = first + max(last_step - first, 1)
     right = WIDTH - max([RIGHT, *(len(_label(rung)) * LETTER + 8 for rung in ladder)])
-
-    def x(step: ArrayLike) -> Values:
-        return LEFT + (np.asarray(step, float) - first_step) / span * (right - LEFT)
-
-    def y(value: ArrayLike) -> Values:
-        scaled = [np.log10(np.maximum(edge, low)) if log else edge for edge in (np.asarray(value, float), low, high)]
-        return np.clip(
-            HEIGHT - BOTTOM - (scaled[0] - scaled[1]) / (scaled[2] - scaled[1]) * (HEIGHT - TOP - BOTTOM),
-            TOP,
-            HEIGHT - BOTTOM,
-        )
-
-    for name, one in series.items():
-        lost = one.step[~np.isfinite(one.value)]
-        if len(lost):
-            said.append(f"{name}: {len(lost):,} of {len(one):,} values are not finite, the first at step {lost[0]:,}")
+    x, y = _across(first, last, right), _upwards(low, high, log)
+    said += [words for name, one in series.items() for words in _lost(name, one)]
+    steps = [tick for tick in _ticks(first, last, 4) if tick == int(tick)]
     return Chart(
         title,
         unit,
-        [_line(name, min(hue[name], 3), one, x, y) for name, one in series.items()],
+        [_line(name, min(hue[name], HUES - 1), one, x, y, most) for name, one in series.items()],
         _rungs(ladder, y),
-        [(float(x(tick)), _short(tick)) for tick in _ticks(first_step, first_step + span, 4) if tick == int(tick)],
+        [_step_tick(float(x(tick)), _short(tick)) for tick in steps],
         [(float(y(tick)), _short(tick)) for tick in (_decades(low, high) if log else _ticks(low, high, 4))],
-        [(float(x(step)), label) for step, label in marks if first_step <= step <= first_step + span],
+        [(float(x(step)), label) for step, label in marks if first <= step <= last],
         said,
         verdict,
-        {
-            "left": LEFT,
-            "right": right,
-            "top": TOP,
-            "bottom": HEIGHT - BOTTOM,
-            "first": first_step,
-            "last": first_step + span,
-        },
+        {"left": LEFT, "right": right, "top": TOP, "bottom": HEIGHT - BOTTOM, "first": first, "last": last},
+        {"low": low, "high": high, "log": log, "marks": [[step, label] for step, label in marks]},
     )
 
 
-def binned(series: Series) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Finite values -> (step, mean, lowest, highest) of at most `BINS` equal stretches of steps."""
+def _across(first: int, last: int, right: float) -> Scale:
+    return lambda step: LEFT + (np.asarray(step, float) - first) / (last - first) * (right - LEFT)
+
+
+def _upwards(low: float, high: float, log: bool) -> Scale:
+    def y(value: ArrayLike) -> Values:
+        scaled = [np.log10(np.maximum(edge, low)) if log else edge for edge in (np.asarray(value, float), low, high)]
+        share = (scaled[0] - scaled[1]) / (scaled[2] - scaled[1])
+        return np.clip(HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM), TOP, HEIGHT - BOTTOM)
+
+    return y
+
+
+def _lost(name: str, series: Series) -> list[str]:
+    lost = series.step[~np.isfinite(series.value)]
+    words = f"{name}: {len(lost):,} of {len(series):,} values are not finite"
+    return [f"{words}, the first at step {lost[0]:,}"] if len(lost) else []
+
+
+def _step_tick(x: float, name: str) -> tuple[float, str, str]:
+    """Where a step's name stands: below it, or ending at the edge of the drawing."""
+    half = len(name) * LETTER / 2
+    return (WIDTH - 2, name, "end") if x + half > WIDTH - 2 else (x, name, "middle")
+
+
+def binned(series: Series, bins: int = BINS) -> tuple[Any, Any, Any, Any]:
+    """Finite values -> (step, mean, lowest, highest) of at most `bins` equal stretches of steps."""
     step, value = series.step, series.value
-    if len(step) <= BINS:
+    if len(step) <= bins:
         return step, value, value, value
-    edges: Values = np.linspace(int(step[0]), int(step[-1]), BINS, endpoint=False)
+    edges: Values = np.linspace(int(step[0]), int(step[-1]), bins, endpoint=False)
     starts = np.unique(np.searchsorted(step, edges))  # a stretch without a point is no bin
     counts = np.diff(np.append(starts, len(step)))
     centre = (np.add.reduceat(step.astype(float), starts) / counts).round().astype(np.int64)
@@ -170,38 +182,51 @@ def binned(series: Series) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarr
     )
 
 
-def _line(name: str, hue: int, series: Series, x: Scale, y: Scale) -> Line:
+def _line(name: str, hue: int, series: Series, x: Scale, y: Scale, most: int) -> Line:
     step, mean, lowest, highest = binned(series.finite)
     xs, is_binned = x(step), len(series.finite) > BINS
     edge = [*zip(xs, y(highest), strict=True), *zip(xs[::-1], y(lowest)[::-1], strict=True)] if is_binned else []
-    points = {"step": step.tolist(), "mean": _rounded(mean)} | (
-        {"low": _rounded(lowest), "high": _rounded(highest)} if is_binned else {}
-    )
-    dots = (
-        [(round(float(px), 1), round(float(py), 1)) for px, py in zip(xs, y(mean), strict=True)]
-        if len(step) <= 30
-        else []
-    )
+    few = zip(xs, y(mean), strict=True) if len(step) <= MOST_DOTS else ()
     lost = np.unique(x(series.step[~np.isfinite(series.value)]).round())
-    last = (int(series.step[-1]), float(series.value[-1]))
     return Line(
         name,
         hue,
         _path(zip(xs, y(mean), strict=True)),
         _path(edge) + "Z" if edge else "",
-        points,
-        dots,
+        points(series, most),
+        [(round(float(px), 1), round(float(py), 1)) for px, py in few],
         lost.tolist(),
-        last,
+        (int(series.step[-1]), float(series.value[-1])),
     )
+
+
+def points(series: Series, most: int) -> dict[str, Any]:
+    """The points of a series, null for what is no finite number; of more than `most` the bins that take their room."""
+    if len(series) <= max(most, BINS):
+        return {"step": _steps(series.step), "value": _rounded(series.value)}
+    step, mean, lowest, highest = binned(series.finite, max(most // 4, BINS))
+    values = {"mean": _rounded(mean), "low": _rounded(lowest), "high": _rounded(highest)}
+    return {"step": _steps(step), **values, "of": len(series)}
+
+
+def _steps(step: NDArray[np.int64]) -> list[int] | dict[str, int]:
+    """Steps as a list, or by their distance if it is always the same."""
+    distances = np.diff(step)
+    if len(step) > 2 and (distances == distances[0]).all():
+        return {"from": int(step[0]), "by": int(distances[0]), "count": len(step)}
+    return step.tolist()
 
 
 def _path(points: Iterable[tuple[float, float]]) -> str:
     return "".join(f"{'L' if index else 'M'}{px:.1f} {py:.1f}" for index, (px, py) in enumerate(points))
 
 
-def _rounded(values: np.ndarray) -> list[float]:
-    return [float(f"{value:.4g}") for value in values]
+def _rounded(values: NDArray[np.float64]) -> list[float | None]:
+    return [float(f"{value:.6g}") if math.isfinite(value) else None for value in values.tolist()]
+
+
+def _finite(interval: tuple[float, float] | None) -> tuple[float, float] | None:
+    return interval if interval and all(map(math.isfinite, interval)) else None
 
 
 def _range(values: np.ndarray, rungs: list[float], may_log: bool) -> tuple[float, float, bool, list[str]]:
@@ -229,11 +254,11 @@ def _rungs(ladder: Sequence[Baseline], y: Scale) -> list[Rung]:
     for rung in sorted(ladder, key=lambda one: -one.value):
         height = float(y(rung.value))
         band = None
-        if rung.interval and all(map(math.isfinite, rung.interval)):
-            top, bottom = float(y(rung.interval[1])), float(y(rung.interval[0]))
+        if known := _finite(rung.interval):
+            top, bottom = float(y(known[1])), float(y(known[0]))
             band = (top, max(bottom - top, 0.0))
         label_y = max(height + 3.5, rungs[-1].label_y + LABEL_GAP) if rungs else height + 3.5
-        rungs.append(Rung(_label(rung), height, band, label_y, STROKES.get(rung.name, 0)))
+        rungs.append(Rung(_label(rung), height, band, label_y, STROKES.get(rung.name, 0), rung))
     overflow = rungs[-1].label_y - (HEIGHT - BOTTOM + 4) if rungs else 0
     for back, rung in enumerate(reversed(rungs)):  # the lowest name must not leave the drawing: push the pile up again
         rung.label_y = (
@@ -243,7 +268,8 @@ def _rungs(ladder: Sequence[Baseline], y: Scale) -> list[Rung]:
 
 
 def _label(rung: Baseline) -> str:
-    name, value = view.line(rung.name), view.number(rung.value)
+    words = view.named(rung)
+    name, _, value = words.rpartition(" ")
     room = LONGEST_LABEL - len(value) - 1
     return f"{name if len(name) <= room else name[: room - 1] + '…'} {value}"
 
@@ -290,7 +316,7 @@ def ladder(value: float | None, baselines: Sequence[Baseline], width: float = 22
 
     rungs: list[tuple[float, str, int, tuple[float, float] | None]] = []
     for rung in baselines:
-        known = rung.interval and all(map(math.isfinite, rung.interval))
-        band = (x(rung.interval[0]), x(rung.interval[1]) - x(rung.interval[0])) if rung.interval and known else None
+        known = _finite(rung.interval)
+        band = (x(known[0]), x(known[1]) - x(known[0])) if known else None
         rungs.append((x(rung.value), view.baseline(rung), STROKES.get(rung.name, 0), band))
     return Ladder(rungs, x(value) if value is not None else None)

@@ -7,6 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any, NamedTuple, cast
 
 from earnest.rules.finding import SEVERITIES, Baseline, Diagnosis, Finding, Verdict
@@ -25,6 +26,7 @@ LEVEL = {  # how a verdict's word is coloured; the word itself always stands bes
     "converged": "good",
     "cannot-judge": "unknown",
 }
+LONGEST_NEED = 80  # of what would help most, in letters
 MARK = {"bad": "✗", "weak": "!", "good": "✓", "unknown": "?", "critical": "✗", "warning": "!", "note": "i"}
 
 # Controls, direction overrides and lone surrogates: a log that holds them could rewrite the terminal or
@@ -40,6 +42,20 @@ def clean(text: Any) -> str:
 def line(text: Any) -> str:
     """`clean` text on one line."""
     return " ".join(clean(text).split())
+
+
+# Folders of somebody's machine: /home/me/data/x.wav, ~/data/x.wav, C:\Users\me\x.wav; no address, no split/name.
+_FOLDERS = re.compile(r"(?<![\w.:/~])(?:~?/(?:[^\s/'\",;:()]+/)+|[A-Za-z]:\\(?:[^\s\\'\"]+\\)+)")
+
+
+def private(text: str) -> str:
+    """Text that may be shared: of a path on this machine the last part stays."""
+    return _FOLDERS.sub("…/", text)
+
+
+def percent(share: float) -> str:
+    """A share in words: ``12 %``, and below one per cent ``0.4 %``."""
+    return f"{number(float(f'{100 * share:.2g}'))} %"
 
 
 def number(value: Any) -> str:
@@ -84,7 +100,13 @@ def baseline(rung: Baseline | None) -> str:
     if rung is None:
         return "no baseline"
     interval = f" [{number(rung.interval[0])},\u00a0{number(rung.interval[1])}]" if rung.interval else ""
-    return f"{line(rung.name)} {number(rung.value)}{interval}"
+    return f"{named(rung)}{interval}"
+
+
+def named(rung: Baseline) -> str:
+    """A baseline's name and value: ``unigram 5.432``, ``no difference seen: 2``."""
+    name = line(rung.name)
+    return f"{name}{':' if ' ' in name and not name.endswith(' at') else ''} {number(rung.value)}"
 
 
 def value(verdict: Verdict) -> str:
@@ -170,17 +192,37 @@ def unchecked(diagnosis: Diagnosis) -> str:
 
 
 def not_checked(diagnosis: Diagnosis) -> list[tuple[str, str]]:
-    """[(codes of rules, what they need)]: rules that need the same stand together, and so do the needs of one rule."""
+    """[(codes of rules, what they need)]."""
+    return [(", ".join(rules), needs) for rules, needs in lacking(diagnosis)]
+
+
+def lacking(diagnosis: Diagnosis) -> list[tuple[list[str], str]]:
+    """[([codes of rules], what they need)]: rules that need the same stand together, and so do the needs of one
+    rule."""
     needing: dict[str, list[str]] = {}
     for one in diagnosis.not_checked:
         needing.setdefault(line(one.needs), []).append(line(one.rule))
-    needed: dict[str, list[str]] = {}
+    needed: dict[tuple[str, ...], list[str]] = {}
     for needs, rules in needing.items():
-        needed.setdefault(", ".join(dict.fromkeys(rules)), []).append(needs)
+        needed.setdefault(tuple(dict.fromkeys(rules)), []).append(needs)
     return [
-        (rules, needs[0] + (f" (and {len(needs) - 1} more like it)" if len(needs) > 1 else ""))
+        (list(rules), needs[0] + (f" (and {len(needs) - 1} more like it)" if len(needs) > 1 else ""))
         for rules, needs in needed.items()
     ]
+
+
+def most_helpful(diagnosis: Diagnosis, most: int = 3) -> list[tuple[str, int]]:
+    """What would let most rules look: [(what to log or to pass, how many rules lack it)], the most helpful first."""
+    wanted = Counter(line(one.needs) for one in diagnosis.not_checked)
+    told = [(needs, count) for needs, count in wanted.most_common() if len(needs) <= LONGEST_NEED]
+    return told[:most]
+
+
+def in_short(diagnosis: Diagnosis) -> str:
+    """How many rules could not look, and what would help most of them."""
+    helpful = [f"{needs} ({_many(count, 'rule')})" for needs, count in most_helpful(diagnosis)]
+    most = f" Most would help: {'; '.join(helpful)}." if helpful else ""
+    return f"{unchecked(diagnosis)}, as the log lacks what they need.{most} --format html lists all."
 
 
 def title(run: Run) -> str:
@@ -188,6 +230,49 @@ def title(run: Run) -> str:
     name = run.path.resolve().name if run.path else "run"
     parts = [line(name), line(run.facts.system or ""), f"step {number(run.last_step)}"]
     return " · ".join(part for part in parts if part)
+
+
+def origin(run: Run) -> list[tuple[str, str, str]]:
+    """What run this is: [(name, in words, how it is set)]; what is not known is left out."""
+    facts, past = run.facts, run.history
+    told: list[tuple[str, str, str]] = []
+    if past:
+        told.append(("state", state(run), "state"))
+        told.append(("started", when(past.started_s), "plain"))
+        told.append(("trained for", duration(past.trained_s), "plain"))
+    if facts.format and facts.format != "earnest":
+        told.append(("log of", line(facts.trainer or facts.format), "plain"))
+    told += [("command", line(facts.command), "code")] if facts.command else []
+    told += [("commit", line(facts.commit), "code")] if facts.commit else []
+    device = facts.device or facts.machine
+    told += [("device", line(device), "plain")] if device else []
+    return told
+
+
+def state(run: Run) -> str:
+    """How a run ended, and how far it came if that is not to its end: ``killed at step 356 of 600``."""
+    if run.history is None:
+        return ""
+    word, planned = run.history.state(), run.facts.schedule_steps
+    of = f" of {number(planned)}" if planned and run.last_step < planned else ""
+    ended = {"running": "", "finished": ""}.get(word, f", last written {when(run.history.written_s)}")
+    return f"{word} at step {number(run.last_step)}{of}{ended}"
+
+
+def when(time_s: float) -> str:
+    """A time as it is where the report is made: ``30 Nov 2025 09:29``."""
+    then = datetime.fromtimestamp(time_s)
+    return f"{then.day} {then:%b %Y %H:%M}"
+
+
+def duration(time_s: float) -> str:
+    """``6 min 10 s``, ``2 h 5 min``, ``3 d 4 h``: the two largest units."""
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    left, told = round(time_s), list[str]()
+    for name, size in units:
+        count, left = divmod(left, size)
+        told += [f"{count} {name}"] * (count > 0 or (name == "s" and not told))
+    return " ".join(told[:2])
 
 
 def _many(count: int, word: str) -> str:

@@ -1,0 +1,142 @@
+"""The words that earnest says of a run, each with its meaning: ``earnest explain WORD``, the page and docs/concepts.md
+show these texts."""
+
+from typing import NamedTuple
+
+
+class Term(NamedTuple):
+    """A word, and what it means in one or two sentences that stand alone."""
+
+    word: str
+    kind: str
+    meaning: str
+
+
+KINDS = {
+    "verdict": "What is said of a stream",
+    "baseline": "What a stream is compared with",
+    "measure": "What is measured, and in which unit",
+    "finding": "What a finding consists of",
+    "run": "What a run consists of",
+    "state": "How a run ended",
+}
+
+_VERDICTS = {
+    "learning": "The loss is below the best baseline that is known, by more than its interval, and still falls. The "
+    "model has learnt something that guessing cannot explain.",
+    "converged": "The loss is below its baselines and flat: the last third of the run changed it by less than 1 % of "
+    "what the run has gained.",
+    "unigram-only": "The loss is below chance and not below the unigram baseline: the model has learnt how often each "
+    "token occurs, and nothing about when.",
+    "at-chance": "The loss is where a model lies that has learnt nothing: every token is as likely as any other.",
+    "worse-than-chance": "The loss is above that of a uniform guess. A healthy model never stays there; labels or "
+    "inputs are wrong, or the model is sure of the wrong tokens.",
+    "never-moved": "No part of the curve differs from its beginning by more than noise: nothing was trained, or "
+    "nothing that this loss sees.",
+    "getting-worse": "The loss has been lower before, by more than noise: stop, and take the checkpoint at the "
+    "lowest held-out loss.",
+    "memorising": "The loss of training goes on falling, that of held-out clips does not, or rises: the model learns "
+    "the training clips by heart.",
+    "degenerate": "The loss says nothing: it is not a number, exactly 0, or lower than anything real can be, so that "
+    "the target must be among the inputs.",
+    "cannot-judge": "Something is missing that the verdict needs, most often the size of the vocabulary. The reason "
+    "says what, and how to pass it with --fact, --model or --config.",
+}
+
+_BASELINES = {
+    "baseline": "What a predictor that has learnt nothing of the kind scores on the same targets. A loss means "
+    "something only beside one: 5.4 nats are good for one codebook and chance for another.",
+    "ladder": "The baselines of a stream from high to low: uniform, unigram, bigram. Each is a predictor that knows "
+    "a little more than the one before; the verdict says which of them the model has passed.",
+    "uniform": "Every token of the vocabulary is as likely as any other: ln(size of the vocabulary), 6.93 nats for "
+    "1024 codes and 11.76 for Llama 3's text. Also called chance.",
+    "chance": "The loss of a uniform guess: ln(size of the vocabulary).",
+    "unigram": "The token is guessed from how often each one occurs in the training data, without looking at what "
+    "came before. Codes of silence are frequent, so this alone lies below chance.",
+    "bigram": "The token is guessed from the one before it in the same codebook: the least that a model of sequences "
+    "should beat.",
+    "constant mean": "The best constant prediction: what a regression loss scores if the input is ignored.",
+    "silence": "What a codec's reconstruction loss is if it puts out silence.",
+    "mean frame": "What a reconstruction loss is if every frame is the average frame of the data.",
+}
+
+_MEASURES = {
+    "nats": "The unit of a cross-entropy with the natural logarithm. e to the power of it is the number of tokens that "
+    "the model hesitates between; 1 nat is 1.44 bits.",
+    "interval": "Where the true value lies, with a probability of 95 %: clips differ and steps are noisy, so that one "
+    "number alone claims too much. Differences within the interval say nothing.",
+    "held out": "Measured on clips that were not trained on. Only such a loss says what the model would do with new "
+    "clips.",
+    "counted": "A target that the loss is computed on. Padding, prompts and what fills the front of delayed codebooks "
+    "have the label -100 and are not counted.",
+    "copy rate": "How often the likeliest token is the input token of the same position. Near 1, labels are not "
+    "shifted and the model repeats what it was just given.",
+    "cross-entropy": "The mean of -ln(probability that the model gives the right token) over counted targets, in nats.",
+}
+
+_FINDINGS = {
+    "finding": "One fault: a rule that fired, on which streams, since which step, with its evidence, likely causes, a "
+    "next probe and a fix.",
+    "rule": "A test for one kind of fault, with a code such as A201. It speaks if its evidence is strong, is silent if "
+    "it looked and all is well, and is listed as not checked if what it needs is missing.",
+    "confidence": "The probability that the fault is there, given the evidence: one run in twenty is assumed to have "
+    "it, and the evidence multiplies these odds. Below 0.6 nothing is said. It is never 1.",
+    "critical": "Training is wasted until this is mended.",
+    "warning": "Something is wrong, or will be; the run may still give something.",
+    "note": "Worth knowing; no fault by itself.",
+    "evidence": "The numbers of the log that made the rule speak.",
+    "next probe": "The cheapest experiment that tells the likely causes apart.",
+    "not checked": "A rule that could not look, as the log lacks a signal, a fact or a probe that it needs. Silence of "
+    "any other rule means: looked, and fine.",
+}
+
+_RUNS = {
+    "run": "Everything that is known of one training: facts, signals over steps, results of probes, and files such as "
+    "demos. Our own training writes one, and any log is read as one.",
+    "stream": "One loss with its own baseline: the text, each codebook, or a part of a codec's loss. A total hides "
+    "that one of them learns and another does not.",
+    "total": "The stream of the loss that was stepped on. It is judged alone if the log tells no parts.",
+    "codebook": "One of the tables that a codec quantises a frame with; codebook 0 says the most. A language model of "
+    "audio predicts one token a frame for each.",
+    "signal": "A number that is logged over steps, such as train/ce_nats/codebook_0 or train/grad_norm.",
+    "fact": "Something known of a run that does not change over steps: sizes of vocabularies, the schedule, the "
+    "configuration. `earnest diagnose LOG --fact NAME=VALUE` says one that the log lacks.",
+    "probe": "An experiment on the model and a batch, such as which input a label is predicted from. Our training runs "
+    "them at the start and the end; `earnest.check` runs them on any model.",
+    "frame": "One step of the codec's time: 1/25 s for Higgs, 1/86 s for Dia.",
+    "step": "One step of the optimizer.",
+    "demo": "A clip that the model makes during training, from the same text and seed every time, so that only the "
+    "model differs.",
+    "temperature": "How freely tokens are drawn: 0 takes the likeliest each time, 1 draws as the model believes.",
+}
+
+_STATES = {
+    "running": "The last row is recent, and no end is written.",
+    "finished": "The run reached the steps that it was started for.",
+    "interrupted": "It was stopped (Ctrl-C) and wrote a checkpoint; --resume goes on from there.",
+    "killed": "It wrote no end, and nothing else for a while: a kill, a crash, a full disk, or a machine that went "
+    "away. --resume goes on from the last checkpoint.",
+}
+
+TERMS: dict[str, Term] = {
+    word: Term(word, kind, meaning)
+    for kind, words in (
+        ("verdict", _VERDICTS),
+        ("baseline", _BASELINES),
+        ("measure", _MEASURES),
+        ("finding", _FINDINGS),
+        ("run", _RUNS),
+        ("state", _STATES),
+    )
+    for word, meaning in words.items()
+}
+
+
+def meaning(word: str) -> str:
+    """What a word means; empty if it is none of ours."""
+    term = TERMS.get(word)
+    return term.meaning if term else ""
+
+
+def terms_of(kind: str) -> list[Term]:
+    return [term for term in TERMS.values() if term.kind == kind]

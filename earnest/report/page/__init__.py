@@ -1,0 +1,46 @@
+"""The report as one HTML page that needs nothing but itself: no network, no other file.
+
+The page carries a content security policy that allows only its own style and script (by their hashes) and
+embedded pictures and audio, so text from a hostile log can neither run nor fetch anything even if it
+slipped past the escaping. Each section is a function (run, diagnosis) -> `Fragment` in a module of its own.
+"""
+
+from collections.abc import Callable
+
+from markupsafe import Markup
+
+from earnest.report import view
+from earnest.report.page import curves, findings, head, predictions, record, sound, streams, unchecked
+from earnest.report.page.fragment import Fragment, fill
+from earnest.rules.finding import Diagnosis
+from earnest.run import Run
+
+Section = Callable[[Run, Diagnosis], Fragment]
+SECTIONS: tuple[Section, ...] = (
+    findings.section,
+    streams.section,
+    curves.losses,
+    curves.optimisation,
+    sound.section,
+    predictions.section,
+    curves.signals,
+    unchecked.section,
+    record.section,
+)
+
+
+def fragments(run: Run, diagnosis: Diagnosis) -> list[Fragment]:
+    """The sections that have something to show, from top to bottom."""
+    return [part for section in SECTIONS if (part := section(run, diagnosis)).html]
+
+
+def render(run: Run, diagnosis: Diagnosis) -> str:
+    """The whole page."""
+    return whole(view.title(run), head.section(run, diagnosis).html, fragments(run, diagnosis))
+
+
+def whole(title: str, top: str, parts: list[Fragment]) -> str:
+    """A page of any sections."""
+    return fill(
+        "shell.html", title=title, head=Markup(top), parts=[part._replace(html=Markup(part.html)) for part in parts]
+    )

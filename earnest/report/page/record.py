@@ -1,0 +1,45 @@
+"""How the run was read, and everything that is known of it."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from typing import Any, cast
+
+from earnest.facts import FACTS
+from earnest.records import plain
+from earnest.report import view
+from earnest.report.page.fragment import Fragment, fill
+from earnest.rules.finding import Diagnosis
+from earnest.run import Run
+
+MOST_CHARACTERS = 400  # of one fact
+MOST_ITEMS = 64  # of one fact
+ELSEWHERE = ("mapping", "unmapped")
+
+
+def section(run: Run, diagnosis: Diagnosis) -> Fragment:
+    facts = {name: fact for name, fact in run.facts.known().items() if name not in ELSEWHERE}
+    parts = [
+        ("Columns and what they were read as", _rows(diagnosis.mapping.items())),
+        ("Columns not used, and why", _rows(flat(run.facts.unmapped or {}))),
+        ("Results of probes", _rows(flat(plain(run.probes)))),
+        ("Facts and configuration", _rows(flat(facts))),
+    ]
+    return Fragment("run", "The run", fill("record.html", notes=run.notes, parts=parts))
+
+
+def _rows(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str, str]]:
+    """With the meaning of what is a fact."""
+    return [(name, words, FACTS[name].meaning if name in FACTS else "") for name, words in pairs]
+
+
+def flat(facts: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    """Nested facts -> (dotted name, value in words), long ones cut short with a word on their length."""
+    for name, fact in facts.items():
+        entries = len(cast(Sized, fact)) if isinstance(fact, Mapping | list | tuple) else 0
+        if isinstance(fact, Mapping) and 0 < entries <= MOST_ITEMS:
+            yield from flat(cast(Mapping[str, Any], fact), f"{before}{name}.")
+        elif entries > MOST_ITEMS:
+            yield f"{before}{name}", f"{entries:,} entries"
+        else:
+            words = view.shown(fact)
+            cut = f"{words[:MOST_CHARACTERS]}… ({len(words):,} characters)"
+            yield f"{before}{name}", words if len(words) <= MOST_CHARACTERS else cut

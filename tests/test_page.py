@@ -1,0 +1,119 @@
+"""The page as a browser shows it: nothing is wider than it, no number is broken, nothing bars a reader, the chart tools
+work by mouse and keys, and it prints on one page."""
+
+import csv
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from earnest import logs, report
+from earnest.rules import diagnose
+from earnest.rules.finding import Diagnosis
+from earnest.run import Run, Series
+from tests.equipment.browser import look_at
+from tests.equipment.cases import case
+from tests.equipment.report_fixture import STEPS, make_diagnosis, make_run
+
+HERE = Path(__file__).parent
+PAGES = ("fixture", "empty", "long", "foreign", "gan", "sick")
+
+
+def long_names() -> Run:
+    """Names and numbers that are as long as they get, and series that the page thins."""
+    names = [f"train/loss/{'a_very_long_name_of_a_part_' * 3}{index}" for index in range(3)]
+    step, random = np.arange(1, 100_001), np.random.default_rng(0)
+    series = {name: Series(step, 1e-7 + random.random(len(step)) ** 8) for name in names}
+    series["eval/ce_nats/codebook_0"] = Series(step[::5000], np.linspace(7, 5, 20))
+    return Run.of({"audio_vocab": 1026, "config": {"path": "/home/somebody/data/" + "x" * 300}}, series)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("pages")
+
+
+@pytest.fixture(scope="module")
+def pages(folder) -> dict[str, Path]:
+    sick = case(HERE / "rules" / "A201.md", "Sick")
+    runs = {
+        "fixture": (make_run(folder / "run"), make_diagnosis()),
+        "empty": (Run(), Diagnosis([], [], [])),
+        "long": (run := long_names(), diagnose(run)),
+        "foreign": (run := logs.read(HERE / "logs" / "hf_labels_unshifted"), diagnose(run)),
+        "gan": (run := logs.read(HERE / "logs" / "gan_discriminator_lr_x30"), diagnose(run)),
+        "sick": (sick, diagnose(sick)),
+    }
+    for name, (run, diagnosis) in runs.items():
+        report.html(run, diagnosis, folder / f"{name}.html")
+    return {name: folder / f"{name}.html" for name in PAGES}
+
+
+@pytest.fixture(scope="module")
+def seen(pages, folder):
+    return look_at(pages, folder, tools="fixture")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_nothing_is_wider_than_the_page_and_no_number_is_broken(name, seen):
+    views = seen["measured"][name]["views"]
+    assert [(view["asked"], view["state"]) for view in views] == [
+        (width, state) for widths in ((390,), (768, 1440)) for state in ("closed", "open") for width in widths
+    ]
+    for view in views:
+        where = (name, view["asked"], view["state"])
+        assert view["scroll_width"] == view["width"] == view["asked"], where
+        assert not view["wide"] and not view["scrolls"], (where, view)
+        assert not view["broken"], (where, view["broken"])
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_nothing_bars_a_reader(name, seen):
+    assert seen["measured"][name]["violations"] == [] and seen["measured"][name]["errors"] == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_it_prints_on_one_page(name, seen):
+    assert seen["printed"][name] == 1
+
+
+def test_values_are_read_by_keys_and_told(seen):
+    tools = seen["tools"]
+    assert tools["live"].startswith("text, step 1: train ")
+    assert tools["beside"].startswith("step 1: train "), "all charts show the same step"
+
+
+def test_a_line_is_hidden_by_its_key(seen):
+    assert seen["tools"]["hidden"] and seen["tools"]["toggled"] == [1, 0]
+
+
+def test_a_chart_is_enlarged_zoomed_smoothed_and_closed(seen):
+    tools = seen["tools"]
+    assert tools["open"] and tools["focused"] and tools["all"] == [0, STEPS]
+    assert tools["zoomed"] == [300, 600] and tools["said"].startswith("step 600: train NaN")
+    assert 0 < tools["dragged"][0] < tools["dragged"][1] < STEPS
+    assert tools["points"] == tools["dragged"][1] - tools["dragged"][0] + 1, "every raw step is a point"
+    assert tools["smoothed"] and tools["reset"] == [0, STEPS]
+    assert tools["closed"] and tools["back"], "focus goes back to where it was"
+    assert tools["errors"] == [] and tools["large_violations"] == []
+    assert not tools["large_measured"]["wide"] and not tools["large_measured"]["broken"]
+
+
+def test_a_chart_is_downloaded(seen):
+    with open(seen["tools"]["csv"], newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == list(range(1, STEPS + 1))
+    assert float(rows[0]["train"]) == pytest.approx(9, abs=0.6) and rows[-1]["train"] == "NaN"
+    picture = ElementTree.parse(seen["tools"]["svg"]).getroot()
+    drawn = [one for one in picture.iter("{http://www.w3.org/2000/svg}path") if one.get("stroke") == "rgb(0, 114, 178)"]
+    assert drawn and not picture.findall(".//*[@class]"), "it needs no style sheet"
+
+
+def test_a_page_shows_no_folder_of_the_machine(pages):
+    text = pages["long"].read_text(encoding="utf-8")
+    assert "/home/somebody" not in text and "…/xxx" in text
+
+
+def test_a_long_series_is_thinned_and_says_so(pages):
+    assert len(pages["long"].read_text(encoding="utf-8")) < 1_000_000
