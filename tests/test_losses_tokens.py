@@ -119,3 +119,12 @@ def test_generation_sees_the_streams_own_ids():
     output = model.outputs()[Codebook(0)]
     logits = output.head.logits(output.states_PD)
     torch.testing.assert_close(logits, model.hidden_PD @ model.audio_VD.T)
+
+
+@pytest.mark.parametrize(("first_id", "ids"), [(0, None), (0, 20), (30, 25), (TEXT, AUDIO), (TEXT + 2, 3)])
+def test_generation_reads_the_rows_of_a_streams_own_vocabulary_only(first_id, ids):
+    model = TwoStreams(prior=True)
+    head = Head((model.text_VD, model.audio_VD), first_id, ids, model.prior_2V[0])
+    every_NV = model.hidden_PD @ torch.cat(head.blocks).T + model.prior_2V[0]
+    torch.testing.assert_close(head.logits(model.hidden_PD), every_NV[:, head.own])
+    assert len(head.own_rows_VD) == (ids or TEXT + AUDIO)

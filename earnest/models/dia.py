@@ -24,7 +24,7 @@ from earnest.data.masks import IGNORE, ends_at_eos, shift
 from earnest.data.patterns import check_delays, delay, framed
 from earnest.data.row import Turn
 from earnest.errors import TooLongError, UserError
-from earnest.models.prepacked import KeyValues, normed, prepacked, rotated
+from earnest.models.prepacked import CachedAttention, KeyValues, normed, prepacked
 from earnest.models.system import Continuation, Head, Output, Round, System
 from earnest.streams import Codebook, Stream
 
@@ -289,8 +289,7 @@ class DiaContinuation(Continuation):
     """Sequences that are being continued: keys and values of the texts, and of the frames so far.
 
     The decoder's layers are written out here for one position, as transformers' modules and caches take two to three
-    times as long (benchmarks/generate_dia.py); tests compare the logits of both. Query heads that share their keys
-    (GQA) are in the place of a sequence's positions: (B, kv heads, queries per kv head, head_dim).
+    times as long (benchmarks/generate_dia.py); tests compare the logits of both.
     """
 
     def __init__(self, model: Dia, prompts: Sequence[Prompt]):
@@ -333,43 +332,23 @@ class _DecoderLayer:
 
     def __init__(self, layer: Any, text_BLE: Tensor, exists_BL: Tensor):
         own, cross = layer.self_attention, layer.cross_attention
-        self.layer, self.head_dim, self.cross_head_dim = layer, own.head_dim, cross.head_dim
-        self.sizes = [
-            heads * own.head_dim for heads in (own.num_heads + own.num_key_value_heads, own.num_key_value_heads)
-        ]
-        self.query_key_value = prepacked(own.q_proj, own.k_proj, own.v_proj)
-        self.own_out, self.cross_query, self.cross_out = (
-            prepacked(own.o_proj),
-            prepacked(cross.q_proj),
-            prepacked(cross.o_proj),
-        )
+        self.layer, self.cross_head_dim = layer, cross.head_dim
+        none_BNSH = text_BLE.new_empty(len(text_BLE), own.num_key_value_heads, 0, own.head_dim)
+        self.attention = CachedAttention(own, KeyValues(none_BNSH, none_BNSH), scale=1.0)
+        self.cross_query, self.cross_out = prepacked(cross.q_proj), prepacked(cross.o_proj)
         self.gate_up, self.down = prepacked(layer.mlp.gate_up_proj), prepacked(layer.mlp.down_proj)
         self.text_keys_BNLH, self.text_values_BNLH = (
             _heads(projection(text_BLE), cross.head_dim).transpose(1, 2).contiguous()
             for projection in (cross.k_proj, cross.v_proj)
         )
         self.exists_B11L = None if exists_BL.all() else exists_BL[:, None, None]
-        none_BNSH = text_BLE.new_empty(len(text_BLE), own.num_key_value_heads, 0, own.head_dim)
-        self.own = KeyValues(none_BNSH, none_BNSH)
 
     def advance(self, hidden_BD: Tensor, cos_H: Tensor, sin_H: Tensor) -> Tensor:
         layer = self.layer
-        hidden_BD = hidden_BD + self._self_attention(normed(hidden_BD, layer.pre_sa_norm), cos_H, sin_H)
+        hidden_BD = hidden_BD + self.attention.advance(normed(hidden_BD, layer.pre_sa_norm), cos_H, sin_H)
         hidden_BD = hidden_BD + self._cross_attention(normed(hidden_BD, layer.pre_ca_norm))
         gate_BF, up_BF = self.gate_up(normed(hidden_BD, layer.pre_mlp_norm)).chunk(2, dim=-1)
         return hidden_BD + self.down(up_BF * layer.mlp.activation_fn(gate_BF))
-
-    def _self_attention(self, hidden_BD: Tensor, cos_H: Tensor, sin_H: Tensor) -> Tensor:
-        query_key_BNH, value_BNH = (
-            _heads(part, self.head_dim) for part in self.query_key_value(hidden_BD).split(self.sizes, dim=-1)
-        )
-        kv_heads = value_BNH.shape[1]
-        query_BNH, key_BNH = rotated(query_key_BNH, cos_H, sin_H).split(
-            [query_key_BNH.shape[1] - kv_heads, kv_heads], dim=1
-        )
-        keys_BNSH, values_BNSH = self.own.append(key_BNH, value_BNH)
-        query_BNGH = query_BNH.unflatten(1, (kv_heads, -1))
-        return self.own_out(F.scaled_dot_product_attention(query_BNGH, keys_BNSH, values_BNSH, scale=1.0).flatten(1))
 
     def _cross_attention(self, hidden_BD: Tensor) -> Tensor:
         query_BNGH = _heads(self.cross_query(hidden_BD), self.cross_head_dim).unflatten(

@@ -42,7 +42,7 @@ from earnest.data.text import (
 )
 from earnest.errors import TooLongError, UserError
 from earnest.models.packed import Route
-from earnest.models.prepacked import KeyValues, normed, prepacked, rotated
+from earnest.models.prepacked import CachedAttention, KeyValues, normed, prepacked
 from earnest.models.system import Continuation, Head, Output, Round, System
 from earnest.sampling import Repetition
 from earnest.streams import TEXT, Codebook, Stream
@@ -367,23 +367,16 @@ class HiggsContinuation(Continuation):
 
 
 class _AudioLayer:
-    """One layer for one audio position. Query heads that share their keys are in the place of positions."""
+    """One layer for one audio position."""
 
     def __init__(self, layer: Any, past: KeyValues):
-        attention, mlp = layer.self_attn, layer.audio_mlp
-        self.past, self.head_dim, self.activation = past, attention.head_dim, mlp.act_fn
+        mlp = layer.audio_mlp
+        self.attention, self.activation = CachedAttention(layer.self_attn, past), mlp.act_fn
         self.before_attention, self.before_mlp = layer.audio_input_layernorm, layer.audio_post_attention_layernorm
-        self.query_key_value = prepacked(attention.q_proj, attention.k_proj, attention.v_proj)
-        self.out = prepacked(attention.o_proj)
         self.gate_up, self.down = prepacked(mlp.gate_proj, mlp.up_proj), prepacked(mlp.down_proj)
 
     def advance(self, hidden_BD: Tensor, cos_B1H: Tensor, sin_B1H: Tensor, exists_B11S: Tensor | None) -> Tensor:
-        rows, kv_heads = len(hidden_BD), self.past.room_2BNSH.shape[2]
-        heads_BNH = self.query_key_value(normed(hidden_BD, self.before_attention)).view(rows, -1, self.head_dim)
-        queries_key_BNH = rotated(heads_BNH[:, :-kv_heads], cos_B1H, sin_B1H)
-        keys_BNSH, values_BNSH = self.past.append(queries_key_BNH[:, -kv_heads:], heads_BNH[:, -kv_heads:])
-        query_BNGH = queries_key_BNH[:, :-kv_heads].reshape(rows, kv_heads, -1, self.head_dim)
-        mixed_BNGH = F.scaled_dot_product_attention(query_BNGH, keys_BNSH, values_BNSH, attn_mask=exists_B11S)
-        hidden_BD = hidden_BD + self.out(mixed_BNGH.reshape(rows, -1))
+        before_BD = normed(hidden_BD, self.before_attention)
+        hidden_BD = hidden_BD + self.attention.advance(before_BD, cos_B1H, sin_B1H, exists_B11S)
         gate_BF, up_BF = self.gate_up(normed(hidden_BD, self.before_mlp)).chunk(2, dim=-1)
         return hidden_BD + self.down(self.activation(gate_BF) * up_BF)

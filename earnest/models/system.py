@@ -41,8 +41,20 @@ class Head:
 
     def logits(self, states_ND: Tensor) -> Tensor:
         """(N, D) -> (N, V) over the stream's own vocabulary, as generation needs them."""
-        logits_NV = torch.cat([states_ND @ block_VD.T for block_VD in self.blocks], dim=-1)
-        return (logits_NV if self.prior_V is None else logits_NV + self.prior_V)[..., self.own]
+        return self.with_prior(states_ND @ self.own_rows_VD.T)
+
+    @property
+    def own_rows_VD(self) -> Tensor:
+        """The rows of the stream's own vocabulary."""
+        own, parts, start = self.own, list[Tensor](), 0
+        for block_VD in self.blocks:
+            parts.append(block_VD[max(0, own.start - start) : max(0, own.stop - start)])
+            start += len(block_VD)
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def with_prior(self, logits_NV: Tensor) -> Tensor:
+        """Logits over the stream's own vocabulary, with its share of the prior."""
+        return logits_NV if self.prior_V is None else logits_NV + self.prior_V[self.own]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,37 +1,56 @@
 """A MoT continues prompts, one code at a time."""
 
-from collections.abc import Generator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from earnest.data.batch import Prompt
-from earnest.models.system import Continuation, Head, Round
-from earnest.streams import Codebook, Stream
+from earnest.models.mot.layers import MoTLayer
+from earnest.models.prepacked import CachedAttention, KeyValues, normed, prepacked
+from earnest.models.system import Continuation, Round
+from earnest.streams import Codebook
 
 if TYPE_CHECKING:
     from earnest.models.mot.model import MoT
 
 
 class MoTContinuation(Continuation):
-    """A batch of sequences that is being continued: the key-value cache, which of its positions exist, and how many
-    audio tokens there are."""
+    """A batch of sequences that is being continued: the keys and values of each layer, where each sequence begins, and
+    how many audio tokens there are.
+
+    The layers are written out here for one audio position, as transformers' modules and caches take several times as
+    long (benchmarks/generate_mot.py); tests compare the logits of both.
+    """
 
     def __init__(self, model: "MoT", prompts: Sequence[Prompt]):
-        self.model = model
-        self.cache = DynamicCache(config=model.config.llama)
-        self.heads: Mapping[Stream, Head] = model.heads()
+        self.model, device, backbone = model, model.device, model.backbone
         self.tokens = 0
-        lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
-        longest = int(lengths_B.max())
-        self.exists_BS = torch.arange(longest, device=model.device)[None] >= longest - lengths_B[:, None]
-        text_BS = pad_sequence([prompt.text_S for prompt in prompts], True, model.pad_id, "left").to(model.device)
-        position_BS = (self.exists_BS.cumsum(1) - 1).clamp(min=0)
-        model.backbone(text_BS, self.exists_BS, position_BS, past_key_values=self.cache, use_cache=True)
+        lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        self.positions = int(lengths_B.max())
+        self.first_B1 = (self.positions - lengths_B)[:, None]  # position at which the prompt begins, behind its padding
+        self.padded = bool(self.first_B1.any())
+        place_S = torch.arange(self.positions, device=device)
+        cache: Any = DynamicCache(config=model.config.llama)
+        text_BS = pad_sequence([prompt.text_S for prompt in prompts], True, model.pad_id, "left").to(device)
+        backbone(
+            text_BS,
+            place_S >= self.first_B1,
+            (place_S - self.first_B1).clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+        )
+        self.layers = [
+            _AudioLayer(layer, block, KeyValues(cached.keys, cached.values))
+            for (layer, block), cached in zip(model.layer_pairs(), cache.layers, strict=True)
+        ]
+        self.heads = [model.heads()[Codebook(c)] for c in range(model.codebooks)]
+        self.rows = [prepacked(head.own_rows_VD) for head in self.heads]
 
     def rounds(self, frame_BC: Tensor) -> Generator[Round, Tensor, None]:
         """One round per codebook. Only the last token of the frame is appended here: the others were, when they were
@@ -43,19 +62,31 @@ class MoTContinuation(Continuation):
     def advance(self, token_B1: Tensor) -> Tensor:
         """Append one token (B, 1); returns the logits (B, 1, V) of the next: the codes and, if the model has one, the
         end, -inf between the codes of a frame."""
-        model, backbone = self.model, self.model.backbone
-        audio_B1D = model.embedded(token_B1, torch.full_like(token_B1, self.tokens))
-        position_embeddings = backbone.rotary_emb(audio_B1D, position_ids=self.exists_BS.sum(1, keepdim=True))
-        self.exists_BS = torch.cat([self.exists_BS, self.exists_BS.new_ones(len(token_B1), 1)], dim=1)
-        mask_B11S = self.exists_BS[:, None, None]
-        for layer, block in model.layer_pairs():
-            audio_B1D = layer.advance(
-                audio_B1D,
-                block,
-                position_embeddings=position_embeddings,
-                attention_mask=mask_B11S,
-                past_key_values=self.cache,
-            )
-        logits_B1V = self.heads[Codebook(self.tokens % model.codebooks)].logits(backbone.norm(audio_B1D))
-        self.tokens += 1
-        return F.pad(logits_B1V, (0, model.bos_id - logits_B1V.shape[-1]), value=-torch.inf)
+        model, backbone, codebook = self.model, self.model.backbone, self.tokens % self.model.codebooks
+        audio_BD = model.embedded(token_B1, torch.full_like(token_B1, self.tokens))[:, 0]
+        cos_B1H, sin_B1H = backbone.rotary_emb(audio_BD, self.positions - self.first_B1)
+        self.positions, self.tokens = self.positions + 1, self.tokens + 1
+        exists_B11S = None
+        if self.padded:
+            exists_B11S = (torch.arange(self.positions, device=audio_BD.device) >= self.first_B1)[:, None, None]
+        for layer in self.layers:
+            audio_BD = layer.advance(audio_BD, cos_B1H, sin_B1H, exists_B11S)
+        logits_BV = self.heads[codebook].with_prior(self.rows[codebook](normed(audio_BD, backbone.norm)))
+        return F.pad(logits_BV, (0, model.bos_id - logits_BV.shape[-1]), value=-torch.inf)[:, None]
+
+
+class _AudioLayer:
+    """One layer for one audio position."""
+
+    def __init__(self, layer: MoTLayer, block: LlamaDecoderLayer, past: KeyValues):
+        self.block, self.activation = block, layer.expert.act
+        self.attention = CachedAttention(layer.attention or block.self_attn, past)
+        self.down, self.fc1, self.fc2, self.up = (
+            prepacked(part) for part in (layer.expert.down, layer.expert.fc1, layer.expert.fc2, layer.expert.up)
+        )
+
+    def advance(self, audio_BD: Tensor, cos_B1H: Tensor, sin_B1H: Tensor, exists_B11S: Tensor | None) -> Tensor:
+        before_BD = normed(audio_BD, self.block.input_layernorm)
+        audio_BD = audio_BD + self.attention.advance(before_BD, cos_B1H, sin_B1H, exists_B11S)
+        inner_BE = self.down(normed(audio_BD, self.block.post_attention_layernorm))
+        return audio_BD + self.up(self.fc2(self.activation(self.fc1(inner_BE))))

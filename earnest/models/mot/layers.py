@@ -1,7 +1,5 @@
 """What a layer of a MoT has beside the backbone's own."""
 
-from typing import Any
-
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -58,9 +56,3 @@ class MoTLayer(GradientCheckpointingLayer):
         text_ND = text_ND + block.mlp(block.post_attention_layernorm(text_ND))
         audio_MD = audio_MD + self.expert(block.post_attention_layernorm(audio_MD))
         return text_ND, audio_MD
-
-    def advance(self, audio_B1D: Tensor, block: LlamaDecoderLayer, **context: Any) -> Tensor:
-        """One more audio position of each sequence. context: position_embeddings, attention_mask, past_key_values."""
-        mixed_B1D, _ = (self.attention or block.self_attn)(block.input_layernorm(audio_B1D), **context)
-        audio_B1D = audio_B1D + mixed_B1D
-        return audio_B1D + self.expert(block.post_attention_layernorm(audio_B1D))
