@@ -1,7 +1,7 @@
 """Which parameters a gradient and an optimizer reach."""
 
 import re
-from collections.abc import Set
+from collections.abc import Sequence, Set
 
 import torch
 from torch import nn
@@ -22,11 +22,28 @@ def without_gradient(model: nn.Module, used: Set[str]) -> Gradients:
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     reached = {name for name, parameter in trained.items() if parameter.grad is not None and parameter.grad.any()}
     kinds = {_kind(name) for name in reached}
-    none = [name for name in trained if name not in reached]
+    zero = [name for name in reached if _holds_back(name) and not trained[name].any()]
+    none = [name for name in trained if name not in reached and not _behind_zeros(name, trained[name], zero)]
     beside = [name for name in none if _kind(name) in kinds and "expert" not in name]
     cut = [name for name in none if name not in beside and name in used]
     idle = [name for name in none if name not in beside and name not in cut]
     return Gradients(tuple(none), 1, 0, tuple(beside), tuple(cut), tuple(idle))
+
+
+def _holds_back(name: str) -> bool:
+    """Whether zeros in a parameter would make the gradients of what comes before it zero."""
+    return not name.endswith("bias")
+
+
+def _behind_zeros(name: str, parameter: nn.Parameter, zero: Sequence[str]) -> bool:
+    """Whether a gradient arrives and is zero only because a neighbour, which has a gradient, still holds zeros: LoRA's
+    A at its start (arXiv:2106.09685 §4.1), or what leads into any branch that starts as nothing.
+
+    Neighbours share their names but for the last three words, and the first word at least: q_proj.lora_A.default.weight.
+    """
+    words = name.split(".")
+    module = words[: max(1, len(words) - 3)]
+    return parameter.grad is not None and any(other.split(".")[: len(module)] == module for other in zero)
 
 
 def _kind(name: str) -> str:
