@@ -39,7 +39,7 @@ def _behind_zeros(name: str, parameter: nn.Parameter, zero: Sequence[str]) -> bo
     """Whether a gradient arrives and is zero only because a neighbour, which has a gradient, still holds zeros: LoRA's
     A at its start (arXiv:2106.09685 §4.1), or what leads into any branch that starts as nothing.
 
-    Neighbours share their names but for the last three words, and the first word at least: q_proj.lora_A.default.weight.
+    Neighbours share all words of their names but the last three, and the first: q_proj.lora_A.default.weight.
     """
     words = name.split(".")
     module = words[: max(1, len(words) - 3)]
