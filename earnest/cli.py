@@ -257,7 +257,7 @@ def diagnose(
             `earnest explain facts` lists the names.
         trainer: The public trainer that wrote it, if nothing in the log tells; "none" if what is told is wrong.
         model: A known model, in place of facts: --model higgs-audio-v2; `earnest explain models` lists them.
-        config: A model's config.json, in place of facts.
+        config: A model's config.json or a trainer's YAML, in place of facts.
         run: Which one, if the log holds several.
     """
     from earnest import logs, report

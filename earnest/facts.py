@@ -92,7 +92,7 @@ class Facts:
     baselines: Mapping[Stream, float] | None = _fact(
         "as the loss",
         "stream -> what a predictor that has learnt nothing scores, in the numbers that the log prints",
-        "the loss's formula, e.g. ln(classes); or a run whose inputs are shuffled",
+        "the loss's formula, e.g. ln(classes); what silence, the mean frame or shuffled inputs score",
     )
     units: Mapping[Stream, Unit] | None = _fact(
         "name",

@@ -1,13 +1,15 @@
 """Facts from configurations: read as YAML and JSON say, never guessed, and told if they cannot be used."""
 
 import json
+import re
 import time
 
 import pytest
 
 from earnest.facts import FACTS
 from earnest.logs import read
-from earnest.logs.settings import MOST_NODES, SPELLINGS, facts_of, from_yaml
+from earnest.logs.settings import MOST_NODES, SPELLINGS, facts_in, facts_of, from_yaml
+from earnest.profiles.configs import configs
 from earnest.run import Run
 
 
@@ -149,3 +151,78 @@ def test_what_settings_may_say_are_facts():
     assert set(SPELLINGS) <= set(FACTS)
     spellings = [spelling for listed in SPELLINGS.values() for spelling in listed.split()]
     assert len(spellings) == len(set(spellings))
+
+
+# configurations as models and trainers write them, cut to the names that matter, and what they say
+KNOWN = {
+    "csm": (
+        {"model_type": "csm", "vocab_size": 2051, "text_vocab_size": 128256, "num_codebooks": 32}
+        | {"codec_config": {"codebook_size": 2048}, "depth_decoder_config": {"num_codebooks": 32, "vocab_size": 2051}},
+        {"audio_vocab": 2051, "codebooks": 32, "codebook_size": 2048},
+    ),
+    "dia": (
+        {"model_type": "dia", "encoder_config": {"vocab_size": 256}}
+        | {"decoder_config": {"vocab_size": 1028, "num_channels": 9}},
+        {"audio_vocab": 1028, "codebooks": 9},
+    ),
+    "higgs": (
+        {"model_type": "higgs_audio_v2", "vocab_size": 128256, "codebook_size": 1024, "num_codebooks": 8},
+        {"text_vocab": 128256, "audio_vocab": 1026, "codebooks": 8, "codebook_size": 1024},
+    ),
+    "moshi": (
+        {"card": 2048, "n_q": 16, "dep_q": 8, "text_card": 32000},
+        {"text_vocab": 32000, "audio_vocab": 2048, "codebooks": 8, "codebook_size": 2048},
+    ),
+    "qwen3-tts": (
+        {"model_type": "qwen3_tts", "talker_config": {"vocab_size": 3072, "num_code_groups": 16}},
+        {"audio_vocab": 3072, "codebooks": 16},
+    ),
+    "gpt-sovits": (
+        {"model": {"vocab_size": 1025, "phoneme_vocab_size": 732, "EOS": 1024}},
+        {"audio_vocab": 1025, "codebook_size": 1024},
+    ),
+    "llama with audio ids": (
+        {"model_type": "llama", "vocab_size": 156940, "bos_token_id": 128000, "eos_token_id": 128009},
+        {"joint_vocab": 156940, "text_vocab": 128256},
+    ),
+    "plain llama": ({"model_type": "llama", "vocab_size": 128256, "bos_token_id": 128000}, {"text_vocab": 128256}),
+    "a trainer that names its model": (
+        {"model_name_or_path": "Qwen/Qwen3-4B-Instruct-2507", "gradient_accumulation_steps": 8},
+        {"text_vocab": 151936, "accumulation_steps": 8},
+    ),
+    "a trainer that names another": (
+        {"model_name_or_path": "Qwen/Qwen3-4B-with-2048-more", "max_steps": 9},
+        {"schedule_steps": 9},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KNOWN)
+def test_a_known_configuration_is_read_at_its_places(kind):
+    config, says = KNOWN[kind]
+    found = facts_of(config, "config.json")
+    assert found.facts == says and not found.notes
+
+
+def test_a_configuration_with_tags_is_data(tmp_path):
+    """CosyVoice's: the tag says which class is configured, and so how many ids are added to the codes."""
+    path = tmp_path / "cosyvoice2.yaml"
+    path.write_text(
+        "seed: !apply:random.seed [1986]\nsample_rate: 24000\nllm: !new:cosyvoice.llm.llm.Qwen2LM\n"
+        "    speech_token_size: 6561\n    llm_input_size: !ref <llm_input_size>\n    rate: !ref <sample_rate>\n"
+        "train_conf:\n    grad_clip: 5\n    accum_grad: 2\ntrain_conf_gan:\n    accum_grad: 1\n"
+    )
+    assert facts_in(path).facts == {
+        "audio_vocab": 6564,
+        "codebook_size": 6561,
+        "accumulation_steps": 2,
+        "max_grad_norm": 5.0,
+        "sample_rate_hz": 24000,
+    }
+
+
+def test_every_known_kind_of_configuration_gives_facts():
+    for kind in configs():
+        assert set(kind.facts) | set(kind.wrong) <= set(FACTS), kind.name
+        for where in (*kind.when, *kind.facts.values()):
+            assert re.fullmatch(r"[\w.!]+( \+ \d+)?", where), (kind.name, where)

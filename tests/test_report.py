@@ -133,6 +133,7 @@ def test_all_formats_say_the_same(run, page):
     expected += [
         field for verdict in diagnosis.verdicts for field in (str(verdict.stream), verdict.verdict, verdict.why)
     ]
+    expected += [field for ask in diagnosis.asks for field in (ask.what, ask.where, ask.command, *ask.hints)]
     expected += [*diagnosis.mapping, *diagnosis.mapping.values(), *run.notes]
     for name, text in said.items():
         for field in expected:
@@ -173,7 +174,7 @@ def test_json_keeps_its_contract(run):
         report.json(run, make_diagnosis()), parse_constant=lambda name: pytest.fail(f"{name} is no strict JSON")
     )
     assert valid(said, SCHEMA)
-    assert list(said) == ["schema", "run", "verdicts", "findings", "not_checked", "mapping", "checked"]
+    assert list(said) == ["schema", "run", "verdicts", "findings", "not_checked", "mapping", "checked", "asks"]
     assert said["verdicts"][0]["value"] == "NaN" and said["findings"][0]["evidence"][0]["value"] == "NaN"
     assert said["verdicts"][1]["baseline"] == {"name": "bigram", "value": 5.71, "interval": [5.6, 5.82]}
     assert not valid(said | {"schema": 1}, SCHEMA) and not valid({**said, "findings": [{}]}, SCHEMA)

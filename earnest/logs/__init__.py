@@ -16,7 +16,7 @@ from earnest.logs.log import Log
 from earnest.logs.mapping import choose_beside, to_run
 from earnest.logs.settings import Settings, facts_beside, facts_in, facts_of, facts_of_model
 from earnest.logs.source import EXPECTED, FIX, Source, standard_input
-from earnest.logs.trainer import add_facts, known_columns, trainer_of
+from earnest.logs.trainer import add_facts, known_columns, note_on_models, trainer_of
 from earnest.logs.unused import NOT_USED, may_be_loss, option
 from earnest.run import Run
 
@@ -81,6 +81,8 @@ def read(
     elif trainer.note:
         result.notes.append(trainer.note)
     result.notes += settings.notes
+    if result.facts.text_vocab is None and result.facts.audio_vocab is None and (named := note_on_models(source)):
+        result.notes.append(named)
     result.path = Path(path)
     if all(len(series) < 2 for series in result.series.values()):
         result.notes.append("one row: values can be compared with baselines, nothing can be said over time")

@@ -17,7 +17,8 @@ from earnest.columns import Json
 from earnest.errors import UserError
 from earnest.facts import checked
 from earnest.logs.words import words
-from earnest.profiles.models import model
+from earnest.profiles.configs import config_of
+from earnest.profiles.models import Model, known_as, model
 
 FILES = [
     "config.json",
@@ -50,7 +51,7 @@ SPELLINGS = {
     ),
     "accumulation_steps": (
         "accumulation_steps gradient_accumulation_steps grad_accum_steps accumulate_grad_batches grad_accum "
-        "accum_grad update_freq"
+        "accum_grad update_freq num_microbatches"
     ),
     "schedule_steps": (
         "schedule_steps max_steps max_updates total_steps max_train_steps num_training_steps max_update max_iters "
@@ -70,6 +71,23 @@ SPELLINGS = {
     "sample_rate_hz": "sample_rate_hz sample_rate sampling_rate",
 }
 _FACT = {spelling: fact for fact, spellings in SPELLINGS.items() for spelling in spellings.split()}
+# names under which a configuration says which model was trained
+OF_MODEL = [
+    "model_name_or_path",
+    "name_or_path",
+    "base_model_name_or_path",
+    "pretrained_model_name_or_path",
+    "init_model_path",
+    "model_id",
+    "base_model",
+    "pretrained_model",
+    "model_name",
+    "model",
+    "hf_repo_id",
+]
+# Vocabularies of text to which audio ids are appended: ids of their own special tokens -> how many ids they have
+TEXT_VOCABULARIES = {range(128_000, 128_256): 128_256, range(151_643, 151_669): 151_669}
+LEAST_APPENDED = 1024  # ids beyond a vocabulary of text: fewer are its padding and a few special tokens
 NOT_SET = (None, "", "auto", -1)  # transformers' max_steps is -1 if nobody set it; DeepSpeed's values are "auto"
 NUMERAL = re.compile(r"[-+]?\d+(\.\d*)?(e[-+]?\d+)?", re.IGNORECASE)
 WEIGHT = re.compile(r"(?:alpha|lambda|loss_weight|weight)_(\w+)")
@@ -102,19 +120,21 @@ def facts_of(config: Mapping[str, Json], where: str) -> Settings:
     notes: list[str] = []
     for node in _mappings(config):
         for name, value in node.items():
-            spelled, value = "_".join(words(name)), _plain(value)
+            spelled, value = "_".join(words(name.rpartition(".")[2])), _plain(value)
             if (weight := WEIGHT.fullmatch(spelled)) and weight[1] in WEIGHTED and value not in NOT_SET:
                 weights[WEIGHTED[weight[1]]] = value
             if spelled in ("codebook_size", "audio_codebook_size"):
                 value = _with_specials(node, value)
             fact = _fact_of(spelled, node)
-            if fact is None or value in NOT_SET or isinstance(value, dict):
+            if fact is None or value in NOT_SET or isinstance(value, dict) or _is_reference(value):
                 continue
             try:
                 values.setdefault(fact, {})[checked(fact, value)] = name
             except UserError as error:
                 notes.append(f"{where}: {name} = {str(value)[:40]} is not used as {fact}: it is {error.expected}")
-    facts: dict[str, Any] = {fact: next(iter(known)) for fact, known in values.items() if len(known) == 1}
+    told, wrong = _of_known_kind(config)
+    values = {fact: known for fact, known in values.items() if fact not in wrong and fact not in told}
+    facts: dict[str, Any] = {fact: next(iter(known)) for fact, known in values.items() if len(known) == 1} | told
     for fact, known in values.items():
         if len(known) > 1:
             listed = ", ".join(map(str, sorted(known)[:4]))
@@ -128,7 +148,45 @@ def facts_of(config: Mapping[str, Json], where: str) -> Settings:
     architectures = config.get("architectures")
     if isinstance(architectures, list) and architectures and isinstance(architectures[0], str):
         facts["system"] = architectures[0]
-    return Settings(facts, dict.fromkeys(facts, where), list(dict.fromkeys(notes))[:MOST_NOTES])
+    sources, model = dict.fromkeys(facts, where), _named_model(config)
+    if model is not None and {"text_vocab", "audio_vocab"}.isdisjoint(facts):
+        given = {name: value for name, value in model.facts.known().items() if name not in facts}
+        facts, sources = facts | given, sources | dict.fromkeys(given, f"{where}, which names {model.title}")
+    return Settings(facts, sources, list(dict.fromkeys(notes))[:MOST_NOTES])
+
+
+def _of_known_kind(config: Mapping[str, Json]) -> tuple[dict[str, Any], set[str]]:
+    """The facts of a configuration of a known kind, and those that its other names would give wrongly."""
+    kind = config_of(config)
+    if kind is not None:
+        return {name: checked(name, _plain(value)) for name, value in kind.values(config).items()}, set(kind.wrong)
+    return _joint(config), set()
+
+
+def _joint(config: Mapping[str, Json]) -> dict[str, Any]:
+    """A vocabulary of text to which audio ids were appended: known by the ids of its own special tokens, far below its
+    size."""
+    size, ends = config.get("vocab_size"), [config.get("bos_token_id"), config.get("eos_token_id")]
+    known = {text for ids, text in TEXT_VOCABULARIES.items() for end in ends if isinstance(end, int) and end in ids}
+    if not isinstance(size, int) or len(known) != 1 or size < min(known) + LEAST_APPENDED:
+        return {}
+    return {"joint_vocab": size, "text_vocab": min(known)}
+
+
+def _named_model(config: Mapping[str, Json]) -> Model | None:
+    """The known model that a configuration names, if it names one."""
+    named = [
+        found
+        for node in _mappings(config)
+        for name, value in node.items()
+        if isinstance(value, str) and "_".join(words(name)) in OF_MODEL and (found := known_as(value)) is not None
+    ]
+    return named[0] if named and all(one == named[0] for one in named) else None
+
+
+def _is_reference(value: Json) -> bool:
+    """``${model.dim}`` and ``<sample_rate>`` name another place in the configuration, which is read there."""
+    return isinstance(value, str) and value.startswith(("${", "<"))
 
 
 def _fact_of(spelled: str, node: Mapping[str, Json]) -> str | None:
@@ -207,7 +265,17 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader) if not TYPE_CHECKING
         return node.value
 
 
+def _untagged(loader: _Loader, tag: str, node: yaml.Node) -> Json:
+    """What a tag of the application stands before, as plain data: nothing is made of it. A mapping keeps the tag under
+    ``!``, as it may say which class it configures."""
+    if isinstance(node, yaml.MappingNode):
+        held: dict[str, Json] = {str(name): value for name, value in loader.construct_mapping(node, deep=True).items()}
+        return held | {"!": tag}
+    return loader.construct_sequence(node, deep=True) if isinstance(node, yaml.SequenceNode) else str(node.value)
+
+
 _Loader.add_constructor("tag:yaml.org,2002:merge", _Loader.construct_merge)
+_Loader.add_multi_constructor("!", _untagged)
 
 
 def from_yaml(text: str) -> Json:

@@ -11,10 +11,12 @@ from earnest.logs.source import Source
 from earnest.logs.text import ANSI
 from earnest.logs.words import without_split
 from earnest.profiles import NONE, Logged, Profile, Recognised, Shown, profile, recognise
+from earnest.profiles.models import models
 from earnest.run import Run
 from earnest.signals import Key, parse
 from earnest.streams import TOTAL
 
+MOST_MODELS = 3  # names in one log that are worth a note
 MOST_BYTES = 1 << 18  # of the beginning of a text, and of its end, in which a trainer's lines are looked for
 
 
@@ -38,6 +40,16 @@ def _text(source: Source) -> str:
             file.seek(max(0, source.path.stat().st_size - MOST_BYTES))
             printed += b"\n" + file.read(MOST_BYTES)
     return ANSI.sub("", printed.decode("utf-8", "replace").replace("\r", "\n"))
+
+
+def note_on_models(source: Source) -> str:
+    """The known models whose names on the Hub stand in the log, as a note; empty if there are none, or many."""
+    printed = _text(source)
+    named = [model for model in models().values() if any(hub in printed for hub in model.hub)]
+    if not named or len(named) > MOST_MODELS:
+        return ""
+    said = " or ".join(f"--model {model.name} ({model.title})" for model in named)
+    return f"the log names known models: {said} gives the facts of the one that was trained"
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Known models: what ``--model NAME`` stands for, in place of facts."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +34,24 @@ def models() -> Mapping[str, Model]:
         name: records.read(Model, entry | {"name": name}, f"model {name}", "mend the file")
         for name, entry in table.items()
     }
+
+
+# What names of checkpoints are continued with, that changes no vocabulary
+VARIANTS = re.compile(
+    r"(?:[-_](?:instruct|base|chat|it|hf|sft|ft|bnb|gguf|awq|gptq|unsloth|bf16|fp16|fp8|int[48]|[48]bit|\d{4}|1m|v?\d\.\d))+"
+)
+
+
+def known_as(name: str) -> Model | None:
+    """The model that a checkpoint's name or path means, or None: its name on the Hub, whoever owns it there, perhaps
+    continued by what changes no vocabulary."""
+    last = name.strip("/").rpartition("/")[2].lower()
+    for known in models().values():
+        for hub in (known.name, *known.hub):
+            stem = hub.rpartition("/")[2].lower()
+            if last == stem or (last.startswith(stem) and VARIANTS.fullmatch(last[len(stem) :])):
+                return known
+    return None
 
 
 def model(name: str) -> Model:

@@ -83,7 +83,8 @@ class Defect:
 @dataclass(frozen=True)
 class Profile:
     """A public trainer. name: of its file · loss: the formula of what it prints · step: what its steps count · files:
-    where that was read · seen: what public runs printed · extends: the trainer that it is built on."""
+    where that was read · seen: what public runs printed · extends: the trainer that it is built on · models: those
+    that it trains, if the log does not say which."""
 
     name: str
     title: str
@@ -99,6 +100,7 @@ class Profile:
     defects: tuple[Defect, ...] = ()
     seen: str = ""
     extends: str = ""
+    models: tuple[str, ...] = ()
 
     def column(self, *names: str) -> Logged | None:
         """What a column is, by the first of its names that the trainer is known to log."""

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from earnest.report import view
-from earnest.rules.finding import Diagnosis, Finding
+from earnest.rules.finding import Ask, Diagnosis, Finding
 from earnest.run import Run
 
 MOST_COLUMNS = 50  # of a foreign log's columns; the JSON names all
@@ -27,6 +27,8 @@ def render(run: Run, diagnosis: Diagnosis) -> str:
             for verdict in diagnosis.verdicts
         ]
         parts += ["## Streams", table(["stream", "verdict", "value", "baseline [interval]", "why"], rows)]
+    if diagnosis.asks:
+        parts += ["## To judge more", "\n".join(map(_ask, diagnosis.asks))]
     if diagnosis.not_checked:
         parts += [
             "## Not checked",
@@ -39,6 +41,10 @@ def render(run: Run, diagnosis: Diagnosis) -> str:
     if len(diagnosis.mapping) > MOST_COLUMNS:
         parts.append(f"and {len(diagnosis.mapping) - MOST_COLUMNS} more columns, all named in the JSON report")
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _ask(ask: Ask) -> str:
+    return "\n".join([f"- {text(view.ask(ask))}: {text(ask.command)}", *(f"  - {text(hint)}" for hint in ask.hints)])
 
 
 def _finding(finding: Finding) -> str:

@@ -41,6 +41,12 @@ def _parts(run: Run, diagnosis: Diagnosis, width: int) -> Iterator[RenderableTyp
         for number, finding in enumerate(view.in_order(diagnosis.findings)):
             yield from [Text()] * bool(number)
             yield from _finding(finding, width)
+    if diagnosis.asks:
+        yield Text("\nTo judge more", style="bold")
+    for ask in diagnosis.asks:
+        yield _indented(Text(view.ask(ask)), 2)
+        yield _indented(Text(view.line(ask.command), style="bold"), 6)
+        yield from (_indented(Text(view.line(hint), style="dim"), 6) for hint in ask.hints)
     if diagnosis.not_checked:
         yield Text("\nNot checked", style="bold")
         yield _indented(Text(view.in_short(diagnosis)), 2)

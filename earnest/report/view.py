@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple, cast
 
-from earnest.rules.finding import SEVERITIES, Baseline, Diagnosis, Finding, Verdict
+from earnest.rules.finding import SEVERITIES, Ask, Baseline, Diagnosis, Finding, Verdict
 from earnest.run import Run
 from earnest.streams import Codebook
 
@@ -223,6 +223,12 @@ def in_short(diagnosis: Diagnosis) -> str:
     helpful = [f"{needs} ({_many(count, 'rule')})" for needs, count in most_helpful(diagnosis)]
     most = f" Most would help: {'; '.join(helpful)}." if helpful else ""
     return f"{unchecked(diagnosis)}, as the log lacks what they need.{most} --format html lists all."
+
+
+def ask(one: Ask) -> str:
+    """What is asked for, of which streams, and where it stands."""
+    named = ", ".join(line(stream) for stream in one.streams[:4]) + (", ..." if len(one.streams) > 4 else "")
+    return f"{named}: {line(one.what)} ({line(one.where)})"
 
 
 def title(run: Run) -> str:

@@ -1,6 +1,7 @@
 """The doctor's rules: a `Run` in, a `Diagnosis` out."""
 
 from earnest.rules import families
+from earnest.rules.asks import asks
 from earnest.rules.catalogue import RULES, Evidence, Rule, apply
 from earnest.rules.decision import decide
 from earnest.rules.families.trainer import with_known_causes
@@ -21,7 +22,9 @@ def diagnose(run: Run) -> Diagnosis:
     not_checked = [answer for _, answer in answers if isinstance(answer, NotChecked)]
     verdicts = [one.verdict for one in case.judged]
     checked = list(dict.fromkeys(code for code, answer in answers if not isinstance(answer, NotChecked)))
-    return Diagnosis(verdicts, findings, abstained + not_checked, dict(run.facts.mapping or {}), checked)
+    return Diagnosis(
+        verdicts, findings, abstained + not_checked, dict(run.facts.mapping or {}), checked, asks(case.judged, run)
+    )
 
 
 def catalogue() -> list[Rule]:

@@ -75,11 +75,25 @@ class NotChecked:
 
 
 @dataclass(frozen=True)
+class Ask:
+    """A number that the log does not hold, and without which streams cannot be judged. what: it is · where: it stands ·
+    command: what to type · hints: what may be typed instead, and what the log itself suggests."""
+
+    streams: tuple[Stream, ...]
+    what: str
+    where: str
+    command: str
+    hints: list[str]
+
+
+@dataclass(frozen=True)
 class Diagnosis:
-    """Everything said of one run. `checked`: the rules that looked at something, by code, whatever they found."""
+    """Everything said of one run. `checked`: the rules that looked at something, by code, whatever they found. `asks`:
+    what would let streams be judged that cannot be."""
 
     verdicts: list[Verdict]
     findings: list[Finding]
     not_checked: list[NotChecked]
     mapping: dict[str, str] = field(default_factory=dict[str, str])
     checked: list[str] = field(default_factory=list[str])
+    asks: list[Ask] = field(default_factory=list[Ask])

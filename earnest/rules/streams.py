@@ -24,7 +24,8 @@ NO_MEAN: dict[Unit | None, str] = {
     "sum": "a sum over tokens, frames or clips: it grows with the batch and has no level of chance",
     "other": "no mean over targets: no vocabulary gives its level of chance",
 }
-ONE_CODEBOOK = "one codebook's ids"  # in a joint vocabulary: the level of a model that knows which ids may follow
+# In a joint vocabulary: levels of a model that knows which ids may follow
+AUDIO_IDS, ONE_CODEBOOK = "audio ids", "one codebook's ids"
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ class StreamView:
         """How many ids can occur as a target of a mean cross-entropy."""
         if self.no_mean:
             return None
-        return vocabulary(self.stream, self.facts.text_vocab, self.facts.audio_vocab)
+        size = vocabulary(self.stream, self.facts.text_vocab, self.facts.audio_vocab)
+        return size or (self.facts.joint_vocab if self.stream == TOTAL else None)
 
     @property
     def vocabulary_fact(self) -> str:
@@ -131,11 +133,22 @@ class StreamView:
         return rungs
 
     def _by_vocabulary(self, size: int) -> list[Baseline]:
-        """A uniform guess; in a vocabulary of text and audio ids, over all ids, and over those of one codebook."""
-        joint = self.facts.joint_vocab if self.stream == TOTAL else None
-        if not joint or joint <= size:
+        """A uniform guess; in a vocabulary of text and audio ids: over all ids, over those of audio, over those of one
+        codebook."""
+        joint, text, codes = self.facts.joint_vocab, self.facts.text_vocab or 0, self.facts.audio_vocab
+        if self.stream != TOTAL or not joint or joint <= size:
             return [Baseline("uniform", math.log(size))]
-        return [Baseline("uniform", math.log(joint)), Baseline(ONE_CODEBOOK, math.log(size))]
+        rungs = [Baseline("uniform", math.log(joint))]
+        if 0 < text < joint - 1:
+            rungs.append(Baseline(AUDIO_IDS, math.log(joint - text)))
+        if codes and codes < joint - text:
+            rungs.append(Baseline(ONE_CODEBOOK, math.log(codes)))
+        return rungs
+
+    @property
+    def audio_part(self) -> Baseline | None:
+        """In a joint vocabulary: the lowest level that is reached by knowing which ids may follow, and no more."""
+        return self.rung(ONE_CODEBOOK) or self.rung(AUDIO_IDS)
 
     def rung(self, name: str) -> Baseline | None:
         return next((rung for rung in self.rungs if rung.name == name), None)

@@ -16,7 +16,8 @@ def section(run: Run, diagnosis: Diagnosis) -> Fragment:
     rows = [_row(verdict) for verdict in diagnosis.verdicts]
     head = ["Stream", "Verdict", "Value", "Baseline", "Ladder", "Why"]
     table = Table(head, rows, classes="streams", title="Verdict of each stream") if rows else None
-    return Fragment("streams", "Streams", fill("streams.html", table_of=table, used=_words(diagnosis)))
+    html = fill("streams.html", table_of=table, used=_words(diagnosis), asks=diagnosis.asks)
+    return Fragment("streams", "Streams", html)
 
 
 def ladder(verdict: Verdict) -> list[Baseline]:

@@ -19,7 +19,7 @@ UNBOUNDED: dict[Stream, str] = {
     Part("loss_g"): "a weighted sum has no baseline: judge its parts",
     Part("commitment"): "commitment has no baseline but 0: judge codebook usage and reconstruction",
 }
-NO_BASELINE = "its baseline is unknown: log a probe `baselines` (silence, mean frame or constant mean) beside it"
+NO_BASELINE = "its baseline is unknown"
 # How far from a baseline a loss must be, as a share of it: 3 % if the run measured it; 5 % if it is assumed, which is
 # how far the two calculated baselines lie from the values reported.
 MARGIN_MEASURED, MARGIN_ASSUMED = 0.03, 0.05

@@ -20,7 +20,7 @@ from earnest.rules.measure import (
     since_below,
 )
 from earnest.rules.statistics import trend
-from earnest.rules.streams import ONE_CODEBOOK, StreamView
+from earnest.rules.streams import StreamView
 
 # If the label histogram is unknown, a cross-entropy within this share of ln V says nothing (assumed: label frequencies
 # alone give neural codecs some 2-12 %, and a natural language some 30-40 %).
@@ -135,15 +135,28 @@ def is_above_chance(view: StreamView) -> Verdict | None:
     return _verdict(view, "worse-than-chance", why, since_above(now.series, uniform))
 
 
+def against_joint(view: StreamView) -> Verdict | None:
+    """In a joint vocabulary: below a guess among all ids, and not below one among those that may follow."""
+    now, uniform, part = _now(view), view.rung("uniform"), view.audio_part
+    if view.rung("unigram") or uniform is None or part is None:
+        return None
+    if now.value > (1 - NEAR_CHANCE) * uniform.value or now.value <= (1 - NEAR_CHANCE) * part.value:
+        return None
+    why = f"{_in_words(view)} are below the {uniform.value:.3f} of all ids, and no better than knowing which may follow"
+    since = since_below(now.series, (1 - NEAR_CHANCE) * uniform.value)
+    return _verdict(view, "unigram-only", f"{why}, {part.value:.3f}", since, part)
+
+
 def against_uniform(view: StreamView) -> Verdict | None:
     """Beside a uniform guess alone, if the label frequencies are unknown: then a little below it says nothing. In a
     joint vocabulary it is a guess among the ids that may follow, which any model soon knows."""
-    now, uniform = _now(view), view.rung(ONE_CODEBOOK) or view.rung("uniform")
-    if view.rung("unigram") or uniform is None:
+    now, chance = _now(view), view.rung("uniform")
+    uniform = (view.audio_part if view.audio_part and now.value < view.audio_part.value else None) or chance
+    if view.rung("unigram") or uniform is None or chance is None:
         return None
     share_below = 1 - now.value / uniform.value
     limit = FREQUENCIES_AUDIO if view.is_audio else FREQUENCIES_TEXT
-    if share_below <= limit and (above := began_above(view.any, uniform)):
+    if share_below <= limit and (above := began_above(view.any, chance)):
         for_long = f"after {above[1]:.2f} nats until step {above[0]}: above the {uniform.value:.3f} of a uniform guess"
         since = int(view.any.step[0]) if view.any else None
         return _verdict(view, "worse-than-chance", f"{_in_words(view)}, {for_long} for that long", since)
@@ -195,6 +208,7 @@ STEPS: tuple[Callable[[StreamView], Verdict | None], ...] = (
     is_too_good,
     is_above_chance,
     is_getting_worse,
+    against_joint,
     against_uniform,
     against_frequencies,
     is_learning,

@@ -6,7 +6,7 @@ from dataclasses import replace
 from earnest.facts import Facts
 from earnest.rules.finding import Baseline, Verdict, Word
 from earnest.rules.measure import WORSE, degenerate, end_of
-from earnest.rules.streams import StreamView
+from earnest.rules.streams import AUDIO_IDS, ONE_CODEBOOK, StreamView
 from earnest.rules.verdicts import tokens
 from earnest.rules.verdicts.tokens import FREQUENCIES_TEXT, NEAR_CHANCE
 
@@ -14,6 +14,8 @@ from earnest.rules.verdicts.tokens import FREQUENCIES_TEXT, NEAR_CHANCE
 def judge(view: StreamView) -> Verdict:
     """A total, alone in its log: judged as what it is known to be, or against the sum that it is or began as, else
     taken for the mean of the vocabulary that is known."""
+    if view.audio_part is not None:
+        return _joint(view)
     if view.train is None or not len(view.train.finite) or view.unit is not None or view.stated is not None:
         return tokens.judge(view)
     if verdict := at_sum_of_chances(view) or _below_a_sum(view):
@@ -28,6 +30,16 @@ def judge(view: StreamView) -> Verdict:
         why += f"; chance over the joint vocabulary is {joint:.3f}, "
         why += f"of which {joint - math.log(audio):.2f} only choose audio"
     return replace(verdict, why=why)
+
+
+def _joint(view: StreamView) -> Verdict:
+    """The verdict of a mean over a vocabulary of text and audio ids, with what chance is over all and over a part."""
+    verdict = tokens.judge(view)
+    levels = ", ".join(
+        f"{rung.value:.3f} over {rung.name}" for rung in view.rungs if rung.name in (AUDIO_IDS, ONE_CODEBOOK)
+    )
+    joint = view.facts.joint_vocab or 0
+    return replace(verdict, why=f"{verdict.why}; chance is {math.log(joint):.3f} over all {joint} ids, {levels}")
 
 
 def of_parts(view: StreamView) -> Verdict:
