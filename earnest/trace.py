@@ -72,11 +72,11 @@ def trace_tokens(assemble: AssembleTokens, config: TokenConfig, console: Console
     codec = load_codec(config.codec)
     assembly = assemble(config, codec)
     model = assembly.model.eval()
-    clips = find_clips(config.data.path, assembly.variation.described_by)[:NEIGHBOURS]
+    clips = find_clips(config.data, assembly.variation.described_by)[:NEIGHBOURS]
     corpus = _corpus(config, assembly, codec, clips)
     row = corpus.vary(corpus.rows[0], None)
     clip = _audio_of(row, clips)
-    wave_N = torch.from_numpy(read_wave(clip.path, codec.sample_rate_hz, codec.channels))
+    wave_N = torch.from_numpy(read_wave(clip.path, codec.sample_rate_hz, codec.channels, clip.segment))
     stops = Stops()
     with torch.inference_mode():
         example = corpus.example(corpus.rows[0])
@@ -129,7 +129,7 @@ def _audio_of(row: Row, clips: Sequence[Clip | Conversation]) -> Clip:
     for clip in clips:
         if isinstance(clip, Conversation) and clip.name == row.source:
             return clip.clips[-1]
-        if isinstance(clip, Clip) and str(clip.path) == row.source:
+        if isinstance(clip, Clip) and clip.place == row.source:
             return clip
     raise ValueError(f"{row.source} is none of the clips")
 

@@ -10,7 +10,9 @@ import pytest
 import soundfile
 
 from earnest.data.audio import ClipError
-from earnest.data.folder import Clip, lay_out, load_clips, read_clips, split_clips
+from earnest.data.folder import Clip, load_clips, read_clips
+from earnest.data.hub import lay_out
+from earnest.data.sides import split_clips
 from earnest.errors import UserError
 
 
@@ -109,17 +111,17 @@ def test_missing_and_empty_folders(folder, tmp_path_factory):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["file,text", "a.wav,one"], "metadata.csv:2 has no file_name (it has file, text)"),
+        (["sound,text", "x,one"], "metadata.csv:1 has no column that names audio files (it has sound,text)"),
+        (["file,text", ",one"], "metadata.csv:2 has no file (it has file, text)"),
         (["file_name,words", "a.wav,one"], "has no text column"),
         (["file_name,text"], "has no rows"),
         (["file_name,text", "a.wav,"], "every text in"),
         (["file_name,text", "a.wav,one", "a.wav,two"], "a second time"),
         (["file_name,text", "a.wav,one, two"], "metadata.csv:2 does not have the 2 columns"),
         (["file_name,text,speaker", "a.wav,one"], "metadata.csv:2 does not have the 3 columns"),
-        (["file_name,text", "../a.wav,one"], "names ../a.wav"),
-        (["file_name,text", "deep/../../a.wav,one"], "names deep/../../a.wav"),
-        (["file_name,text", "/etc/passwd,one"], "names /etc/passwd"),
-        (["file_name,text", 'a.wav,"one'], "after line 0"),
+        (["file_name,text", "../gone.wav,one"], "not there or are not audio: ../gone.wav (line 2)"),
+        (["file_name,text", "/etc/passwd,one"], "not there or are not audio: /etc/passwd (line 2)"),
+        (["file_name,text", 'a.wav,"one'], "after line 1"),
         (["file_name,text", *[f"x{index}.wav,one" for index in range(7)]], "names 7 files that are not there"),
     ],
 )

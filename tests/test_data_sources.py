@@ -13,7 +13,8 @@ import pytest
 import soundfile
 
 from earnest.data import sources
-from earnest.data.folder import load_clips, read_clips, split_clips
+from earnest.data.folder import load_clips, read_clips
+from earnest.data.sides import split_clips
 from earnest.data.sources import ASTERISK, DIGITS, TAKES, VOICES, Voice, asterisk, embedded_texts, espeak, speak
 from earnest.errors import UserError
 

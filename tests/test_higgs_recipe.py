@@ -16,6 +16,7 @@ from earnest.cli import main
 from earnest.codecs import load_codec
 from earnest.data.audio import write_wave
 from earnest.data.masks import IGNORE
+from earnest.data.paths import Source
 from earnest.errors import UserError
 from earnest.models import load_model
 from earnest.recipes.higgs import HiggsConfig, References, assemble, build
@@ -175,7 +176,7 @@ def test_held_out_speakers_are_never_trained_on(voices):
 
 def test_special_tokens_in_or_out_of_the_loss(voices):
     codec = load_codec("amy-tiny")
-    [row], _ = encoded(find_clips(str(voices))[:1], codec)
+    [row], _ = encoded(find_clips(Source(str(voices)))[:1], codec)
     counted = {}
     for specials_count in (True, False):
         model = build(HiggsConfig(specials_count=specials_count), codec)

@@ -1,8 +1,10 @@
 """Audio files in and out: path <-> wave_N, float32, one channel, in [-1, 1]."""
 
+import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,15 @@ import soxr
 
 from earnest.errors import UserError
 
-# What libsndfile reads and names itself; `.g722` has no header and goes through the g722 package.
-AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".g722"})
+log = logging.getLogger(__name__)
+
+# What libsndfile reads and names itself
+SNDFILE_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64"})
+FFMPEG_SUFFIXES = frozenset({".m4a", ".aac", ".mp4", ".m4b", ".webm", ".wma", ".amr", ".mka", ".3gp"})  # through PyAV
+AUDIO_SUFFIXES = SNDFILE_SUFFIXES | FFMPEG_SUFFIXES | {".g722"}  # which has no header and goes through the g722 package
+# Samples outside [-1, 1]: up to 12 dB above it a mastering or a lossy codec went over, and the clip is divided by its
+# peak; far above, samples of 16 bits were stored as they are; anything else has an unknown unit.
+OVER_PEAK, LEAST_16_BIT_PEAK, FULL_SCALE_16_BIT = 4.0, 256.0, 32768.0
 G722_HZ, G722_BITS_PER_S = 16000, 64000  # ITU-T G.722 at its usual rate; the file itself says neither
 
 
@@ -27,29 +36,79 @@ class ClipError(ValueError):
         return f"{self.path}: {self.reason}"
 
 
-def read_wave(path: str | os.PathLike[str], sample_rate_hz: int, channels: int = 1) -> np.ndarray:
+@dataclass(frozen=True)
+class Segment:
+    """A part of a file: from `start_s` on, for `duration_s` (None: to its end), one `channel` of it (None: all)."""
+
+    start_s: float = 0.0
+    duration_s: float | None = None
+    channel: int | None = None
+
+
+def read_wave(
+    path: str | os.PathLike[str],
+    sample_rate_hz: int,
+    channels: int = 1,
+    segment: Segment | None = None,
+    on_scaled: Callable[[str], None] = log.warning,
+) -> np.ndarray:
     """Read an audio file as wave_N: float32 (N,), at `sample_rate_hz`, the mean of its channels; with `channels` = 2 as
     (2, N), of a mono file twice the same.
 
-    Any rate is resampled by soxr at its high quality. A file that was cut short is read to its end. Raises ClipError if
-    the file is unreadable, holds no sample, or holds NaN or infinity; UserError if a .g722 file needs the g722 package.
+    Any rate is resampled by soxr at its high quality. A file that was cut short is read to its end. Samples outside
+    [-1, 1] are scaled if their unit is known, and `on_scaled` is told the file and how. Raises ClipError if the file is
+    unreadable, holds no sample, holds NaN or infinity, or samples of an unknown unit; UserError if a .g722 or .m4a file
+    needs a package.
     """
     path = Path(path)
-    wave_NK, file_hz = _read_g722(path) if path.suffix.lower() == ".g722" else _read_soundfile(path)
+    wave_NK, file_hz = read_samples(path)
+    wave_NK = _cut(path, wave_NK, file_hz, segment) if segment else wave_NK
     if not len(wave_NK):
         raise ClipError(path, "no samples")
     if channels == 2 and wave_NK.shape[1] > 2:
         raise ClipError(path, f"{wave_NK.shape[1]} channels, and stereo is wanted")
-    wave_N = wave_NK.mean(axis=1) if channels == 1 else np.broadcast_to(wave_NK, (len(wave_NK), 2))
-    if not np.isfinite(wave_N).all():
+    if not np.isfinite(wave_NK).all():
         raise ClipError(path, "NaN or infinite samples")
     if not 1000 <= file_hz <= 1_000_000:
         # A damaged header: resampling from 1 Hz would fill the memory.
         raise ClipError(path, f"a sample rate of {file_hz} Hz")
+    wave_NK = _scaled(path, wave_NK, on_scaled)
+    wave_N = wave_NK.mean(axis=1) if channels == 1 else np.broadcast_to(wave_NK, (len(wave_NK), 2))
     wave_N = soxr.resample(wave_N, file_hz, sample_rate_hz)
     if not len(wave_N):
         raise ClipError(path, f"no samples at {sample_rate_hz} Hz")
     return np.ascontiguousarray(wave_N.T)
+
+
+def read_samples(path: Path) -> tuple[np.ndarray, int]:
+    """(wave_NK, sample rate) as the file has them, float32. Raises ClipError if it is unreadable."""
+    suffix = path.suffix.lower()
+    if suffix == ".g722":
+        return _read_g722(path)
+    return _read_ffmpeg(path) if suffix in FFMPEG_SUFFIXES else _read_soundfile(path)
+
+
+def _cut(path: Path, wave_NK: np.ndarray, file_hz: int, segment: Segment) -> np.ndarray:
+    start = round(segment.start_s * file_hz)
+    end = len(wave_NK) if segment.duration_s is None else start + round(segment.duration_s * file_hz)
+    if segment.channel is not None:
+        wave_NK = wave_NK[:, segment.channel : segment.channel + 1] if wave_NK.shape[1] > 1 else wave_NK
+    if start < 0 or start >= max(len(wave_NK), 1):
+        raise ClipError(path, f"{len(wave_NK) / file_hz:.2f} s long, and the clip begins at {segment.start_s:g} s")
+    return wave_NK[start:end]
+
+
+def _scaled(path: Path, wave_NK: np.ndarray, on_scaled: Callable[[str], None]) -> np.ndarray:
+    peak = float(np.abs(wave_NK).max())
+    if peak <= 1:
+        return wave_NK
+    if peak <= OVER_PEAK:
+        on_scaled(f"{path} (peak {peak:.3g}, divided by it)")
+        return wave_NK / np.float32(peak)
+    if LEAST_16_BIT_PEAK <= peak <= FULL_SCALE_16_BIT:
+        on_scaled(f"{path} (samples of 16 bits up to {peak:.0f}, divided by {FULL_SCALE_16_BIT:.0f})")
+        return wave_NK / np.float32(FULL_SCALE_16_BIT)
+    raise ClipError(path, f"samples up to {peak:.6g}, which are neither in [-1, 1] nor of 16 bits")
 
 
 def write_wave(path: str | os.PathLike[str], wave_N: np.ndarray, sample_rate_hz: int) -> float:
@@ -122,6 +181,32 @@ def _read_soundfile(path: Path) -> tuple[np.ndarray, int]:
     except (soundfile.SoundFileError, OSError) as error:
         raise ClipError(path, f"unreadable ({getattr(error, 'error_string', error)})") from error
     return np.concatenate(blocks) if blocks else np.zeros((0, 1), np.float32), file.samplerate
+
+
+def _read_ffmpeg(path: Path) -> tuple[np.ndarray, int]:
+    try:
+        import av
+        import av.error
+    except ImportError as error:
+        raise UserError(
+            f"{path}, and no av package", f"PyAV, to read {path.suffix} files", 'pip install "earnest[train]"'
+        ) from error
+    if not path.is_file():
+        raise ClipError(path, "no such file")
+    blocks: list[np.ndarray] = []
+    file_hz = 0
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.audio:
+                raise ClipError(path, "no audio in it")
+            for frame in container.decode(container.streams.audio[0]):
+                if not file_hz:
+                    file_hz, layout = frame.sample_rate, frame.layout
+                    planar = av.AudioResampler("fltp", layout, file_hz)
+                blocks += [block.to_ndarray().T for block in planar.resample(frame)]
+    except (av.error.FFmpegError, OSError) as error:
+        raise ClipError(path, f"unreadable ({' '.join(str(error).split())[:100]})") from error
+    return np.concatenate(blocks) if blocks else np.zeros((0, 1), np.float32), file_hz
 
 
 def _read_g722(path: Path) -> tuple[np.ndarray, int]:

@@ -1,39 +1,34 @@
-"""Folders of audio -> clips, by the Hugging Face audiofolder convention; and clips -> train and held-out clips.
+"""Folders and lists of audio -> clips, in the layouts that public data sets have; and clips -> waves.
 
-https://huggingface.co/docs/datasets/audio_dataset: FOLDER/metadata.csv or metadata.jsonl (or one in each sub-folder)
-has a column file_name, relative to the metadata's own folder, and a text; FOLDER/train, FOLDER/validation, FOLDER/test
-are splits.
+One principle carries all of them: a list (`lists.py`) names each audio file and what is known of it, in columns that
+bear known names or are told by what they hold (`roles.py`); a path finds its file (`paths.py`); what no list says
+stands in a file of the same name beside the audio (`beside.py`). Hugging Face's audiofolder
+(https://huggingface.co/docs/datasets/audio_dataset) is the case of metadata.csv or metadata.jsonl in folders named by
+splits. Parquet, `save_to_disk` and the Hub: `hub.py`.
 """
 
-import ast
-import csv
-import hashlib
-import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal, Protocol, TypeVar, cast
+from pathlib import Path
 
 import numpy as np
 
-from earnest.data.audio import AUDIO_SUFFIXES, ClipError, read_wave
+from earnest.data import hub
+from earnest.data.audio import AUDIO_SUFFIXES, SNDFILE_SUFFIXES, ClipError, Segment, read_wave
+from earnest.data.beside import Beside, main_words, tags
+from earnest.data.lists import NAMES as LIST_NAMES
+from earnest.data.lists import SUFFIXES, ClipList, Row, read_list
+from earnest.data.paths import SPLITS, AudioFiles, Source, split_of
+from earnest.data.roles import NAMES, Role, first_filled
 from earnest.errors import UserError
-from earnest.files import whole_directory
 
 log = logging.getLogger(__name__)
 
-# The first column present is taken.
-TEXT_COLUMNS = ("text", "transcription", "transcript", "sentence", "caption")
-SPEAKER_COLUMNS = ("speaker", "speaker_id")
-TAGS_COLUMNS = ("tags", "aspect_list", "caption")  # MusicCaps' names; a caption beside a text counts as tags
-SPLITS = {  # datasets.data_files.SPLIT_KEYWORDS
-    **dict.fromkeys(["train", "training"], "train"),
-    **dict.fromkeys(["validation", "valid", "dev", "val"], "validation"),
-    **dict.fromkeys(["test", "testing", "eval", "evaluation"], "test"),
-}
+CONVENTION = ("metadata.csv", "metadata.jsonl")
+NO_DATA = frozenset({"invalidated", "other", "reported"})  # Common Voice: what listeners refused or have not heard
 BAD_CLIPS_FRAC = 0.05  # assumed: a few broken files are life, more are a broken corpus
 
 
@@ -41,7 +36,8 @@ BAD_CLIPS_FRAC = 0.05  # assumed: a few broken files are life, more are a broken
 class Clip:
     """One training example on disk. `name` is its path relative to the folder; fields that the folder lacks are empty.
 
-    `words`: when each word of the text is spoken, as JSON: [[word, start_s, end_s], ...].
+    `words`: when each word of the text is spoken, as JSON: [[word, start_s, end_s], ...]. `segment`: which part of the
+    file it is; None for all of it.
     """
 
     path: Path
@@ -53,330 +49,343 @@ class Clip:
     split: str | None = None
     source: str = ""
     words: str = ""
+    segment: Segment | None = None
+
+    @property
+    def place(self) -> str:
+        """The file, and for a part of it where it begins."""
+        return f"{self.path}#{self.segment.start_s:g}" if self.segment and self.segment.start_s else str(self.path)
 
 
-def load_clips(path: str | os.PathLike[str], needed: Sequence[str] = ("text",)) -> list[Clip]:
-    """All clips of a folder, or of a dataset on the Hub (`owner/name`), sorted by name; no audio is read.
+def load_clips(source: Source | str | os.PathLike[str], needed: Sequence[str] = ("text",)) -> list[Clip]:
+    """All clips of a folder, a list, or a data set on the Hub (`owner/name`, `owner/name:configuration`), sorted by
+    name; no audio is read.
 
     `needed`: fields of `Clip` (text, tags). A clip that has none of them is left out and logged; if no field is named,
-    every audio file is a clip. Raises UserError for a folder that is missing or empty, or whose metadata is wrong; the
-    error names the file and the line.
+    every audio file is a clip. A clip that is in training and in validation is left out of training and logged. Raises
+    UserError for a folder that is missing or empty, or whose list is wrong; the error names the file and the line.
     """
-    folder = Path(path)
-    if not folder.exists() and _is_hub_name(os.fspath(path)):
-        return [replace(clip, source=os.fspath(path)) for clip in load_clips(_hub_folder(os.fspath(path)), needed)]
-    if not folder.is_dir():
+    clips = listed_clips(source, needed)
+    held_out = {clip.name for clip in clips if clip.split in ("validation", "test")}
+    both = sorted({clip.name for clip in clips if clip.split not in ("validation", "test")} & held_out)
+    _log_left_out("of training that are held out too", both)
+    kept = {clip.name: clip for clip in clips if clip.split in ("validation", "test") or clip.name not in held_out}
+    return [kept[name] for name in sorted(kept)]
+
+
+def listed_clips(source: Source | str | os.PathLike[str], needed: Sequence[str] = ("text",)) -> list[Clip]:
+    """`load_clips` as the lists name them: a clip of two splits comes twice."""
+    wanted = source if isinstance(source, Source) else Source(os.fspath(source))
+    path = Path(wanted.path)
+    if hub.is_table(wanted.path):
+        laid_out = replace(wanted, path=str(hub.laid_out(wanted)), columns=(), limit=None, split="")
+        return [replace(clip, source=wanted.path) for clip in _Reading(Path(laid_out.path), laid_out, needed).clips()]
+    if path.is_file() and (path.suffix.lower() in SUFFIXES or path.name in LIST_NAMES):
+        return _Reading(path.parent, wanted, needed, path).clips()
+    if not path.is_dir():
         raise UserError(
-            f"{'a file at' if folder.exists() else 'no folder'} {folder}",
-            "a folder of audio files with metadata.csv or metadata.jsonl, or a dataset on the Hub (owner/name)",
+            f"{'a file at' if path.exists() else 'no folder'} {path}",
+            "a folder of audio files, a list of them (.csv, .tsv, .txt, .json, .jsonl), or a dataset on the Hub "
+            "(owner/name)",
             "check the path, or make such a folder (`earnest data asterisk-en OUT` makes one)",
         )
-    audio, metadata = _files(folder, needed)
-    clips: dict[str, Clip] = {}
-    for file in metadata:
-        for clip in _metadata_clips(folder, file, needed):
-            if clip.name in clips:
-                raise UserError(
-                    f"{file} names {clip.name} a second time", "one line for each file", "remove the line that is wrong"
-                )
-            clips[clip.name] = clip
-    if needed:
-        clips = _described(clips, audio, needed, metadata[0])
-    else:
-        bare = (Clip(folder / name, name, split=_split(name), source=os.fspath(folder)) for name in audio)
-        clips = {clip.name: clip for clip in bare} | clips
-    return [clips[name] for name in sorted(clips)]
+    return _Reading(path, wanted, needed).clips()
 
 
-def _files(folder: Path, needed: Sequence[str]) -> tuple[set[str], list[Path]]:
-    """Names of the audio files, and the metadata files. Raises UserError if one is missing or one too many."""
-    names = {file: f"/{file.relative_to(folder).as_posix()}" for file in sorted(folder.rglob("*")) if file.is_file()}
-    files = {file: name[1:] for file, name in names.items() if "/." not in name}  # without hidden ones
-    audio = {name for file, name in files.items() if file.suffix.lower() in AUDIO_SUFFIXES}
-    metadata = [file for file in files if file.name in ("metadata.csv", "metadata.jsonl")]
-    if not audio and not metadata:
-        raise UserError(
-            f"no audio file in {folder}", f"files such as {', '.join(sorted(AUDIO_SUFFIXES))}", "check the path"
+class _Reading:
+    """The clips of one folder, or of the list `only` in it."""
+
+    def __init__(self, folder: Path, wanted: Source, needed: Sequence[str], only: Path | None = None):
+        self.folder, self.wanted, self.needed, self.only = folder, wanted, needed, only
+        names = {file: file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*")) if file.is_file()}
+        self.names = {file: name for file, name in names.items() if "/." not in f"/{name}"}  # without hidden ones
+        self.audio = AudioFiles(
+            folder, [name for file, name in self.names.items() if file.suffix.lower() in AUDIO_SUFFIXES]
         )
-    for file in metadata:
-        if file.suffix == ".jsonl" and file.with_suffix(".csv") in metadata:
-            raise UserError(
-                f"{file} beside metadata.csv", "one metadata file in a folder", "remove the one that is not meant"
+        self.beside = Beside(folder, self.names.values(), self.audio.names)
+        self.absent: dict[str, str] = {}  # name -> how the list calls it, and where
+        self.respelled: list[str] = []
+        self.list_of_split = False  # whether the split that is wanted has a list of its own
+
+    def clips(self) -> list[Clip]:
+        lists = self._lists()
+        clips: dict[tuple[str, str | None], Clip] = {}
+        for clip_list in lists:
+            for clip in self._of_list(clip_list):
+                if (clip.name, clip.split) in clips:
+                    raise UserError(
+                        f"{clip_list.path} names {clip.name} a second time",
+                        "one line for each file" if len(lists) == 1 else "each file in one list of a split",
+                        "remove the line that is wrong" + (", or name one list as the path" if len(lists) > 1 else ""),
+                    )
+                clips[clip.name, clip.split] = clip
+        self._check_absent(len(clips), lists)
+        named = {name for name, _ in clips}
+        if not lists or (not self.needed and not self.only):
+            bare = [self._clip(name, {}, {}, split_of(name)) for name in sorted(self.audio.names - named)]
+            clips |= {(clip.name, clip.split): clip for clip in bare}
+        elif self.needed:
+            _log_left_out(
+                "not in the metadata", [] if self.only or self.wanted.split else sorted(self.audio.names - named)
             )
-    if needed and not metadata:
+        return self._limited(self._of_split(self._described(list(clips.values()), lists)))
+
+    # --- lists
+
+    def _lists(self) -> list[ClipList]:
+        """The lists of the folder, without those of what is not meant. Raises UserError if a list is one too many, or
+        if there is none and the clips have no text beside them."""
+        if self.only:
+            candidates = [self.only]
+        else:
+            candidates = [
+                file
+                for file, name in self.names.items()
+                if (file.suffix.lower() in SUFFIXES or file.name in LIST_NAMES) and not self.beside.is_beside(name)
+            ]
+        convention = [file for file in candidates if file.name in CONVENTION]
+        for file in convention:
+            if file.suffix == ".jsonl" and file.with_suffix(".csv") in convention:
+                raise UserError(
+                    f"{file} beside metadata.csv", "one metadata file in a folder", "remove the one that is not meant"
+                )
+        lists, odd = list[ClipList](), list[UserError]()
+        for file in convention or candidates:
+            try:
+                read = read_list(file, self.audio, self.wanted.columns)
+            except UserError as error:
+                if convention or self.only or (self.wanted.columns and "--data.columns" in error.seen):
+                    raise
+                odd.append(error)
+                continue
+            if read:
+                lists.append(read)
+        chosen = lists if convention or self.only else self._meant(lists)
+        if not chosen and odd:
+            raise odd[0]
+        for error in odd:
+            log.warning("left aside: %s", error.seen)
+        if not chosen and (convention or self.only):
+            self._refuse_unknown(convention[0] if convention else candidates[0])
+        if not chosen:
+            self._check_without_list(candidates)
+        return chosen
+
+    def _meant(self, lists: Sequence[ClipList]) -> list[ClipList]:
+        """Of several lists those that find files and say what is needed; then those named by splits, if any are."""
+        lists = [each for each in lists if each.found] or list(lists)
+        if self.needed:
+            lists = [each for each in lists if self.needed[0] in each.roles] or lists
+        if self.wanted.split:
+            named = [each for each in lists if _names_split(each.path, self.wanted.split)]
+            self.list_of_split, lists = bool(named), named or lists
+        else:
+            lists = [each for each in lists if each.path.stem not in NO_DATA] or lists
+            lists = [each for each in lists if _split_of_list(each.path)] or lists
+        return lists
+
+    def _check_without_list(self, candidates: Sequence[Path]) -> None:
+        if not self.audio.names:
+            raise UserError(
+                f"no audio file in {self.folder}",
+                f"files such as {', '.join(sorted(SNDFILE_SUFFIXES))}, .m4a",
+                "check the path",
+            )
+        if self.needed and not self.beside.describes_some:
+            looked = f" ({', '.join(file.name for file in candidates[:3])} is none)" if candidates else ""
+            raise UserError(
+                f"no metadata.csv or metadata.jsonl in {self.folder}, no other list of its files{looked}, and no .txt "
+                "beside them",
+                f"a list that gives the {' or '.join(self.needed)} of each file: metadata.csv with the columns "
+                f"file_name and {self.needed[0]}, LJSpeech's id|text, a manifest in JSON lines, ...",
+                "write it beside the audio files; only training a codec needs no text",
+            )
+
+    def _refuse_unknown(self, path: Path) -> None:
+        first = next(iter(path.read_text(encoding="utf-8-sig", errors="replace").splitlines()), "")
+        if not first:
+            raise UserError(f"{path} has no rows", "a line for each audio file", "fill it in, or remove it")
         raise UserError(
-            f"no metadata.csv or metadata.jsonl in {folder}",
-            f"one that gives the {' or '.join(needed)} of each file, in columns file_name and {needed[0]}",
-            "write it beside the audio files; only training a codec needs no text",
+            f"{path}:1 has no column that names audio files (it has {first[:200]})",
+            f"a column called one of {', '.join(NAMES['audio'][:8])}, ..., or names of files that are there",
+            "rename it, or say which it is: --data.columns audio=YOUR_COLUMN text=YOUR_COLUMN",
         )
-    return audio, metadata
 
+    # --- rows
 
-def _described(clips: dict[str, Clip], audio: set[str], needed: Sequence[str], metadata: Path) -> dict[str, Clip]:
-    """The clips that have a field that is needed; logs the others. Raises UserError if none has."""
-    words = " or ".join(needed)
-    _log_left_out("not in the metadata", sorted(audio - clips.keys()))
-    described = {name: clip for name, clip in clips.items() if any(getattr(clip, field) for field in needed)}
-    _log_left_out(f"without a {words}", sorted(clips.keys() - described))
-    if not described:
+    def _of_list(self, clip_list: ClipList) -> Iterator[Clip]:
+        roles, of_list = clip_list.roles, _split_of_list(clip_list.path) if not self.only else None
+        line = 0
+        for line, row in clip_list.rows():
+            word = first_filled(row, roles["audio"])
+            if not word:
+                raise UserError(
+                    f"{clip_list.path}:{line} has no {roles['audio'][0]} (it has {', '.join(row)})",
+                    f"the audio file in the column {roles['audio'][0]}",
+                    "name the audio file there",
+                )
+            name = self.audio.find(word, clip_list.here)
+            if name is None:
+                name = (clip_list.here / word).as_posix()
+                self.absent[name] = f"{word} (line {line})"
+            elif (as_written := os.path.normpath(clip_list.here / word)) != name and as_written.lower() == name.lower():
+                self.respelled.append(f"{word} is {name}")
+            split = SPLITS.get(first_filled(row, roles.get("split", ())).lower()) or of_list or split_of(name)
+            yield self._clip(name, row, roles, split)
+        if not line:
+            raise UserError(f"{clip_list.path} has no rows", "a line for each audio file", "fill it in, or remove it")
+        if self.needed and not any(role in roles for role in self.needed) and not self.beside.describes_some:
+            wanted = [name for role, names in NAMES.items() if role in self.needed for name in names]
+            raise UserError(
+                f"{clip_list.path} has no {' or '.join(self.needed)} column",
+                f"a column named one of {', '.join(wanted)}",
+                f"rename yours, or say which it is: --data.columns {self.needed[0]}=YOUR_COLUMN",
+            )
+
+    def _clip(self, name: str, row: Row, roles: Mapping[Role, tuple[str, ...]], split: str | None) -> Clip:
+        cells: dict[Role, str] = {role: first_filled(row, columns) for role, columns in roles.items()}
+        if "text" in self.needed and not cells.get("text"):
+            cells |= {role: cell for role, cell in self.beside.cells(name).items() if not cells.get(role)}
+        words, text, channel = main_words(cells.get("words", ""))
+        start_s, duration_s = _number(cells.get("start_s")), _number(cells.get("duration_s"))
+        segment = None
+        if channel is not None or start_s is not None:
+            segment = Segment(start_s or 0.0, duration_s if start_s is not None else None, channel)
+        return Clip(
+            path=self.folder / name,
+            name=name if start_s is None else f"{name}#{start_s:g}",
+            text=cells.get("text") or text,
+            speaker=cells.get("speaker", ""),
+            language=cells.get("language", ""),
+            tags=tags(cells.get("tags", "")),
+            split=split,
+            source=os.fspath(self.folder),
+            words=words,
+            segment=segment,
+        )
+
+    # --- all clips
+
+    def _check_absent(self, clips: int, lists: Sequence[ClipList]) -> None:
+        """Says which files are not there; reading counts them as it counts those that cannot be read. Raises UserError
+        if they are too many for that."""
+        if self.respelled:
+            log.warning("found under another spelling: %s", _some(self.respelled))
+        if not self.absent:
+            return
+        if len(self.absent) <= allowed_bad(clips):
+            _log_left_out("that are not there or are not audio", list(self.absent.values()))
+            return
         raise UserError(
-            f"every {words} in {metadata} is empty", "the words spoken or what is heard in each file", "fill it in"
+            f"{lists[0].path} names {len(self.absent)} files that are not there or are not audio: "
+            f"{_some(list(self.absent.values()))}",
+            f"at most {BAD_CLIPS_FRAC:.0%} of its {clips} files missing, each relative to {lists[0].path.parent}",
+            "add these files, or remove their lines; if another column names the files: --data.columns audio=COLUMN",
         )
-    return described
+
+    def _described(self, clips: list[Clip], lists: Sequence[ClipList]) -> list[Clip]:
+        """The clips that have a field that is needed; logs the others. Raises UserError if none has."""
+        if not self.needed:
+            return clips
+        words = " or ".join(self.needed)
+        described = [clip for clip in clips if any(getattr(clip, field) for field in self.needed)]
+        _log_left_out(f"without a {words}", [clip.name for clip in clips if clip not in set(described)])
+        if not described:
+            raise UserError(
+                f"every {words} in {lists[0].path if lists else self.folder} is empty",
+                "the words spoken or what is heard in each file",
+                "fill it in",
+            )
+        return described
+
+    def _of_split(self, clips: list[Clip]) -> list[Clip]:
+        """Those of the split that is wanted: then they are all there is, and a share of them is held out."""
+        wanted = self.wanted.split
+        if not wanted:
+            return clips
+        means = SPLITS.get(wanted.lower())
+        chosen = [clip for clip in clips if means and clip.split == means]
+        if not chosen and self.list_of_split:  # `validated` of Common Voice: its list was chosen, and no clip says more
+            chosen = [clip for clip in clips if clip.split is None]
+        if not chosen:
+            known = sorted({clip.split for clip in clips if clip.split})
+            raise UserError(
+                f"split {wanted!r}",
+                f"one of {', '.join(known)}" if known else f"no split: {self.folder} has none",
+                "name one of these, or leave --data.split out",
+            )
+        return [replace(clip, split=None) for clip in chosen]
+
+    def _limited(self, clips: list[Clip]) -> list[Clip]:
+        most, taken, counts = self.wanted.limit, list[Clip](), dict[str | None, int]()
+        for clip in clips:
+            counts[clip.split] = counts.get(clip.split, 0) + 1
+            if most is None or counts[clip.split] <= most:
+                taken.append(clip)
+        return taken
 
 
-Item = TypeVar("Item", bound="Named")
+def _names_split(path: Path, split: str) -> bool:
+    words = re.split(r"[_\-. ]+", path.stem.lower())
+    return split.lower() in (path.stem.lower(), *words) or SPLITS.get(split.lower(), "") in map(SPLITS.get, words)
 
 
-class Named(Protocol):
-    """What can be split: a `Clip`, or a conversation."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def speaker(self) -> str: ...
-    @property
-    def split(self) -> str | None: ...
+def _split_of_list(path: Path) -> str | None:
+    """The split that a list's name holds: train.tsv, train_manifest.json, ljs_audio_text_val_filelist.txt."""
+    words = re.split(r"[_\-. ]+", path.stem.lower())
+    return next((SPLITS[word] for word in words if word in SPLITS), None)
 
 
-def split_clips(
-    clips: Sequence[Item], held_out_frac: float, seed: int, by: Literal["name", "speaker"] = "name"
-) -> tuple[list[Item], list[Item]]:
-    """Clips -> (train, held out), by a hash of seed and name: a clip keeps its side if others are added or removed.
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
 
-    by: with "speaker", all clips of a speaker are on one side, so that whole voices are held out.
-    A validation split of the folder wins over `held_out_frac`; a test split is in neither. Each side holds at least one
-    name, or speaker. Raises UserError if there are too few.
-    """
-    train = [clip for clip in clips if clip.split in (None, "train")]
-    held_out = [clip for clip in clips if clip.split == "validation"]
-    if not held_out:
-        place = {getattr(clip, by): _uniform(f"{seed}/{getattr(clip, by)}") for clip in train}
-        ordered = sorted(place, key=place.__getitem__)
-        count = sum(at < held_out_frac for at in place.values())
-        chosen = set(ordered[: min(max(count, 1), len(ordered) - 1)])
-        held_out = [clip for clip in train if getattr(clip, by) in chosen]
-        train = [clip for clip in train if getattr(clip, by) not in chosen]
-    if not train or not held_out:
-        raise UserError(
-            f"{len(train)} clips to train on and {len(held_out)} to hold out, of {len(clips)}",
-            f"at least one of each{', of different speakers' if by == 'speaker' else ''}, beside the test split",
-            "add clips, or a folder train/ beside validation/",
-        )
-    return train, held_out
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def _log_left_out(reason: str, names: Sequence[str]) -> None:
+    if names:
+        log.warning("left out %d clips %s: %s", len(names), reason, _some(names))
+
+
+# --- audio
+# --------------------------------------------------------------------------------------------------------------
+
+
+def allowed_bad(clips: int) -> float:
+    """How many of so many clips may be broken or missing: 5 %; one of a few, but not all of them."""
+    return min(max(1, BAD_CLIPS_FRAC * clips), clips - 1)
 
 
 def read_clips(
     clips: Sequence[Clip], sample_rate_hz: int, skipped: list[ClipError], total: int | None = None, channels: int = 1
 ) -> Iterator[tuple[Clip, np.ndarray]]:
     """Yield (clip, wave_N), or wave_2N, at `sample_rate_hz`; a clip that cannot be used is appended to `skipped`
-    instead.
+    instead, and logged at the end, as are clips that had to be scaled.
 
     Raises UserError as soon as more than 5 % of the clips are skipped; it names the first ten. `total`: how many clips
     there are, if `clips` are only those that were not read before.
     """
-    total, bad = total or len(clips), 0
+    total, bad, scaled = total or len(clips), list[ClipError](), list[str]()
     for read, clip in enumerate(clips, 1):
         try:
-            wave_N = read_wave(clip.path, sample_rate_hz, channels)
+            wave_N = read_wave(clip.path, sample_rate_hz, channels, clip.segment, scaled.append)
         except ClipError as error:
             skipped.append(error)
-            bad += 1
-            if bad > BAD_CLIPS_FRAC * total:
-                listed = "".join(f"\n          {error}" for error in skipped[-bad:][:10])
+            bad.append(error)
+            if len(bad) > allowed_bad(total):
+                listed = "".join(f"\n          {error}" for error in bad[:10])
                 raise UserError(
-                    f"{bad} of the first {read} clips cannot be used (of {total}; reading stopped there):{listed}",
+                    f"{len(bad)} of the first {read} clips cannot be used (of {total}; reading stopped there):{listed}",
                     f"at most {BAD_CLIPS_FRAC:.0%} of the clips broken",
                     "mend these files, or take them out of the folder",
                 ) from error
             continue
         yield clip, wave_N
-
-
-def _metadata_clips(folder: Path, metadata: Path, needed: Sequence[str]) -> Iterator[Clip]:
-    here = metadata.parent.relative_to(folder)
-    wanted = [column for field in needed for column in {"text": TEXT_COLUMNS, "tags": TAGS_COLUMNS}[field]]
-    absent: list[str] = []
-    described = line = 0
-    for line, row in _rows(metadata):
-        if not row.get("file_name"):
-            raise UserError(
-                f"{metadata}:{line} has no file_name (it has {', '.join(row)})",
-                "a column file_name",
-                "name the audio file there",
-            )
-        described += any(column in row for column in wanted)
-        text_column = next((column for column in TEXT_COLUMNS if column in row), "")
-        # Compared by its letters, not resolved: folders of symbolic links are common, and their targets lie elsewhere.
-        name = os.path.normpath(here / row["file_name"])
-        if os.path.isabs(name) or name.split(os.sep)[0] == os.pardir:
-            raise UserError(
-                f"{metadata}:{line} names {row['file_name']}", f"files inside {folder}", "move the file into the folder"
-            )
-        name = Path(name).as_posix()
-        if Path(name).suffix.lower() not in AUDIO_SUFFIXES or not (folder / name).is_file():
-            absent.append(f"{row['file_name']} (line {line})")
-            continue
-        yield Clip(
-            path=folder / name,
-            name=name,
-            text=row.get(text_column, "").strip(),
-            speaker=_first(row, SPEAKER_COLUMNS) or "",
-            language=row.get("language", ""),
-            tags=_tags(_first(row, [column for column in TAGS_COLUMNS if column != text_column]) or ""),
-            split=_split(name),
-            source=os.fspath(folder),
-            words=row.get("words", ""),
-        )
-    if absent:
-        raise UserError(
-            f"{metadata} names {len(absent)} files that are not there or are not audio: {', '.join(absent[:5])}"
-            + (", ..." if len(absent) > 5 else ""),
-            f"each file_name relative to {metadata.parent}",
-            "add these files, or remove their lines",
-        )
-    if not line:
-        raise UserError(f"{metadata} has no rows", "a line for each audio file", "fill it in, or remove it")
-    if needed and not described:
-        raise UserError(
-            f"{metadata} has no {' or '.join(needed)} column",
-            f"a column named one of {', '.join(wanted)}",
-            "add it, or rename yours",
-        )
-
-
-def _rows(metadata: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows of metadata.csv or metadata.jsonl as (line number, {column: text}); an empty field of jsonl is left
-    out."""
-    expected = (
-        "a CSV table with a header, in UTF-8" if metadata.suffix == ".csv" else "one JSON object a line, in UTF-8"
-    )
-    line = 0
-    try:
-        with open(metadata, encoding="utf-8-sig", newline="") as file:
-            if metadata.suffix == ".csv":
-                reader = csv.DictReader(file, strict=True)
-                for row in reader:
-                    line = reader.line_num
-                    if None in row or None in row.values():
-                        columns = len(reader.fieldnames or [])
-                        raise UserError(
-                            f"{metadata}:{line} does not have the {columns} columns of the header",
-                            expected,
-                            "put texts with commas between double quotes",
-                        )
-                    yield line, row
-            else:
-                for line, text in enumerate(file, 1):
-                    if text.strip():
-                        fields = json.loads(text)
-                        if not isinstance(fields, dict):
-                            raise ValueError(f"a {type(fields).__name__}")
-                        columns = cast(dict[str, Any], fields).items()
-                        yield line, {column: _text(value) for column, value in columns if value is not None}
-    except (csv.Error, ValueError) as error:
-        raise UserError(f"{metadata}, after line {line}: {error}", expected, "mend the file") from error
-
-
-def _text(value: object) -> str:
-    """A list of words becomes words between commas; a list of lists stays JSON."""
-    if not isinstance(value, list):
-        return str(value)
-    items = cast(list[Any], value)
-    return json.dumps(items) if any(isinstance(item, list) for item in items) else ", ".join(map(str, items))
-
-
-def _tags(value: str) -> str:
-    """Tags between commas; MusicCaps' aspect_list is a list as Python writes it."""
-    if not value.startswith("["):
-        return value
-    try:
-        return ", ".join(map(str, ast.literal_eval(value)))
-    except (ValueError, SyntaxError):
-        return value
-
-
-def _first(row: Mapping[str, str], columns: Iterable[str]) -> str | None:
-    return next((row[column] for column in columns if column in row), None)
-
-
-def _split(name: str) -> str | None:
-    parts = PurePosixPath(name).parts
-    return SPLITS.get(parts[0].lower()) if len(parts) > 1 else None
-
-
-def _uniform(text: str) -> float:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) / 2**64
-
-
-def _log_left_out(reason: str, names: Sequence[str]) -> None:
-    if names:
-        log.warning(
-            "left out %d clips %s: %s%s", len(names), reason, ", ".join(names[:5]), ", ..." if len(names) > 5 else ""
-        )
-
-
-# --- Hub
-# ----------------------------------------------------------------------------------------------------------------
-
-
-def _is_hub_name(path: str) -> bool:
-    owner, _, _ = path.partition("/")
-    # If a folder `owner` is here, it is a mistyped path.
-    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", path) is not None and not Path(owner).exists()
-
-
-def _hub_folder(name: str) -> Path:
-    """Load a dataset from the Hub and lay it out as an audiofolder in the datasets cache, once per version of it."""
-    import datasets
-    from datasets.config import HF_DATASETS_CACHE
-
-    try:
-        splits = datasets.load_dataset(name)
-    except Exception as error:  # datasets raises OSError, ValueError and classes of its own: one thing to a user
-        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        raise UserError(
-            f"no folder {name}, and the Hub gave no dataset of that name ({reason})",
-            "a folder, or a dataset that can be reached",
-            "check the name and the network, or download the dataset and pass its folder",
-        ) from error
-    version = "-".join(splits[split]._fingerprint for split in sorted(splits))
-    digest = hashlib.sha256(version.encode()).hexdigest()[:16]
-    folder = Path(HF_DATASETS_CACHE) / "earnest" / f"{name.replace('/', '--')}-{digest}"
-    if not folder.exists():
-        lay_out(cast(Mapping[str, Any], splits), name, folder)
-    return folder
-
-
-def lay_out(splits: Mapping[str, Any], name: str, folder: Path) -> None:
-    """Write the splits of a Hub dataset (name -> `datasets.Dataset`) as an audiofolder, whole or not at all.
-
-    The audio bytes are copied as they are, not decoded. Raises UserError if the dataset has no audio column.
-    """
-    with whole_directory(folder) as aside:
-        for split, table in splits.items():
-            (aside / split).mkdir()
-            _write_split(table, name, aside / split)
-
-
-def _write_split(table: Any, name: str, folder: Path) -> None:
-    import datasets
-
-    audio_columns = [column for column, feature in table.features.items() if isinstance(feature, datasets.Audio)]
-    if not audio_columns:
-        raise UserError(
-            f"{name} has columns {', '.join(table.column_names)}",
-            "a column of audio",
-            "take a speech or music dataset",
-        )
-    known = (*TEXT_COLUMNS, *SPEAKER_COLUMNS, *TAGS_COLUMNS, "language")
-    kept = [column for column in table.column_names if column in known]
-    with open(folder / "metadata.jsonl", "w", encoding="utf-8") as metadata:
-        for index, row in enumerate(table.cast_column(audio_columns[0], datasets.Audio(decode=False))):
-            audio = row[audio_columns[0]]
-            suffix = Path(audio["path"] or "").suffix.lower()
-            # a name without a known suffix gets one: libsndfile goes by content
-            file_name = f"{index:07d}{suffix if suffix in AUDIO_SUFFIXES else '.wav'}"
-            (folder / file_name).write_bytes(audio["bytes"] or Path(audio["path"]).read_bytes())
-            line = {"file_name": file_name, **{column: row[column] for column in kept}}
-            metadata.write(json.dumps(line, ensure_ascii=False) + "\n")
+    _log_left_out("that cannot be used", [str(error) for error in bad])
+    if scaled:
+        log.warning("scaled %d clips with samples outside [-1, 1]: %s", len(scaled), _some(scaled))

@@ -53,7 +53,7 @@ class CodeTable(Sequence[Row]):
             return [self[place] for place in range(*index.indices(len(self)))]
         clip = self.clips[index]
         codes_CT = self.table[index]["codes"].astype(np.int64).reshape(self.codec["codebooks"], -1)
-        return Row(codes_CT, clip.text, clip.speaker, clip.language, clip.tags, str(clip.path))
+        return Row(codes_CT, clip.text, clip.speaker, clip.language, clip.tags, clip.place)
 
 
 def encode_clips(
@@ -117,7 +117,8 @@ def _key(clip: Clip) -> str:
         stat = clip.path.stat()
     except OSError:
         return f"absent {clip.path}"  # reading it fails later, and is counted there
-    return hashlib.sha256(f"{clip.path.absolute()}\n{stat.st_size}\n{stat.st_mtime_ns}".encode()).hexdigest()
+    part = f"\n{clip.segment}" if clip.segment else ""
+    return hashlib.sha256(f"{clip.path.absolute()}\n{stat.st_size}\n{stat.st_mtime_ns}{part}".encode()).hexdigest()
 
 
 def _tables(store: Path) -> list[Dataset]:

@@ -13,8 +13,9 @@ from torch import Tensor
 from earnest.codecs.trainable import TrainableCodec
 from earnest.data.audio import ClipError
 from earnest.data.chatml import Conversation
-from earnest.data.folder import Clip, read_clips, split_clips
+from earnest.data.folder import Clip, read_clips
 from earnest.data.pitch import pitch_and_level
+from earnest.data.sides import split_clips
 from earnest.data.teachers import FeatureTable, load_teacher, teach
 from earnest.errors import UserError
 from earnest.facts import Facts
@@ -22,7 +23,7 @@ from earnest.files import cache_dir
 from earnest.losses.codec import CodecBatch
 from earnest.training.clips import find_clips
 from earnest.training.codec.assembly import CodecAssembly, Teaching
-from earnest.training.codec.config import CodecConfig
+from earnest.training.codec.config import CodecConfig, CodecData
 from earnest.training.run import OnProgress
 
 HELD_OUT_S = 10  # of a held-out clip: scores are means over clips, and a long one would take the time of many
@@ -61,7 +62,7 @@ def read_and_teach(
 ) -> CodecClips:
     """Read all clips, or the first `most` of them, and let the teachers look at them."""
     rate_hz, skipped = assembly.codec.sample_rate_hz, list[ClipError]()
-    sides = split_clips(_clips(config.data.path)[:most], config.data.held_out_frac, config.seed)
+    sides = split_clips(_clips(config.data)[:most], config.data.held_out_frac, config.seed)
     train, held_out = (_side(list(read_clips(side, rate_hz, skipped))) for side in sides)
     teachers: dict[str, dict[str, Any]] = {}
     for stream, teaching in assembly.teachers.items():
@@ -86,10 +87,10 @@ def read_and_teach(
     return CodecClips(train, held_out, facts)
 
 
-def _clips(path: str) -> list[Clip]:
-    clips = find_clips(path, needed=())
+def _clips(data: CodecData) -> list[Clip]:
+    clips = find_clips(data, needed=())
     if any(isinstance(clip, Conversation) for clip in clips):
-        raise UserError(f"conversations in {path} for a codec", "a folder of audio", "name one with --data.path")
+        raise UserError(f"conversations in {data.path} for a codec", "a folder of audio", "name one with --data.path")
     return [clip for clip in clips if isinstance(clip, Clip)]
 
 

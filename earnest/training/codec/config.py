@@ -5,15 +5,16 @@ A recipe's `configure` returns one, of its codec's own kind of `CodecConfig`; `a
 
 from dataclasses import dataclass, field
 
+from earnest.data.paths import Source
 from earnest.training.precision import Precision
 
 
 @dataclass(frozen=True)
-class CodecData:
+class CodecData(Source):
     path: str = ""
-    """A folder of audio files, at any depth, any rate; a dataset on the Hub; or "espeak", the embedded corpus of spoken
-    digits and short phrases. Texts are needed by a language model as teacher only; a column `words`
-    ([["hello", 0.12, 0.48], ...]) says when each is spoken."""
+    """A folder of audio files, at any depth, any rate; a list of them, parquet, a data set on the Hub; or "espeak", the
+    embedded corpus of spoken digits and short phrases. Texts are needed by a language model as teacher only;
+    a column `words` ([["hello", 0.12, 0.48], ...]) says when each is spoken."""
     held_out_frac: float = 0.05
     """Share of the clips kept for evaluation, unless the folder has a validation split."""
     window_s: float = 1.0

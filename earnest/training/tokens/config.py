@@ -7,15 +7,16 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from earnest.data.corpus import TooLong
+from earnest.data.paths import Source
 from earnest.training.precision import Precision
 
 
 @dataclass(frozen=True)
-class Data:
+class Data(Source):
     path: str = "espeak"
-    """A folder in Hugging Face's audiofolder form (metadata.csv or .jsonl with file_name and text), a dataset on the
-    Hub, for higgs a file of conversations (.json, .jsonl), or "espeak": the embedded corpus of spoken digits and short
-    phrases."""
+    """A folder with a list of its clips and their texts (metadata.csv, LJSpeech, Common Voice, manifests, 1.wav beside
+    1.txt, ...), such a list, parquet, a data set on the Hub (owner/name, owner/name:configuration), for higgs a file of
+    conversations (.json, .jsonl), or "espeak": the embedded corpus of spoken digits and short phrases."""
     held_out_frac: float = 0.05
     """Share of the clips kept for evaluation, unless the folder has a validation split."""
     held_out: Literal["clips", "speakers"] = "clips"

@@ -9,8 +9,9 @@ from earnest.codecs import Codec
 from earnest.data.batch import Example
 from earnest.data.chatml import Conversation
 from earnest.data.corpus import Corpus, Layout, layout_of
-from earnest.data.folder import Clip, split_clips
+from earnest.data.folder import Clip
 from earnest.data.row import Row
+from earnest.data.sides import split_clips
 from earnest.data.store import encode_clips
 from earnest.errors import TooLongError, UserError
 from earnest.facts import Facts
@@ -41,7 +42,7 @@ def prepare(config: TokenConfig, assembly: TokenAssembly, codec: Codec, on_progr
     """Read, split and encode the data."""
     data, model = config.data, assembly.model
     _check_codec(model, codec)
-    clips = find_clips(data.path, assembly.variation.described_by)
+    clips = find_clips(data, assembly.variation.described_by)
     _check_kind(clips, model, data)
     sides = split_clips(clips, data.held_out_frac, config.seed, "speaker" if data.held_out == "speakers" else "name")
     (train_rows, unread), (held_out_rows, unread_held_out) = (encoded(side, codec, on_progress) for side in sides)

@@ -1,0 +1,119 @@
+"""What stands in files beside the audio: `1.wav` and `1.txt`, `x.normalized.txt`, `wav48/p225/a.wav` and
+`txt/p225/a.txt`, JSON with the fields of a clip, and the alignments of moshi-finetune."""
+
+import ast
+import json
+from collections.abc import Collection, Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
+
+from earnest.data.roles import Role, first_filled, named_roles
+
+ENDINGS = (".normalized.txt", ".txt", ".lab", ".original.txt", ".json")  # the first that is there is read
+MAIN_SPEAKER = "SPEAKER_MAIN"  # moshi-finetune: the one that the model speaks for, on the left channel
+Word = tuple[str, float, float, str]
+
+
+class Beside:
+    """The files that describe the audio of the same name, in its folder or in one beside it."""
+
+    def __init__(self, folder: Path, names: Iterable[str], audio: Collection[str]):
+        self.folder = folder
+        stems = {PurePosixPath(name).stem for name in audio}
+        self._by_stem: dict[str, list[str]] = {}
+        for name in names:
+            ending = next((each for each in ENDINGS if name.lower().endswith(each)), None)
+            stem = PurePosixPath(name).name[: -len(ending)] if ending else ""
+            if stem in stems:
+                self._by_stem.setdefault(stem, []).append(name)
+        self._names = frozenset(name for names in self._by_stem.values() for name in names)
+
+    @property
+    def describes_some(self) -> bool:
+        return bool(self._names)
+
+    def is_beside(self, name: str) -> bool:
+        """Whether a file describes one audio file, rather than listing many."""
+        return name in self._names
+
+    def cells(self, audio: str) -> dict[Role, str]:
+        """What the files beside an audio file say, by role."""
+        path = PurePosixPath(audio)
+        near = [name for name in self._by_stem.get(path.stem, ()) if self._is_near(PurePosixPath(name), path)]
+        for ending in ENDINGS:
+            for name in near:
+                if name.lower().endswith(ending) and PurePosixPath(name).name[: -len(ending)] == path.stem:
+                    cells = _cells(self.folder / name)
+                    if cells:
+                        return cells
+        return {}
+
+    def _is_near(self, name: PurePosixPath, audio: PurePosixPath) -> bool:
+        """In the same folder, or where the folders differ in one name: wav48/p225 and txt/p225."""
+        mine, others = audio.parts[:-1], name.parts[:-1]
+        return mine == others or (len(mine) == len(others) and sum(map(str.__ne__, mine, others)) == 1)
+
+
+def _cells(path: Path) -> dict[Role, str]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        return {}
+    if path.suffix.lower() != ".json":
+        written: dict[Role, str] = {"text": " ".join(text.split())}
+        return written if text.strip() else {}
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(fields, dict):
+        return {}
+    row = {name: as_cell(value) for name, value in cast(dict[str, Any], fields).items() if value is not None}
+    cells: dict[Role, str] = {}
+    for role, columns in named_roles(list(row), {}, path).items():
+        if role not in ("audio", "duration_s", "split") and (cell := first_filled(row, columns)):
+            cells[role] = cell
+    return cells
+
+
+def as_cell(value: object) -> str:
+    """A value of JSON as text: a list of words becomes words between commas; a list of lists stays JSON; of an Audio
+    feature the path."""
+    if isinstance(value, dict) and isinstance(path := cast(dict[str, Any], value).get("path"), str):
+        return path
+    if not isinstance(value, list):
+        return str(value)
+    items = cast(list[Any], value)
+    return json.dumps(items) if any(isinstance(item, list) for item in items) else ", ".join(map(str, items))
+
+
+def main_words(cell: str) -> tuple[str, str, int | None]:
+    """Alignments -> (words as [[word, start_s, end_s], ...], the text that they are, the channel of who says them).
+
+    moshi-finetune has [word, [start_s, end_s], speaker], and the main speaker on the left channel (0) of two.
+    """
+    words: list[list[Any]] = []
+    main = False
+    try:
+        stored = json.loads(cell)
+        for word, *times in stored:
+            if isinstance(times[0], list):
+                (start_s, end_s), speaker = cast(list[Any], times[0]), str(times[1]) if len(times) > 1 else ""
+                main |= speaker == MAIN_SPEAKER
+                if speaker in ("", MAIN_SPEAKER):
+                    words.append([str(word), float(start_s), float(end_s)])
+    except (ValueError, TypeError, IndexError, RecursionError):
+        return cell, "", None
+    if not words:
+        return cell, "", None
+    return json.dumps(words), " ".join(word for word, _, _ in words), 0 if main else None
+
+
+def tags(value: str) -> str:
+    """Tags between commas; MusicCaps' aspect_list is a list as Python writes it."""
+    if not value.startswith("["):
+        return value
+    try:
+        return ", ".join(map(str, ast.literal_eval(value)))
+    except (ValueError, SyntaxError):
+        return value

@@ -1,0 +1,125 @@
+"""Which data is meant, and which file a list of it means: lists are moved, written on other machines, and name files by
+their stem alone."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from earnest.data.audio import AUDIO_SUFFIXES
+
+ROOT = PurePosixPath()
+SPLITS = {  # datasets.data_files.SPLIT_KEYWORDS
+    **dict.fromkeys(["train", "training"], "train"),
+    **dict.fromkeys(["validation", "valid", "dev", "val"], "validation"),
+    **dict.fromkeys(["test", "testing", "eval", "evaluation"], "test"),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which data set, and what of it."""
+
+    path: str = ""
+    """A folder, a list of clips, or a data set on the Hub."""
+    columns: tuple[str, ...] = ()
+    """Columns of the list or table whose names are not known, as ROLE=COLUMN: audio=my_file text=said. Roles: audio,
+    text, speaker, language, tags, words, split, start_s, duration_s. Columns of a list without a header are counted
+    from 1."""
+    split: str = ""
+    """Take this split alone (train, validated, ...), and hold out a share of it; all of them if empty."""
+    limit: int | None = None
+    """Take the first so many clips of every split; all if not given."""
+    streaming: bool = False
+    """Read a data set of the Hub as far as `limit`, rather than download it whole."""
+
+
+def split_of(name: str) -> str | None:
+    """The split that the first folder of a name means."""
+    parts = PurePosixPath(name).parts
+    return SPLITS.get(parts[0].lower()) if len(parts) > 1 else None
+
+
+class AudioFiles:
+    """The audio files below a folder, and how the words of a list find them."""
+
+    def __init__(self, root: Path, names: Collection[str]):
+        self.root = root
+        self.names = frozenset(names)
+        """Paths relative to the root."""
+        self._by_stem: dict[str, list[str]] = {}
+        self._folders: set[str] = set()
+        for name in sorted(names):
+            path = PurePosixPath(name)
+            self._by_stem.setdefault(path.stem.lower(), []).append(name)
+            self._folders.update(part.lower() for part in path.parts[:-1])
+
+    def is_audio(self, word: str, here: PurePosixPath = ROOT) -> bool:
+        return self.find(word, here) is not None
+
+    def find(self, word: str, here: PurePosixPath = ROOT) -> str | None:
+        """The name of the file that a list in the folder `here` means by a word, or None.
+
+        A path counts from the list's own folder, or from the root, or is absolute. If nothing lies there, the file is
+        sought below the root by the longest end of its path that is found, upper and lower case alike, with or without
+        a suffix (`LJ001-0001`, `DUMMY1/LJ001-0001.wav`, `/home/somebody/set/wavs/LJ001-0001.wav`); but not across the
+        folders of the root (`train/1.wav` is never `test/1.wav`).
+        """
+        word = word.strip().replace("\\", "/").removeprefix("file://")
+        if not word or len(word) > 1000 or "\0" in word:
+            return None
+        for base in (here, ROOT):
+            name = _normal(base / word)
+            if name in self.names:
+                return name
+        sound = PurePosixPath(word).suffix.lower() in AUDIO_SUFFIXES
+        outside = self.root / here / word
+        if sound and ("/" in word) and _is_file(outside):
+            return _normal(here / word)
+        return self._elsewhere(PurePosixPath(word), sound, here)
+
+    def _elsewhere(self, word: PurePosixPath, sound: bool, here: PurePosixPath) -> str | None:
+        stem = (word.stem if sound else word.name).lower()
+        wanted = [part.lower() for part in word.parts[:-1] if part not in (".", "..", "/")]
+        best: dict[tuple[int, bool, bool], list[str]] = {}
+        for name in self._by_stem.get(stem, ()):
+            path = PurePosixPath(name)
+            folders = [part.lower() for part in path.parts[:-1]]
+            same = _common_end(wanted, folders)
+            if wanted[: len(wanted) - same] and not self._may_drop(wanted[: len(wanted) - same], name):
+                continue
+            rank = (same, path.suffix.lower() == word.suffix.lower(), path.is_relative_to(here))
+            best.setdefault(rank, []).append(name)
+        found = best[max(best)] if best else []
+        # one recording in several formats is one; two recordings of one name are not told apart
+        return found[0] if len({PurePosixPath(name).with_suffix("") for name in found}) == 1 else None
+
+    def _may_drop(self, folders: Iterable[str], name: str) -> bool:
+        """Whether the beginning of a path may be left out: it names no folder that is here, and no other split."""
+        dropped = list(folders)
+        splits = {SPLITS[part] for part in dropped if part in SPLITS}
+        return dropped[-1] not in self._folders and (not splits or split_of(name) in {None, *splits})
+
+
+def _normal(path: PurePosixPath) -> str:
+    """Without `.` and `..`, compared by its letters: folders of symbolic links are common."""
+    parts: list[str] = []
+    for part in path.parts:
+        if part == ".." and parts and parts[-1] not in ("..", "/"):
+            parts.pop()
+        elif part != ".":
+            parts.append(part)
+    return PurePosixPath(*parts).as_posix()
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that the system does not take
+        return False
+
+
+def _common_end(a: list[str], b: list[str]) -> int:
+    same = 0
+    while same < min(len(a), len(b)) and a[-1 - same] == b[-1 - same]:
+        same += 1
+    return same

@@ -1,0 +1,53 @@
+"""Clips -> train and held-out clips."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Literal, Protocol, TypeVar
+
+from earnest.errors import UserError
+
+Item = TypeVar("Item", bound="Named")
+
+
+class Named(Protocol):
+    """What can be split: a `Clip`, or a conversation."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def speaker(self) -> str: ...
+    @property
+    def split(self) -> str | None: ...
+
+
+def split_clips(
+    clips: Sequence[Item], held_out_frac: float, seed: int, by: Literal["name", "speaker"] = "name"
+) -> tuple[list[Item], list[Item]]:
+    """Clips -> (train, held out), by a hash of seed and name: a clip keeps its side if others are added or removed.
+
+    by: with "speaker", all clips of a speaker are on one side, so that whole voices are held out.
+    A validation split of the folder wins over `held_out_frac`; a test split is in neither. Each side holds at least one
+    name, or speaker. Raises UserError if there are too few.
+    """
+    train = [clip for clip in clips if clip.split in (None, "train")]
+    held_out = [clip for clip in clips if clip.split == "validation"]
+    if not held_out:
+        place = {getattr(clip, by): _uniform(f"{seed}/{getattr(clip, by)}") for clip in train}
+        ordered = sorted(place, key=place.__getitem__)
+        count = sum(at < held_out_frac for at in place.values())
+        chosen = set(ordered[: min(max(count, 1), len(ordered) - 1)])
+        held_out = [clip for clip in train if getattr(clip, by) in chosen]
+        train = [clip for clip in train if getattr(clip, by) not in chosen]
+    if not train or not held_out:
+        few = f"clips of {len({clip.speaker for clip in clips})} speaker(s)" if by == "speaker" else "clip(s)"
+        raise UserError(
+            f"{len(clips)} {few}: {len(train)} to train on and {len(held_out)} to hold out",
+            f"two{' speakers' if by == 'speaker' else ''} at least, beside a test split: one is evaluated on, and "
+            "never trained on",
+            "add clips" + (", or hold out clips: --data.held-out clips" if by == "speaker" else ""),
+        )
+    return train, held_out
+
+
+def _uniform(text: str) -> float:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) / 2**64
