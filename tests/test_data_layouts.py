@@ -263,6 +263,24 @@ def emilia(folder):
     return {f"EN/EN_B0000{i}.mp3": (text, "EN_B0", "en", None) for i, text in enumerate(TEXTS)}
 
 
+def vctk_092(folder):
+    """VCTK 0.92: two microphones, one text: wav48_silence_trimmed/p225/p225_001_mic1.flac, txt/p225/p225_001.txt."""
+    names = [f"wav48_silence_trimmed/p225/p225_{i:03}_mic{mic}.flac" for i in range(6) for mic in (1, 2)]
+    for mic in (1, 2):
+        tones(folder, f"wav48_silence_trimmed/p225/p225_{{:03}}_mic{mic}.flac", 6)
+    for i, text in enumerate(TEXTS[:6]):
+        lines(folder / f"txt/p225/p225_{i:03}.txt", [text])
+    return {name: (TEXTS[index // 2], "", "", None) for index, name in enumerate(names)}
+
+
+def audiocraft(folder):
+    """audiocraft's MusicGen: JSON with a description beside each song."""
+    tones(folder, "{}.mp3")
+    for i, text in enumerate(TEXTS):
+        (folder / f"{i}.json").write_text(json.dumps({"title": f"{i}", "description": text, "sample_rate": 32000}))
+    return {f"{i}.mp3": (text, "", "", None) for i, text in enumerate(TEXTS)}
+
+
 def kaldi(folder):
     """Kaldi's `text`, which has no suffix: id and text."""
     tones(folder, "wav/utt_{}.wav")
@@ -299,7 +317,7 @@ def csv_with_splits(folder):
 LAYOUTS = [
     *(ljspeech, coqui_double_bar, coqui_header, f5_tts, piper, piper_ids, vits, gpt_sovits, bert_vits2, css10, kss),
     *(common_voice, nemo, qwen3_tts, moshi, json_list, json_map, pairs, vctk, libritts, librispeech, mls, jsut, emilia),
-    *(kaldi, bare_csv, xtts, csv_with_splits),
+    *(vctk_092, audiocraft, kaldi, bare_csv, xtts, csv_with_splits),
 ]
 
 

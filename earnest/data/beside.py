@@ -3,6 +3,7 @@
 
 import ast
 import json
+import re
 from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
@@ -19,7 +20,7 @@ class Beside:
 
     def __init__(self, folder: Path, names: Iterable[str], audio: Collection[str]):
         self.folder = folder
-        stems = {PurePosixPath(name).stem for name in audio}
+        stems = {_stem(PurePosixPath(name)) for name in audio}
         self._by_stem: dict[str, list[str]] = {}
         for name in names:
             ending = next((each for each in ENDINGS if name.lower().endswith(each)), None)
@@ -39,10 +40,10 @@ class Beside:
     def cells(self, audio: str) -> dict[Role, str]:
         """What the files beside an audio file say, by role."""
         path = PurePosixPath(audio)
-        near = [name for name in self._by_stem.get(path.stem, ()) if self._is_near(PurePosixPath(name), path)]
+        near = [name for name in self._by_stem.get(_stem(path), ()) if self._is_near(PurePosixPath(name), path)]
         for ending in ENDINGS:
             for name in near:
-                if name.lower().endswith(ending) and PurePosixPath(name).name[: -len(ending)] == path.stem:
+                if name.lower().endswith(ending) and PurePosixPath(name).name[: -len(ending)] == _stem(path):
                     cells = _cells(self.folder / name)
                     if cells:
                         return cells
@@ -52,6 +53,11 @@ class Beside:
         """In the same folder, or where the folders differ in one name: wav48/p225 and txt/p225."""
         mine, others = audio.parts[:-1], name.parts[:-1]
         return mine == others or (len(mine) == len(others) and sum(map(str.__ne__, mine, others)) == 1)
+
+
+def _stem(audio: PurePosixPath) -> str:
+    """The name that describes the audio; VCTK has one text for what two microphones recorded (p225_001_mic1.flac)."""
+    return re.sub(r"_mic\d$", "", audio.stem)
 
 
 def _cells(path: Path) -> dict[Role, str]:

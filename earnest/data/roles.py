@@ -20,11 +20,12 @@ NAMES: dict[Role, tuple[str, ...]] = {
     ),
     "text": (
         *("normalized_text", "text_normalized", "normalised_text", "text_norm", "text", "transcription", "transcript"),
-        *("sentence", "transcripts", "raw_text", "raw_transcription", "txt", "utterance", "caption"),
+        *("sentence", "transcripts", "raw_text", "raw_transcription", "txt", "utterance", "caption", "description"),
     ),
     "speaker": ("speaker", "speaker_id", "speaker_name", "client_id", "spk", "spk_id", "spkid", "voice", "reader_id"),
     "language": ("language", "lang", "locale", "lang_code", "language_code"),
-    "tags": ("tags", "aspect_list", "caption"),  # MusicCaps' names; a caption beside a text counts as tags
+    # MusicCaps' and audiocraft's names; a caption beside a text counts as tags
+    "tags": ("tags", "aspect_list", "caption", "description"),
     "words": ("words", "alignments"),
     "split": ("split", "subset"),
     "start_s": ("offset", "start_s"),  # NeMo: seconds from the beginning of the file
