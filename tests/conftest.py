@@ -1,5 +1,6 @@
 import os
 
+import pytest
 from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may need the internet
@@ -8,3 +9,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # A busy machine fails no test: no deadlines. CI draws the same examples every time, a developer's machine new ones.
 settings.register_profile("earnest", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("earnest")
+
+
+@pytest.fixture(scope="session")
+def released(tmp_path_factory):
+    """Tiny checkpoints in the released formats: `released("higgs")` is the path of one."""
+    from tests.equipment.released import Released
+
+    return Released(tmp_path_factory.mktemp("released"))

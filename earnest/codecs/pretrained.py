@@ -2,12 +2,14 @@
 model_type."""
 
 import math
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from earnest.codecs.resampling import as_torchaudio
 from earnest.errors import UserError
 
 
@@ -129,6 +131,18 @@ class PretrainedCodec(nn.Module):
         return F.pad(wave_BN, (0, max(0, samples - wave_BN.shape[1])))[:, :samples]
 
 
+def model_class(name: str) -> Any:
+    """A codec's class of transformers. That of the Higgs tokenizer is imported past transformers' own door, which is shut
+    without torchaudio: it takes one function of it, which `resampling` has."""
+    if name != "HiggsAudioV2TokenizerModel":
+        return getattr(import_module("transformers"), name)
+    with as_torchaudio():
+        module = import_module(
+            "transformers.models.higgs_audio_v2_tokenizer.modeling_higgs_audio_v2_tokenizer"
+        )
+    return getattr(module, name)
+
+
 def load_pretrained(name_or_path: str) -> PretrainedCodec:
     """A checkpoint directory of transformers, or one on the Hub.
 
@@ -158,9 +172,9 @@ def load_pretrained(name_or_path: str) -> PretrainedCodec:
             "take its 24 kHz mono version",
         )
     try:
-        load = getattr(transformers, family.model_class).from_pretrained
+        load = model_class(family.model_class).from_pretrained
         model, report = load(name_or_path, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True)
-    except (OSError, ImportError) as error:  # ImportError: the Higgs tokenizer wants torchaudio
+    except (OSError, ImportError) as error:
         raise UserError(
             f"codec {name_or_path!r}: {' '.join(str(error).split())}",
             f"weights in safetensors, and what {family.model_class} needs",

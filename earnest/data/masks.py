@@ -26,7 +26,7 @@ def ends_at_eos(tokens_CS: Tensor, delays: list[int], frames: int) -> Tensor:
 
     tokens_CS comes from ``delay(framed(codes_CT))``, so codebook c holds BOS at delays[c], codes behind it, then EOS.
     """
-    labels_CS = torch.full_like(tokens_CS, IGNORE)
-    for row, tokens_S, start in zip(labels_CS, tokens_CS, delays, strict=True):
-        row[start + 1 : start + frames + 2] = tokens_S[start + 1 : start + frames + 2]
-    return labels_CS
+    past_CS = torch.arange(tokens_CS.shape[1], device=tokens_CS.device) - torch.tensor(
+        delays, device=tokens_CS.device
+    ).unsqueeze(1)
+    return tokens_CS.where((past_CS > 0) & (past_CS < frames + 2), IGNORE)

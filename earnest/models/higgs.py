@@ -4,11 +4,13 @@ On transformers' `HiggsAudioV2ForConditionalGeneration` with its text head. Layo
 boson-ai/higgs-audio and of transformers' higgs_audio_v2.
 """
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -46,6 +48,7 @@ from earnest.models.system import Continuation, Head, Output, Round, System
 from earnest.sampling import Repetition
 from earnest.streams import TEXT, Codebook, Stream
 
+KEPT = 1000  # system turns, headers and special tokens whose ids are kept
 AUDIO_SPECIALS = 2  # BOS and EOS of the audio, above the codec's codes: codebook_size = codes + 2
 
 
@@ -133,6 +136,7 @@ class Higgs(System):
         for layer in lm.model.layers:
             layer.__class__ = RoutedLayer  # the same weights under the same names; a checkpoint does not know
         self.tokenizer = tokenizer
+        self._ids = dict[tuple[str, str], list[int]]()
         self.codebooks: int = lm.config.num_codebooks
         self.codes: int = lm.config.codebook_size - AUDIO_SPECIALS
         self.bos_id: int = lm.config.audio_stream_bos_id
@@ -179,14 +183,7 @@ class Higgs(System):
         turns: a conversation up to there, such as `cloning` makes. Raises UserError if nothing would be left for audio,
         and for the null input, which Higgs does not have.
         """
-        turns = turns or self._turns(text, speaker)
-        laid = self._laid(
-            [
-                *self._conversation(turns),
-                self._text(header_ids(self.tokenizer, "assistant")),
-                self._special(AUDIO_OUT_BOS),
-            ]
-        )
+        laid = self._laid(turns or self._turns(text, speaker), open_turn=True)
         if len(laid) + self.codebooks >= self.max_positions:
             raise self._too_long(laid, self.max_positions - self.codebooks - 1)
         return Prompt(laid.text_S, laid.tokens_SC, laid.is_audio_S)
@@ -203,7 +200,7 @@ class Higgs(System):
         if turns is None:
             assert codes_CT is not None
             turns = (*self._turns(text, speaker), Turn("assistant", (codes_CT,)))
-        laid = self._laid(self._conversation(turns))
+        laid = self._laid(turns)
         if len(laid) > self.max_positions:
             raise self._too_long(laid, self.max_positions)
         return laid
@@ -217,34 +214,61 @@ class Higgs(System):
             )
         return Turn("system", (self.instruction.replace("{speaker}", speaker),)), Turn("user", (text,))
 
-    def _conversation(self, turns: Sequence[Turn[Tensor]]) -> Iterator[Example]:
-        yield self._special(BEGIN)
+    def _laid(self, turns: Sequence[Turn[Tensor]], open_turn: bool = False) -> Example:
+        """The turns, and with `open_turn` the beginning of the assistant's next one; labels are shifted here."""
+        ids_S, clips = [self._special(BEGIN)], list[tuple[int, Tensor, Tensor]]()
+        labels_S = [IGNORE]
         for turn in turns:
-            yield self._text(header_ids(self.tokenizer, turn.role))
-            for part in turn.parts:
+            self._write(ids_S, labels_S, self._header(turn.role), False)
+            ended = turn.scored and self.specials_count
+            for part in _joined(turn.parts):
                 if isinstance(part, str):
-                    marks = (SCENE_START, SCENE_END) if turn.role == "system" else ()
-                    yield self._text(text_ids(self.tokenizer, part, marks), turn.scored)
-                else:
-                    yield self._special(AUDIO_OUT_BOS, turn.scored)
-                    yield self._audio(torch.as_tensor(part), turn.scored)
-                    yield self._special(AUDIO_EOS, turn.scored)
-            yield self._special(END_OF_TURN, turn.scored)
+                    self._write(ids_S, labels_S, self._words(turn.role, part), turn.scored)
+                    continue
+                tokens_CS, audio_labels_CS = self._audio(torch.as_tensor(part), turn.scored)
+                self._write(ids_S, labels_S, [self._special(AUDIO_OUT_BOS)], ended)
+                clips.append((len(ids_S), tokens_CS, audio_labels_CS))
+                self._write(ids_S, labels_S, [self._special(AUDIO_OUT)] * tokens_CS.shape[1], False)
+                self._write(ids_S, labels_S, [self._special(AUDIO_EOS)], ended)
+            self._write(ids_S, labels_S, [self._special(END_OF_TURN)], ended)
+        if open_turn:
+            self._write(ids_S, labels_S, [*self._header("assistant"), self._special(AUDIO_OUT_BOS)], False)
+        tokens_SC = torch.zeros(len(ids_S), self.codebooks, dtype=torch.long)
+        audio_labels_SC = torch.full_like(tokens_SC, IGNORE)
+        is_audio_S = torch.zeros(len(ids_S), dtype=torch.bool)
+        for start, tokens_CS, labels_CS in clips:
+            place = slice(start, start + tokens_CS.shape[1])
+            tokens_SC[place], audio_labels_SC[place], is_audio_S[place] = tokens_CS.T, labels_CS.T, True
+        text_S, text_labels_S = torch.from_numpy(np.array([ids_S, labels_S]))
+        return Example(text_S, tokens_SC, is_audio_S, shift(text_labels_S), shift(audio_labels_SC))
 
-    # The pieces of a layout are Examples too, with labels at their own positions; `_laid` joins them and shifts.
+    @staticmethod
+    def _write(ids_S: list[int], labels_S: list[int], ids_L: list[int], counts: bool) -> None:
+        ids_S += ids_L
+        labels_S += ids_L if counts else [IGNORE] * len(ids_L)
 
-    def _text(self, ids_L: list[int], counts: bool = False) -> Example:
-        text_S = torch.tensor(ids_L, dtype=torch.long)
-        ignored_SC = torch.full((len(ids_L), self.codebooks), IGNORE)
-        labels_S = text_S if counts else torch.full_like(text_S, IGNORE)
-        return Example(
-            text_S, torch.zeros_like(ignored_SC), torch.zeros(len(ids_L), dtype=torch.bool), labels_S, ignored_SC
-        )
+    def _special(self, token: str) -> int:
+        return self._known("special", token, lambda: [special_id(self.tokenizer, token)])[0]
 
-    def _special(self, token: str, counts: bool = False) -> Example:
-        return self._text([special_id(self.tokenizer, token)], counts and self.specials_count)
+    def _header(self, role: str) -> list[int]:
+        return self._known("header", role, lambda: header_ids(self.tokenizer, role))
 
-    def _audio(self, codes_CT: Tensor, counts: bool) -> Example:
+    def _words(self, role: str, text: str) -> list[int]:
+        """A system turn is the same in thousands of clips, so its ids are kept."""
+        if role != "system":
+            return text_ids(self.tokenizer, text)
+        return self._known("system", text, lambda: text_ids(self.tokenizer, text, (SCENE_START, SCENE_END)))
+
+    def _known(self, kind: str, text: str, make: Callable[[], list[int]]) -> list[int]:
+        """Ids that were made before, KEPT of them at most."""
+        if (kind, text) not in self._ids:
+            if len(self._ids) >= KEPT:
+                self._ids.clear()
+            self._ids[kind, text] = make()
+        return self._ids[kind, text]
+
+    def _audio(self, codes_CT: Tensor, counts: bool) -> tuple[Tensor, Tensor]:
+        """Delayed tokens (C, S) and their labels at their own positions."""
         codebooks, frames = codes_CT.shape
         if codebooks != self.codebooks or int(codes_CT.max()) >= self.codes:
             raise UserError(
@@ -255,17 +279,10 @@ class Higgs(System):
         tokens_CS = delay(
             framed(codes_CT.long(), self.bos_id, self.eos_id), self.delays, before=self.bos_id, behind=self.eos_id
         )
-        text_S = torch.full((tokens_CS.shape[1],), special_id(self.tokenizer, AUDIO_OUT))
         labels_CS = ends_at_eos(tokens_CS, self.delays, frames) if counts else torch.full_like(tokens_CS, IGNORE)
         if not self.specials_count:
             labels_CS = labels_CS.masked_fill(labels_CS == self.eos_id, IGNORE)
-        return Example(
-            text_S, tokens_CS.T, torch.ones_like(text_S, dtype=torch.bool), torch.full_like(text_S, IGNORE), labels_CS.T
-        )
-
-    def _laid(self, pieces: Iterable[Example]) -> Example:
-        columns = [torch.cat(column) for column in zip(*(vars(piece).values() for piece in pieces), strict=True)]
-        return Example(*columns[:3], *map(shift, columns[3:]))
+        return tokens_CS, labels_CS
 
     def _too_long(self, laid: Example, most: int) -> TooLongError:
         frames = int(laid.is_audio_S.sum())
@@ -303,6 +320,13 @@ class Higgs(System):
 
     def begin(self, prompts: Sequence[Prompt]) -> "HiggsContinuation":
         return HiggsContinuation(self, prompts)
+
+
+def _joined(parts: Sequence[str | Tensor]) -> Iterator[str | Tensor]:
+    """Neighbouring texts as one, as transformers' chat template writes them: a tokenizer may join the end of one with the
+    beginning of the next (".", "\n\n")."""
+    for are_texts, group in groupby(parts, lambda part: isinstance(part, str)):
+        yield from ("".join(cast(Iterator[str], group)),) if are_texts else group
 
 
 def _published_repetition(lm: HiggsAudioV2ForConditionalGeneration) -> Repetition:

@@ -17,7 +17,7 @@ from earnest.data.batch import Batch, Example, Prompt
 from earnest.data.masks import IGNORE, shift
 from earnest.data.patterns import flatten
 from earnest.data.row import Turn
-from earnest.data.text import byte_tokenizer
+from earnest.data.text import byte_tokenizer, plain_ids
 from earnest.errors import TooLongError, UserError
 from earnest.files import fingerprint
 from earnest.models.mot.base import Base, fit_to_norm
@@ -286,8 +286,7 @@ class MoT(PreTrainedModel, System):
         )
 
     def _ids(self, text: str) -> list[int]:
-        """User text cannot smuggle in special tokens: it is encoded with ``split_special_tokens``."""
-        return [self.pad_id, *self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)]
+        return [self.pad_id, *plain_ids(self.tokenizer, text)]
 
     def _text_only(self, ids_L: list[int]) -> Prompt:
         return Prompt(
