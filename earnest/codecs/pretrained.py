@@ -132,14 +132,12 @@ class PretrainedCodec(nn.Module):
 
 
 def model_class(name: str) -> Any:
-    """A codec's class of transformers. That of the Higgs tokenizer is imported past transformers' own door, which is shut
-    without torchaudio: it takes one function of it, which `resampling` has."""
+    """A codec's class of transformers. That of the Higgs tokenizer is imported past transformers' own door, which is
+    shut without torchaudio: it takes one function of it, which `resampling` has."""
     if name != "HiggsAudioV2TokenizerModel":
         return getattr(import_module("transformers"), name)
     with as_torchaudio():
-        module = import_module(
-            "transformers.models.higgs_audio_v2_tokenizer.modeling_higgs_audio_v2_tokenizer"
-        )
+        module = import_module("transformers.models.higgs_audio_v2_tokenizer.modeling_higgs_audio_v2_tokenizer")
     return getattr(module, name)
 
 

@@ -1,8 +1,7 @@
 """Waves from one sampling rate to another inside a model, as torchaudio's `resample` does by default.
 
-The Higgs tokenizer feeds its semantic encoder this way. torchaudio is no dependency: its wheels are built for one version
-of torch each, and with another every import of transformers that looks for it breaks.
-"""
+The Higgs tokenizer feeds its semantic encoder this way. torchaudio is no dependency: its wheels are built for one
+version of torch each, and with another every import of transformers that looks for it breaks."""
 
 import math
 import sys
@@ -19,8 +18,8 @@ ZEROS, ROLLOFF = 6, 0.99  # zero crossings of the sinc on either side, and its c
 
 
 def resample(wave_XN: Tensor, from_hz: int, to_hz: int) -> Tensor:
-    """(..., N) -> (..., ceil(N * to_hz / from_hz)): band-limited interpolation (J. O. Smith, Digital Audio Resampling) by a
-    sinc under a Hann window."""
+    """(..., N) -> (..., ceil(N * to_hz / from_hz)): band-limited interpolation (J. O. Smith, Digital Audio Resampling)
+    by a sinc under a Hann window."""
     if from_hz == to_hz:
         return wave_XN
     common = math.gcd(from_hz, to_hz)

@@ -13,6 +13,7 @@ from earnest.loops.keep import Kept
 from earnest.loops.subject import LossFunction, Subject, copied, refuse
 from earnest.probes.reach import not_optimized
 from earnest.probes.results import FrozenTensors, Inputs
+from earnest.probes.rounding import low_precision
 from earnest.probes.trace.tracing import Traced, trace
 from earnest.rules.finding import Diagnosis
 
@@ -46,6 +47,7 @@ def check(
             frozen=_moved(model, kept),
             inputs=_dropped(subject, traced),
             optimizer=not_optimized(model, optimizer) if optimizer is not None else None,
+            low_precision=low_precision(model, optimizer),
         )
     return diagnosis(results, told(traced))
 

@@ -32,7 +32,7 @@ def _weight(layer: Any) -> Tensor:
     weight = layer.weight
     for name in layer.active_adapters:
         weight = weight + layer.get_delta_weight(name)
-    return weight
+    return weight.to(layer.weight.dtype)
 
 
 class KeyValues:

@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from earnest.monitors import Monitor
-from earnest.probes.results import Gradients, Results
+from earnest.probes.results import Gradients, Moved, Results
 from earnest.run import Step
 from earnest.signals import key
 
 # Entries of a tensor, evenly spread: a mean of squares to about 2 %, at a cost that does not grow with the model.
 SAMPLED = 4096
+MOVED_STEPS = 60  # after which nearly every entry of a trained matrix has moved (measured: benchmarks/bf16_weights.py)
 REACHED_STEPS = 5  # a projection that starts at zero, as an adapter's, passes a gradient on from step 2
 
 
@@ -28,6 +29,8 @@ class Updates(Monitor):
                 flat = parameter.detach().reshape(-1)  # a view, as parameters are contiguous
                 self.groups[group_of(name)].append(flat[:: -(-len(flat) // SAMPLED)])
         self.before = self._sampled()
+        self.still = {group: torch.ones_like(sampled, dtype=torch.bool) for group, sampled in self.before.items()}
+        self.steps, self.last_step = 0, 0
 
     def _sampled(self) -> dict[str, torch.Tensor]:
         return {group: torch.cat([view.float() for view in views]) for group, views in self.groups.items()}
@@ -40,8 +43,18 @@ class Updates(Monitor):
             for group, before in self.before.items()
             if (size := float(before.norm()))
         }
-        self.before = now
+        for group, still in self.still.items():
+            still &= now[group] == self.before[group]
+        self.before, self.steps, self.last_step = now, self.steps + 1, step.index
         return signals
+
+    def probes(self) -> Results:
+        """The probe ``moved``, as soon as MOVED_STEPS steps are over: fewer move what has a gradient at most of
+        them."""
+        if self.steps < MOVED_STEPS:
+            return Results()
+        share = {group: 1 - float(still.float().mean()) for group, still in self.still.items()}
+        return Results(moved=Moved(share, self.steps, self.last_step))
 
 
 def group_of(name: str) -> str:

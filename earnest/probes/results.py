@@ -92,6 +92,36 @@ class Optimizer:
 
 
 @dataclass(frozen=True)
+class LowPrecision:
+    """Trained parameters in fewer bits than float32: their type, names, how many entries they have of how many that are
+    trained.
+
+    optimizer: its class · keeps_more: whether it keeps what rounding takes from them (a copy in float32, stochastic
+    rounding, a compensation), tried on numbers of the same type; None if it could not be tried · still_frac: share of
+    the entries that a step as large as the learning rate leaves as they are, measured on some of them.
+    """
+
+    type: str
+    names: tuple[str, ...]
+    parameters: int
+    trained: int
+    optimizer: str | None = None
+    keeps_more: bool | None = None
+    still_frac: float | None = None
+    learning_rate: float | None = None
+
+
+@dataclass(frozen=True)
+class Moved:
+    """By part of the model, the share of sampled entries of its trained weights that are not what they were `steps`
+    steps ago."""
+
+    share: Mapping[str, float]
+    steps: int
+    step: int | None = None
+
+
+@dataclass(frozen=True)
 class Accumulation:
     """The gradient of a batch in `steps` micro-batches beside that of the whole: ratio of the norms, and norm of the
     difference as a share of the whole's."""
@@ -255,6 +285,8 @@ class Results:
     alignment: Mapping[Stream, Alignment] | None = None
     inputs: Inputs | None = None
     optimizer: Optimizer | None = None
+    low_precision: tuple[LowPrecision, ...] | None = None
+    moved: Moved | None = None
     accumulation: Accumulation | None = None
     duplicates: Duplicates | None = None
     noise: Noise | None = None

@@ -13,6 +13,7 @@ from earnest.probes.parameters import Frozen, differing, split_in_two
 from earnest.probes.reach import not_optimized
 from earnest.probes.reading import conditioning, reload
 from earnest.probes.results import Ranks, Results
+from earnest.probes.rounding import low_precision
 from earnest.probes.splits import duplicates, noise
 
 RELOADED_PARAMETERS = (
@@ -27,6 +28,7 @@ def at_start(objective: TokenObjective, optimizer: torch.optim.Optimizer, train:
         alignment=alignment(objective.model, batch),
         inputs=dropped_inputs(objective.model, batch),
         optimizer=not_optimized(objective, optimizer),
+        low_precision=low_precision(objective, optimizer),
         accumulation=split_in_two(objective, batch),
         duplicates=duplicates(train.rows, held_out.rows),
         noise=noise(train.rows),

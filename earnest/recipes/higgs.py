@@ -12,7 +12,7 @@ from earnest.data.vary import Variation
 from earnest.errors import UserError
 from earnest.models import load_model
 from earnest.models.higgs import Higgs, HiggsShape
-from earnest.training.tokens.assembly import TokenAssembly, weights_of, window_frames
+from earnest.training.tokens.assembly import ADAPTER_RATE, WHOLE_RATE, TokenAssembly, weights_of, window_frames
 from earnest.training.tokens.config import Data, Demos, Optimizer, TokenConfig
 from earnest.training.tokens.lora import Lora, add_lora, train_adapters
 
@@ -54,6 +54,7 @@ def assemble(config: HiggsConfig, codec: Codec, checkpoint: Path | None = None) 
         pretrained=bool(config.model),
         weights=weights_of(config, model.codebooks),
         variation=variation,
+        learning_rate=ADAPTER_RATE if config.lora.rank else WHOLE_RATE,
         vary=vary if config.cloning.frac else None,
     )
 
@@ -106,7 +107,7 @@ def higgs() -> HiggsConfig:
         codec="bosonai/higgs-audio-v2-tokenizer",
         data=Data(path="voices"),
         epochs=3.0,
-        optimizer=Optimizer(learning_rate=2e-5, warmup_steps=100),
+        optimizer=Optimizer(learning_rate=None, warmup_steps=100),
         demos=Demos(texts=("The quick brown fox jumps over the lazy dog.",), max_duration_s=10.0),
         mixed_precision="bf16",
     )

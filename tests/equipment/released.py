@@ -1,10 +1,9 @@
 """Tiny checkpoints with random weights, in exactly the formats in which the real ones were released.
 
 Higgs Audio v2 as transformers' conversion script writes it (bf16, 1026 ids a codebook, generation_config with its rule
-against repetition, chat template, processor), with a vocabulary of 128,256 ids; the Higgs tokenizer of audio (24 kHz, hop
-960); Dia-1.6B-0626 (9 codebooks, its delays, generation_config, processor) and DAC at 44.1 kHz; Llama-3.2 and
-MusicGen-small for MoT, EnCodec 32 kHz; Mimi, WavLM and Qwen3 for Amy. `released` makes each once per session.
-"""
+against repetition, chat template, processor), with a vocabulary of 128,256 ids; the Higgs tokenizer of audio (24 kHz,
+hop 960); Dia-1.6B-0626 (9 codebooks, its delays, generation_config, processor) and DAC at 44.1 kHz; Llama-3.2 and
+MusicGen-small for MoT, EnCodec 32 kHz; Mimi, WavLM and Qwen3 for Amy. `released` makes each once per session."""
 
 import json
 from collections.abc import Callable
@@ -22,7 +21,10 @@ SPECIALS = {
     15: "<|audio_eos|>", 16: "<|AUDIO_OUT|>", 17: "<|scene_desc_start|>", 18: "<|scene_desc_end|>",
 }  # fmt: skip
 # how Llama 3 cuts a text before it looks for merges
-WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 TEMPLATE = """\
 {{- bos_token }}{% set turns = messages[1:] %}{{- '<|start_header_id|>system<|end_header_id|>\\n\\n' }}
 {%- set system = messages[0]['content'] %}{{- (system if system is string else system[0]['text']) | trim }}
@@ -32,9 +34,11 @@ TEMPLATE = """\
 {%- for turn in turns %}{{- '<|start_header_id|>' + turn['role'] + '<|end_header_id|>\\n\\n' }}
 {%- if turn['role'] == 'assistant' %}{{- '<|audio_out_bos|><|AUDIO_OUT|><|audio_eos|>' }}
 {%- elif turn['content'] is string %}{{- turn['content'] | trim }}
-{%- else %}{% for part in turn['content'] %}{% if part['type'] == 'text' %}{{- part['text'] | trim }}{% endif %}{% endfor %}
+{%- else %}{% for part in turn['content'] %}
+{%- if part['type'] == 'text' %}{{- part['text'] | trim }}{% endif %}{% endfor %}
 {%- endif %}{{- '<|eot_id|>' }}{% endfor %}
-{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n<|audio_out_bos|>' }}{% endif %}"""
+{%- if add_generation_prompt %}
+{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n<|audio_out_bos|>' }}{% endif %}"""
 DIA_DELAYS = [0, 8, 9, 10, 11, 12, 13, 14, 15]
 
 
@@ -44,7 +48,7 @@ def llama_tokenizer() -> hf.PreTrainedTokenizerFast:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = [*product(alphabet, alphabet)]
     pairs = ["".join(merge) for merge in merges]
-    merges += [(pair, char) for pair, char in product(pairs, alphabet[:: len(alphabet) // 2 + 1] + ["Ċ"])]
+    merges += [(pair, char) for pair, char in product(pairs, [alphabet[0], "Ċ"])]
     merges = list(dict.fromkeys(merges))[: ORDINARY - len(alphabet)]
     vocabulary = {token: at for at, token in enumerate([*alphabet, *("".join(merge) for merge in merges)])}
     names = [SPECIALS.get(at, f"<|reserved_special_token_{at + 1000}|>") for at in range(256)]
@@ -120,7 +124,10 @@ def dia(path: Path) -> None:
 def _processor(path: Path, processor: str, codec: str, codec_class: str, extractor: dict[str, object]) -> None:
     """As transformers writes it; the codec goes by its name, which on the Hub is that of another repository."""
     stored = {
-        "audio_tokenizer": {"audio_tokenizer_class": codec_class, "audio_tokenizer_name_or_path": str(path.parent / codec)},
+        "audio_tokenizer": {
+            "audio_tokenizer_class": codec_class,
+            "audio_tokenizer_name_or_path": str(path.parent / codec),
+        },
         "feature_extractor": extractor,
         "processor_class": processor,
     }

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from earnest.probes.results import FrozenTensors, Gradients, Inputs, Optimizer
+from earnest.probes.results import FrozenTensors, Gradients, Inputs, LowPrecision, Moved, Optimizer
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
 from earnest.rules.finding import Severity
@@ -173,6 +173,48 @@ def inputs_are_dropped(inputs: Probe[Inputs]) -> Answers:
     if dropped or 0 in shape:
         words = f"dropped on the way: {', '.join(dropped)}" if dropped else f"logits of shape {shape}"
         yield Evidence(0, words, EXACT, [{"dropped": dropped, "logits_shape": shape or None}])
+
+
+@rule("C107", "critical", explains=("B102", "C103", "C302"))
+def updates_round_to_nothing(low_precision: Probe[tuple[LowPrecision, ...]], moved: Probe[Moved] | None) -> Answers:
+    """Weights are trained in bfloat16 or float16, and the optimizer keeps nothing of what rounding takes from a step.
+
+    ## What it sees
+    The probe that lists trained parameters of fewer bits than float32, and tries the optimizer on numbers of that type:
+    sixteen small steps that add up in float32 leave them as they are. Critical if a step as large as the learning rate
+    leaves more than a tenth of the entries as they are, or if more than a tenth of a part's entries have not moved in
+    the run; else a warning.
+    ## Likely causes
+    - transformers loads a checkpoint in its own type, and mixed precision is autocast only: weights stay bfloat16
+    - model.to(torch.bfloat16), or torch_dtype, before full fine-tuning
+    - adapters were added in the type of their base (transformers' add_adapter)
+    ## Next probe
+    Copy the trained weights, train 60 steps, and count the entries that are not what they were.
+    ## Fix
+    Load what is trained in float32 (dtype=torch.float32; adapters: parameter.data.float()) with autocast for speed;
+    frozen weights may stay bfloat16. Or take an optimizer with a float32 copy, stochastic rounding or Kahan summation.
+    ## References
+    Zamirai et al. 2020 (arXiv:2010.06192): nearest rounding of weight updates is the bottleneck of pure bfloat16.
+    """
+    yield Looked()
+    for found in low_precision:
+        if found.keeps_more:
+            continue
+        still = {part: 1 - share for part, share in moved.share.items() if share < 0.9} if moved else {}
+        words = f"{found.parameters:,} of {found.trained:,} trained parameters are {found.type}"
+        if found.optimizer:
+            words += f" under {found.optimizer}"
+            words += ", which keeps no more bits of them" if found.keeps_more is False else ""
+        if found.still_frac is not None and found.learning_rate is not None:
+            rate = f"a step of the learning rate {found.learning_rate:.1e}"
+            words += f"; {rate} leaves {found.still_frac:.0%} as they are"
+        if still and moved:
+            worst = max(still, key=still.__getitem__)
+            words += f"; {still[worst]:.0%} of {worst} has not moved in {moved.steps} steps"
+        sure = found.keeps_more is False and ((found.still_frac or 0) > 0.1 or bool(still))
+        rows = [{"parameter": name, "type": found.type} for name in found.names[:6]]
+        odds = EXACT if found.keeps_more is False else FAIR
+        yield Evidence(0, words, odds, rows, severity="critical" if sure else "warning")
 
 
 @rule("C201", "warning")

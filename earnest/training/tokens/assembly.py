@@ -14,6 +14,10 @@ from earnest.models.system import System
 from earnest.streams import Stream
 from earnest.training.tokens.config import Data, TokenConfig
 
+# Peak learning rates of a fine-tune. Adapters want about ten times what whole weights do (Schulman et al. 2025, "LoRA
+# Without Regret"): their product starts at zero, and moves with both factors.
+WHOLE_RATE, ADAPTER_RATE = 2e-5, 2e-4
+
 
 @dataclass(frozen=True)
 class TokenAssembly:
@@ -29,6 +33,8 @@ class TokenAssembly:
     """Weight of every stream's mean cross-entropy in the loss."""
     variation: Variation
     """What an epoch changes about a clip."""
+    learning_rate: float = WHOLE_RATE
+    """The peak, if the configuration names none."""
     vary: Callable[[Sequence[Row]], Vary] | None = None
     """What an epoch changes about the rows of one side, if it is more than `variation`."""
     before_training: Callable[[Corpus], None] | None = None

@@ -36,8 +36,8 @@ class Data(Source):
 
 @dataclass(frozen=True)
 class Optimizer:
-    learning_rate: float = 2e-3
-    """Peak learning rate of AdamW."""
+    learning_rate: float | None = 2e-3
+    """Peak learning rate of AdamW. None: what suits a fine-tune, 2e-5 for whole weights and 2e-4 for adapters."""
     weight_decay: float = 0.01
     """Decay of matrices; vectors are not decayed."""
     warmup_steps: int = 50

@@ -22,10 +22,18 @@ class Learner:
     trained one, a whole copy of its shards on the first process, or itself."""
 
     def __init__(
-        self, model: System, weights: Mapping[Stream, float], settings: Optimizer, steps: int, accelerator: Accelerator
+        self,
+        model: System,
+        weights: Mapping[Stream, float],
+        settings: Optimizer,
+        learning_rate: float,
+        steps: int,
+        accelerator: Accelerator,
     ):
+        """learning_rate: the peak, if the settings name none."""
         self.model, self.accelerator = model, accelerator
-        self.optimizer: Any = adamw(model, settings.learning_rate, settings.weight_decay)
+        peak = learning_rate if settings.learning_rate is None else settings.learning_rate
+        self.optimizer: Any = adamw(model, peak, settings.weight_decay)
         self.schedule = warmup_cosine(self.optimizer, settings.warmup_steps, steps)
         self.objective: Any = TokenObjective(model, weights)
         self.average = running_average(model, settings.ema_decay) if settings.ema_decay else None

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, HiggsAudioV2ForConditionalGeneration, PreTrainedModel
 
 from earnest.errors import UserError
+from earnest.models.adapters import in_float32
 
 GROUPS = {  # Higgs' linear layers, by what they do; "all" is every group
     "attention": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
@@ -53,6 +54,7 @@ def add_lora(lm: PreTrainedModel, lora: Lora) -> None:
     lm.add_adapter(
         LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(names))
     )
+    in_float32(lm)
     hidden = _hidden(lm.eval())
     lost = dropped_inputs(hidden, inputs, _other_inputs(lm, inputs))
     same = torch.equal(hidden(**inputs), before)

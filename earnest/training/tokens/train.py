@@ -14,6 +14,7 @@ from earnest.monitors.draws import Targets
 from earnest.monitors.gradients import Reached, Updates
 from earnest.probes.parameters import Frozen, fingerprints, not_trained
 from earnest.run import Step
+from earnest.training.precision import train_in_float32
 from earnest.training.run import OnProgress, Start, Training, run, silent, started
 from earnest.training.tokens.assembly import AssembleTokens, TokenAssembly
 from earnest.training.tokens.config import TokenConfig
@@ -34,6 +35,7 @@ def train_tokens(
         check_parallel(start.accelerator, config)
         codec = load_codec(config.codec)
         assembly = assemble(config, codec, start.checkpoint)
+        train_in_float32(assembly.model)
         check_guidance(config.demos.guidance, assembly.variation.unconditional_frac)
         with start.accelerator.main_process_first():  # the others find the clips encoded
             corpora = prepare(config, assembly, codec, on_progress)
@@ -53,7 +55,9 @@ class TokenTraining(Training[TokenReporter]):
         self.last_step = config.steps or math.ceil(config.epochs * steps_per_epoch)
         self.facts = {"schedule_steps": self.last_step, "steps_per_epoch": steps_per_epoch, "ranks": ranks}
         model = assembly.model
-        self.learner = learner = Learner(model, self.weights, config.optimizer, self.last_step, start.accelerator)
+        self.learner = learner = Learner(
+            model, self.weights, config.optimizer, assembly.learning_rate, self.last_step, start.accelerator
+        )
         self.reporter = None
         if start.accelerator.is_main_process:
             self.reporter = TokenReporter(config, start.run_dir, assembly, learner.evaluated, codec, corpora)

@@ -4,7 +4,7 @@ On transformers' `HiggsAudioV2ForConditionalGeneration` with its text head. Layo
 boson-ai/higgs-audio and of transformers' higgs_audio_v2.
 """
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -13,10 +13,8 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoTokenizer,
-    DynamicCache,
     HiggsAudioV2Config,
     HiggsAudioV2ForConditionalGeneration,
     PreTrainedTokenizerBase,
@@ -42,9 +40,10 @@ from earnest.data.text import (
     text_ids,
 )
 from earnest.errors import TooLongError, UserError
+from earnest.models.adapters import restore_adapters
+from earnest.models.higgs.continuation import HiggsContinuation
 from earnest.models.packed import Route
-from earnest.models.prepacked import CachedAttention, KeyValues, normed, prepacked
-from earnest.models.system import Continuation, Head, Output, Round, System
+from earnest.models.system import Head, Output, System
 from earnest.sampling import Repetition
 from earnest.streams import TEXT, Codebook, Stream
 
@@ -161,6 +160,7 @@ class Higgs(System):
         """Load a directory in transformers' format, with the tokenizer beside the weights; or adapters, on the model
         that they name."""
         lm = HiggsAudioV2ForConditionalGeneration.from_pretrained(path, use_text_head=True)
+        restore_adapters(lm, path)
         return cls(lm, AutoTokenizer.from_pretrained(path))
 
     def save_pretrained(self, path: str | Path) -> None:
@@ -318,15 +318,16 @@ class Higgs(System):
     # --- generation
     # -----------------------------------------------------------------------------------------------------
 
-    def begin(self, prompts: Sequence[Prompt]) -> "HiggsContinuation":
+    def begin(self, prompts: Sequence[Prompt]) -> HiggsContinuation:
         return HiggsContinuation(self, prompts)
 
 
 def _joined(parts: Sequence[str | Tensor]) -> Iterator[str | Tensor]:
-    """Neighbouring texts as one, as transformers' chat template writes them: a tokenizer may join the end of one with the
-    beginning of the next (".", "\n\n")."""
-    for are_texts, group in groupby(parts, lambda part: isinstance(part, str)):
-        yield from ("".join(cast(Iterator[str], group)),) if are_texts else group
+    """Neighbouring texts as one, as transformers' chat template writes them: a tokenizer may join the end of one with
+    the beginning of the next (".", "\n\n")."""
+    for _, group in groupby(parts, lambda part: isinstance(part, str)):
+        members = list(group)
+        yield from ("".join(cast(list[str], members)),) if isinstance(members[0], str) else members
 
 
 def _published_repetition(lm: HiggsAudioV2ForConditionalGeneration) -> Repetition:
@@ -334,72 +335,3 @@ def _published_repetition(lm: HiggsAudioV2ForConditionalGeneration) -> Repetitio
     config: Any = lm.generation_config
     window_frames, most = (getattr(config, name, None) for name in ("ras_win_len", "ras_win_max_num_repeat"))
     return Repetition(window_frames or 0, most or 2)
-
-
-class HiggsContinuation(Continuation):
-    """Sequences that are being continued: the keys and values of each layer, and where each sequence begins.
-
-    The layers are written out here for one audio position, as transformers' modules and caches take twice as long
-    (benchmarks/generate.py); tests compare the logits of both.
-    """
-
-    def __init__(self, model: Higgs, prompts: Sequence[Prompt]):
-        self.model = model
-        device = model.lm.device
-
-        def padded(name: str, value: int) -> Tensor:
-            rows = [getattr(prompt, name) for prompt in prompts]
-            return pad_sequence(rows, batch_first=True, padding_value=value, padding_side="left").to(device)
-
-        lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
-        self.positions = int(lengths_B.max())
-        self.first_B1 = (self.positions - lengths_B)[:, None]  # position at which the prompt begins, behind its padding
-        self.padded = bool(self.first_B1.any())
-        place_S = torch.arange(self.positions, device=device)
-        cache: Any = DynamicCache(config=model.lm.config)
-        model.lm.model(
-            input_ids=padded("text_S", model.pad_id),
-            audio_input_ids=padded("tokens_SC", 0),
-            audio_input_ids_mask=padded("is_audio_S", False),
-            attention_mask=place_S >= self.first_B1,
-            position_ids=(place_S - self.first_B1).clamp(min=0),
-            past_key_values=cache,
-            use_cache=True,
-        )
-        self.layers = [
-            _AudioLayer(layer, KeyValues(cached.keys, cached.values))
-            for layer, cached in zip(model.lm.model.layers, cache.layers, strict=True)
-        ]
-        self.head = prepacked(model.lm.audio_lm_head)
-
-    def rounds(self, frame_BC: Tensor) -> Generator[Round, Tensor, None]:
-        yield Round(slice(0, self.model.codebooks), self.advance(frame_BC))
-
-    def advance(self, frame_BC: Tensor) -> Tensor:
-        """Append one frame of tokens (B, C); returns the audio logits (B, C, V) of the next."""
-        lm = self.model.lm.model
-        hidden_BD = lm.embed_audio_tokens(frame_BC)
-        cos_B1H, sin_B1H = lm.rotary_emb(hidden_BD, self.positions - self.first_B1)
-        self.positions += 1
-        exists_B11S = None
-        if self.padded:
-            exists_B11S = (torch.arange(self.positions, device=hidden_BD.device) >= self.first_B1)[:, None, None]
-        for layer in self.layers:
-            hidden_BD = layer.advance(hidden_BD, cos_B1H, sin_B1H, exists_B11S)
-        return self.head(normed(hidden_BD, lm.norm)).view(len(frame_BC), self.model.codebooks, -1)
-
-
-class _AudioLayer:
-    """One layer for one audio position."""
-
-    def __init__(self, layer: Any, past: KeyValues):
-        mlp = layer.audio_mlp
-        self.attention, self.activation = CachedAttention(layer.self_attn, past), mlp.act_fn
-        self.before_attention, self.before_mlp = layer.audio_input_layernorm, layer.audio_post_attention_layernorm
-        self.gate_up, self.down = prepacked(mlp.gate_proj, mlp.up_proj), prepacked(mlp.down_proj)
-
-    def advance(self, hidden_BD: Tensor, cos_B1H: Tensor, sin_B1H: Tensor, exists_B11S: Tensor | None) -> Tensor:
-        before_BD = normed(hidden_BD, self.before_attention)
-        hidden_BD = hidden_BD + self.attention.advance(before_BD, cos_B1H, sin_B1H, exists_B11S)
-        gate_BF, up_BF = self.gate_up(normed(hidden_BD, self.before_mlp)).chunk(2, dim=-1)
-        return hidden_BD + self.down(self.activation(gate_BF) * up_BF)
