@@ -7,8 +7,9 @@ import pytest
 import soundfile
 
 from earnest.data import music as module
-from earnest.data.folder import load_clips, split_clips
+from earnest.data.folder import load_clips
 from earnest.data.music import music, tracks, wesnoth
+from earnest.data.sides import split_clips
 from earnest.errors import UserError
 
 try:
