@@ -10,13 +10,14 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from earnest import arguments
-from earnest.commands import explain, rules, runs
+from earnest.commands import compare, diagnose_all, explain, rules, runs
 from earnest.errors import UserError
 from earnest.sampling import Sampling
 
@@ -244,13 +245,13 @@ def diagnose(
     config: Path | None = None,
     run: str | None = None,
 ) -> int:
-    """Diagnose a run from its log, ours or anybody's: exit 0 if nothing is found, 1 if something is, 2 if it cannot be
-    read.
+    """Diagnose a run from its log, ours or anybody's, or all runs of a directory: exit 0 if nothing is found, 1 if
+    something is, 2 if it cannot be read.
 
     Args:
         path: A log, or a directory with one: TensorBoard, W&B, CSV, text, ours, ...; "-" is standard input.
         format: How the answer is written.
-        out: Where to; standard output if not given (html: report.html).
+        out: Where to; standard output if not given (html: report.html; of several runs the directory reports/).
         fail_on: The mildest severity that counts as found.
         map: COLUMN=SIGNAL, if a column was taken for something else: --map "loss 2=train/ce_nats/text". Repeatable.
         fact: NAME=VALUE for what the log does not hold: --fact audio_vocab=1026 --fact codebooks=8. Repeatable;
@@ -265,17 +266,23 @@ def diagnose(
     from earnest.rules.finding import SEVERITIES
 
     facts = arguments.facts(fact) | ({} if trainer is None else {"trainer": trainer})
-    read = logs.read(path, overrides=arguments.columns(map), facts=facts, run=run, model=model, config=config)
-    diagnosis = judge(read)
-    report.present(read, diagnosis, format, out)
+    reading = partial(logs.read, overrides=arguments.columns(map), facts=facts, model=model, config=config)
+    try:
+        read = reading(path, run=run)
+        found = judge(read)
+        report.present(read, found, format, out)
+        findings = found.findings
+    except logs.SeveralRuns as several:
+        findings = diagnose_all(several.paths, reading, format, out)
     counts = SEVERITIES[: SEVERITIES.index(fail_on) + 1]
-    return EXIT_FOUND if any(finding.severity in counts for finding in diagnosis.findings) else 0
+    return EXIT_FOUND if any(finding.severity in counts for finding in findings) else 0
 
 
 def report(run: Positional[Path]) -> int:
     """Diagnose a run directory of ours, and write report.html, report.md and report.json into it."""
     from rich.console import Console
 
+    from earnest.overview import remember
     from earnest.report import terminal, write
     from earnest.rules import diagnose as judge
     from earnest.run import read_run
@@ -283,6 +290,7 @@ def report(run: Positional[Path]) -> int:
     facts_and_steps = read_run(run)
     diagnosis = judge(facts_and_steps)
     write(facts_and_steps, diagnosis, run)
+    remember(run, facts_and_steps, diagnosis)
     console = Console()
     terminal(facts_and_steps, diagnosis, console)
     console.print(f"\nreport with plots and demos: {run / 'report.html'}", soft_wrap=True)
@@ -292,7 +300,7 @@ def report(run: Positional[Path]) -> int:
 COMMANDS: dict[str, Callable[..., int]] = {
     command.__name__: command
     for command in (
-        *(train, diagnose, report, runs, rules, explain, trace, check),
+        *(train, diagnose, report, runs, compare, rules, explain, trace, check),
         *(data, generate, merge, export, encode, decode),
     )
 }

@@ -1,9 +1,17 @@
-"""Commands that list, compare and explain: ``earnest runs``, ``rules``, ``explain``."""
+"""Commands that list, compare and explain: ``earnest runs``, ``compare``, ``rules``, ``explain``."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+
+from earnest import arguments
+from earnest.errors import UserError
+
+if TYPE_CHECKING:
+    from earnest.rules.finding import Finding
+    from earnest.run import Run
 
 Positional = tyro.conf.Positional
 
@@ -31,6 +39,52 @@ def runs(
 
         table(entries, Console())
     return 0
+
+
+def compare(
+    paths: Positional[tuple[Path, ...]],
+    format: Literal["text", "json", "html"] = "text",
+    out: Path | None = None,
+    fact: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
+    model: str | None = None,
+) -> int:
+    """Compare runs, ours and anybody's: which is better by more than the interval, their curves, and what differs.
+
+    Args:
+        paths: Two or more runs or logs; a directory of several stands for all of them.
+        format: How the answer is written; html holds the curves.
+        out: Where to; standard output if not given (html: compare.html).
+        fact: NAME=VALUE for what the logs do not hold, of all of them. Repeatable.
+        model: A known model, in place of facts.
+    """
+    from earnest import comparison
+    from earnest.report import present_comparison
+
+    runs = comparison.read(paths, arguments.facts(fact), model)
+    present_comparison(comparison.compare(runs), format, out)
+    return 0
+
+
+def diagnose_all(
+    paths: Mapping[str, Path], read: Callable[[Path], "Run"], format: str, out: Path | None
+) -> list["Finding"]:
+    """Diagnose the runs of a directory; -> all findings. Raises UserError if none of them can be read."""
+    from earnest.comparison import One
+    from earnest.report.several import present
+    from earnest.rules import diagnose
+
+    runs: list[One] = []
+    unread: dict[str, UserError] = {}
+    for name, path in paths.items():
+        try:
+            run = read(path)
+            runs.append(One(name, run, diagnose(run)))
+        except UserError as error:
+            unread[name] = error
+    if not runs:
+        raise next(iter(unread.values()))
+    present(runs, unread, format, out)
+    return [finding for one in runs for finding in one.diagnosis.findings]
 
 
 def rules() -> int:

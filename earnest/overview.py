@@ -12,6 +12,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
@@ -233,6 +234,12 @@ def keep(entry: Entry, run: Run, diagnosis: "Diagnosis") -> Entry:
     return replace(
         entry, system=entry.system if entry.own else system, step=kept.step, judged=said, held_out=kept.held_out
     )
+
+
+def remember(path: Path, run: Run, diagnosis: "Diagnosis") -> None:
+    """Keep what was said of one of our own runs, so that a list of runs has its verdict at once."""
+    with suppress(OSError):  # without a cache it is judged again
+        keep(_entry(path.name, path, True, logs.own.FORMAT.name), run, diagnosis)
 
 
 def _kept(path: Path, files: tuple[tuple[str, int, int], ...]) -> _Kept | None:

@@ -1,7 +1,7 @@
 """Typed records from JSON and back: `read` checks what was said against a dataclass, `plain` writes it."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
@@ -12,6 +12,7 @@ from earnest.errors import UserError
 from earnest.streams import Stream
 
 T = TypeVar("T")
+MOST_LEAVES = 64  # of one mapping that is taken apart; a longer one is a table
 
 
 def read(type_: type[T], value: Any, what: str, fix: str) -> T:
@@ -43,6 +44,15 @@ def plain(value: Any) -> Any:
     if isinstance(value, HasList):  # a number or array of numpy, or a tensor
         return value.tolist()
     return str(value) if isinstance(value, Stream) else value
+
+
+def leaves(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested mappings -> (dotted name, value); one of more than `MOST_LEAVES` entries is a value."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and 0 < len(cast(Mapping[str, Any], value)) <= MOST_LEAVES:
+            yield from leaves(cast(Mapping[str, Any], value), f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value
 
 
 @runtime_checkable

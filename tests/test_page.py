@@ -2,6 +2,7 @@
 work by mouse and keys, and it prints on one page."""
 
 import csv
+import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -9,6 +10,9 @@ import numpy as np
 import pytest
 
 from earnest import logs, report
+from earnest.comparison import One, compare
+from earnest.errors import UserError
+from earnest.report import several
 from earnest.rules import diagnose
 from earnest.rules.finding import Diagnosis
 from earnest.run import Run, Series
@@ -17,7 +21,7 @@ from tests.equipment.cases import case
 from tests.equipment.report_fixture import STEPS, make_diagnosis, make_run
 
 HERE = Path(__file__).parent
-PAGES = ("fixture", "empty", "long", "foreign", "gan", "sick")
+PAGES = ("fixture", "empty", "long", "foreign", "gan", "sick", "compared", "several")
 
 
 def long_names() -> Run:
@@ -47,6 +51,10 @@ def pages(folder) -> dict[str, Path]:
     }
     for name, (run, diagnosis) in runs.items():
         report.html(run, diagnosis, folder / f"{name}.html")
+    beside = [One(name, run, diagnosis) for name, (run, diagnosis) in runs.items() if name != "empty"]
+    report.present_comparison(compare(beside), "html", folder / "compared.html")
+    several.pages(beside, {"broken": UserError("no number in it", "", "")}, folder / "reports")
+    shutil.copy(folder / "reports" / "index.html", folder / "several.html")
     return {name: folder / f"{name}.html" for name in PAGES}
 
 

@@ -65,6 +65,13 @@ def test_pauses_before_a_resume_are_no_training():
     assert past.state(1100) == "running" and past.state(1200) == "killed"
 
 
+def test_a_run_that_was_reported_has_its_verdict_at_once(tmp_path, capsys):
+    path = make(tmp_path / "done")
+    assert overview(tmp_path, budget_s=-1)[0].judged is None
+    assert main(["report", str(path)]) == 0
+    assert overview(tmp_path, budget_s=-1)[0].judged is not None
+
+
 def test_runs_of_ours(tmp_path, capsys):
     make(tmp_path / "done", ago_s=3 * HOUR_S)
     make(tmp_path / "stopped", 123, end="interrupted", ago_s=2 * HOUR_S)

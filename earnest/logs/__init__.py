@@ -10,6 +10,7 @@ from typing import Any
 from earnest.errors import UserError
 from earnest.facts import Facts
 from earnest.logs import document, jsonl, mlflow, own, parquet, table, tensorboard, text, trackio, wandb
+from earnest.logs.find import SeveralRuns as SeveralRuns
 from earnest.logs.find import choose
 from earnest.logs.format import Format
 from earnest.logs.log import Log
@@ -51,7 +52,7 @@ def read(
     model's configuration, that over the facts of a known `model`, that over a configuration in or beside the log, and
     that over the page on the trainer whose log it is.
     `run`: which of several runs, by the name that the error for several lists.
-    Raises UserError if there is no log to read.
+    Raises UserError if there is no log to read, and `SeveralRuns` if a directory holds several and `run` names none.
     """
     if str(path) == "-":
         with standard_input() as piped:

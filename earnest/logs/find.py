@@ -41,6 +41,14 @@ class Found(NamedTuple):
     printed: tuple[Path, ...] = ()
 
 
+class SeveralRuns(UserError):
+    """A directory holds several runs, and none was chosen. paths: of each by its name."""
+
+    def __init__(self, seen: str, expected: str, fix: str, paths: dict[str, Path]):
+        super().__init__(seen, expected, fix)
+        self.paths = paths
+
+
 def choose(path: Path, formats: Sequence[Format], run: str | None) -> tuple[Source, Format, str | None]:
     """(source, its format, run within the file or None) of a file, or of the one run in a directory, or of the one
     named `run`."""
@@ -65,11 +73,11 @@ def choose(path: Path, formats: Sequence[Format], run: str | None) -> tuple[Sour
             found.source.notes += [f"{printed.name}: {note}" for note in messages_of(Source(printed))]
         return found.source, found.format, None if run in runs else run
     listed = ", ".join(list(runs)[:20]) + (f" and {len(runs) - 20} more" if len(runs) > 20 else "")
-    raise UserError(
-        f"{path} holds {len(runs)} runs" + (f", and none called {run!r}" if run else ""),
-        f"one run: {listed}",
-        f"choose one, e.g. --run {next(iter(runs))}, or pass its path",
-    )
+    seen = f"{path} holds {len(runs)} runs" + (f", and none called {run!r}" if run else "")
+    expected, fix = f"one run: {listed}", f"choose one, e.g. --run {next(iter(runs))}, or pass its path"
+    if run is not None:
+        raise UserError(seen, expected, fix)
+    raise SeveralRuns(seen, expected, fix, {name: found.path for name, found in runs.items()})
 
 
 def _must_exist(path: Path, expected: str) -> None:

@@ -15,6 +15,8 @@ from earnest.run import Run
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from earnest.comparison import Comparison
+
 
 def terminal(run: Run, diagnosis: Diagnosis, console: "Console") -> None:
     """Print the report."""
@@ -58,6 +60,28 @@ def present(run: Run, diagnosis: Diagnosis, format: str, out: Path | None) -> No
         terminal(run, diagnosis, Console(file=file))
     else:
         print(json(run, diagnosis) if format == "json" else markdown(run, diagnosis), file=file)
+    if out:
+        write_whole(out, text.getvalue())
+
+
+def present_comparison(comparison: "Comparison", format: str, out: Path | None) -> None:
+    """Write a comparison of runs as text, JSON or HTML, as `present` does."""
+    if format == "html":
+        from earnest.report.page.compared import render
+
+        write_whole(out or Path("compare.html"), render(comparison))
+        print(out or Path("compare.html"))
+        return
+    from rich.console import Console
+
+    from earnest.report.compared import as_json, print_comparison
+
+    text = io.StringIO()
+    file = text if out else sys.stdout
+    if format == "json":
+        print(as_json(comparison), end="", file=file)
+    else:
+        print_comparison(comparison, Console(file=file))
     if out:
         write_whole(out, text.getvalue())
 

@@ -32,7 +32,7 @@ def losses(run: Run, diagnosis: Diagnosis) -> Fragment:
             view.line(stream),
             signals[name][stream],
             run.last_step,
-            _unit(name),
+            unit(name),
             ladder(verdict) if verdict else (),
             _marks(diagnosis, stream),
             verdict.verdict if verdict else None,
@@ -59,7 +59,7 @@ def optimisation(run: Run, diagnosis: Diagnosis) -> Fragment:
             view.line(f"{name.replace('_', ' ')} {stream or ''}"),
             splits,
             run.last_step,
-            _unit(name),
+            unit(name),
             # a group of its own may be clipped elsewhere
             ladder=[Baseline("clipped at", clip)] if clip and (name, stream) == ("grad_norm", None) else (),
             may_log=name == "grad_norm",
@@ -82,7 +82,7 @@ def signals(run: Run, diagnosis: Diagnosis) -> Fragment:
         meaning = SIGNALS[name].meaning if name in SIGNALS else ""
         taken = list(streams.items())[:room]
         left_out, room = left_out + len(streams) - len(taken), room - len(taken)
-        draw = partial(charts.chart, last_step=run.last_step, unit=_unit(name), may_log=True, most=_most(found))
+        draw = partial(charts.chart, last_step=run.last_step, unit=unit(name), may_log=True, most=_most(found))
         drawn = [draw(view.line(stream or name), splits, hues=_splits(found)) for stream, splits in taken]
         groups += [(view.line(name), meaning, [chart for chart in drawn if chart])] if any(drawn) else []
     html = fill("signals.html", groups=groups, left_out=left_out) if groups else ""
@@ -118,7 +118,8 @@ def _splits(signals: Signals) -> list[str]:
     return sorted(found, key=lambda split: (split != "train", split))
 
 
-def _unit(name: str) -> str:
+def unit(name: str) -> str:
+    """The unit of a signal; empty if it is none of ours."""
     return SIGNALS[name].unit if name in SIGNALS else ""
 
 

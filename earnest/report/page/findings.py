@@ -6,7 +6,7 @@ from typing import NamedTuple
 from earnest.report import view
 from earnest.report.page.fragment import Fragment, fill
 from earnest.report.page.rule import RulePage, rule_page
-from earnest.report.page.tables import Cell, Table
+from earnest.report.page.tables import Table, of_words
 from earnest.rules.finding import Diagnosis, Finding
 from earnest.run import Run
 
@@ -32,11 +32,7 @@ def _evidence(finding: Finding) -> list[Rows]:
 
 def _rows(rows: view.Rows) -> Rows:
     if len(rows.values) > 1 and len(rows.names) <= MOST_COLUMNS:
-        kinds = [
-            "num" if all(len(row[place]) < 20 for row in rows.values) else "prose" for place in range(len(rows.names))
-        ]
-        cells = [[Cell(value, kind) for value, kind in zip(row, kinds, strict=True)] for row in rows.values]
-        return Rows(Table(rows.names, cells, named=False, classes="inner"), ())
+        return Rows(of_words(rows.names, rows.values, named=False, classes="inner"), ())
     return Rows(None, [list(zip(rows.names, row, strict=True)) for row in rows.values])
 
 

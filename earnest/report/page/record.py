@@ -4,14 +4,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Any, cast
 
 from earnest.facts import FACTS
-from earnest.records import plain
+from earnest.records import MOST_LEAVES, leaves, plain
 from earnest.report import view
 from earnest.report.page.fragment import Fragment, fill
 from earnest.rules.finding import Diagnosis
 from earnest.run import Run
 
 MOST_CHARACTERS = 400  # of one fact
-MOST_ITEMS = 64  # of one fact
 ELSEWHERE = ("mapping", "unmapped")
 
 
@@ -31,15 +30,10 @@ def _rows(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str, str]]:
     return [(name, words, FACTS[name].meaning if name in FACTS else "") for name, words in pairs]
 
 
-def flat(facts: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+def flat(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Nested facts -> (dotted name, value in words), long ones cut short with a word on their length."""
-    for name, fact in facts.items():
+    for name, fact in leaves(facts):
         entries = len(cast(Sized, fact)) if isinstance(fact, Mapping | list | tuple) else 0
-        if isinstance(fact, Mapping) and 0 < entries <= MOST_ITEMS:
-            yield from flat(cast(Mapping[str, Any], fact), f"{before}{name}.")
-        elif entries > MOST_ITEMS:
-            yield f"{before}{name}", f"{entries:,} entries"
-        else:
-            words = view.shown(fact)
-            cut = f"{words[:MOST_CHARACTERS]}… ({len(words):,} characters)"
-            yield f"{before}{name}", words if len(words) <= MOST_CHARACTERS else cut
+        words = view.shown(fact) if entries <= MOST_LEAVES else f"{entries:,} entries"
+        cut = f"{words[:MOST_CHARACTERS]}… ({len(words):,} characters)"
+        yield name, words if len(words) <= MOST_CHARACTERS else cut

@@ -9,6 +9,7 @@ WIDTHS = (20, 26, 32, 38, 44, 50, 57, 65, 73, 82, 91, 101, 112, 125, 140, 160)  
 LABELS = (6, 9, 12, 15, 20, 26)  # letters of the names of columns, beside the values of a row
 GAP = 2.6  # digits between two columns
 LETTER, BOLD = 0.86, 0.96  # digits that a letter of a cell, and of a name, takes (measured: DejaVu Sans, which is wide)
+WORDS = 20  # letters from which on a column is one of words
 PROSE = 24  # letters of a column of words, which may break between words
 LONG, BROKEN = 30, 18  # a name of more letters may be broken, and then takes this many
 
@@ -59,3 +60,12 @@ class Table:
         names = max(map(len, self.head), default=0)
         width = next((width for width in WIDTHS if width >= self.digits), WIDTHS[-1])
         return f"n{width} l{next((label for label in LABELS if label >= names), LABELS[-1])}"
+
+
+def of_words(head: Sequence[str], rows: Sequence[Sequence[str]], named: bool = True, classes: str = "") -> Table:
+    """A table of plain text: a column is one of numbers and names, which do not break, or of words."""
+    longest = [max(map(len, column)) for column in zip(*rows, strict=True)] if rows else []
+    kinds = ["num" if length < WORDS else "prose" for length in longest]
+    kinds[:1] = ["name"] * named or kinds[:1]
+    cells = [[Cell(value, kind) for value, kind in zip(row, kinds, strict=True)] for row in rows]
+    return Table(head, cells, named, classes)
