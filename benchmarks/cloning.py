@@ -29,8 +29,9 @@ import torch
 from earnest.codecs import Codec
 from earnest.data.audio import write_wave
 from earnest.data.chatml import Cloning, cloning
-from earnest.data.folder import Clip, split_clips
+from earnest.data.folder import Clip
 from earnest.data.row import Row
+from earnest.data.sides import split_clips
 from earnest.data.vary import Variation
 from earnest.generate import Request, generate, load_run
 from earnest.training.clips import find_clips

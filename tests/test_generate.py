@@ -13,7 +13,8 @@ from earnest.codecs.amy import Amy
 from earnest.data.batch import collate
 from earnest.facts import Facts
 from earnest.generate import Request, decoded, generate, generate_pieces, sample
-from earnest.models.higgs import Higgs, HiggsContinuation
+from earnest.models.higgs import Higgs
+from earnest.models.higgs.continuation import HiggsContinuation
 from earnest.sampling import Repetition, Sampling
 from earnest.streams import Codebook
 from earnest.training.tokens.lora import Lora, add_lora
