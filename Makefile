@@ -2,7 +2,7 @@
 VENV := .venv
 PYTHON ?= python3
 
-.PHONY: demo test check
+.PHONY: demo test check docs
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/earnest train higgs-tiny
@@ -15,6 +15,10 @@ check: $(VENV)/.test
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 	PATH="$(abspath $(VENV))/bin:$$PATH" python .ci/strict.py
+
+# the documentation as a site, in site/
+docs: $(VENV)/.test $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(VENV)/bin/mkdocs build --quiet
 
 $(VENV)/.%: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)

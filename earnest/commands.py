@@ -99,12 +99,12 @@ def rules() -> int:
 
 
 def explain(topic: Positional[str]) -> int:
-    """Explain a rule by its code, a public trainer by its name (`trainers` lists them), `models`, `facts` (what --fact
-    takes), `tokens` (what -100, 1024, 1025 mean), or `bands` (thresholds that documents give)."""
+    """Explain a rule by its code, any word of a report, a signal, fact, probe, recipe or trainer; `words`, `signals`,
+    `facts`, `recipes`, `trainers`, `models`, `tokens` (what -100, 1024, 1025 mean) and `bands` list all of a kind."""
     from rich.console import Console
     from rich.markdown import Markdown
 
-    from earnest.rules.explain import explain as text_of
+    from earnest.explain import explain as text_of
 
     Console().print(Markdown(text_of(topic)))
     return 0

@@ -11,8 +11,8 @@ import pytest
 from earnest import cli
 from earnest.cli import main
 from earnest.errors import UserError
+from earnest.explain import explain
 from earnest.facts import FACTS
-from earnest.rules.explain import explain
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ REFUSED = [  # words, seen, expected, fix
     (["diagnose", "x.csv", "--fact", "gan_loss=ls"], "fact gan_loss = 'ls'", "one of hinge, lsgan", "adversarial"),
     (["diagnose", "x.csv", "--fact", "max_grad_norm=NaN"], "fact max_grad_norm = nan", "a number >= 0", "clipping"),
     (["diagnose", "gone.csv"], "no such file: gone.csv", "a log file", "path"),
-    (["explain", "Z999"], "no rule or topic 'Z999'", "`facts`", "A101"),
+    (["explain", "Z999"], "no word or topic 'Z999'", "`facts`", "A101"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Who may import whom (the README's tree, from bottom to top)."""
+"""Who may import whom (the tree of docs/layout.md, from bottom to top)."""
 
 import ast
 import re
@@ -28,6 +28,7 @@ ALLOWED = {
     "rules": BASE | {"profiles", "rules"},
     "logs": BASE | {"profiles", "logs"},
     "overview": BASE | {"logs", "rules", "overview"},
+    "explain": BASE | {"profiles", "rules", "explain"},
     "comparison": BASE | {"logs", "rules", "comparison"},
     "report": BASE | {"rules", "overview", "comparison", "report"},
     "data": DATA,

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from earnest.errors import UserError
+from earnest.explain import explain
 from earnest.rules import catalogue, diagnose
 from earnest.rules.catalogue import FAMILIES, HEADINGS
 from earnest.rules.docs import pages
-from earnest.rules.explain import explain
 from earnest.run import Run, Series
 from tests.equipment.cases import CASES, case
 

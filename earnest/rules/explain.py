@@ -1,35 +1,13 @@
-"""`earnest explain`: a rule, the facts, the token ids, the documents' threshold tables beside the baselines, or the
-public trainers and models (`earnest.profiles`). Markdown."""
+"""The texts on rules, facts, token ids, the documents' threshold tables beside the baselines, and the public trainers and
+models (`earnest.profiles`), as Markdown; `earnest.explain` finds them."""
 
 import math
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from earnest.errors import UserError
 from earnest.facts import FACTS
-from earnest.profiles import profiles
 from earnest.profiles.explain import known_models, trainers
-from earnest.profiles.explain import page as trainer_page
 from earnest.rules.catalogue import FAMILIES, Rule
-
-
-def explain(topic: str) -> str:
-    """The text on a rule's code or name, a trainer's name, or one of `TOPICS`."""
-    from earnest.rules import catalogue
-
-    if topic.lower() in TOPICS:
-        return TOPICS[topic.lower()]()
-    if topic.lower() in profiles():
-        return trainer_page(profiles()[topic.lower()])
-    for rule in catalogue():
-        if topic.upper() == rule.code or topic.lower().replace("_", "-") == rule.name:
-            return page(rule)
-    near = [rule.code for rule in catalogue() if rule.code.startswith(topic[:1].upper())]
-    raise UserError(
-        f"no rule or topic {topic!r}",
-        f"a rule's code, a trainer's name, or one of {', '.join(f'`{name}`' for name in TOPICS)}",
-        f"try one of {', '.join(near[:8] or ['A101', 'B101'])}",
-    )
 
 
 def page(rule: Rule) -> str:

@@ -1,0 +1,207 @@
+"""README and docs are true: links hold, commands are understood and run, generated pages are new, excerpts and numbers
+are what is printed, and every word is explained."""
+
+import math
+import re
+import shlex
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from earnest import arguments, explain, glossary
+from earnest.cli import COMMANDS, COUNTS_ONLY, OUT, RESUME, TAKE_A_RECIPE, main
+from earnest.errors import UserError
+from earnest.facts import FACTS
+from earnest.rules import catalogue
+from earnest.rules.finding import SEVERITIES, Word
+from earnest.signals import SIGNALS
+from tests.equipment import site
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+LAYOUT = (ROOT / "docs" / "layout.md").read_text(encoding="utf-8")
+TREE = re.search(r"```text\n(earnest/.*?)```", LAYOUT, re.DOTALL)[1]
+RECIPE_OPTIONS = {
+    "train": [("out", OUT, None), ("resume", RESUME, False)],
+    "check": [("counts_only", COUNTS_ONLY, False)],
+    "trace": [],
+}
+OF_OURS = ("README.md", "docs/commands.md", "docs/how-to/")  # whose commands are for users
+
+
+def named(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """(page, code) of users' pages."""
+    pages = [page for page in PAGES if named(page).startswith(OF_OURS)]
+    found = [(page, code) for page in pages for code in re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.S)]
+    return [(named(page), code) for page, code in found]
+
+
+def commands() -> list[list[str]]:
+    """Every call of earnest, in words."""
+    found: list[list[str]] = []
+    for _, code in [*blocks("sh"), *blocks("bash")]:
+        for line in code.splitlines():
+            if "earnest" not in line or line.lstrip().startswith("#"):
+                continue
+            words = shlex.split(line.replace("$MORE", "--resume"), comments=True)
+            parts: list[list[str]] = [[]]
+            for word in words:
+                parts += [[]] if word in ("&&", "|", "&") else []
+                parts[-1] += [word]
+            for part in parts:
+                for start in ("earnest", "earnest.cli"):
+                    if start in part:
+                        found.append(part[part.index(start) + 1 :])
+    return [words for index, words in enumerate(found) if words and words not in found[:index]]
+
+
+def test_there_are_commands_to_test():
+    assert len(commands()) > 50 and {words[0] for words in commands()} == set(COMMANDS)
+
+
+def understood(name: str, args: list[str]) -> None:
+    """Raises UserError if the command is none, or an option or value of it is none."""
+    if any(word.endswith(".py") for word in args):
+        return  # a script's own options follow it
+    if COMMANDS[name] in TAKE_A_RECIPE:
+        arguments.configured(args[0], args[1:], name, RECIPE_OPTIONS[name])
+    else:
+        arguments.parse(COMMANDS[name], args, f"earnest {name}")
+
+
+def test_every_command_is_one_that_is_understood():
+    for name, *args in commands():
+        understood(name, [word for word in args if word != "--help"])
+    with pytest.raises(UserError):
+        understood("train", ["higgs-tiny", "--no-such-option"])
+
+
+def test_what_needs_no_run_of_yours_runs(capsys):
+    for words in [words for words in commands() if words[0] in ("explain", "rules")]:
+        assert main(words) == 0 and len(capsys.readouterr().out) > 100, words
+
+
+@pytest.mark.parametrize("page", ["docs/how-to/notebook.md", "docs/how-to/csm.md"])
+def test_python_of_the_docs_runs(page, tmp_path, monkeypatch, capsys):
+    codes = [code for of, code in blocks("python") if of == page and "IPython" not in code]
+    assert codes
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
+    monkeypatch.chdir(tmp_path)
+    for code in codes:
+        exec(compile(code, page, "exec"), {"__name__": "cell"})
+    told = capsys.readouterr().out
+    if page.endswith("notebook.md"):
+        assert "critical A202" in told and "[('codebook_0', 'at-chance')]" in told and "['A203']" in told
+
+
+def slug(heading: str) -> str:
+    """The id that GitHub and mkdocs give a heading."""
+    return re.sub(r"[\s]+", "-", re.sub(r"[^\w\s-]", "", re.sub(r"[`*]", "", heading)).strip().lower())
+
+
+def links() -> list[tuple[str, str]]:
+    found = [(named(page), link) for page in PAGES for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text())]
+    return sorted({one for one in found if not re.match(r"\w+://|mailto:", one[1])})
+
+
+@pytest.mark.parametrize("page", sorted({page for page, _ in links()}))
+def test_links_lead_somewhere(page):
+    for link in [link for of, link in links() if of == page]:
+        place, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / place if place else ROOT / page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in map(slug, re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)), link
+
+
+def test_the_readme_is_a_door():
+    assert len(README.splitlines()) <= 100
+    makefile = (ROOT / "Makefile").read_text()
+    for target in {"demo", "test", *re.findall(r"make (\w+)", README)}:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE) and f"make {target}" in README
+
+
+def test_the_excerpt_is_what_the_command_prints(monkeypatch, capsys):
+    command, _, excerpt = re.search(r"```text\n\$ earnest (.*?)\n(.*?)```", README, re.DOTALL).group(1, 0, 2)
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("COLUMNS", "100")
+    main(shlex.split(command))
+    told = "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines())
+    assert len(excerpt.splitlines()) > 10 and told.startswith(excerpt.rstrip())
+
+
+def test_every_page_is_in_the_site_and_no_other():
+    listed = re.findall(r"(?:- |: )([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    there = {named(page).removeprefix("docs/") for page in PAGES if named(page).startswith("docs/")}
+    assert {page for page in there if not re.match(r"rules/\w\d+\.md", page)} | {"gallery/index.md"} == set(listed)
+
+
+@pytest.mark.parametrize("path", explain.pages())
+def test_generated_pages_are_new(path):
+    assert (ROOT / path).read_text(encoding="utf-8") == explain.pages()[path], "python -m earnest.explain"
+
+
+def test_logarithms_in_the_docs_are_right():
+    found = [
+        (named(page), *one) for page in PAGES for one in re.findall(r"\bln (\d+) = (\d+\.(\d+))", page.read_text())
+    ]
+    assert len(found) > 5
+    for page, size, value, decimals in found:
+        assert f"{math.log(int(size)):.{len(decimals)}f}" == value, page
+
+
+WORDS = [
+    *(*get_args(Word), *SEVERITIES, "uniform", "unigram", "bigram", "stream", "baseline", "ladder", "confidence"),
+    *("fact", "signal", "probe", "nats", "counted", "interval", "copy rate", "not checked", "running", "killed"),
+]
+NAMES = [*WORDS, *SIGNALS, *FACTS, *explain.recipes(), *explain.probes(), *(rule.code for rule in catalogue())]
+
+
+def test_everything_is_explained():
+    for name in NAMES:
+        text = explain.explain(name)
+        assert text.startswith("# ") and len(text.split()) > 5, name
+
+
+def test_recipes_are_those_that_can_be_trained():
+    from earnest.recipes import RECIPES
+
+    assert list(explain.recipes()) == list(RECIPES) and all(explain.recipes().values())
+
+
+def test_concepts_and_reference_hold_every_word():
+    text = "".join(explain.pages().values())
+    for name in (*glossary.TERMS, *SIGNALS, *FACTS, *explain.recipes(), *explain.probes()):
+        assert name in text, name
+
+
+def test_a_word_of_nobody_is_answered_with_near_ones():
+    with pytest.raises(UserError) as refused:
+        explain.explain("unigrams")
+    assert "unigram" in refused.value.fix
+
+
+def test_the_terminal_shows_a_word(capsys):
+    assert main(["explain", "At-Chance"]) == 0
+    assert glossary.meaning("at-chance")[:40] in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_gallery_shows_both_logs():
+    told = dict(site.gallery(["A201", "F102"]))
+    index = told.pop("gallery/index.md")
+    assert list(told) == [f"gallery/{code}-{kind}.html" for code in ("A201", "F102") for kind in ("sick", "healthy")]
+    assert '<a href="A201-sick.html">sick</a>: A201' in index and '<a href="F102-healthy.html">healthy</a>' in index
+    assert "labels-not-shifted" in told["gallery/A201-sick.html"]
+
+
+def test_the_tree_names_every_part_of_the_package_and_nothing_else():
+    parts = re.findall(r"^  (\S+)", TREE, re.MULTILINE)
+    there = [path.name + "/" * path.is_dir() for path in (ROOT / "earnest").iterdir()]
+    assert sorted(parts) == sorted(name for name in there if re.fullmatch(r"[a-z]\w*(\.py|/)", name))
+    assert all(len(line.split(maxsplit=1)) == 2 for line in TREE.splitlines() if line.startswith("  "))
