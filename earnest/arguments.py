@@ -1,7 +1,7 @@
 """Words of the command line -> a call. What does not fit a command ends in three lines (`UserError`).
 
-tyro parses. What it refuses it says in typed events (`tyro._errors`, which tyro calls private: its version is pinned),
-and each kind of event has its three lines here.
+tyro parses. What it refuses it says in typed events (`tyro._errors`; this and `tyro._resolver` are private: tyro's
+version is pinned), and each kind of event has its three lines here.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 from tyro import _errors as refusals
+from tyro import _resolver as resolver
 from tyro._arguments import ArgumentDefinition
 
 from earnest.errors import UserError
@@ -37,6 +38,20 @@ def parse(target: Callable[..., T], args: Sequence[str], prog: str) -> Callable[
 
     with refusals.on_parse_error(refuse):
         return tyro.cli(later, args=args, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
+
+
+_by_typeguard = resolver.is_instance
+
+
+def _is_instance(hint: Any, value: Any) -> bool:
+    """Whether a default fits its type, which tyro asks typeguard: that takes longer to import than most logs to
+    judge. No default, None and an empty tuple are answered here."""
+    if value is None or value == () or isinstance(value, type(tyro.MISSING)):
+        return True
+    return _by_typeguard(hint, value)
+
+
+resolver.is_instance = _is_instance
 
 
 def configured(name: str, args: Sequence[str], command: str, options: list[tuple[str, Any, Any]]) -> tuple[Any, Any]:

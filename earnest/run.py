@@ -25,6 +25,7 @@ from earnest.errors import UserError
 from earnest.facts import FACTS, MOST, Facts
 from earnest.files import write_whole
 from earnest.history import Event, History, events_in, history
+from earnest.messages import Message
 from earnest.probes.results import Results
 from earnest.signals import Key, parse
 from earnest.streams import Stream
@@ -150,8 +151,8 @@ class Artifact:
 class Run:
     """Everything known about a run, ours or anybody's.
 
-    `notes`: what the reader repaired, stitched or could not read, in words · `history`: None of a log that tells no
-    times.
+    `notes`: what the reader repaired, stitched or could not read, in words · `messages`: what the program printed in
+    words · `history`: None of a log that tells no times.
     """
 
     facts: Facts = NO_FACTS
@@ -159,6 +160,7 @@ class Run:
     probes: Results = NO_PROBES
     artifacts: list[Artifact] = field(default_factory=list[Artifact])
     notes: list[str] = field(default_factory=list[str])
+    messages: list[Message] = field(default_factory=list[Message])
     path: Path | None = None
     history: History | None = None
 
@@ -299,7 +301,7 @@ def read_run(path: Path) -> Run:
     series, past = _read_steps(path / "steps.jsonl", notes)
     what = f"a row of {path / 'artifacts.jsonl'}"
     artifacts = [records.read(Artifact, row, what, restore) for row in _rows(path / "artifacts.jsonl", notes)]
-    return Run(known, series, probes, artifacts, notes, path, past)
+    return Run(known, series, probes, artifacts, notes, path=path, history=past)
 
 
 def _read_steps(path: Path, notes: list[str]) -> tuple[dict[Key, Series], History | None]:

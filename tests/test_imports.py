@@ -13,7 +13,19 @@ PACKAGE = Path(__file__).parent.parent / "earnest"
 RESULTS = "probes/results"  # rules read what probes found, and import no probe
 
 # A part may import those named for it, and nothing else of the package.
-GROUND = {"errors", "columns", "files", "history", "streams", "records", "facts", "signals", "glossary", RESULTS}
+GROUND = {
+    "errors",
+    "columns",
+    "files",
+    "history",
+    "streams",
+    "records",
+    "facts",
+    "signals",
+    "glossary",
+    "messages",
+    RESULTS,
+}
 BASE = GROUND | {"run", "sampling"}
 DATA = BASE | {"data"}
 MODELS = DATA | {"models"}

@@ -6,20 +6,26 @@ import pytest
 
 from earnest.errors import UserError
 from earnest.logs import read
-from earnest.logs.messages import FAILED, OVERFLOW, SAYINGS, SKIPPED, STOPPED, Messages
+from earnest.logs.messages import SAYINGS, Messages
+from earnest.messages import MEANS
 
 
 def notes_of(text: str) -> list[str]:
     messages = Messages()
     messages.block(text.encode())
-    return messages.notes()
+    return [message.told for message in messages.all()]
 
 
 @pytest.mark.parametrize("saying", SAYINGS, ids=lambda saying: saying.example)
 def test_every_saying_is_found(saying):
     assert saying.word in saying.example.lower().encode()
     told = notes_of(f"step 1 loss 3\n{saying.example}\nstep 2 loss 2\n")
-    assert len(told) == 1 and told[0].startswith(saying.kind) and saying.example in told[0] and "on line 2" in told[0]
+    assert (
+        len(told) == 1
+        and told[0].startswith(MEANS[saying.kind])
+        and saying.example in told[0]
+        and "on line 2" in told[0]
+    )
     assert "ends with" in notes_of(f"step 1 loss 3\r\n{saying.example}\r\n\r\n")[0]
 
 
@@ -39,9 +45,7 @@ def test_messages_are_counted_with_their_lines_over_blocks():
     messages = Messages()
     for block in (b"a\nThe grad norm is nan. Skipping\n", b"b\nc\n", b"The grad norm is nan. Skipping\nd\n"):
         messages.block(block)
-    assert [(message.kind, message.count, message.first, message.last) for message in messages.kinds.values()] == [
-        (SKIPPED, 2, 2, 5)
-    ]
+    assert [(message.kind, message.count, *message.place) for message in messages.all()] == [("skipped", 2, "", 2, 5)]
 
 
 def test_a_log_with_messages(tmp_path):
@@ -51,10 +55,13 @@ def test_a_log_with_messages(tmp_path):
     path = tmp_path / "train.log"
     path.write_text("\n".join(lines))
     run = read(path)
-    assert f"{OVERFLOW}: the log says 'WARNING: overflow detected, setting loss scale to: 0.125' (2 times, " in "".join(
-        run.notes
+    overflow, failed = run.messages
+    assert (overflow.kind, overflow.count, overflow.words) == (
+        "overflow",
+        2,
+        "WARNING: overflow detected, setting loss scale to: 0.125",
     )
-    assert any(note == f"{FAILED}: the log ends with 'ValueError: bad clip' (on line 25)" for note in run.notes)
+    assert failed.told == f"{MEANS['failed']}: the log ends with 'ValueError: bad clip' (on line 25)"
     assert run.last_step == 20
 
 
@@ -69,8 +76,8 @@ def test_a_log_that_ends_before_its_first_number_is_refused_with_its_own_words(t
 def test_the_printed_log_beside_a_table_is_searched_for_messages(tmp_path):
     (tmp_path / "metrics.csv").write_text("step,loss\n1,3\n2,2\n")
     (tmp_path / "slurm-1.out").write_text("step 1 loss 3\n*** JOB 1 ON n1 CANCELLED AT 10:00 DUE TO TIME LIMIT ***\n")
-    notes = read(tmp_path).notes
-    assert any(note.startswith(f"slurm-1.out: {STOPPED}: the log ends with '*** JOB 1") for note in notes)
+    (message,) = read(tmp_path).messages
+    assert message.told.startswith(f"{MEANS['stopped']}: slurm-1.out ends with '*** JOB 1")
 
 
 def test_a_word_in_every_line_costs_little():
@@ -79,4 +86,4 @@ def test_a_word_in_every_line_costs_little():
     messages = Messages()
     for _ in range(5):
         messages.block(block)
-    assert messages.notes() == [] and time.process_time() - start_s < 5
+    assert messages.all() == [] and time.process_time() - start_s < 5

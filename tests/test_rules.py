@@ -95,9 +95,9 @@ def test_an_empty_run_is_not_judged():
 
 
 def test_few_points_are_said_to_be_few():
-    run = Run.of({}, {"train/grad_norm": Series(np.array([1, 2]), np.array([1.0, 2.0]))})
+    run = Run.of({}, {"train/loss_scale": Series(np.array([1, 2]), np.array([1.0, 2.0]))})
     needs = {one.rule: one.needs for one in diagnose(run).not_checked}
-    assert needs["C101"] == "3 points of train/grad_norm (it has 2)"
+    assert needs["D401"] == "5 points of train/loss_scale (it has 2)"
 
 
 @pytest.mark.parametrize(

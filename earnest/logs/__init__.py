@@ -63,6 +63,7 @@ def read(
     source, format, run = choose(Path(path), FORMATS, run)
     log = format.read(source)
     if isinstance(log, Run):
+        log.messages = source.messages
         log.facts = log.facts.updated({"format": format.name, **settings.facts, **given})
         return log
     if not any(len(column.row) for column in log.columns.values()):
@@ -73,6 +74,7 @@ def read(
     trainer = trainer_of(log, source, known.trainer)
     columns = known_columns(log, trainer.profile, known.accumulation_steps)
     result = to_run(log, dict(overrides or {}), run, columns)
+    result.messages = source.messages
     _must_hold_a_run(result, log, source)
     sources = {name: where for name, where in settings.sources.items() if name not in given}
     result.facts = Facts().updated(settings.facts).updated(result.facts).updated(given)

@@ -58,7 +58,7 @@ def choose(path: Path, formats: Sequence[Format], run: str | None) -> tuple[Sour
     if not source.is_dir:
         format = _format(source, formats)
         if format is None:
-            words = messages_of(source) if source.is_text else []
+            words = [message.told for message in messages_of(source)] if source.is_text else []
             seen = f"{source.path.name} is {source.kind or 'text without a number that has a name'}"
             raise UserError("; ".join([seen, *words]), expected, FIX)
         return source, format, run
@@ -70,7 +70,7 @@ def choose(path: Path, formats: Sequence[Format], run: str | None) -> tuple[Sour
     if len(runs) == 1 or run in runs:
         found = runs[run] if run in runs else next(iter(runs.values()))
         for printed in found.printed:
-            found.source.notes += [f"{printed.name}: {note}" for note in messages_of(Source(printed))]
+            found.source.messages += messages_of(Source(printed), printed.name)
         return found.source, found.format, None if run in runs else run
     listed = ", ".join(list(runs)[:20]) + (f" and {len(runs) - 20} more" if len(runs) > 20 else "")
     seen = f"{path} holds {len(runs)} runs" + (f", and none called {run!r}" if run else "")
@@ -157,10 +157,10 @@ def _words_in(path: Path, formats: Sequence[Format]) -> list[str]:
     suffixes = {suffix for format in formats if format.richness == PRINTED for suffix in format.suffixes}
     texts = [file for file in sorted(path.iterdir()) if file.is_file() and _plain(file.name).suffix in suffixes]
     return [
-        f"{file.name}: {note}"
+        message.told
         for file in texts[:MOST_PARTS]
         if Source(file).is_text
-        for note in messages_of(Source(file))
+        for message in messages_of(Source(file), file.name)
     ]
 
 

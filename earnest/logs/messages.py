@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from earnest.logs.source import Source
+from earnest.messages import Kind, Message, Place
 
 LONGEST_QUOTE = 160
 MOST_LINES = 20_000  # lines with one word that are looked at
@@ -14,43 +15,38 @@ LARGEST_BYTES = 256 << 20  # of a text beside the log; the log itself is read wh
 class Saying(NamedTuple):
     """How a program says what happened. word: in lower case, in every such line · example: as it was printed."""
 
-    kind: str
+    kind: Kind
     word: bytes
     pattern: str
     example: str
 
 
-SKIPPED = "a step was skipped, as a loss or gradient was not finite"
-OVERFLOW = "half precision overflowed"
-MEMORY = "the memory was too small"
-STOPPED = "the run was stopped from outside"
-FAILED = "the program failed"
 SKIP = r"\bskip(?:s|ped|ping)?\b(?!\W*\d)"  # a number behind it: a column of that name
 NOT_FINITE = r"\b(?:nan|inf|infinite|infinity|non-?finite)\b"
 SAYINGS = [  # the first that fits a line names its kind
-    Saying(SKIPPED, b"norm is ", r"norm is (?:nan|inf)", "WARNING: The grad norm is nan. Skipping updating the model."),
-    Saying(SKIPPED, b"skip", rf"{NOT_FINITE}.{{0,60}}{SKIP}", "loss is NaN, skipping this batch"),
-    Saying(SKIPPED, b"skip", rf"{SKIP}.{{0,60}}{NOT_FINITE}", "Skipping batch 12: non-finite loss"),
-    Saying(SKIPPED, b"nan or inf found", r"nan or inf found", "NaN or Inf found in input tensor."),
+    Saying("skipped", b"norm is ", r"norm is (?:nan|inf)", "The grad norm is nan. Skipping updating the model."),
+    Saying("skipped", b"skip", rf"{NOT_FINITE}.{{0,60}}{SKIP}", "loss is NaN, skipping this batch"),
+    Saying("skipped", b"skip", rf"{SKIP}.{{0,60}}{NOT_FINITE}", "Skipping batch 12: non-finite loss"),
+    Saying("skipped", b"nan or inf found", r"nan or inf found", "NaN or Inf found in input tensor."),
     Saying(
-        OVERFLOW,
+        "overflow",
         b"overflow",
         r"overflow\b(?!\W*\d).{0,80}(?:scale|skip)",
         "Gradient overflow.  Skipping step, loss scaler 0",
     ),
-    Saying(OVERFLOW, b"scale is small", r"grad scale is small", "WARNING: Grad scale is small: 9.5e-07"),
-    Saying(OVERFLOW, b"minimum loss scale", r"minimum loss scale", "FloatingPointError: Minimum loss scale reached"),
-    Saying(MEMORY, b"out of memory", r"out of memory", "torch.OutOfMemoryError: CUDA out of memory. Tried 2.00 GiB"),
-    Saying(MEMORY, b"allocate memory", r"can't allocate memory", "DefaultCPUAllocator: can't allocate memory: 8 bytes"),
-    Saying(MEMORY, b"oom", r"\boom[-_ ]kill", "slurmstepd: error: Detected 1 oom_kill event in StepId=1.batch."),
-    Saying(STOPPED, b"time limit", r"due to time limit", "*** JOB 1 ON n1 CANCELLED AT 10:00 DUE TO TIME LIMIT ***"),
-    Saying(STOPPED, b"cancelled at", r"\bcancelled at\b", "slurmstepd: error: *** JOB 1 ON n1 CANCELLED AT 10:00 ***"),
-    Saying(STOPPED, b"keyboardinterrupt", r"(?-i:KeyboardInterrupt)", "KeyboardInterrupt"),
-    Saying(STOPPED, b"received sig", r"received sig(?:term|int|nal|usr)", "received SIGTERM, saving a checkpoint"),
-    Saying(FAILED, b"segmentation fault", r"segmentation fault", "Segmentation fault (core dumped)"),
-    Saying(FAILED, b"watchdog", r"watchdog caught", "Watchdog caught collective operation timeout: WorkNCCL(1)"),
+    Saying("overflow", b"scale is small", r"grad scale is small", "WARNING: Grad scale is small: 9.5e-07"),
+    Saying("overflow", b"minimum loss scale", r"minimum loss scale", "FloatingPointError: Minimum loss scale reached"),
+    Saying("memory", b"out of memory", r"out of memory", "torch.OutOfMemoryError: CUDA out of memory. Tried 2.00 GiB"),
+    Saying("memory", b"allocate memory", r"can't allocate memory", "DefaultCPUAllocator: can't allocate memory: 8"),
+    Saying("memory", b"oom", r"\boom[-_ ]kill", "slurmstepd: error: Detected 1 oom_kill event in StepId=1.batch."),
+    Saying("stopped", b"time limit", r"due to time limit", "*** JOB 1 ON n1 CANCELLED AT 10:00 DUE TO TIME LIMIT ***"),
+    Saying("stopped", b"cancelled at", r"\bcancelled at\b", "slurmstepd: *** JOB 1 ON n1 CANCELLED AT 10:00 ***"),
+    Saying("stopped", b"keyboardinterrupt", r"(?-i:KeyboardInterrupt)", "KeyboardInterrupt"),
+    Saying("stopped", b"received sig", r"received sig(?:term|int|nal|usr)", "received SIGTERM, saving a checkpoint"),
+    Saying("failed", b"segmentation fault", r"segmentation fault", "Segmentation fault (core dumped)"),
+    Saying("failed", b"watchdog", r"watchdog caught", "Watchdog caught collective operation timeout: WorkNCCL(1)"),
     Saying(
-        FAILED,
+        "failed",
         b"e",  # of error and exception
         r"^(?:\[rank\d+\]:\s*)?(?-i:(?:\w+\.)*[A-Z]\w*(?:Error|Exception))(?::\s|$)",
         "RuntimeError: CUDA error: device-side assert triggered",
@@ -61,27 +57,20 @@ _PATTERNS = [(saying.kind, re.compile(saying.pattern, re.IGNORECASE)) for saying
 
 
 @dataclass
-class Message:
-    """One kind of message: how often it was said, on which lines first and last, and in which words last."""
+class _Seen:
+    """One kind of message so far: how often it was printed, on which lines first and last, and its last words."""
 
-    kind: str
     count: int
     first: int
     last: int
     words: str
-
-    def told(self, end: str) -> str:
-        """In a sentence; end: with which the log ends."""
-        where = f"on line {self.last}" if self.count == 1 else f"{self.count} times, lines {self.first} to {self.last}"
-        how = "the log ends with" if end.endswith(self.words) else "the log says"
-        return f"{self.kind}: {how} {self.words!r} ({where})"
 
 
 class Messages:
     """Gathers the messages of a log, a block of whole lines at a time."""
 
     def __init__(self) -> None:
-        self.kinds: dict[str, Message] = {}
+        self.kinds: dict[Kind, _Seen] = {}
         self._looked = dict.fromkeys(WORDS, 0)
         self._lines, self._end = 0, ""
 
@@ -112,15 +101,19 @@ class Messages:
         kind = next((kind for kind, pattern in _PATTERNS if pattern.search(line)), None)
         if kind is not None:
             words = line[:LONGEST_QUOTE]
-            known = self.kinds.setdefault(kind, Message(kind, 0, number, number, words))
+            known = self.kinds.setdefault(kind, _Seen(0, number, number, words))
             known.count, known.last, known.words = known.count + 1, number, words
 
-    def notes(self) -> list[str]:
-        """A sentence for each kind, in the order of their last lines."""
-        return [message.told(self._end) for message in sorted(self.kinds.values(), key=lambda message: message.last)]
+    def all(self, file: str = "") -> list[Message]:
+        """One for each kind, in the order of their last lines."""
+        seen = sorted(self.kinds.items(), key=lambda item: item[1].last)
+        return [
+            Message(kind, one.count, Place(file, one.first, one.last), one.words, self._end.endswith(one.words))
+            for kind, one in seen
+        ]
 
 
-def messages_of(source: Source) -> list[str]:
+def messages_of(source: Source, file: str = "") -> list[Message]:
     """The messages of a text that is not read for its numbers, up to LARGEST_BYTES of it."""
     messages, total = Messages(), 0
     for block in source.lines():
@@ -128,4 +121,4 @@ def messages_of(source: Source) -> list[str]:
         total += len(block)
         if total > LARGEST_BYTES:
             break
-    return messages.notes()
+    return messages.all(file)

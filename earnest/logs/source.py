@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from earnest.errors import UserError
+from earnest.messages import Message
 
 HEAD_BYTES = 1 << 16
 WIDE_HEAD_BYTES = 4 << 20
@@ -67,11 +68,15 @@ def standard_input() -> Generator[Path, None, None]:
 
 
 class Source:
-    """One file or directory; `head` is its beginning, unpacked, and in UTF-8 if it is text."""
+    """One file or directory; `head` is its beginning, unpacked, and in UTF-8 if it is text.
+
+    notes: what was repaired or left out on reading · messages: what the log says in words.
+    """
 
     def __init__(self, path: Path):
         self.path = path
         self.notes: list[str] = []
+        self.messages: list[Message] = []
         self.is_dir = path.is_dir()
 
     @property

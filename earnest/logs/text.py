@@ -60,7 +60,7 @@ def read(source: Source) -> Log:
         for line in _lines(block.decode("utf-8", "replace")):
             rows.line(line)
     rows.end()
-    log.notes += messages.notes()
+    source.messages += messages.all()
     if len(rows.plans) >= MOST_SKELETONS:
         log.notes.append(f"over {MOST_SKELETONS:,} kinds of lines: lines of further kinds were passed over")
     log.columns, config = rows.below_headings(rows.table.columns()), rows.config

@@ -1,6 +1,7 @@
 """The doctor's rules: a `Run` in, a `Diagnosis` out."""
 
 from earnest.rules import families
+from earnest.rules.agree import agreed
 from earnest.rules.asks import asks
 from earnest.rules.catalogue import RULES, Evidence, Rule, apply
 from earnest.rules.decision import decide
@@ -13,14 +14,14 @@ __all__ = ["catalogue", "diagnose", "families"]
 
 
 def diagnose(run: Run) -> Diagnosis:
-    """Judge every stream of a run and apply every rule."""
+    """Judge every stream of a run and apply every rule; both say one thing."""
     case = Case(run)
     answers = [(rule.code, answer) for rule in catalogue() for answer in apply(rule, case)]
     evidence = [(code, answer) for code, answer in answers if isinstance(answer, Evidence)]
     decided, abstained = decide(evidence)
     findings = with_known_causes(decided, run.facts.trainer)
     not_checked = [answer for _, answer in answers if isinstance(answer, NotChecked)]
-    verdicts = [one.verdict for one in case.judged]
+    verdicts = agreed([one.verdict for one in case.judged], findings)
     checked = list(dict.fromkeys(code for code, answer in answers if not isinstance(answer, NotChecked)))
     return Diagnosis(
         verdicts, findings, abstained + not_checked, dict(run.facts.mapping or {}), checked, asks(case.judged, run)

@@ -133,10 +133,12 @@ def rule(
     return enter
 
 
+_TYPES: dict[type[Need], dict[str, Any]] = {OfFacts: get_type_hints(Facts), OfProbes: get_type_hints(Results)}
+
+
 def asked_by(check: Check) -> tuple[Asked, ...]:
     """What the parameters of a rule ask for. Raises TypeError if one is no need, or its type is not what it gets."""
     hints = get_type_hints(check, include_extras=True)
-    known: dict[type[Need], dict[str, Any]] = {OfFacts: get_type_hints(Facts), OfProbes: get_type_hints(Results)}
     asked: list[Asked] = []
     for parameter in inspect.signature(check).parameters:
         annotation, optional = hints[parameter], NoneType in get_args(hints[parameter])
@@ -146,7 +148,7 @@ def asked_by(check: Check) -> tuple[Asked, ...]:
         need = about[0] if about else None
         if not isinstance(need, Need):
             raise TypeError(f"{check.__name__}: {parameter} asks for nothing that needs.py has")
-        if known.get(type(need), {}).get(parameter, type_ | None) != type_ | None:
+        if _TYPES.get(type(need), {}).get(parameter, type_ | None) != type_ | None:
             raise TypeError(f"{check.__name__}: {parameter} is not of type {type_}")
         asked.append(Asked(parameter, need.named(parameter), optional))
     return tuple(asked)

@@ -13,6 +13,9 @@ from earnest.streams import TEXT
 # Above chance by this share is worse than chance, not a fresh head's overconfidence (assumed; a fresh wide head starts
 # within 0.3 nats, 4 % of ln 1026).
 WORSE = 0.04
+# Above this a mean cross-entropy is worse than chance in any vocabulary: 440,000 ids (assumed; the largest in use have
+# some 260,000).
+HIGHEST_CHANCE = 13.0
 # Where a difference of baselines is this small, as a share, it teaches nothing (assumed).
 EQUAL = 0.005
 
@@ -127,6 +130,11 @@ def course(series: Series | None) -> Course | None:
     return Course(levels, error, since, len(values))
 
 
+def flipped(series: Series) -> Series:
+    """What is better if higher, as what is better if lower."""
+    return Series(series.step, -series.value, series.key)
+
+
 def degenerate(series: Series | None) -> tuple[int, str] | None:
     """Since when a loss is nothing, and in words: never a number, exactly 0, or no longer a number."""
     if series is None:
@@ -196,8 +204,8 @@ def _since(binned: Series, condition: Mask) -> int | None:
 
 
 def began_above(series: Series | None, chance: Baseline, run_frac: float = 0.2) -> tuple[int, float] | None:
-    """Last step and mean of a start clearly above chance that lasted at least `run_frac` of the run and of 250 steps,
-    else None.
+    """Last step and mean of a start clearly above chance that lasted at least `run_frac` of the run and `FEWEST_POINTS`
+    points, else None.
 
     A fresh wide head also starts above chance but falls to it within a few steps: that is benign and is not reported.
     """
@@ -209,7 +217,7 @@ def began_above(series: Series | None, chance: Baseline, run_frac: float = 0.2) 
         return None
     count = int(np.argmin(above)) if not above.all() else len(above)
     until, first = int(binned.step[count - 1]), int(binned.step[0])
-    if until - first < run_frac * max(250, binned.last_step - first):
+    if count < min(FEWEST_POINTS, len(binned)) or until - first < run_frac * (binned.last_step - first):
         return None
     return until, float(binned.value[:count].mean())
 

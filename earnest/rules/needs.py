@@ -9,7 +9,8 @@ behind an annotation says that it may be missing.
 - ``residual_frac: PerStream``, ``losses: PlainLosses``: a signal of every stream at once.
 - ``codebook_size: Fact[int]``, ``crops: Probe[Crops]``: a field of `Facts`, of `Results`, and of its type.
 - ``tokens: Tokens``: a stream of tokens and its verdict; the rule is called once for each.
-- ``judged: AllJudged``, ``gan: GanSides``, ``last_step: LastStep``, ``series: AllSeries``: of the whole run.
+- ``judged: AllJudged``, ``gan: GanSides``, ``last_step: LastStep``, ``series: AllSeries``, ``messages: Messages``: of
+  the whole run.
 - ``demos: Annotated[Demos, WithFact("stopped")]``: demos that carry a fact, in order of their steps.
 """
 
@@ -20,6 +21,7 @@ from functools import cached_property
 from typing import Annotated, Literal, TypeVar
 
 from earnest.facts import FACTS
+from earnest.messages import Message
 from earnest.probes.results import Results
 from earnest.rules.gan import Gan
 from earnest.rules.verdicts import Judged, judge
@@ -250,5 +252,9 @@ AllJudged = Annotated[Sequence[Judged], OfRun("a loss", lambda case: case.judged
 GanSides = Annotated[Gan, OfRun(GAN, lambda case: case.gan if case.gan.exists else None)]
 LastStep = Annotated[int, OfRun("a signal over steps", lambda case: case.run.last_step)]
 AllSeries = Annotated[Mapping[Key, Series], OfRun("a signal over steps", lambda case: case.run.series)]
+Messages = Annotated[
+    Sequence[Message],
+    OfRun("a log with words beside its numbers, which say what went wrong", lambda case: case.run.messages),
+]
 Demos = Sequence[Artifact]
 LabelCounts = Mapping[Stream, Mapping[int, int]]

@@ -4,10 +4,12 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from earnest.facts import Facts, Unit
 from earnest.probes.results import Alignment, HeldOutStream
 from earnest.rules.finding import Baseline
-from earnest.rules.measure import Course, Measure, course, end_of, last_of
+from earnest.rules.measure import HIGHEST_CHANCE, Course, Measure, course, degenerate, end_of, last_of
 from earnest.rules.statistics import miller_madow
 from earnest.run import Run, Series
 from earnest.streams import TEXT, TOTAL, Stream, in_order
@@ -17,6 +19,8 @@ from earnest.streams import TEXT, TOTAL, Stream, in_order
 TOO_GOOD = 0.05
 # The same for text without audio beside it, in nats (assumed: supervised answers reach 0.1, constant ones 0.01).
 TOO_GOOD_TEXT = 0.02
+# The same for text that began above 4 nats (assumed): no model from scratch predicts unseen text so well.
+TOO_GOOD_FROM_SCRATCH, FROM_SCRATCH = 0.05, 4.0
 
 
 # Units of a loss that no vocabulary gives a level of chance
@@ -61,6 +65,23 @@ class StreamView:
         """How its training went, or its evaluation if that is what gets worse or is all there is."""
         train, evaluated = course(self.train), course(self.evaluated)
         return evaluated if train is None or (evaluated is not None and evaluated.gets_worse) else train
+
+    @cached_property
+    def start(self) -> float | None:
+        """The highest of the first three values of training."""
+        return float(self.train.head(3).value.max()) if self.train is not None and len(self.train.finite) else None
+
+    @cached_property
+    def has_evaluation(self) -> bool:
+        """Whether it was evaluated, and that gave numbers to the end."""
+        return self.evaluated is not None and len(self.evaluated.finite) > 0 and degenerate(self.evaluated) is None
+
+    @cached_property
+    def rows_are_epochs(self) -> bool:
+        """Whether each row is a pass over the data: it is evaluated at every step at which training is logged."""
+        if self.train is None or self.evaluated is None or len(self.train) < 5:
+            return False
+        return bool(np.isin(self.train.step, self.evaluated.step).mean() > 0.9)
 
     @property
     def any(self) -> Series | None:
@@ -163,7 +184,7 @@ class StreamView:
         """Its value now: of the held-out probe, else of the last evaluation, else of the end of training."""
         if self.held_out.ce_nats is not None and math.isfinite(self.held_out.ce_nats):
             return Measure(self.held_out.ce_nats, self.held_out.interval, "held out", self.evaluated or self.train)
-        if self.evaluated is not None and len(self.evaluated.finite):
+        if self.evaluated is not None and self.has_evaluation:
             return last_of(self.evaluated, "evaluation")
         if self.train is not None and len(self.train.finite):
             return end_of(self.train)
@@ -197,7 +218,13 @@ class StreamView:
             trusted = ("unigram", "bigram") if aligned else ("unigram",)
             known = [0.5 * rung.value for rung in self.rungs if rung.name in trusted]
             return min([TOO_GOOD * math.log(self.vocabulary or 1024), *known])
-        return TOO_GOOD_TEXT if self.vocabulary and not self.has_audio_beside else None
+        if self.has_audio_beside or self.start is None or self.no_mean:
+            return None
+        if self.vocabulary:
+            return TOO_GOOD_FROM_SCRATCH if self.start > FROM_SCRATCH else TOO_GOOD_TEXT
+        # no vocabulary: what fell from where a cross-entropy starts, and is as low on held-out data
+        looks_like_one = FROM_SCRATCH < self.start < HIGHEST_CHANCE
+        return TOO_GOOD_FROM_SCRATCH if looks_like_one and self.has_evaluation else None
 
     @property
     def has_audio_beside(self) -> bool:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from earnest import records
+from earnest.messages import Message
 from earnest.run import Artifact, Run, Series
 
 CASES = sorted((Path(__file__).parent.parent / "rules").glob("*.md"))
@@ -27,4 +29,6 @@ def case(path: Path, section: str) -> Run:
     artifacts = [
         Artifact("demo", f"{index}.wav", one.pop("step"), one) for index, one in enumerate(known.get("demos", []))
     ]
-    return Run.of(known.get("facts", {}), series, known.get("probes", {}), artifacts)
+    run = Run.of(known.get("facts", {}), series, known.get("probes", {}), artifacts)
+    run.messages = [records.read(Message, one, path.name, "see earnest.messages") for one in known.get("messages", [])]
+    return run

@@ -10,6 +10,7 @@ from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
 from earnest.rules.gan import HINGE_NEEDS, Gan
 from earnest.rules.needs import Fact, GanSides, LastStep, PlainLosses, Probe, WeightedLosses
+from earnest.rules.parts import Parts
 from earnest.rules.statistics import trend
 from earnest.run import Series, Steps, Values
 from earnest.streams import Part, Stream
@@ -238,11 +239,12 @@ def _compared(steps: Steps, parts: Mapping[Stream, Values], total: Values, weigh
 
 
 @rule("F402", "note")
-def one_part_is_the_loss(loss_weights: Fact[Mapping[Stream, float]], losses: PlainLosses) -> Answers:
+def one_part_is_the_loss(losses: PlainLosses, loss_weights: Fact[Mapping[Stream, float]] | None) -> Answers:
     """One weighted part makes up nearly all of the loss.
 
     ## What it sees
     A single part holds more than 95 % of the weighted sum in the last half of the run, beside at least two others.
+    Without weights: one of two parts or more is 97 % of all parts, and no more than the total.
     ## Likely causes
     - weights copied from a code base whose losses have other scales
     - a part in other units: a sum over frames, or scaled by the sample rate
@@ -253,6 +255,9 @@ def one_part_is_the_loss(loss_weights: Fact[Mapping[Stream, float]], losses: Pla
     ## References
     Defossez et al. 2022 (EnCodec), section 3.4: the balancer. In Amy-LM's example msspec is 50 %.
     """
+    if loss_weights is None:
+        yield from _largest(Parts(losses))
+        return
     parts: dict[Stream, float] = {}
     for stream, weight in loss_weights.items():
         part = losses.get(stream)
@@ -267,6 +272,19 @@ def one_part_is_the_loss(loss_weights: Fact[Mapping[Stream, float]], losses: Pla
         if 0 < total < np.inf and part > 0.95 * total:
             rows = [{"part": str(name), "weighted": value} for name, value in parts.items()]
             yield Evidence(None, f"{part / total:.1%} of the weighted sum", STRONG, rows, stream)
+
+
+def _largest(parts: Parts) -> Answers:
+    """Whether a part is nearly all of the total, by its size alone."""
+    if parts.total is None or len(parts.parts) < 2:
+        yield TooEarly("train/loss and two parts of it")
+        return
+    yield Looked()
+    total = float(np.median(parts.total.tail(0.1).value))
+    name = max(parts.parts, key=parts.share)
+    if parts.swamped is None and parts.share(name) > 0.97 and 0.9 * total < parts.at_the_end[name] < 1.1 * total:
+        rows = [{"part": str(stream), "size": size} for stream, size in parts.at_the_end.items()]
+        yield Evidence(None, f"{parts.share(name):.1%} of all parts, and as large as the total", FAIR, rows, name)
 
 
 @rule("F403", "critical", explains=("F101", "F104"))

@@ -7,9 +7,12 @@ import numpy as np
 from earnest.probes.results import Ranks
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
-from earnest.rules.needs import Fact, Loss, LossInBothSplits, Probe, Signal
+from earnest.rules.finding import Severity
+from earnest.rules.measure import falling
+from earnest.rules.needs import AllSeries, Fact, LastStep, Loss, LossInBothSplits, Messages, PlainLosses, Probe, Signal
 from earnest.rules.statistics import trend
 
+OWN = "earnest"  # the format of a log that this package's own training wrote
 FEWEST_POINTS = 8  # of a training loss beside its evaluations (assumed)
 
 
@@ -238,3 +241,58 @@ def same_value_logged_again(series: Loss) -> Answers:
     if not rounded and same.mean() > 0.5 and len(repeats) >= 3 and value[-1] != 0:
         words = f"{same.mean():.0%} of the values repeat the one before"
         yield Evidence(repeats[0].start, words, STRONG, series.rows())
+
+
+@rule("H111", "note")
+def stopped_before_its_plan(schedule_steps: Fact[int], format: Fact[str], last_step: LastStep) -> Answers:
+    """The log ends before the run's plan does.
+
+    ## What it sees
+    In a log of somebody else's trainer, the last step is at less than 95 % of the steps that were planned.
+    ## Likely causes
+    - the run goes on, or was stopped: a time limit, a crash, a full disk
+    - only a part of the log is here
+    ## Next probe
+    Read the last lines that the program printed.
+    ## Fix
+    Continue from the last checkpoint; the learning rate has not come down yet.
+    ## References
+    earnest's own; no publication known.
+    """
+    yield Looked()
+    if format != OWN and 0 < last_step < 0.95 * schedule_steps:
+        words = f"step {last_step} of {schedule_steps}"
+        yield Evidence(last_step, words, STRONG, [{"last_step": last_step, "schedule_steps": schedule_steps}])
+
+
+@rule("H110", "warning", explains=("H111",))
+def log_tells_of_trouble(messages: Messages, series: AllSeries | None, losses: PlainLosses | None) -> Answers:
+    """The log says in words that something went wrong.
+
+    ## What it sees
+    What the program printed between its numbers: steps skipped as a loss or gradient was not finite, overflow in half
+    precision, too little memory, a stop from outside, an error. Each kind is counted and quoted. Skipped steps and
+    overflows are critical if there are as many of them as logged steps, and a note if there are few and the loss falls
+    on; few overflows are how a loss scaler finds its level.
+    ## Likely causes
+    - what the quoted line says
+    ## Next probe
+    Read the lines before the first of these messages.
+    ## Fix
+    Mend what the quoted line names, and go on from the last checkpoint before it.
+    ## References
+    earnest's own; no publication known.
+    """
+    yield Looked()
+    rows = max((len(one) for one in (series or {}).values()), default=0)
+    total = (losses or {}).get(None)
+    learns = total is not None and falling(total)
+    for message in messages:
+        severity: Severity | None = "note" if message.kind == "stopped" else None
+        if message.kind in ("skipped", "overflow"):
+            few = message.count <= max(1, 0.02 * rows) or (learns and message.count <= 0.1 * rows)
+            severity = "critical" if message.count >= rows else "note" if few else None
+            if few and learns and message.kind == "overflow":  # a loss scaler finds its level so
+                continue
+        lines = {"kind": message.kind, "count": message.count, "line": message.place.last, "says": message.words}
+        yield Evidence(None, message.told, STRONG, [lines], severity=severity)

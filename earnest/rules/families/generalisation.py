@@ -7,10 +7,23 @@ import numpy as np
 from earnest.probes.results import HeldOut
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import FAIR, STRONG, WEAK
-from earnest.rules.measure import FEWEST_POINTS, falling, rising_since
-from earnest.rules.needs import AllJudged, AllSeries, EvaluatedLosses, Fact, Loss, LossInBothSplits, Probe, Tokens
+from earnest.rules.measure import FEWEST_POINTS, course, degenerate, falling, flipped, rising_since
+from earnest.rules.needs import (
+    LOSSES,
+    AllJudged,
+    AllSeries,
+    EvaluatedLoss,
+    EvaluatedLosses,
+    Fact,
+    Loss,
+    Losses,
+    LossInBothSplits,
+    Probe,
+    Tokens,
+)
 
 FEW_CLIPS = 20  # below, a held-out loss has a direction, but hardly a value (assumed)
+GAP = 0.25  # of what training gained (assumed; a healthy language model stays below a tenth)
 EPOCHS = 3  # boundaries at which a loss must drop (assumed)
 
 
@@ -36,6 +49,9 @@ def overfitting(loss: LossInBothSplits, judged: AllJudged | None, held_out_clips
     view = next((one.view for one in judged or () if one.stream == evaluated.stream), None)
     chance = view.chance if view else None
     rising = rising_since(evaluated, chance.value if chance else abs(float(evaluated.finite.value[0])))
+    went = course(evaluated)
+    if rising is None and went is not None and went.best > 0 and went.gets_worse:  # a rise too smooth for a trend test
+        rising = went.since, went.end - went.best
     if rising and train is None:
         yield TooEarly(f"train/{evaluated.key.name} beside {evaluated.key}, which rises")
         return
@@ -53,8 +69,8 @@ def held_out_far_above_training(loss: LossInBothSplits) -> Answers:
     """The held-out loss has stopped falling far above the training loss, which falls on.
 
     ## What it sees
-    At the end the two are further apart than half of what training has gained since its first evaluation, and more
-    than twice as far as they were over the first third.
+    At the end the two are further apart than at the first evaluation, by more than a quarter of what training has
+    gained since then and a tenth of the held-out loss.
     ## Likely causes
     - the training clips are being memorised: few clips, many passes
     - training and held-out clips differ: other speakers, another recording, another text form
@@ -72,10 +88,11 @@ def held_out_far_above_training(loss: LossInBothSplits) -> Answers:
     yield Looked()
     beside = np.interp(evaluated.step, train.binned.step, train.binned.value)
     gap, gained = evaluated.value - beside, float(beside[0] - beside[-1])
-    early, end = float(np.median(gap[: max(1, len(gap) // 3)])), float(np.median(gap[-2:]))
-    if gained > 0 and beside[-1] > 0 and end > 0.5 * gained and end > 2 * max(early, 0.0) and end > 0.15 * beside[-1]:
+    end = float(np.median(gap[-2:]))
+    grown = end - max(0.0, float(np.median(gap[:2])))
+    if gained > 0 and beside[-1] > 0 and grown > GAP * gained and grown > 0.1 * evaluated.value[-1]:
         apart = int(evaluated.step[int(np.argmax(gap > 0.5 * end))])
-        words = f"{evaluated.value[-1]:.3g} held out beside {beside[-1]:.3g} in training, a gap since step {apart}"
+        words = f"{evaluated.value[-1]:.2f} held out beside {beside[-1]:.2f} in training, a gap since step {apart}"
         yield Evidence(apart, words, FAIR, evaluated.rows(apart))
 
 
@@ -182,3 +199,61 @@ def stair_steps(series: Loss, steps_per_epoch: Fact[int], evaluated: EvaluatedLo
         words = f"{sure} of {len(drops)} epoch boundaries drop, by {mean:.2f} on average"
         rows = [{"step": step, "drop": drop} for step, drop in drops[:6]]
         yield Evidence(drops[0][0], words, WEAK if held_out is None else FAIR, rows)
+
+
+@rule("E108", "warning", points=0)
+def held_out_loss_is_nothing(evaluated: EvaluatedLoss, losses: Losses | None) -> Answers:
+    """The held-out loss is not a number, or exactly 0, while training goes on.
+
+    ## What it sees
+    The evaluation was never a number, is none any more, or is exactly 0, beside a training loss that is one.
+    ## Likely causes
+    - a held-out batch without a counted target: a mean over nothing
+    - the evaluation runs in another precision, or masks every label
+    - the evaluation is a placeholder that nobody filled
+    ## Next probe
+    Evaluate one training batch in the evaluation's own code: is that a number?
+    ## Fix
+    Leave out held-out batches without targets, and compute the loss in float32.
+    ## References
+    Cross-entropy over an empty batch is NaN.
+    """
+    yield Looked()
+    broken, train = degenerate(evaluated), (losses or {}).get(evaluated.stream)
+    if broken and train is not None and len(train.finite) and not degenerate(train):
+        words = f"the evaluation is {broken[1]}"
+        if len(evaluated) and not np.isfinite(evaluated.value).any():
+            words = f"never a number in {len(evaluated)} evaluations: nothing is known of held-out data"
+        yield Evidence(broken[0], words, STRONG, evaluated.rows())
+
+
+@rule("E109", "warning")
+def quality_gets_worse(series: AllSeries) -> Answers:
+    """What is measured on the output gets worse while the loss falls.
+
+    ## What it sees
+    An error rate (wer, cer) or a score (pesq, mos, sdr, similarity) of evaluation was better by a tenth and more than
+    four errors of a level, and is worse now, beside a training loss that falls.
+    ## Likely causes
+    - the model memorises, or forgets what it could before the fine-tune
+    - the loss counts something that the output does not need
+    - the measurement changed: another recogniser, another set, another temperature
+    ## Next probe
+    Generate from the best checkpoint and from the last, same prompts and seeds, and listen.
+    ## Fix
+    Keep the checkpoint with the best quality, and choose checkpoints by it in place of the loss.
+    ## References
+    earnest's own; no publication known.
+    """
+    measured = {key: one for key, one in series.items() if key.name in ("error_frac", "quality")}
+    courses = {key: course(one if key.name == "error_frac" else flipped(one)) for key, one in measured.items()}
+    if not any(courses.values()):
+        yield TooEarly(f"{FEWEST_POINTS} points of eval/error_frac (wer, cer) or eval/quality (pesq, mos)")
+        return
+    yield Looked()
+    learns = any(falling(one) for key, one in series.items() if key.split == "train" and key.name in LOSSES)
+    for key, one in courses.items():
+        if one is not None and learns and one.gets_worse and one.end - one.best > 0.1 * abs(one.best):
+            values = measured[key].finite.value
+            words = f"{key.stream or key.name} is {values[-1]:.4g}, {abs(one.best):.4g} at best, by step {one.since}"
+            yield Evidence(one.since, f"{words}; the training loss falls", FAIR, measured[key].rows())

@@ -8,20 +8,22 @@ from earnest.probes.results import FrozenTensors, Gradients, Inputs, LowPrecisio
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
 from earnest.rules.finding import Severity
-from earnest.rules.measure import COARSE, falling, printed_unit
+from earnest.rules.measure import COARSE, falling, printed_unit, start_of_last
 from earnest.rules.needs import EvaluatedLoss, Fact, LastStep, Loss, Losses, PlainLosses, Probe, Signal
 from earnest.streams import Stream
 
+LONGEST_PERIOD = 5000  # points of an epoch whose losses are compared with those of the next
 EARLY_STEPS = 20  # within them a part may not be logged yet, and weights hardly move (assumed)
 
 
-@rule("C101", "critical", points=3, explains=("B102", "B103", "B110", "C301", "C302"))
+@rule("C101", "critical", explains=("B102", "B103", "B110", "C301", "C302"))
 def gradient_is_zero(grad_norm: Signal, losses: PlainLosses | None) -> Answers:
     """No gradient arrives.
 
     ## What it sees
-    The gradient norm is exactly 0 in the last three logged steps or in a tenth of all. With a stream, of that group of
-    parameters. Not if the loss falls meanwhile: then the number is wrong, not the gradient.
+    The gradient norm is exactly 0 in the last three logged steps or in a tenth of all; a warning if there are fewer
+    than three. With a stream, of that group of parameters. Not if the loss falls meanwhile: then the number is wrong,
+    not the gradient.
     ## Likely causes
     - the loss does not depend on the trainable parameters: detached, frozen, or computed under no_grad
     - gradient checkpointing over a frozen embedding without enable_input_require_grads
@@ -43,6 +45,10 @@ def gradient_is_zero(grad_norm: Signal, losses: PlainLosses | None) -> Answers:
         if grad_norm.stream is None and total is not None and falling(total.since(start)):
             return
         words = f"gradient norm exactly 0 in {zero.mean():.0%} of the logged steps"
+        if len(zero) < 3:
+            words = f"gradient norm exactly 0 in {zero.sum()} of {len(zero)} logged rows"
+            yield Evidence(start, words, FAIR, grad_norm.rows(start), severity="warning")
+            return
         yield Evidence(start, words, EXACT, grad_norm.rows(start))
 
 
@@ -254,7 +260,7 @@ def loss_never_changes(series: Loss) -> Answers:
 
     ## What it sees
     At least 8 logged values, the last half of all, are equal to the last digit though batches differ; and there are
-    digits enough to tell.
+    digits enough to tell. A loss that had fallen to a thousandth of its start is rounded.
     ## Likely causes
     - the model returns a constant: an early return, a cached loss, or logits that do not depend on weights and batch
     - a stale value is logged
@@ -268,7 +274,8 @@ def loss_never_changes(series: Loss) -> Answers:
     yield Looked()
     values = series.finite
     end = values.value[len(values) // 2 :] if len(values) >= 16 else values.value
-    if end[0] != 0 and (end == end[0]).all() and printed_unit(values.value) < COARSE * abs(end[0]):
+    faded = abs(end[0]) <= 1e-3 * abs(values.value[0])
+    if end[0] != 0 and not faded and (end == end[0]).all() and printed_unit(values.value) < COARSE * abs(end[0]):
         other = np.flatnonzero(values.value != end[0])
         start = int(values.step[other[-1] + 1 if len(other) else 0])
         words = f"exactly {end[0]:.6g} in {len(end)} logged steps"
@@ -306,3 +313,69 @@ def evaluation_never_changes(evaluated: EvaluatedLoss) -> Answers:
         exactly = "exactly" if moved == 0 else "to five digits"
         words = f"{exactly} {first:.5g} in {len(values)} evaluations"
         yield Evidence(int(values.step[0]), words, EXACT, evaluated.rows())
+
+
+@rule("C303", "critical", points=12, explains=("B102", "B110"))
+def losses_repeat_every_epoch(series: Loss) -> Answers:
+    """The same losses come again in every epoch: the weights do not move.
+
+    ## What it sees
+    All values, to the last printed digit or a thousandth of how they vary, are those of one period before, over three
+    periods or more; within a period they differ.
+    ## Likely causes
+    - the optimizer holds no parameter of the model, or its learning rate is 0 or far too small
+    - no gradient arrives, and batches come in the same order in each epoch
+    ## Next probe
+    Compare the weights of two checkpoints: if no tensor differs, the optimizer does not step.
+    ## Fix
+    Build the optimizer from the parameters of the model that is trained, and check its learning rate.
+    ## References
+    earnest's own; no publication known.
+    """
+    yield Looked()
+    value = series.finite.value
+    near = max(1.5 * printed_unit(value[:LONGEST_PERIOD]), 1e-3 * float(value.std()))
+    longest = min(len(value) // 3, LONGEST_PERIOD)
+    again = np.abs(value[2 : longest + 1] - value[0]) <= near
+    for period in (np.flatnonzero(again & (np.abs(value[3 : longest + 2] - value[1]) <= near)) + 2).tolist():
+        within = value[:period]
+        if float(np.abs(value[period:] - value[:-period]).max()) <= near < 0.2 * float(within.std()):
+            words = f"the same {period} values come again {len(value) / period:.0f} times"
+            yield Evidence(int(series.finite.step[0]), words, EXACT, series.rows())
+            return
+
+
+@rule("C304", "warning", points=0)
+def optimizer_stops_stepping(
+    optimizer_s: Signal, learning_rate: Signal | None, warmup_steps: Fact[int] | None
+) -> Answers:
+    """The optimizer does not step any more.
+
+    ## What it sees
+    The time of the optimizer's step was a number and is NaN in the last two reports or more: a mean over no step. That
+    the learning rate stands still since then, in the middle of its warm-up, is told beside it.
+    ## Likely causes
+    - every gradient is NaN or infinite, and the trainer skips such steps without a word
+    - the loss scale has collapsed
+    ## Next probe
+    Print the gradient norm of each step, and count the steps that the trainer skips.
+    ## Fix
+    Find the batch whose gradient is not finite; train in bfloat16, or lower the learning rate.
+    ## References
+    espnet2/train/trainer.py: optim_step_time is only registered if the gradient norm is finite.
+    """
+    if not len(optimizer_s):
+        yield TooEarly(f"a value of {optimizer_s.key}")
+        return
+    yield Looked()
+    bad = ~np.isfinite(optimizer_s.value)
+    start = start_of_last(bad)
+    if start == 0 or len(bad) - start < 2:
+        return
+    since = int(optimizer_s.step[start])
+    words = f"its time is not a number in the last {len(bad) - start} of {len(bad)} reports, since step {since}"
+    rate = learning_rate.since(since).finite.value if learning_rate is not None else np.zeros(0)
+    if len(rate) and np.ptp(rate) == 0:
+        words += f"; the learning rate stands at {rate[0]:.3g}"
+        words += " in its warm-up" if warmup_steps and since < warmup_steps else ""
+    yield Evidence(since, words, STRONG, optimizer_s.rows())

@@ -39,7 +39,7 @@ def _too_early(view: StreamView, last_step: int) -> str | None:
     series = view.any
     if series is None or len(series.finite) < EARLY_POINTS:
         return f"{EARLY_POINTS} points of {view.stream} (it has {len(series.finite) if series is not None else 0})"
-    if last_step < EARLY_STEPS:
+    if last_step < EARLY_STEPS and not view.rows_are_epochs:
         return f"{EARLY_STEPS} steps (it has {last_step})"
     found = trend(series.binned.value[-max(EARLY_POINTS, len(series.binned) // 2) :])
     if found.falls and -found.change > 0.02 * abs(series.finite.value[-1]):
@@ -58,8 +58,8 @@ def worse_than_chance(tokens: Tokens, last_step: LastStep) -> Answers:
     """A stream scores worse than a uniform guess.
 
     ## What it sees
-    The cross-entropy lies above ln V by more than 4 % and its interval, beyond the first steps in which a fresh head
-    settles.
+    The cross-entropy lies above ln V by more than 4 % and its interval. A note within the first steps, in which a fresh
+    head settles.
     ## Likely causes
     - labels aligned with the wrong position: a model that is confident and systematically wrong
     - pretrained weights that were not loaded, or loaded into another vocabulary
@@ -80,7 +80,8 @@ def worse_than_chance(tokens: Tokens, last_step: LastStep) -> Answers:
     elif verdict.verdict != "worse-than-chance" or verdict.baseline is None:
         yield Looked()
     elif (early := _too_early(view, last_step)) and not began_above(view.any, verdict.baseline):
-        yield TooEarly(early)
+        words = f"{verdict.why}; it may be too early, as this is judged after {early}"
+        yield Evidence(verdict.since_step, words, FAIR, stream=tokens.stream, severity="note")
     else:
         began_at_chance = view.any is not None and view.any.finite.value[0] < verdict.baseline.value * 1.05
         too_high = ["a learning rate far too high: the loss began at chance and rose", *RULES["B101"].causes]

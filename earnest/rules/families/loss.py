@@ -7,25 +7,27 @@ import numpy as np
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
 from earnest.rules.finding import Severity
-from earnest.rules.gan import ADVERSARIAL, DISCRIMINATOR, FEATURES
+from earnest.rules.gan import ADVERSARIAL, DISCRIMINATOR
 from earnest.rules.measure import FEWEST_POINTS, falling, is_off, zero_since
 from earnest.rules.needs import AllJudged, LastStep, Loss, PlainLosses, Signal
+from earnest.rules.parts import ADVERSARIES, EXPLODED, Parts
 from earnest.rules.statistics import noise, page_hinkley, spikes, trend
 from earnest.run import Series, Values
-from earnest.streams import TOTAL, Part, Stream
+from earnest.streams import TEXT, TOTAL, Part, Stream
 
 COMMITMENT = Part("commitment")
 # Losses that may rise in a healthy run: the other player got better, or the latent grew (AudioDec#8, #32, #33,
 # ParallelWaveGAN#313). Beside a discriminator that is every loss but those of reconstruction.
-ADVERSARIES: set[Stream] = {*ADVERSARIAL, *FEATURES, *DISCRIMINATOR}
 MAY_RISE: set[Stream] = {*ADVERSARIES, COMMITMENT, *map(Part, ("loss_g", "codebook", "vq"))}
 RECONSTRUCTION = re.compile("mel|stft|spec|wave|recon|l1|l2|mse|time")
 PARTS_THAT_MAY_RISE = ("window", "scale", "stft_", "d_")  # how names of single discriminators' parts begin
-EXPLODED = 100.0  # times its best: no such loss may rise so far (assumed)
 
 
 def _may_rise(series: Series, losses: PlainLosses | None) -> bool:
-    """An adversarial loss, a loss in the discriminator's units, or a total that has such parts; unless it exploded."""
+    """An adversarial loss, a loss in the discriminator's units, or a total that has such parts; unless it exploded. A
+    total that one part swamps is told with that part (D206)."""
+    if Parts(losses or {}).explained_by_a_part(series):
+        return True
     stream, played = series.stream, any(part in (losses or {}) for part in ADVERSARIES)
     level = float(series.binned.value[-1]) if len(series.binned) else 0.0
     exploded = stream not in {*ADVERSARIAL, *DISCRIMINATOR} and level > EXPLODED * abs(
@@ -86,14 +88,14 @@ def loss_not_a_number(series: Loss, grad_norm: Signal | None) -> Answers:
     yield Evidence(onset, words, EXACT, series.rows(int(series.step[max(0, first - 4)]), onset), causes=causes)
 
 
-@rule("D102", "critical", points=2, explains=("C101", "C301"))
+@rule("D102", "critical", explains=("C101", "C301"))
 def loss_exactly_zero(series: Loss, grad_norm: Signal | None) -> Answers:
     """The loss is exactly 0.
 
     ## What it sees
-    The last two logged values or more are 0 to the last digit. A model that predicts well scores a small number first:
-    a loss that had fallen to a thousandth of its start before it became 0 is rounded, and not reported. A part of a sum
-    that is 0 in every row is off.
+    The last two logged values or more are 0 to the last digit, or the only one (a warning). A model that predicts well
+    scores a small number first: a loss that had fallen to a thousandth of its start before it became 0 is rounded, and
+    not reported. A part of a sum that is 0 in every row is off.
     ## Likely causes
     - inputs or labels are dropped by a wrapper: the logits are empty and a guard returns 0
     - all labels are masked
@@ -114,7 +116,10 @@ def loss_exactly_zero(series: Loss, grad_norm: Signal | None) -> Answers:
     if grad_norm is not None and not np.isfinite(grad_norm.since(start).value).all():
         words += ", with a gradient norm that is NaN"
         causes = ["a NaN loss that the logging shows as 0: the gradient norm is NaN", "half precision overflows"]
-    yield Evidence(start, words, EXACT, series.rows(start), causes=causes)
+    severity: Severity | None = "warning" if len(series.finite) < 2 else None
+    yield Evidence(
+        start, words, EXACT if severity is None else FAIR, series.rows(start), severity=severity, causes=causes
+    )
 
 
 @rule("D103", "critical", points=0, explains=("D201",))
@@ -167,7 +172,8 @@ def diverged(
     ## What it sees
     The end lies above the best level by more than a third of what had been gained, 15 % of the level and eight times
     the noise, and nearly all of its points above nearly all of the best ones. Or the first value was the best by a
-    third. A spike that returns, and adversarial losses, which may rise, are left alone.
+    third. A spike that returns, and adversarial losses, which may rise, are left alone; so is a part that rises by
+    less than half of what the total has fallen.
     ## Likely causes
     - the learning rate is too high, most often at the end of the warm-up
     - a bad batch or a broken resume threw the optimizer's state off
@@ -182,7 +188,7 @@ def diverged(
     instabilities".
     """
     yield Looked()
-    if _may_rise(series, losses):
+    if _may_rise(series, losses) or _is_outweighed(series, losses):
         return
     first, rest = float(series.finite.value[0]), series.finite.value[1:]
     if first > 0 and np.quantile(rest, 0.05) > 1.5 * first and np.median(rest[-max(3, len(rest) // 5) :]) > 1.5 * first:
@@ -215,6 +221,16 @@ def diverged(
         yield Evidence(onset, words, STRONG, series.rows(int(step[best])))
 
 
+def _is_outweighed(series: Series, losses: PlainLosses | None) -> bool:
+    """Whether a part of the loss rises by less than half of what the total has fallen: a price that was paid."""
+    total, values = (losses or {}).get(None), series.finite.value
+    if not series.stream or series.stream == TEXT or series.stream.is_audio or total is None or len(total.finite) < 6:
+        return False
+    fall = float(total.head(3).value.mean() - np.median(total.tail(0.1, at_least=3).value))
+    rise = float(np.median(values[-max(3, len(values) // 10) :]) - values.min())
+    return fall > 0 and rise < 0.5 * fall
+
+
 def _rate_at(onset: int, learning_rate: Series | None) -> str:
     """In words, if the learning rate had just reached its peak."""
     if learning_rate is None or len(learning_rate) <= 3:
@@ -243,7 +259,7 @@ def loss_spikes_again_and_again(series: Loss, losses: PlainLosses | None) -> Ans
     ## What it sees
     More than 2 % of the logged steps, and at least 5 separate ones, lie above the local median by more than 8 robust
     standard deviations and by a tenth of the loss, and rise above what was reached before by a twentieth of the whole
-    fall. Single spikes that return are normal and are left alone.
+    fall. Single spikes that return are normal and are left alone, and so is a first fall to a fifth of the start.
     ## Likely causes
     - some clips are broken: wrong sample rate, silence, labels of another clip
     - the learning rate or Adam's beta2 (0.999 with rare large gradients) is too high
@@ -257,18 +273,26 @@ def loss_spikes_again_and_again(series: Loss, losses: PlainLosses | None) -> Ans
     yield Looked()
     if _may_rise(series, losses):
         return
-    values = series.finite
+    values = _after_first_fall(series.finite)
     found = spikes(values.value)
     if len(found):
         lowest_before = np.minimum.accumulate(np.concatenate([[np.inf], values.value[:-1]]))
         # a twentieth of the whole fall (assumed): at the floor of a text of constants, a doubling means nothing
-        worth = 0.05 * (float(np.median(values.value[:3])) - float(values.value.min()))
+        worth = 0.05 * (float(np.median(series.finite.value[:3])) - float(values.value.min()))
         found = found[(values.value - np.maximum(lowest_before + worth, 1.1 * np.median(values.value)))[found] > 0]
     separate = 1 + int((np.diff(found) > 3).sum()) if len(found) else 0
     if separate >= 5 and len(found) > 0.02 * len(values):
         words = f"{separate} spikes in {len(values)} logged steps"
         rows = [{"step": int(values.step[i]), str(series.key): float(values.value[i])} for i in found[:6].tolist()]
         yield Evidence(int(values.step[found[0]]), words, FAIR, rows)
+
+
+def _after_first_fall(values: Series) -> Series:
+    """What follows once a loss that falls to a fifth of its start and less has come within twice its later level."""
+    later = float(np.median(values.value[len(values) // 2 :]))
+    if later <= 0 or values.value[: max(3, len(values) // 20)].max() < 5 * later:
+        return values
+    return values.since(int(values.step[int(np.argmax(values.value <= 2 * later))]))
 
 
 @rule("D203", "warning", points=30, explains=("D201", "D204"))

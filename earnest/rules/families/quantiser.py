@@ -13,6 +13,7 @@ from earnest.run import Series
 from earnest.streams import Codebook, Part
 
 RECONSTRUCTION = tuple(map(Part, ("mel", "msspec", "stft", "waveform")))
+SETTLED = 1000  # steps after which one value of a codebook's usage is believed (assumed)
 NO_BETTER = ("at-chance", "worse-than-chance")
 CONSTANT_MEAN = "constant mean"
 
@@ -79,7 +80,7 @@ def reconstruction_no_better_than_silence(judged: AllJudged) -> Answers:
             yield Evidence(one.verdict.since_step, one.verdict.why, STRONG, [], one.stream)
 
 
-@rule("F301", "critical", points=3)
+@rule("F301", "critical")
 def codebook_collapse(
     usage: Annotated[Series, OneOf(("used_frac", "perplexity"))],
     perplexity: Signal | None,
@@ -90,7 +91,8 @@ def codebook_collapse(
 
     ## What it sees
     Over the last three logged values or more: a perplexity below 2, or less than a tenth of the entries in use that as
-    many draws from an even codebook would touch. A perplexity that rises from a low start is normal and is left alone.
+    many draws from an even codebook would touch. One or two values are enough after a thousand steps. A perplexity that
+    rises from a low start is normal and is left alone.
     ## Likely causes
     - dead codes are not restarted, or the codebook was initialised on too few vectors
     - the commitment weight is too low and the encoder runs away from its codes
@@ -103,17 +105,22 @@ def codebook_collapse(
     ## References
     wenet/AudioDec#19: perplexity 1.0007 on all codebooks; Zeghidour et al. 2021 (SoundStream), section III-C.
     """
-    yield Looked()
     values = usage.finite.value
+    few = len(values) < 3
+    if few and usage.last_step < SETTLED:
+        yield TooEarly(f"3 points of {usage.key}, or one after {SETTLED} steps")
+        return
+    yield Looked()
     end = float(np.median(values[-max(3, len(values) // 10) :]))
     if trend(values[-max(5, len(values) // 2) :]).rises:
         return
     ppl = usage if usage.key.name == "perplexity" else perplexity
     small = codebook_size is not None and codebook_size <= 8
-    if ppl is not None and len(ppl.finite) >= 3 and not small and _end(ppl) < 2:
-        level, start = float(np.median(ppl.finite.value[-3:])), next(iter(ppl.runs_below(2, at_least=3)), None)
+    if ppl is not None and len(ppl.finite) and not small and _end(ppl) < 2:
+        level = float(np.median(ppl.finite.value[-3:]))
+        start = next(iter(ppl.runs_below(2, at_least=1 if few else 3)), None)
         words = f"perplexity {level:.4g}: one entry does all the work"
-        yield Evidence(start.start if start else None, words, STRONG, ppl.rows())
+        yield Evidence(start.start if start else None, words, FAIR if few else STRONG, ppl.rows())
     elif usage.key.name == "used_frac":
         expected = 1.0
         if codebook_size and usage_window_frames:

@@ -57,13 +57,14 @@ def clipping_nearly_always(
         yield Evidence(start, words, FAIR, signal.rows(), severity="note" if well else None)
 
 
-@rule("D302", "critical", points=3, explains=("B102", "B104", "B110", "C302"))
+@rule("D302", "critical", explains=("B102", "B104", "B110", "C302", "C303"))
 def learning_rate_zero(learning_rate: Signal) -> Answers:
     """The learning rate is 0 while training goes on.
 
     ## What it sees
     All learning rates are 0, or the last twentieth of the run (at least 5 logged steps) is trained at 0: below 1e-12,
-    or a millionth of the peak, and not rounded to 0 by the printing.
+    or a millionth of the peak, and not rounded to 0 by the printing. One or two rows are enough for a number that is
+    no rate; an exact 0 there is how a warm-up begins.
     ## Likely causes
     - the schedule is made for fewer steps than the run has
     - the scheduler is stepped once per micro-batch or per rank, and so ends early
@@ -75,13 +76,17 @@ def learning_rate_zero(learning_rate: Signal) -> Answers:
     ## References
     Accelerate steps a prepared scheduler once per process unless told otherwise.
     """
-    yield Looked()
     values = learning_rate.finite
     peak = float(np.abs(values.value).max())
     zero = np.abs(values.value) <= max(1e-6 * peak, 1e-12)
     if zero.all():
-        yield Evidence(int(values.step[0]), "0 at every logged step", EXACT, learning_rate.rows())
+        if len(values) < 3 and not values.value.all():
+            yield TooEarly(f"3 points of {learning_rate.key}: a warm-up begins with 0")
+        else:
+            words = "0 at every logged step" if peak == 0 else f"{peak:.2g} at most, in every logged step: that is 0"
+            yield Evidence(int(values.step[0]), words, EXACT, learning_rate.rows())
         return
+    yield Looked()
     last = int(np.flatnonzero(~zero)[-1]) + 1
     unit = printed_unit(values.value)
     if 1 < peak / unit < 1 / COARSE and values.value[last - 1] < 1.5 * unit:  # it fell to the last digit: rounded
@@ -171,7 +176,8 @@ def loss_scale_collapses(loss_scale: Signal) -> Answers:
     """The loss scale of float16 shrinks to nothing.
 
     ## What it sees
-    The loss scale ends below 1, and below a thousandth of its start.
+    The loss scale ends below 1, and below a thousandth of its start; or it is halved in every logged row, four times
+    or more: each step so far overflowed.
     ## Likely causes
     - gradients overflow at every scale: NaN in the model, or values beyond 65504
     ## Next probe
@@ -186,6 +192,9 @@ def loss_scale_collapses(loss_scale: Signal) -> Answers:
     if value[-1] < 1 and value[-1] < 1e-3 * value.max():
         words = f"from {value.max():g} to {value[-1]:g}"
         yield Evidence(int(step[np.argmax(value < 1)]), words, STRONG, loss_scale.rows())
+    elif (value[1:] <= 0.5 * value[:-1]).all() and value[-1] > 0:
+        words = f"from {value[0]:g} to {value[-1]:g}, lower in each of {len(value)} logged rows: every step overflows"
+        yield Evidence(int(step[0]), words, FAIR, loss_scale.rows())
 
 
 @rule("D402", "critical")

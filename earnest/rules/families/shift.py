@@ -21,7 +21,7 @@ COPIED_POINTS = 3  # of a copy rate that is believed (assumed)
 @rule(
     "A201",
     "critical",
-    explains=("A202", "A203", "A204", "B101", "B102", "B103", "B104", "B107", "E101", "G102"),
+    explains=("A202", "A203", "A204", "B101", "B102", "B103", "B104", "B107", "B108", "E101", "G102"),
 )
 def labels_not_shifted(judged: AllJudged, copy_frac: PerStream | None) -> Answers:
     """The labels are not shifted: the model is scored on the token that it has just been given.

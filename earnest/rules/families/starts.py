@@ -4,11 +4,14 @@ import math
 
 import numpy as np
 
-from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
+from earnest.rules.catalogue import RULES, Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import FAIR, STRONG
-from earnest.rules.measure import began_above
-from earnest.rules.needs import AllJudged, AudioTokens, Fact, Loss, TextTokens
-from earnest.run import Steps, Values
+from earnest.rules.finding import Severity
+from earnest.rules.measure import HIGHEST_CHANCE, WORSE, began_above, end_of
+from earnest.rules.needs import AllJudged, AudioTokens, Fact, Loss, PerStream, Signal, Tokens
+from earnest.rules.parts import ADVERSARIES
+from earnest.rules.verdicts.tokens import FREQUENCIES_TEXT
+from earnest.run import Series, Steps, Values
 from earnest.streams import TOTAL
 
 
@@ -63,11 +66,12 @@ def _noise_power(step: Steps, value: Values) -> tuple[float, float]:
 
 
 @rule("B107", "warning", explains=("B102",))
-def pretrained_weights_have_no_effect(text: TextTokens, pretrained: Fact[bool]) -> Answers:
+def pretrained_weights_have_no_effect(tokens: Tokens, pretrained: Fact[bool]) -> Answers:
     """A model that is called pretrained starts at chance on text.
 
     ## What it sees
-    The run starts from pretrained weights, yet the first text loss is within 10 % of a uniform guess or above it.
+    The run starts from pretrained weights, yet the first loss of text (or a total that stands alone) is within 10 % of
+    a uniform guess; critical if it is above it.
     ## Likely causes
     - checkpoint keys did not match and the layers stayed random (strict=False)
     - the text head was left out of the checkpoint (use_text_head) or its vocabulary differs
@@ -79,27 +83,31 @@ def pretrained_weights_have_no_effect(text: TextTokens, pretrained: Fact[bool]) 
     ## References
     HiggsAudioV2 loads without text head unless use_text_head=True, and warns once.
     """
-    series, chance = text.view.train, text.view.chance
-    if not pretrained:
+    series, chance = tokens.view.train, tokens.view.chance
+    if not pretrained or tokens.view.is_audio:
         yield Looked()
     elif series is None or len(series.finite) < 3 or series.finite.step[0] > 20:
         yield TooEarly("3 points of the training loss of text, from step 20 or earlier on")
     elif chance is None:
-        yield TooEarly(text.view.vocabulary_fact)
+        yield TooEarly(tokens.view.vocabulary_fact)
     else:
         yield Looked()
         first = float(series.head(3).value.mean())
         if first > 0.9 * chance.value:
-            words = f"text starts at {first:.2f} nats, chance is {chance.value:.2f}"
-            yield Evidence(int(series.step[0]), words, FAIR, series.rows())
+            words = f"{tokens.stream} starts at {first:.2f} nats, chance is {chance.value:.2f}"
+            above = first > (1 + WORSE) * chance.value
+            severity: Severity | None = "critical" if above else None
+            yield Evidence(int(series.step[0]), words, STRONG if above else FAIR, series.rows(), severity=severity)
 
 
 @rule("B108", "note")
-def start_far_above_chance(tokens: AudioTokens) -> Answers:
+def start_far_above_chance(tokens: Tokens, learning_rate: Signal | None) -> Answers:
     """A stream starts far above chance and takes long to come down.
 
     ## What it sees
-    The first audio loss exceeds ln V by more than 0.3 nats, and after a tenth of the run (and 50 steps) it still does.
+    The first loss exceeds ln V by more than 0.3 nats, and after a fifth of the run it still does. A warning if it came
+    down right when the learning rate was cut: then the rate was too high until there; or if it is hardly below chance
+    even now.
     ## Likely causes
     - the output head is initialised too wide, or attention logits are too large (no 1/sqrt(d))
     - the logits of another vocabulary are compared with these labels
@@ -121,7 +129,56 @@ def start_far_above_chance(tokens: AudioTokens) -> Answers:
         first, above = float(series.finite.value[0]), began_above(series, chance)
         if first > chance.value + 0.3 and above and now is not None and now.value < chance.value:
             words = f"{first:.2f} nats at first, {chance.value:.2f} is chance, above it until step {above[0]}"
-            yield Evidence(int(series.step[0]), words, FAIR, series.rows())
+            hardly = now.value > (1 - FREQUENCIES_TEXT) * chance.value
+            causes: list[str] | None = None
+            severity: Severity | None = "warning" if hardly else None
+            if cut := _rate_cut_at(above[0], learning_rate):
+                words += f", where the learning rate was cut from {cut[0]:.3g} to {cut[1]:.3g}"
+                causes = ["the learning rate was too high until then", *RULES["B108"].causes]
+                severity = "warning"
+            yield Evidence(int(series.step[0]), words, FAIR, series.rows(), severity=severity, causes=causes)
+
+
+def _rate_cut_at(step: int, learning_rate: Series | None) -> tuple[float, float] | None:
+    """The learning rate before and after a step, if it was halved or more within a twentieth of the run around it."""
+    if learning_rate is None or len(learning_rate.finite) < 4:
+        return None
+    finite = learning_rate.finite
+    near = 0.05 * finite.last_step
+    around = finite.where(np.abs(finite.step - step) <= near).value
+    if len(around) < 2 or around[-1] > 0.5 * around[0]:
+        return None
+    return float(around[0]), float(around[-1])
+
+
+@rule("B112", "note")
+def start_above_any_vocabulary(tokens: Tokens) -> Answers:
+    """A loss starts above what guessing scores in any vocabulary.
+
+    ## What it sees
+    Without a known vocabulary: a total that stands alone, or the loss of text, starts above 13 nats (a uniform guess
+    among 440,000 ids) and falls below that, by half or more. If it is a cross-entropy, it began worse than chance.
+    ## Likely causes
+    - the labels do not fit the inputs: shuffled, or shifted
+    - the pretrained weights were not loaded, or the head is new and far too wide
+    - it is no mean per target: a sum over tokens or codebooks falls from such heights, too
+    ## Next probe
+    Score the untrained checkpoint on ten clips; pass the vocabulary (--fact text_vocab=...) to compare with its chance.
+    ## Fix
+    Shift labels once, print the keys that were not loaded, and initialise a new head near 0.
+    ## References
+    earnest's own; no publication known.
+    """
+    series = tokens.view.train
+    if series is None or len(series.finite) < EARLY_POINTS:
+        yield TooEarly(f"{EARLY_POINTS} points of the training loss of {tokens.stream}")
+        return
+    yield Looked()
+    first, now = float(series.finite.value[0]), end_of(series).value
+    may_be = tokens.view.chance is None and not tokens.view.no_mean and not tokens.view.is_audio
+    if may_be and first > HIGHEST_CHANCE > now and now < 0.5 * first:
+        words = f"{first:.4g} nats at first; no vocabulary's chance is above {HIGHEST_CHANCE:g}; {now:.4g} at the end"
+        yield Evidence(int(series.finite.step[0]), words, FAIR, series.rows())
 
 
 @rule("B109", "warning", explains=("B101", "B108"))
@@ -173,16 +230,33 @@ FAMILIAR = (
 )
 
 
+EARLY_POINTS = 5  # of a start that is judged (assumed)
 UNMOVED_POINTS = 20  # of a loss that is said not to have moved (assumed)
 
 
+FEW_CLASSES, CERTAIN_CLASSES = range(2, 31), 10  # beyond ten, logarithms are too close to tell without an accuracy
+UNLEARNT = 5.5  # nats; what has learnt anything is rarely above (assumed)
+
+
+def classes_at(level: float, accuracy: float | None) -> tuple[int | None, bool]:
+    """(the number of classes whose uniform guess is a level, whether an accuracy of one in so many says so too)."""
+    near = next((classes for classes in FAMILIAR if abs(level - math.log(classes)) < 0.003 * level), None)
+    few = round(math.exp(min(level, 10.0)))
+    if near or few not in FEW_CLASSES or abs(level - math.log(few)) > 0.002 * level:
+        return near, near is not None
+    sure = accuracy is not None and abs(accuracy * few - 1) < 0.1
+    return (few, sure) if sure or few <= CERTAIN_CLASSES else (None, False)
+
+
 @rule("B110", "warning", explains=("B104",))
-def loss_never_moved(judged: AllJudged) -> Answers:
+def loss_never_moved(judged: AllJudged, accuracy_frac: PerStream | None) -> Answers:
     """A loss is where it was at the first row, at what may be chance.
 
     ## What it sees
     Of ten stretches of the training loss (a total, or a loss of tokens) none differs from the first by more than half
-    a percent of it, or by more than its own error; and it is near the logarithm of a familiar number of classes.
+    a percent of it, or by more than its own error. A warning if it is near the logarithm of a familiar number of
+    classes, or of a small one beside an accuracy of one in as many. A note if no vocabulary is known and it is above
+    5.5 nats, which is high for anything learnt: a model that had converged before may stand still lower.
     ## Likely causes
     - the optimizer does not hold the parameters, or its learning rate is 0 or far too small
     - no gradient reaches what is trained: frozen, detached, or a loss that does not depend on it
@@ -194,17 +268,21 @@ def loss_never_moved(judged: AllJudged) -> Answers:
     ## References
     Karpathy, "A Recipe for Training Neural Networks" (2019): overfit one batch.
     """
-    looked = False
+    looked, has_adversary = False, any(one.stream in ADVERSARIES for one in judged)
     for view in (one.view for one in judged if one.is_tokens or one.stream == TOTAL):
         course = view.course
-        if course is None or view.train is None or course.points < UNMOVED_POINTS:
+        if course is None or view.train is None or course.points < UNMOVED_POINTS or course.end <= 0:
             continue
         looked = True
-        near = [classes for classes in FAMILIAR if abs(course.end - math.log(classes)) < 0.004 * course.end]
-        if course.never_moved and near:
-            words = (
-                f"{course.start:.4g} in the first of {course.points} values and {course.end:.4g} in the last; that is "
-            )
-            words += f"ln {near[0]}: is {near[0]} the number of classes? Then it is chance"
-            yield Evidence(int(view.train.step[0]), words, FAIR, view.train.rows(), view.stream)
+        rates = (accuracy_frac or {}).get(None if view.stream == TOTAL else view.stream)
+        accuracy = float(np.median(rates.finite.value)) if rates is not None and len(rates.finite) else None
+        classes, sure = classes_at(course.end, accuracy)
+        unlearnt = view.chance is None and not view.no_mean and course.end > UNLEARNT and not has_adversary
+        if course.never_moved and (classes or unlearnt):
+            words = f"{course.start:.4g} in the first of {course.points} values, {course.end:.4g} in the last"
+            words += ": it never moved"
+            if classes:
+                words += f". That is ln {classes}: is {classes} the number of classes? Then it is chance"
+            severity = None if sure else "note"
+            yield Evidence(int(view.train.step[0]), words, FAIR, view.train.rows(), view.stream, severity)
     yield Looked() if looked else TooEarly(f"{UNMOVED_POINTS} points of a total, or of a loss of tokens")

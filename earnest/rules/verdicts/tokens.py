@@ -43,8 +43,8 @@ def _verdict(
 
 
 def is_nothing(view: StreamView) -> Verdict | None:
-    """Degenerate: the loss is not a number, or exactly 0."""
-    broken = degenerate(view.train) or degenerate(view.evaluated)
+    """Degenerate: the loss is not a number, or exactly 0; that of evaluation if there is no other."""
+    broken = degenerate(view.train) if view.train is not None else degenerate(view.evaluated)
     if not broken:
         return None
     value = float(view.any.value[-1]) if view.any else None
@@ -158,8 +158,8 @@ def against_uniform(view: StreamView) -> Verdict | None:
     limit = FREQUENCIES_AUDIO if view.is_audio else FREQUENCIES_TEXT
     if share_below <= limit and (above := began_above(view.any, chance)):
         for_long = f"after {above[1]:.2f} nats until step {above[0]}: above the {uniform.value:.3f} of a uniform guess"
-        since = int(view.any.step[0]) if view.any else None
-        return _verdict(view, "worse-than-chance", f"{_in_words(view)}, {for_long} for that long", since)
+        start = int(view.any.step[0]) if view.any else None
+        return _verdict(view, "worse-than-chance", f"{_in_words(view)}, {for_long} for that long", start)
     if share_below <= NEAR_CHANCE:
         below = f"{share_below:.1%} below" if share_below > 0 else f"{-share_below:.1%} above"
         return _verdict(view, "at-chance", f"{_in_words(view)} are {below} chance, {uniform.value:.3f}", now.first_step)

@@ -1,0 +1,140 @@
+"""Family D, by size: what a few rows show, because no healthy run does it; and the part that makes a total rise."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
+from earnest.rules.decision import FAIR, STRONG
+from earnest.rules.finding import Severity
+from earnest.rules.gan import ADVERSARIAL, DISCRIMINATOR
+from earnest.rules.needs import Loss, PlainLosses, Signal
+from earnest.rules.parts import EXPLODED, Parts
+from earnest.run import Series, Values
+
+FEW = 10  # rows; from here on a loss is judged by its length (D201)
+SMALL = 0.05  # of all parts; a smaller part harms nothing by growing (assumed)
+LEVEL = 0.1  # nats or whatever it is: a loss that stays below is near its floor, where a doubling means nothing
+STEP, KNOWN_STEP, BEYOND = 3.0, 1.5, 10.0  # factors: without changes before to compare with; with them; beyond doubt
+
+
+class Jump(NamedTuple):
+    """A rise between two rows of a short log to a level that no earlier value reached, nor any later one left.
+
+    at: index of the first value after it; factor: the lowest value after it as a multiple of the highest before.
+    """
+
+    at: int
+    factor: float
+    known: bool  # at least two changes were seen before it, and it is five times as large as the largest
+
+
+def jump_of(value: Values) -> Jump | None:
+    """The largest jump of a short series, if it is far outside the changes before it or beyond a factor of 3."""
+    jumps: list[Jump] = []
+    for at in range(1, len(value)):
+        before, after = value[:at], value[at:]
+        high, low = float(before.max()), float(after.min())
+        if high <= 0 or low <= high or low < LEVEL:
+            continue
+        changes = np.abs(np.diff(before))
+        known = len(changes) >= 2 and low - high > 5 * float(changes.max())
+        returns = len(after) == 1 and low < STEP * high  # of one row it is not known whether it is a spike
+        if low > (KNOWN_STEP if known else STEP) * high and not returns:
+            jumps.append(Jump(at, low / high, known))
+    return max(jumps, key=lambda jump: jump.factor, default=None)
+
+
+@rule("D205", "critical", points=2, explains=("D201", "D204"))
+def loss_jumps_beyond_measure(series: Loss, losses: PlainLosses | None, grad_norm: Signal | None) -> Answers:
+    """The loss jumps by more than any healthy run shows, and does not come back.
+
+    ## What it sees
+    Fewer than ten rows: from one row to the next the loss rises to a level that no later row leaves, by half and by
+    five times the largest change before, or threefold if there are no changes to compare with. More rows: the last
+    three values are all above a hundred times the level of the first half. Discriminators and adversarial losses are
+    left alone.
+    ## Likely causes
+    - the learning rate is too high, most often at the end of the warm-up
+    - a bad batch threw the optimizer's state off: a gradient norm that rises before the loss says so
+    - half precision overflows, or a scale in the loss is wrong
+    ## Next probe
+    Look at the batch and the gradient norm of the step before the jump; repeat that step in float32.
+    ## Fix
+    Go back to the checkpoint before the jump, clip at 1, and divide the learning rate by 3.
+    ## References
+    Chowdhery et al. 2022 (PaLM), section 5.1: restart before a spike that does not return.
+    """
+    yield Looked()
+    values, parts = series.finite, Parts(losses or {})
+    if series.stream in {*ADVERSARIAL, *DISCRIMINATOR} or parts.explained_by_a_part(series):
+        return
+    small = parts.share(series.stream) < SMALL if series.stream else False
+    if len(values) >= FEW:
+        level = float(np.quantile(values.value[: len(values) // 2], 0.9))
+        exploded = values.value > EXPLODED * max(level, LEVEL / EXPLODED)
+        if level > 0 and exploded[-3:].all():
+            onset = int(values.step[len(values) - int(np.argmin(exploded[::-1]))])
+            words = f"{level:.3g} at first, {values.value[-1]:.3g} at the end, since step {onset}"
+            yield Evidence(onset, words, STRONG, series.rows(), severity="note" if small else None)
+        return
+    jump = jump_of(values.value)
+    if jump is None:
+        return
+    step = int(values.step[jump.at])
+    words = f"{values.value[jump.at - 1]:.3g} to {values.value[jump.at]:.3g} at step {step}, "
+    words += f"{jump.factor:.1f} times what it was; seen in {len(values)} rows only"
+    onset, moved = _norm_before(step, grad_norm)
+    sure = jump.known or jump.factor > BEYOND
+    severity: Severity | None = "note" if small else None if sure else "warning"
+    yield Evidence(onset, words + moved, FAIR, series.rows(), severity=severity)
+
+
+def _norm_before(step: int, grad_norm: Series | None) -> tuple[int, str]:
+    """The step at which it began, and in words, if the gradient norm jumped before the loss or with it."""
+    if grad_norm is None:
+        return step, ""
+    finite = grad_norm.finite
+    upto = finite.where(finite.step <= step)
+    for at in range(1, len(upto)):
+        usual = float(np.median(upto.value[:at]))
+        if usual > 0 and upto.value[at] > 5 * usual:
+            began = int(upto.step[at])
+            return began, f"; the gradient norm rose from {usual:.3g} to {upto.value[at]:.3g} at step {began}"
+    return step, ""
+
+
+@rule("D206", "warning", explains=("D203", "D204"))
+def one_part_swamps_the_total(losses: PlainLosses) -> Answers:
+    """One part of the loss sets in or grows until it is nearly all of the total.
+
+    ## What it sees
+    The total has risen threefold or more, and a part that was 0, or a hundredth of what it is now, makes up nine tenths
+    of all parts since. Critical if that part was in the sum before, or if another part got worse since. An adversary
+    that sets in is left alone.
+    ## Likely causes
+    - a new phase adds this part with a weight, or a scale, that does not fit the others
+    - the part itself grew without bound: its inputs, or what it is divided by
+    ## Next probe
+    Log the part's gradient norm beside that of the others; train a hundred steps with a hundredth of its weight.
+    ## Fix
+    Set the weight of this part so that it is of the size of the others, and ramp it up over some thousand steps.
+    ## References
+    Defossez et al. 2022 (EnCodec), section 3.4: a balancer makes weights shares of the gradient.
+    """
+    parts = Parts(losses)
+    if parts.total is None or len(parts.parts) < 2:
+        yield TooEarly("train/loss and two parts of it")
+        return
+    yield Looked()
+    swamped = parts.swamped
+    if swamped is None:
+        return
+    name, size = swamped.stream, f"{swamped.share:.1%} of all parts"
+    words = f"{name} is {swamped.before:.3g} before step {swamped.since} and {swamped.now:.3g} now, {size}"
+    words = f"{name} sets in at step {swamped.since} and is {swamped.now:.3g} now, {size}" if swamped.set_in else words
+    if swamped.harmed:
+        words += f"; {', '.join(map(str, swamped.harmed))} got worse since"
+    severity: Severity | None = None if swamped.set_in and not swamped.harmed else "critical"
+    rows = parts.total.rows(swamped.since) + parts.parts[name].rows()
+    yield Evidence(swamped.since, words, STRONG if len(parts.total.finite) >= FEW else FAIR, rows, name, severity)
