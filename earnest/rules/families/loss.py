@@ -159,7 +159,7 @@ def _is_healthy(loss_scale: Series | None) -> bool:
     return len(values) > 0 and bool(values[-1] >= max(1.0, 0.01 * values.max()))
 
 
-@rule("D201", "critical", points=10, explains=("B101", "B102", "D204", "D301"))
+@rule("D201", "critical", points=10, explains=("B101", "B102", "D204", "D205", "D301"))
 def diverged(
     series: Loss,
     losses: PlainLosses | None,

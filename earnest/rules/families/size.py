@@ -45,7 +45,7 @@ def jump_of(value: Values) -> Jump | None:
     return max(jumps, key=lambda jump: jump.factor, default=None)
 
 
-@rule("D205", "critical", points=2, explains=("D201", "D204"))
+@rule("D205", "critical", points=2, explains=("D204",))
 def loss_jumps_beyond_measure(series: Loss, losses: PlainLosses | None, grad_norm: Signal | None) -> Answers:
     """The loss jumps by more than any healthy run shows, and does not come back.
 
