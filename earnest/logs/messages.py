@@ -53,7 +53,9 @@ SAYINGS = [  # the first that fits a line names its kind
     ),
 ]
 WORDS = {saying.word for saying in SAYINGS} - {b"e"} | {b"error", b"exception"}
-_PATTERNS = [(saying.kind, re.compile(saying.pattern, re.IGNORECASE)) for saying in SAYINGS]
+_PATTERNS: list[tuple[Kind, re.Pattern[str]]] = [
+    (saying.kind, re.compile(saying.pattern, re.IGNORECASE)) for saying in SAYINGS
+]
 
 
 @dataclass
@@ -98,7 +100,7 @@ class Messages:
 
     def _line(self, number: int, line: str) -> None:
         line = line[:1000]
-        kind = next((kind for kind, pattern in _PATTERNS if pattern.search(line)), None)
+        kind: Kind | None = next((one for one, pattern in _PATTERNS if pattern.search(line)), None)
         if kind is not None:
             words = line[:LONGEST_QUOTE]
             known = self.kinds.setdefault(kind, _Seen(0, number, number, words))

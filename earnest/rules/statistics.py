@@ -60,9 +60,9 @@ def student_quantile(freedom: float, level: float) -> float:
     scipy for it would take as long as the rest of a diagnosis.
     """
     angle = np.linspace(0, min(math.pi / 2, 12 / math.sqrt(freedom)), 4097)
-    density = np.cos(angle) ** (freedom - 1)
+    density: np.ndarray = np.cos(angle) ** (freedom - 1)
     summed = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
-    return math.sqrt(freedom) * math.tan(float(np.interp(level * summed[-1], summed, angle)))
+    return math.sqrt(freedom) * math.tan(float(np.interp(level * float(summed[-1]), summed, angle)))
 
 
 def mean_interval(value: np.ndarray, level: float = 0.95) -> tuple[float, tuple[float, float] | None]:
