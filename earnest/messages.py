@@ -24,13 +24,15 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Message:
-    """One kind of message: how often it was printed, where, in which words last, and whether the log ends with it."""
+    """One kind of message: how often it was printed, where, in which words last (and first, if they were others), and
+    whether the log ends with it."""
 
     kind: Kind
     count: int
     place: Place
     words: str
     at_the_end: bool
+    first_words: str = ""
 
     @property
     def told(self) -> str:
@@ -38,4 +40,5 @@ class Message:
         file, first, last = self.place
         lines = f"on line {last}" if self.count == 1 else f"{self.count} times, lines {first} to {last}"
         how = "ends with" if self.at_the_end else "says"
-        return f"{MEANS[self.kind]}: {file or 'the log'} {how} {self.words!r} ({lines})"
+        before = f", after {self.first_words!r}" if self.first_words else ""
+        return f"{MEANS[self.kind]}: {file or 'the log'} {how} {self.words!r}{before} ({lines})"

@@ -20,6 +20,7 @@ READ = {  # example -> the rows that it gives
         {"iteration": "100", "learning rate": "1.5E-04", "lm loss": "7.5E+00"}
     ],
     "Test set: Average loss: 0.05, Accuracy: 9836/10000 (98%)": [{"test/Average loss": "0.05", "test/Accuracy": "98"}],
+    "Train loss 12 5.946629 Grad Norm 7.3": [{"step": "12", "Train loss": "5.946629", "Grad Norm": "7.3"}],
     "| loss 3.5 | lr 0.1 |": [{"loss": "3.5", "lr": "0.1"}],
     "critic (band 2) loss: 0.000 | Codebook 0 loss: 6.49": [{"critic band_2 loss": "0.000", "codebook_0 loss": "6.49"}],
     "│       │ mel/loss   │ 31.500 │ 31.600 │": [{"mel/loss": "31.500"}],

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from earnest.logs.log import Log
 from earnest.logs.mapping import choose_beside, to_run
 from earnest.logs.settings import Settings, facts_beside, facts_in, facts_of, facts_of_model
 from earnest.logs.source import EXPECTED, FIX, Source, standard_input
+from earnest.logs.splits import joined_splits, splits_of_one
 from earnest.logs.trainer import add_facts, known_columns, note_on_models, trainer_of
 from earnest.logs.unused import NOT_USED, may_be_loss, option
 from earnest.run import Run
@@ -60,7 +62,14 @@ def read(
     given = facts or {}
     settings = facts_in(config) if config is not None else Settings()
     settings = settings.else_of(facts_of_model(model)) if model is not None else settings
-    source, format, run = choose(Path(path), FORMATS, run)
+    try:
+        source, format, run = choose(Path(path), FORMATS, run)
+    except SeveralRuns as several:
+        of_splits = splits_of_one(several.paths)
+        if not of_splits:
+            raise
+        each = partial(read, overrides=overrides, facts=facts, model=model, config=config)
+        return joined_splits(Path(path), {split: each(at) for split, at in of_splits.items()})
     log = format.read(source)
     if isinstance(log, Run):
         log.messages = source.messages

@@ -68,7 +68,7 @@ LEADING = _for(" 50/100 [==>....] - ETA: 1s - loss: 0.53", rf"^\W*({N})\s*/\s*{N
 ARROW = _for("Epoch 3: 6.01 → 5.76 (avg loss)", rf"({N})\s*(?:→|->|=>|-->)\s*({N})(?:\s*\(([A-Za-z_ ]+)\))?")
 INDEXED = _for(
     "critic (band 2) loss: 0.000 | Codebook 0 loss: 6.49",
-    rf"\(?\b(codebook|book|cb|band|head|layer|level|quantizer|quantiser)[ #]+({N})\)?(?=\s+[A-Za-z])",
+    rf"\(?\b(codebook|book|cb|band|scale|period|head|layer|level|quantizer|quantiser)[ #]+({N})\)?(?=\s+[A-Za-z])",
     re.IGNORECASE,
 )
 ROW = _for(
@@ -99,6 +99,7 @@ PAIR = _for(
 SHARE = _for(
     "Test set: Average loss: 0.05, Accuracy: 9836/10000 (98%)", rf"\s*/\s*(?P<of>{N})(?:\s*\((?P<percent>{N})%\))?"
 )
+NUMBERED = _for("Train loss 12 5.946629 Grad Norm 7.3", rf":?\s+(?P<value>{N})(?=\s|$)")  # behind a loss and its step
 CELL_END = _for("| loss 3.5 | lr 0.1 |", rf"(?:/{N})?\s*(?:%|$|[|,;\t]|\s-\s)")
 CONFIG_LINE = _for(
     "Namespace(lr=0.0001, max_grad_norm=1.0)", r"^\W*\w*(?:Namespace|Arguments|Args|Config|Configuration)\("
@@ -241,6 +242,10 @@ def _pairs(text: str, prefix: str, known_only: bool = True) -> list[Cell]:
         name = _name(match["name"], loose)
         place = _index(match["value"])
         share = SHARE.match(text, match.end()) if name else None
+        first = not match["sep"] and not text[: match.start()].strip()
+        if name and first and _is_loss(name) and (value := NUMBERED.match(text, match.end())):
+            cells.append((Cell("step", place), match.start()))
+            place = _index(value["value"])
         if name and share and axis_of(name):
             cells.append((Cell(name + OF, _index(share["of"])), match.start()))
         elif share:  # Accuracy: 9836/10000 (98%)
@@ -249,6 +254,11 @@ def _pairs(text: str, prefix: str, known_only: bool = True) -> list[Cell]:
             factor = THOUSANDS[match["k"]] if known_only else 1.0
             cells.append((Cell(_in_split(name, prefix), place, factor), match.start()))
     return _told_apart(cells, text)
+
+
+def _is_loss(name: str) -> bool:
+    known = guess(name)
+    return known is not None and known.key.name == "loss"
 
 
 def _told_apart(cells: list[tuple[Cell, int]], text: str) -> list[Cell]:

@@ -66,6 +66,12 @@ class _Seen:
     first: int
     last: int
     words: str
+    first_words: str
+
+    @property
+    def other(self) -> str:
+        """The first words, if they were others."""
+        return "" if self.first_words == self.words else self.first_words
 
 
 class Messages:
@@ -103,14 +109,16 @@ class Messages:
         kind: Kind | None = next((one for one, pattern in _PATTERNS if pattern.search(line)), None)
         if kind is not None:
             words = line[:LONGEST_QUOTE]
-            known = self.kinds.setdefault(kind, _Seen(0, number, number, words))
+            known = self.kinds.setdefault(kind, _Seen(0, number, number, words, words))
             known.count, known.last, known.words = known.count + 1, number, words
 
     def all(self, file: str = "") -> list[Message]:
         """One for each kind, in the order of their last lines."""
         seen = sorted(self.kinds.items(), key=lambda item: item[1].last)
         return [
-            Message(kind, one.count, Place(file, one.first, one.last), one.words, self._end.endswith(one.words))
+            Message(
+                kind, one.count, Place(file, one.first, one.last), one.words, self._end.endswith(one.words), one.other
+            )
             for kind, one in seen
         ]
 

@@ -6,6 +6,7 @@ A name is taken apart into words; the split is told by one of them (train, eval,
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 from earnest import streams
 from earnest.logs.words import (
@@ -122,7 +123,9 @@ def _of_family(rest: list[str], split: str) -> Guess | None:
 
 def _of_loss_part(rest: list[str], split: str) -> Guess | None:
     """`loss/foo` and `foo_loss`: a part of the loss called foo."""
-    if "loss" not in rest or len(rest) > 4 or BOOKKEEPING & set(rest) or (CLOCKS & set(rest) and rest[-1] != "loss"):
+    # `scale_2` is one of several scales
+    unnumbered = {word for word, following in zip_longest(rest, rest[1:], fillvalue="") if not following.isdigit()}
+    if "loss" not in rest or len(rest) > 5 or BOOKKEEPING & unnumbered or (CLOCKS & set(rest) and rest[-1] != "loss"):
         return None
     part = [word for word in rest if word != "loss"]
     if len(part) > 1 and part[0] in ("audio", "codebook", "text"):  # a stream called audio_... would pass for tokens

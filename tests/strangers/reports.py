@@ -49,6 +49,8 @@ def diagnosed(path: Path, *options: str, as_text: bool = True) -> Report:
     text = ""
     if exit_code < 2:
         said = json.loads(written)
+        if "runs" in said:  # of several runs each has a report
+            said = _together(list(said["runs"].values()))
         if as_text:
             exit_as_text, text, _ = _called(words, stdin)
             assert exit_as_text == exit_code, "the format of a report changes the exit code"
@@ -60,6 +62,17 @@ def diagnosed(path: Path, *options: str, as_text: bool = True) -> Report:
         said["run"]["signals"],
         said["run"]["last_step"],
     )
+
+
+def _together(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The reports of several runs as one."""
+    run = {
+        "signals": [name for report in reports for name in report["run"]["signals"]],
+        "last_step": max(report["run"]["last_step"] for report in reports),
+    }
+    return {"run": run} | {
+        part: [item for report in reports for item in report[part]] for part in ("verdicts", "findings")
+    }
 
 
 def write(files: dict[str, str | bytes], folder: Path) -> Path:

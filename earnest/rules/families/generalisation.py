@@ -21,6 +21,7 @@ from earnest.rules.needs import (
     Probe,
     Tokens,
 )
+from earnest.run import Series
 
 FEW_CLIPS = 20  # below, a held-out loss has a direction, but hardly a value (assumed)
 GAP = 0.25  # of what training gained (assumed; a healthy language model stays below a tenth)
@@ -28,12 +29,18 @@ EPOCHS = 3  # boundaries at which a loss must drop (assumed)
 
 
 @rule("E101", "warning", points=5, explains=("D204", "E107"))
-def overfitting(loss: LossInBothSplits, judged: AllJudged | None, held_out_clips: Fact[int] | None) -> Answers:
+def overfitting(
+    loss: LossInBothSplits,
+    judged: AllJudged | None,
+    held_out_clips: Fact[int] | None,
+    losses: EvaluatedLosses | None,
+) -> Answers:
     """The held-out loss rises while the training loss falls.
 
     ## What it sees
     After its minimum the held-out loss rises over at least four evaluations, by more than its noise and 2 % of chance,
-    while the training loss still falls.
+    while the training loss still falls. A note if that is a part of a total that does not rise, or a rise by less
+    than a twentieth (a tenth if it is smooth).
     ## Likely causes
     - few clips, many passes: the model memorises them
     - fixed crops: the same frames in every epoch
@@ -48,10 +55,10 @@ def overfitting(loss: LossInBothSplits, judged: AllJudged | None, held_out_clips
     evaluated, train = loss.evaluated, loss.train
     view = next((one.view for one in judged or () if one.stream == evaluated.stream), None)
     chance = view.chance if view else None
-    rising = rising_since(evaluated, chance.value if chance else abs(float(evaluated.finite.value[0])))
+    smooth, rising = False, rising_since(evaluated, chance.value if chance else abs(float(evaluated.finite.value[0])))
     went = course(evaluated)
     if rising is None and went is not None and went.best > 0 and went.gets_worse:  # a rise too smooth for a trend test
-        rising = went.since, went.end - went.best
+        smooth, rising = True, (went.since, went.end - went.best)
     if rising and train is None:
         yield TooEarly(f"train/{evaluated.key.name} beside {evaluated.key}, which rises")
         return
@@ -61,7 +68,15 @@ def overfitting(loss: LossInBothSplits, judged: AllJudged | None, held_out_clips
         if held_out_clips is not None and held_out_clips < FEW_CLIPS:
             clips = f"{held_out_clips} held-out clip{'s' if held_out_clips > 1 else ''}"
             words += f" ({clips}: trust the direction, not the value)"
-        yield Evidence(rising[0], words, STRONG, evaluated.rows())
+        rise = rising[1] / max(abs(float(evaluated.finite.value.min())), 1e-9)
+        mild = rise < (0.1 if smooth else 0.05) or _part_only(evaluated, losses)
+        yield Evidence(rising[0], words, STRONG, evaluated.rows(), severity="note" if mild else None)
+
+
+def _part_only(evaluated: Series, losses: EvaluatedLosses | None) -> bool:
+    """Whether it is a part of a loss whose held-out total does not get worse."""
+    total = course((losses or {}).get(None))
+    return evaluated.stream is not None and total is not None and not total.gets_worse
 
 
 @rule("E107", "note", points=5)

@@ -147,7 +147,8 @@ def gradient_not_a_number(grad_norm: Signal, judged: AllJudged | None, loss_scal
     if bad[-3:].all() or (bad.mean() > 0.02 and bad.sum() > 5):
         words = f"not a number in {bad.mean():.0%} of the logged steps"
         falls = any(falling(one.view.train) for one in judged or () if one.is_tokens or one.stream == TOTAL)
-        skipped = falls and (bool(np.isinf(grad_norm.value[bad]).all()) or _is_healthy(loss_scale))
+        scaled = _is_healthy(loss_scale)
+        skipped = (falls and (bool(np.isinf(grad_norm.value[bad]).all()) or scaled)) or (scaled and len(bad) < 3)
         severity: Severity | None = "note" if skipped else None
         yield Evidence(int(grad_norm.step[np.argmax(bad)]), words, EXACT, grad_norm.rows(), severity=severity)
 

@@ -229,6 +229,8 @@ def since(view: StreamView) -> int | None:
 
 def _progress(view: StreamView) -> Word:
     """Converged if it is flat beside what the run itself has gained."""
+    if len(view.any.finite if view.any else ()) < 3 and _now(view).source != "held out":
+        return "cannot-judge"  # a row or two show a level, and no direction
     now, gained = _now(view), view.course.start - view.course.end if view.course else 0.0
     if direction(view) == "never-moved":
         return "never-moved"
