@@ -3,6 +3,7 @@
 import csv
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -81,7 +82,8 @@ def losses(run_dir: Path) -> dict[str, list[float]]:
 
 def test_a_whole_run(speech, tmp_path, capsys):
     run_dir = tmp_path / "run"
-    assert main(["train", "higgs-tiny", "--data.path", str(speech), "--out", str(run_dir), "--steps", "6", *SMALL]) == 0
+    options = ["--data.path", str(speech), "--out", str(run_dir), "--steps", "6", "--demos.texts", "zero", *SMALL]
+    assert main(["train", "higgs-tiny", *options]) == 0
     run = read_run(run_dir)
     assert run["train/loss"].step.tolist() == [1, 2, 3, 4, 5, 6]
     assert set(run.probes.held_out.streams) == {TEXT, *codebooks(8)}
@@ -90,6 +92,14 @@ def test_a_whole_run(speech, tmp_path, capsys):
     for demo in demos:
         wave_N, rate_hz = soundfile.read(run_dir / demo.path)
         assert rate_hz == 16000 and len(wave_N) and np.isfinite(wave_N).all()
+    originals = [artifact for artifact in run.artifacts if artifact.kind in ("reference", "reconstruction")]
+    assert [(one.kind, one.facts["text"]) for one in originals] == [("reference", "zero"), ("reconstruction", "zero")]
+    waves = [soundfile.read(run_dir / one.path)[0] for one in originals]
+    samples = min(map(len, waves)) // 320 * 320
+    levels = [(wave_N[:samples].reshape(-1, 320) ** 2).mean(1) ** 0.5 for wave_N in waves]
+    assert samples >= 320 * 10 and np.corrcoef(*levels)[0, 1] > 0.8, "they are loud at the same times"
+    assert "higgs-tiny" in run.facts.command or "pytest" in run.facts.command
+    assert re.fullmatch(r"[0-9a-f]{12}\+?|none", run.facts.commit or "none")
     for name in ("report.html", "report.md", "report.json"):
         assert (run_dir / name).stat().st_size > 500
     said = capsys.readouterr().out

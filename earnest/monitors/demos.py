@@ -4,6 +4,7 @@ of them."""
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
 from earnest.codecs.codec import Codec
-from earnest.data.audio import write_wave
+from earnest.data.audio import ClipError, read_wave, write_wave
 from earnest.data.row import Row
+from earnest.errors import UserError
 from earnest.generate import Request, generate
 from earnest.models.system import System
 from earnest.run import Artifact, RunWriter
@@ -59,8 +61,7 @@ class DemoSet:
         folder = writer.path / "demos" / f"step_{step:07d}"
         folder.mkdir(parents=True, exist_ok=True)
         for demo, result in zip(self.demos, generated, strict=True):
-            name = "".join(letter if letter.isalnum() else "_" for letter in demo.text)[:40]
-            path = folder / f"{name}_t{demo.temperature:g}.wav"
+            path = folder / f"{_file_name(demo.text)}_t{demo.temperature:g}.wav"
             with torch.inference_mode():
                 wave = self.codec.decode(result.codes_CT[None].cpu())[0].numpy()
             facts = {
@@ -75,6 +76,45 @@ class DemoSet:
                 **measured_codes(result.codes_CT.cpu().numpy(), self.train_rows),
             }
             writer.artifact(Artifact("demo", path.relative_to(writer.path).as_posix(), step, facts))
+
+    def write_originals(self, rows: Sequence[Row], writer: RunWriter) -> None:
+        """Write, for every text that one of these clips says, the recording and what the codec makes of its codes: what
+        the demos can be compared with."""
+        for demo in {demo.text: demo for demo in self.demos}.values():
+            same = [row for row in rows if row.text == demo.text and not row.turns]
+            row = min(same, key=lambda row: row.speaker != demo.speaker, default=None)
+            if row is not None:
+                self._write_originals(row, writer)
+
+    def _write_originals(self, row: Row, writer: RunWriter) -> None:
+        with torch.inference_mode():
+            codes_1CT = torch.from_numpy(row.codes_CT[None, :, : self.max_frames])
+            waves = {"reference": self._recording(row), "reconstruction": self.codec.decode(codes_1CT)[0].numpy().T}
+        folder = writer.path / "demos" / "originals"
+        folder.mkdir(parents=True, exist_ok=True)
+        for kind, wave in waves.items():
+            if wave is None:
+                continue
+            path = folder / f"{_file_name(row.text or '')}_{kind}.wav"
+            write_wave(path, wave, self.codec.sample_rate_hz)
+            facts = {"text": row.text, "speaker": row.speaker}
+            writer.artifact(Artifact(kind, path.relative_to(writer.path).as_posix(), 0, facts))
+
+    def _recording(self, row: Row) -> np.ndarray | None:
+        """The file that a clip was read from, (N,) or (N, 2), as long as a demo may be; None if there is none, or it
+        holds more than the clip."""
+        hop, rate_hz = self.codec.hop_samples, self.codec.sample_rate_hz
+        try:
+            wave_N = read_wave(row.source, rate_hz, self.codec.channels) if Path(row.source).is_file() else None
+        except (ClipError, UserError, OSError):
+            return None
+        if wave_N is None or abs(wave_N.shape[-1] - row.frames * hop) > 2 * hop:
+            return None
+        return wave_N[..., : self.max_frames * hop].T
+
+
+def _file_name(text: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in text)[:40]
 
 
 def silence_frac(wave: np.ndarray, sample_rate_hz: int) -> float:

@@ -1,7 +1,11 @@
 """What every run shows beside its steps: rows of signals, evaluations, demos, checkpoints."""
 
 import platform
+import shlex
+import subprocess
+import sys
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
@@ -71,5 +75,25 @@ def facts_of_run(config: Any, model: nn.Module, packages: Collection[str]) -> di
         "warmup_steps": config.optimizer.warmup_steps,
         "mixed_precision": resolve_precision(config.mixed_precision),
         "versions": {package: version(package) for package in packages},
+        **started_by(),
         "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
     }
+
+
+def started_by() -> dict[str, str | None]:
+    """How this process was started, from which commit of the folder it stands in, and on which accelerator."""
+    program = "earnest" if Path(sys.argv[0]).name in ("earnest", "cli.py", "__main__.py") else Path(sys.argv[0]).name
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    device = ", ".join(f"{count} × {name}" for name, count in Counter(names).items())
+    return {"command": shlex.join([program, *sys.argv[1:]]), "commit": _commit(), "device": device or None}
+
+
+def _commit() -> str | None:
+    """None outside a git repository; the commit has a + behind it if tracked files were changed."""
+    try:
+        asked = [["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]]
+        done = [subprocess.run(["git", *words], capture_output=True, text=True, timeout=5) for words in asked]
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    commit, changed = (one.stdout.strip() if one.returncode == 0 else "" for one in done)
+    return commit[:12] + "+" * bool(changed) if commit else None

@@ -15,7 +15,7 @@ from earnest.run import Artifact, Run, Series
 
 MOST_BYTES = 8_000_000  # embedded; the newest demos first
 SUBJECTS = ("text", "prompt", "clip")  # what a demo is of: clips of one subject stand together
-ORIGINALS = ("reference", "reconstruction")
+ORIGINALS = {"reference": "recording", "reconstruction": "the codec's reconstruction"}
 UNTOLD = ("seed", "digest", "frames", "entropy_nats", *SUBJECTS)  # artifacts.jsonl has them
 
 
@@ -91,7 +91,8 @@ def _prompts(run: Run) -> tuple[list[Prompt], list[str]]:
 
 def _clip(run: Run, artifact: Artifact, subject: str, room: int) -> Clip:
     temperature = _temperature(artifact)
-    label = view.line(artifact.kind) if temperature is None else f"temperature {view.number(temperature)}"
+    kind = ORIGINALS.get(artifact.kind, artifact.kind)
+    label = view.line(kind) if temperature is None else f"temperature {view.number(temperature)}"
     step = [] if artifact.kind in ORIGINALS else [f"step {view.number(artifact.step)}"]
     clip = Clip(artifact, label, ", ".join([view.line(subject) or "no prompt", *step, label]))
     try:

@@ -81,6 +81,8 @@ class TokenReporter(Reporter):
         self.writer.step(0, {key("skipped_clips"): self.corpora.facts.skipped_clips or 0})
         self.writer.probes(at_start(objective, optimizer, self.train, self.held_out))
         self.evaluate(0)
+        if self.demo_set:
+            self.demo_set.write_originals([*self.held_out.rows, *self.train.rows], self.writer)
 
     def at_end(self, frozen: Frozen, of_ranks: Sequence[Mapping[str, str]], step: int) -> None:
         """After the last checkpoint. of_ranks: fingerprints of the parameters on every process."""
