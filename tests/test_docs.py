@@ -16,7 +16,7 @@ from earnest.facts import FACTS
 from earnest.rules import catalogue
 from earnest.rules.finding import SEVERITIES, Word
 from earnest.signals import SIGNALS
-from tests.equipment import site
+from tests.equipment import excerpt, site
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -127,13 +127,11 @@ def test_the_readme_is_a_door():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE) and f"make {target}" in README
 
 
-def test_the_excerpt_is_what_the_command_prints(monkeypatch, capsys):
-    command, _, excerpt = re.search(r"```text\n\$ earnest (.*?)\n(.*?)```", README, re.DOTALL).group(1, 0, 2)
+def test_the_excerpt_is_what_the_command_prints(monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("COLUMNS", "100")
-    main(shlex.split(command))
-    told = "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines())
-    assert len(excerpt.splitlines()) > 10 and told.startswith(excerpt.rstrip())
+    [(command, shown)] = excerpt.EXCERPT.findall(README)
+    assert len(shown.splitlines()) > 10 and shown == excerpt.printed(command), "python -m tests.equipment.excerpt"
 
 
 def test_every_page_is_in_the_site_and_no_other():
