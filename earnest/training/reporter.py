@@ -82,7 +82,7 @@ def facts_of_run(config: Any, model: nn.Module, packages: Collection[str]) -> di
 
 def started_by() -> dict[str, str | None]:
     """How this process was started, from which commit of the folder it stands in, and on which accelerator."""
-    program = "earnest" if Path(sys.argv[0]).name in ("earnest", "cli.py", "__main__.py") else Path(sys.argv[0]).name
+    program = "earnest" if Path(sys.argv[0]).name in ("earnest", "cli.py") else Path(sys.argv[0]).name
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     device = ", ".join(f"{count} × {name}" for name, count in Counter(names).items())
     return {"command": shlex.join([program, *sys.argv[1:]]), "commit": _commit(), "device": device or None}
