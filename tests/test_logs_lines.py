@@ -25,6 +25,7 @@ READ = {  # example -> the rows that it gives
     "critic (band 2) loss: 0.000 | Codebook 0 loss: 6.49": [{"critic band_2 loss": "0.000", "codebook_0 loss": "6.49"}],
     "│       │ mel/loss   │ 31.500 │ 31.600 │": [{"mel/loss": "31.500"}],
     "INFO [1.4626, 3.100, 54.2840]": [{"list_1": "1.4626", "list_2": "3.100", "list_3": "54.2840"}],
+    "Losses: [2.56, 2.11, 8.75], step: 200": [{"step": "200", "list_1": "2.56", "list_2": "2.11", "list_3": "8.75"}],
     "train_loss[loss=75.2, over 900 frames], tot_loss[loss=75.1]": [
         {"train_loss/loss": "75.2", "tot_loss/loss": "75.1"}
     ],

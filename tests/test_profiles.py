@@ -162,7 +162,7 @@ STRANGERS = {
     "cosyvoice_tb.csv": "cosyvoice-llm",
     "dac_tb.csv": "dac",
     "encodec_audiocraft.csv": "audiocraft-encodec",
-    "espnet_speechlm.log": "espnet",
+    "espnet_speechlm.log": "espnet-speechlm",
     "f5tts.csv": "f5-tts",
     "gptsovits_s1.csv": "gpt-sovits-s1",
     "hf_console.log": "hf-trainer",
@@ -266,11 +266,12 @@ def test_the_end_of_a_long_log_tells_the_trainer_too(tmp_path):
 
 
 def test_a_tie_is_told_and_none_is_taken():
-    piper = {"loss_gen_all", "loss_disc_all"}
-    found = recognise(Shown(frozenset(piper | {"train/std_data", "train/loss", "train/mse_loss"})))
+    csm = {"backbone_loss", "depth_decoder_loss"}
+    found = recognise(Shown(frozenset(csm | {"train/std_data", "train/loss", "train/mse_loss"})))
     assert found.profile == profile("stable-audio-diffusion"), "three names against two"
-    found = recognise(Shown(frozenset(piper | {"backbone_loss", "depth_decoder_loss"})))
-    assert found.profile is None and "piper or unsloth-csm" in found.note and "--trainer" in found.note
+    piper = {"loss_gen_all", "loss_disc_all", "val_loss"}
+    found = recognise(Shown(frozenset(piper | {"train/std_data", "train/loss", "train/mse_loss"})))
+    assert found.profile is None and "piper or stable-audio-diffusion" in found.note and "--trainer" in found.note
 
 
 def test_a_weak_fingerprint_counts_only_beside_another():

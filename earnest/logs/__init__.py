@@ -81,7 +81,7 @@ def read(
     known = Facts().updated(settings.facts).updated(log.facts).updated(given)
     run = choose_beside(log, run)
     trainer = trainer_of(log, source, known.trainer)
-    columns = known_columns(log, trainer.profile, known.accumulation_steps)
+    columns = known_columns(log, trainer.profile, known)
     result = to_run(log, dict(overrides or {}), run, columns)
     result.messages = source.messages
     _must_hold_a_run(result, log, source)

@@ -76,6 +76,9 @@ ROW = _for(
     rf"^\s*[|│][^|│\ue000-\uf8ff]*[|│]?\s*([A-Za-z][\w/. \-]*?)\s*[|│]\s*({N})\s*[|│]",
 )
 LIST = _for("INFO [1.4626, 3.100, 54.2840]", rf"(?P<named>[:=]\s*)?[\[(]\s*({N}(?:\s*,\s*{N}){{2,}})\s*[\])]")
+LOSSES = _for(
+    "Losses: [2.56, 2.11, 8.75], step: 200", rf"(?i:\b(loss(?:es)?))\s*[:=]\s*\[\s*({N}(?:\s*,\s*{N}){{2,}})\s*\]"
+)
 SOURCE = _for("2026-01-01 (trainer:87) INFO: loss = 3.5", rf"\([\w./\-]+:{N}\)")
 BRACKET = _for("train_loss[loss=75.2, over 900 frames], tot_loss[loss=75.1]", r"([A-Za-z_]\w*)\[[^\[\]]*\]")
 HEADING = _for(
@@ -173,8 +176,9 @@ def _plan(skeleton: str) -> Plan:
     named = _named(unlisted)
     if any("_".join(words(cell.name)) in COUNTERS for cell in named):  # [Epoch 3 5064/50000][Iteration 781]
         cells = [cell for cell in cells if cell.name != "step"]
-    if not named and (match := LIST.search(line)) and not match["named"]:
-        named = [Cell(f"list_{number}", _index(char)) for number, char in enumerate(re.findall(N, match[2]), 1)]
+    match = LOSSES.search(line) or (None if named else LIST.search(line))
+    if match and not match.groupdict().get("named"):
+        named += [Cell(f"list_{number}", _index(char)) for number, char in enumerate(re.findall(N, match[2]), 1)]
     cells = _first_of_each(cells + named)
     within = {ord(char) - 0x20000 for cell in cells for char in re.findall(INNER, cell.name)}
     return Plan([cells], within=tuple(within)) if cells else NOTHING

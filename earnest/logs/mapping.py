@@ -13,7 +13,7 @@ from earnest.logs.log import Log
 from earnest.logs.names import Guess, guess
 from earnest.logs.steps import Rows, stitch
 from earnest.logs.trainer import NOTHING, Known
-from earnest.logs.units import settle_perplexities
+from earnest.logs.units import settle_perplexities, settle_stated
 from earnest.logs.unused import UNKNOWN, unused
 from earnest.logs.words import BOOKKEEPING, CLOCKS, SPLITS, axis_of, words
 from earnest.run import Run, Series
@@ -54,6 +54,7 @@ def to_run(log: Log, overrides: dict[str, str], run: str | None, known: Known = 
     }
     unmapped |= ambiguous | ignored
     settle_perplexities(log, keys, unmapped)
+    settle_stated(log, keys, known.in_bits)
     series, mapping = _series(log, rows, keys, unmapped, dict.fromkeys(told, 1) | dict.fromkeys(chosen, 0))
     facts = {
         "format": log.format,

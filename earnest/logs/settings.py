@@ -6,6 +6,7 @@ are data, JSON or YAML; nothing in them is executed.
 
 import json
 import re
+import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -209,7 +210,7 @@ def facts_in(path: Path) -> Settings:
     """The facts of a configuration file that the user names, or of a folder with one. Raises UserError if it cannot be
     read, or states none."""
     file = next((path / name for name in FILES if (path / name).is_file()), path) if path.is_dir() else path
-    expected = f"a configuration in JSON or YAML, as a model's {FILES[0]}"
+    expected = f"a configuration in JSON, YAML or TOML, as a model's {FILES[0]}"
     try:
         config = _read(file)
     except (OSError, RecursionError, yaml.YAMLError, *ODD_SCALARS) as error:
@@ -251,6 +252,8 @@ def _read(file: Path) -> Json:
     if file.stat().st_size > LARGEST_BYTES:
         raise ValueError(f"over {LARGEST_BYTES >> 20} MiB")
     text = file.read_text(encoding="utf-8", errors="replace")
+    if file.suffix == ".toml":
+        return tomllib.loads(text)
     return json.loads(text) if file.suffix == ".json" else from_yaml(text)
 
 

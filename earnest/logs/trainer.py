@@ -1,7 +1,7 @@
 """Whose log it is, and what follows: the profile of a public trainer names columns, and gives facts that nobody else
 states."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from earnest.facts import Facts
@@ -9,12 +9,13 @@ from earnest.logs.log import Log
 from earnest.logs.names import split_of
 from earnest.logs.source import Source
 from earnest.logs.text import ANSI
+from earnest.logs.units import IN_NATS
 from earnest.logs.words import without_split
 from earnest.profiles import NONE, Logged, Profile, Recognised, Shown, profile, recognise
 from earnest.profiles.models import models
 from earnest.run import Run
 from earnest.signals import Key, parse
-from earnest.streams import TOTAL
+from earnest.streams import TOTAL, Stream
 
 MOST_MODELS = 3  # names in one log that are worth a note
 MOST_BYTES = 1 << 18  # of the beginning of a text, and of its end, in which a trainer's lines are looked for
@@ -55,30 +56,36 @@ def note_on_models(source: Source) -> str:
 @dataclass(frozen=True)
 class Known:
     """What a profile says of a log's columns: those that are signals, those that count steps, those that are not to be
-    read and why."""
+    read and why. in_bits: streams whose loss the user states to be in base 2."""
 
     keys: Mapping[str, Key]
     steps: Iterable[str]
     ignored: Mapping[str, str]
+    in_bits: Collection[Stream] = ()
 
 
 NOTHING = Known({}, (), {})
 
 
-def known_columns(log: Log, page: Profile | None, accumulation_steps: int | None) -> Known:
+def known_columns(log: Log, page: Profile | None, facts: Facts) -> Known:
     """The columns that the profile knows. A loss that is printed divided is multiplied back if it is known by what."""
+    accumulation_steps = facts.accumulation_steps
+    in_bits = [stream for stream, unit in (facts.units or {}).items() if unit == "bits"]
     if page is None:
-        return NOTHING
+        return Known({}, (), {}, in_bits)
     logged = {name: page.column(name, without_split(name)) for name in log.columns}
     found = {name: one for name, one in logged.items() if one is not None and one.signal}
     keys = {name: parse(f"{split_of(name)}/{one.signal}") for name, one in found.items() if not _is_aside(one)}
     for name, key in keys.items():
+        if found[name].unit == "bits":
+            log.scale[name] = IN_NATS
         if found[name].divided and key.split == "train" and accumulation_steps:
             log.scale[name] = (accumulation_steps, f"loss / {accumulation_steps} accumulation steps")
     return Known(
         keys,
         [name for name, one in found.items() if one.signal == "step"],
         {name: f"{page.name}: {one.means}" for name, one in found.items() if one.signal == "ignore"},
+        in_bits,
     )
 
 

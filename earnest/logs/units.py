@@ -1,6 +1,7 @@
 """The unit of a loss, by a witness in the log: a perplexity that is e or 2 to the power of it."""
 
 import math
+from collections.abc import Collection
 
 import numpy as np
 
@@ -8,10 +9,11 @@ from earnest.columns import Column
 from earnest.logs.log import Log
 from earnest.logs.words import SPLITS, words
 from earnest.signals import Key
-from earnest.streams import Part
+from earnest.streams import TOTAL, Part, Stream
 
 LOSSES = ("loss", "ce_nats")
 CODEC_PARTS = {Part(name) for name in ("commitment", "vq_codebook", "mel", "msspec", "stft", "waveform")}
+IN_NATS = (math.log(2), "bits")  # factor of a loss in bits, and what it was
 UNKNOWN_PERPLEXITY = (
     "a perplexity that is neither a codebook's usage by its name nor exp of a loss by its values; name it with --map"
 )
@@ -43,6 +45,12 @@ def settle_perplexities(log: Log, keys: dict[str, Key], unmapped: dict[str, str]
                 )
 
 
+def settle_stated(log: Log, keys: dict[str, Key], in_bits: Collection[Stream]) -> None:
+    """Losses of the streams that the user states to be in bits become nats."""
+    stated = [name for name, key in keys.items() if key.name in LOSSES and (key.stream or TOTAL) in in_bits]
+    log.scale.update(dict.fromkeys(stated, IN_NATS))
+
+
 def _tell_unit(log: Log, keys: dict[str, Key], name: str, loss: str, base: str) -> None:
     if base == "e":
         log.notes.append(f"{name!r} is e ** {loss!r}: that loss is a mean cross-entropy in nats")
@@ -51,7 +59,7 @@ def _tell_unit(log: Log, keys: dict[str, Key], name: str, loss: str, base: str) 
     else:
         log.notes.append(f"{name!r} is 2 ** {loss!r}: that loss is a mean cross-entropy in bits")
         alike = [other for other, key in keys.items() if key[1:] == keys[loss][1:]]
-        log.scale.update((other, (math.log(2), "bits")) for other in alike)  # of every split: some have no perplexity
+        log.scale.update((other, IN_NATS) for other in alike)  # of every split: some have no perplexity
 
 
 def _is_sum(log: Log, keys: dict[str, Key], loss: str) -> bool:
@@ -68,13 +76,14 @@ def _is_sum(log: Log, keys: dict[str, Key], loss: str) -> bool:
 
 
 def _base(perplexity: Column, loss: Column) -> str | None:
-    """ "e" or "2" if perplexity = base ** loss in almost every row that has both."""
+    """ "e" or "2" if perplexity = base ** loss in almost every row that has both; in few alike rows more exactly."""
     _, left, right = np.intersect1d(perplexity.row, loss.row, return_indices=True)
     p, x = perplexity.value[left], loss.value[right]
     good = np.isfinite(p) & np.isfinite(x) & (p > 0) & (np.abs(x) > 0.1)
-    if good.sum() < 2 or np.ptp(x[good]) < 0.01:
+    if not good.any():
         return None
+    share, offset = (0.001, 0.001) if good.sum() < 2 or np.ptp(x[good]) < 0.01 else (0.02, 0.005)
     for base, factor in (("e", 1.0), ("2", math.log(2))):
-        if np.mean(np.abs(np.log(p[good]) - factor * x[good]) < 0.02 * np.abs(x[good]) * factor + 0.005) > 0.9:
+        if np.mean(np.abs(np.log(p[good]) - factor * x[good]) < share * np.abs(x[good]) * factor + offset) > 0.9:
             return base
     return None

@@ -1,4 +1,5 @@
-"""`recognise`: whose log is this? By the names of its columns and the form of its lines, never by their values."""
+"""`recognise`: whose log is this? By the names of its columns and the form of its lines; by a value only if the form is
+no one's alone."""
 
 import re
 from dataclasses import dataclass
@@ -77,7 +78,16 @@ def _bears(shown: Shown, fingerprint: Fingerprint) -> bool:
         return False
     if fingerprint.columns:
         return shown.columns.issuperset(fingerprint.columns)
-    return max(literals(fingerprint.line), key=len) in shown.text and bool(pattern(fingerprint.line).search(shown.text))
+    if max(literals(fingerprint.line), key=len) not in shown.text:
+        return False
+    found = pattern(fingerprint.line).search(shown.text)
+    return found is not None and (fingerprint.first is None or _is_within(found[0], fingerprint.first))
+
+
+def _is_within(line: str, levels: tuple[float, float]) -> bool:
+    """Whether the last number of a line lies between two levels."""
+    last = re.findall(NUMBER, line)[-1].replace(",", "")
+    return levels[0] <= float(last) <= levels[1]
 
 
 def literals(line: str) -> list[str]:

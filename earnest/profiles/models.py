@@ -55,11 +55,10 @@ def known_as(name: str) -> Model | None:
 
 
 def model(name: str) -> Model:
-    """A model by its name, or by its name on the Hub with or without the owner; raises UserError if it is not known."""
-    named = {key.lower(): found for found in models().values() for hub in found.hub for key in (hub, hub.split("/")[1])}
-    named |= models()
-    found = named.get(name.strip("/").lower()) or named.get(name.strip("/").lower().rpartition("/")[2])
+    """A model by its name, or as `known_as`; raises UserError if it is not known."""
+    found = known_as(name)
     if found is None:
+        named = [*models(), *(hub.split("/")[1].lower() for one in models().values() for hub in one.hub)]
         close = get_close_matches(name.lower().rpartition("/")[2], named, 3)
         meant = f"did you mean {' or '.join(close)}? Else " if close else ""
         fix = f"{meant}pass the config.json of the model with --config PATH"

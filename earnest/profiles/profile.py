@@ -23,13 +23,15 @@ class Fingerprint:
 
     where: of the trainer's outputs · columns: all of these are there, as logged or without the split · absent: none of
     these is · line: printed so, each # a number, spaces
-    as many as they like, from ^ the beginning to $ the end · weak: counts only beside another one.
+    as many as they like, from ^ the beginning to $ the end · first: for a line that other programs print too: between
+    which its last number lies when it is first printed · weak: counts only beside another one.
     """
 
     where: str
     columns: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
     line: str = ""
+    first: tuple[float, float] | None = None
     weak: bool = False
 
 
@@ -115,7 +117,7 @@ class Profile:
         levels = {stream: evaluate(one.chance, known_values) for stream, one in of_streams.items() if one.chance}
         baselines = {stream: level for stream, level in levels.items() if level is not None}
         units = {
-            stream: "divided" if one.divided and facts.accumulation_steps is None else one.unit
+            stream: "divided" if one.divided and facts.accumulation_steps is None else _as_read(one.unit)
             for stream, one in of_streams.items()
             if one.unit is not None
         }
@@ -125,6 +127,11 @@ class Profile:
             baselines={**baselines, **(known.baselines or {})} or None,
             units={**units, **(known.units or {})} or None,
         )
+
+
+def _as_read(unit: Unit | None) -> Unit | None:
+    """The unit of a loss once it is read: bits are read as nats."""
+    return "nats" if unit == "bits" else unit
 
 
 @cache

@@ -18,6 +18,7 @@ from earnest.streams import TEXT, TOTAL, Stream
 MOST = 3  # questions: a report is read, not filled in
 NEAR = 0.015  # of a known level, as a share of it: a loss that starts there (assumed; heads start within a few percent)
 MOST_GUESSES = 3
+NEVER = {*DISCRIMINATOR, *UNBOUNDED}  # streams that no stated level would let be judged
 JOINT = "joint_vocab and audio_vocab if audio ids were appended to a text vocabulary"
 ELSE = "or --model NAME (`earnest explain models`), or --config PATH (the model's config.json, the trainer's YAML)"
 
@@ -33,7 +34,7 @@ def asks(judged: Sequence[Judged], run: Run) -> list[Ask]:
         *_vocabularies([view for view in tokens if not view.rungs], run),
         *_of(divided, "accumulation_steps", run),
         *_discriminators([view for view in others if view.stream in DISCRIMINATOR], run),
-        *_baselines([view for view in others if view.stream not in {*DISCRIMINATOR, *UNBOUNDED}], run),
+        *_baselines([view for view in others if view.stream not in NEVER and view.unit != "sum"], run),
     ]
     return found[:MOST]
 
@@ -63,6 +64,8 @@ def _vocabulary(fact: str, views: list[StreamView], run: Run) -> Ask:
     if page and any("audio_vocab" in one.chance for one in page.logged if one.stream == views[0].stream):
         fact = "audio_vocab"
     hints = [f"or --model {name}: {models()[name].title}" for name in trained[1:]]
+    built = [name for name, one in profiles().items() if page and one.extends == page.name and one.facts.audio_vocab]
+    hints += [f"or --trainer {', '.join(built)}: if one of them wrote it"] if built else []
     hints += [f"or --fact {fact}=... of another model" if trained else ELSE]
     if any(view.stream == TOTAL for view in views) and not trained:
         hints.insert(0, f"or --fact audio_vocab=... if its targets are audio codes; {JOINT}")

@@ -28,6 +28,9 @@ NO_MEAN: dict[Unit | None, str] = {
     "sum": "a sum over tokens, frames or clips: it grows with the batch and has no level of chance",
     "other": "no mean over targets: no vocabulary gives its level of chance",
 }
+HIGHEST = 14.0  # nats: chance of 1.2 million ids, more than any vocabulary in use (assumed)
+SHOWN = "always above 14 nats, which is chance of 1.2 million ids: a sum over targets, or no cross-entropy of tokens"
+KNOWING = 20  # times the accuracy of a uniform guess: whoever has that is not above chance (assumed)
 # In a joint vocabulary: levels of a model that knows which ids may follow
 AUDIO_IDS, ONE_CODEBOOK = "audio ids", "one codebook's ids"
 
@@ -84,6 +87,17 @@ class StreamView:
         return bool(np.isin(self.train.step, self.evaluated.step).mean() > 0.9)
 
     @property
+    def went(self) -> str:
+        """How it went, in words, and in which split if both are logged."""
+        if self.course is None:
+            return ""
+        evaluated = course(self.evaluated)
+        if self.train is None or evaluated is None:
+            return self.course.in_words
+        of = "evaluation" if evaluated.gets_worse or course(self.train) is None else "training"
+        return f"{of}: {self.course.in_words}"
+
+    @property
     def any(self) -> Series | None:
         """Training, or evaluation if training is not logged."""
         return self.train or self.evaluated
@@ -111,8 +125,20 @@ class StreamView:
 
     @property
     def no_mean(self) -> str | None:
-        """Why no vocabulary gives its level of chance, or None."""
-        return NO_MEAN.get(self.unit)
+        """Why no vocabulary gives its level of chance, or None: its unit is known, or shown."""
+        return NO_MEAN.get(self.unit) or (SHOWN if self.unit is None and self._is_a_sum else None)
+
+    @cached_property
+    def _is_a_sum(self) -> bool:
+        """A total too high for a mean from its start to its end, and no known vocabulary speaks against that: none is
+        known, or the accuracy beside it says that the targets are predicted."""
+        values = self.any.finite.value if self.stream == TOTAL and self.any is not None else ()
+        if not len(values) or min(values) < HIGHEST:
+            return False
+        size = vocabulary(self.stream, self.facts.text_vocab, self.facts.audio_vocab)
+        accuracy = self.run.get("train", "accuracy_frac") or self.run.get("eval", "accuracy_frac")
+        right = float(accuracy.finite.value[-1]) if accuracy is not None and len(accuracy.finite) else 0.0
+        return size is None or right > KNOWING / size
 
     @property
     def stated(self) -> float | None:

@@ -22,8 +22,8 @@ def known_defect(trainer: Fact[str], losses: Losses) -> Answers:
     """The log shows the sign of a known defect of its trainer.
 
     ## What it sees
-    A loss whose first three values, or whose last third, lie between the two levels that the trainer's page names as
-    the sign of a defect.
+    A loss whose first values, or whose last third, lie between the two levels that the trainer's page names as the sign
+    of a defect: the first three in the median, or the very first one.
     ## Likely causes
     - the defect, in the version that wrote the log
     - another unit or vocabulary than the trainer ships with
@@ -47,6 +47,8 @@ def known_defect(trainer: Fact[str], losses: Losses) -> Answers:
             continue
         low, high = sign.start or sign.end or (0.0, 0.0)
         level = float(np.median(place.value))
+        if sign.start and low <= float(place.value[0]) <= high:
+            level = float(place.value[0])
         if low <= level <= high:
             where = "begins at" if sign.start else "stays at"
             words = f"{sign.stream} {where} {level:.4g}, known of {trainer}: {defect.what}"

@@ -69,7 +69,7 @@ def has_no_level(view: StreamView) -> Verdict | None:
     door = view.no_mean or f"vocabulary size unknown, pass {view.vocabulary_fact}"
     if view.course is None:
         return _verdict(view, "cannot-judge", door)
-    return _verdict(view, direction(view) or "cannot-judge", f"{view.course.in_words}; {door}", since(view))
+    return _verdict(view, direction(view) or "cannot-judge", f"{view.went}; {door}", since(view))
 
 
 def _printed_divided(view: StreamView) -> Verdict:
@@ -124,7 +124,7 @@ def is_getting_worse(view: StreamView) -> Verdict | None:
     """Below chance, and above its own best."""
     if view.course is None or direction(view) != "getting-worse":
         return None
-    return _verdict(view, "getting-worse", view.course.in_words, since(view))
+    return _verdict(view, "getting-worse", view.went, since(view))
 
 
 def is_above_chance(view: StreamView) -> Verdict | None:
