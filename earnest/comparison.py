@@ -55,23 +55,26 @@ class Gap(NamedTuple):
 class Contest:
     """One stream in all runs: the same kind of loss of each, None of a run without it.
 
-    why_not: why the values cannot be compared, if they cannot.
+    why_not: why the values cannot be compared, if they cannot · void: runs whose loss says nothing, as it is no number,
+    0, or too good to be true.
     """
 
     stream: Stream
     source: str
     measures: tuple[Measure | None, ...]
     why_not: str = ""
+    void: frozenset[int] = frozenset()
 
     @property
     def best(self) -> int:
-        """The run with the lowest loss."""
-        return min((measure.value, index) for index, measure in enumerate(self.measures) if measure)[1]
+        """The run with the lowest loss, of those whose loss says something if there is one."""
+        found = [(index in self.void, measure.value, index) for index, measure in enumerate(self.measures) if measure]
+        return min(found)[2]
 
     def gap(self, index: int) -> Gap | None:
-        """Of a run to the best; None if it has no value."""
+        """Of a run to the best; None if it has no value, or one that says nothing."""
         one, best = self.measures[index], self.measures[self.best]
-        if one is None or best is None:
+        if one is None or best is None or index in self.void:
             return None
         halves = [(measure.high - measure.low) / 2 if measure.interval else None for measure in (one, best)]
         known = [half for half in halves if half is not None]
@@ -173,14 +176,21 @@ def contests(runs: Sequence[One], at: int | None = None) -> Iterator[Contest]:
         if len(holding) < 2:
             continue
         common = [source for source in holding[0] if all(source in found for found in holding)]
+        void = frozenset(index for index, one in enumerate(runs) if of_stream[index] and _says_nothing(one, stream))
         if common:
             measures = tuple(found.get(common[0]) for found in measured)
             why_not = _incomparable([view for view in of_stream if view], common[0])
             why_not = why_not or (_elsewhere(measures, at) if at is not None else "")
-            yield Contest(stream, common[0], measures, why_not)
+            if len(holding) - len(void) < 2:
+                why_not = why_not or "a loss that is degenerate says nothing"
+            yield Contest(stream, common[0], measures, why_not, void)
         else:
             measures = tuple(next(iter(found.values()), None) for found in measured)
             yield Contest(stream, "end", measures, "of one run the held-out loss is known, of another that of training")
+
+
+def _says_nothing(one: One, stream: Stream) -> bool:
+    return any(verdict.stream == stream and verdict.verdict == "degenerate" for verdict in one.diagnosis.verdicts)
 
 
 def _elsewhere(measures: Sequence[Measure | None], at: int) -> str:
@@ -240,7 +250,7 @@ def differences(runs: Sequence[One]) -> Iterator[Difference]:
 def _settings(run: Run) -> dict[str, Any]:
     facts = {name: value for name, value in run.facts.known().items() if name not in UNTOLD}
     facts.pop("label_counts", None)
-    return dict(records.leaves(facts))
+    return {name: value for name, value in records.leaves(facts) if value != {}}
 
 
 def _peak(run: Run) -> float | None:

@@ -79,6 +79,20 @@ def test_what_means_something_else_is_not_compared(facts, why):
     assert contest.why_not == why and contest.winner is None and why in better(contest)
 
 
+def test_a_loss_that_says_nothing_is_not_better():
+    healthy, worse = one("a", [5.0], 1), one("b", [5.6], 2)
+    step, value = curve(5.0, 3)
+    curves = {"train": (step, value / 1e3), "eval": (step[::20], value[::20] / 1e3)}
+    leak = {f"{split}/ce_nats/codebook_0": points for split, points in curves.items()}
+    run = Run.of({"audio_vocab": 1026}, leak)
+    leaking = One("c", run, diagnose(run))
+    assert leaking.diagnosis.verdicts[0].verdict == "degenerate"
+    [contest] = compare([leaking, healthy]).at_end
+    assert contest.winner is None and "degenerate" in better(contest)
+    [contest] = compare([leaking, healthy, worse]).at_end
+    assert contest.winner == 1 and better(contest).endswith("; A degenerate")
+
+
 def test_lower_is_not_better_for_one_network_against_another():
     series = {f"train/loss/{name}": curve(1.0, 1) for name in ("loss_d", "adv_g", "mel")}
     runs = [One(name, run := Run.of({}, series), diagnose(run)) for name in "ab"]

@@ -43,6 +43,11 @@ def better(contest: Contest) -> str:
     """Who is better on a stream, by how much, and whether that is more than the interval."""
     if contest.why_not:
         return f"not comparable: {contest.why_not}"
+    void = "".join(f"; {letter(index)} degenerate" for index in sorted(contest.void))
+    return _standing(contest) + void
+
+
+def _standing(contest: Contest) -> str:
     found = [(gap, index) for index in range(len(contest.measures)) if (gap := contest.gap(index))]
     gaps = sorted((gap.by, index, gap) for gap, index in found if index != contest.best)
     by, second, gap = gaps[0]
@@ -199,4 +204,5 @@ def _plain(contest: Contest) -> dict[str, Any]:
     values = [measure and {"value": measure.value, "interval": measure.interval} for measure in contest.measures]
     gaps = [gap and gap._asdict() for gap in map(contest.gap, range(len(contest.measures)))]
     told = {"stream": contest.stream, "source": contest.source, "values": values, "above_best": gaps}
+    told["degenerate"] = sorted(contest.void)
     return told | {"best": contest.best, "better": contest.winner, "not_comparable": contest.why_not or None}
