@@ -181,7 +181,13 @@ def test_it_trains_resumes_and_its_facts_are_true(tones, tmp_path, capsys):
     assert last["train/loss"] == pytest.approx(expected, rel=1e-4)
     assert {"eval/loss/l1", "eval/loss/l1_bypass", "eval/f0_r2/codebook_0"} <= last.keys()
     config = configure()
-    config = FSQConfig(**{**vars(config), "data": CodecData(str(tones), 0.2, 0.2, 4), "mixed_precision": "no"})
+    config = FSQConfig(
+        **{
+            **vars(config),
+            "data": CodecData(str(tones), held_out_frac=0.2, window_s=0.2, clips_per_batch=4),
+            "mixed_precision": "no",
+        }
+    )
     kill_and_resume(RECIPES["fsq-tiny"], config, tmp_path / "killed", step=6)
     assert rows(tmp_path / "killed") == rows(tmp_path / "run")
 

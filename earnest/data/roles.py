@@ -122,9 +122,7 @@ def guessed_names(rows: Sequence[Sequence[str]], is_audio: Callable[[str], bool]
     for place, cells in enumerate(columns):
         if place == audio or not any(cells):
             continue
-        if all(
-            cell.lower().replace("-", "_").split("_")[0] in LANGUAGES or cell.lower() in LANGUAGES for cell in cells
-        ):
+        if all(map(_is_language, cells)):
             names[place] = "language"
         elif all(re.fullmatch(r"\d*\.\d+", cell) for cell in cells):
             names[place] = "seconds"

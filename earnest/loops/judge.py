@@ -51,19 +51,18 @@ def _alignment(named: Mapping[Stream, Reading]) -> dict[Stream, Alignment] | Non
 def told(traced: Traced) -> dict[str, str]:
     """What was taken for what: streams -> output layer, vocabulary, tokens, and the line of the loss. Streams of which
     the same is true are named together."""
-    groups: dict[str, list[Stream]] = {}
+    groups: dict[tuple[str, str], list[Stream]] = {}
     for stream, reading in streams(traced.readings).items():
         tokens = f"its tokens in {reading.tokens}" if reading.tokens else "its labels are no input of the model"
         exact = "" if reading.scores.exact else ", with label smoothing"
         seen = SEEN.get(0 if reading.itself else reading.offset or -1, "")
-        layer = f"{reading.layer} ({reading.scores.classes} classes{exact})"
-        words = f"{layer}, {tokens}{seen}; scored at {_short(where(reading.lines))}"
-        alike = words if isinstance(stream, Codebook) else f"{stream}: {words}"
-        groups.setdefault(NUMBERS.sub(".*.", alike), []).append(stream)
+        layer = NUMBERS.sub(".*.", f"{reading.layer} ({reading.scores.classes} classes{exact}), {tokens}")
+        words = f"{layer}{seen}; scored at {_short(where(reading.lines))}"
+        groups.setdefault((words, "" if isinstance(stream, Codebook) else str(stream)), []).append(stream)
     if not groups:
         functions = ", ".join(traced.record.losses) or "no loss function"
         return {"nothing": f"no cross-entropy over classes reaches backward() ({functions} was called): not judged"}
-    return {_together(named): words.removeprefix(f"{named[0]}: ") for words, named in groups.items()}
+    return {_together(named): words for (words, _), named in groups.items()}
 
 
 def _together(named: Sequence[Stream]) -> str:
