@@ -122,6 +122,19 @@ def test_reading_and_judging_needs_no_torch(module):
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+HEAVY = ("torch", "transformers", "scipy", "polars", "pandas", "matplotlib", "typeguard")
+
+
+def test_a_diagnosis_of_a_short_table_imports_nothing_heavy(tmp_path):
+    """A minute's log is judged in less time than any of these takes to import (benchmarks/start_up.py)."""
+    table = tmp_path / "log.csv"
+    table.write_text("step,loss,lr\n" + "".join(f"{step},{5 - step / 40},1e-4\n" for step in range(60)))
+    code = f"import sys; from earnest.cli import main; main(['diagnose', {str(table)!r}])"
+    code += f"; sys.exit(' '.join(name for name in {HEAVY!r} if name in sys.modules) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_no_test_imports_another():
     """What tests share is in tests/equipment."""
     for path in Path(__file__).parent.rglob("*.py"):

@@ -110,8 +110,10 @@ def named(rung: Baseline) -> str:
 
 
 def value(verdict: Verdict) -> str:
-    """A verdict's value with its unit."""
-    return number(verdict.value) if verdict.value is None else f"{number(verdict.value)} {line(verdict.unit)}".strip()
+    """A verdict's value with its unit; "mean" before it if it is that of several last values."""
+    if verdict.value is None:
+        return number(None)
+    return f"{'mean ' * (verdict.mean_of > 1)}{number(verdict.value)} {line(verdict.unit)}".strip()
 
 
 def why(verdict: Verdict) -> str:

@@ -1,5 +1,7 @@
 """The doctor's rules: a `Run` in, a `Diagnosis` out."""
 
+from dataclasses import replace
+
 from earnest.rules import families
 from earnest.rules.agree import agreed
 from earnest.rules.asks import asks
@@ -21,7 +23,7 @@ def diagnose(run: Run) -> Diagnosis:
     decided, abstained = decide(evidence)
     findings = with_known_causes(decided, run.facts.trainer)
     not_checked = [answer for _, answer in answers if isinstance(answer, NotChecked)]
-    verdicts = agreed([one.verdict for one in case.judged], findings)
+    verdicts = agreed([replace(one.verdict, mean_of=one.mean_of) for one in case.judged], findings)
     checked = list(dict.fromkeys(code for code, answer in answers if not isinstance(answer, NotChecked)))
     return Diagnosis(
         verdicts, findings, abstained + not_checked, dict(run.facts.mapping or {}), checked, asks(case.judged, run)

@@ -36,7 +36,8 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Is this stream learning? `baseline` is the lowest rung reached; `ladder` holds every rung, highest first."""
+    """Is this stream learning? `baseline` is the lowest rung reached; `ladder` holds every rung, highest first; `value`
+    is the mean of the last `mean_of` values."""
 
     stream: Stream
     verdict: Word
@@ -46,6 +47,7 @@ class Verdict:
     since_step: int | None
     why: str
     ladder: list[Baseline] = field(default_factory=list[Baseline])
+    mean_of: int = 1
 
 
 @dataclass(frozen=True)

@@ -46,12 +46,15 @@ class Measure:
         return self.high < rung.value * (1 - EQUAL)
 
 
-def end_of(series: Series, source: str = "training", share: float = 0.1) -> Measure:
-    """The mean of the last `share` of a series, with an interval that respects autocorrelation."""
-    # eight points for an interval, but no more than a third of a short log
-    few = max(3, min(8, len(series.finite) // 3))
-    value, interval = mean_interval(series.tail(share, at_least=few).value)
+def end_of(series: Series, source: str = "training") -> Measure:
+    """The mean of the end of a series, with an interval that respects autocorrelation."""
+    value, interval = mean_interval(last_points(series).value)
     return Measure(value, interval, source, series)
+
+
+def last_points(series: Series) -> Series:
+    """The last tenth: eight points for an interval, but no more than a third of a short log."""
+    return series.tail(0.1, at_least=max(3, min(8, len(series.finite) // 3)))
 
 
 def last_of(series: Series, source: str) -> Measure:

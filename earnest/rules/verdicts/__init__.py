@@ -9,6 +9,7 @@ fact is missing.
 from dataclasses import dataclass
 
 from earnest.rules.finding import Verdict
+from earnest.rules.measure import end_of, last_points
 from earnest.rules.streams import StreamView, token_streams
 from earnest.rules.verdicts import losses, tokens, total
 from earnest.run import Run
@@ -25,6 +26,15 @@ class Judged:
     @property
     def stream(self) -> Stream:
         return self.view.stream
+
+    @property
+    def mean_of(self) -> int:
+        """Of how many last values of training the verdict's value is the mean; 1 if it is a single one."""
+        train = self.view.train
+        if train is None or not len(train.finite) or self.verdict.value is None:
+            return 1
+        points = last_points(train)
+        return len(points) if self.verdict.value == end_of(train).value else 1
 
     @property
     def is_tokens(self) -> bool:
