@@ -56,7 +56,9 @@ def _shape(source: Source) -> tuple[str, list[str], int] | None:
         if len(rows[0]) < 2 or (best and len(rows[0]) <= len(best[1])):
             continue
         shaped = [row for row in rows[1:] if len(row) == len(rows[0])]
-        if len(shaped) >= 0.8 * (len(rows) - 1) and _table_like(rows[0], shaped):
+        between = sum(map(_is_printed, rows[1:]))  # lines of a program between the rows, up to half of all
+        enough = len(shaped) >= 0.8 * (len(rows) - 1 - between) and 2 * between < len(rows)
+        if enough and _table_like(rows[0], shaped):
             best = (separator, rows[0])
     if best is None and len(body) > 1 and _table_like([body[0]], [[line] for line in body[1:]]):
         best = (",", [body[0]])
@@ -70,6 +72,11 @@ def _shape(source: Source) -> tuple[str, list[str], int] | None:
         name = cell.strip().lstrip("#").strip() or f"column_{len(names) + 1}"
         names.append(name if name not in names else f"{name}#{len(names) + 1}")
     return separator, names, skipped + 1
+
+
+def _is_printed(row: list[str]) -> bool:
+    """Whether a line between the rows is no row of the table, but what a program printed: one cell, and no number."""
+    return len(row) == 1 and not _is_number(row[0])
 
 
 def _comment(line: str, following: list[str]) -> bool:
@@ -146,6 +153,8 @@ def _rows(block: bytes, separator: str, names: list[str], wrapped: dict[str, str
         lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
     except csv.Error:  # a cell of over 128 KiB
         lines = split_plainly(text, separator)
+    if len(names) > 1:
+        lines = [line for line in lines if not _is_printed(line)]
     lines = [line[: len(names)] + [""] * (len(names) - len(line)) for line in lines if line]
     cells = [numbers_of(column, name, wrapped) for name, column in zip(names, zip(*lines, strict=True), strict=True)]
     kept = {name: cell for name, column in zip(names, cells, strict=True) if (cell := _column(name, column))}
