@@ -3,6 +3,10 @@ be done is said."""
 
 import contextlib
 import io
+import json
+import os
+import re
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,7 @@ import pytest
 from earnest.cli import main
 from earnest.errors import UserError
 from earnest.loops.script import Options, check_script
+from earnest.loops.stage import landlock, tokenizer
 
 SCRIPTS = Path(__file__).parent / "trainers" / "scripts"
 LINES = (
@@ -57,22 +62,74 @@ ids = torch.arange(12).reshape(1, 12)
 """
 
 
+def end_of(folder: Path, text: str) -> UserError:
+    """How a script ends under guard, in a fork of this process (which has imported torch)."""
+    path, scratch = script(folder, text), folder / "scratch"
+    scratch.mkdir()
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        from earnest.loops.stage import __main__ as stage
+        from earnest.loops.stage import guard
+
+        guard.install(scratch)
+        plan = {"script": str(path), "root": str(folder), "module": None, "args": [], "cwd": str(scratch)}
+        with contextlib.redirect_stderr(io.StringIO()):
+            error = stage._run(plan)
+        os.write(writing, json.dumps([error.seen, error.expected, error.fix]).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        said = pipe.read()
+    os.waitpid(child, 0)
+    return UserError(*json.loads(said))
+
+
+NO_STEP = START + "loss = torch.nn.functional.cross_entropy(model(ids)[0], ids[0])"
+ARGUMENTS = "import argparse\nparser = argparse.ArgumentParser()\nparser.add_argument('--data', required=True)\n"
+
+
 @pytest.mark.parametrize(
     ("text", "seen"),
     [
-        (START + "model(ids).sum().item()", "ended"),
-        (START + "import sys; sys.exit(3)", "ended with 3"),
-        (START + "input('which GPU? ')", "which GPU?"),
-        (START + "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9')", "no network"),
-        (START + "open('/etc/earnest-was-here', 'w')", "writes to /etc/earnest-was-here"),
+        (NO_STEP, "the script ended"),
+        ("import sys; sys.exit(3)", "ended with 3"),
+        ("input('which GPU? ')", "which GPU?"),
+        ("import getpass; getpass.getpass('token: ')", "token:"),
+        ("import urllib.request; urllib.request.urlopen('http://127.0.0.1:9')", "no network"),
+        ("open('/etc/earnest-was-here', 'w')", "writes to /etc/earnest-was-here"),
+        ("import os; os.makedirs(os.path.dirname(__file__) + '/out')", "outside of its scratch folder"),
+        pytest.param(
+            "import subprocess; subprocess.run(['touch', __file__ + '.x'], check=True)",
+            "non-zero exit status",
+            marks=pytest.mark.skipif(not landlock.version(), reason="this kernel has no landlock"),
+        ),
         (START + "model(ids, labels=ids)", "TypeError"),
-        ("while True: pass", "no loss within"),
-        (START + "import time\nmodel(ids)\nwhile True: time.sleep(1)", "no loss"),
+        ("x = 1\nfor", "SyntaxError: invalid syntax at .*train.py:2"),
+        (ARGUMENTS + "parser.parse_args()", "arguments are missing"),
+        ("import torch\nmodel = torch.nn.Linear(2, 2).cuda(7)\nraise RuntimeError('so')", "RuntimeError"),
     ],
 )
-def test_what_a_script_cannot_do_is_said_in_three_lines(folder, text, seen):
-    with pytest.raises(UserError, match=seen) as error:
-        check_script(script(folder, text), options=Options(seconds=8))
+def test_how_a_script_ends_is_said_in_three_lines(folder, text, seen):
+    error = end_of(folder, text)
+    assert re.search(seen, str(error)) and len(str(error).splitlines()) == 3
+    assert sorted(path.name for path in folder.iterdir()) == ["lines.txt", "plain.py", "scratch", "train.py"]
+
+
+def test_the_tokenizer_that_stands_in():
+    """65536 tokens of codes are added at once, and found in a text; unknown ids and tokens get each other."""
+    made, began = tokenizer.stand_in(), time.process_time()
+    assert made.add_tokens([f"<|s_{n}|>" for n in range(65536)]) == 65536
+    ids = made("wörter <|s_7|><|s_65535|>")["input_ids"]
+    assert ids[-2:] == made.convert_tokens_to_ids(["<|s_7|>", "<|s_65535|>"]) and len(made) == 260 + 65536
+    assert time.process_time() - began < 10
+    assert made.decode(ids).startswith("wörter")
+    assert made.convert_tokens_to_ids(made.convert_ids_to_tokens(151656)) == 151656
+    assert made.convert_tokens_to_ids("[SPEAKER]") == made.convert_tokens_to_ids("[SPEAKER]") is not None
+
+
+def test_no_loss_within_the_limit(folder):
+    with pytest.raises(UserError, match="no loss within 4 s") as error:
+        check_script(script(folder, "while True: pass"), options=Options(seconds=4))
     assert len(str(error.value).splitlines()) == 3
 
 

@@ -12,7 +12,7 @@ from earnest.loops.judge import judged, told
 from earnest.loops.keep import Kept
 from earnest.loops.subject import LossFunction, Subject, copied, refuse
 from earnest.probes.reach import not_optimized
-from earnest.probes.results import FrozenTensors, Inputs
+from earnest.probes.results import FrozenTensors, Inputs, Optimizer
 from earnest.probes.rounding import low_precision
 from earnest.probes.trace.tracing import Traced, trace
 from earnest.rules.finding import Diagnosis
@@ -46,10 +46,18 @@ def check(
             gradients=subject.gradients,
             frozen=_moved(model, kept),
             inputs=_dropped(subject, traced),
-            optimizer=not_optimized(model, optimizer) if optimizer is not None else None,
+            optimizer=_not_optimized(subject, optimizer) if optimizer is not None else None,
             low_precision=low_precision(model, optimizer),
         )
     return diagnosis(results, told(traced))
+
+
+def _not_optimized(subject: Subject, optimizer: torch.optim.Optimizer) -> Optimizer:
+    """Of the parameters that get a gradient; what gets none would not be trained by an optimizer either."""
+    found = not_optimized(subject.model, optimizer)
+    return replace(
+        found, missing=tuple(name for name in found.missing if name not in subject.gradients.without_gradient)
+    )
 
 
 def _moved(model: nn.Module, kept: Kept) -> FrozenTensors:
@@ -74,31 +82,37 @@ def _dropped(subject: Subject, traced: Traced) -> Inputs | None:
     loss = subject.loss_nats
     dropped = []
     for name, value in subject.batch.items():
-        if name not in subject.arguments or (other := _other(value)) is None:
-            continue
-        changed = copied(subject.batch)
-        changed[name] = other
-        try:
-            subject.run(changed)
-        except Exception:  # whoever refuses a value has read it
-            continue
-        if subject.loss_nats == loss:
+        others = _others(value) if name in subject.arguments else []
+        if others and all(_same_loss(subject, name, other, loss) for other in others):
             dropped.append(name)
     return Inputs(tuple(dropped))
 
 
-def _other(value: Any) -> torch.Tensor | None:
-    """A tensor of the same kind with other values; None for masks and constants, which may rightly change nothing."""
+def _same_loss(subject: Subject, name: str, other: torch.Tensor, loss: float) -> bool:
+    """Whether another value of one entry of the batch changes nothing."""
+    changed = copied(subject.batch)
+    changed[name] = other
+    try:
+        subject.run(changed)
+    except Exception:  # whoever refuses a value has read it
+        return False
+    return subject.loss_nats == loss
+
+
+def _others(value: Any) -> list[torch.Tensor]:
+    """Tensors of the same kind with other values; none for masks and constants, which may rightly change nothing. Of
+    lengths only the largest may count, which a mere change of places would keep."""
     if not isinstance(value, torch.Tensor) or value.dtype == torch.bool or value.numel() < 2:
-        return None
+        return []
     if value.is_floating_point():
         noise = torch.randn(value.shape, generator=torch.Generator().manual_seed(0)).to(value)
-        return value + value.detach().std().clamp(min=1e-3) * noise
+        return [value + value.detach().std().clamp(min=1e-3) * noise]
     known = value.unique()
     known = known[known >= 0]
     if len(known) <= 2:
-        return None
-    return torch.where(value >= 0, known[(torch.searchsorted(known, value) + 1) % len(known)], value)
+        return []
+    turned = torch.where(value >= 0, known[(torch.searchsorted(known, value) + 1) % len(known)], value)
+    return [turned, torch.where(value > 0, value - 1, value)]
 
 
 def _of_trainer(trainer: Any, batch: Any, optimizer: torch.optim.Optimizer | None) -> tuple[Any, ...]:

@@ -1,6 +1,7 @@
 """Leaving somebody's model, and the random numbers, exactly as they were."""
 
 import random
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
@@ -26,11 +27,7 @@ class Kept:
         self._random = _random_state()
         self._grads = [(parameter, parameter.grad) for parameter in self.model.parameters()]
         self._buffers = [(buffer, buffer.detach().clone()) for buffer in self.model.buffers()]
-        self._zeros = [p for p in self.model.parameters() if p.is_floating_point() and p.numel() and not p.any()]
-        generator = torch.Generator().manual_seed(0)
-        with torch.no_grad():
-            for parameter in self._zeros:
-                parameter.copy_(FILLED_STD * torch.randn(parameter.shape, generator=generator))
+        self._zeros = fill_zeros(self.model.parameters())
         return self
 
     def __exit__(
@@ -56,6 +53,16 @@ class Kept:
     def moved_buffers(self) -> list[Tensor]:
         """Buffers that the last run changed."""
         return [buffer for buffer, was in self._buffers if buffer.shape != was.shape or not torch.equal(buffer, was)]
+
+
+def fill_zeros(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    """Draw small numbers in parameters that are all 0; which these were."""
+    zeros = [p for p in parameters if p.is_floating_point() and p.numel() and not p.is_inference() and not p.any()]
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in zeros:
+            parameter.copy_(FILLED_STD * torch.randn(parameter.shape, generator=generator))
+    return zeros
 
 
 def _random_state() -> tuple[Any, ...]:

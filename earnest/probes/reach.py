@@ -17,9 +17,14 @@ def not_optimized(model: nn.Module, optimizer: torch.optim.Optimizer) -> Optimiz
     return Optimizer(missing, len(trained))
 
 
-def without_gradient(model: nn.Module, used: Set[str]) -> Gradients:
-    """After a backward pass. used: names of the parameters that were computed with while gradients were on."""
-    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+def without_gradient(model: nn.Module, used: Set[str], held: Set[str] | None = None) -> Gradients:
+    """After a backward pass. used: names of the parameters that were computed with while gradients were on · held: of
+    those that are asked about (an optimizer's), all if not given."""
+    trained = {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and (held is None or name in held)
+    }
     reached = {name for name, parameter in trained.items() if parameter.grad is not None and parameter.grad.any()}
     kinds = {_kind(name) for name in reached}
     zero = [name for name in reached if _holds_back(name) and not trained[name].any()]

@@ -1,6 +1,7 @@
 """Qwen3-TTS: a talker predicts codebook 0 of the next frame, a sub-talker the other codebooks of that frame, one head
 each. Its text and codes are added position by position."""
 
+import importlib
 from functools import partial
 from types import SimpleNamespace
 
@@ -92,6 +93,22 @@ def names_self(model: Talker, batch: dict[str, Tensor]) -> Tensor:
     return loss(self.model, batch, False, "before", False)  # type: ignore[name-defined]  # noqa: F821  (as published)
 
 
+def omni() -> Parts:
+    """Qwen3-Omni's talker, of transformers, cannot take labels."""
+    modeling = importlib.import_module("transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe")
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
+    text = small | {"vocab_size": CLASSES, "moe_intermediate_size": 32, "num_experts": 2, "num_experts_per_tok": 1}
+    config = modeling.Qwen3OmniMoeTalkerConfig(
+        text_config=text | {"intermediate_size": 32, "shared_expert_intermediate_size": 32},
+        code_predictor_config=small | {"vocab_size": CLASSES, "head_dim": 16, "intermediate_size": 32},
+        thinker_hidden_size=32,
+    )
+    config.spatial_merge_size = 2
+    positions = torch.arange(9).expand(3, 3, 9)
+    inputs = {"inputs_embeds": torch.randn(3, 9, 32), "labels": torch.randint(0, CLASSES, (3, 9))}
+    return modeling.Qwen3OmniMoeTalkerForConditionalGeneration(config), {**inputs, "position_ids": positions}, None
+
+
 def build(loss_fn) -> Parts:
     return Talker(), batch(), loss_fn
 
@@ -106,5 +123,6 @@ CASES = [
     Case("ms-swift Qwen3-TTS before #9752", partial(build, SWIFT), ("A203", "C102")),
     Case("ms-swift Qwen3-TTS after #9752", partial(build, swift_after)),
     Case("tablerst Qwen3-TTS-Fine LoRA", partial(build, BEFORE), ("A203", "C102")),
+    Case("transformers Qwen3-Omni talker labels", omni, refused="vocab_size"),
     Case("bc-dunia finetune-studio", partial(build, BEFORE), ("A203", "C102")),
 ]

@@ -3,6 +3,7 @@ plan."""
 
 import json
 import os
+import re
 import runpy
 import sys
 import traceback
@@ -20,10 +21,10 @@ ENVIRONMENT = {
     "TRANSFORMERS_OFFLINE": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "WANDB_MODE": "disabled",
-    "WANDB_DISABLED": "true",
     "ACCELERATE_USE_CPU": "true",
     "PYTHONDONTWRITEBYTECODE": "1",
 }
+SHAPES = re.compile(r"size|shape|dimension|mat1|expected \d+", re.IGNORECASE)  # in what a wrong width raises
 os.environ |= ENVIRONMENT  # before torch is imported
 
 import torch  # noqa: E402
@@ -31,7 +32,8 @@ import torch  # noqa: E402
 from earnest import records  # noqa: E402
 from earnest.errors import UserError  # noqa: E402
 from earnest.loops.judge import judged, told  # noqa: E402
-from earnest.loops.stage import devices, forks, guard, imports, models, packages, replaced, settings  # noqa: E402
+from earnest.loops.keep import fill_zeros  # noqa: E402
+from earnest.loops.stage import devices, forks, guard, hub, imports, models, packages, replaced, settings  # noqa: E402
 from earnest.probes.trace.tracing import trace  # noqa: E402
 
 
@@ -54,18 +56,27 @@ def main(plan_path: Path) -> None:
             write(fault=traceback.format_exc())
 
     torch.set_num_threads(1)
-    checkpoints = models.Checkpoints([Path(path) for path in plan["configs"]], Path(plan["folder"]))
+    configs = [Path(path) for path in plan["configs"]]
+    checkpoints = models.Checkpoints(configs, Path(plan["folder"]), plan["widths"])
     packages.install()
     models.install()
-    changes = {"accelerate": settings.of_accelerate, "datasets": settings.of_datasets}
+    changes = {"accelerate": settings.of_accelerate, "datasets": settings.of_datasets, **settings.LIGHTNING}
+    changes |= hub.Hub(Path(plan["scratch"]) / "hub", checkpoints).changes() | hub.torchtune_builders()
     imports.install({**changes, "transformers.training_args": settings.of_training_args, **checkpoints.changes()})
     settings.install()
     guard.install(Path(plan["scratch"]))
-    with devices.install(), forks.Forking(begin):
+    with devices.install(), forks.Forking(_weights_ready, begin):
         error = _run(plan)
     for end in forks.ending:
         end(error)
+    if plan["widths"] and checkpoints.narrowed and SHAPES.search(error.seen):
+        write(wider=True)
     write(refused=[error.seen, error.expected, error.fix])
+
+
+def _weights_ready() -> None:
+    """Weights that a class only allocated, and no checkpoint filled, are drawn."""
+    models.draw_garbage(forks.weights())
 
 
 def _run(plan: dict[str, Any]) -> UserError:
@@ -80,6 +91,12 @@ def _run(plan: dict[str, Any]) -> UserError:
             runpy.run_path(plan["script"], run_name="__main__")
         ended = "ended"
     except SystemExit as error:
+        if error.code == 2:  # as argparse and its kind end
+            return UserError(
+                "the script ended with 2: its arguments are missing or wrong",
+                "the arguments that it is trained with",
+                f"pass them behind its name: earnest check {Path(plan['script']).name} ARGS; what it printed is above",
+            )
         ended = f"ended with {error.code!r}"
     except UserError as error:
         return error
@@ -96,18 +113,23 @@ def _run(plan: dict[str, Any]) -> UserError:
 
 
 def _in_words(error: BaseException) -> str:
+    if isinstance(error, SyntaxError):
+        return f"has a {type(error).__name__}: {error.msg} at {error.filename}:{error.lineno}"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/earnest/" not in frame.filename]
     own = [frame for frame in frames if "site-packages" not in frame.filename and "/lib/python" not in frame.filename]
     place = next(reversed(own or frames), None)
     at = f" at {place.filename}:{place.lineno}" if place else ""
-    return f"stopped with {type(error).__name__}: {' '.join(str(error).split())[:200]}{at}"
+    words = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}{at}"
+    cause = error.__cause__
+    return f"stopped with {words}" + (f", because of {type(cause).__name__}: {str(cause)[:200]}" if cause else "")
 
 
 def _traced(plan: dict[str, Any]) -> dict[str, Any]:
+    fill_zeros(forks.weights())
     replay = forks.ForkedReplay(plan["seconds"])
     traced = trace(replay, _time_left(plan["seconds"]))
     assert replay.step is not None
-    model = forks.model_of(forks.tables(traced.record))
+    model = forks.model_of(forks.with_id(replay.step.weight))
     results = judged(model, traced, plan["end_id"])
     found = {**results.known(), "gradients": replay.step.gradients, "optimizer": replay.step.optimizer}
     found["micro_batches"] = replay.step.micro_batches

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from earnest.loops.stage.replaced import tell
+from earnest.probes.trace.record import called
 
 OTHERS = ("cuda", "mps", "xpu", "npu", "hpu", "musa")
 HALVES = (torch.float16, torch.bfloat16)
@@ -37,7 +38,7 @@ class OnProcessor(TorchFunctionMode):
         args = tuple(_here(one) for one in args) if any(map(_elsewhere, args)) else args
         if kwargs and any(map(_elsewhere, kwargs.values())):
             kwargs = {name: _here(value) for name, value in kwargs.items()}
-        return func(*args, **(kwargs or {}))
+        return called(func, args, kwargs or {})
 
 
 def _elsewhere(value: Any) -> bool:

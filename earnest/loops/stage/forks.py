@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.overrides import TorchFunctionMode
 
 from earnest.errors import UserError
 from earnest.probes.reach import not_optimized, without_gradient
 from earnest.probes.results import Gradients, MicroBatches, Optimizer
-from earnest.probes.trace.record import LOOKUPS, Changes, Key, Record, Recorder
+from earnest.probes.trace.record import LOOKUPS, PRODUCTS, Changes, Key, Record, Recorder, called, prints_of_linear
 from earnest.probes.trace.sight import Prints
 
 T = TypeVar("T")
@@ -34,25 +36,35 @@ class Step:
     gradients: Gradients
     optimizer: Optimizer
     micro_batches: MicroBatches
+    weight: int  # id of a parameter of the model, which is the same in the parent
 
 
 class Forking(TorchFunctionMode):
-    """Waits for the first lookup with gradients on, and calls `begin` there, once."""
+    """Waits for the first function of trained weights with gradients on, and calls `begin` there, once; and `ready` at
+    the first function of any weights."""
 
-    def __init__(self, begin: Callable[[], None]):
+    def __init__(self, ready: Callable[[], None], begin: Callable[[], None]):
         super().__init__()
+        self._ready: Callable[[], None] | None = ready
         self._begin: Callable[[], None] | None = begin
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # torch's own signature
-        if self._begin is not None and func in LOOKUPS and torch.is_grad_enabled() and _trained(args):
+        if self._ready is not None and func in COMPUTES and any(isinstance(one, torch.nn.Parameter) for one in args):
+            ready, self._ready = self._ready, None
+            ready()
+        if self._begin is not None and func in COMPUTES and torch.is_grad_enabled() and _trained(args):
             begin, self._begin = self._begin, None
             with contextlib.suppress(GoOn):
                 begin()
-        return func(*args, **(kwargs or {}))
+        return called(func, args, kwargs or {})
+
+
+COMPUTES = (*LOOKUPS, *PRODUCTS, F.conv2d, F.conv_transpose1d, F.conv_transpose2d)  # functions of weights
 
 
 def _trained(args: tuple[Any, ...]) -> bool:
-    return any(isinstance(one, torch.nn.Parameter) and one.ndim == 2 for one in args)
+    """Whether a weight is among the arguments, or what was computed from one."""
+    return any(isinstance(one, Tensor) and one.requires_grad and one.ndim > 1 for one in args)
 
 
 class ToTheStep(Recorder):
@@ -61,14 +73,19 @@ class ToTheStep(Recorder):
     def __init__(self, send: Callable[[Any], None]):
         super().__init__()
         self._send_found = send
-        self._micro_batches, self._lost, self._waiting = 0, 0, 0
+        self._micro_batches, self._lost, self._waiting, self._depth = 0, 0, 0, 0
         self._first: Any = None  # the table that a micro-batch begins with
         self._closed = False
         backward = torch.autograd.backward
 
         def counted(*args: Any, **kwargs: Any) -> None:
-            backward(*args, **kwargs)
-            self._micro_batches, self._waiting = self._micro_batches + 1, self._waiting + 1
+            self._depth += 1  # checkpointing calls backward() inside of it
+            try:
+                backward(*args, **kwargs)
+            finally:
+                self._depth -= 1
+            if not self._depth:
+                self._micro_batches, self._waiting = self._micro_batches + 1, self._waiting + 1
 
         torch.autograd.backward = counted
         torch.optim.Optimizer.zero_grad = _after(self._empty, torch.optim.Optimizer.zero_grad)  # type: ignore[method-assign]
@@ -82,7 +99,7 @@ class ToTheStep(Recorder):
             self._first = table if self._first is None else self._first
             self._closed = self._micro_batches > 0 and table is self._first
         if self._closed or self._micro_batches:
-            return func(*args, **(kwargs or {}))
+            return called(func, args, kwargs or {})
         return super().__torch_function__(func, types, args, kwargs)
 
     def _empty(self) -> None:
@@ -91,15 +108,21 @@ class ToTheStep(Recorder):
     def _stepped(self, optimizer: torch.optim.Optimizer) -> None:
         if not self._micro_batches:
             return
-        model = model_of([table for _, table in self._lookups])
+        held = {id(one): one for group in optimizer.param_groups for one in group["params"]}
+        weight = [*(table for _, table in self._lookups), *(one for key, one in self._used.items() if key in held)][:1]
+        if not weight:
+            return
+        model = model_of(weight)
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         record = self.finished(names)
         every = alive(torch.optim.Optimizer) or [optimizer]
         missing = set.intersection(*({*not_optimized(model, one).missing} for one in every))
+        missing -= set(without_gradient(model, record.used).without_gradient)
         optimized = Optimizer(tuple(name for name in names.values() if name in missing), len(names))
         weights = [float(one.weight.sum()) for one in record.scores.values()]
         batches = MicroBatches(self._micro_batches, self._lost, weights[0] if len(weights) == 1 else None)
-        self._send_found(Step(record, without_gradient(model, record.used), optimized, batches))
+        gradients = without_gradient(model, record.used, {names[key] for key in held if key in names})
+        self._send_found(Step(record, gradients, optimized, batches, id(weight[0])))
 
 
 class ToThePrints(Recorder):
@@ -112,10 +135,21 @@ class ToThePrints(Recorder):
         register_optimizer_step_pre_hook(lambda optimizer, args, kwargs: send(self.prints))
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # torch's own signature
+        if func is F.linear and len(self._wanted - self.prints.keys()) == 1:
+            self._last(*args, **(kwargs or {}))
         result = super().__torch_function__(func, types, args, kwargs)
         if self._wanted <= self.prints.keys():
             self._send_found(self.prints)
         return result
+
+    def _last(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:  # torch's own names
+        """Send the prints of the last output layer without its logits, which may be many."""
+        place = id(weight), len(weight)
+        key = Key(*place, self._calls.get(place, 0))
+        if key in self._wanted and key not in self.prints and isinstance(weight, torch.nn.Parameter):
+            assert self._printed is not None
+            self.prints[key] = prints_of_linear(input, weight, bias, self._printed[key])
+            self._send_found(self.prints)
 
 
 def _after(first: Callable[[], None], function: Callable[..., Any]) -> Callable[..., Any]:
@@ -134,17 +168,23 @@ def alive(kind: type[T]) -> list[T]:
     return [one for one in gc.get_objects() if issubclass(type(one), kind)]
 
 
-def tables(record: Record) -> list[Any]:
-    """The tables that a record's ids were looked up in, in this process."""
-    numbers = {lookup.number for lookup in record.lookups}
-    return [one for one in alive(torch.nn.Parameter) if id(one) in numbers]
+def weights() -> list[torch.nn.Parameter]:
+    """All parameters that hold numbers."""
+    return [
+        one for one in alive(torch.nn.Parameter) if not torch.nn.parameter.is_lazy(one) and one.device.type == "cpu"
+    ]
 
 
-def model_of(tables: Sequence[Any]) -> torch.nn.Module:
-    """The largest module that holds the first of these tables; of wrappers around one model, the model."""
+def with_id(number: int) -> list[Tensor]:
+    """The parameter with this id, if there is one."""
+    return [one for one in alive(torch.nn.Parameter) if id(one) == number]
+
+
+def model_of(weights: Sequence[Tensor]) -> torch.nn.Module:
+    """The largest module that holds the first of these; of wrappers around one model, the model."""
     holding: list[torch.nn.Module] = []
     for module in alive(torch.nn.Module):
-        if any(parameter is table for parameter in module.parameters() for table in tables[:1]):
+        if any(parameter is weight for parameter in module.parameters() for weight in weights[:1]):
             holding.append(module)
     if not holding:
         return torch.nn.Module()

@@ -1,16 +1,17 @@
 """A script under guard: no network, no writing outside its scratch folder, no waiting, no questions."""
 
 import builtins
+import getpass
 import os
 import shutil
 import socket
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, NoReturn
 
 from earnest.errors import UserError
+from earnest.loops.stage import landlock
 
 WRITES = ("w", "a", "x", "+")
 REMOVES = ("os.remove", "os.rename", "os.rmdir", "os.truncate", "os.link", "os.symlink", "shutil.rmtree")
@@ -20,10 +21,12 @@ LONGEST_SLEEP_S = 0.01
 
 def install(scratch: Path) -> None:
     """Guard this process from here on. scratch: may be written; links in it are replaced by copies before they are."""
-    allowed = [str(scratch), os.path.realpath(tempfile.gettempdir()), *ALWAYS]
+    allowed = [os.path.realpath(scratch), *ALWAYS]
     allowed += [
         os.path.realpath(path) for path in (os.path.expanduser("~/.cache"), os.environ.get("HF_HOME", "")) if path
     ]
+
+    landlock.restrict(allowed)  # what is not Python, too: where there is no landlock, only Python is watched
 
     def watch(event: str, args: tuple[Any, ...]) -> None:
         if event == "open":
@@ -31,12 +34,15 @@ def install(scratch: Path) -> None:
             if isinstance(path, str | bytes) and _writes(mode, flags):
                 _refuse_outside(os.fsdecode(path), allowed, scratch)
         elif event == "os.mkdir" or event in REMOVES:
-            _refuse_outside(os.fsdecode(args[0]), allowed, scratch) if isinstance(args[0], str | bytes) else None
+            for path in args[: 2 if event in ("os.rename", "os.link") else 1]:
+                if isinstance(path, str | bytes):
+                    _refuse_outside(os.fsdecode(path), allowed, scratch)
 
     sys.addaudithook(watch)
     socket.socket.connect = _no_network  # type: ignore[method-assign]
     socket.create_connection = _no_network  # type: ignore[assignment]
     builtins.input = _no_answer  # type: ignore[assignment]
+    getpass.getpass = _no_answer  # type: ignore[assignment]
     sleep = time.sleep
     time.sleep = lambda seconds: sleep(min(float(seconds), LONGEST_SLEEP_S))
 
@@ -62,7 +68,7 @@ def _no_network(*args: Any, **kwargs: Any) -> NoReturn:
     raise ConnectionError("earnest check: no network")
 
 
-def _no_answer(prompt: object = "") -> NoReturn:
+def _no_answer(prompt: object = "", *more: object) -> NoReturn:
     raise UserError(
         f"a script that asks {str(prompt).strip()[:80]!r}",
         "one that runs without being asked",

@@ -5,7 +5,8 @@ import inspect
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from earnest.loops.stage.shrink import rescale_rope, shrink
 WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt")
 LARGEST_LOADED = 64 * 2**20  # bytes of weights that are read as they are
 DRAWN_STD = 0.02
+FEWEST_TOKENS = 64  # in a tokenizer's vocabulary; bytes alone are 256
+HUGE = 1e4  # no weight is so large
 FAMILIES: Mapping[str, str] = {
     "orpheus": "llama",
     "llasa": "llama",
@@ -31,10 +34,11 @@ FAMILIES: Mapping[str, str] = {
 
 class Checkpoints:
     """Answers `from_pretrained` of transformers. configs: files that the user gave with --config · folder: the
-    script's."""
+    script's · widths: whether widths are made small, or layers only · narrowed: whether any was."""
 
-    def __init__(self, configs: list[Path], folder: Path):
-        self.configs, self.folder = configs, folder
+    def __init__(self, configs: list[Path], folder: Path, widths: bool = True):
+        self.configs, self.folder, self.widths = configs, folder, widths
+        self.narrowed = False
 
     def changes(self) -> dict[str, Callable[[Any], None]]:
         """By module of transformers, what is put in place of its own `from_pretrained`, which is asked first."""
@@ -66,14 +70,14 @@ class Checkpoints:
         if _is_small(name):
             return original()
         config = kwargs.get("config")
-        config = self.config(name, cls) if config is None or isinstance(config, str) else _small(config)
+        config = self.config(name, cls) if config is None or isinstance(config, str) else self._small(config)
         return self._drawn(cls, config, name)
 
     def _auto_model(self, cls: Any, name: str, original: Callable[[], Any], kwargs: dict[str, Any]) -> Any:
         if _is_small(name):
             return original()
         config = kwargs.get("config")
-        config = self.config(name, None) if config is None or isinstance(config, str) else _small(config)
+        config = self.config(name, None) if config is None or isinstance(config, str) else self._small(config)
         mapping = cls._model_mapping
         model_class = mapping[type(config)]
         return self._drawn(model_class[0] if isinstance(model_class, tuple) else model_class, config, name)
@@ -102,33 +106,52 @@ class Checkpoints:
         stored = self._stored(name)
         config_class = config_class or getattr(model_class, "config_class", None)
         if stored is not None:
-            return _small(
+            config_class = config_class or _brought(str(stored.get("model_type")))
+            return self._small(
                 config_class.from_dict(stored) if config_class else self._auto().AutoConfig.for_model(**stored)
             )
         if config_class is not None and getattr(config_class, "model_type", ""):
             tell(f"{name} is not here: the default configuration of {config_class.__name__}, made small")
-            return _small(config_class())
+            return self._small(config_class())
+        if (config_class := _brought()) is not None:
+            tell(f"{name} is not here: the default configuration of {config_class.__name__}, made small")
+            return self._small(config_class())
         family = _family(name, self._auto().CONFIG_MAPPING)
         tell(f"{name} is not here: a {family} of the default configuration, by its name")
-        return _small(self._auto().AutoConfig.for_model(family))
+        return self._small(self._auto().AutoConfig.for_model(family))
+
+    def _small(self, config: Any) -> Any:
+        self.narrowed |= self.widths
+        shrink(config, self.widths)
+        if self.widths:
+            rescale_rope(config)
+        return config
 
     @staticmethod
     def _auto() -> Any:
         return importlib.import_module("transformers.models.auto.configuration_auto")
 
     def _stored(self, name: str) -> dict[str, Any] | None:
+        path = self.stored_path(name)
+        found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path else None
+        return found
+
+    def stored_path(self, name: str) -> Path | None:
+        """config.json of a checkpoint: in its folder, in the Hub's cache, as the user gave it, or beside the script."""
         given = [path for path in self.configs if path.is_file()]
         named = [path for path in given if Path(name).name in str(path)]
         beside = [path for path in self.folder.rglob("config.json") if Path(name).name in str(path.parent)]
         for path in (Path(name) / "config.json", *_cached(name), *(named or given[:1]), *beside):
             if path.is_file():
-                found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-                return found
+                return path
         return None
 
     def _tokenizer(self, cls: Any, name: str, original: Callable[[], Any], kwargs: dict[str, Any]) -> Any:
         try:
-            return original()
+            made = original()
+            if len(made) >= FEWEST_TOKENS:  # transformers 5 makes an empty one if there are no files
+                return made
+            raise ValueError("an empty tokenizer")
         except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError):
             tell(f"tokenizer of {name}: a byte-level stand-in; special tokens get ids when they are asked for")
             return tokenizer.stand_in()
@@ -160,7 +183,8 @@ def _made_processor(cls: Any, name: str) -> Any:
     for part in getattr(cls, "attributes", None) or [
         name for name in inspect.signature(cls).parameters if "kwargs" not in name
     ]:
-        known = getattr(cls, f"{part}_class", None)
+        own = cls.__name__.replace("Processor", part.title().replace("_", ""))  # WhisperFeatureExtractor
+        known = getattr(cls, f"{part}_class", None) or own
         known = known[0] if isinstance(known, tuple) else known
         if part == "tokenizer":
             parts[part] = tokenizer.stand_in()
@@ -171,10 +195,18 @@ def _made_processor(cls: Any, name: str) -> Any:
     return cls(**parts)
 
 
-def _small(config: Any) -> Any:
-    shrink(config)
-    rescale_rope(config)
-    return config
+def _brought(model_type: str | None = None) -> Any:
+    """The configuration class that the script itself brings: of this type, or the only one that there is."""
+    base = importlib.import_module("transformers.configuration_utils")
+    todo, found = [getattr(base, "PretrainedConfig", None) or base.PreTrainedConfig], list[Any]()
+    while todo:
+        found += (below := todo.pop().__subclasses__())
+        todo += below
+    files = {one: str(getattr(sys.modules.get(one.__module__), "__file__", None) or "") for one in found}
+    brought = [one for one in found if files[one] and "site-packages" not in files[one]]
+    if model_type is not None:
+        return next((one for one in brought if one.model_type == model_type), None)
+    return brought[0] if len(brought) == 1 else None
 
 
 def _family(name: str, families: Any) -> str:
@@ -213,6 +245,11 @@ class DrawnWeights(dict[str, Any]):
     """In place of a file of weights that is not there: whoever loads it is drawn anew."""
 
 
+def drawn_weights(file: str | os.PathLike[str]) -> DrawnWeights:
+    tell(f"weights {os.fspath(file)}: drawn at random")
+    return DrawnWeights()
+
+
 def draw(model: nn.Module) -> None:
     """Small random numbers in every parameter that was allocated and not drawn, or is all 0 though it is no bias."""
     generator = torch.Generator().manual_seed(0)
@@ -220,12 +257,21 @@ def draw(model: nn.Module) -> None:
         for name, parameter in model.named_parameters():
             if not parameter.is_floating_point():
                 continue
-            empty = not torch.isfinite(parameter).all() or parameter.abs().max() > 1e4
+            empty = not torch.isfinite(parameter).all() or parameter.abs().max() > HUGE
             zero = parameter.ndim > 1 and not parameter.any()
             if empty or zero:
                 one = torch.ones_like(parameter) if "norm" in name.lower() and parameter.ndim == 1 else None
                 drawn = DRAWN_STD * torch.randn(parameter.shape, generator=generator)
                 parameter.copy_(drawn if one is None else one)
+
+
+def draw_garbage(parameters: Iterable[nn.Parameter]) -> None:
+    """Small random numbers in parameters that hold none or huge ones; 1 in those of one axis."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for one in parameters:
+            if one.is_floating_point() and one.numel() and not (torch.isfinite(one).all() and one.abs().max() < HUGE):
+                one.copy_(DRAWN_STD * torch.randn(one.shape, generator=generator) if one.ndim > 1 else torch.ones(1))
 
 
 def install() -> None:
@@ -234,13 +280,12 @@ def install() -> None:
 
     def load_or_draw(file: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(file, str | os.PathLike) and not os.path.exists(file):
-            tell(f"weights {os.fspath(file)}: drawn at random")
-            return DrawnWeights()
+            return drawn_weights(file)
         return load(file, *args, **kwargs)
 
     def load_or_drawn(self: nn.Module, state: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         if isinstance(state, DrawnWeights):
-            _draw_all(self)
+            draw_all(self)
             return inspect.getmodule(load_state_dict)._IncompatibleKeys([], [])  # type: ignore[union-attr]
         return load_state_dict(self, state, *args, **kwargs)
 
@@ -248,7 +293,7 @@ def install() -> None:
     nn.Module.load_state_dict = load_or_drawn  # type: ignore[method-assign]
 
 
-def _draw_all(model: nn.Module) -> None:
+def draw_all(model: nn.Module) -> None:
     """Weights that classes only allocate are drawn; norms are 1."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

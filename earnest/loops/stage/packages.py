@@ -9,19 +9,33 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
+from earnest.loops.stage import codecs
 from earnest.loops.stage.replaced import tell
+
+TRACKERS = (  # stand-ins, installed or not
+    "torch.utils.tensorboard",
+    "tensorboardX",
+    "wandb",
+    "swanlab",
+    "mlflow",
+    "trackio",
+    "comet_ml",
+    "neptune",
+    "clearml",
+    "aim",
+)
 
 
 class StandIn:
     """Whatever is asked of it, it is; whatever is called of it, it returns itself. A decorator leaves its function."""
 
-    def __init__(self, name: str = "stand-in"):
-        self.__dict__["_name"] = name
+    def __init__(self, name: Any = "stand-in", *args: Any, **kwargs: Any):
+        self.__dict__["_name"] = str(name)
 
-    def __getattr__(self, name: str) -> "StandIn":
+    def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return StandIn(f"{self._name}.{name}")
+        return _known(str(self._name), name) or StandIn(f"{self._name}.{name}")
 
     def __setattr__(self, name: str, value: Any) -> None:
         self.__dict__[name] = value
@@ -67,7 +81,10 @@ class StandInModule(types.ModuleType):
 
 
 def _known(module: str, name: str) -> Any:
-    """bitsandbytes' optimizers are torch's."""
+    """What of a package does something: files of audio are read, codecs give codes, bitsandbytes' optimizers are
+    torch's."""
+    if (known := codecs.KNOWN.get(f"{module}.{name}")) is not None:
+        return known
     if module.startswith("bitsandbytes"):
         import torch
 
@@ -97,6 +114,18 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def exec_module(self, module: types.ModuleType) -> None:
         pass
+
+
+class TrackerFinder(Finder):
+    """Asked first: nothing is logged."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if not any(fullname == name or fullname.startswith(f"{name}.") for name in TRACKERS):
+            return None
+        tell("trackers: stand-ins that do nothing")
+        return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
 
 
 def _expected_to_fail() -> bool:
@@ -134,4 +163,5 @@ def _of_import(handler: ast.ExceptHandler) -> bool:
 
 def install() -> None:
     """From here on."""
+    sys.meta_path.insert(0, TrackerFinder())
     sys.meta_path.append(Finder())

@@ -1,5 +1,7 @@
 """What a training asks of its machine, turned down: workers, trackers, several processes, half precision."""
 
+import functools
+import importlib
 import multiprocessing
 from collections.abc import Callable
 from typing import Any
@@ -8,8 +10,10 @@ import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader
 
+from earnest.loops.stage.packages import StandIn
 from earnest.loops.stage.replaced import tell
 
+MOST_CLIPS = 4  # in a batch
 LOADER = {"num_workers": 0, "pin_memory": False, "persistent_workers": False, "prefetch_factor": None, "timeout": 0}
 ARGUMENTS: dict[str, Any] = {
     "use_cpu": True,
@@ -34,6 +38,7 @@ ARGUMENTS: dict[str, Any] = {
 def install() -> None:
     """From here on; transformers and accelerate are changed when they are imported (`on_import`)."""
     _with(DataLoader, "__init__", LOADER)
+    _small_batches()
     torch.multiprocessing.spawn = _spawn  # type: ignore[attr-defined]
     multiprocessing.cpu_count = lambda: 1
     _one_process()
@@ -71,6 +76,39 @@ def of_accelerate(accelerate: Any) -> None:
     accelerate.Accelerator.__init__ = __init__
 
 
+def of_lightning(lightning: Any) -> None:
+    """Trainer (or Fabric) of either package on the processor, without trackers."""
+    fixed = {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto", "precision": "32-true"}
+    of_trainer = {"enable_progress_bar": False, "num_sanity_val_steps": 0, "benchmark": False}
+    for name, more in (("Trainer", of_trainer), ("Fabric", {"loggers": None})):
+        if hasattr(lightning, name):
+            _always(getattr(lightning, name), {**fixed, **more}, lightning.__name__.rpartition(".")[0])
+
+
+def _always(owner: Any, fixed: dict[str, Any], package: str) -> None:
+    init = owner.__init__
+
+    @functools.wraps(init)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        if "loggers" not in fixed and kwargs.get("logger", True):  # some callbacks want one
+            fixed["logger"] = importlib.import_module(f"{package}.loggers.logger").DummyLogger()
+        init(self, *args, **{**kwargs, **fixed})
+
+    owner.__init__ = __init__
+
+
+def of_lightning_loggers(loggers: Any) -> None:
+    for name in loggers.__all__:
+        setattr(loggers, name, StandIn)
+
+
+LIGHTNING: dict[str, Callable[[Any], None]] = {
+    f"{package}.{module}": change
+    for package in ("pytorch_lightning", "lightning.pytorch")
+    for module, change in (("trainer", of_lightning), ("loggers", of_lightning_loggers))
+} | {f"{package}.fabric": of_lightning for package in ("lightning_fabric", "lightning.fabric")}
+
+
 def of_datasets(datasets: Any) -> None:
     for name in ("map", "filter"):
         _with(datasets.Dataset, name, {"num_proc": None})
@@ -84,6 +122,20 @@ def _with(owner: Any, name: str, fixed: dict[str, Any]) -> None:
         return original(*args, **{name: fixed.get(name, value) for name, value in kwargs.items()})
 
     setattr(owner, name, call)
+
+
+def _small_batches() -> None:
+    """A few clips are enough to tell where labels are scored."""
+    init = DataLoader.__init__
+
+    @functools.wraps(init)
+    def __init__(self: Any, dataset: Any, batch_size: int | None = 1, *args: Any, **kwargs: Any) -> None:
+        if isinstance(batch_size, int) and batch_size > MOST_CLIPS:
+            tell(f"batches of {batch_size}: of {MOST_CLIPS}")
+            batch_size = MOST_CLIPS
+        init(self, dataset, batch_size, *args, **kwargs)
+
+    DataLoader.__init__ = __init__  # type: ignore[method-assign]
 
 
 def _spawn(function: Callable[..., Any], args: tuple[Any, ...] = (), *more: Any, **kwargs: Any) -> None:

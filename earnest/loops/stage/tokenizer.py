@@ -1,5 +1,8 @@
 """A tokenizer where there is none: bytes, and special tokens that get an id when they are asked for."""
 
+import itertools
+import re
+from collections.abc import Sequence
 from typing import Any
 
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
@@ -7,25 +10,60 @@ TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}</s>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+BRACKETS = r"<[!-;=?-~]+>"  # how most special tokens are written: without spaces, within < and >
 
 
 def stand_in() -> Any:
-    """Of transformers' fast kind, with a chat template."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    """Of transformers' fast kind, with a chat template.
+
+    Tokens in < and > are put into the vocabulary itself: of tens of thousands (one for each code), the library's own
+    `add_tokens` takes half a minute.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import AddedToken, PreTrainedTokenizerFast
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: n for n, token in enumerate([*SPECIAL.values(), *letters])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token=SPECIAL["unk_token"]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+
+    def model() -> Any:
+        return models.BPE(vocab=vocabulary, merges=[], unk_token=SPECIAL["unk_token"], ignore_merges=True)
+
+    tokenizer = Tokenizer(model())
+    alone = pre_tokenizers.Split(Regex(BRACKETS), behavior="isolated")
+    bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([alone, bytes_])  # type: ignore[assignment]
     tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
 
     class StandIn(PreTrainedTokenizerFast):
         """Unknown special tokens are added."""
 
-        def convert_tokens_to_ids(self, tokens: Any) -> Any:
+        def add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:
+            every = [new_tokens] if isinstance(new_tokens, str | AddedToken) else list(new_tokens)
+            words = [str(one) if isinstance(one, str) else str(one.content) for one in every]
+            if len(self) > len(vocabulary) or not all(re.fullmatch(BRACKETS, word) for word in words):
+                return int(super().add_tokens(new_tokens, special_tokens=special_tokens))
+            before = len(vocabulary)
+            taken = set(vocabulary.values())
+            for word in dict.fromkeys(words):
+                if word not in vocabulary:
+                    vocabulary[word] = next(n for n in itertools.count(len(vocabulary)) if n not in taken)
+                    taken.add(vocabulary[word])
+            self._tokenizer.model = model()
+            return len(vocabulary) - before
+
+        def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
+            """Ids that a configuration names without their tokens get a token, too."""
+            known, asked = set(self.get_vocab().values()), [ids] if isinstance(ids, int) else list(ids)
+            new = {f"<|{int(one)}|>": int(one) for one in asked if int(one) not in known}
+            if new:
+                vocabulary.update(new)
+                self._tokenizer.model = model()
+            return super().convert_ids_to_tokens(ids, skip_special_tokens)
+
+        def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
+            known = self.get_vocab()
             for token in [tokens] if isinstance(tokens, str) else tokens:
-                if token not in self.get_vocab():
+                if token not in known:
                     self.add_tokens(AddedToken(token, special=True), special_tokens=True)
             return super().convert_tokens_to_ids(tokens)
 

@@ -14,6 +14,7 @@ COMMON = 32  # places of one gram in the ids; more say nothing (silence, padding
 MOST_CODEBOOKS = 64
 FOUND_FRAC = 0.7  # of a layer's labels must be found for its place to be known (assumed)
 PIECES = 256  # displacements that are tried
+FAR_SHARE = 0.2  # of its votes that a move loses if it lies outside of those that are sure (assumed)
 COPIED_FRAC, FEWEST_COPIED = 0.8, 12  # of the labels, and grams, for a second copy (assumed)
 
 
@@ -62,6 +63,8 @@ def gather(lookups: Sequence[tuple[np.ndarray, int]], classes: set[int]) -> list
     of one table joined if it is read in pieces. classes: sizes of the vocabularies."""
     again: dict[tuple[int, tuple[int, ...], bytes], list[int]] = {}
     for number, (index, table) in enumerate(lookups):
+        if not index.size:  # nothing was looked up: a batch without references, say
+            continue
         again.setdefault((table, index.shape, index.tobytes()), []).append(number)
     shapes: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
     tables: dict[int, list[tuple[int, ...]]] = {}
@@ -120,23 +123,33 @@ def _unflattened(index: np.ndarray) -> Iterator[np.ndarray]:
 
 def places(labels: np.ndarray, ids: Sequence[Ids]) -> list[Place]:
     """Every array of ids in which the labels (*rows, codebooks), -1 if not scored, are found again."""
-    scored = int((labels >= 0).sum())
     found: list[Place] = []
     for number, one in enumerate(ids):
-        best = copy = np.full(labels.shape, -1, dtype=np.int64)
+        best, copy = np.full((2, *labels.shape), -1, dtype=np.int64)
+        scored = 0
         for order in _orders(labels):
+            string = labels.reshape(-1)[order]
+            unsure = (string < 0) | _in_runs(string)
             for ids_order in _orders(one.values):
-                there = _aligned(labels.reshape(-1)[order], one.values.reshape(-1)[ids_order])
+                there = _aligned(string, one.values.reshape(-1)[ids_order])
+                there[:, unsure] = -1
                 placed = np.full((2, labels.size), -1, dtype=np.int64)
                 placed[:, order] = np.where(there >= 0, ids_order[there], -1)
                 if (placed[0] >= 0).sum() > (best >= 0).sum():
                     best, copy = placed.reshape(2, *labels.shape)
-                if (best >= 0).sum() == scored:
+                    scored = int((~unsure).sum())
+                if scored and (best >= 0).sum() == scored:
                     break
         if scored and (frac := float((best >= 0).sum() / scored)) >= FOUND_FRAC:
             again = copy.reshape(-1, labels.shape[-1]) if (copy >= 0).any() else None
             found.append(Place(number, best.reshape(-1, labels.shape[-1]), frac, again))
     return found
+
+
+def _in_runs(string: np.ndarray) -> np.ndarray:
+    """Entries of runs of one value (padding, silence), of which none can be told from its neighbours."""
+    same = _long_runs(np.diff(string) == 0, GRAM - 1)
+    return np.append(same, False) | np.append(False, same)
 
 
 def _orders(array: np.ndarray) -> Iterator[np.ndarray]:
@@ -163,7 +176,8 @@ def _aligned(labels_N: np.ndarray, ids_M: np.ndarray) -> np.ndarray:
     keep = ids_M[at_M] - labels_N[at_N] == offset
     moves, votes = np.unique((at_M - at_N)[keep], return_counts=True)
     scored_N = labels_N >= 0
-    moves = moves[np.lexsort((-moves, -votes))]  # the later place first: an earlier one is a copy
+    far = _far(at_N[keep], (at_M - at_N)[keep], moves)
+    moves = moves[np.lexsort((-moves, -votes * (1 - FAR_SHARE * far)))]  # the later place first: an earlier is a copy
     for number, move in enumerate(moves[:PIECES]):
         same_N = _same(labels_N, ids_M, move, offset)
         same_N = same_N if not number else _long_runs(same_N, GRAM)
@@ -177,6 +191,16 @@ def _aligned(labels_N: np.ndarray, ids_M: np.ndarray) -> np.ndarray:
         if same_N.sum() >= COPIED_FRAC * scored_N.sum():
             copy_N[same_N] = np.flatnonzero(same_N) + move
     return np.stack([found_N, copy_N])
+
+
+def _far(at_N: np.ndarray, move_N: np.ndarray, moves: np.ndarray) -> np.ndarray:
+    """Which moves lie outside of those of labels that can be in one place only: if a clip is twice in the batch, its
+    labels are found in both."""
+    _, which, counts = np.unique(at_N, return_inverse=True, return_counts=True)
+    sure = move_N[counts[which] == 1]
+    if 2 * len(sure) < len(counts):
+        return np.zeros(len(moves), dtype=bool)
+    return (moves < sure.min()) | (moves > sure.max())
 
 
 def _same(labels_N: np.ndarray, ids_M: np.ndarray, move: int, offset: int) -> np.ndarray:

@@ -1,7 +1,8 @@
 """One run of a loss, written down: ids looked up in tables, rows of logits that are scored, calls of loss functions."""
 
 import sys
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ PRODUCTS: Mapping[Callable[..., Any], int] = {  # function -> the axis of its cl
     torch.bmm: -1,
     torch.baddbmm: -1,
     torch.einsum: -1,
+    torch.tensordot: -1,
     F.conv1d: 1,
 }
 LOSSES: Mapping[Callable[..., Any], str] = {
@@ -97,6 +99,54 @@ class Record:
 Changes = Mapping[int, tuple[np.ndarray, np.ndarray]]  # number of a lookup -> (flat places, what is added to their ids)
 
 
+def called(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The result of a function. Copies of torch's functions with arguments of their own hand these to torch's if they
+    see that somebody listens; then the copy is called, unheard."""
+    try:
+        return func(*args, **kwargs)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error) or (copy := _handed_on()) is None:
+            raise
+        return copy(*args, **kwargs)
+
+
+def _handed_on() -> Callable[..., Any] | None:
+    """The function that has just called torch's `handle_torch_function`."""
+    frame = sys._getframe(2)
+    while frame is not None and frame.f_code.co_name != "handle_torch_function":
+        frame = frame.f_back
+    caller = frame.f_back if frame is not None else None
+    found: Callable[..., Any] | None = caller.f_globals.get(caller.f_code.co_name) if caller is not None else None
+    return found
+
+
+class ThrownAway:
+    """Which parameters only made results that nobody read, such as logits beside the hidden states that a model is
+    asked for. A result is read by a loss, or by a function that cuts the gradient off.
+
+    read: ids of parameters of which something was read.
+    """
+
+    def __init__(self) -> None:
+        self.read: set[int] = set()
+        self._made: dict[int, tuple[weakref.ref[Tensor], frozenset[int]]] = {}  # by id of a result that waits
+
+    def follow(self, is_loss: bool, arguments: Sequence[Any], result: Tensor) -> None:
+        """One function was called."""
+        behind: set[int] = set()
+        for one in arguments:
+            for tensor in one if isinstance(one, list | tuple) else (one,):
+                if isinstance(tensor, nn.Parameter):
+                    behind.add(id(tensor))
+                elif isinstance(tensor, Tensor) and (made := self._made.get(id(tensor))) and made[0]() is tensor:
+                    behind |= made[1]
+        behind -= self.read
+        if is_loss or not result.requires_grad:
+            self.read |= behind
+        elif behind:
+            self._made[id(result)] = weakref.ref(result), frozenset(behind)
+
+
 class Recorder(TorchFunctionMode):
     """Writes down what runs inside it (`finished`).
 
@@ -114,16 +164,18 @@ class Recorder(TorchFunctionMode):
         self._nodes: dict[Key, Any] = {}  # the output layers' places in the graph
         self._scores: dict[Key, Scores] = {}
         self._used: dict[int, Tensor] = {}
+        self._thrown_away = ThrownAway()
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # torch's own signature
         kwargs = kwargs or {}
         if func in LOOKUPS:
             args = self._lookup(func, args, kwargs)
-        result = func(*args, **kwargs)
+        result = called(func, args, kwargs)
         if not isinstance(result, Tensor):
             return result
         if self._printed is None and torch.is_grad_enabled():
             self._used.update((id(one), one) for one in (*args, *kwargs.values()) if isinstance(one, nn.Parameter))
+            self._thrown_away.follow(func in LOSSES, (*args, *kwargs.values()), result)
         if func in PRODUCTS and result.is_floating_point():
             self._product(func, args, kwargs, result)
         elif func in LOSSES and result.requires_grad and self._printed is None:
@@ -146,7 +198,7 @@ class Recorder(TorchFunctionMode):
                 [(node, found) for _, node, found in self._losses], {self._nodes[key]: key for key in scored}
             ),
             tuple(dict.fromkeys(function for function, _, _ in self._losses)),
-            frozenset(names[number] for number in self._used if number in names),
+            frozenset(names[number] for number in self._used if number in names and number in self._thrown_away.read),
         )
 
     def _lookup(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
@@ -212,11 +264,27 @@ def prints(logits: Tensor, codebooks: int) -> np.ndarray:
     codebooks, 2)."""
     width = logits.shape[-1] // codebooks
     rows = logits.reshape(-1, codebooks, width)
-    directions = torch.randn(width, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(rows.device)
+    directions = _directions(width).to(rows.device)
     step = max(1, CHUNK // logits.shape[-1])
     with torch.no_grad():
         parts = [part.double().nan_to_num(posinf=1e9, neginf=-1e9) @ directions for part in rows.split(step)]
         return torch.cat(parts).cpu().numpy() if parts else np.zeros((0, codebooks, 2))
+
+
+def prints_of_linear(states: Tensor, weight: Tensor, bias: Tensor | None, codebooks: int) -> np.ndarray:
+    """The same of the logits that these states (..., D) and weights (V, D) would give; they are not computed."""
+    directions = _directions(len(weight) // codebooks).to(weight.device)
+    with torch.no_grad():
+        weight_KVD = weight.detach().reshape(codebooks, -1, weight.shape[-1])
+        printed_KDN = torch.stack([one.double().T @ directions for one in weight_KVD])
+        found = torch.einsum("rd,kdn->rkn", states.detach().reshape(-1, states.shape[-1]).double(), printed_KDN)
+        if bias is not None:
+            found = found + bias.detach().double().reshape(codebooks, -1) @ directions
+        return found.nan_to_num(posinf=1e9, neginf=-1e9).cpu().numpy()
+
+
+def _directions(width: int) -> Tensor:
+    return torch.randn(width, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 def lines() -> tuple[Line, ...]:

@@ -235,8 +235,9 @@ def mean_over_padding(targets: Probe[TargetsByStream]) -> Answers:
         if seen.divided_by is None or seen.shape is None:
             continue
         right = {seen.targets, seen.targets * len(targets)}
+        clips = math.prod(seen.shape) // max(seen.shape)  # transformers' Trainer counts the first label of each, too
         for positions in _positions(seen.shape, len(targets)) - right:
-            if positions > seen.targets and abs(seen.divided_by / positions - 1) < 1e-4:
+            if positions > seen.targets + clips and abs(seen.divided_by / positions - 1) < 1e-4:
                 words = f"{seen.targets} targets count, and their loss is divided by {positions}"
                 yield Evidence(0, words, EXACT, [_row(stream, seen)], stream)
 
