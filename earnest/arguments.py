@@ -17,6 +17,7 @@ from tyro import _errors as refusals
 from tyro import _resolver as resolver
 from tyro._arguments import ArgumentDefinition
 
+from earnest.bounds import check_bounds
 from earnest.errors import UserError
 from earnest.facts import FACTS, checked
 from earnest.records import plain
@@ -72,7 +73,9 @@ def configured(name: str, args: Sequence[str], command: str, options: list[tuple
     unnamed = Annotated[type(config), tyro.conf.arg(name="")]  # --steps rather than --config.steps
     call = dataclasses.make_dataclass(command.title(), [("config", unnamed, config), *options], frozen=True)
     call.__doc__ = RECIPES[name].configure.__doc__
-    return RECIPES[name], parse(call, args, f"earnest {command} {name}")()
+    called = parse(call, args, f"earnest {command} {name}")()
+    check_bounds(called.config)
+    return RECIPES[name], called
 
 
 def refusal(event: refusals.ParseErrorEvent, known: Sequence[str], args: Sequence[str]) -> UserError:
@@ -91,6 +94,7 @@ def refusal(event: refusals.ParseErrorEvent, known: Sequence[str], args: Sequenc
             )
         case refusals.InvalidChoice(argument=argument, value=value, choices=choices):
             near = difflib.get_close_matches(value, choices, 1)
+            near = near or [each for each in choices if _abbreviates(value, each)]
             seen = f"{_name(argument)} {value}"
             return UserError(seen, f"one of {', '.join(choices)}", f"did you mean {near[0]}?" if near else fix)
         case refusals.BadValue(argument=argument, offending_value=None):
@@ -101,6 +105,12 @@ def refusal(event: refusals.ParseErrorEvent, known: Sequence[str], args: Sequenc
             return UserError(f"{_name(argument)} {_given(argument, args)}", _expected(argument), _meaning(argument))
         case _:
             return UserError(" ".join(args), f"options that `{event.prog}` has", fix)
+
+
+def _abbreviates(word: str, name: str) -> bool:
+    """Whether a word is some of a name's letters in their order: md of markdown."""
+    letters = iter(name)
+    return all(letter in letters for letter in word.lower())
 
 
 def options(target: Callable[..., Any]) -> Iterator[str]:

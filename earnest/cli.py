@@ -17,11 +17,13 @@ from typing import Annotated, Literal
 import tyro
 
 from earnest import arguments
+from earnest.bounds import check_number
 from earnest.commands import compare, diagnose_all, explain, rules, runs
+from earnest.corpora import check_data, data
 from earnest.errors import UserError
+from earnest.exits import EXIT_CODES, EXIT_FAULT, EXIT_FOUND, EXIT_MISTAKE
 from earnest.sampling import Sampling
 
-EXIT_FOUND, EXIT_MISTAKE, EXIT_FAULT = 1, 2, 3
 Positional = tyro.conf.Positional
 OUT = Annotated[Path | None, tyro.conf.arg(help="Directory of the run; a new one under runs/ if not given.")]
 RESUME = Annotated[bool, tyro.conf.arg(help="Continue the run in --out; without one, the latest under runs/.")]
@@ -72,26 +74,6 @@ def check(recipe: str, args: list[str]) -> int:
     return 0
 
 
-def data(source: Positional[str], out: Positional[Path]) -> int:
-    """Make a folder to train on: asterisk-en (-es, -fr, -it, -ru) from Debian's studio recordings, espeak, music, or
-    wesnoth."""
-    from earnest.data.music import music, wesnoth
-    from earnest.data.sources import asterisk, espeak
-
-    kind, _, language = source.partition("-")
-    if kind == "asterisk":
-        print(asterisk(language, out))
-    elif source in ("espeak", "music", "wesnoth"):
-        print({"espeak": espeak, "music": music, "wesnoth": wesnoth}[source](out))
-    else:
-        raise UserError(
-            f"source {source!r}",
-            "espeak, music, wesnoth, or asterisk-en (-es, -fr, -it, -ru)",
-            "earnest data asterisk-en OUT",
-        )
-    return 0
-
-
 def generate(
     run: Positional[Path],
     text: str,
@@ -125,13 +107,19 @@ def generate(
         seed: Of the random numbers.
         max_duration_s: Where the audio is cut if the model does not end it.
     """
-    from earnest.data.audio import write_pieces
+    from earnest.data.audio import check_output, write_pieces
     from earnest.generate import Request, check_guidance, cloning_prompt, decoded, generate_pieces, load_run
 
     if (reference is None) != (reference_text is None):
         raise UserError(
             "one of --reference and --reference-text", "both: the audio, and what is said in it", "add the other"
         )
+    if not text.strip():
+        raise UserError("an empty --text", "the words to say", "write them between quotes: --text 'seven'")
+    for name, value in (("temperature", temperature), ("top_k", top_k), ("top_p", top_p), ("guidance", guidance),
+                        ("seed", seed), ("max_duration_s", max_duration_s)):  # fmt: skip
+        check_number(name, "--" + name.replace("_", "-"), value)
+    check_output(out)
     model, codec, facts = load_run(run)
     check_guidance(guidance, facts.unconditional_frac or 0)
     speakers = list(facts.speakers or ())
@@ -337,6 +325,8 @@ def main(argv: list[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     except Exception as error:
+        if type(error).__module__ == "huggingface_hub.errors" and "Strict" in type(error).__name__:
+            return _refused(_no_such_model(error))
         return _fault(error)
 
 
@@ -345,9 +335,14 @@ def _run(word: str, *args: str) -> int:
         print("usage: earnest COMMAND ...\n")
         for name, command in COMMANDS.items():
             print(f"  {name:<9} {(command.__doc__ or '').splitlines()[0]}")
+        print("\nexit codes:")
+        for code, meaning in EXIT_CODES.items():
+            print(f"  {code:<4} {meaning}")
         return 0
     if word not in COMMANDS:
         raise UserError(f"command {word!r}", f"one of {', '.join(COMMANDS)}", "earnest --help")
+    if word == "data" and args[:1] == ("check",):
+        return arguments.parse(check_data, args[1:], "earnest data check")()
     command = COMMANDS[word]
     if command in TAKE_A_RECIPE:
         return command(args[0] if args else "", list(args[1:]))
@@ -357,6 +352,12 @@ def _run(word: str, *args: str) -> int:
 def _refused(error: UserError) -> int:
     print(error, file=sys.stderr)
     return EXIT_MISTAKE
+
+
+def _no_such_model(error: Exception) -> UserError:
+    """transformers refuses a configuration: of a checkpoint, or of --shape options that have no check of their own."""
+    told = " ".join(str(error).split()).rpartition("ValueError: ")[2]
+    return UserError(told[:300], "sizes that fit each other", "change the --shape options, or check config.json")
 
 
 def _fault(error: Exception) -> int:

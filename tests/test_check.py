@@ -1,6 +1,7 @@
 """`earnest.check`: public trainers in miniature are named by their fault, right ones are not accused, and nothing is
 left changed."""
 
+import contextlib
 import copy
 import dataclasses
 import os
@@ -17,6 +18,8 @@ from transformers import BatchEncoding, Trainer, TrainingArguments
 import earnest
 from benchmarks.trainers import table
 from earnest.errors import UserError
+from earnest.probes.trace.read import where
+from earnest.probes.trace.record import Line
 from earnest.streams import Part
 from tests.trainers import CASES
 from tests.trainers.case import Case, llama
@@ -58,6 +61,12 @@ def test_line_of_the_loss_and_what_was_taken_for_what():
     assert "single_stream.py:" in str(misaligned.evidence[0]["where"])
     assert misaligned.streams == (Part("tokens"),)
     assert "lm_head.weight (126 classes)" in found.mapping["tokens"] and "single_stream.py:" in found.mapping["tokens"]
+
+
+def test_line_of_a_loss_is_never_one_of_the_standard_library():
+    """accelerate's autocast wraps a model's forward in contextlib's decorator."""
+    inside, own = Line(contextlib.__file__, 81, "inner"), Line("train.py", 7, "main")
+    assert where([inside, own]) == "train.py:7"
 
 
 @dataclasses.dataclass(frozen=True)

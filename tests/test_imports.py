@@ -15,6 +15,8 @@ RESULTS = "probes/results"  # rules read what probes found, and import no probe
 # A part may import those named for it, and nothing else of the package.
 GROUND = {
     "errors",
+    "exits",
+    "bounds",
     "columns",
     "files",
     "history",
@@ -57,6 +59,7 @@ ALLOWED = {
     "accounting": TRAINING | {"accounting"},
     "arguments": {"*"},
     "commands": {"*"},
+    "corpora": {"*"},
     "progress": set(),
     "cli": {"*"},
     "__init__": {"loops"},  # when a function of it is asked for

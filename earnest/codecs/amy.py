@@ -56,6 +56,26 @@ class AmyShape:
     without pitch and level; 0 to choose it by the whole latent, as the others are."""
 
 
+def _check(shape: AmyShape) -> None:
+    """Raises UserError for a frame that cannot be halved, a window that leaves gaps, and phases that are not there."""
+    if shape.hop_samples % 2:
+        raise UserError(
+            f"--shape.hop-samples {shape.hop_samples}", "an even number", f"--shape.hop-samples {shape.hop_samples + 1}"
+        )
+    if shape.window_samples % 2 or shape.window_samples < shape.hop_samples // 2:
+        raise UserError(
+            f"--shape.window-samples {shape.window_samples}",
+            f"an even number, {shape.hop_samples // 2} (half a frame) or more",
+            f"--shape.window-samples {2 * shape.hop_samples}",
+        )
+    if shape.phase_bins > shape.window_samples // 2 + 1:
+        raise UserError(
+            f"--shape.phase-bins {shape.phase_bins} of a window of {shape.window_samples}",
+            f"at most the {shape.window_samples // 2 + 1} bins that it has",
+            "lower it, or lengthen the window",
+        )
+
+
 class Amy(TrainableCodec[ResidualVQ]):
     """The codec of an `AmyShape`.
 
@@ -68,6 +88,7 @@ class Amy(TrainableCodec[ResidualVQ]):
 
     def __init__(self, shape: AmyShape = AmyShape(), name: str = "amy"):
         super().__init__()
+        _check(shape)
         self.shape, self.name = shape, name
         self.register_buffer("window_W", torch.hann_window(shape.window_samples), persistent=False)
         bins = shape.window_samples // 2 + 1

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -62,7 +63,7 @@ def read_wave(
     """
     path = Path(path)
     wave_NK, file_hz = read_samples(path)
-    wave_NK = _cut(path, wave_NK, file_hz, segment) if segment else wave_NK
+    wave_NK = cut(path, wave_NK, file_hz, segment) if segment else wave_NK
     if not len(wave_NK):
         raise ClipError(path, "no samples")
     if channels == 2 and wave_NK.shape[1] > 2:
@@ -88,7 +89,7 @@ def read_samples(path: Path) -> tuple[np.ndarray, int]:
     return _read_ffmpeg(path) if suffix in FFMPEG_SUFFIXES else _read_soundfile(path)
 
 
-def _cut(path: Path, wave_NK: np.ndarray, file_hz: int, segment: Segment) -> np.ndarray:
+def cut(path: Path, wave_NK: np.ndarray, file_hz: int, segment: Segment) -> np.ndarray:
     start = round(segment.start_s * file_hz)
     end = len(wave_NK) if segment.duration_s is None else start + round(segment.duration_s * file_hz)
     if segment.channel is not None:
@@ -112,15 +113,44 @@ def _scaled(path: Path, wave_NK: np.ndarray, on_scaled: Callable[[str], None]) -
 
 
 def write_wave(path: str | os.PathLike[str], wave_N: np.ndarray, sample_rate_hz: int) -> float:
-    """Write wave_N (or wave_NK) as 16-bit PCM, in the format that the suffix names (.wav, .flac); return the share that
+    """Write wave_N (or wave_NK) in the format that the suffix names, as 16-bit PCM if it can be; return the share that
     was clipped.
 
     Samples outside [-1, 1) are clipped. 16-bit audio that `read_wave` returned is written back bit by bit. Raises
     ClipError if a sample is NaN or infinite: silence in its place would hide a broken model.
     """
     pcm_N, clipped_frac = _pcm(path, wave_N)
-    soundfile.write(path, pcm_N, sample_rate_hz, subtype="PCM_16")
+    written_as = check_output(path)
+    soundfile.write(path, pcm_N, sample_rate_hz, format=written_as.format, subtype=written_as.subtype)
     return clipped_frac
+
+
+class WrittenAs(NamedTuple):
+    """soundfile's names of a format, and of how it stores samples; None for its own choice."""
+
+    format: str | None = None
+    subtype: str | None = None
+
+
+def check_output(path: str | os.PathLike[str]) -> WrittenAs:
+    """The format that a file's name asks for, with samples as 16-bit PCM, or as the format has them (.mp3).
+
+    Raises UserError, before anything is made, for a format that cannot be written and a folder that is not there.
+    """
+    path = Path(path)
+    if str(path) == "-":
+        return WrittenAs()
+    format = path.suffix.lower().removeprefix(".").replace("aif", "aiff").replace("aifff", "aiff").upper()
+    format = {"OGA": "OGG", "OPUS": "OGG"}.get(format, format)
+    if format not in soundfile.available_formats() or format == "RAW":
+        raise UserError(
+            f"{path}", "a name that ends in .wav, .flac, .mp3 or .ogg", "rename it: the end names the format"
+        )
+    if not path.parent.is_dir() or path.is_dir():
+        where = f"{path} is a directory" if path.is_dir() else f"no directory {path.parent}"
+        raise UserError(where, "a file in a directory that is there", "make the directory, or name another file")
+    subtype = "PCM_16" if soundfile.check_format(format, "PCM_16") else None
+    return WrittenAs(format, "OPUS" if path.suffix.lower() == ".opus" else subtype)
 
 
 def write_pieces(path: str | os.PathLike[str], pieces: Iterable[np.ndarray], sample_rate_hz: int) -> Iterator[int]:
@@ -130,7 +160,7 @@ def write_pieces(path: str | os.PathLike[str], pieces: Iterable[np.ndarray], sam
     "-" is standard output, as .au, a format that needs no length at its start. Any other format is written after the
     last piece. Raises ClipError as `write_wave` does, UserError if the file cannot be written.
     """
-    name, samples = str(path), 0
+    name, samples, written_as = str(path), 0, check_output(path)
     if name != "-" and Path(path).suffix.lower() != ".wav":
         pieces = [np.concatenate(list(pieces))]
     for wave_N in pieces:
@@ -145,7 +175,7 @@ def write_pieces(path: str | os.PathLike[str], pieces: Iterable[np.ndarray], sam
                 sys.stdout.buffer.write(pcm_N.astype(">i2").tobytes())
                 sys.stdout.buffer.flush()
             elif not samples:
-                soundfile.write(path, pcm_N, sample_rate_hz, subtype="PCM_16")
+                soundfile.write(path, pcm_N, sample_rate_hz, format=written_as.format, subtype=written_as.subtype)
             else:
                 with soundfile.SoundFile(path, "r+") as file:  # closing it sets the length in its header
                     file.seek(0, soundfile.SEEK_END)

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -91,9 +93,7 @@ def _table_of_file(path: Path) -> Any:
 def _loaded(wanted: Source) -> Any:
     """A data set of the Hub, or a local copy of its repository, with its configuration."""
     import datasets
-    from datasets.utils.logging import set_verbosity_error
 
-    set_verbosity_error()  # its retries and fallbacks are told in three lines, or not at all
     name, _, config = wanted.path.rpartition(":") if ":" in wanted.path else (wanted.path, "", "")
     name = name or wanted.path
     folder = Path(name)
@@ -101,8 +101,48 @@ def _loaded(wanted: Source) -> Any:
     if arrows:  # F5-TTS writes raw.arrow
         return {"train": datasets.concatenate_datasets([datasets.Dataset.from_file(str(file)) for file in arrows])}
     options: dict[str, Any] = {"streaming": wanted.streaming, "split": wanted.split or None}
-    loaded: Any = datasets.load_dataset(name, _configuration(name, config), **options)
+    with _quiet(), _known_to_be_there(name):
+        loaded: Any = datasets.load_dataset(name, _configuration(name, config), **options)
     return {re.sub(r"\W", "_", wanted.split): loaded} if wanted.split else loaded
+
+
+@contextmanager
+def _quiet() -> Generator[None, None, None]:
+    """The libraries' retries and fallbacks are told in three lines, or not at all."""
+    loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub", "fsspec")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def _known_to_be_there(name: str) -> Generator[None, None, None]:
+    """Asks the Hub once for a data set. If it cannot be reached, the block runs offline, from what was downloaded
+    before: the libraries would ask for half a minute. Raises the Hub's error for a data set that it does not have."""
+    from datasets import config as datasets_config
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    offline = False
+    if not Path(name).exists():
+        try:
+            HfApi().dataset_info(name, timeout=10)
+        except RepositoryNotFoundError:
+            raise
+        except Exception:  # no network, a proxy's refusal, offline by choice
+            offline = True
+    before = constants.HF_HUB_OFFLINE, datasets_config.HF_HUB_OFFLINE
+    if offline:
+        constants.HF_HUB_OFFLINE = datasets_config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, datasets_config.HF_HUB_OFFLINE = before
 
 
 def _configuration(name: str, config: str) -> str | None:

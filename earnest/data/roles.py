@@ -43,6 +43,7 @@ LANGUAGES = frozenset(
         "wa wo xh yi yo za zh zu jp cn yue cmn wuu all_zh all_ja all_ko all_yue auto",
     )
 )
+MOST_ARE_AUDIO = 0.25  # assumed: half of the names of files that are not there, a quarter of those that are
 ALIKE = 0.5  # assumed: from this share of common letters on, a column of texts is another spelling of the one before
 
 
@@ -114,7 +115,7 @@ def guessed_names(rows: Sequence[Sequence[str]], is_audio: Callable[[str], bool]
     columns = [[row[place].strip() for row in rows] for place in range(len(rows[0]) if rows else 0)]
     names = [str(place + 1) for place in range(len(columns))]
     shares = [_share(is_audio, cells) or _share(names_audio, cells) / 2 for cells in columns]
-    if not shares or max(shares) == 0:
+    if not shares or max(shares) < MOST_ARE_AUDIO:
         return names
     audio = shares.index(max(shares))
     names[audio] = "audio"

@@ -16,6 +16,12 @@ from earnest.logs.names import guess
 from earnest.logs.source import FIX, Beginning, Joined, Source
 from earnest.run import Run
 
+ADDRESSES = {  # whose pages are taken for logs, and how the log behind one is got
+    "wandb.ai": "pass the folder wandb/ that the run wrote, or a CSV that its page exports",
+    "huggingface.co": "hf download OWNER/NAME FILE, and pass the file",
+    "tensorboard.dev": "pass the folder of event files that was uploaded",
+}
+
 DEEPEST = 6
 MOST = 5000
 MOST_PARTS = 20
@@ -82,6 +88,9 @@ def choose(path: Path, formats: Sequence[Format], run: str | None) -> tuple[Sour
 
 def _must_exist(path: Path, expected: str) -> None:
     """Raises UserError if the path is no file and no directory."""
+    if address := re.match(r"(https?):/+([^/]+)(.*)", str(path)):  # a path has lost one of its slashes
+        fix = ADDRESSES.get(address[2].removeprefix("www."), "download the file, and pass its path")
+        raise UserError(f"the address {address[1]}://{address[2]}{address[3]}", "a log on this machine", fix)
     try:
         exists = path.exists()
     except PermissionError as error:

@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DiaConfig as HFDiaConfig
 from transformers import DiaForConditionalGeneration
 
+from earnest.bounds import check_heads
 from earnest.data.batch import Batch, Example, Prompt
 from earnest.data.masks import IGNORE, ends_at_eos, shift
 from earnest.data.patterns import check_delays, delay, framed
@@ -66,6 +67,8 @@ class DiaShape:
     def build(self, codebooks: int, codes: int, delays: Sequence[int] = (), specials: Specials = "eos") -> "Dia":
         """A fresh model for `codebooks` codebooks of `codes` entries; EOS, PAD and BOS are added. Without `delays`:
         0, 1, 2, ..."""
+        check_heads("--shape.", self.width, self.heads, self.kv_heads)
+        check_heads("--shape.encoder-", self.encoder_width, self.encoder_heads)
         delays = list(delays) or list(range(codebooks))
         check_delays(codebooks, delays)
         config = HFDiaConfig(

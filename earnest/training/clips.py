@@ -9,7 +9,9 @@ from earnest.data.folder import Clip, load_clips
 from earnest.data.lists import is_conversations
 from earnest.data.music import music, music_name
 from earnest.data.paths import Source
+from earnest.data.roles import chosen_columns
 from earnest.data.sources import embedded_name, espeak
+from earnest.errors import UserError
 from earnest.files import cache_dir
 
 EMBEDDED = {"espeak": (embedded_name, espeak), "music": (music_name, music)}
@@ -18,6 +20,11 @@ EMBEDDED = {"espeak": (embedded_name, espeak), "music": (music_name, music)}
 def find_clips(source: Source, needed: Sequence[str] = ("text",)) -> list[Clip] | list[Conversation]:
     """The clips of a folder, list or Hub data set, or of a corpus that installs with pip, which is made on first use;
     or conversations. needed: columns of which every clip has one."""
+    chosen_columns(source.columns)  # a mistake there is told before anything is sought
+    if not source.path:
+        raise UserError(
+            "no data", "a folder of audio, a list of clips, or a data set on the Hub", "name it: --data.path FOLDER"
+        )
     if is_conversations(Path(source.path)):
         return load_conversations(source.path)
     if source.path not in EMBEDDED:

@@ -179,6 +179,8 @@ class Checkpoints:
 def _made_processor(cls: Any, name: str) -> Any:
     """A processor of this class, each part by its default."""
     transformers = importlib.import_module("transformers")
+    extractors = importlib.import_module("transformers.models.auto.feature_extraction_auto")
+    family = cls.__module__.split(".")[-2]  # transformers.models.FAMILY.processing_FAMILY
     parts: dict[str, Any] = {}
     for part in getattr(cls, "attributes", None) or [
         name for name in inspect.signature(cls).parameters if "kwargs" not in name
@@ -186,6 +188,8 @@ def _made_processor(cls: Any, name: str) -> Any:
         own = cls.__name__.replace("Processor", part.title().replace("_", ""))  # WhisperFeatureExtractor
         known = getattr(cls, f"{part}_class", None) or own
         known = known[0] if isinstance(known, tuple) else known
+        if part == "feature_extractor" and (known is None or known.startswith("Auto")):
+            known = extractors.FEATURE_EXTRACTOR_MAPPING_NAMES.get(family)
         if part == "tokenizer":
             parts[part] = tokenizer.stand_in()
         elif isinstance(known, str) and hasattr(transformers, known) and not known.startswith("Auto"):

@@ -21,6 +21,7 @@ from transformers import (
 )
 from transformers.models.higgs_audio_v2.modeling_higgs_audio_v2 import HiggsAudioV2DecoderLayer
 
+from earnest.bounds import check_heads
 from earnest.data.batch import Batch, Example, Prompt
 from earnest.data.chatml import INSTRUCTION, SCENE_END, SCENE_START
 from earnest.data.masks import IGNORE, ends_at_eos, shift
@@ -68,6 +69,7 @@ class HiggsShape:
 
     def build(self, codebooks: int, codes: int) -> "Higgs":
         """A fresh model for a codec of `codebooks` codebooks with `codes` entries each; BOS and EOS are added."""
+        check_heads("--shape.", self.width, self.heads)
         tokenizer = byte_tokenizer()
         config = HiggsAudioV2Config(
             vocab_size=len(tokenizer),

@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, LlamaConfig, PreTrainedModel, PreTrained
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaModel
 from transformers.utils.hub import cached_file
 
+from earnest.bounds import check_heads
 from earnest.data.baselines import ALPHA
 from earnest.data.batch import Batch, Example, Prompt
 from earnest.data.masks import IGNORE, shift
@@ -108,6 +109,8 @@ class MoT(PreTrainedModel, System):
         random start; output rows of audio alone at a thousandth, as larger ones would add noise to the prior (see
         `set_prior`). Raises UserError if the parts do not fit together.
         """
+        if not backbone:
+            check_heads("--shape.", shape.width, shape.heads, shape.kv_heads)
         tokenizer = byte_tokenizer()
         fresh = LlamaConfig(
             vocab_size=shape.vocabulary or len(tokenizer),

@@ -1,6 +1,6 @@
 """What was traced, stream by stream: where its labels are scored, and what the logits there have seen."""
 
-import sys
+import sysconfig
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,6 +10,8 @@ from earnest.probes.trace.match import MOST_CODEBOOKS, Ids, Place
 from earnest.probes.trace.record import Key, Line, Record
 from earnest.probes.trace.scores import Scores
 from earnest.probes.trace.sight import REACH, Column, Profile
+
+STANDARD_LIBRARY = sysconfig.get_path("stdlib")
 
 
 @dataclass
@@ -130,6 +132,6 @@ def _settle_behind(result: Sequence[Reading]) -> None:
 
 def where(lines: Sequence[Line]) -> str:
     """file:line of the innermost line that is not in an installed package, else of the innermost."""
-    own = [line for line in lines if "site-packages" not in line.path and not line.path.startswith(sys.prefix)]
+    own = [line for line in lines if "site-packages" not in line.path and not line.path.startswith(STANDARD_LIBRARY)]
     chosen = next(iter(own or lines), None)
     return f"{chosen.path}:{chosen.number}" if chosen else "an unknown line"

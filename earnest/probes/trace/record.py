@@ -1,9 +1,11 @@
 """One run of a loss, written down: ids looked up in tables, rows of logits that are scored, calls of loss functions."""
 
+import os
 import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+import earnest
 from earnest.probes.trace import graph
 from earnest.probes.trace.scores import Scores, scores_of
 
@@ -52,6 +55,7 @@ LOSSES: Mapping[Callable[..., Any], str] = {
 FEWEST_CLASSES = 5  # with fewer, one negative entry in a row is no sign of a label
 CHUNK = 2**22  # entries of logits that are worked on at once
 FRAMES = 24  # of the Python stack that are kept for a line
+NOBODYS = (*(f"{Path(package.__file__ or '').parent}{os.sep}" for package in (torch, earnest)), "<frozen")
 
 
 class Line(NamedTuple):
@@ -292,7 +296,7 @@ def lines() -> tuple[Line, ...]:
     frame, found = sys._getframe(2), list[Line]()
     while frame is not None and len(found) < FRAMES:
         path = frame.f_code.co_filename
-        if "/torch/" not in path and "/earnest/" not in path and not path.startswith("<frozen"):
+        if not path.startswith(NOBODYS):
             found.append(Line(path, frame.f_lineno, frame.f_code.co_name))
         frame = frame.f_back
     return tuple(found)

@@ -1,0 +1,74 @@
+"""Commands on data: ``earnest data SOURCE OUT`` makes a folder to train on, ``earnest data check FOLDER`` checks it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import tyro
+
+from earnest.errors import UserError
+from earnest.exits import EXIT_FOUND
+
+Positional = tyro.conf.Positional
+
+
+def data(source: Positional[str], out: Positional[Path]) -> int:
+    """Make a folder to train on (asterisk-en, -es, -fr, -it, -ru, espeak, music, wesnoth), or check one: data check."""
+    from earnest.data.music import music, wesnoth
+    from earnest.data.sources import asterisk, espeak
+
+    kind, _, language = source.partition("-")
+    if kind == "asterisk":
+        print(asterisk(language, out))
+    elif source in ("espeak", "music", "wesnoth"):
+        print({"espeak": espeak, "music": music, "wesnoth": wesnoth}[source](out))
+    else:
+        raise UserError(
+            f"source {source!r}",
+            "espeak, music, wesnoth, or asterisk-en (-es, -fr, -it, -ru)",
+            "earnest data asterisk-en OUT",
+        )
+    return 0
+
+
+def check_data(
+    folder: Positional[str],
+    out: Path = Path("data-check.html"),
+    language: str = "",
+    tokenizer: str = "",
+    columns: tuple[str, ...] = (),
+    split: str = "",
+    limit: int | None = None,
+    max_duration_s: float = 15.0,
+    max_positions: int = 2048,
+    frame_rate_hz: float = 50.0,
+) -> int:
+    """Check a data set before anything is trained on it: exit 0 if nothing is wrong, 1 if something is.
+
+    Args:
+        folder: What --data.path of a training takes: a folder, a list, a data set on the Hub.
+        out: The page, with players of the worst clips.
+        language: The language that is spoken (en, fr, zh, ...), if the data set does not say.
+        tokenizer: Whose characters the texts may have: a directory or a name on the Hub; any characters if not given.
+        columns: ROLE=COLUMN, as --data.columns.
+        split: Check this split alone.
+        limit: Check the first so many clips of every split.
+        max_duration_s: The longest clip that training takes.
+        max_positions: The context of the model: frames of audio and bytes of text.
+        frame_rate_hz: Frames per second of its codec.
+    """
+    from earnest.data.checks.checked import Limits
+    from earnest.data.checks.command import check_data, language_identifier, unknown_to
+    from earnest.data.paths import Source
+    from earnest.progress import bars
+
+    limits = Limits(language, max_duration_s, max_positions, frame_rate_hz, languages=language_identifier())
+    if tokenizer:
+        limits = replace(limits, unknown=unknown_to(tokenizer))
+    with bars() as on_progress:
+        told, faults = check_data(Source(folder, columns, split, limit), limits, out, on_progress)
+    print(told)
+    for fault in faults:
+        print(f"\n{'✗' if fault.severity == 'critical' else '!'} {fault.kind}: {fault.sentence}")
+        print(f"  fix: {fault.fix}")
+    print(f"\n{len(faults) or 'nothing'} found; page: {out}")
+    return EXIT_FOUND if faults else 0

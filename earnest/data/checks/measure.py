@@ -1,0 +1,141 @@
+"""What a recording is like, before anything is trained on it: level, clipping, silence, band, noise, and what it is a
+copy of."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from earnest.data.audio import FULL_SCALE_16_BIT, LEAST_16_BIT_PEAK, OVER_PEAK, ClipError, Segment, cut, read_samples
+
+FRAME_S = 0.025
+WINDOW = 1024  # samples of a spectrum
+SILENT_DB = -60.0  # of full scale: assumed inaudible beside speech
+FLAT_TOP = 3  # samples in a row at the highest value: a wave touches its peak with one or two
+BAND_DB = 60.0  # below the loudest band: what lies lower is no sound of the recording
+EDGE_HZ = 300.0  # a filter of resampling falls within this; a voice or a room does not
+EDGE_DB = 15.0
+SOUND_FRAC = 0.02  # of the peak: where a recording begins and ends
+COPY_RANGE_DB, COPY_DB = 30.0, 1.0  # copies agree to this, in what is audible
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """One recording. Levels are in dB of full scale."""
+
+    duration_s: float
+    rate_hz: int
+    peak: float
+    clipped_frac: float
+    """Share of the samples in runs at the highest value."""
+    lead_s: float
+    """Silence before the first sound."""
+    tail_s: float
+    """Silence after the last sound."""
+    silent_frac: float
+    band_hz: float
+    """Where the spectrum ends in an edge; half the sample rate if it does not."""
+    floor_db: float
+    """Level of the quietest twentieth."""
+    contrast_db: float
+    """The loudest twentieth above the quietest."""
+    pause_db: float
+    """How much the quietest parts differ: noise fills pauses to one level, in a clean recording each is another."""
+    envelope_T: np.ndarray
+    """Level by time, in dB below the loudest: the same for copies, whatever their level and the silence around them."""
+
+
+def measure(path: Path, segment: Segment | None = None) -> Measured:
+    """Raises ClipError for a file that cannot be used, as training would."""
+    wave_NK, rate_hz = read_samples(path)
+    wave_NK = cut(path, wave_NK, rate_hz, segment) if segment else wave_NK
+    if not len(wave_NK):
+        raise ClipError(path, "no samples")
+    wave_N = wave_NK.mean(axis=1)
+    if not np.isfinite(wave_N).all():
+        raise ClipError(path, "NaN or infinite samples")
+    peak = float(np.abs(wave_NK).max())
+    if peak > FULL_SCALE_16_BIT or OVER_PEAK < peak < LEAST_16_BIT_PEAK:
+        raise ClipError(path, f"samples up to {peak:.6g}, which are neither in [-1, 1] nor of 16 bits")
+    if peak > 1:
+        wave_N = wave_N / (peak if peak <= OVER_PEAK else FULL_SCALE_16_BIT)
+    level_T = levels(wave_N, rate_hz)
+    loud = np.flatnonzero(level_T > SILENT_DB)
+    lead, tail = (loud[0], len(level_T) - 1 - loud[-1]) if len(loud) else (len(level_T), len(level_T))
+    return Measured(
+        duration_s=len(wave_N) / rate_hz,
+        rate_hz=rate_hz,
+        peak=peak,
+        clipped_frac=clipped_frac(wave_NK),
+        lead_s=float(lead) * FRAME_S,
+        tail_s=float(tail) * FRAME_S,
+        silent_frac=float(np.mean(level_T <= SILENT_DB)),
+        band_hz=band_hz(wave_N, rate_hz),
+        floor_db=float(np.quantile(level_T, 0.05)),
+        contrast_db=float(np.quantile(level_T, 0.95) - np.quantile(level_T, 0.05)),
+        pause_db=float(np.quantile(level_T, 0.15) - np.quantile(level_T, 0.02)),
+        envelope_T=envelope(wave_N, rate_hz),
+    )
+
+
+def levels(wave_N: np.ndarray, rate_hz: int) -> np.ndarray:
+    """Level of each 25 ms, in dB of full scale."""
+    frame = max(round(FRAME_S * rate_hz), 1)
+    frames = max(len(wave_N) // frame, 1)
+    wave_TN = np.resize(wave_N, frames * frame).reshape(frames, frame)
+    return 10 * np.log10((wave_TN.astype(np.float64) ** 2).mean(1) + 1e-12)
+
+
+def clipped_frac(wave_NK: np.ndarray) -> float:
+    """Share of the samples that lie in runs of FLAT_TOP and more at the channel's highest or lowest value."""
+    clipped = 0
+    for wave_N in wave_NK.T:
+        for top in (wave_N.max(), -wave_N.min()):
+            signed_N = wave_N if top == wave_N.max() else -wave_N
+            at_top_N = (signed_N >= top * 0.9999) & (top > 0.05)
+            edges = np.flatnonzero(np.diff(np.concatenate([[0], at_top_N.astype(np.int8), [0]])))
+            runs = edges[1::2] - edges[::2]
+            clipped += int(runs[runs >= FLAT_TOP].sum())
+    return clipped / max(wave_NK.size, 1)
+
+
+def spectrum_db(wave_N: np.ndarray, rate_hz: int) -> np.ndarray:
+    """Mean power of the louder half of its windows, by frequency, in dB below the strongest."""
+    windows = max(len(wave_N) // WINDOW, 1)
+    wave_TN = np.resize(wave_N, windows * WINDOW).reshape(windows, WINDOW)
+    power_TF = np.abs(np.fft.rfft(wave_TN * np.hanning(WINDOW))) ** 2
+    loud_T = power_TF.sum(1) >= np.median(power_TF.sum(1))
+    power_F = power_TF[loud_T].mean(0)
+    smooth_F = np.convolve(np.pad(power_F, 2, mode="edge"), np.ones(5) / 5, mode="valid")
+    return 10 * np.log10(smooth_F / max(smooth_F.max(), 1e-20) + 1e-15)
+
+
+def band_hz(wave_N: np.ndarray, rate_hz: int) -> float:
+    """The frequency above which a recording holds nothing, if its spectrum falls there as a filter's does; else half
+    its rate."""
+    if not wave_N.any():
+        return rate_hz / 2
+    level_F = spectrum_db(wave_N, rate_hz)
+    bin_hz = rate_hz / WINDOW
+    present = np.flatnonzero(level_F > -BAND_DB)
+    top, width = int(present[-1]), max(round(EDGE_HZ / bin_hz), 3)
+    if top + 2 * width >= len(level_F) or top < width:
+        return rate_hz / 2
+    drop = level_F[top - width : top].mean() - level_F[top + width :].max()
+    return top * bin_hz if drop >= EDGE_DB else rate_hz / 2
+
+
+def envelope(wave_N: np.ndarray, rate_hz: int) -> np.ndarray:
+    """Level of each 25 ms between the first and the last sound, in dB below the loudest."""
+    level_N = np.abs(wave_N)
+    sound = np.flatnonzero(level_N > SOUND_FRAC * level_N.max())
+    if not level_N.any():
+        return np.zeros(0)
+    level_T = levels(wave_N[sound[0] : sound[-1] + 1], rate_hz)
+    return level_T - level_T.max()
+
+
+def is_copy(a_T: np.ndarray, b_T: np.ndarray) -> bool:
+    """Whether two envelopes are those of one recording: takes of a text by one speaker differ by several dB."""
+    audible_T = a_T > -COPY_RANGE_DB
+    return len(a_T) == len(b_T) and float(np.abs(a_T - b_T)[audible_T].max()) < COPY_DB

@@ -1,0 +1,260 @@
+"""`earnest data check` names each planted fault, and is silent on real recordings."""
+
+import csv
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+
+from earnest.cli import main
+from earnest.data.checks import faults
+from earnest.data.checks.audio import NOISY_CONTRAST_DB
+from earnest.data.checks.checked import Limits, look_at
+from earnest.data.checks.command import language_identifier
+from earnest.data.folder import listed_clips
+from earnest.data.sources import ASTERISK, asterisk
+from earnest.errors import UserError
+
+CLIPS = 40
+
+
+def silent(done: int, total: int) -> None:
+    pass
+
+
+SHORT = Limits(max_duration_s=60)
+
+
+def kinds(folder, limits=SHORT) -> dict[str, list[str]]:
+    """Kind -> names of its clips."""
+    return {
+        fault.kind: [clip.name for clip in fault.clips]
+        for fault in faults(look_at(listed_clips(folder), limits, silent))
+    }
+
+
+@pytest.fixture(scope="module", params=["en", "fr"])
+def recordings(request, tmp_path_factory):
+    """Debian's prompts of a language."""
+    folder = tmp_path_factory.mktemp("check") / request.param
+    try:
+        asterisk(request.param, folder)
+    except UserError as error:
+        pytest.skip(error.fix)
+    return folder
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "metadata.csv", encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_real_recordings_are_not_complained_about(recordings):
+    """All prompts of a studio: every second of them, every text, and their language."""
+    clips = listed_clips(recordings)[:200]
+    assert ASTERISK and len(clips) == 200
+    checked = look_at(clips, Limits(max_duration_s=60, languages=language_identifier()), silent)
+    assert [fault.sentence for fault in faults(checked)] == []
+
+
+# --- planted
+
+
+class Planted:
+    """A small data set of real recordings, to plant faults in."""
+
+    def __init__(self, folder: Path, source: Path):
+        self.folder = folder
+        folder.mkdir()
+        long_ones = [row for row in rows_of(source) if len(row["text"]) > 25][:CLIPS]
+        self.rows = [{**row, "file_name": f"{index:02}.wav"} for index, row in enumerate(long_ones)]
+        self.waves = [soundfile.read(source / row["file_name"], dtype="float32")[0] for row in long_ones]
+        self.rate_hz = [16000] * len(self.rows)
+
+    def write(self) -> Path:
+        for row, wave_N, rate_hz in zip(self.rows, self.waves, self.rate_hz, strict=True):
+            path = self.folder / row["file_name"]
+            path.parent.mkdir(exist_ok=True)
+            if wave_N is not None:
+                soundfile.write(path, wave_N, rate_hz, subtype="FLOAT" if np.abs(wave_N).max() > 1 else "PCM_16")
+        with open(self.folder / "metadata.csv", "w", encoding="utf-8", newline="") as file:
+            table = csv.DictWriter(file, list(self.rows[0]))
+            table.writeheader()
+            table.writerows(self.rows)
+        return self.folder
+
+
+@pytest.fixture
+def planted(recordings, tmp_path):
+    if recordings.name != "en":
+        pytest.skip("faults are planted in one language")
+    return Planted(tmp_path / "set", recordings)
+
+
+def duplicate(it):
+    it.waves[5] = 0.5 * it.waves[3]
+    return ["03.wav", "05.wav"]
+
+
+def clip(it):
+    it.waves[7] = (4 * it.waves[7]).clip(-0.99, 0.99)
+    return ["07.wav"]
+
+
+def silence(it):
+    it.waves[2] = np.zeros(16000)
+    it.waves[4] = np.concatenate([np.zeros(40000), it.waves[4]])
+    return ["02.wav", "04.wav"]
+
+
+def upsample(it):
+    for index in (1, 8):
+        it.waves[index] = soxr.resample(soxr.resample(it.waves[index], 16000, 8000), 8000, 24000)
+        it.rate_hz[index] = 24000
+    return ["01.wav", "08.wav"]
+
+
+def int16(it):
+    it.waves[6] = 32768 * it.waves[6]
+    return ["06.wav"]
+
+
+def make_quiet(it):
+    it.waves[6] = 0.01 * it.waves[6]
+    return ["06.wav"]
+
+
+def add_noise(it):
+    wave_N = it.waves[9]
+    noise_N = np.random.default_rng(0).standard_normal(len(wave_N)) * np.sqrt((wave_N**2).mean()) / 10 ** (10 / 20)
+    it.waves[9] = (wave_N + noise_N).astype(np.float32)
+    return ["09.wav"]
+
+
+def write_cyrillic(it):
+    it.rows[3]["text"] = "это совсем не английский язык"
+    return ["03.wav"]
+
+
+def repeat(it):
+    for index, keep in zip(range(10, 17), (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1), strict=True):
+        it.rows[index]["text"] = "your call is important to us"
+        it.waves[index] = np.resize(it.waves[index], int(keep * 80000))
+    return [f"{index}.wav" for index in range(10, 17)]
+
+
+def hallucinate(it):
+    it.rows[3]["text"] = "Thank you for watching!"
+    it.rows[4]["text"] = "and then and then and then and then and then"
+    it.rows[5]["text"] = "[Music]"
+    return ["03.wav", "04.wav", "05.wav"]
+
+
+def slip(it):
+    it.rows[3]["text"] = 10 * "this was said by somebody else in another recording, "[:50]
+    it.rows[4]["text"], it.waves[4] = "yes sir", np.resize(it.waves[4], 16 * 16000)
+    return ["03.wav", "04.wav"]
+
+
+def damage(it):
+    it.rows[3]["text"] += " caf\ufffd"
+    it.rows[4]["text"] += " cafÃ\xa9"
+    return ["03.wav", "04.wav"]
+
+
+def misspell(it):
+    it.rows[3]["speaker"] = "ALLISON"
+    return [f"{index:02}.wav" for index in range(CLIPS)]
+
+
+def shorten(it):
+    loudest = np.abs(it.waves[3]).argmax()
+    it.waves[3] = it.waves[3][loudest : loudest + 800]
+    return ["03.wav"]
+
+
+def leave_no_file(it):
+    it.waves[3] = None
+    return ["03.wav"]
+
+
+def leak(it):
+    for index, row in enumerate(it.rows):
+        row["file_name"] = f"{'validation' if index > 34 else 'train'}/{row['file_name']}"
+    it.waves[36] = it.waves[3]
+    return ["validation/36.wav"]
+
+
+PLANTS = {
+    "duplicates": duplicate,
+    "clipping": clip,
+    "silence": silence,
+    "band limit": upsample,
+    "out of range": int16,
+    "very quiet": make_quiet,
+    "noise": add_noise,
+    "language": write_cyrillic,
+    "repeated transcript": repeat,
+    "hallucinated transcript": hallucinate,
+    "text and audio do not match": slip,
+    "unknown characters": damage,
+    "speakers": misspell,
+    "too short": shorten,
+    "unreadable": leave_no_file,
+    "held-out leakage": leak,
+}
+
+
+def test_without_a_plant_nothing_is_found(planted):
+    assert kinds(planted.write()) == {}
+
+
+@pytest.mark.parametrize("kind", PLANTS)
+def test_each_planted_fault_is_named(kind, planted):
+    named = PLANTS[kind](planted)
+    found = kinds(planted.write())
+    assert sorted(found[kind]) == named
+    beside = {"duplicates"} if kind == "held-out leakage" else {"text and audio do not match"}
+    assert found.keys() <= {kind} | beside
+
+
+def test_clips_longer_than_the_context_are_counted(planted):
+    found = kinds(planted.write(), Limits(max_duration_s=2))
+    assert len(found.pop("longer than the model's context")) > 10 and not found
+
+
+def test_the_stated_language_is_compared_with_the_texts(planted):
+    pytest.importorskip("py3langid")
+    limits = Limits(language="de", max_duration_s=60, languages=language_identifier())
+    assert len(kinds(planted.write(), limits)["language"]) == CLIPS
+    assert kinds(planted.write(), replace(limits, language="en")) == {}
+
+
+def test_characters_that_the_tokenizer_does_not_know(planted):
+    limits = Limits(max_duration_s=60, unknown=lambda text: set(re.findall(r"[^a-zA-Z ]", text)))
+    assert "'.'" in next(
+        fault.sentence
+        for fault in faults(look_at(listed_clips(planted.write()), limits, silent))
+        if fault.kind == "unknown characters"
+    )
+
+
+def test_the_command_prints_writes_a_page_and_exits(planted, tmp_path, capsys):
+    limits, whole_N = ("--max-duration-s", "60"), planted.waves[7]
+    clip(planted)
+    planted.rows[7]["text"] = "<script>alert(1)</script> is what it says here"
+    folder, page = planted.write(), tmp_path / "page.html"
+    assert main(["data", "check", str(folder), "--out", str(page), *limits]) == 1
+    told = capsys.readouterr().out
+    assert "clipping: 1 of 40 clips" in told and "fix: " in told and f"{NOISY_CONTRAST_DB:g}" not in told
+    html = page.read_text()
+    assert html.count("<audio") == 1 and "data:audio/flac;base64," in html and "<script>" not in html
+    assert "http" not in html.replace("http-equiv", "")
+    planted.waves[7] = whole_N
+    assert main(["data", "check", str(planted.write()), "--out", str(page), *limits]) == 0
+    assert "Nothing was found" in page.read_text()
+    assert main(["data", "check", str(tmp_path / "gone")]) == 2

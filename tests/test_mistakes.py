@@ -1,0 +1,142 @@
+"""Mistakes on purpose: the command, its three lines, its exit code. Each line stands for a kind.
+
+A mistake ends in three lines with both values and the way out, and exits with 2, which no finding does (1).
+"""
+
+import json
+import shlex
+
+import numpy as np
+import pytest
+import soundfile
+
+from earnest import cli
+from earnest.cli import main
+from earnest.logs.find import ADDRESSES
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mistakes")
+    (folder / "log.csv").write_text("step,loss\n" + "".join(f"{i},{6 - i / 30}\n" for i in range(60)))
+    for name, count in {"one": 1, "broken": 4, "untold": 3}.items():
+        (folder / name).mkdir()
+        for index in range(count):
+            soundfile.write(folder / name / f"{index}.wav", 0.1 * np.sin(np.arange(4000) / 9), 16000)
+    (folder / "one/metadata.csv").write_text("file_name,text\n0.wav,one\n")
+    (folder / "broken/metadata.csv").write_text("file_name,text\n" + "".join(f"{i}.wav,text {i}\n" for i in range(4)))
+    for index in range(3):
+        (folder / f"broken/{index}.wav").write_text("this is text")
+    (folder / "empty").mkdir()
+    (folder / "talks.json").write_text(json.dumps({"messages": []}))
+    return folder
+
+
+T, G = "train higgs-tiny --out run", "generate run --text hi --out x.wav"
+MISTAKES = [  # words, seen, expected, fix
+    # facts
+    ("diagnose log.csv --fact audio_vocab=abc", "fact audio_vocab = 'abc'", "a whole number", "vocab"),
+    ("diagnose log.csv --fact text_vocab=-5", "fact text_vocab = -5", "a whole number >= 2", ""),
+    ("diagnose log.csv --fact max_grad_norm=abc", "fact max_grad_norm = 'abc'", "a number", ""),
+    ("diagnose log.csv --fact label_counts=[1,2,3]", "fact label_counts", "", ""),
+    ("diagnose log.csv --fact eos_id=x", "fact eos_id = 'x'", "a whole number", ""),
+    # numbers that cannot be
+    (f"{T} --steps 0", "--steps 0", "a whole number, 1 or more", "--steps"),
+    (f"{T} --steps -5", "--steps -5", "a whole number, 1 or more", "--steps"),
+    (f"{T} --epochs 0", "--epochs 0", "a number, more than 0", "--epochs"),
+    (f"{T} --epochs nan", "--epochs nan", "a finite number", "--epochs"),
+    (f"{T} --data.held-out-frac 1.5", "--data.held-out-frac 1.5", "a share from 0 and below 1", ""),
+    (f"{T} --data.held-out-frac 1", "--data.held-out-frac 1", "a share from 0 and below 1", ""),
+    (f"{T} --data.limit 0", "--data.limit 0", "1 or more", ""),
+    (f"{T} --optimizer.learning-rate -1", "--optimizer.learning-rate -1", "0 or more", ""),
+    (f"{T} --optimizer.learning-rate inf", "--optimizer.learning-rate inf", "a finite number", ""),
+    (f"{T} --optimizer.ema-decay 1", "--optimizer.ema-decay 1", "below 1", ""),
+    (f"{T} --demos.temperatures 0 -1", "--demos.temperatures -1", "0 or more", ""),
+    (f"{T} --text-weight -1", "--text-weight -1", "0 or more", ""),
+    (f"{T} --seed -1", "--seed -1", "0 or more", ""),
+    ("train dia-tiny --data.unconditional-frac 2", "--data.unconditional-frac 2", "from 0 to 1", ""),
+    ("train amy-tiny --shape.codebooks 0", "--shape.codebooks 0", "1 or more", ""),
+    ("check higgs-tiny --shape.layers 0", "--shape.layers 0", "a whole number, 1 or more", ""),
+    # shapes that cannot be
+    ("check higgs-tiny --shape.width 255", "--shape.width 255 for 4 heads", "an even width", "--shape.width 256"),
+    ("check higgs-tiny --shape.heads 3", "--shape.width 256 for 3 heads", "an even width", "number of heads"),
+    ("check dia-tiny --shape.kv-heads 3", "--shape.kv-heads 3 for 4 heads", "a divisor of 4", "--shape.kv-heads 4"),
+    ("check dia-tiny --shape.encoder-heads 3", "--shape.encoder-width 128 for 3 heads", "an even width", ""),
+    ("check mot-tiny --shape.width 30", "--shape.width 30 for 4 heads", "an even width", "--shape.width 32"),
+    ("check amy-tiny --shape.hop-samples 321", "--shape.hop-samples 321", "an even number", ""),
+    ("check amy-tiny --shape.phase-bins 999", "--shape.phase-bins 999 of a window of 640", "at most the 321", ""),
+    # what is generated, and where to
+    ("generate run --text '' --out x.wav", "an empty --text", "the words to say", "--text"),
+    ("generate run --text ' ' --out x.wav", "an empty --text", "the words to say", "--text"),
+    (f"{G} --temperature -1", "--temperature -1", "0 or more", ""),
+    (f"{G} --top-k 0", "--top-k 0", "1 or more", ""),
+    (f"{G} --top-p 0", "--top-p 0", "above 0 to 1", ""),
+    (f"{G} --max-duration-s 0", "--max-duration-s 0", "more than 0", ""),
+    ("generate run --text hi --out x.xyz", "x.xyz", "ends in .wav, .flac, .mp3 or .ogg", "rename"),
+    ("generate run --text hi --out x", "x", "ends in .wav", "rename"),
+    ("generate run --text hi --out gone/x.wav", "no directory gone", "a directory that is there", ""),
+    ("generate nope --text hi", "no --out", "--out:", "--help"),
+    ("generate nope --text hi --out x.wav", "no run.json in nope", "earnest train", ""),
+    ("diagnose log.csv --out gone/x.html", "no such file or directory", "written to", "path"),
+    # words
+    ("diagnose log.csv --format md", "--format md", "markdown", "did you mean markdown?"),
+    (f"{T} --mixed-precision fp16", "--mixed-precision fp16", "one of auto, bf16, no", "did you mean bf16?"),
+    ("diagnose https://wandb.ai/a/b/runs/c", "the address https://wandb.ai/a/b/runs/c", "this machine", "wandb/"),
+    ("diagnose https://www.example.org/x.csv", "the address https://www.example.org", "this machine", "download"),
+    # data
+    (f"{T} --data.path nope/x", "no folder nope/x, and the Hub gave no dataset", "can be reached", "check the name"),
+    (f"{T} --data.path gone", "no folder gone", "a folder of audio files", "asterisk-en"),
+    (f"{T} --data.path empty", "no audio file in empty", "", "check the path"),
+    (f"{T} --data.path one", "1 clip(s): 1 to train on and 0 to hold out", "two at least", "add clips"),
+    (f"{T} --data.path broken", "2 of the first 2 clips cannot be used", "at most 5%", "mend"),
+    (f"{T} --data.path untold", "no metadata.csv or metadata.jsonl in untold", "LJSpeech", "write it"),
+    (f"{T} --data.columns txt=a", "--data.columns txt=a", "ROLE=COLUMN", "audio=path"),
+    ("train amy-tiny --data.path '' --out run", "no data", "a folder of audio", "--data.path"),
+    ("train amy-tiny --data.path log.csv --out run", "log.csv:1 has no column that names audio", "column", "audio="),
+]
+
+
+@pytest.mark.parametrize(("words", "seen", "expected", "fix"), MISTAKES, ids=lambda part: part[:60])
+def test_a_mistake_ends_in_three_lines_and_2(words, seen, expected, fix, here, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("EARNEST_CACHE", str(tmp_path))
+    monkeypatch.setattr("earnest.training.clips.EMBEDDED", {})  # what is not refused fails at once, and trains nothing
+    code = main(shlex.split(words))
+    told = capsys.readouterr().err.strip()
+    assert code == 2, told
+    seen_part, _, rest = told.rpartition("seen:")[2].partition("\nexpected:")
+    expected_part, _, fix_part = rest.partition("\nfix:")
+    assert seen.lower() in seen_part.lower() and expected in expected_part and fix in fix_part, told
+    assert seen_part.strip() and expected_part.strip() and fix_part.strip() and "Traceback" not in told
+    assert not (here / "run").exists() and not (here / "x.wav").exists()
+
+
+def test_a_fault_of_our_own_exits_with_3_and_says_where_to_report_it(here, monkeypatch, capsys):
+    monkeypatch.setattr("earnest.logs.read", lambda *args, **named: {}["missing"])
+    assert main(["diagnose", str(here / "log.csv")]) == 3
+    assert "report it as a bug" in capsys.readouterr().err
+
+
+def test_every_exit_code_is_written_down_once(capsys):
+    main(["--help"])
+    told = capsys.readouterr().out
+    for code in (0, cli.EXIT_FOUND, cli.EXIT_MISTAKE, cli.EXIT_FAULT, 130, 143):
+        assert f" {code} " in told[told.index("exit codes") :]
+
+
+def test_every_known_host_has_a_way_to_its_log(capsys):
+    for host, way in ADDRESSES.items():
+        assert main(["diagnose", f"https://{host}/x/y"]) == 2
+        assert way in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", ["mp3", "flac", "ogg", "wav", "aiff", "opus"])
+def test_audio_is_written_in_the_format_that_its_name_asks_for(suffix, tmp_path):
+    from earnest.data.audio import read_wave, write_pieces, write_wave
+
+    wave_N = (0.3 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)).astype(np.float32)
+    write_wave(tmp_path / f"a.{suffix}", wave_N, 16000)
+    list(write_pieces(tmp_path / f"b.{suffix}", [wave_N[:8000], wave_N[8000:]], 16000))
+    for name in "ab":
+        spectrum_F = np.abs(np.fft.rfft(read_wave(tmp_path / f"{name}.{suffix}", 16000)[4000:12000]))
+        assert spectrum_F.argmax() * 2 == 440
