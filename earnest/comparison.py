@@ -19,6 +19,10 @@ from earnest.run import Run
 from earnest.streams import TOTAL, Part, Stream, in_order
 
 MOST_RUNS = 12  # that a table has room for
+# An interval from few evaluations is too narrow, as their noise is itself a guess: of pairs that differ by the seed of
+# their noise alone, 13 of 150 were told apart without this factor, 4 of 200 with it (measured as in
+# tests/test_comparison.py, 20 evaluations each).
+FEW_EVALUATIONS = 1.3
 SAME_LENGTH = 0.02  # runs whose last steps differ by less than this share are of one length (assumed)
 AGAINST_ANOTHER = {*gan.DISCRIMINATOR, *gan.ADVERSARIAL, *gan.FEATURES, Part("loss_g")}
 LONG_BEFORE = 0.1  # of the steps until then: a value is not one at that step (assumed)
@@ -78,7 +82,8 @@ class Contest:
             return None
         halves = [(measure.high - measure.low) / 2 if measure.interval else None for measure in (one, best)]
         known = [half for half in halves if half is not None]
-        return Gap(one.value - best.value, math.hypot(*known) if len(known) == 2 else None)
+        widened = FEW_EVALUATIONS if self.source == "evaluation" else 1.0
+        return Gap(one.value - best.value, widened * math.hypot(*known) if len(known) == 2 else None)
 
     @cached_property
     def winner(self) -> int | None:
