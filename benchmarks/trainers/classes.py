@@ -89,7 +89,7 @@ def chatterbox(sources: Path, name: str, loss: str) -> Parts:
 
     def of(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         given = {name: value for name, value in batch.items() if name != "speaker_emb"}
-        return sum(
+        return sum(  # type: ignore[no-any-return,return-value]
             getattr(model, loss)(t3_cond=cond(batch["speaker_emb"], emotion_adv=torch.full((3, 1, 1), 0.5)), **given)
         )
 
@@ -173,7 +173,7 @@ def audiocraft(sources: Path) -> Parts:
 def slm_mot(sources: Path) -> Parts:
     """train_lambda.py calls the model with labels, which its forward does not take."""
     at(sources / "slmmot" / "llama3")
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     importlib.import_module("fairscale.nn.model_parallel.initialize").initialize_model_parallel(1)
     llama = importlib.import_module("llama.model")
     arguments = llama.ModelArgs(dim=32, n_layers=1, n_heads=2, vocab_size=300, max_seq_len=64, max_batch_size=3)
@@ -311,7 +311,7 @@ def cosyvoice(sources: Path) -> Parts:
     small = {"vocab_size": 300, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
     config = transformers.Qwen2Config(**small, num_attention_heads=4, num_key_value_heads=2)
     torch.manual_seed(0)
-    llm.Qwen2ForCausalLM = SimpleNamespace(from_pretrained=lambda path: transformers.Qwen2ForCausalLM(config))
+    llm.Qwen2ForCausalLM = SimpleNamespace(from_pretrained=lambda path: transformers.Qwen2ForCausalLM(config))  # type: ignore[attr-defined]
     model = llm.Qwen2LM(64, 64, 200, llm.Qwen2Encoder(""), sampling=None)
     text, speech = [torch.randint(3, 300, (n,)) for n in (6, 8, 9)], [one[:, 0] for one in codes(1, 200)]
     batch = {"text_token": padded(text, 0), "text_token_len": lengths(text)}

@@ -134,7 +134,7 @@ def moss(folder: Path) -> None:
 
 def sesame(folder: Path) -> None:
     """Clips of 32 codebooks in HDF5, an .env file, and the released model's configuration."""
-    import h5py
+    import h5py  # type: ignore[import-not-found]
 
     repository = folder.parent / "csm"
     shutil.copytree(SOURCES[0] / "csm", repository, ignore=shutil.ignore_patterns(".git"))

@@ -48,7 +48,7 @@ def stand_in() -> Any:
                 if word not in vocabulary:
                     vocabulary[word] = next(n for n in itertools.count(len(vocabulary)) if n not in taken)
                     taken.add(vocabulary[word])
-            self._tokenizer.model = model()
+            self._tokenizer.model = model()  # type: ignore[union-attr]
             return len(vocabulary) - before
 
         def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
@@ -57,7 +57,7 @@ def stand_in() -> Any:
             new = {f"<|{int(one)}|>": int(one) for one in asked if int(one) not in known}
             if new:
                 vocabulary.update(new)
-                self._tokenizer.model = model()
+                self._tokenizer.model = model()  # type: ignore[union-attr]
             return super().convert_ids_to_tokens(ids, skip_special_tokens)
 
         def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
@@ -65,7 +65,7 @@ def stand_in() -> Any:
             for token in [tokens] if isinstance(tokens, str) else tokens:
                 if token not in known:
                     self.add_tokens(AddedToken(token, special=True), special_tokens=True)
-            return super().convert_tokens_to_ids(tokens)
+            return super().convert_tokens_to_ids(tokens if isinstance(tokens, str) else list(tokens))
 
     made = StandIn(tokenizer_object=tokenizer, **SPECIAL)
     made.chat_template = TEMPLATE
