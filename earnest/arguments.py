@@ -4,12 +4,16 @@ tyro parses. What it refuses it says in typed events (`tyro._errors`; this and `
 version is pinned), and each kind of event has its three lines here.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import functools
 import inspect
+import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import textwrap
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, TypeVar
 
 import tyro
@@ -17,6 +21,7 @@ from tyro import _errors as refusals
 from tyro import _resolver as resolver
 from tyro._arguments import ArgumentDefinition
 
+from earnest import settings
 from earnest.bounds import check_bounds
 from earnest.errors import UserError
 from earnest.facts import FACTS, checked
@@ -37,8 +42,23 @@ def parse(target: Callable[..., T], args: Sequence[str], prog: str) -> Callable[
     def refuse(event: refusals.ParseErrorEvent, /) -> None:
         raise refusal(event, list(options(target)), args)
 
-    with refusals.on_parse_error(refuse):
+    with refusals.on_parse_error(refuse), _narrow_help(args):
         return tyro.cli(later, args=args, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
+
+
+@contextmanager
+def _narrow_help(args: Sequence[str]) -> Generator[None, None, None]:
+    """Help in 80 columns: tyro puts the description of a command in one line, whatever its length."""
+    if not {"-h", "--help"} & set(args):
+        yield
+        return
+    text = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(text):
+            yield
+    finally:
+        for line in text.getvalue().splitlines():
+            print("\n".join(textwrap.wrap(line, 80)) if len(line) > 80 else line)
 
 
 _by_typeguard = resolver.is_instance
@@ -62,6 +82,12 @@ def configured(name: str, args: Sequence[str], command: str, options: list[tuple
     from earnest.recipes import RECIPES
 
     logging.disable_progress_bar()  # one bar a stage is enough
+    file = settings.asked(args)
+    if file.recipe and name not in (file.recipe, ""):
+        raise UserError(
+            f"{name}, and a configuration of {file.recipe}", "one recipe", f"earnest {command} {file.recipe}"
+        )
+    name = name or file.recipe
     if name in ("-h", "--help"):
         print(f"usage: earnest {command} RECIPE ...\n\nrecipes: {', '.join(RECIPES)}\n")
         print(f"earnest {command} RECIPE --help lists the options of a recipe")
@@ -73,8 +99,11 @@ def configured(name: str, args: Sequence[str], command: str, options: list[tuple
     unnamed = Annotated[type(config), tyro.conf.arg(name="")]  # --steps rather than --config.steps
     call = dataclasses.make_dataclass(command.title(), [("config", unnamed, config), *options], frozen=True)
     call.__doc__ = RECIPES[name].configure.__doc__
-    called = parse(call, args, f"earnest {command} {name}")()
+    called = parse(call, [*settings.as_words(file.values, config), *file.words], f"earnest {command} {name}")()
     check_bounds(called.config)
+    if file.prints:
+        print(settings.as_yaml(name, called.config), end="")
+        raise SystemExit(0)
     return RECIPES[name], called
 
 

@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import tempfile
-import time
 import traceback
 from collections.abc import Callable
 from functools import partial
@@ -16,13 +15,12 @@ from typing import Annotated, Literal
 
 import tyro
 
-from earnest import arguments
-from earnest.bounds import check_number
-from earnest.commands import compare, diagnose_all, explain, rules, runs
+from earnest import arguments, front
+from earnest.commands import compare, diagnose_all, explain, recipes, rules, runs
 from earnest.corpora import check_data, data
 from earnest.errors import UserError
-from earnest.exits import EXIT_CODES, EXIT_FAULT, EXIT_FOUND, EXIT_MISTAKE
-from earnest.sampling import Sampling
+from earnest.exits import EXIT_FAULT, EXIT_FOUND, EXIT_MISTAKE
+from earnest.generation import generate
 
 Positional = tyro.conf.Positional
 OUT = Annotated[Path | None, tyro.conf.arg(help="Directory of the run; a new one under runs/ if not given.")]
@@ -71,79 +69,6 @@ def check(recipe: str, args: list[str]) -> int:
 
     chosen, call = arguments.configured(recipe, args, "check", [("counts_only", COUNTS_ONLY, False)])
     check_recipe(chosen.assemble, call.config, call.counts_only)
-    return 0
-
-
-def generate(
-    run: Positional[Path],
-    text: str,
-    out: Path,
-    speaker: str | None = None,
-    reference: Path | None = None,
-    reference_text: str | None = None,
-    temperature: float = 0.0,
-    top_k: int = Sampling.top_k,
-    top_p: float = Sampling.top_p,
-    guidance: float = 1.0,
-    filter_by_guidance: bool = Sampling.filter_by_guidance,
-    seed: int = 0,
-    max_duration_s: float = 10.0,
-) -> int:
-    """Say a text with a trained run.
-
-    Args:
-        run: A run directory that `earnest train` wrote.
-        text: What is said.
-        out: The wav to write, which can be played while it grows. "-" is standard output, as .au: `| aplay`.
-        speaker: A speaker of the training data; the first one if not given.
-        reference: Audio of a voice to clone, in place of a speaker; needs a run trained with references (higgs).
-        reference_text: What is said in it.
-        temperature: 0 takes the likeliest token each time.
-        top_k: How many of the likeliest tokens are drawn from.
-        top_p: Of these, the smallest set that holds this much probability.
-        guidance: null + guidance * (conditional - null), as in MusicGen; needs a trained unconditional branch (dia).
-            Dia's own scale is one less.
-        filter_by_guidance: Let guidance choose the likeliest tokens, and draw from these without it, as Dia does.
-        seed: Of the random numbers.
-        max_duration_s: Where the audio is cut if the model does not end it.
-    """
-    from earnest.data.audio import check_output, write_pieces
-    from earnest.generate import Request, check_guidance, cloning_prompt, decoded, generate_pieces, load_run
-
-    if (reference is None) != (reference_text is None):
-        raise UserError(
-            "one of --reference and --reference-text", "both: the audio, and what is said in it", "add the other"
-        )
-    if not text.strip():
-        raise UserError("an empty --text", "the words to say", "write them between quotes: --text 'seven'")
-    for name, value in (("temperature", temperature), ("top_k", top_k), ("top_p", top_p), ("guidance", guidance),
-                        ("seed", seed), ("max_duration_s", max_duration_s)):  # fmt: skip
-        check_number(name, "--" + name.replace("_", "-"), value)
-    check_output(out)
-    model, codec, facts = load_run(run)
-    check_guidance(guidance, facts.unconditional_frac or 0)
-    speakers = list(facts.speakers or ())
-    if speaker is not None and speaker not in speakers:
-        raise UserError(
-            f"speaker {speaker!r}", f"one of {', '.join(speakers)}", "leave --speaker out for the first of these"
-        )
-    if reference is not None and reference_text is not None:
-        prompt = cloning_prompt(model, codec, text, reference, reference_text)
-    else:
-        prompt = model.prompt(text, speakers[0] if speaker is None else speaker)
-    request = Request(prompt, temperature, seed, guidance, None if guidance == 1 else model.prompt(None))
-    frames = max(1, round(max_duration_s * codec.frame_rate_hz))
-    start_s = time.perf_counter()
-    codes = generate_pieces(model, request, max_frames=frames, sampling=Sampling(top_k, top_p, filter_by_guidance))
-    waves = (wave_N.numpy().T for wave_N in decoded(codec, codes))
-    written = [(samples, time.perf_counter() - start_s) for samples in write_pieces(out, waves, codec.sample_rate_hz)]
-    samples, took_s = written[-1]
-    ended = (
-        "ended by the model" if samples < frames * codec.hop_samples else f"cut at --max-duration-s {max_duration_s:g}"
-    )
-    duration_s = samples / codec.sample_rate_hz
-    said = f"{out}: {duration_s:.2f} s, {ended}; first sound after {written[0][1]:.2f} s, all after {took_s:.2f} s"
-    print(said, file=sys.stderr if str(out) == "-" else sys.stdout)
     return 0
 
 
@@ -289,10 +214,11 @@ COMMANDS: dict[str, Callable[..., int]] = {
     command.__name__: command
     for command in (
         *(train, diagnose, report, runs, compare, rules, explain, trace, check),
-        *(data, generate, merge, export, encode, decode),
+        *(recipes, data, generate, merge, export, encode, decode),
     )
 }
 TAKE_A_RECIPE = (train, trace, check)
+FRONT = {"-h": front.page, "--help": front.page, "-V": front.version, "--version": front.version}
 
 
 TRAIN_PACKAGES = {
@@ -331,21 +257,21 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(word: str, *args: str) -> int:
-    if word in ("-h", "--help"):
-        print("usage: earnest COMMAND ...\n")
-        for name, command in COMMANDS.items():
-            print(f"  {name:<9} {(command.__doc__ or '').splitlines()[0]}")
-        print("\nexit codes:")
-        for code, meaning in EXIT_CODES.items():
-            print(f"  {code:<4} {meaning}")
+    if word in ("-h", "--help", "-V", "--version", "--completion"):
+        completes = word == "--completion"
+        print(front.completion("".join(args[:1]), COMMANDS, TAKE_A_RECIPE) if completes else FRONT[word]())
         return 0
     if word not in COMMANDS:
         raise UserError(f"command {word!r}", f"one of {', '.join(COMMANDS)}", "earnest --help")
     if word == "data" and args[:1] == ("check",):
         return arguments.parse(check_data, args[1:], "earnest data check")()
     command = COMMANDS[word]
+    if command is train and args[:1] in (("-h",), ("--help",)):
+        print(front.train_help())
+        raise SystemExit(0)
     if command in TAKE_A_RECIPE:
-        return command(args[0] if args else "", list(args[1:]))
+        names_recipe = bool(args) and not args[0].startswith("--config")
+        return command(args[0] if names_recipe else "", list(args[names_recipe:]))
     return arguments.parse(command, args, f"earnest {word}")()
 
 

@@ -87,6 +87,14 @@ def diagnose_all(
     return [finding for one in runs for finding in one.diagnosis.findings]
 
 
+def recipes() -> int:
+    """Describe every recipe: what can be trained."""
+    from earnest.front import recipe_list
+
+    print(recipe_list())
+    return 0
+
+
 def rules() -> int:
     """List every rule."""
     from rich.console import Console

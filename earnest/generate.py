@@ -308,8 +308,9 @@ def cloning_prompt(model: System, codec: Codec, text: str, reference: Path, refe
     )
 
 
-def load_run(run_dir: Path) -> tuple[System, Codec, Facts]:
-    """The model of a run's newest checkpoint, its codec, and the run's facts. Raises UserError if one is missing."""
+def load_run(run_dir: Path, checkpoint: Path | None = None) -> tuple[System, Codec, Facts]:
+    """The model of a checkpoint of a run, the newest if none is given, its codec, and the run's facts. Raises UserError
+    if one is missing."""
     run = read_run(run_dir)
     config = run.facts.config or {}
-    return load_model(latest_checkpoint(run_dir)), load_codec(config["codec"]), run.facts
+    return load_model(checkpoint or latest_checkpoint(run_dir)), load_codec(config["codec"]), run.facts

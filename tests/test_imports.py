@@ -60,6 +60,9 @@ ALLOWED = {
     "arguments": {"*"},
     "commands": {"*"},
     "corpora": {"*"},
+    "front": {"*"},
+    "generation": {"*"},
+    "settings": GROUND,
     "progress": set(),
     "cli": {"*"},
     "__init__": {"loops"},  # when a function of it is asked for

@@ -73,7 +73,7 @@ def dia_tiny() -> DiaConfig:
     """
     return DiaConfig(
         data=DiaData(path="music", words="tags", window_s=4.0),
-        epochs=30,
+        epochs=30.0,
         optimizer=Optimizer(learning_rate=1e-3, ema_decay=0.99),
         demos=Demos(texts=("calm, acoustic", "energetic, electronic"), guidance=3.0, max_duration_s=5.0),
     )
