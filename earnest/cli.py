@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 import tyro
 
 from earnest import arguments, front
-from earnest.commands import compare, diagnose_all, explain, recipes, rules, runs
+from earnest.commands import compare, diagnose_all, explain, mcp, recipes, rules, runs, skill, watch
 from earnest.corpora import check_data, data
 from earnest.errors import UserError
 from earnest.exits import EXIT_FAULT, EXIT_FOUND, EXIT_MISTAKE
@@ -157,6 +157,7 @@ def diagnose(
     model: str | None = None,
     config: Path | None = None,
     run: str | None = None,
+    full: bool = False,
 ) -> int:
     """Diagnose a run from its log, ours or anybody's, or all runs of a directory: exit 0 if nothing is found, 1 if
     something is, 2 if it cannot be read.
@@ -173,6 +174,7 @@ def diagnose(
         model: A known model, in place of facts: --model higgs-audio-v2; `earnest explain models` lists them.
         config: A model's config.json or a trainer's YAML, in place of facts.
         run: Which one, if the log holds several.
+        full: JSON with all evidence, all facts and what was not checked, in place of the small answer.
     """
     from earnest import logs, report
     from earnest.rules import diagnose as judge
@@ -183,7 +185,7 @@ def diagnose(
     try:
         read = reading(path, run=run)
         found = judge(read)
-        report.present(read, found, format, out)
+        report.present(read, found, format, out, full)
         findings = found.findings
     except logs.SeveralRuns as several:
         findings = diagnose_all(several.paths, reading, format, out)
@@ -213,11 +215,11 @@ def report(run: Positional[Path]) -> int:
 COMMANDS: dict[str, Callable[..., int]] = {
     command.__name__: command
     for command in (
-        *(train, diagnose, report, runs, compare, rules, explain, trace, check),
-        *(recipes, data, generate, merge, export, encode, decode),
+        *(train, diagnose, watch, report, runs, compare, rules, explain, trace, check),
+        *(recipes, data, generate, merge, export, encode, decode, mcp, skill),
     )
 }
-TAKE_A_RECIPE = (train, trace, check)
+TAKE_A_RECIPE = (train, trace, check, watch)  # or a script: their words are their own
 FRONT = {"-h": front.page, "--help": front.page, "-V": front.version, "--version": front.version}
 
 

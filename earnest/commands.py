@@ -116,3 +116,73 @@ def explain(topic: Positional[str]) -> int:
 
     Console().print(Markdown(text_of(topic)))
     return 0
+
+
+def watch(first: str, args: list[str]) -> int:
+    """Watch a training as it goes: earnest watch [--stop-on critical] SCRIPT.py [ARGS], anybody's, unmodified; or
+    earnest watch LOG [--until critical] [--page], a log that grows."""
+    words = [first, *args]
+    script = next((place for place, word in enumerate(words) if word.endswith(".py")), None)
+    if script is not None:
+        from earnest.loops.run_script import Options, run_script
+
+        options = arguments.parse(Options, words[:script], "earnest watch")()
+        return int(run_script(Path(words[script]), words[script + 1 :], options))
+    return arguments.parse(follow, [word for word in words if word], "earnest watch")()
+
+
+def follow(
+    log: Positional[Path],
+    until: Literal["critical", "warning", "note"] | None = None,
+    page: bool = False,
+    port: int = 0,
+    ended_s: float = 600.0,
+    map: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
+    fact: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
+    run: str | None = None,
+) -> int:
+    """Follow a log until its run ends: what is believed is printed as it comes. Exit 1 if something critical is.
+
+    Args:
+        log: A run directory or a log in any format that `earnest diagnose` reads; or SCRIPT.py, which is then run.
+        until: End at the first finding of this severity; exit 1 then.
+        page: Show verdicts, curves and findings on a page at 127.0.0.1 too; it stays until Ctrl-C.
+        port: Of the page; a free one if 0.
+        ended_s: A log that cannot say that it has ended is taken to have ended after so long without a new row.
+        map: COLUMN=SIGNAL, as for `earnest diagnose`. Repeatable.
+        fact: NAME=VALUE, as for `earnest diagnose`. Repeatable.
+        run: Which one, if the log holds several.
+    """
+    from earnest.follow import watch_log
+
+    options = {"overrides": arguments.columns(map), "facts": arguments.facts(fact), "run": run}
+    return int(watch_log(log, options, until, ended_s, page, port))
+
+
+def skill(out: Positional[Path | None] = None) -> int:
+    """Print the instructions for agents that run trainings, or write them as OUT/earnest/SKILL.md.
+
+    Args:
+        out: A directory of skills, such as .claude/skills; printed if not given.
+    """
+    from importlib.resources import files
+
+    from earnest.files import write_whole
+
+    text = (files("earnest") / "SKILL.md").read_text(encoding="utf-8")
+    if out is None:
+        print(text, end="")
+        return 0
+    folder = out / "earnest"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "SKILL.md", text)
+    print(folder / "SKILL.md")
+    return 0
+
+
+def mcp() -> int:
+    """Serve diagnoses to agents over standard input and output (Model Context Protocol): needs earnest[mcp]."""
+    from earnest.agents import server
+
+    server().run("stdio")
+    return 0

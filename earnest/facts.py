@@ -50,6 +50,9 @@ class Facts:
         low=2,
         high=MOST,
     )
+    classes: Mapping[Stream, int] | None = _fact(
+        "ids", "stream -> ids that can occur as its target: the width of its softmax", "measured by `earnest.watch`"
+    )
     joint_vocab: int | None = _fact(
         "ids",
         "ids of the one vocabulary of a language model whose text ids were continued with audio ids",

@@ -12,6 +12,7 @@ WIDTH = 80
 COMMANDS = {  # one line of 80 columns each
     "Any run": {
         "diagnose": "what is wrong with a run, from its log, ours or anybody's",
+        "watch": "a script, or a log that grows: findings as they are believed",
         "runs": "list the runs below a directory, with their verdicts",
         "compare": "which of several runs is better, and what differs",
         "explain": "a rule, a word of a report, a signal, fact, recipe or trainer",
@@ -28,6 +29,10 @@ COMMANDS = {  # one line of 80 columns each
         "report": "diagnose a run of ours, and write its page",
         "generate": "say texts with a trained run",
         "merge": "add a LoRA run's adapters into the model they were trained on",
+    },
+    "For agents": {
+        "mcp": "serve diagnoses over the Model Context Protocol",
+        "skill": "instructions for agents that run trainings",
     },
     "Codec": {
         "encode": "audio file -> codes",

@@ -11,6 +11,7 @@ import pytest
 
 from earnest import arguments, explain, glossary
 from earnest.cli import COMMANDS, COUNTS_ONLY, OUT, RESUME, TAKE_A_RECIPE, main
+from earnest.commands import follow
 from earnest.errors import UserError
 from earnest.facts import FACTS
 from earnest.rules import catalogue
@@ -69,7 +70,9 @@ def understood(name: str, args: list[str]) -> None:
     """Raises UserError if the command is none, or an option or value of it is none."""
     if any(word.endswith(".py") for word in args):
         return  # a script's own options follow it
-    if COMMANDS[name] in TAKE_A_RECIPE:
+    if name == "watch":
+        arguments.parse(follow, args, "earnest watch")
+    elif COMMANDS[name] in TAKE_A_RECIPE:
         arguments.configured(args[0], args[1:], name, RECIPE_OPTIONS[name])
     else:
         arguments.parse(COMMANDS[name], args, f"earnest {name}")

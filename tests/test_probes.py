@@ -248,7 +248,7 @@ def test_zeros_of_a_fresh_adapter_hold_back_gradients_of_their_neighbours_only()
 @pytest.mark.parametrize(("learning_rate", "found"), [(1e-3, []), (0.3, ["C103"]), (1e-9, ["C103"])])
 def test_the_size_of_updates(learning_rate, found):
     model, batch = SYSTEMS["higgs"]()
-    updates = Updates(model)
+    updates = Updates(model.named_parameters())
     logged = [updates.step(Step(step, {})) for step in steps_of(model, batch, 6, learning_rate)]
     names = logged[0].keys()
     assert "train/update_frac/lm.model.layers" in names
@@ -260,7 +260,7 @@ def test_updates_are_what_they_say():
     part = nn.Linear(4, 3, bias=False)
     model = nn.ModuleDict({"part": part, "fixed": nn.Linear(2, 2)})
     model["fixed"].requires_grad_(False)
-    updates = Updates(model)
+    updates = Updates(model.named_parameters())
     part.weight.data.mul_(1.1)
     assert updates.step(Step(1, {})) == pytest.approx({"train/update_frac/part": 0.1}, rel=1e-5)
     assert updates.step(Step(1, {})) == {"train/update_frac/part": 0}

@@ -24,7 +24,7 @@ class Kept:
         self.model = model
 
     def __enter__(self) -> "Kept":
-        self._random = _random_state()
+        self._random = random_state()
         self._grads = [(parameter, parameter.grad) for parameter in self.model.parameters()]
         self._buffers = [(buffer, buffer.detach().clone()) for buffer in self.model.buffers()]
         self._zeros = fill_zeros(self.model.parameters())
@@ -42,7 +42,7 @@ class Kept:
 
     def reset(self) -> None:
         """Random numbers, buffers and gradients as every run finds them."""
-        _set_random_state(self._random)
+        set_random_state(self._random)
         with torch.no_grad():
             for buffer, was in self._buffers:
                 if buffer.shape == was.shape and not torch.equal(buffer, was):
@@ -65,12 +65,12 @@ def fill_zeros(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
     return zeros
 
 
-def _random_state() -> tuple[Any, ...]:
+def random_state() -> tuple[Any, ...]:
     devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
     return random.getstate(), np.random.get_state(), torch.get_rng_state(), devices
 
 
-def _set_random_state(state: tuple[Any, ...]) -> None:
+def set_random_state(state: tuple[Any, ...]) -> None:
     random.setstate(state[0])
     np.random.set_state(state[1])
     torch.set_rng_state(state[2])

@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
@@ -22,9 +22,9 @@ class Updates(Monitor):
     """Norm of each step's update over the norm of the weights, per group of trained tensors: the part of the model that
     they belong to."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, named_parameters: Iterable[tuple[str, nn.Parameter]]):
         self.groups: dict[str, list[torch.Tensor]] = defaultdict(list)
-        for name, parameter in model.named_parameters():
+        for name, parameter in named_parameters:
             if parameter.requires_grad:
                 flat = parameter.detach().reshape(-1)  # a view, as parameters are contiguous
                 self.groups[group_of(name)].append(flat[:: -(-len(flat) // SAMPLED)])
@@ -34,6 +34,10 @@ class Updates(Monitor):
 
     def _sampled(self) -> dict[str, torch.Tensor]:
         return {group: torch.cat([view.float() for view in views]) for group, views in self.groups.items()}
+
+    def begin(self) -> None:
+        """What the next call compares with, if it is not the weights at the last one."""
+        self.before = self._sampled()
 
     def step(self, step: Step) -> Mapping[str, float]:
         """update_frac per group, since the last call. A group whose weights are all zero has none."""

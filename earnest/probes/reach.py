@@ -1,7 +1,7 @@
 """Which parameters a gradient and an optimizer reach."""
 
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 
 import torch
 from torch import nn
@@ -26,13 +26,21 @@ def without_gradient(model: nn.Module, used: Set[str], held: Set[str] | None = N
         if parameter.requires_grad and (held is None or name in held)
     }
     reached = {name for name, parameter in trained.items() if parameter.grad is not None and parameter.grad.any()}
-    kinds = {_kind(name) for name in reached}
     zero = [name for name in reached if _holds_back(name) and not trained[name].any()]
     none = [name for name in trained if name not in reached and not _behind_zeros(name, trained[name], zero)]
+    return sorted_by_kind(reached, none, used)
+
+
+def sorted_by_kind(
+    reached: Iterable[str], without: Iterable[str], used: Set[str], steps: int = 1, step: int = 0
+) -> Gradients:
+    """The probe ``gradients``, from names of parameters: with a gradient, and without one after `steps` steps."""
+    none = list(without)
+    kinds = {_kind(name) for name in reached}
     beside = [name for name in none if _kind(name) in kinds and "expert" not in name]
     cut = [name for name in none if name not in beside and name in used]
     idle = [name for name in none if name not in beside and name not in cut]
-    return Gradients(tuple(none), 1, 0, tuple(beside), tuple(cut), tuple(idle))
+    return Gradients(tuple(none), steps, step, tuple(beside), tuple(cut), tuple(idle))
 
 
 def _holds_back(name: str) -> bool:

@@ -271,11 +271,15 @@ class Unconditional:
 
 @dataclass(frozen=True)
 class GeneratorStep:
-    """Whether the generator's step left gradients in the discriminator, and whether generated audio stays attached to
-    the generator in the discriminator's step."""
+    """Whether the generator's step left gradients in the discriminator that its own step then used, and whether
+    generated audio stays attached to the generator in the discriminator's step.
+
+    cleared: what the discriminator's loss leaves in the generator is set to zero before the generator's step.
+    """
 
     discriminator_changed: bool = False
     fake_attached: bool = False
+    cleared: bool = False
 
 
 @dataclass(frozen=True)

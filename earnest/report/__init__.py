@@ -39,6 +39,13 @@ def json(run: Run, diagnosis: Diagnosis) -> str:
     return render(run, diagnosis)
 
 
+def answer(run: Run, diagnosis: Diagnosis) -> str:
+    """The small answer as JSON; its contract is ``docs/answer.schema.json``."""
+    from earnest.report.as_json import small
+
+    return small(run, diagnosis)
+
+
 def html(run: Run, diagnosis: Diagnosis, path: Path) -> None:
     """Write the report as one page that needs nothing but itself."""
     from earnest.report.page import render
@@ -46,8 +53,9 @@ def html(run: Run, diagnosis: Diagnosis, path: Path) -> None:
     write_whole(Path(path), render(run, diagnosis))
 
 
-def present(run: Run, diagnosis: Diagnosis, format: str, out: Path | None) -> None:
-    """Write the report as text, Markdown, JSON or HTML into a file, or to standard output; a page is always a file."""
+def present(run: Run, diagnosis: Diagnosis, format: str, out: Path | None, full: bool = False) -> None:
+    """Write the report as text, Markdown, JSON or HTML into a file, or to standard output; a page is always a file.
+    full: all of it as JSON, not the small answer."""
     if format == "html":
         html(run, diagnosis, out or Path("report.html"))
         print(out or Path("report.html"))
@@ -59,7 +67,8 @@ def present(run: Run, diagnosis: Diagnosis, format: str, out: Path | None) -> No
 
         terminal(run, diagnosis, Console(file=file))
     else:
-        print(json(run, diagnosis) if format == "json" else markdown(run, diagnosis), file=file)
+        as_json = json if full else answer
+        print(as_json(run, diagnosis) if format == "json" else markdown(run, diagnosis), file=file)
     if out:
         write_whole(out, text.getvalue())
 

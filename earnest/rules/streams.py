@@ -150,7 +150,8 @@ class StreamView:
         """How many ids can occur as a target of a mean cross-entropy."""
         if self.no_mean:
             return None
-        size = vocabulary(self.stream, self.facts.text_vocab, self.facts.audio_vocab)
+        measured = (self.facts.classes or {}).get(self.stream)
+        size = measured or vocabulary(self.stream, self.facts.text_vocab, self.facts.audio_vocab)
         return size or (self.facts.joint_vocab if self.stream == TOTAL else None)
 
     @property

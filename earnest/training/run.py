@@ -18,6 +18,7 @@ from accelerate.utils import DistributedDataParallelKwargs, gather_object, set_s
 from earnest.errors import UserError
 from earnest.monitors import Monitor
 from earnest.monitors.gradients import REACHED_STEPS
+from earnest.monitors.guard import Guard, Guarded
 from earnest.run import Step, checkpoints, read_run
 from earnest.signals import key
 from earnest.training.checkpoint import checkpoint_step, load_training_state
@@ -62,6 +63,7 @@ class Training(ABC, Generic[AnyReporter]):
     """A run that is put together: what the loop needs of it."""
 
     last_step: int
+    guard: Guard
     monitors: list[Monitor]
     reporter: AnyReporter | None
     """None on all processes but the first: these wait for it at the next step's gradients."""
@@ -91,9 +93,10 @@ class Training(ABC, Generic[AnyReporter]):
         """Show what is due after a step."""
         state = self.state() if "checkpoint" in due else {}
         if self.reporter:
-            self.reporter.report(measured(step, self.monitors), due, state)
+            monitors = [Guarded(monitor, self.guard) for monitor in self.monitors]
+            self.reporter.report(measured(step, monitors), due, state)
             if "probes" in due:
-                for monitor in self.monitors:
+                for monitor in monitors:
                     self.reporter.writer.probes(monitor.probes())
 
 
@@ -176,6 +179,7 @@ def _as_json(value: Any) -> Any:
 def run(training: Training[Any], start: Start, on_progress: OnProgress) -> None:
     """Begin, or continue bit-identically from the checkpoint; step until the last step or the first Ctrl-C, and show
     what is due after each."""
+    training.guard = Guard()
     training.begin()
     if start.checkpoint:
         state = load_training_state(start.checkpoint)

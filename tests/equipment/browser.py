@@ -26,9 +26,9 @@ def look_at(
     """
     programs = {name: shutil.which(name) for name in ("node", "npm", "chromium")}
     if missing := [name for name, path in programs.items() if path is None]:
-        _skip(f"no {', '.join(missing)}")
+        skip(f"no {', '.join(missing)}")
     job = {
-        "modules": str(_modules(folder)),
+        "modules": str(modules(folder)),
         "chromium": programs["chromium"],
         "pages": {
             name: {"file": str(path), "schemes": SCHEMES if index == 0 else [SCHEMES[index % 2]]}
@@ -44,21 +44,21 @@ def look_at(
     return json.loads(done.stdout)
 
 
-def _skip(why: str) -> None:
+def skip(why: str) -> None:
     if os.environ.get("BROWSER") == "required":
         pytest.fail(why)
     pytest.skip(why)
 
 
-def _modules(folder: Path) -> Path:
+def modules(folder: Path) -> Path:
     """A folder with the two packages: $BROWSER_MODULES if it is set, else a fresh one."""
     if "BROWSER_MODULES" in os.environ:
         return Path(os.environ["BROWSER_MODULES"])
-    modules = folder / "modules"
-    modules.mkdir()
-    (modules / "package.json").write_text("{}")
+    into = folder / "modules"
+    into.mkdir()
+    (into / "package.json").write_text("{}")
     command = ["npm", "install", "--no-audit", "--no-fund", "--silent", *MODULES]
-    done = subprocess.run(command, cwd=modules, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=into, capture_output=True, text=True)
     if done.returncode:
-        _skip(f"npm cannot install {', '.join(MODULES)}: {done.stderr[-200:]}")
-    return modules
+        skip(f"npm cannot install {', '.join(MODULES)}: {done.stderr[-200:]}")
+    return into

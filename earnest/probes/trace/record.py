@@ -187,6 +187,11 @@ class Recorder(TorchFunctionMode):
         return result
 
     @property
+    def lookups(self) -> int:
+        """How many have been written down."""
+        return len(self._lookups)
+
+    @property
     def scored(self) -> bool:
         """Whether any output layer was."""
         return bool(self._scores)

@@ -11,6 +11,7 @@ from earnest.probes.trace.scores import Scores
 
 REACH = 3  # neighbours of a changed id whose rows are looked at, on either side
 MOST_LOOKS = 96  # runs with one changed id each
+SHARES = (0.382, 0.618, 0.854)  # of what a column scores; no simple fractions, at which clips of one length end
 NOISE = 10.0  # a row moves if its logits change by more than this many times what a second run changes
 
 Prints = Mapping[Key, np.ndarray]
@@ -73,7 +74,7 @@ def _chosen(scores: Mapping[Key, Scores], found: Mapping[Key, list[Place]], arra
     """(array of ids, flat place) to change: in the middle of what each column scores, then just before that along each
     axis (which may be no label itself), then elsewhere, while there is room."""
     wanted: dict[tuple[int, int], None] = {}
-    for share in (0.5, 0.25, 0.75):
+    for share in SHARES:
         chosen = [
             (place.ids, int(there[int(share * (len(there) - 1))]))
             for key, of_key in found.items()
@@ -82,7 +83,7 @@ def _chosen(scores: Mapping[Key, Scores], found: Mapping[Key, list[Place]], arra
             if len(there := place.flat[:, codebook][place.flat[:, codebook] >= 0])
         ]
         wanted |= dict.fromkeys(chosen)
-        if share == 0.5:
+        if share == SHARES[0]:
             copies = [
                 (place.ids, _middle(place.copy)) for of in found.values() for place in of if place.copy is not None
             ]

@@ -43,8 +43,8 @@ def _of_stream(
         ends = {end_id: "end_id"}
     row, labels = _rows(reading)
     clips = clips_of(reading, arrays)
-    tail = trailing(clips) if clips else None
-    end = tail[0] if tail else _end(labels, clips, ends)
+    tail = trailing(clips) or filled(clips, paddings - set(ends)) if clips else None
+    end = tail[0] if tail and tail[0] not in paddings - set(ends) else _end(labels, clips, ends)
     begin = np.isin(labels, list(begins - set(ends))) & isinstance(stream, Codebook)
     return Targets(
         targets=len(labels),
@@ -120,6 +120,17 @@ def trailing(clips: Clips) -> tuple[int, int] | None:
     inside = sum(int((labels == last).sum()) for labels in clips.labels) - sum(runs)
     extra = sum(runs) - len(runs)
     return (last, extra) if extra and not inside and len(set(runs)) > 1 else None
+
+
+def filled(clips: Clips, paddings: set[int]) -> tuple[int, int] | None:
+    """(id, targets of it) if shorter clips end in runs of an id that the configuration calls padding, and that stands
+    nowhere else."""
+    for padding in paddings:
+        runs = [int(np.argmin(np.append(labels[::-1] == padding, False))) for labels in clips.labels]
+        inside = sum(int((labels == padding).sum()) for labels in clips.labels) - sum(runs)
+        if sum(runs) and not inside and len(set(runs)) > 1:
+            return padding, sum(runs)
+    return None
 
 
 def _end(labels: np.ndarray, clips: Clips | None, ends: Mapping[int, str]) -> int | None:

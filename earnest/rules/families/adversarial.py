@@ -8,6 +8,7 @@ from earnest.probes.results import GeneratorStep
 from earnest.records import plain
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
+from earnest.rules.finding import Severity
 from earnest.rules.gan import HINGE_NEEDS, Gan
 from earnest.rules.needs import Fact, GanSides, LastStep, PlainLosses, Probe, WeightedLosses
 from earnest.rules.parts import Parts
@@ -292,8 +293,9 @@ def generator_step_changes_discriminator(generator_step: Probe[GeneratorStep]) -
     """The generator's step leaves gradients in the discriminator.
 
     ## What it sees
-    The probe that compares the discriminator's gradients before and after the generator's backward pass found a
-    difference, or generated audio that is not detached.
+    The discriminator's step uses gradients that the generator's backward pass left there, or the discriminator's own
+    backward pass reaches the generator: generated audio is not detached (a warning if what it leaves there is set to
+    zero in time).
     ## Likely causes
     - requires_grad stays on for the discriminator in the generator's step, and its gradients are not zeroed before its
       own
@@ -306,10 +308,14 @@ def generator_step_changes_discriminator(generator_step: Probe[GeneratorStep]) -
     NVIDIA/NeMo PR#7266.
     """
     yield Looked()
-    if generator_step.fake_attached:
+    severity: Severity | None = None
+    if generator_step.discriminator_changed:
+        words = "the discriminator steps on gradients of the generator's backward pass too"
+    elif generator_step.fake_attached:
         words = "generated audio is not detached in the discriminator's step"
-    elif generator_step.discriminator_changed:
-        words = "the discriminator's gradients differ after the generator's backward pass"
+        if generator_step.cleared:
+            words += "; what its loss leaves in the generator is set to zero in time, so that this costs time only"
+            severity = "warning"
     else:
         return
-    yield Evidence(0, words, EXACT, [plain(generator_step)])
+    yield Evidence(0, words, EXACT, [plain(generator_step)], severity=severity)

@@ -231,7 +231,8 @@ FAMILIAR = (
 
 
 EARLY_POINTS = 5  # of a start that is judged (assumed)
-UNMOVED_POINTS = 20  # of a loss that is said not to have moved (assumed)
+# Points and steps of a loss that is said not to have moved (assumed: a warm-up may take so long).
+UNMOVED_POINTS, UNMOVED_STEPS = 20, 40
 
 
 FEW_CLASSES, CERTAIN_CLASSES = range(2, 31), 10  # beyond ten, logarithms are too close to tell without an accuracy
@@ -273,6 +274,8 @@ def loss_never_moved(judged: AllJudged, accuracy_frac: PerStream | None) -> Answ
         course = view.course
         if course is None or view.train is None or course.points < UNMOVED_POINTS or course.end <= 0:
             continue
+        if view.train.last_step - int(view.train.step[0]) < UNMOVED_STEPS:
+            continue
         looked = True
         rates = (accuracy_frac or {}).get(None if view.stream == TOTAL else view.stream)
         accuracy = float(np.median(rates.finite.value)) if rates is not None and len(rates.finite) else None
@@ -285,4 +288,8 @@ def loss_never_moved(judged: AllJudged, accuracy_frac: PerStream | None) -> Answ
                 words += f". That is ln {classes}: is {classes} the number of classes? Then it is chance"
             severity = None if sure else "note"
             yield Evidence(int(view.train.step[0]), words, FAIR, view.train.rows(), view.stream, severity)
-    yield Looked() if looked else TooEarly(f"{UNMOVED_POINTS} points of a total, or of a loss of tokens")
+    yield (
+        Looked()
+        if looked
+        else TooEarly(f"{UNMOVED_POINTS} points of a total, or of a loss of tokens, over {UNMOVED_STEPS} steps")
+    )

@@ -108,7 +108,7 @@ class TokenTraining(Training[TokenReporter]):
         """Of shards these monitors would show a part; and nothing reaches what only a stream without weight would
         train."""
         if not self.learner.sharded:
-            self.monitors.append(Updates(self.learner.model))
+            self.monitors.append(Updates(self.learner.model.named_parameters()))
             if min(self.weights.values()) > 0:
                 self.monitors.append(Reached(self.learner.model))
 

@@ -1,0 +1,60 @@
+"""`earnest.AccelerateTracker`: a training with Accelerate, watched."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate.tracking import GeneralTracker
+
+from earnest.loops.watching import Watch
+from earnest.rules.finding import Finding, Severity
+
+
+class AccelerateTracker(GeneralTracker):
+    """``Accelerator(log_with=["wandb", earnest.AccelerateTracker()])``: see `earnest.watch` for the arguments.
+
+    It watches from here on: models and optimizers are found when they first run, so that scripts which log nothing are
+    seen too. What the script logs is added under the names that logs have for it.
+    """
+
+    name = "earnest"
+    requires_logging_directory = False
+    main_process_only = True
+
+    def __init__(
+        self,
+        out: str | Path | None = None,
+        *,
+        every: int = 10,
+        streams: Sequence[str] = (),
+        stop_on: Severity | None = None,
+        alert: bool = True,
+        facts: Mapping[str, Any] | None = None,
+    ):
+        super().__init__()
+        self.watch = Watch({}, {}, out, every, streams, stop_on, alert, facts)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Believed so far."""
+        return self.watch.findings
+
+    @property
+    def tracker(self) -> Watch:
+        return self.watch
+
+    def start(self) -> None:
+        """It has started already."""
+
+    def store_init_configuration(self, values: dict[str, Any]) -> None:
+        """Keep the configuration among the run's facts."""
+        plain = {name: value for name, value in values.items() if isinstance(value, int | float | str | bool)}
+        self.watch.guard.call("configuration", lambda: self.watch.add_facts({"config": plain}), None)
+
+    def log(self, values: dict[str, Any], step: int | None = None, **others: Any) -> None:
+        """Add numbers that the script logs itself."""
+        numbers = {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
+        self.watch.guard.call("metrics", lambda: self.watch.log(step, **numbers), None)
+
+    def finish(self) -> None:
+        self.watch.close()

@@ -1,0 +1,86 @@
+"""Which modules of a training are called from outside, and models and optimizers that nobody handed over: found when
+they first run."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from earnest.loops.seen import Seen
+
+STEPS = 8  # optimizer steps after which no further model is looked for
+
+
+class Discovery:
+    """A root is a module that trains and that nobody else's forward pass calls: `Seen.called` hears of its calls. If no
+    model is known, the roots of which an optimizer holds parameters are taken for the models.
+
+    Calls of all modules are looked at for the first few steps only.
+    """
+
+    def __init__(
+        self,
+        seen: Seen,
+        add_model: Callable[[str, nn.Module], None],
+        add_optimizer: Callable[[str, torch.optim.Optimizer], None],
+    ):
+        self.seen, self.add_model, self.add_optimizer = seen, add_model, add_optimizer
+        self.roots: dict[int, nn.Module] = {}
+        self.finds_models, self.finds_optimizers = not seen.models, not seen.optimizers
+        self._depth = self._steps = 0
+        self._hooks: list[Any] = [register_optimizer_step_pre_hook(self._before_step)]
+        self._call: Any = nn.Module.__call__
+        nn.Module.__call__ = self._looking()
+
+    def close(self) -> None:
+        self._stop_looking()
+        while self._hooks:
+            self._hooks.pop().remove()
+
+    def _stop_looking(self) -> None:
+        if self._call is not None:
+            nn.Module.__call__, self._call = self._call, None
+
+    def _looking(self) -> Callable[..., Any]:
+        original = self._call
+
+        def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            if torch.compiler.is_compiling():
+                return original(module, *args, **kwargs)
+            if not self._depth and torch.is_grad_enabled() and module.training:
+                self.seen.guard.call("Discovery", lambda: self._root(module), None)
+            self._depth += 1
+            try:
+                return original(module, *args, **kwargs)
+            finally:
+                self._depth -= 1
+
+        return call
+
+    def _root(self, module: nn.Module) -> None:
+        if id(module) in self.roots or not any(p.requires_grad for p in module.parameters()):
+            return
+        if self.finds_models or any(module is part for model in self.seen.models.values() for part in model.modules()):
+            self.roots[id(module)] = module
+            self._hooks.append(module.register_forward_pre_hook(self.seen.called, with_kwargs=True))
+
+    def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        self._steps += 1
+        if self._call is not None and self.finds_models:
+            self.seen.guard.call("Discovery", lambda: self._adopt(optimizer), None)
+        known = self.seen.optimizers
+        if self.finds_optimizers and not any(optimizer is one for one in known.values()):
+            self.add_optimizer(f"optimizer_{len(known)}" if known else "", optimizer)
+        if self._steps >= STEPS:
+            self._stop_looking()
+
+    def _adopt(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take the roots of which this optimizer holds parameters."""
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        inside = {id(part) for model in self.seen.models.values() for part in model.modules()}
+        for root in list(self.roots.values()):
+            if id(root) not in inside and any(id(p) in held for p in root.parameters()):
+                models = self.seen.models
+                self.add_model(f"{type(root).__name__}_{len(models)}" if models else "", root)

@@ -1,0 +1,92 @@
+"""`earnest.LightningCallback`: a training with Lightning, watched."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from earnest.errors import UserError
+from earnest.loops.watching import Watch, named
+from earnest.rules.finding import Finding, Severity
+
+if TYPE_CHECKING:
+    Base: Any = object
+else:  # the package that the training itself has imported; the two do not mix
+    try:
+        if "pytorch_lightning" in sys.modules and "lightning" not in sys.modules:
+            from pytorch_lightning import Callback as Base
+        else:
+            try:
+                from lightning.pytorch import Callback as Base
+            except ImportError:
+                from pytorch_lightning import Callback as Base
+    except ImportError as error:
+        raise UserError(
+            "no package lightning", "Lightning, which this callback is for", "pip install lightning"
+        ) from error
+
+
+class LightningCallback(Base):
+    """``Trainer(callbacks=[earnest.LightningCallback(stop_on="critical")])``: see `earnest.watch` for the arguments.
+
+    out: earnest/ in the trainer's log directory if not given. With stop_on the training ends after the batch.
+    """
+
+    def __init__(
+        self,
+        out: str | Path | None = None,
+        *,
+        every: int = 10,
+        streams: Sequence[str] = (),
+        stop_on: Severity | None = None,
+        alert: bool = True,
+        facts: Mapping[str, Any] | None = None,
+    ):
+        self.out, self.every, self.streams = out, every, streams
+        self.stop_on: Severity | None = stop_on
+        self.alert, self.given = alert, facts
+        self.watch: Watch | None = None
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Believed so far."""
+        return self.watch.findings if self.watch else []
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        if not trainer.is_global_zero:
+            return
+        out = Path(self.out) if self.out is not None else Path(trainer.log_dir or trainer.default_root_dir) / "earnest"
+        known: dict[str, Any] = {"trainer": "lightning", "accumulation_steps": trainer.accumulate_grad_batches}
+        if trainer.gradient_clip_val:
+            known["max_grad_norm"] = float(trainer.gradient_clip_val)
+        self.watch = Watch(
+            named(pl_module, "model"),
+            named(list(trainer.optimizers), "optimizer"),
+            out,
+            self.every,
+            self.streams,
+            self.stop_on,
+            self.alert,
+            {**known, **(self.given or {})},
+            raises=False,
+            resumed_at=trainer.global_step or None,
+        )
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.watch is not None and self.watch.should_stop:
+            trainer.should_stop = True
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        watch = self.watch
+        if watch is None or trainer.sanity_checking:
+            return
+        values = {name: float(value) for name, value in trainer.callback_metrics.items() if str(name).startswith("val")}
+        watch.guard.call("metrics", lambda: watch.log(None, **values), None)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        if self.watch is not None:
+            self.watch.close("interrupted" if self.watch.should_stop else "finished")
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        if self.watch is not None:
+            self.watch.close("interrupted")

@@ -1,0 +1,135 @@
+"""`earnest.TrainerCallback`: a training with transformers' Trainer, or with what is built on it, watched."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+from earnest.facts import Facts
+from earnest.loops.watching import Watch, named
+from earnest.rules.finding import Finding, Severity
+
+
+class TrainerCallback(transformers.TrainerCallback):
+    """``Trainer(..., callbacks=[earnest.TrainerCallback(stop_on="critical")])``: see `earnest.watch` for the arguments.
+
+    out: OUTPUT_DIR/earnest if not given. With stop_on the training ends after the step, as with early stopping.
+    """
+
+    def __init__(
+        self,
+        out: str | Path | None = None,
+        *,
+        every: int = 10,
+        streams: Sequence[str] = (),
+        stop_on: Severity | None = None,
+        alert: bool = True,
+        facts: Mapping[str, Any] | None = None,
+    ):
+        self.out, self.every, self.streams = out, every, streams
+        self.stop_on: Severity | None = stop_on
+        self.alert, self.given = alert, facts
+        self.watch: Watch | None = None
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Believed so far."""
+        return self.watch.findings if self.watch else []
+
+    def on_train_begin(
+        self,
+        args: transformers.TrainingArguments,
+        state: transformers.TrainerState,
+        control: transformers.TrainerControl,
+        model: nn.Module | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
+        **others: Any,
+    ) -> None:
+        if not state.is_world_process_zero:
+            return
+        out = Path(self.out) if self.out is not None else Path(args.output_dir or ".") / "earnest"
+        facts = {**facts_of(args, state).known(), **(self.given or {})}
+        models, optimizers = named(model, "model"), named(optimizer, "optimizer")
+        resumed_at = state.global_step or None
+        self.watch = Watch(
+            models,
+            optimizers,
+            out,
+            self.every,
+            self.streams,
+            self.stop_on,
+            self.alert,
+            facts,
+            raises=False,
+            resumed_at=resumed_at,
+        )
+        if self.watch.out is not None and self.watch.seen.first is not None:
+            self.watch.seen.first.columns = self.watch.guard.call("columns", columns, ())
+
+    def on_step_end(
+        self,
+        args: transformers.TrainingArguments,
+        state: transformers.TrainerState,
+        control: transformers.TrainerControl,
+        **others: Any,
+    ) -> transformers.TrainerControl:
+        if self.watch is not None and self.watch.should_stop:
+            control.should_training_stop = True
+        return control
+
+    def on_evaluate(
+        self,
+        args: transformers.TrainingArguments,
+        state: transformers.TrainerState,
+        control: transformers.TrainerControl,
+        metrics: Mapping[str, float] | None = None,
+        **others: Any,
+    ) -> None:
+        if self.watch is not None and metrics:
+            numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+            watch = self.watch
+            watch.guard.call("metrics", lambda: watch.log(state.global_step, **numbers), None)
+
+    def on_train_end(
+        self,
+        args: transformers.TrainingArguments,
+        state: transformers.TrainerState,
+        control: transformers.TrainerControl,
+        **others: Any,
+    ) -> None:
+        if self.watch is not None:
+            self.watch.close("interrupted" if self.watch.should_stop else "finished")
+
+
+def facts_of(args: transformers.TrainingArguments, state: transformers.TrainerState) -> Facts:
+    """What the arguments say."""
+    steps = state.max_steps if state.max_steps and state.max_steps > 0 else None
+    said: dict[str, Any] = {
+        "trainer": "transformers",
+        "accumulation_steps": args.gradient_accumulation_steps,
+        "schedule_steps": steps,
+        "max_grad_norm": args.max_grad_norm or None,
+        "warmup_steps": args.get_warmup_steps(steps) if steps else None,
+        "mixed_precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "no",
+    }
+    return Facts().updated({name: value for name, value in said.items() if value is not None})
+
+
+def columns() -> tuple[str, ...]:
+    """Columns of the data set of the Trainer that is calling, before it removed any."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        trainer = frame.f_locals.get("self")
+        if isinstance(trainer, transformers.Trainer):
+            data: Any = trainer.train_dataset
+            known = getattr(data, "column_names", None)
+            if known is None and hasattr(data, "__getitem__") and len(data):
+                row = data[0]
+                known = list(row) if isinstance(row, Mapping) else None
+            return tuple(known or ())
+        frame = frame.f_back
+    return ()

@@ -1,0 +1,198 @@
+"""Two optimizers in one loop: whose loss leaves gradients where, and whether they are cleared in time.
+
+Told from the versions of a few gradients before and after each backward pass; nothing is copied and no graph is walked.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from earnest.monitors import Monitor
+from earnest.probes.results import GeneratorStep, Results
+from earnest.streams import Part
+
+PROBES = 4  # tensors of each side that are looked at
+CYCLES = 3  # that must show the same fault
+WORDS = ("discriminator", "disc", "critic", "netd", "adversary", "judge")
+
+
+@dataclass
+class Pass:
+    """One backward pass: its number, how many steps anybody had made before it, its loss, and the sides in which it
+    left gradients."""
+
+    number: int
+    phase: int
+    loss: Tensor
+    touched: frozenset[str]
+
+
+@dataclass
+class Side:
+    """One optimizer. given: passes whose gradients are in place; own: the last pass that it stepped on by itself;
+    calls: of its modules since anybody's step."""
+
+    optimizer: torch.optim.Optimizer
+    modules: tuple[nn.Module, ...]
+    named: bool
+    probes: list[Tensor] = field(default_factory=list[Tensor])
+    given: list[Pass] = field(default_factory=list[Pass])
+    own: Pass | None = None
+    calls: int = 0
+    most_calls: int = 0
+    steps: int = 0
+
+
+class Sides(Monitor):
+    """Optimizers by name, as they come. `losses`: of each side, its own losses since they were taken."""
+
+    def __init__(self) -> None:
+        self.sides: dict[str, Side] = {}
+        self.losses: dict[str, list[Tensor]] = {}
+        self._pending: list[Pass] = []  # since anybody's step
+        self._before: dict[str, list[tuple[int, int]]] = {}
+        self._passes = 0
+        self._polluted = self._attached = self._cleared = 0
+        self._hooks: list[Callable[[], None]] = []
+
+    def add(self, name: str, optimizer: torch.optim.Optimizer, modules: Mapping[str, nn.Module]) -> None:
+        """modules: by name, the largest of which all parameters are this optimizer's."""
+        named = any(
+            word in f"{name} {path} {type(module).__name__}".lower()
+            for path, module in modules.items()
+            for word in WORDS
+        ) or any(word in name.lower() for word in WORDS)
+        side = Side(optimizer, tuple(modules.values()), named)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        by_size = sorted(parameters, key=lambda parameter: parameter.numel())[: max(PROBES, len(parameters) // 2)]
+        side.probes = by_size[:: max(1, len(by_size) // PROBES)][:PROBES]
+        self.sides[name] = side
+        for module in side.modules:
+            handle = module.register_forward_pre_hook(partial(self._called, side))
+            self._hooks.append(handle.remove)
+
+    def close(self) -> None:
+        while self._hooks:
+            self._hooks.pop()()
+
+    def _called(self, side: Side, module: nn.Module, args: object) -> None:
+        side.calls += torch.is_grad_enabled()
+
+    def before_backward(self) -> None:
+        if len(self.sides) < 2:
+            return
+        for name, side in self.sides.items():
+            self._before[name] = [_version(p) for p in side.probes]
+            if side.given and all(p.grad is None or not p.grad.any() for p in side.probes):
+                side.given = []
+
+    def after_backward(self, loss: Tensor) -> None:
+        self._passes += 1
+        touched = frozenset(
+            name
+            for name, side in self.sides.items()
+            if len(self.sides) == 1 or self._before.get(name) != [_version(p) for p in side.probes]
+        )
+        made = Pass(self._passes, sum(side.steps for side in self.sides.values()), loss, touched)
+        self._pending.append(made)
+        for name in touched:
+            self.sides[name].given.append(made)
+
+    def before_step(self, name: str) -> None:
+        """Called before an optimizer's step, with the gradients in place."""
+        side = self.sides[name]
+        mine = [one for one in self._pending if name in one.touched]
+        alone = [one for one in mine if one.touched == {name}]
+        own = alone or [one for one in mine if one.phase == mine[-1].phase]
+        if own:
+            side.own = own[-1]
+            self.losses.setdefault(name, []).append(torch.stack([one.loss for one in own]).sum())
+        side.steps += 1
+        side.most_calls = max(side.most_calls, side.calls)
+        if len(self.sides) == 2:
+            self._look(name)
+        for one in self.sides.values():
+            one.calls = 0
+
+    def after_step(self, name: str) -> None:
+        """What has been stepped on by this side is behind it; what others wait for stays."""
+        others = {one for one in self.sides if one != name}
+        self._pending = [one for one in self._pending if self._is_waited_for(one, others)]
+
+    def _is_waited_for(self, one: Pass, others: set[str]) -> bool:
+        return any(
+            other in one.touched and (own := self.sides[other].own) is not None and own.number < one.number
+            for other in others
+        ) or any(other in one.touched and self.sides[other].own is None for other in others)
+
+    def _look(self, name: str) -> None:
+        """At the step of the discriminator: whose gradients does it step on? At that of the generator: does the
+        discriminator's loss reach it?"""
+        discriminator = self._discriminator()
+        if discriminator is None:
+            return
+        judge, other = self.sides[discriminator], next(one for one in self.sides if one != discriminator)
+        if name == discriminator and judge.own is not None:
+            foreign = [one for one in judge.given if one is not judge.own and other in one.touched]
+            # without its name, a part that two losses share must not be taken for a discriminator
+            sure = judge.named or any(one.number < judge.own.number for one in foreign)
+            self._polluted += bool(foreign) and sure and judge.own.touched == {discriminator}
+            self._attached += other in judge.own.touched and (judge.calls > 1 or judge.named)
+        elif name == other and judge.own is not None and other in judge.own.touched:
+            self._cleared += judge.own not in self.sides[other].given
+
+    def _discriminator(self) -> str | None:
+        """By its name, or called more often than the other for its own step: on what is real and what is not."""
+        named = [name for name, side in self.sides.items() if side.named]
+        if len(named) == 1:
+            return named[0]
+        first, second = self.sides
+        calls = {name: side.most_calls for name, side in self.sides.items()}
+        if min(side.steps for side in self.sides.values()) < 1 or calls[first] == calls[second]:
+            return None
+        judge = max((first, second), key=lambda name: calls[name])
+        return judge if calls[judge] > 1 else None
+
+    def roles(self) -> dict[str, Part]:
+        """side -> the stream of its loss; empty if there is one side, or all step on the same losses."""
+        owns = {id(side.own) for side in self.sides.values() if side.own is not None}
+        if len(self.sides) < 2 or len(owns) < 2:
+            return {}
+        judge = self._discriminator() if len(self.sides) == 2 else None
+        if judge is None:
+            return {name: Part(name) for name in self.sides}
+        return {name: Part("loss_d" if name == judge else "loss_g") for name in self.sides}
+
+    def probes(self) -> Results:
+        """The probe ``generator_step``, once the loop has gone round a few times."""
+        if len(self.sides) != 2 or min(side.steps for side in self.sides.values()) <= CYCLES or not self.roles():
+            return Results()
+        attached = self._attached >= CYCLES
+        return Results(
+            generator_step=GeneratorStep(self._polluted >= CYCLES, attached, attached and self._cleared >= CYCLES)
+        )
+
+
+def modules_of(models: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict[str, nn.Module]:
+    """The largest modules, by their names, of which the optimizer holds every parameter that is trained."""
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    found: dict[str, nn.Module] = {}
+
+    def visit(path: str, module: nn.Module) -> None:
+        every = [id(parameter) for parameter in module.parameters()]
+        if every and all(one in held for one in every):
+            found[path] = module
+        elif any(one in held for one in every):
+            for name, child in module.named_children():
+                visit(f"{path}.{name}", child)
+
+    for path, module in models.items():
+        visit(path, module)
+    return found
+
+
+def _version(parameter: Tensor) -> tuple[int, int]:
+    return (0, 0) if parameter.grad is None else (id(parameter.grad), parameter.grad._version)

@@ -1,0 +1,411 @@
+"""`earnest.watch` and the callbacks on it: planted faults are named while a training runs, its healthy twins are not
+accused, and no training is changed by being watched."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import types
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from torch.nn.functional import cross_entropy as imported_by_name
+from transformers import Trainer, TrainingArguments
+
+import earnest
+import earnest.rules
+from earnest.loops import hooks
+from earnest.loops.subject import copied, loss_of_model, scalar
+from earnest.loops.watching import TrainingStopped
+from earnest.monitors.tokens import Tokens
+from earnest.run import read_run
+from tests.equipment.loops import CLASSES, PAD, Unshifted, WithSpeaker, Wrapper, clips, collate, gan, unshifted
+from tests.trainers import CASES
+from tests.trainers.case import Case, llama
+
+# What needs the loss to be run again with other inputs, as `earnest.check` does: states are handed from one model to
+# the next by the loop itself.
+NOT_WHILE_IT_RUNS = ("Qwen3-TTS sft_12hz (HEAD)", "ms-swift Qwen3-TTS before #9752", "stlohrey chatterbox T3.loss_old")
+
+
+@pytest.fixture(autouse=True)
+def nobody_listens():
+    original = F.cross_entropy
+    yield
+    assert not hooks.LISTENERS and F.cross_entropy is original
+
+
+def trained(model, loss_fn, batches, out, **options):
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-3)
+    watch = earnest.watch(model, optimizer, out, **options)
+    for batch in batches:
+        optimizer.zero_grad()
+        loss = scalar((loss_fn or loss_of_model)(model, copied(batch)))
+        if loss is not None:
+            loss.backward()
+        optimizer.step()
+    watch.close()
+    assert not watch.guard.broken
+    return watch
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in CASES if not case.refused and case.name not in NOT_WHILE_IT_RUNS],
+    ids=lambda case: case.name,
+)
+def test_public_trainers_in_a_plain_loop(case: Case, tmp_path):
+    model, batch, loss_fn = case.build()
+    found = trained(model.train(), loss_fn, [batch] * 6, tmp_path / "run").findings
+    if case.faults:
+        assert set(case.faults) <= {finding.rule for finding in found}
+    else:
+        assert not [finding for finding in found if finding.severity != "note"]
+
+
+def lm_batches(count, fault=""):
+    rows = clips()
+    return [collate(rows[(4 * n) % 64 :][:4], fault) for n in range(count)]
+
+
+def test_what_is_seen_of_a_plain_loop(tmp_path):
+    model = llama(CLASSES, pad_token_id=PAD)
+    watch = trained(model, None, lm_batches(45), tmp_path / "run", facts={"codec": "mine"})
+    assert not watch.findings
+    run = read_run(tmp_path / "run")
+    assert run["train/loss"].step.tolist() == [*range(1, 21), 30, 40, 45]
+    assert run["train/loss"].value == pytest.approx(run["train/ce_nats/tokens"].value, rel=1e-2)
+    for name in ("accuracy_frac/tokens", "copy_frac/tokens", "entropy_nats/tokens", "counted_frac/tokens"):
+        assert len(run[f"train/{name}"]) > 20
+    assert run["train/learning_rate"].value[0] == 1e-3 and run["train/grad_norm"].value.min() > 0
+    assert 1e-5 < run["train/update_frac/lm_head"].value[5] < 0.5
+    facts = run.facts
+    assert (facts.system, facts.codec, facts.accumulation_steps) == ("LlamaForCausalLM", "mine", 1)
+    assert facts.classes and list(facts.classes.values()) == [CLASSES]
+    judged = earnest.rules.diagnose(run)
+    assert [str(one.stream) for one in judged.verdicts] == ["tokens", "total"]
+
+
+def test_evaluation_is_told_apart(tmp_path):
+    model = llama(CLASSES, pad_token_id=PAD)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with earnest.watch(model, optimizer, tmp_path / "run") as watch:
+        for n, batch in enumerate(lm_batches(6)):
+            model(**batch).loss.backward()
+            optimizer.step()
+            if n == 2:
+                model.eval()
+                with torch.no_grad():
+                    held_out = [model(**batch).loss.item() for batch in lm_batches(2)]
+                model.train()
+        watch.log(eval_loss=1.5, nonsense_of_mine=3)
+    run = read_run(tmp_path / "run")
+    assert run["eval/ce_nats/tokens"].step.tolist() == [3]
+    assert run["eval/ce_nats/tokens"].value[0] == pytest.approx(sum(held_out) / 2, rel=0.05)
+    assert run["eval/loss"].value.tolist() == [1.5] and len(run["train/ce_nats/tokens"]) == 6
+
+
+def test_accumulation_scaling_and_functions_imported_by_name(tmp_path):
+    head, optimizer_of = nn.Linear(8, 20), partial(torch.optim.SGD, lr=0.1)
+    optimizer = optimizer_of(head.parameters())
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    watch, expected = earnest.watch(head, optimizer, tmp_path / "run"), []
+    for _ in range(5):
+        here = []
+        for _ in range(2):
+            logits = head(torch.randn(16, 8))
+            loss = globals()["imported_by_name"](logits, torch.randint(0, 20, (16,))) / 2
+            scaler.scale(loss).backward()
+            here.append(loss.item())
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        expected.append(sum(here))
+    watch.close()
+    assert imported_by_name is F.cross_entropy
+    run = read_run(tmp_path / "run")
+    assert run["train/loss"].value == pytest.approx(expected, rel=1e-5)
+    assert run["train/ce_nats/tokens"].value == pytest.approx(expected, rel=1e-5)
+    assert run.facts.accumulation_steps == 2
+
+
+@pytest.mark.parametrize("form", ["mean", "sum", "none", "smoothed", "of codebooks"])
+def test_cross_entropies_of_every_form(form, tmp_path):
+    torch.manual_seed(0)
+    model = nn.Linear(8, 50)
+    optimizer = torch.optim.SGD(model.parameters(), 0.0)
+    target = torch.randint(0, 50, (4, 12))
+    target[:, :5] = -100
+    with earnest.watch(model, optimizer, tmp_path / "run") as watch:
+        for _ in range(3):
+            logits = model(torch.randn(4, 12, 8))
+            if form == "of codebooks":
+                loss = sum(F.cross_entropy(logits[:, c::3].flatten(0, 1), target[:, c::3].flatten()) for c in range(3))
+            else:
+                how = {"reduction": form} if form != "smoothed" else {"label_smoothing": 0.1}
+                loss = F.cross_entropy(logits.transpose(1, 2), target, **how).sum()
+            loss.backward()
+            optimizer.step()
+    assert not watch.guard.broken
+    run = read_run(tmp_path / "run")
+    streams = [str(key.stream) for key in run.series if key.name == "ce_nats"]
+    assert streams == (["codebook_0", "codebook_1", "codebook_2"] if form == "of codebooks" else ["tokens"])
+    right = F.cross_entropy(logits.flatten(0, 1), target.flatten()).item()
+    values = [run[f"train/ce_nats/{stream}"].value[-1] for stream in streams]
+    assert sum(values) / len(values) == pytest.approx(right, rel=0.03)
+
+
+FAULTS = {
+    "stock": None,
+    "compute_loss without shift": "A203",
+    "inputs dropped by Trainer": "C106",
+    "inputs dropped by a wrapper": "C106",
+    "adapter without gradient": "C102",
+    "EOS masked": "A302",
+    "padding trained": "A305",
+    "LoRA": None,
+    "another input": None,
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_transformers_trainer(fault, tmp_path):
+    model = llama(CLASSES, pad_token_id=PAD)
+    rows = [{"input_ids": ids} for ids in clips()]
+    if fault in ("another input", "inputs dropped by Trainer", "inputs dropped by a wrapper"):
+        model = WithSpeaker() if fault == "another input" else Wrapper(WithSpeaker())
+        rows = [row | {"speaker": torch.arange(4) % 3} for row in rows]
+    if fault in ("LoRA", "adapter without gradient"):
+        model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj", "v_proj"]))
+        if fault == "adapter without gradient":
+            layer = model.base_model.model.model.layers[1].self_attn.q_proj
+            layer.forward = lambda x, *args, **kwargs: layer.base_layer(x)
+    removes = fault != "inputs dropped by a wrapper"
+    args = TrainingArguments(
+        str(tmp_path), use_cpu=True, report_to=[], per_device_train_batch_size=4, max_steps=24, logging_steps=5,
+        save_strategy="no", disable_tqdm=True, remove_unused_columns=removes, eval_strategy="steps", eval_steps=12,
+    )  # fmt: skip
+    callback = earnest.TrainerCallback(stop_on="warning")
+    kind = Unshifted if fault == "compute_loss without shift" else Trainer
+    trainer = kind(
+        model, args, partial(collate, fault=fault), train_dataset=rows, eval_dataset=rows[:4], callbacks=[callback]
+    )
+    trainer.train()
+    assert not callback.watch.guard.broken
+    found = [finding.rule for finding in callback.findings if finding.severity != "note"]
+    run = read_run(tmp_path / "earnest")
+    assert run.facts.trainer == "transformers"
+    if FAULTS[fault] is None:
+        assert not found and trainer.state.global_step == 24
+        assert len(run["eval/loss"]) == 2 and len(run["eval/ce_nats/tokens"]) == 2
+    else:
+        assert FAULTS[fault] in found
+        assert trainer.state.global_step == (7 if fault == "adapter without gradient" else 1)  # steps until it is told
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+@pytest.mark.parametrize("logs", [False, True])
+def test_accelerate(wrong, logs, tmp_path):
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    tracker = earnest.AccelerateTracker(tmp_path / "run")
+    accelerator = Accelerator(cpu=True, log_with=[tracker], gradient_accumulation_steps=2)
+    if logs:
+        accelerator.init_trackers("run", {"lr": 1e-3})
+    model = llama(CLASSES, pad_token_id=PAD)
+    loader = torch.utils.data.DataLoader(clips(32), 4, collate_fn=collate)
+    model, optimizer, loader = accelerator.prepare(model, torch.optim.AdamW(model.parameters(), 1e-3), loader)
+    for batch in loader:
+        with accelerator.accumulate(model):
+            loss = unshifted(model, batch) if wrong else model(**batch).loss
+            accelerator.backward(loss)
+            if accelerator.sync_gradients:
+                accelerator.clip_grad_norm_(model.parameters(), 0.5)
+            optimizer.step()
+            optimizer.zero_grad()
+            if logs:
+                accelerator.log({"val_loss": 3.0})
+    accelerator.end_training() if logs else tracker.watch.close()
+    AcceleratorState._reset_state(True)
+    assert not tracker.watch.guard.broken and tracker.watch.step == 4
+    assert [finding.rule for finding in tracker.findings] == (["A203"] if wrong else [])
+    run = read_run(tmp_path / "run")
+    assert run.facts.max_grad_norm == 0.5 and run["train/clipped_frac"].value.min() == 1
+    assert ("eval/loss" in run) == logs
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_lightning(wrong, tmp_path):
+    lightning = pytest.importorskip("pytorch_lightning")
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lm = llama(CLASSES, pad_token_id=PAD)
+
+        def training_step(self, batch, index):
+            return unshifted(self.lm, batch) if wrong else self.lm(**batch).loss
+
+        def configure_optimizers(self):
+            return torch.optim.AdamW(self.parameters(), 1e-3)
+
+    callback = earnest.LightningCallback(stop_on="critical")
+    trainer = lightning.Trainer(
+        max_epochs=1, accelerator="cpu", callbacks=[callback], logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, gradient_clip_val=1.0, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(Module(), torch.utils.data.DataLoader(clips(), 4, collate_fn=collate))
+    assert not callback.watch.guard.broken
+    assert [finding.rule for finding in callback.findings] == (["A203"] if wrong else [])
+    assert trainer.global_step == callback.watch.step == (1 if wrong else 16)
+    assert read_run(tmp_path / "earnest").facts.max_grad_norm == 1.0
+
+
+GANS = {
+    "right": None,
+    "frozen": None,
+    "polluted": "critical",
+    "not detached": "warning",
+    "not detached, not cleared": "critical",
+}
+
+
+@pytest.mark.parametrize("found", [False, True])
+@pytest.mark.parametrize("fault", GANS)
+def test_gan(fault, found, tmp_path):
+    """`found`: models and optimizers are not handed over."""
+    watch = gan(fault, lambda *both: earnest.watch(*(() if found else both), out=tmp_path / "run"))
+    assert not watch.guard.broken
+    assert [(one.rule, one.severity) for one in watch.findings] == ([("F403", GANS[fault])] if GANS[fault] else [])
+    run = read_run(tmp_path / "run")
+    assert {"train/loss/loss_g", "train/loss/loss_d", "train/grad_norm/discriminator"} <= set(map(str, run.series))
+
+
+def test_two_optimizers_of_one_loss_are_no_gan(tmp_path):
+    torch.manual_seed(0)
+    body, head = nn.Linear(8, 8), nn.Linear(8, 6)
+    optimizers = {"matrices": torch.optim.SGD(body.parameters(), 1e-2), "rest": torch.optim.Adam(head.parameters())}
+    watch = earnest.watch({"body": body, "head": head}, optimizers, tmp_path / "run")
+    for n in range(24):
+        for optimizer in optimizers.values():
+            optimizer.zero_grad()
+        if n % 2:
+            (head(torch.randn(8, 8)) ** 2).mean().backward()  # what both share
+        F.cross_entropy(head(body(torch.randn(8, 8))), torch.randint(0, 6, (8,))).backward()
+        for optimizer in optimizers.values():
+            optimizer.step()
+    watch.close()
+    assert not watch.findings and not watch.guard.broken
+
+
+def weights_after(watched, tmp_path):
+    torch.manual_seed(0)
+    model = llama(CLASSES, pad_token_id=PAD, attention_dropout=0.1)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    with earnest.watch(model, optimizer, tmp_path / "run") if watched else contextlib.nullcontext():
+        for batch in lm_batches(8):
+            model(**batch).loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+            optimizer.step()
+            optimizer.zero_grad()
+    return model.state_dict(), torch.get_rng_state()
+
+
+def test_a_watched_training_is_the_same_bit_by_bit(tmp_path):
+    (alone, random), (watched, random_watched) = weights_after(False, tmp_path), weights_after(True, tmp_path)
+    assert all(torch.equal(alone[name], watched[name]) for name in alone) and torch.equal(random, random_watched)
+
+
+def test_a_broken_monitor_is_reported_once_and_the_training_goes_on(tmp_path, monkeypatch, capsys):
+    def broken(*args):
+        raise RuntimeError("out of cheese")
+
+    monkeypatch.setattr(Tokens, "score", broken)
+    watch = earnest.watch(
+        model := llama(CLASSES), optimizer := torch.optim.SGD(model.parameters(), 0.1), tmp_path / "run"
+    )
+    for batch in lm_batches(5):
+        model(**batch).loss.backward()
+        optimizer.step()
+    watch.close()
+    assert capsys.readouterr().err.count("out of cheese") == 1 and list(watch.guard.broken) == ["Tokens"]
+    assert len(read_run(tmp_path / "run")["train/loss"]) == 5
+
+
+def test_stop_on_ends_a_plain_loop(tmp_path):
+    with pytest.raises(TrainingStopped, match="A203"):
+        trained(llama(CLASSES), unshifted, lm_batches(9), tmp_path / "run", stop_on="critical")
+    assert read_run(tmp_path / "run").last_step == 1
+    with pytest.raises(earnest.errors.UserError, match="stop_on"):
+        earnest.watch(stop_on="fatal", out=tmp_path / "other")
+
+
+def test_a_directory_that_is_taken_gets_a_number(tmp_path):
+    for _ in range(2):
+        earnest.watch(nn.Linear(2, 2), out=tmp_path / "run").close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run-2"]
+
+
+def test_the_tracker_in_use_is_told(tmp_path, monkeypatch):
+    told = []
+    alert = lambda **said: told.append(said)  # noqa: E731
+    fakes = {
+        "wandb": types.SimpleNamespace(run=types.SimpleNamespace(alert=alert)),
+        "trackio": types.SimpleNamespace(
+            alert=alert,
+            AlertLevel=types.SimpleNamespace(ERROR="error"),
+            context_vars=types.SimpleNamespace(current_run=types.SimpleNamespace(get=lambda: object())),
+        ),
+        "mlflow": types.SimpleNamespace(
+            active_run=lambda: object(), set_tag=lambda name, text: told.append({name: text})
+        ),
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setitem(sys.modules, name, fake)
+    trained(llama(CLASSES), unshifted, lm_batches(3), tmp_path / "run")
+    assert [one.get("level") for one in told] == ["ERROR", "error", None]
+    assert told[0]["title"] == "earnest A203 labels-misaligned" and "earnest.A203" in told[2]
+
+
+def test_killed_runs_keep_what_was_seen(tmp_path):
+    code = f"""
+import os, signal, torch, earnest
+model = torch.nn.Linear(8, 30)
+optimizer = torch.optim.SGD(model.parameters(), 0.1)
+earnest.watch(model, optimizer, {str(tmp_path / "run")!r})
+for n in range(30):
+    torch.nn.functional.cross_entropy(model(torch.randn(8, 8)), torch.randint(0, 30, (8,))).backward()
+    optimizer.step()
+    if n == 15:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, env=os.environ | {"PYTHONPATH": os.getcwd()}
+    )
+    assert done.returncode == -signal.SIGKILL
+    run = read_run(tmp_path / "run")
+    assert run.last_step == 16 and len(run["train/ce_nats/tokens"]) == 16
+
+
+def test_import_brings_no_torch_and_names_are_functions():
+    code = "import sys, earnest; assert 'torch' not in sys.modules; assert callable(earnest.watch)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_measure():
+    torch.manual_seed(0)
+    ids = torch.randint(0, 50, (3, 40))
+    logits = F.one_hot(ids, 50).float() * 20
+    said = earnest.measure(logits[:, :-1], ids[:, 1:], ids[:, :-1])
+    assert said["copy_frac"] == 1 and said["accuracy_frac"] < 0.1 and said["ce_nats"] > said["chance_nats"]
+    assert said["counted_frac"] == 1 and sum(said["label_counts"].values()) == 3 * 39
+    masked = earnest.measure(logits, torch.full_like(ids, -100))
+    assert masked["counted_frac"] == 0 and "ce_nats" not in masked
+    with pytest.raises(ValueError, match="same rows"):
+        earnest.measure(logits, ids[:, 1:])
