@@ -12,7 +12,7 @@ from earnest.codecs.amy import AmyShape
 from earnest.losses.tokens import TokenObjective
 from earnest.models.mot import MoTDesign, MoTShape
 from earnest.recipes import RECIPES
-from earnest.recipes.mot import mot
+from earnest.recipes.mot import mot_published
 from earnest.streams import TEXT, codebooks
 from tests.equipment.tiny import random_batch, tiny_higgs
 
@@ -32,7 +32,7 @@ def test_slm_mots_full_size_counts(monkeypatch):
     shape = MoTShape(
         width=2048, layers=16, heads=32, kv_heads=8, ffn=8192, expert_width=1024, expert_ffn=4096, vocabulary=128256
     )
-    text = table_of("mot", replace(mot(), backbone="", experts="", shape=shape), counts_only=True)
+    text = table_of("mot-published", replace(mot_published(), backbone="", experts="", shape=shape), counts_only=True)
     assert "33,554,432" in next(line for line in text.splitlines() if "expert.down" in line)
     assert "33,554,432" in next(line for line in text.splitlines() if "expert.up" in line)
     counted, note = text[text.index("trained: ") :].splitlines()

@@ -64,7 +64,7 @@ def test_the_commitment_pulls_the_latent_towards_its_entries():
 
 
 def test_the_ema_equals_a_computation_by_hand():
-    quantiser = ready(codebooks=1, decay=0.9, dead_share=0.0, dropout_frac=0.0)
+    quantiser = ready(codebooks=1, decay=0.9, dropout_frac=0.0)
     quantiser.codebook_CVD[0] = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [10.0, 10.0]])
     quantiser.count_CV[0] = torch.tensor([1.0, 2.0, 3.0, 4.0])
     quantiser.total_CVD[0] = quantiser.codebook_CVD[0] * quantiser.count_CV[0, :, None]
@@ -83,7 +83,7 @@ def test_evaluation_moves_nothing():
 
 
 def test_dead_entries_move_to_vectors_of_the_batch():
-    quantiser = ready(codebooks=1, size=8, decay=0.5, dead_share=0.1, dropout_frac=0.0)
+    quantiser = ready(codebooks=1, size=8, decay=0.5, dead_hits=40, dropout_frac=0.0)
     quantiser.codebook_CVD[0, 3:] = 1e3  # so far away that nobody chooses them
     quantiser.total_CVD[0] = quantiser.codebook_CVD[0] * quantiser.count_CV[0, :, None]
     for _ in range(12):

@@ -44,6 +44,7 @@ class AmyMimi(TrainableCodec[ResidualVQ]):
             else None
         )
         self.quantiser = ResidualVQ(groups, self.config.codebook_size, self.config.codebook_dim, latent_dim)
+        self.quantiser.fixed = tuple(getattr(self.config, "fixed_codebooks", ()))
 
     @property
     def sample_rate_hz(self) -> int:
@@ -67,10 +68,13 @@ class AmyMimi(TrainableCodec[ResidualVQ]):
         return self.decoder(latent_BDT).audio_values[:, 0, : latent_BDT.shape[2] * self.hop_samples].float()
 
     @classmethod
-    def from_mimi(cls, mimi: Any, groups: tuple[int, int], frames_per_step: int, name: str = "amy") -> "AmyMimi":
+    def from_mimi(
+        cls, mimi: Any, groups: tuple[int, int], frames_per_step: int, name: str = "amy", fixed: bool = False
+    ) -> "AmyMimi":
         """Import a Mimi: its projections, and as many of its centroids as `groups` have room for, as k-means would
         place them in steps of `frames_per_step` frames. Codebooks that the Mimi lacks (prosody, for Kyutai's) are left
-        to k-means on the data.
+        to k-means on the data. fixed: the imported ones stay as they are in training (hungphongtrn/Amy-LM:
+        rvq_rest.eval()).
 
         Raises UserError if the Mimi has fewer acoustic codebooks than asked for.
         """
@@ -92,8 +96,13 @@ class AmyMimi(TrainableCodec[ResidualVQ]):
                         layer.codebook.embed_sum
                         / layer.codebook.cluster_usage.clamp(min=layer.codebook.epsilon)[:, None]
                     )
-                    codec.quantiser.place(k, embed_VD, frames_per_step / codec.codebook_size)
+                    codec.quantiser.place(k, embed_VD, 1.0 if fixed else frames_per_step / codec.codebook_size)
+                    codec.fix(*codec.quantiser.fixed, *((k,) if fixed else ()))
         return codec
+
+    def fix(self, *codebooks: int) -> None:
+        """Let these codebooks, and no others, keep their entries in training; what is saved says so too."""
+        self.quantiser.fixed = self.config.fixed_codebooks = codebooks  # type: ignore[attr-defined]
 
     @classmethod
     def from_pretrained(cls, directory: Path) -> "AmyMimi":

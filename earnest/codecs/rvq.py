@@ -53,6 +53,8 @@ class ResidualVQ(Quantiser):
     after `erasure` removed pitch and level. Only codebook 0's teacher trains that projection. The entries of codebook 0
     are the means of the latents that chose them, so what the keys do not tell of a frame is left over for codebook 1.
 
+    Codebooks in `fixed` keep their entries in training too, as imported ones should.
+
     A codebook holds nothing until, in training mode, `init_frames` frames are collected and k-means places its entries.
     Until then it passes on what it is given, and its codes are zeros; a call outside training raises RuntimeError.
     Outside training nothing changes.
@@ -64,6 +66,7 @@ class ResidualVQ(Quantiser):
     keys_VK: Tensor
     key_total_VK: Tensor
     collected_ND: Tensor
+    unhit_CV: Tensor
     ready: Tensor
 
     def __init__(
@@ -73,23 +76,27 @@ class ResidualVQ(Quantiser):
         dim: int,
         latent_dim: int | None = None,
         decay: float = 0.99,
-        dead_share: float = 0.05,
+        dead_hits: float = 256.0,
         dropout_frac: float = 0.5,
         bypass_frac: float = 0.0,
         init_frames: int = 20_480,
         key_dim: int = 0,
     ):
         """`latent_dim` None: the latent has `dim` dimensions and is not projected. `decay` of the EMA per step.
-        An entry is dead if its EMA count is below `dead_share` of an even share.
+        An entry is dead if nothing chose it while an entry with an even share was chosen `dead_hits` times: one that
+        the data uses at a twentieth of an even share is taken for dead once in 400,000 times (e^-12.8). A share of the
+        EMA's count said so of one that is merely rare, whenever the EMA forgot its last hit.
         `dropout_frac` of the clips train with a random number of codebooks, `bypass_frac` of them unquantised."""
         super().__init__()
         self.groups, self.latent_dim = groups, latent_dim or dim
-        self.decay, self.dead_share, self.init_frames = decay, dead_share, init_frames
+        self.decay, self.dead_hits, self.init_frames = decay, dead_hits, init_frames
+        self.fixed: tuple[int, ...] = ()
         self.dropout_frac, self.bypass_frac = dropout_frac, bypass_frac
         codebooks = sum(groups)
         self.register_buffer("codebook_CVD", torch.zeros(codebooks, codebook_size, dim))
         self.register_buffer("count_CV", torch.zeros(codebooks, codebook_size))
         self.register_buffer("total_CVD", torch.zeros(codebooks, codebook_size, dim))
+        self.register_buffer("unhit_CV", torch.zeros(codebooks, codebook_size), persistent=False)
         self.register_buffer("collected_ND", torch.zeros(0, self.latent_dim), persistent=False)
         self.register_buffer("ready", torch.tensor(False))
         self.erasure = self.into_keys = None
@@ -124,11 +131,12 @@ class ResidualVQ(Quantiser):
             self.erasure.learn(latent_BDT, pitch_and_level_BT2)
 
     def training_state(self) -> dict[str, Tensor]:
-        """The frames collected so far."""
-        return {"collected_ND": self.collected_ND}
+        """The frames collected so far, and by entry those since its last hit."""
+        return {"collected_ND": self.collected_ND, "unhit_CV": self.unhit_CV}
 
     def load_training_state(self, state: Mapping[str, Tensor]) -> None:
         self.collected_ND = state["collected_ND"].to(self.collected_ND)
+        self.unhit_CV.copy_(state["unhit_CV"])
 
     def teacher_view_dim(self, codebook: int) -> int:
         """Dimensions of `ResidualQuantised.teacher_view`."""
@@ -180,7 +188,7 @@ class ResidualVQ(Quantiser):
                     signals |= self._signals(k, code_N, left_B.detach().mean() / energy)
                     if key_BKT is not None and query_NK is not None:
                         key_BKT = key_BKT + (self.keys_VK[code_N].view(B, T, -1).transpose(1, 2) - key_BKT).detach()
-                    if self.training:
+                    if self.training and k not in self.fixed:
                         self._update(k, code_N, vectors_ND, query_NK)
                 else:
                     code_N, chosen_BDT = (
@@ -232,17 +240,19 @@ class ResidualVQ(Quantiser):
         """Move each entry, and its key, towards the mean of the vectors that chose it; a dead one takes the place of a
         vector of this batch."""
         V = self.codebook_CVD.shape[1]
-        self.count_CV[k].lerp_(torch.bincount(code_N, minlength=V).to(given_ND.dtype), 1 - self.decay)
+        hits_V = torch.bincount(code_N, minlength=V).to(given_ND.dtype)
+        self.count_CV[k].lerp_(hits_V, 1 - self.decay)
         even_share = len(code_N) / V
-        dead_V = self.count_CV[k] < self.dead_share * even_share
-        self.count_CV[k, dead_V] = even_share
+        self.unhit_CV[k] = torch.where(hits_V > 0, 0, self.unhit_CV[k] + even_share)
+        dead_V = self.unhit_CV[k] > self.dead_hits
+        self.count_CV[k, dead_V], self.unhit_CV[k, dead_V] = even_share, 0
         reborn_N = torch.randint(len(code_N), (int(dead_V.sum()),), device=code_N.device)
         follow = [(self.codebook_CVD[k], self.total_CVD[k], given_ND)]
         follow += [] if query_NK is None else [(self.keys_VK, self.key_total_VK, query_NK)]
         for entries_VD, total_VD, vectors_ND in follow:
             total_VD.lerp_(torch.zeros_like(total_VD).index_add_(0, code_N, vectors_ND), 1 - self.decay)
             total_VD[dead_V] = vectors_ND[reborn_N] * even_share
-            entries_VD.copy_(total_VD / self.count_CV[k, :, None])
+            entries_VD.copy_(total_VD / self.count_CV[k, :, None].clamp_min(1e-30))
 
     @torch.no_grad()
     def place(self, k: int, entries_VD: Tensor, even_share: float, keys_VK: Tensor | None = None) -> None:

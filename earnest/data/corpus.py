@@ -117,10 +117,18 @@ class Corpus:
 
     def _windows(self, row: Row) -> list[Row]:
         """The row in pieces as long as what evaluation sees of it."""
-        seen = self.vary(row, None).frames
+        first = self.vary(row, None)
+        seen = first.frames
         if seen == row.frames:
             return [row]
-        return [replace(row, codes_CT=row.codes_CT[..., start : start + seen]) for start in range(0, row.frames, seen)]
+        return [
+            replace(
+                row,
+                codes_CT=row.codes_CT[..., start : start + seen],
+                ends=first.ends or (row.ends and start + seen >= row.frames),
+            )
+            for start in range(0, row.frames, seen)
+        ]
 
     def groups(
         self, accumulation_steps: int, seed: int, skip: int = 0, rank: int = 0, ranks: int = 1

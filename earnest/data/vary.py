@@ -19,6 +19,7 @@ class Variation:
     """
 
     window_frames: int | None = None  # None: whole clips; a shorter clip comes whole, nothing is padded here
+    window_ends: bool = False  # whether every window ends, as a loop does, or only those that reach the end of the clip
     unconditional_frac: float = 0.0  # share of rows, drawn one by one, whose text becomes None: the null input
     words: Words = "text"  # what a clip is described by; with both, tags follow the text
     shuffle_tags: bool = False
@@ -31,11 +32,12 @@ class Variation:
 
     def __call__(self, row: Row, random: np.random.Generator | None = None) -> Row:
         codes_CT = row.codes_CT
-        start = 0
+        start, ends = 0, row.ends
         if self.window_frames is not None:
             if random is not None:
                 start = int(random.integers(max(row.frames - self.window_frames, 0) + 1))
             codes_CT = codes_CT[..., start : start + self.window_frames]
+            ends = ends and (self.window_ends or start + self.window_frames >= row.frames)
         tags = [tag.strip() for tag in row.tags.split(",") if tag.strip()] if self.words != "text" else []
         if random is not None:
             kept = [tag for tag in tags if random.random() >= self.drop_tags_frac]
@@ -44,4 +46,4 @@ class Variation:
         text: str | None = ", ".join(part for part in (own, *tags) if part)
         if random is not None and random.random() < self.unconditional_frac:
             text = None
-        return replace(row, codes_CT=codes_CT, text=text, start_frame=start)
+        return replace(row, codes_CT=codes_CT, text=text, start_frame=start, ends=ends)

@@ -33,6 +33,7 @@ RECIPES = {
     "mot-tiny": Recipe(mot.mot_tiny, mot.assemble),
     "mot-smol": Recipe(mot.mot_smol, mot.assemble),
     "mot": Recipe(mot.mot, mot.assemble),
+    "mot-published": Recipe(mot.mot_published, mot.assemble),
     "amy-tiny": Recipe(amy.amy_tiny, amy.assemble_tiny),
     "amy": Recipe(amy.amy, amy.assemble),
 }

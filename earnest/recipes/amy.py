@@ -96,6 +96,9 @@ class Mimi:
     recipe."""
     acoustic_codebooks: int = 7
     """How many of its acoustic codebooks are kept, beside the semantic one and the prosody one."""
+    train_codebooks: bool = False
+    """Let the imported codebooks follow the data too, and replace entries that are not used; else they stay as they
+    are, and only the prosody codebook is placed and moved."""
     train_encoder: bool = False
     """Train the encoder and its transformer too; otherwise only its last convolution, the projections and all of the
     decoder."""
@@ -142,7 +145,13 @@ def build(config: AmyConfig) -> AmyMimi:
             f"{config.codec.init}: a {type(mimi).__name__}", "a Mimi", "give --codec.init the checkpoint of a Mimi"
         )
     frames_per_step = round(config.data.clips_per_batch * config.data.window_s * mimi.config.frame_rate)
-    return AmyMimi.from_mimi(mimi, (2, config.codec.acoustic_codebooks), frames_per_step, config.name)
+    return AmyMimi.from_mimi(
+        mimi,
+        (2, config.codec.acoustic_codebooks),
+        frames_per_step,
+        config.name,
+        fixed=not config.codec.train_codebooks,
+    )
 
 
 def _assembly(config: _AmyConfig, codec: Amy | AmyMimi, pretrained: bool) -> CodecAssembly:

@@ -16,6 +16,9 @@ from earnest.training.tokens.config import Data, Demos, Optimizer, TokenConfig
 class DiaData(Data):
     words: Words = "both"
     """The description of a clip: its "text" (a transcript or caption), its "tags", or "both"."""
+    window_ends: bool = False
+    """Whether every window of `window_s` ends the audio, as is right for loops; else only a window that reaches the end
+    of its clip does, so that speech is not taught to stop in the middle of a sentence."""
     unconditional_frac: float = 0.15
     """Share of clips, drawn one by one in every epoch, that are trained with the null input: they train the branch that
     guidance needs."""
@@ -52,7 +55,12 @@ def assemble(config: DiaConfig, codec: Codec, checkpoint: Path | None = None) ->
         pretrained=bool(config.model),
         weights=weights,
         variation=Variation(
-            window_frames(data, codec), data.unconditional_frac, data.words, data.shuffle_tags, data.drop_tags_frac
+            window_frames(data, codec),
+            data.window_ends,
+            data.unconditional_frac,
+            data.words,
+            data.shuffle_tags,
+            data.drop_tags_frac,
         ),
     )
 
@@ -72,7 +80,7 @@ def dia_tiny() -> DiaConfig:
     Its codec, amy-tiny, was trained on speech at 16 kHz: it stands in for one made for music.
     """
     return DiaConfig(
-        data=DiaData(path="music", words="tags", window_s=4.0),
+        data=DiaData(path="music", words="tags", window_s=4.0, window_ends=True),
         epochs=30.0,
         optimizer=Optimizer(learning_rate=1e-3, ema_decay=0.99),
         demos=Demos(texts=("calm, acoustic", "energetic, electronic"), guidance=3.0, max_duration_s=5.0),
@@ -80,11 +88,15 @@ def dia_tiny() -> DiaConfig:
 
 
 def dia() -> DiaConfig:
-    """Fine-tune Dia-1.6B, as published: DAC at 44.1 kHz with 9 codebooks, 86 frames/s. For a GPU."""
+    """Fine-tune Dia-1.6B, as published: DAC at 44.1 kHz with 9 codebooks, 86 frames/s, clips of up to 30 s whole. For a
+    GPU.
+
+    For loops of music, take windows that end: --data.window-s 10 --data.window-ends.
+    """
     return DiaConfig(
         codec="descript/dac_44khz",
         model="nari-labs/Dia-1.6B-0626",
-        data=DiaData(path="loops", window_s=10.0, positions_per_batch=8192),
+        data=DiaData(path="loops", max_duration_s=30.0, too_long="cut", positions_per_batch=8192),
         optimizer=Optimizer(learning_rate=1e-5, warmup_steps=500, weight_decay=0.1),
         demos=Demos(texts=("[S1] Hello. [S2] Hello there!",), guidance=4.0, max_duration_s=10.0),
         mixed_precision="bf16",

@@ -1,7 +1,7 @@
 """MoT: a frozen Llama with an audio expert; text in, music out."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -171,8 +171,29 @@ def mot_smol() -> MoTConfig:
 
 
 def mot() -> MoTConfig:
+    """Llama-3.2-1B, frozen, and MusicGen-small's experts, joined as `mot-smol` joins its parts: what is new for the
+    audio (attention, adapters, experts, rows of the codes) is trained. For a GPU.
+
+    The arrangement of SLM-MoT is `mot-published`: with the backbone's frozen attention nothing was learnt in 30,000
+    frames, with new attention codebooks were (docs/log.md, 2026-11-21).
+    """
+    return replace(
+        mot_published(),
+        design=MoTDesign(
+            trained=("adapters", "output", "embeddings", "experts", "attention"),
+            attention="new",
+            output="audio",
+            output_multiplier=0.25,
+            rows_per_codebook=True,
+            text_window=64,
+            max_positions=2048,
+        ),
+    )
+
+
+def mot_published() -> MoTConfig:
     """Llama-3.2-1B and MusicGen-small as SLM-MoT joins them: adapters and output layer trained, 334 of 1876 million.
-    For a GPU."""
+    For a GPU, and for comparison: `mot` is the arrangement that learns."""
     return MoTConfig(
         codec="facebook/encodec_32khz",
         backbone="meta-llama/Llama-3.2-1B",
