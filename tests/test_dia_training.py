@@ -54,7 +54,9 @@ def loops(tmp_path_factory, request) -> Path:
 
 
 def config(folder: Path, **fields) -> DiaConfig:
-    data = DiaData(path=str(folder), words="tags", window_s=0.5, window_ends=True, unconditional_frac=0.4, positions_per_batch=128)
+    data = DiaData(
+        path=str(folder), words="tags", window_s=0.5, window_ends=True, unconditional_frac=0.4, positions_per_batch=128
+    )
     demos = Demos(texts=("high, sine",), guidance=2.0, max_duration_s=0.4)
     start = DiaConfig(
         data=data,
