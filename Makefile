@@ -2,7 +2,7 @@
 VENV := .venv
 PYTHON ?= python3
 
-.PHONY: demo test check docs
+.PHONY: demo test check docs campaigns
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/earnest train higgs-tiny
@@ -19,6 +19,10 @@ check: $(VENV)/.test
 # the documentation as a site, in site/
 docs: $(VENV)/.test $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(VENV)/bin/mkdocs build --quiet
+
+# Minutes of kills, full disks, damage, races, bombs and fuzzing each: docs/reliability.md
+campaigns: $(VENV)/.test
+	$(VENV)/bin/python -m benchmarks.campaigns all $(SECONDS_EACH)
 
 $(VENV)/.%: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)

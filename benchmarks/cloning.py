@@ -97,7 +97,8 @@ def held_out_rows(config: dict[str, Any], codec: Codec, path: str | None) -> lis
     by = "speaker" if data.get("held_out") == "speakers" else "name"
     clips = [clip for clip in find_clips(path or data["path"]) if isinstance(clip, Clip)]
     _, held_out = split_clips(clips, data["held_out_frac"], config["seed"], by)
-    return [row for row in encoded(held_out, codec)[0] if row.frames <= data["max_duration_s"] * codec.frame_rate_hz]
+    [rows], _ = encoded([held_out], codec)
+    return [row for row in rows if row.frames <= data["max_duration_s"] * codec.frame_rate_hz]
 
 
 def decoded(codec: Codec, codes_CT: torch.Tensor | np.ndarray) -> np.ndarray:

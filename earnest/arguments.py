@@ -10,10 +10,11 @@ import difflib
 import functools
 import inspect
 import io
-import json
 import textwrap
+from argparse import ArgumentError, ArgumentParser
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
@@ -25,7 +26,7 @@ from earnest import settings
 from earnest.bounds import check_bounds
 from earnest.errors import UserError
 from earnest.facts import FACTS, checked
-from earnest.records import plain
+from earnest.records import loads, plain
 
 T = TypeVar("T")
 METAVARS = {"INT": "a whole number", "FLOAT": "a number", "PATH": "a path", "STR": "a text", "{None}": "None"}
@@ -75,8 +76,25 @@ def _is_instance(hint: Any, value: Any) -> bool:
 resolver.is_instance = _is_instance
 
 
-def configured(name: str, args: Sequence[str], command: str, options: list[tuple[str, Any, Any]]) -> tuple[Any, Any]:
-    """A recipe by name, and the call with its configuration as `config`: every field an option, beside `options`."""
+def before_recipe(args: Sequence[str]) -> tuple[Path | None, bool]:
+    """The values of --out and --resume, which decide where the configuration comes from."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--resume", action="store_true")
+    try:
+        known, _ = parser.parse_known_args(args)
+    except ArgumentError:  # --out without a value: the whole parser says so
+        return None, False
+    return known.out, known.resume
+
+
+def configured(
+    name: str, args: Sequence[str], command: str, options: list[tuple[str, Any, Any]], stored: Any = None
+) -> tuple[Any, Any]:
+    """A recipe by name, and the call with its configuration as `config`: every field an option, beside `options`.
+
+    stored: the configuration that an option changes, if not the recipe's own.
+    """
     from transformers.utils import logging
 
     from earnest.recipes import RECIPES
@@ -95,7 +113,7 @@ def configured(name: str, args: Sequence[str], command: str, options: list[tuple
     if name not in RECIPES:
         seen = f"recipe {name!r}" if name and not name.startswith("-") else "no recipe"
         raise UserError(seen, f"one of {', '.join(RECIPES)}", f"earnest {command} {next(iter(RECIPES))}")
-    config = RECIPES[name].configure()
+    config = RECIPES[name].configure() if stored is None else stored
     unnamed = Annotated[type(config), tyro.conf.arg(name="")]  # --steps rather than --config.steps
     call = dataclasses.make_dataclass(command.title(), [("config", unnamed, config), *options], frozen=True)
     call.__doc__ = RECIPES[name].configure.__doc__
@@ -235,6 +253,6 @@ def _value(name: str, text: str) -> Any:
     if name in FACTS and FACTS[name].type is str:
         return text
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return loads(text)
+    except ValueError:
         return text

@@ -3,6 +3,9 @@
 What a command needs it imports when it is called, so that ``earnest diagnose`` starts without torch.
 """
 
+import errno
+import io
+import logging
 import os
 import signal
 import sys
@@ -15,35 +18,18 @@ from typing import Annotated, Literal
 
 import tyro
 
-from earnest import arguments, front
+from earnest import arguments, front, stops
 from earnest.commands import compare, diagnose_all, explain, mcp, recipes, rules, runs, skill, watch
 from earnest.corpora import check_data, data
-from earnest.errors import UserError
+from earnest.errors import UserError, clean, of_disk
 from earnest.exits import EXIT_FAULT, EXIT_FOUND, EXIT_MISTAKE
 from earnest.generation import generate
+from earnest.train import report, train
 
 Positional = tyro.conf.Positional
-OUT = Annotated[Path | None, tyro.conf.arg(help="Directory of the run; a new one under runs/ if not given.")]
-RESUME = Annotated[bool, tyro.conf.arg(help="Continue the run in --out; without one, the latest under runs/.")]
 COUNTS_ONLY = Annotated[
     bool, tyro.conf.arg(help="Count on the meta device: no weights are made, no gradient is asked for.")
 ]
-
-
-def train(recipe: str, args: list[str]) -> int:
-    """Train a recipe, then diagnose the run: earnest train RECIPE [--out DIR] [--resume] [--any.field VALUE ...]."""
-    chosen, call = arguments.configured(recipe, args, "train", [("out", OUT, None), ("resume", RESUME, False)])
-    if "RANK" in os.environ and call.out is None:
-        raise UserError("several processes, and no --out", "one directory that all of them know", "name it with --out")
-    run_dir: Path = call.out or _default_run_dir(recipe, call.resume)
-    if int(os.environ.get("RANK", 0)):  # one of several processes: the first one reports
-        chosen.train(call.config, run_dir, call.resume)
-        return 0
-    from earnest.progress import bars
-
-    with bars() as on_progress:
-        chosen.train(call.config, run_dir, call.resume, on_progress)
-    return report(run_dir)
 
 
 def trace(recipe: str, args: list[str]) -> int:
@@ -75,7 +61,7 @@ def check(recipe: str, args: list[str]) -> int:
 def merge(run: Positional[Path], out: Positional[Path]) -> int:
     """Add a LoRA run's adapters into the weights of the model they were trained on: a plain model again, for
     transformers."""
-    from earnest.run import latest_checkpoint
+    from earnest.checkpoints import latest_checkpoint
     from earnest.training.tokens.lora import merge as merge_adapters
 
     merge_adapters(latest_checkpoint(run), out)
@@ -85,9 +71,9 @@ def merge(run: Positional[Path], out: Positional[Path]) -> int:
 
 def export(run: Positional[Path], out: Positional[Path]) -> int:
     """Write the newest codec of an amy-tiny run in half precision, without what only training needs."""
+    from earnest.checkpoints import latest_checkpoint
     from earnest.codecs import load_codec
     from earnest.codecs.amy import Amy
-    from earnest.run import latest_checkpoint
 
     checkpoint = latest_checkpoint(run)
     codec = load_codec(str(checkpoint))
@@ -186,30 +172,13 @@ def diagnose(
         read = reading(path, run=run)
         found = judge(read)
         report.present(read, found, format, out, full)
-        findings = found.findings
+        findings, faults = found.findings, found.faults
     except logs.SeveralRuns as several:
-        findings = diagnose_all(several.paths, reading, format, out)
+        findings, faults = diagnose_all(several.paths, reading, format, out), []
     counts = SEVERITIES[: SEVERITIES.index(fail_on) + 1]
-    return EXIT_FOUND if any(finding.severity in counts for finding in findings) else 0
-
-
-def report(run: Positional[Path]) -> int:
-    """Diagnose a run directory of ours, and write report.html, report.md and report.json into it."""
-    from rich.console import Console
-
-    from earnest.overview import remember
-    from earnest.report import terminal, write
-    from earnest.rules import diagnose as judge
-    from earnest.run import read_run
-
-    facts_and_steps = read_run(run)
-    diagnosis = judge(facts_and_steps)
-    write(facts_and_steps, diagnosis, run)
-    remember(run, facts_and_steps, diagnosis)
-    console = Console()
-    terminal(facts_and_steps, diagnosis, console)
-    console.print(f"\nreport with plots and demos: {run / 'report.html'}", soft_wrap=True)
-    return 0
+    if any(finding.severity in counts for finding in findings):
+        return EXIT_FOUND
+    return EXIT_FAULT if faults else 0
 
 
 COMMANDS: dict[str, Callable[..., int]] = {
@@ -235,7 +204,9 @@ def main(argv: list[str] | None = None) -> int:
     traceback in a file (under ``python -X dev`` it is raised). Neither is 1, which says that something was found.
     """
     try:
-        return _run(*((sys.argv[1:] if argv is None else argv) or ["--help"]))
+        _show_safely()
+        with stops.raised():
+            return _run(*((sys.argv[1:] if argv is None else argv) or ["--help"]))
     except UserError as error:
         return _refused(error)
     except ModuleNotFoundError as error:
@@ -247,15 +218,27 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except OSError as error:
-        fix = "check the path, its permissions and the space on its disk"
-        return _refused(UserError(" ".join(str(error).split()), "a place that can be read, and written to", fix))
-    except KeyboardInterrupt:
+        return _refused(of_disk(error))
+    except KeyboardInterrupt as error:
         print("interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
+        return 128 + (error.signum if isinstance(error, stops.Stopped) else signal.SIGINT)
     except Exception as error:
         if type(error).__module__ == "huggingface_hub.errors" and "Strict" in type(error).__name__:
             return _refused(_no_such_model(error))
-        return _fault(error)
+        return _refused(of_disk(error)) if _is_of_disk(error) else _fault(error)
+
+
+class _Clean(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return clean(super().format(record))
+
+
+def _show_safely() -> None:
+    """Names of strangers steer no terminal in warnings either, and one that is not UTF-8 can be printed."""
+    if logging.lastResort:
+        logging.lastResort.setFormatter(_Clean())
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _run(word: str, *args: str) -> int:
@@ -275,6 +258,19 @@ def _run(word: str, *args: str) -> int:
         names_recipe = bool(args) and not args[0].startswith("--config")
         return command(args[0] if names_recipe else "", list(args[names_recipe:]))
     return arguments.parse(command, args, f"earnest {word}")()
+
+
+DISK = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.ESTALE, errno.ENODEV)
+
+
+def _is_of_disk(error: BaseException | None) -> bool:
+    """Whether an error of a library stands for one of the disk: by its cause, or its words (safetensors, libsndfile and
+    torch have exceptions of their own)."""
+    while error is not None:
+        if isinstance(error, OSError) or any(os.strerror(number) in str(error) for number in DISK):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _refused(error: UserError) -> int:
@@ -297,14 +293,6 @@ def _fault(error: Exception) -> int:
     fix = f"please report it as a bug; the traceback is in {file.name}"
     print(UserError(seen, "that no input leads here", fix), file=sys.stderr)
     return EXIT_FAULT
-
-
-def _default_run_dir(recipe: str, resume: bool) -> Path:
-    """runs/RECIPE, or the first free runs/RECIPE-2, -3, ...; to resume, the last one that exists."""
-    number, here = 1, Path("runs") / recipe
-    while (following := Path("runs") / (recipe if number == 1 else f"{recipe}-{number}")).exists():
-        number, here = number + 1, following
-    return here if resume else following
 
 
 if __name__ == "__main__":

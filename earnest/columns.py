@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import polars as pl
 
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
+MOST_COLUMNS = 10_000  # assumed: more names are no names of signals
+MOST_CELLS = 1 << 24  # of a block as a table without gaps: 128 MB
+NAMES = re.compile(rb'"([^"]+)"\s*:')
 SMALL_BYTES = 1 << 16  # a block that the standard library reads before polars is imported
 # JSON has no NaN and polars reads JSON: these replace it on the way through (no log holds the largest doubles)
 STANDS_FOR = {
@@ -32,32 +35,35 @@ class Column(NamedTuple):
 
 
 class Table:
-    """Gathers cells into columns: whole arrays of a block, or one row at a time, in 16 bytes a cell."""
+    """Gathers cells into columns: whole arrays of a block, or one row at a time, in 16 bytes a cell.
 
-    def __init__(self) -> None:
+    Of more than MOST_COLUMNS the first are kept, and a note says so.
+    """
+
+    def __init__(self, notes: list[str]) -> None:
         self.rows = 0
+        self.notes = notes
         self.runs: dict[str, dict[str, str]] = {}  # run -> {its name of a column: the column}
         self._cells: dict[str, tuple[array[int], array[float]]] = {}
 
     def row(self, cells: dict[str, float]) -> None:
         known, number = self._cells, self.rows
         for name, value in cells.items():
-            row, values = known.get(name) or self._column(name)
-            row.append(number)
-            values.append(value)
+            column = known.get(name) or self._column(name)
+            if column:
+                column[0].append(number)
+                column[1].append(value)
         self.rows += 1
 
     def block(self, name: str, value: np.ndarray, present: np.ndarray) -> None:
         """Cells of one column from row `self.rows` on; the caller adds the block's height to `rows` when all columns
         are in."""
-        row, values = self._column(name)
-        row.frombytes((np.flatnonzero(present) + self.rows).astype(np.int64).tobytes())
-        values.frombytes(value[present].astype(np.float64).tobytes())
+        self.cells(name, np.flatnonzero(present) + self.rows, value[present])
 
     def cells(self, name: str, row: np.ndarray, value: np.ndarray) -> None:
-        rows, values = self._column(name)
-        rows.frombytes(row.astype(np.int64).tobytes())
-        values.frombytes(value.astype(np.float64).tobytes())
+        if column := self._column(name):
+            column[0].frombytes(row.astype(np.int64).tobytes())
+            column[1].frombytes(value.astype(np.float64).tobytes())
 
     def of_run(self, run: str, name: str) -> str:
         """What the column `name` of one of several runs is called."""
@@ -84,8 +90,14 @@ class Table:
             columns[name] = column._replace(row=every_row) if full else column
         return dict(reversed(columns.items()))
 
-    def _column(self, name: str) -> "tuple[array[int], array[float]]":
+    def _column(self, name: str) -> "tuple[array[int], array[float]] | None":
+        """None if there are too many columns already."""
         if name not in self._cells:
+            if len(self._cells) == MOST_COLUMNS:
+                note = f"over {MOST_COLUMNS:,} columns: the first {MOST_COLUMNS:,} were read"
+                if note not in self.notes:
+                    self.notes.append(note)
+                return None
             self._cells[name] = (array("q"), array("d"))
         return self._cells[name]
 
@@ -115,8 +127,8 @@ def _ordered(column: Column) -> Column:
 def frame_of_lines(block: bytes, labels: Container[str] = ()) -> "pl.DataFrame | None":
     """The numbers of a block of JSON lines as Float64 columns, nested objects as name/leaf; columns of text whose names
     are `labels` in lower case stay. None if the standard library should read the block: NaN in odd places, changing
-    types, broken lines, or few."""
-    if len(block) < SMALL_BYTES:
+    types, broken lines, rows with few names in common, or few rows."""
+    if len(block) < SMALL_BYTES or len(set(NAMES.findall(block))) * block.count(b"\n") > MOST_CELLS:
         return None
     import polars as pl
 

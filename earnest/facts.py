@@ -39,6 +39,7 @@ def _fact(
 class Facts:
     """Every fact may be missing; None means not known."""
 
+    recipe: str | None = _fact("name", "which of earnest's recipes trained it", "the command that started it")
     system: str | None = _fact("name", "which of the four systems, or the model's class", "config.json: architectures")
     text_vocab: int | None = _fact(
         "ids", "ids that can occur as a text target", "config.json: vocab_size of the text side", low=2, high=MOST

@@ -4,11 +4,12 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +22,25 @@ def write_whole(path: Path, text: str) -> None:
         return
     with whole_file(path) as aside:
         aside.write_text(text, encoding="utf-8")
+
+
+def read_small(path: Path, most_bytes: int) -> bytes:
+    """What a regular file holds. Raises OSError for a pipe or a device, which might never end, and for a file of more
+    than `most_bytes`."""
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > most_bytes:
+            raise OSError(errno.EFBIG, f"it is larger than {most_bytes:,} bytes", str(path))
+        return file.read(most_bytes)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, opened to be read. Raises OSError for a pipe or a device: reading one might never end."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # so that a pipe without a writer is no wait
+    file = open(handle, "rb")  # noqa: SIM115 - the caller closes it
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return file
 
 
 @contextmanager
@@ -43,11 +63,11 @@ def whole_file(path: Path) -> Generator[Path, None, None]:
 
 
 @contextmanager
-def whole_directory(path: Path) -> Generator[Path, None, None]:
+def whole_directory(path: Path, replace: bool = False) -> Generator[Path, None, None]:
     """A directory to fill; when the block ends it becomes `path`, synced. If the block raises, nothing is left.
 
     A directory that is there when the block ends stays, and the new one is dropped: another process was first, and both
-    were made from the same. An empty one is replaced.
+    were made from the same. An empty one is replaced, and with `replace` any.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
@@ -62,6 +82,11 @@ def whole_directory(path: Path) -> Generator[Path, None, None]:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
+            if replace:
+                old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+                os.replace(path, old)
+                os.replace(aside, path)
+                shutil.rmtree(old)
         _sync(path.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from earnest.checkpoints import latest_checkpoint
 from earnest.codecs import Codec, load_codec
 from earnest.data.audio import ClipError, read_wave
 from earnest.data.batch import Prompt
@@ -18,7 +19,7 @@ from earnest.errors import UserError
 from earnest.facts import Facts
 from earnest.models import load_model
 from earnest.models.system import Round, System
-from earnest.run import latest_checkpoint, read_run
+from earnest.run import read_run
 from earnest.sampling import USUAL, Sampling
 
 log = logging.getLogger(__name__)

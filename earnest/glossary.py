@@ -113,7 +113,7 @@ _RUNS = {
 _STATES = {
     "running": "The last row is recent, and no end is written.",
     "finished": "The run reached the steps that it was started for.",
-    "interrupted": "It was stopped (Ctrl-C) and wrote a checkpoint; --resume goes on from there.",
+    "interrupted": "It was stopped (Ctrl-C, SIGTERM) and wrote a checkpoint; --resume goes on from there.",
     "killed": "It wrote no end, and nothing else for a while: a kill, a crash, a full disk, or a machine that went "
     "away. --resume goes on from the last checkpoint.",
 }

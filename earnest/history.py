@@ -1,14 +1,15 @@
 """When a run was started and last written, how long it trained, and how it ended."""
 
-import json
 import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from earnest.records import loads
 
 State = Literal["running", "finished", "interrupted", "killed"]
 ENDS: tuple[State, ...] = ("finished", "interrupted")
@@ -32,7 +33,7 @@ class History:
 
     trained_s: from the first row to the last, without the pauses before a resume · pause_s: the longest pause between
     two rows · events: in the order in which they were written · ended: the event that is the last row, if it ends a
-    run.
+    run · held: whether a living process owns its directory, None if that is not known.
     """
 
     started_s: float
@@ -41,11 +42,16 @@ class History:
     pause_s: float = 0.0
     events: tuple[Event, ...] = ()
     ended: State | None = None
+    held: bool | None = None
 
     def state(self, now_s: float | None = None) -> State:
         """How the run ended; of one that did not say so, whether it may still be running."""
+        if self.held:
+            return "running"
         if self.ended:
             return self.ended
+        if self.held is False:
+            return "killed"
         silent_s = (time.time() if now_s is None else now_s) - self.written_s
         return "running" if silent_s < max(PATIENCE_S, PATIENCE * self.pause_s) else "killed"
 
@@ -67,7 +73,7 @@ def events_in(lines: bytes) -> Iterable[Event]:
     """The events among lines of ``steps.jsonl``; a line that is none is passed over."""
     for line in EVENT_LINE.findall(lines):
         try:
-            row = json.loads(line)
+            row: Any = loads(line)
             yield Event(int(row["step"]), float(row["time_s"]), str(row["event"]))
         except (ValueError, KeyError, TypeError):
             continue

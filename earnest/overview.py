@@ -26,6 +26,8 @@ from earnest.errors import UserError
 from earnest.files import cache_dir, write_whole
 from earnest.history import History, events_in, history
 from earnest.logs.find import discover
+from earnest.owner import is_held
+from earnest.records import loads
 from earnest.run import Run
 from earnest.signals import Key, parse
 
@@ -106,7 +108,10 @@ def _entry(name: str, path: Path, own: bool, format: str) -> Entry:
     kept = _kept(path, files)
     if kept:
         entry = replace(entry, system=kept.system, step=kept.step, held_out=kept.held_out, judged=kept.judged)
-    return _own(entry) if own else entry
+    try:
+        return _own(entry) if own else entry
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        return replace(entry, problem=f"it cannot be read ({error})")
 
 
 def _judged(entry: Entry, until_s: float) -> Entry:
@@ -148,7 +153,7 @@ def _own(entry: Entry) -> Entry:
         system=facts.system or facts.trainer or entry.system,
         step=step,
         last_step=facts.schedule_steps,
-        history=past,
+        history=replace(past, held=is_held(entry.path)) if past else None,
         held_out=held_out(evaluated),
     )
 
@@ -181,10 +186,12 @@ def _row(rows: bytes, place: int) -> dict[str, float]:
     if place < 0:
         return {}
     try:
-        row = json.loads(rows[rows.rfind(b"\n", 0, place) + 1 :].partition(b"\n")[0])
+        row = loads(rows[rows.rfind(b"\n", 0, place) + 1 :].partition(b"\n")[0])
     except ValueError:
         return {}
-    return {name: value for name, value in row.items() if isinstance(value, int | float)} if row else {}
+    if not isinstance(row, dict):
+        return {}
+    return {name: value for name, value in row.items() if isinstance(value, int | float)}
 
 
 def held_out(evaluated: Mapping[Key, float]) -> HeldOut | None:

@@ -1,5 +1,6 @@
 """Typed records from JSON and back: `read` checks what was said against a dataclass, `plain` writes it."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -8,11 +9,25 @@ from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 import msgspec
 
 from earnest import streams
+from earnest.columns import Json
 from earnest.errors import UserError
 from earnest.streams import Stream
 
 T = TypeVar("T")
 MOST_LEAVES = 64  # of one mapping that is taken apart; a longer one is a table
+# assumed: no log or configuration has so many lists and tables in one document; as objects they would fill 1 GB
+MOST_NODES = 3_000_000
+
+
+def loads(text: str | bytes) -> Json:
+    """Plain values from JSON. Raises ValueError for what is none, nested too deep, or over MOST_NODES nodes."""
+    nodes = text.count(b"[") + text.count(b"{") if isinstance(text, bytes) else text.count("[") + text.count("{")
+    if nodes > MOST_NODES:
+        raise ValueError(f"over {MOST_NODES:,} lists and tables")
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
 
 
 def read(type_: type[T], value: Any, what: str, fix: str) -> T:

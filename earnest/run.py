@@ -5,34 +5,40 @@ A run directory holds ``run.json`` (facts, probe results), ``steps.jsonl`` (one 
 run keeps every step that it reported and a reader may follow a run that is being written.
 """
 
+import errno
 import json
-import math
+import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from io import BytesIO, FileIO
+from io import FileIO
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from earnest import records
-from earnest.columns import Column, Json, Table, add_columns, frame_of_lines
+from earnest.columns import Column, Json, Table
 from earnest.errors import UserError
 from earnest.facts import FACTS, MOST, Facts
-from earnest.files import write_whole
+from earnest.files import read_small, write_whole
 from earnest.history import Event, History, events_in, history
 from earnest.messages import Message
+from earnest.owner import is_held
 from earnest.probes.results import Results
+from earnest.records import loads
+from earnest.rows import ROW_WORDS, add_block, blocks, numbers_of, objects, rows_of, tell
 from earnest.signals import Key, parse
 from earnest.streams import Stream
 
 SCHEMA = 1
-ROW_WORDS = ("step", "time_s", "event")  # what a row of steps.jsonl holds besides signals
-BLOCK_BYTES = 8 << 20
+LARGEST_BYTES = 64 << 20  # of run.json
+NUMBER_OF_DEMO = re.compile(r"_frac$|_ratio$|_nats$|temperature$|^wer$|^stopped$|^frames$")
+TAIL_BYTES = 1 << 16  # looked at for the last end of a line
 BINS = 256  # of a series whose shape is asked for
 Steps, Values, Mask = NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]
 
@@ -197,27 +203,6 @@ class Run:
         return max((series.last_step for series in self.series.values()), default=0)
 
 
-def checkpoint_path(run_dir: Path, step: int) -> Path:
-    return run_dir / "checkpoints" / f"step_{step:07d}"
-
-
-def checkpoints(run_dir: Path) -> list[Path]:
-    """Whole checkpoints of a run, oldest first."""
-    return sorted(path for path in (run_dir / "checkpoints").glob("step_*") if path.suffix != ".tmp")
-
-
-def latest_checkpoint(run_dir: Path) -> Path:
-    """Raises UserError if the run has none."""
-    saved = checkpoints(run_dir)
-    if not saved:
-        raise UserError(
-            f"no checkpoint in {run_dir}",
-            "a run that has saved at least one",
-            "train for longer, or save more often (--save-every-steps)",
-        )
-    return saved[-1]
-
-
 class RunWriter:
     """Writes a run directory; open an existing one to continue it."""
 
@@ -225,9 +210,9 @@ class RunWriter:
         self.path = Path(path)
         self.path.mkdir(parents=True, exist_ok=True)
         run_json = self.path / "run.json"
-        self._run: dict[str, Any] = (
-            json.loads(run_json.read_text()) if run_json.exists() else {"schema": SCHEMA, "facts": {}, "probes": {}}
-        )
+        stored = loads(read_small(run_json, LARGEST_BYTES)) if run_json.exists() else None
+        self._run: dict[str, Any] = {"schema": SCHEMA, "facts": {}, "probes": {}}
+        self._run |= stored if isinstance(stored, dict) else {}
         self._steps = _open_append(self.path / "steps.jsonl")
         self._artifacts = _open_append(self.path / "artifacts.jsonl")
 
@@ -261,16 +246,22 @@ class RunWriter:
     @staticmethod
     def _append(file: FileIO, row: Mapping[str, Any]) -> None:
         # json writes NaN and Infinity, and the reader takes them: a NaN loss is a fact worth keeping.
-        file.write((json.dumps(row) + "\n").encode())
+        line = (json.dumps(row) + "\n").encode()
+        if file.write(line) != len(line):  # what a disk does that fills up within a row
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file.name))
 
 
 def _open_append(path: Path) -> FileIO:
     """Open unbuffered for appending, after cutting a last line that a kill left unfinished."""
     if path.exists():
-        data = path.read_bytes()
-        if data and not data.endswith(b"\n"):
-            with open(path, "r+b") as file:
-                file.truncate(data.rfind(b"\n") + 1)
+        with open(path, "r+b") as file:
+            end = file.seek(0, os.SEEK_END)
+            tail = b""
+            while end and b"\n" not in tail:
+                step = min(end, TAIL_BYTES)
+                file.seek(end - step)
+                tail, end = file.read(step) + tail, end - step
+            file.truncate(end + tail.rfind(b"\n") + 1)
     return open(path, "ab", buffering=0)
 
 
@@ -278,42 +269,79 @@ def read_run(path: Path) -> Run:
     """Read a run directory of our own.
 
     A step that was written twice (a resume repeats the steps after its checkpoint) counts once, as last written.
-    Raises UserError if the directory holds no run, or its run.json holds values of another type than expected.
+    A fact, a result of a probe or a row of another type than expected is left out, with a note. Raises UserError if the
+    directory holds no run, or its run.json is not one.
     """
     path = Path(path)
     run_json = path / "run.json"
     restore = "restore the file or train again"
-    if not run_json.exists():
+    if not run_json.is_file():
         raise UserError(
             f"no run.json in {path}",
             "a run directory written by `earnest train`",
             "pass the directory that `earnest train` printed",
         )
     try:
-        stored: Json = json.loads(run_json.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{run_json} is not JSON ({error})", "the run.json of a run directory", restore) from error
+        stored: Json = loads(read_small(run_json, LARGEST_BYTES))
+    except (ValueError, OSError) as error:
+        raise UserError(f"{run_json} cannot be read ({error})", "the run.json of a run directory", restore) from error
     if not isinstance(stored, dict) or not isinstance(facts := stored.get("facts"), dict):
         raise UserError(f"{run_json} without facts", "the run.json of a run directory", restore)
     notes = [f"run.json: {name!r} is no fact and was left out" for name in facts if name not in FACTS]
-    known = Facts().updated({name: value for name, value in facts.items() if name in FACTS})
-    probes = Results.read(stored.get("probes", {}), f"probes of {run_json}", restore)
+    known = Facts()
+    for name, value in facts.items():
+        if name in FACTS:
+            known = _unless_odd(lambda known, fact: known.updated(fact), known, {name: value}, notes)
+    probes, written = Results(), stored.get("probes")
+    for name, value in written.items() if isinstance(written, dict) else ():
+        probes = _unless_odd(lambda known, result: known.updated(Results.read(result)), probes, {name: value}, notes)
     series, past = _read_steps(path / "steps.jsonl", notes)
-    what = f"a row of {path / 'artifacts.jsonl'}"
-    artifacts = [records.read(Artifact, row, what, restore) for row in _rows(path / "artifacts.jsonl", notes)]
+    past = replace(past, held=is_held(path)) if past else None
+    artifacts = list[Artifact]()
+    for row in rows_of(path / "artifacts.jsonl", notes):
+        try:
+            artifact = records.read(Artifact, row, "artifacts.jsonl: a row", restore)
+            artifacts.append(replace(artifact, facts=_plain_facts(artifact, notes)))
+        except UserError as error:
+            tell(notes, f"{error.seen} is not {error.expected}, and was left out")
     return Run(known, series, probes, artifacts, notes, path=path, history=past)
+
+
+def _plain_facts(artifact: Artifact, notes: list[str]) -> dict[str, Any]:
+    """Texts and numbers; a fact that is neither, or no number though its name says so, is left out with a note."""
+    facts: dict[str, Any] = {}
+    for name, value in artifact.facts.items():
+        is_number = isinstance(value, int | float) and (not isinstance(value, int) or abs(value) < MOST)
+        if is_number or value is None or (isinstance(value, str) and not NUMBER_OF_DEMO.search(name)):
+            facts[name] = value
+        else:
+            tell(notes, f"{artifact.path}: {name} = {records.shortened(value)} was left out")
+    return facts
+
+
+Record = TypeVar("Record", Facts, Results)
+
+
+def _unless_odd(
+    add: Callable[[Record, dict[str, Any]], Record], record: Record, value: dict[str, Any], notes: list[str]
+) -> Record:
+    """The record with one more value; if the value is not of its type, the record as it is and a note."""
+    try:
+        return add(record, value)
+    except UserError as error:
+        notes.append(f"run.json: {error.seen} is not {error.expected}, and was left out")
+        return record
 
 
 def _read_steps(path: Path, notes: list[str]) -> tuple[dict[Key, Series], History | None]:
     """The signals of ``steps.jsonl``, of which the last value of a step wins, and when its rows were written."""
-    table, events, lines = Table(), list[Event](), 0
-    with open(path, "rb") if path.exists() else BytesIO() as file:
-        while block := b"".join(file.readlines(BLOCK_BYTES)):
-            events += events_in(block)
-            if not _add_block(table, block):
-                for row in _objects(block, path.name, lines, notes):
-                    table.row(_numbers(row, notes))
-            lines += block.count(b"\n")
+    table, events, lines = Table(notes), list[Event](), 0
+    for block in blocks(path, notes):
+        events += events_in(block)
+        if not add_block(table, block):
+            for row in objects(block, path.name, lines, notes):
+                table.row(numbers_of(row, notes))
+        lines += block.count(b"\n")
     if any(event.name == "resumed" for event in events):
         notes.append("resumed; steps written twice count once, as last written")
     columns = table.columns()
@@ -330,32 +358,6 @@ def _read_steps(path: Path, notes: list[str]) -> tuple[dict[Key, Series], Histor
     return series, history(times, events)
 
 
-def _add_block(table: Table, block: bytes) -> bool:
-    """Add a block of rows to a table if it holds nothing but numbers, whole steps and events."""
-    if b": null" in block or block.count(b'": "') != block.count(b'"event": "'):
-        return False
-    frame = frame_of_lines(block)
-    if frame is None or "step" not in frame.columns or frame["step"].null_count():
-        return False
-    steps = frame["step"].to_numpy()
-    if not ((steps % 1 == 0) & (np.abs(steps) < MOST)).all():
-        return False
-    add_columns(table, frame)
-    return True
-
-
-def _numbers(row: Mapping[str, Any], notes: list[str]) -> dict[str, float]:
-    """The numbers of a row; null is a number that is none."""
-    for name, value in row.items():
-        if name not in ROW_WORDS and not (value is None or isinstance(value, int | float)):
-            notes.append(f"{name} of step {row['step']} is {records.shortened(value)}, no number, and was left out")
-    return {
-        name: math.nan if value is None else float(value)
-        for name, value in row.items()
-        if value is None or isinstance(value, int | float)
-    }
-
-
 def _last_of_each_step(step: Column, column: Column, key: Key) -> Series:
     """The values of a signal by step. step: the steps of all rows, in the order in which they were written."""
     steps = step.value[np.searchsorted(step.row, column.row)].astype(np.int64)
@@ -364,24 +366,3 @@ def _last_of_each_step(step: Column, column: Column, key: Key) -> Series:
     order = np.argsort(steps, kind="stable")
     last = np.append(np.diff(steps[order]) > 0, True)
     return Series(steps[order][last], column.value[order][last], key)
-
-
-def _rows(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
-    """The rows of a file; a line that is none, as a kill leaves it behind, becomes a note."""
-    if path.exists():
-        yield from _objects(path.read_bytes(), path.name, 0, notes)
-
-
-def _objects(lines: bytes, name: str, before: int, notes: list[str]) -> Iterator[dict[str, Any]]:
-    """The rows among JSON lines, which follow `before` others."""
-    for number, line in enumerate(lines.splitlines(), before + 1):
-        try:
-            row: Json = json.loads(line)
-        except ValueError:
-            notes.append(f"{name}:{number} is not JSON and was left out")
-            continue
-        step = row.get("step") if isinstance(row, dict) else None
-        if isinstance(row, dict) and isinstance(step, int) and abs(step) < MOST:
-            yield row
-        else:
-            notes.append(f"{name}:{number} is no row with a step and was left out")

@@ -111,7 +111,7 @@ def trace_tokens(assemble: AssembleTokens, config: TokenConfig, console: Console
 
 
 def _corpus(config: TokenConfig, assembly: TokenAssembly, codec: Codec, clips: Sequence[Clip | Conversation]) -> Corpus:
-    rows, _ = encoded(clips, codec)
+    [rows], _ = encoded([clips], codec)
     lay_out = limited(layout_of(assembly.model), config.data, codec.frame_rate_hz)
     vary = assembly.vary(rows) if assembly.vary else assembly.variation
     corpus = Corpus(rows, lay_out, assembly.model.pad_id, 1, vary, config.data.too_long)

@@ -9,10 +9,14 @@ import pytest
 import soundfile
 import torch
 
+from earnest.codecs import load_codec
+from earnest.data.audio import read_wave
 from earnest.data.folder import Clip
 from earnest.data.store import encode_clips
 from earnest.errors import UserError
 from earnest.files import cache_dir, fingerprint
+from earnest.training.tokens.config import Data
+from earnest.training.tokens.preparation import within
 
 HOP = 80
 
@@ -160,3 +164,46 @@ def test_the_cache_directory_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.delenv("EARNEST_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_dir() == tmp_path / "earnest"
+
+
+def test_a_long_clip_in_pieces_has_the_codes_that_it_has_whole(tmp_path, monkeypatch):
+    codec = load_codec("amy-tiny")
+    noise_N = np.random.default_rng(0).normal(0, 0.1, 16000 * 13 + 77).astype(np.float32)
+    soundfile.write(tmp_path / "long.wav", noise_N, 16000)
+    clip = Clip(tmp_path / "long.wav", "long.wav")
+    whole, _ = encode_clips([clip], codec, tmp_path / "whole")
+    monkeypatch.setattr("earnest.data.store.PIECE_S", 5)
+    pieces, _ = encode_clips([clip], codec, tmp_path / "pieces")
+    assert np.array_equal(whole[0].codes_CT, pieces[0].codes_CT)
+
+
+def test_a_damaged_table_is_made_again(clips, tmp_path, caplog):
+    codec = load_codec("amy-tiny")
+    before, _ = encode_clips(clips, codec, tmp_path)
+    [table] = tmp_path.rglob("table-*.arrow")
+    for damage in (b"", table.read_bytes()[:200]):
+        table.write_bytes(damage)
+        again, _ = encode_clips(clips, codec, tmp_path)
+        assert all(np.array_equal(a.codes_CT, b.codes_CT) for a, b in zip(before, again, strict=True))
+    assert "is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("too_long", ["leave_out", "cut", "refuse"])
+def test_a_clip_of_hours_is_known_by_its_header(too_long, tmp_path):
+    path = tmp_path / "hours.wav"
+    soundfile.write(path, np.zeros(16000 * 60, np.float32), 16000)
+    with open(path, "r+b") as file:  # as if of nine hours
+        file.truncate(1 << 30)
+        file.seek(4)
+        file.write(((1 << 30) - 8).to_bytes(4, "little"))
+        file.seek(40)
+        file.write(((1 << 30) - 44).to_bytes(4, "little"))
+    clip, data = Clip(path, "hours.wav"), Data(max_duration_s=15, too_long=too_long)
+    if too_long == "refuse":
+        with pytest.raises(UserError, match="longer than 15 s"):
+            within([clip], data)
+        return
+    kept, left_out = within([clip], data)
+    assert len(kept) == (too_long == "cut") and len(left_out) == (too_long == "leave_out")
+    for one in kept:
+        assert len(read_wave(one.path, 16000, segment=one.segment)) == 16 * 16000

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 import torch
 
+from earnest.checkpoints import checkpoints
 from earnest.cli import main
 from earnest.codecs import load_codec
 from earnest.data.audio import read_wave
@@ -24,7 +25,7 @@ from earnest.monitors.draws import Draws
 from earnest.recipes import RECIPES
 from earnest.recipes.dia import DiaConfig, DiaData
 from earnest.rules import diagnose
-from earnest.run import Run, checkpoints, read_run
+from earnest.run import Run, read_run
 from earnest.streams import Codebook, codebooks
 from earnest.training.tokens.config import Demos, Optimizer
 

@@ -12,6 +12,7 @@ import soundfile
 import torch
 from transformers import HiggsAudioV2ForConditionalGeneration
 
+from earnest.checkpoints import checkpoints, latest_checkpoint
 from earnest.cli import main
 from earnest.codecs import load_codec
 from earnest.data.audio import write_wave
@@ -20,7 +21,7 @@ from earnest.data.paths import Source
 from earnest.errors import UserError
 from earnest.models import load_model
 from earnest.recipes.higgs import HiggsConfig, References, assemble, build
-from earnest.run import checkpoints, latest_checkpoint, read_run
+from earnest.run import read_run
 from earnest.streams import TEXT, Codebook
 from earnest.training.clips import find_clips
 from earnest.training.tokens.assembly import weights_of
@@ -176,7 +177,7 @@ def test_held_out_speakers_are_never_trained_on(voices):
 
 def test_special_tokens_in_or_out_of_the_loss(voices):
     codec = load_codec("amy-tiny")
-    [row], _ = encoded(find_clips(Source(str(voices)))[:1], codec)
+    [[row]], _ = encoded([find_clips(Source(str(voices)))[:1]], codec)
     counted = {}
     for specials_count in (True, False):
         model = build(HiggsConfig(specials_count=specials_count), codec)

@@ -23,20 +23,25 @@ GROUND = {
     "streams",
     "records",
     "facts",
+    "rows",
+    "owner",
     "signals",
     "glossary",
     "messages",
     RESULTS,
 }
-BASE = GROUND | {"run", "sampling"}
+BASE = GROUND | {"run", "sampling", "checkpoints"}
 DATA = BASE | {"data"}
 MODELS = DATA | {"models"}
 GENERATE = MODELS | {"codecs", "generate", "losses"}
 MONITORS = GENERATE | {"monitors", "probes"}
-TRAINING = MONITORS | {"losses", "training"}
+TRAINING = MONITORS | {"losses", "training", "stops"}
 ALLOWED = {
     **dict.fromkeys(GROUND, GROUND),
     "run": BASE,
+    "checkpoints": BASE | {"checkpoints"},
+    "stops": set(),
+    "train": {"*"},
     "sampling": set(),
     "profiles": GROUND | {"profiles"},
     "rules": BASE | {"profiles", "rules"},

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM, MusicgenForCausalLM
 from transformers.models.musicgen.configuration_musicgen import MusicgenDecoderConfig
 
+from earnest.checkpoints import checkpoints
 from earnest.cli import main
 from earnest.data.baselines import collect_pairs, label_counts, unigram_nats
 from earnest.data.batch import collate
@@ -28,7 +29,7 @@ from earnest.models import load_model
 from earnest.models.backbones import load_backbone
 from earnest.models.mot import MoT, MoTDesign, MoTModelConfig, MoTShape
 from earnest.models.packed import Route
-from earnest.run import checkpoints, read_run
+from earnest.run import read_run
 from earnest.streams import TEXT, Codebook, codebooks
 from earnest.training.optim import adamw
 from tests.equipment.straightforward_mot import Straightforward

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from earnest.checkpoints import checkpoints
 from earnest.cli import main
 from earnest.data.audio import write_wave
 from earnest.data.sources import SAMPLE_RATE_HZ, Voice, speak
 from earnest.models import load_model
-from earnest.run import checkpoints, read_run
+from earnest.run import read_run
 
 OPTIONS = [
     *(

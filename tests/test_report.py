@@ -96,7 +96,15 @@ def valid(value, schema):
     )
     if "$ref" in schema:
         return valid(value, SCHEMA["$defs"][schema["$ref"].rsplit("/", 1)[1]])
-    kinds = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "null": type(None)}
+    kinds = {
+        "object": dict,
+        "array": list,
+        "string": str,
+        "integer": int,
+        "number": (int, float),
+        "boolean": bool,
+        "null": type(None),
+    }
     types = schema.get("type", [])
     checks = [
         not types or any(isinstance(value, kinds[kind]) for kind in ([types] if isinstance(types, str) else types)),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from earnest import codecs
+from earnest.checkpoints import checkpoints
 from earnest.cli import main
 from earnest.codecs.trainable import Quantised, Quantiser, TrainableCodec
 from earnest.data.audio import write_wave
@@ -21,7 +22,7 @@ from earnest.losses.adversarial import Adversary
 from earnest.losses.codec import CodecObjective
 from earnest.losses.waveform import WaveLoss
 from earnest.recipes import RECIPES, Recipe
-from earnest.run import checkpoints, read_run
+from earnest.run import read_run
 from earnest.signals import key
 from earnest.training.codec.assembly import CodecAssembly
 from earnest.training.codec.config import CodecConfig, CodecData, DiscriminatorConfig

@@ -37,6 +37,10 @@ class ClipError(ValueError):
         return f"{self.path}: {self.reason}"
 
 
+BLOCK_SAMPLES = 2**20
+SAMPLE_BYTES = {"PCM_S8": 1, "PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
+
+
 @dataclass(frozen=True)
 class Segment:
     """A part of a file: from `start_s` on, for `duration_s` (None: to its end), one `channel` of it (None: all)."""
@@ -62,8 +66,7 @@ def read_wave(
     needs a package.
     """
     path = Path(path)
-    wave_NK, file_hz = read_samples(path)
-    wave_NK = cut(path, wave_NK, file_hz, segment) if segment else wave_NK
+    wave_NK, file_hz = read_samples(path, segment)
     if not len(wave_NK):
         raise ClipError(path, "no samples")
     if channels == 2 and wave_NK.shape[1] > 2:
@@ -81,22 +84,50 @@ def read_wave(
     return np.ascontiguousarray(wave_N.T)
 
 
-def read_samples(path: Path) -> tuple[np.ndarray, int]:
-    """(wave_NK, sample rate) as the file has them, float32. Raises ClipError if it is unreadable."""
+def read_samples(path: Path, segment: Segment | None = None) -> tuple[np.ndarray, int]:
+    """(wave_NK, sample rate) of a file or a part of it as the file has them, float32. Raises ClipError if it is
+    unreadable, or ends before the part begins."""
     suffix = path.suffix.lower()
-    if suffix == ".g722":
-        return _read_g722(path)
-    return _read_ffmpeg(path) if suffix in FFMPEG_SUFFIXES else _read_soundfile(path)
+    if suffix == ".g722" or suffix in FFMPEG_SUFFIXES:
+        wave_NK, file_hz = _read_g722(path) if suffix == ".g722" else _read_ffmpeg(path)
+        if segment:
+            start, samples = _place(path, segment, len(wave_NK), file_hz)
+            wave_NK = wave_NK[start:] if samples is None else wave_NK[start : start + samples]
+    else:
+        wave_NK, file_hz = _read_soundfile(path, segment)
+    if segment and segment.channel is not None and wave_NK.shape[1] > 1:
+        wave_NK = wave_NK[:, segment.channel : segment.channel + 1]
+    return wave_NK, file_hz
 
 
 def cut(path: Path, wave_NK: np.ndarray, file_hz: int, segment: Segment) -> np.ndarray:
-    start = round(segment.start_s * file_hz)
-    end = len(wave_NK) if segment.duration_s is None else start + round(segment.duration_s * file_hz)
+    """A part of a file that was read whole."""
+    start, samples = _place(path, segment, len(wave_NK), file_hz)
     if segment.channel is not None:
         wave_NK = wave_NK[:, segment.channel : segment.channel + 1] if wave_NK.shape[1] > 1 else wave_NK
-    if start < 0 or start >= max(len(wave_NK), 1):
-        raise ClipError(path, f"{len(wave_NK) / file_hz:.2f} s long, and the clip begins at {segment.start_s:g} s")
-    return wave_NK[start:end]
+    return wave_NK[start:] if samples is None else wave_NK[start : start + samples]
+
+
+def length_s(path: Path, segment: Segment | None = None) -> float | None:
+    """How long a clip is, without reading it: as its header says, or as its list does; None if that is not known."""
+    if segment and segment.duration_s is not None:
+        return segment.duration_s
+    try:
+        info = soundfile.info(path)
+    except (soundfile.SoundFileError, OSError):
+        return None
+    # a damaged header may claim more than the file can hold
+    held = path.stat().st_size / (SAMPLE_BYTES[info.subtype] * info.channels) if info.subtype in SAMPLE_BYTES else None
+    samples = info.frames if held is None else min(info.frames, held)
+    return samples / info.samplerate - (segment.start_s if segment else 0)
+
+
+def _place(path: Path, segment: Segment, samples: int, file_hz: int) -> tuple[int, int | None]:
+    """First sample of a part, and how many (None: all that follow)."""
+    start = round(segment.start_s * file_hz)
+    if start < 0 or start >= max(samples, 1):
+        raise ClipError(path, f"{samples / file_hz:.2f} s long, and the clip begins at {segment.start_s:g} s")
+    return start, None if segment.duration_s is None else round(segment.duration_s * file_hz)
 
 
 def _scaled(path: Path, wave_NK: np.ndarray, on_scaled: Callable[[str], None]) -> np.ndarray:
@@ -199,15 +230,21 @@ def _pcm(path: str | os.PathLike[str], wave_N: np.ndarray) -> tuple[np.ndarray, 
     return np.clip(scaled_N, -32768, 32767).astype(np.int16), clipped_frac
 
 
-def _read_soundfile(path: Path) -> tuple[np.ndarray, int]:
+def _read_soundfile(path: Path, segment: Segment | None = None) -> tuple[np.ndarray, int]:
     if not path.is_file():
         raise ClipError(path, "no such file")
     blocks: list[np.ndarray] = []
     try:
         with soundfile.SoundFile(path) as file:
+            start, left = _place(path, segment, file.frames, file.samplerate) if segment else (0, None)
+            if start:
+                file.seek(start)
             # In blocks, because a damaged header may claim gigabytes that are not there.
-            while len(block_NK := file.read(2**20, dtype="float32", always_2d=True)):
+            size = BLOCK_SAMPLES if left is None else min(BLOCK_SAMPLES, left)
+            while len(block_NK := file.read(size, dtype="float32", always_2d=True)):
                 blocks.append(block_NK)
+                left = left if left is None else left - len(block_NK)
+                size = BLOCK_SAMPLES if left is None else min(BLOCK_SAMPLES, left)
     except (soundfile.SoundFileError, OSError) as error:
         raise ClipError(path, f"unreadable ({getattr(error, 'error_string', error)})") from error
     return np.concatenate(blocks) if blocks else np.zeros((0, 1), np.float32), file.samplerate

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from earnest.data.roles import Role, first_filled, named_roles
+from earnest.records import loads
 
 ENDINGS = (".normalized.txt", ".txt", ".lab", ".original.txt", ".json")  # the first that is there is read
 MAIN_SPEAKER = "SPEAKER_MAIN"  # moshi-finetune: the one that the model speaks for, on the left channel
@@ -69,8 +70,8 @@ def _cells(path: Path) -> dict[Role, str]:
         written: dict[Role, str] = {"text": " ".join(text.split())}
         return written if text.strip() else {}
     try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError):
+        fields = loads(text)
+    except ValueError:
         return {}
     if not isinstance(fields, dict):
         return {}
@@ -101,7 +102,7 @@ def main_words(cell: str) -> tuple[str, str, int | None]:
     words: list[list[Any]] = []
     main = False
     try:
-        stored = json.loads(cell)
+        stored: Any = loads(cell)
         for word, *times in stored:
             if isinstance(times[0], list):
                 (start_s, end_s), speaker = cast(list[Any], times[0]), str(times[1]) if len(times) > 1 else ""
@@ -121,5 +122,5 @@ def tags(value: str) -> str:
         return value
     try:
         return ", ".join(map(str, ast.literal_eval(value)))
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):  # all that it raises for odd text
         return value

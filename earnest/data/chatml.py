@@ -19,12 +19,16 @@ from torch import Tensor
 from earnest.data.folder import Clip
 from earnest.data.row import Audio, Row, Turn, Vary
 from earnest.errors import UserError
+from earnest.files import read_small
+from earnest.records import loads
 
 ROLES = ("system", "user", "assistant")
 # Higgs' system turn (boson-ai/higgs-audio examples/generation.py), and the marks around a scene's description in it.
 INSTRUCTION = "Generate audio following instruction."
 SCENE_START, SCENE_END = "<|scene_desc_start|>", "<|scene_desc_end|>"
 AUDIO_PLACE = "<audio>"  # in ms-swift's texts: here is the next of `audios`
+LARGEST_TRANSCRIPT_BYTES = 1 << 20
+LONGEST_NAME = 1000
 AUDIO_FILE_KEYS = ("audio_url", "url", "path", "audio")
 
 
@@ -137,7 +141,7 @@ def _samples(path: Path) -> Iterator[dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         lines = [line for line in text.splitlines() if line.strip()]
-        stored = [json.loads(line) for line in lines] if path.suffix == ".jsonl" else json.loads(text)
+        stored = [loads(line) for line in lines] if path.suffix == ".jsonl" else loads(text)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {error}", expected, "check the path and the file") from error
     for value in _list(stored):
@@ -195,10 +199,16 @@ class _Stored:
                 system = turns.pop().parts if turns and turns[-1].role == "system" else ()
                 turns.append(Turn("system", (*system, f"\n\n{SCENE_START}\n", *parts, f"\n{SCENE_END}")))
             elif role in ROLES:
-                turns.append(Turn(role, parts, counts=index >= (self.fields.get("start_index") or 0)))
+                turns.append(Turn(role, parts, counts=index >= self._start_index()))
             else:
                 raise UserError(f"{self.source}: role {role!r}", f"one of {', '.join(ROLES)}", "rename it")
         return turns
+
+    def _start_index(self) -> int:
+        start = self.fields.get("start_index") or 0
+        if not isinstance(start, int):
+            raise UserError(f"{self.source}: start_index {str(start)[:80]!r}", "the number of a message", "mend it")
+        return start
 
     def _parts(self, item: Any, audios: Iterator[Any]) -> Iterator[str | Clip]:
         """The texts and clips of a string or of one part of a content; ms-swift's text has places for `audios`."""
@@ -242,20 +252,36 @@ class _Stored:
         reference_text = self._transcript(fields.get("ref_transcript"), fields.get("ref_transcript_file"), reference)
         return cloning(reference, reference_text, text, target, instruction)
 
-    def _transcript(self, text: str | None, file: str | None, audio: Clip) -> str:
+    def _transcript(self, text: Any, file: Any, audio: Clip) -> str:
         """The text as given, or of its file, which has the audio's name if none is given."""
-        path = self.folder / (file or audio.path.with_suffix(".txt").name)
-        if not text and not path.is_file():
-            raise UserError(
-                f"{self.source}: no text for {audio.name}", f"its transcript, or {path}", "write down what is said"
-            )
-        return (text or path.read_text(encoding="utf-8")).strip()
+        if isinstance(text, str) and text:
+            return text.strip()
+        path = self._inside(file or audio.path.with_suffix(".txt").name)
+        try:
+            if not text and path is not None:
+                return read_small(path, LARGEST_TRANSCRIPT_BYTES).decode().strip()
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.source}: {path}: {error}", "a transcript in UTF-8", "mend the file") from error
+        raise UserError(
+            f"{self.source}: no text for {audio.name}", f"its transcript, a text file in {self.folder}", "write it down"
+        )
+
+    def _inside(self, file: Any) -> Path | None:
+        """A file that the conversations name, if it lies in their folder: compared by its letters, as in a folder of
+        clips, so that links are followed."""
+        name = os.path.normpath(file) if isinstance(file, str) and "\0" not in file else os.pardir
+        if os.path.isabs(name) or name.split(os.sep)[0] == os.pardir or len(name) > LONGEST_NAME:
+            return None
+        path = self.folder / name
+        return path if path.is_file() else None
 
     def _clip(self, file: Any) -> Clip:
-        if not isinstance(file, str) or not (self.folder / file).is_file():
+        path = self._inside(file)
+        if path is None:
+            named = f"names {str(file)[:80]}, which is not there" if file else "without a file"
             raise UserError(
-                f"{self.source}: an audio part {f'names {file}, which is not there' if file else 'without a file'}",
-                f"an audio file, relative to {self.folder}",
+                f"{self.source}: an audio part {named}",
+                f"an audio file in {self.folder}",
                 "add the file, or take the part out",
             )
-        return Clip(self.folder / file, file)
+        return Clip(path, str(file))

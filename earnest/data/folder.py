@@ -367,20 +367,20 @@ def read_clips(
     """Yield (clip, wave_N), or wave_2N, at `sample_rate_hz`; a clip that cannot be used is appended to `skipped`
     instead, and logged at the end, as are clips that had to be scaled.
 
-    Raises UserError as soon as more than 5 % of the clips are skipped; it names the first ten. `total`: how many clips
-    there are, if `clips` are only those that were not read before.
+    Raises UserError as soon as more than 5 % of the clips are in `skipped`; it names the first ten. `total`: how many
+    clips there are, if `clips` are only those of one side, or that were not read before.
     """
     total, bad, scaled = total or len(clips), list[ClipError](), list[str]()
-    for read, clip in enumerate(clips, 1):
+    for clip in clips:
         try:
             wave_N = read_wave(clip.path, sample_rate_hz, channels, clip.segment, scaled.append)
         except ClipError as error:
             skipped.append(error)
             bad.append(error)
-            if len(bad) > allowed_bad(total):
-                listed = "".join(f"\n          {error}" for error in bad[:10])
+            if len(skipped) > allowed_bad(total):
+                listed = "".join(f"\n          {error}" for error in skipped[:10])
                 raise UserError(
-                    f"{len(bad)} of the first {read} clips cannot be used (of {total}; reading stopped there):{listed}",
+                    f"{len(skipped)} clips cannot be used (of {total}; reading stopped there):{listed}",
                     f"at most {BAD_CLIPS_FRAC:.0%} of the clips broken",
                     "mend these files, or take them out of the folder",
                 ) from error

@@ -4,7 +4,6 @@ A list is told by its contents, not by its name: its header bears known names, o
 """
 
 import csv
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from earnest.data.beside import as_cell
 from earnest.data.paths import AudioFiles
 from earnest.data.roles import Role, chosen_columns, guessed_names, is_header, named_roles, names_audio
 from earnest.errors import UserError
+from earnest.records import loads
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".list", ".lst", ".psv", ".json", ".jsonl", ".ndjson", ".manifest")
 NAMES = ("text", "transcript", "transcripts")  # Kaldi's `text` has no suffix
@@ -228,25 +228,26 @@ def _json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             full = (line for line in file if line.strip())
             first, second = next(full, ""), next(full, "")
             # one object in one line is a line, unless it is a .json of other names: {"a.wav": "a text"}
-            lines = _is_object(first) and (
-                bool(second) or path.suffix.lower() != ".json" or is_header(json.loads(first))
+            names = loads(first) if _is_object(first) else None
+            lines = isinstance(names, dict) and (
+                bool(second) or path.suffix.lower() != ".json" or is_header(list(names))
             )
             file.seek(0)
             if lines:
                 for number, text in enumerate(file, 1):
                     if text.strip():
-                        yield number, _object(json.loads(text))
+                        yield number, _object(loads(text))
                 return
-            for number, item in enumerate(_listed(json.load(file)), 1):
+            for number, item in enumerate(_listed(loads(file.read())), 1):
                 yield number, _object(item)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise _unreadable(path, number, error, expected) from error
 
 
 def _is_object(line: str) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
+        return isinstance(loads(line), dict)
+    except ValueError:
         return False
 
 

@@ -7,6 +7,7 @@ two runs may fill one store.
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,10 +25,13 @@ from earnest.data.folder import Clip, read_clips
 from earnest.data.row import Row
 from earnest.files import fingerprint, whole_file, write_whole
 
+log = logging.getLogger(__name__)
+
 FEATURES = Features(
     {"key": Value("string"), "codes": List(Value("uint16")), "frames": Value("int32"), "wave_sha256": Value("string")}
 )
 STRETCH_SAMPLES = 2**24  # audio read before it is encoded and written: 17 minutes at 16 kHz, 64 MiB
+PIECE_S, CONTEXT_S = 300, 2  # a longer clip is encoded in such pieces; each hears so much of its neighbours (assumed)
 BATCH_S = 60.0  # audio in one call of the codec; assumed to fit the memory of a laptop
 
 
@@ -40,6 +44,14 @@ class CodeTable(Sequence[Row]):
     def __init__(self, table: Dataset, clips: Sequence[Clip], codec: dict[str, Any]):
         self.table: Any = table.with_format("numpy")
         self.clips, self.codec = clips, codec
+
+    def of(self, clips: Sequence[Clip]) -> "CodeTable":
+        """The rows of some clips, in their order; of those that are here."""
+        place = {clip: index for index, clip in enumerate(self.clips)}
+        kept = [clip for clip in clips if clip in place]
+        table = CodeTable(self.table, kept, self.codec)
+        table.table = self.table.select([place[clip] for clip in kept])
+        return table
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -122,7 +134,17 @@ def _key(clip: Clip) -> str:
 
 
 def _tables(store: Path) -> list[Dataset]:
-    return [Dataset.from_file(str(path)) for path in sorted(store.glob("table-*.arrow"))]
+    """The tables of a store; one that is damaged is removed, as its clips can be encoded again."""
+    tables: list[Dataset] = []
+    for path in sorted(store.glob("table-*.arrow")):
+        try:
+            table = Dataset.from_file(str(path))
+            table.data.validate(full=True)
+            tables.append(table)
+        except (ValueError, TypeError, OSError) as error:  # pyarrow's errors are both
+            log.warning("the table %s of the cache is damaged (%s): its clips are encoded again", path, error)
+            path.unlink(missing_ok=True)
+    return tables
 
 
 def _add(store: Path, rows: list[dict[str, Any]]) -> None:
@@ -176,6 +198,8 @@ def _batches(stretch: list[tuple[Clip, np.ndarray]], codec: Any) -> Iterator[lis
 
 def _encode(batch: Sequence[tuple[Clip, np.ndarray]], codec: Any, keys: Mapping[Clip, str]) -> list[dict[str, Any]]:
     """Encode one batch: the rows of the table. Raises ValueError when the codec breaks its protocol."""
+    if len(batch) == 1 and batch[0][1].shape[-1] > PIECE_S * codec.sample_rate_hz:
+        return [_encode_in_pieces(*batch[0], codec, keys)]
     *channels, samples = batch[0][1].shape
     frames = math.ceil(samples / codec.hop_samples)
     wave_BN = torch.zeros(len(batch), *channels, frames * codec.hop_samples)
@@ -197,3 +221,23 @@ def _encode(batch: Sequence[tuple[Clip, np.ndarray]], codec: Any, keys: Mapping[
         }
         for (clip, wave_N), codes_CT in zip(batch, codes_BCT, strict=True)
     ]
+
+
+def _encode_in_pieces(clip: Clip, wave_N: np.ndarray, codec: Any, keys: Mapping[Clip, str]) -> dict[str, Any]:
+    """The row of a long clip: what a codec needs for its layers grows with the audio that it is given at once."""
+    hop, samples = codec.hop_samples, wave_N.shape[-1]
+    frames = math.ceil(samples / hop)
+    piece, context = int(PIECE_S * codec.sample_rate_hz / hop), math.ceil(CONTEXT_S * codec.sample_rate_hz / hop)
+    codes: list[np.ndarray] = []
+    for first in range(0, frames, piece):
+        start, last = max(0, first - context), min(frames, first + piece)
+        around = wave_N[..., start * hop : min(samples, (last + context) * hop)]
+        row = _encode([(clip, around)], codec, keys)[0]
+        codes_CT = row["codes"].reshape(codec.codebooks, -1)
+        codes.append(codes_CT[:, first - start : last - start])
+    return {
+        "key": keys[clip],
+        "codes": np.concatenate(codes, axis=1).ravel(),
+        "frames": frames,
+        "wave_sha256": hashlib.sha256(wave_N.tobytes()).hexdigest(),
+    }

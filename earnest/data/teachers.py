@@ -21,6 +21,7 @@ import torch
 from earnest.data.folder import Clip
 from earnest.errors import UserError
 from earnest.files import fingerprint, whole_directory
+from earnest.records import loads
 
 CLIPS_PER_SHARD = 256
 WHISPER_S = 30.0  # of audio that Whisper's encoder has positions for
@@ -199,7 +200,8 @@ def word_times(clip: Clip, wave_N: np.ndarray, sample_rate_hz: int) -> list[tupl
     """
     if clip.words:
         try:
-            words = [(str(word), float(start), float(end)) for word, start, end in json.loads(clip.words)]
+            timed: Any = loads(clip.words)
+            words = [(str(word), float(start), float(end)) for word, start, end in timed]
             edges = [edge for _, start, end in words for edge in (start, end)]
             if edges != sorted(edges):
                 raise ValueError("times that go back")

@@ -20,6 +20,7 @@ from earnest.errors import UserError
 from earnest.logs.format import Format
 from earnest.logs.log import Log, add_row
 from earnest.logs.source import EXPECTED, FIX, Source
+from earnest.records import loads
 
 NAME = "json"
 
@@ -37,8 +38,8 @@ def claims(source: Source) -> bool:
 def read(source: Source) -> Log:
     text = source.whole().decode("utf-8", "replace")
     try:
-        document: Json = json.loads(text)
-    except (ValueError, RecursionError):
+        document: Json = loads(text)
+    except ValueError:
         document = _salvaged(text)
         source.notes.append("the JSON is damaged or cut short; the rows before the damage were read")
     format, rows, facts = NAME, _rows(document), dict[str, int]()
@@ -49,7 +50,7 @@ def read(source: Source) -> Log:
         format = "history"
     if not rows:
         raise UserError(f"{source.path.name} is JSON without rows of numbers", EXPECTED, FIX)
-    table, epochs = Table(), None
+    table, epochs = Table(source.notes), None
     for row in rows:
         add_row(table, row)
     if format == "history" or (format == NAME and not isinstance(document, list)):
@@ -82,7 +83,7 @@ def _salvaged(text: str) -> Json:
     while at >= 0 and (at := text.find("{", at)) >= 0:
         try:
             row, at = decoder.raw_decode(text, at)
-        except (ValueError, RecursionError):
+        except ValueError:
             break
         rows.append(row)
     return {"log_history": rows} if '"log_history"' in text else rows

@@ -109,10 +109,11 @@ def _must_exist(path: Path, expected: str) -> None:
 def discover(path: Path, formats: Sequence[Format]) -> dict[str, Found]:
     """The runs below a directory by name. Of one run's several logs the richest counts."""
     folders = _by_run(path, formats)
-    logged = [folder for folder, logs in folders.items() if _richness(logs) > PRINTED]
+    logged = {folder for folder, logs in folders.items() if _richness(logs) > PRINTED}
+    above = {parent for folder in logged for parent in folder.parents}
     runs: dict[str, Found] = {}
     for folder, logs in sorted(folders.items(), key=lambda item: str(item[0])):
-        if folder not in logged and any(folder in other.parents for other in logged):
+        if folder not in logged and folder in above:
             continue  # what was printed counts only if no log was kept below
         format = max(logs, key=lambda log: log.format.richness).format
         richest = sorted((log.path for log in logs if log.format is format), key=lambda at: (len(at.parts), str(at)))

@@ -1,6 +1,5 @@
 """One JSON object a line: any logger's, and W&B's ``wandb-history.jsonl``."""
 
-import json
 import re
 
 from earnest.columns import Json, Table, frame_of_lines
@@ -8,6 +7,7 @@ from earnest.logs.format import Format
 from earnest.logs.log import Log, add_row
 from earnest.logs.source import Source
 from earnest.logs.words import LABELS_OF_ROWS
+from earnest.records import loads
 
 NAME = "jsonl"
 NULL_LOSS = re.compile(rb'loss[\w/]*"\s*:\s*null')
@@ -24,7 +24,7 @@ def claims(source: Source) -> bool:
 
 
 def read(source: Source) -> Log:
-    table, broken, nulls = Table(), 0, 0
+    table, broken, nulls = Table(source.notes), 0, 0
     for block in source.lines():
         nulls += len(NULL_LOSS.findall(block))
         frame = frame_of_lines(block, LABELS_OF_ROWS)
@@ -51,8 +51,8 @@ def read(source: Source) -> Log:
 
 def _loads(line: bytes) -> Json:
     try:
-        return json.loads(line.decode("utf-8", "replace"))
-    except (ValueError, RecursionError):
+        return loads(line.decode("utf-8", "replace"))
+    except ValueError:
         return None
 
 

@@ -8,7 +8,6 @@ A line is split into its numbers and the text between them, its *skeleton*. The 
 `Plan`; other lines of the same skeleton cost one split and one look-up.
 """
 
-import json
 import re
 from functools import lru_cache
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from earnest.logs.log import flat
 from earnest.logs.names import guess
 from earnest.logs.settings import is_setting
 from earnest.logs.words import COUNTERS, EPOCH_NAMES, SPLITS, STEP_NAMES, axis_of, words
+from earnest.records import loads
 
 ENDLESS = -1
 OF = "/of"  # behind the name of a counter: the number that it counts up to
@@ -224,12 +224,13 @@ def _section(text: str, prefix: str) -> list[Cell]:
             rf'(?<![\w.])[\w.]++\(("{N}")[^)]*\)', r"\1", quoted
         )  # tensor(2.3, device=...), np.float64(2.3)
         try:
-            row = json.loads(quoted)
-            leaves = {name: leaf for name, leaf in flat(row).items() if isinstance(leaf, str) and re.fullmatch(N, leaf)}
+            row = loads(quoted)
+            found = flat(row) if isinstance(row, dict) else {}
+            leaves = {name: leaf for name, leaf in found.items() if isinstance(leaf, str) and re.fullmatch(N, leaf)}
             return _pairs(text[:left], prefix) + [
                 Cell(_in_split(name, prefix), _index(leaf)) for name, leaf in leaves.items()
             ]
-        except (ValueError, RecursionError, AttributeError):
+        except (ValueError, AttributeError):
             pass
     return _pairs(text, prefix)
 

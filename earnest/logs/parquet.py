@@ -1,6 +1,6 @@
 """Parquet: a table of rows."""
 
-from earnest.columns import Table
+from earnest.columns import MOST_COLUMNS, Table
 from earnest.errors import UserError
 from earnest.logs.format import Format
 from earnest.logs.log import Log
@@ -8,6 +8,7 @@ from earnest.logs.source import EXPECTED, FIX, Source
 from earnest.logs.words import LABELS_OF_ROWS
 
 NAME = "parquet"
+MOST_CELLS = 30_000_000  # 24 bytes each while they are read
 
 
 def claims(source: Source) -> bool:
@@ -16,19 +17,34 @@ def claims(source: Source) -> bool:
 
 def read(source: Source) -> Log:
     import polars as pl
+    from polars.exceptions import PanicException
 
     from earnest.logs.frames import add_frame
 
-    table = Table()
+    table = Table(source.notes)
     try:
         frame = pl.scan_parquet(source.path)
-        texts = [name for name, dtype in frame.collect_schema().items() if dtype == pl.String]
-        labels = [name for name in texts if name.lower() in LABELS_OF_ROWS]
-        rows = frame.select(*labels, pl.selectors.numeric().cast(pl.Float64)).collect()
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise UserError(f"{source.path.name} starts as Parquet and cannot be read ({error})", EXPECTED, FIX) from error
+        schema = frame.collect_schema()
+        labels = [name for name, kind in schema.items() if kind == pl.String and name.lower() in LABELS_OF_ROWS]
+        numeric = [name for name, kind in schema.items() if kind.is_numeric()][: MOST_COLUMNS + 1]
+        height = int(frame.select(pl.len()).collect().item())
+        _must_fit(source, height, len(labels) + len(numeric))
+        rows = frame.select(*labels, pl.col(numeric).cast(pl.Float64)).collect()
+    except (pl.exceptions.PolarsError, OSError, PanicException) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{source.path.name} starts as Parquet and cannot be read ({reason})", EXPECTED, FIX) from error
     add_frame(table, rows)
     return Log(NAME, table.columns(), notes=source.notes, runs=table.runs)
+
+
+def _must_fit(source: Source, height: int, width: int) -> None:
+    """A few bytes can stand for any number of equal cells, and as numbers they would fill the memory."""
+    if height * width > MOST_CELLS:
+        raise UserError(
+            f"{source.path.name} holds {height:,} rows of {width:,} columns of numbers",
+            f"at most {MOST_CELLS:,} numbers",
+            "thin it, or leave columns out, and pass the result",
+        )
 
 
 FORMAT = Format(NAME, "Parquet", 20, claims, read, suffixes=(".parquet",))

@@ -52,7 +52,7 @@ def read(source: Source) -> Log:
     commas = re.search(r"[=:]\s*\d+,(?:\d\d?|\d{4,})(?!\d)", head) is not None and not re.search(r"\d\.\d", head)
     if commas:
         log.notes.append("decimal commas read as points")
-    rows, messages = _Rows(NUMBER_COMMA if commas else NUMBER), Messages()
+    rows, messages = _Rows(NUMBER_COMMA if commas else NUMBER, source.notes), Messages()
     for block in source.lines():
         messages.block(block)
         for line in _lines(block.decode("utf-8", "replace")):
@@ -80,8 +80,8 @@ class _Rows:
     Where line after line has one skeleton, a pattern made for it reads them, and they become columns by the thousand.
     """
 
-    def __init__(self, number: re.Pattern[str]):
-        self.table, self.config = Table(), dict[str, float]()
+    def __init__(self, number: re.Pattern[str], notes: list[str]):
+        self.table, self.config = Table(notes), dict[str, float]()
         self.number = number
         self.plans: dict[str, Plan] = {}
         self.before = NOTHING

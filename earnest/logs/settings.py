@@ -4,7 +4,6 @@ Only names whose meaning is settled become facts (`SPELLINGS`); everything else 
 are data, JSON or YAML; nothing in them is executed.
 """
 
-import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -17,9 +16,11 @@ import yaml
 from earnest.columns import Json
 from earnest.errors import UserError
 from earnest.facts import checked
+from earnest.files import read_small
 from earnest.logs.words import words
 from earnest.profiles.configs import config_of
 from earnest.profiles.models import Model, known_as, model
+from earnest.records import loads
 
 FILES = [
     "config.json",
@@ -249,12 +250,10 @@ ODD_SCALARS = (ValueError, LookupError, AttributeError, TypeError, OverflowError
 
 
 def _read(file: Path) -> Json:
-    if file.stat().st_size > LARGEST_BYTES:
-        raise ValueError(f"over {LARGEST_BYTES >> 20} MiB")
-    text = file.read_text(encoding="utf-8", errors="replace")
+    text = read_small(file, LARGEST_BYTES).decode("utf-8", "replace")
     if file.suffix == ".toml":
         return tomllib.loads(text)
-    return json.loads(text) if file.suffix == ".json" else from_yaml(text)
+    return loads(text) if file.suffix == ".json" else from_yaml(text)
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader) if not TYPE_CHECKING else yaml.SafeLoader):
@@ -313,8 +312,8 @@ def _mappings(config: Mapping[str, Json]) -> Iterator[dict[str, Json]]:
             seen[id(value)] = value
             if isinstance(value, str) and value.startswith("{") and len(value) < LARGEST_BYTES:
                 try:
-                    value = json.loads(value)
-                except (ValueError, RecursionError):
+                    value = loads(value)
+                except ValueError:
                     continue
             if isinstance(value, dict):
                 stack.append(value)

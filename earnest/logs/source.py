@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from earnest.errors import UserError
+from earnest.files import open_regular
 from earnest.messages import Message
 
 HEAD_BYTES = 1 << 16
@@ -30,6 +31,7 @@ LARGEST_TEXT_BYTES = (
     2 << 30
 )  # assumed: a text log above this is thinned by its owner; binary logs are skipped through instead
 LARGEST_RATIO = 500  # assumed: text logs shrink 5 to 40 times under gzip, a bomb a thousand times
+HOLE = "the file goes over into NUL bytes (a disk's hole after a crash?); reading stopped there"
 EXPECTED = "a training log: numbers with names, over steps"
 FIX = "pass the log that your trainer wrote, or the directory that holds it"
 MAGIC = {
@@ -152,9 +154,7 @@ class Source:
                 if not self.notes:
                     self.notes.append("the file holds NUL bytes (a disk's hole after a crash?); they were left out")
                 if len(clean) < len(text) // 2 and len(raw) == BLOCK_BYTES:
-                    self.notes[:] = [
-                        "the file goes over into NUL bytes (a disk's hole after a crash?); reading stopped there"
-                    ]
+                    self.notes[:] = [HOLE]
                     rest.append(clean)
                     break
                 text = clean
@@ -266,7 +266,7 @@ def _decoder(raw: bytes) -> Callable[[bytes, bool], bytes]:
 
 def _opened(path: Path) -> BinaryIO:
     try:
-        return open(path, "rb")
+        return open_regular(path)
     except PermissionError as error:
         raise UserError(
             f"no permission to read {path}", "a readable file", f"chmod +r {path}, or run as its owner"

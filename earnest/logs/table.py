@@ -51,8 +51,8 @@ def _shape(source: Source) -> tuple[str, list[str], int] | None:
     for separator in SEPARATORS:
         try:
             rows = list(csv.reader(body, delimiter=separator))
-        except csv.Error:  # a cell of over 128 KiB
-            return None
+        except csv.Error:  # a cell of over 128 KiB: with another separator it may be several
+            continue
         if len(rows[0]) < 2 or (best and len(rows[0]) <= len(best[1])):
             continue
         shaped = [row for row in rows[1:] if len(row) == len(rows[0])]
@@ -118,7 +118,7 @@ def read(source: Source) -> Log:
     shape = _shape(source)
     assert shape is not None
     separator, names, skip = shape
-    table, notes = Table(), source.notes
+    table, notes = Table(source.notes), source.notes
     wrapped: dict[str, str] = {}
     header_line = None
     for number, block in enumerate(source.lines()):

@@ -23,7 +23,7 @@ from earnest.errors import UserError
 from earnest.logs.format import Format
 from earnest.logs.log import Log
 from earnest.logs.proto import fields
-from earnest.logs.source import EXPECTED, FIX, Source
+from earnest.logs.source import EXPECTED, FIX, HOLE, Source
 from earnest.logs.words import SPLITS
 
 NAME = "tensorboard"
@@ -31,6 +31,7 @@ Pieces = dict[str, list[tuple[np.ndarray, np.ndarray]]]  # tag -> (record number
 FRAME_BYTES = 16
 SHORT_BYTES = 512  # longer records are no scalars: images, histograms, text
 LONGEST_BYTES = 1 << 31
+LONGEST_READ_BYTES = 8 << 20  # longer ones are passed over: no configuration has so many letters
 FLOAT_TYPES = {
     1: np.dtype("<f4"),
     2: np.dtype("<f8"),
@@ -83,20 +84,22 @@ def _files_of_run(folder: Path) -> Iterator[tuple[str, Path]]:
     """(prefix of its tags, file). Keras writes train/ and validation/, add_scalars a folder a curve, add_hparams one
     named by the time."""
     yield from (("", path) for path in sorted(_event_files(folder), key=_begun))
-    for below in sorted(path for path in folder.iterdir() if path.is_dir()):
-        if not _belongs(folder, below):
-            continue
+    for below in _below(folder):
         prefix = "" if re.fullmatch(r"\d+\.\d+", below.name) else f"{below.name}/"
         yield from ((prefix, path) for path in sorted(_event_files(below), key=_begun))
 
 
-def _belongs(folder: Path, below: Path) -> bool:
-    """Whether the events in a folder below another are of the same run: a split, a time stamp, or a curve of
-    add_scalars."""
+def _below(folder: Path) -> list[Path]:
+    """The folders below one whose events are of the same run: a split, a time stamp, or a curve of add_scalars."""
+    has_events = any(_event_files(folder))  # asked once: there may be thousands of folders
+    return sorted(path for path in folder.iterdir() if path.is_dir() and _belongs(path, has_events))
+
+
+def _belongs(below: Path, beside_events: bool) -> bool:
     if below.name.lower() in SPLITS or re.fullmatch(r"\d{9,}\.\d+", below.name):
         return True
     return (
-        any(_event_files(folder))
+        beside_events
         and not any(path.is_dir() for path in below.iterdir())
         and not re.match(r"version_|run|exp", below.name)
     )
@@ -135,17 +138,26 @@ def _scalars(source: Source) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], 
 
 def _records(source: Source) -> Iterator[tuple[bytes, np.ndarray, np.ndarray]]:
     """Chunks of whole records: the bytes, where each record's data starts, and its length."""
-    rest = b""
+    rest, passed = b"", 0  # passed: bytes to pass over, of a record too long for a scalar or of a hole
     for block in source.blocks():
-        data = rest + block
+        if passed >= len(block):
+            passed -= len(block)
+            continue
+        data, passed = rest + block[passed:], 0
         start_N, length_N, end, broken = _chain(data)
         if len(start_N):
             yield data, start_N, length_N
         rest = data[end:]
+        length = int.from_bytes(rest[:8], "little")
+        if broken and not any(rest[:FRAME_BYTES]):
+            source.notes.append(HOLE)
+            return
         if broken:
             source.notes.append("the chain of records breaks (a damaged file?); what came before was read")
             return
-    if rest:
+        if len(rest) >= 8 and length > LONGEST_READ_BYTES:
+            rest, passed = b"", FRAME_BYTES + length - len(rest)
+    if rest or passed:
         source.notes.append("the last record is cut short and was left out")
 
 
@@ -185,7 +197,7 @@ def _chain(data: bytes) -> tuple[np.ndarray, np.ndarray, int, bool]:
                 at = int(next_N[stop - 1])
                 continue
         length = int.from_bytes(data[at : at + 8], "little")
-        if length > LONGEST_BYTES:
+        if not 0 < length <= LONGEST_BYTES:  # an event holds a time at least: length 0 is a hole
             broken = True
             break
         if at + FRAME_BYTES + length > size:
@@ -314,7 +326,7 @@ def _long(data: bytes, start: int, length: int, texts: dict[str, Any]) -> int:
 def _parts(folder: Path) -> Iterator[Path]:
     """The event files of a folder, and the folders below it whose events are of the same run."""
     yield from _event_files(folder)
-    yield from (below for below in folder.iterdir() if below.is_dir() and _belongs(folder, below))
+    yield from _below(folder)
 
 
 FORMAT = Format(NAME, "TensorBoard events", 50, claims, read, parts=_parts)

@@ -6,7 +6,6 @@ in fragments of CRC (4 bytes), length (2), type (1: whole, 2: first, 3: middle, 
 run = 17; an item of each has key = 1, nested_key = 2 and value_json = 16.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -17,10 +16,12 @@ from earnest.errors import UserError
 from earnest.logs.format import Format
 from earnest.logs.log import Log, number
 from earnest.logs.proto import fields
-from earnest.logs.source import EXPECTED, Source
+from earnest.logs.source import EXPECTED, HOLE, Source
+from earnest.records import loads
 
 NAME = "wandb"
 BLOCK_BYTES = 32768
+MOST_EMPTY_BLOCKS = 2048  # 64 MB
 HEADER_BYTES = 7
 HISTORY, CONFIG, RUN = 2, 5, 17
 VARINT = rb"[\x80-\xff]*+[\x00-\x7f]"
@@ -39,7 +40,7 @@ def claims(source: Source) -> bool:
 
 
 def read(source: Source) -> Log:
-    table, config, damaged = Table(), dict[str, Any](), 0
+    table, config, damaged = Table(source.notes), dict[str, Any](), 0
     for record in _records(source):
         if row := _plain_row(record):
             table.row(row)
@@ -86,6 +87,7 @@ def _name(key: bytes) -> str:
 
 def _records(source: Source) -> Iterator[bytes]:
     """Whole records; a fragment cut by a kill ends the reading."""
+    empty = 0  # blocks of zeros, one after another
     data, offset, parts = b"", 0, []  # offset: position of data[0] in the file
     at = 0
     for block in source.blocks():
@@ -99,8 +101,13 @@ def _records(source: Source) -> Iterator[bytes]:
                 break
             length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
             if not 1 <= kind <= 4 or length > left - 7:
-                if any(data[at : at + 7]):
+                damaged = any(data[at : at + 7])
+                if damaged:
                     source.notes.append("a block is damaged; its rest was left out")
+                empty = 0 if damaged else empty + 1
+                if empty == MOST_EMPTY_BLOCKS:
+                    source.notes.append(HOLE)
+                    return
                 at += left
                 parts = []
                 if at > len(data):
@@ -141,8 +148,10 @@ def _one_level(name: str, text: str, cells: dict[str, float]) -> None:
     """{"train": {"loss": 3}} logged as one value."""
     if text.startswith("{") and len(text) < 10_000 and '"_type"' not in text:
         try:
-            leaves = json.loads(text)
+            leaves = loads(text)
         except ValueError:
+            return
+        if not isinstance(leaves, dict):
             return
         cells.update((f"{name}/{leaf}", value) for leaf, cell in leaves.items() if (value := number(cell)) is not None)
 
@@ -153,8 +162,8 @@ def _items(record: bytes, start: int, stop: int) -> dict[str, Any]:
         if part == 1 and wire == 2:
             name, text = _item(record, begin, end)
             try:
-                items[name] = json.loads(text)
-            except (ValueError, RecursionError):
+                items[name] = loads(text)
+            except ValueError:
                 continue
     return items
 

@@ -144,4 +144,4 @@ def plain(value: Any) -> Any:
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if value is None or isinstance(value, bool | int | float):
         return value
-    return str(value).encode("utf-8", "replace").decode()  # a lone surrogate is no Unicode text
+    return view.private(str(value).encode("utf-8", "replace").decode())  # a lone surrogate is no Unicode text

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from earnest.errors import fault
 from earnest.report import view
 from earnest.rules.finding import Baseline
 from earnest.run import Series, Values
 
 WIDTH, HEIGHT = 400, 210  # of the drawing, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 16, 24  # margins
+LARGEST = 1e300  # of a value that is drawn
 LETTER, LONGEST_LABEL = 6.2, 26  # a baseline's name stands in the right margin: width of its letters, most of them
 BINS = 120
 HUES = 8  # colours of lines in page.css; the last is shared by all further lines
@@ -55,6 +57,10 @@ class Rung:
     label_y: float
     stroke: int
     of: Baseline
+
+
+NO_SCALE: dict[str, Any] = {"low": 0, "high": 1, "log": False, "marks": []}
+WINDOW: dict[str, float] = {"left": LEFT, "right": WIDTH - RIGHT, "top": TOP, "bottom": HEIGHT - BOTTOM}
 
 
 @dataclass
@@ -109,14 +115,35 @@ def chart(
     hues: Sequence[str] = (),
     most: int = BINS,
 ) -> Chart | None:
-    """Draw named series over steps 0..last_step; None if they hold no point at all. most: points of one line that the
-    page holds beside the drawing."""
+    """Draw named series over steps 0..last_step; None if they hold no point at all. What cannot be drawn is told in its
+    place. most: points of one line that the page holds beside the drawing."""
+    try:
+        with np.errstate(all="ignore"):
+            return _chart(title, series, last_step, unit, ladder, marks, verdict, may_log, hues, most)
+    except Exception as error:
+        window = WINDOW | {"first": 0, "last": 1}
+        return Chart(title, unit, [], [], [], [], [], [fault(error)], verdict, window, NO_SCALE)
+
+
+def _chart(
+    title: str,
+    series: dict[str, Series],
+    last_step: int,
+    unit: str,
+    ladder: Sequence[Baseline],
+    marks: Sequence[tuple[int, str]],
+    verdict: str | None,
+    may_log: bool,
+    hues: Sequence[str],
+    most: int,
+) -> Chart | None:
     hue = {name: hues.index(name) if name in hues else index for index, name in enumerate(series)}
     series = {name: one for name, one in sorted(series.items(), key=lambda item: hue[item[0]]) if len(one)}
+    series = {name: _drawable(one) for name, one in series.items()}
     finite = [one.finite.value for one in series.values() if len(one.finite)]
     if not series:
         return None
-    ladder = [rung for rung in ladder if math.isfinite(rung.value)]
+    ladder = [rung for rung in ladder if abs(rung.value) <= LARGEST]
     values = np.concatenate(finite) if finite else np.zeros(0)
     low, high, log, said = _range(values, [rung.value for rung in ladder], may_log)
     first = min(0, *(int(one.step[0]) for one in series.values()))
@@ -135,7 +162,7 @@ def chart(
         [(float(x(step)), label) for step, label in marks if first <= step <= last],
         said,
         verdict,
-        {"left": LEFT, "right": right, "top": TOP, "bottom": HEIGHT - BOTTOM, "first": first, "last": last},
+        WINDOW | {"right": right, "first": first, "last": last},
         {"low": low, "high": high, "log": log, "marks": [[step, label] for step, label in marks]},
     )
 
@@ -163,6 +190,13 @@ def _step_tick(x: float, name: str) -> tuple[float, str, str]:
     """Where a step's name stands: below it, or ending at the edge of the drawing."""
     half = len(name) * LETTER / 2
     return (WIDTH - 2, name, "end") if x + half > WIDTH - 2 else (x, name, "middle")
+
+
+def _drawable(series: Series) -> Series:
+    """The series with finite values of at most LARGEST: the distance of two that are larger may be infinite."""
+    value = series.value
+    beyond = np.isfinite(value) & (np.abs(value) > LARGEST)
+    return Series(series.step, np.where(beyond, np.copysign(LARGEST, value), value), series.key)
 
 
 def binned(series: Series, bins: int = BINS) -> tuple[Any, Any, Any, Any]:

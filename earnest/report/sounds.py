@@ -14,6 +14,8 @@ import numpy as np
 from scipy.io import wavfile
 from scipy.signal import ShortTimeFFT, resample_poly
 
+from earnest.files import read_small
+
 RATE_HZ = 16_000  # of embedded audio
 RATES_HZ = (1_000, 400_000)  # beyond these a header is broken
 LARGEST_BYTES = 50_000_000
@@ -48,11 +50,10 @@ class Sound:
 
 def load(path: Path) -> Sound:
     """Read a wav file; raises ValueError or OSError where it is none."""
-    if path.stat().st_size > LARGEST_BYTES:
-        raise ValueError(f"it is larger than {LARGEST_BYTES:,} bytes")
+    stored = BytesIO(read_small(path, LARGEST_BYTES))
     try:
         with warnings.catch_warnings(action="ignore"):  # of chunks that it skips
-            rate, samples = wavfile.read(path)
+            rate, samples = wavfile.read(stored)
     except Exception as error:  # the parser raises whatever a broken header leads it into
         raise ValueError(f"it is no wav file that can be read ({error})") from error
     if not RATES_HZ[0] <= rate <= RATES_HZ[1]:

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple, cast
 
+from earnest.errors import clean
+from earnest.facts import MOST
 from earnest.rules.finding import SEVERITIES, Ask, Baseline, Diagnosis, Finding, Verdict
 from earnest.run import Run
 from earnest.streams import Codebook
@@ -28,15 +30,6 @@ LEVEL = {  # how a verdict's word is coloured; the word itself always stands bes
 }
 LONGEST_NEED = 80  # of what would help most, in letters
 MARK = {"bad": "✗", "weak": "!", "good": "✓", "unknown": "?", "critical": "✗", "warning": "!", "note": "i"}
-
-# Controls, direction overrides and lone surrogates: a log that holds them could rewrite the terminal or
-# turn the text after it around. Direction *marks* (U+200E, U+200F) are honest spelling and stay.
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def clean(text: Any) -> str:
-    """Text of a stranger, safe to print: unsafe characters are shown as their code, such as \\u202e."""
-    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", str(text))
 
 
 def line(text: Any) -> str:
@@ -66,6 +59,8 @@ def number(value: Any) -> str:
         return "yes" if value else "no"
     if not isinstance(value, int | float):
         return line(value)
+    if abs(value) > MOST and isinstance(value, int):
+        return f"{'-' * (value < 0)}over {MOST:,}"
     if math.isnan(value):
         return "NaN"
     if math.isinf(value):
@@ -234,9 +229,11 @@ def ask(one: Ask) -> str:
 
 
 def title(run: Run) -> str:
-    """The run's name and how far it went: ``my-run · higgs-tiny · step 1,200``."""
+    """The run's name and how far it went: ``my-run · higgs-tiny · step 1,200``, or ``killed at step 356 of 600``."""
     name = run.path.resolve().name if run.path else "run"
-    parts = [line(name), line(run.facts.system or ""), f"step {number(run.last_step)}"]
+    is_open = run.history is not None and run.history.state() != "finished"
+    reached = state(run) if is_open else f"step {number(run.last_step)}"
+    parts = [line(name), line(run.facts.system or ""), reached]
     return " · ".join(part for part in parts if part)
 
 

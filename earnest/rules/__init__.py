@@ -5,7 +5,7 @@ from dataclasses import replace
 from earnest.rules import families
 from earnest.rules.agree import agreed
 from earnest.rules.asks import asks
-from earnest.rules.catalogue import RULES, Evidence, Rule, apply
+from earnest.rules.catalogue import RULES, Evidence, Rule, answers
 from earnest.rules.decision import decide
 from earnest.rules.families.trainer import with_known_causes
 from earnest.rules.finding import Diagnosis, NotChecked
@@ -18,13 +18,13 @@ __all__ = ["catalogue", "diagnose", "families"]
 def diagnose(run: Run) -> Diagnosis:
     """Judge every stream of a run and apply every rule; both say one thing."""
     case = Case(run)
-    answers = [(rule.code, answer) for rule in catalogue() for answer in apply(rule, case)]
-    evidence = [(code, answer) for code, answer in answers if isinstance(answer, Evidence)]
+    given = [(rule.code, answer) for rule in catalogue() for answer in answers(rule, case)]
+    evidence = [(code, answer) for code, answer in given if isinstance(answer, Evidence)]
     decided, abstained = decide(evidence)
     findings = with_known_causes(decided, run.facts.trainer)
-    not_checked = [answer for _, answer in answers if isinstance(answer, NotChecked)]
+    not_checked = [answer for _, answer in given if isinstance(answer, NotChecked)]
     verdicts = agreed([replace(one.verdict, mean_of=one.mean_of) for one in case.judged], findings)
-    checked = list(dict.fromkeys(code for code, answer in answers if not isinstance(answer, NotChecked)))
+    checked = list(dict.fromkeys(code for code, answer in given if not isinstance(answer, NotChecked)))
     return Diagnosis(
         verdicts, findings, abstained + not_checked, dict(run.facts.mapping or {}), checked, asks(case.judged, run)
     )

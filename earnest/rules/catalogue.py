@@ -12,6 +12,9 @@ from dataclasses import dataclass, field, replace
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
+import numpy as np
+
+from earnest.errors import fault
 from earnest.facts import Facts
 from earnest.probes.results import Results
 from earnest.rules.finding import NotChecked, Severity
@@ -152,6 +155,15 @@ def asked_by(check: Check) -> tuple[Asked, ...]:
             raise TypeError(f"{check.__name__}: {parameter} is not of type {type_}")
         asked.append(Asked(parameter, need.named(parameter), optional))
     return tuple(asked)
+
+
+def answers(rule: Rule, case: Case) -> list[Evidence | Looked | NotChecked]:
+    """What one rule answers. One that raises costs its own answer, not the diagnosis."""
+    try:
+        with np.errstate(all="ignore"):  # a log may hold numbers whose square or difference no number holds
+            return list(apply(rule, case))
+    except Exception as error:
+        return [NotChecked(rule.code, f"a mended earnest: it {fault(error)}", fault=True)]
 
 
 def apply(rule: Rule, case: Case) -> Iterator[Evidence | Looked | NotChecked]:

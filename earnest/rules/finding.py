@@ -36,8 +36,11 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Is this stream learning? `baseline` is the lowest rung reached; `ladder` holds every rung, highest first; `value`
-    is the mean of the last `mean_of` values."""
+    """Is this stream learning?
+
+    `baseline` is the lowest rung reached; `ladder` holds every rung, highest first; `value` is the mean of the last
+    `mean_of` values; `fault`: it could not be judged, by a fault of earnest's own.
+    """
 
     stream: Stream
     verdict: Word
@@ -48,6 +51,7 @@ class Verdict:
     why: str
     ladder: list[Baseline] = field(default_factory=list[Baseline])
     mean_of: int = 1
+    fault: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,10 +74,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class NotChecked:
-    """A rule that could not run, and what it needs."""
+    """A rule that could not run, and what it needs. `fault`: it failed by a fault of earnest's own."""
 
     rule: str
     needs: str
+    fault: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,3 +104,9 @@ class Diagnosis:
     mapping: dict[str, str] = field(default_factory=dict[str, str])
     checked: list[str] = field(default_factory=list[str])
     asks: list[Ask] = field(default_factory=list[Ask])
+
+    @property
+    def faults(self) -> list[str]:
+        """What could not be checked by a fault of earnest's own."""
+        rules = [one.rule for one in self.not_checked if one.fault]
+        return rules + [str(one.stream) for one in self.verdicts if one.fault]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from torch import nn
 
 from earnest.facts import Facts
@@ -58,7 +59,8 @@ class Reporter(ABC):
         if "demos" in due:
             self.demos(step.index)
         if "checkpoint" in due:
-            save_checkpoint(self.run_dir, step.index, self.save_model, state, asdict(self.config))
+            ranks = PartialState().num_processes
+            save_checkpoint(self.run_dir, step.index, self.save_model, state, asdict(self.config), ranks)
 
     def end(self, step: int, how: str) -> None:
         self.writer.event(step, how)

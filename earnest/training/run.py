@@ -1,31 +1,38 @@
 """A run from its start to its end, the same for language models and codecs: where it starts, its seed, the loop, what
 is due after a step, how it is interrupted, how it ends."""
 
-import signal
+import logging
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from pathlib import Path
-from types import FrameType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, gather_object, set_seed
 
+from earnest import checkpoints, stops
 from earnest.errors import UserError
+from earnest.facts import Facts
 from earnest.monitors import Monitor
 from earnest.monitors.gradients import REACHED_STEPS
 from earnest.monitors.guard import Guard, Guarded
-from earnest.run import Step, checkpoints, read_run
+from earnest.owner import owned
+from earnest.run import RunWriter, Step, read_run
 from earnest.signals import key
-from earnest.training.checkpoint import checkpoint_step, load_training_state
+from earnest.training.checkpoint import load_training_state
 from earnest.training.precision import Precision, resolve_precision
 from earnest.training.reporter import Reporter
 
+log = logging.getLogger(__name__)
+
 OnProgress = Callable[[str, int, int, str], None]  # stage, done, total, note
+EXTENDS = ("steps", "epochs")  # fields of a configuration that a run may be continued with other values of
 
 
 def silent(stage: str, done: int, total: int, note: str) -> None:
@@ -43,17 +50,27 @@ class Config(Protocol):
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run starts: anew, or from a checkpoint with the state that its training was in."""
+    """Where a run starts: anew, or from a checkpoint with the state that its training was in. `recipe`: its name."""
 
     run_dir: Path
     resumed: bool
     accelerator: Accelerator
     checkpoint: Path | None = None
+    recipe: str = ""
 
     @property
     def step(self) -> int:
         """Steps that are behind it."""
-        return checkpoint_step(self.checkpoint) if self.checkpoint else 0
+        return checkpoints.described(self.checkpoint).step if self.checkpoint else 0
+
+
+class Outcome(NamedTuple):
+    """How far training came, and by which signal it was stopped if it was. `before`: it had finished before."""
+
+    step: int
+    last_step: int
+    signum: int | None = None
+    before: bool = False
 
 
 AnyReporter = TypeVar("AnyReporter", bound=Reporter)
@@ -89,6 +106,9 @@ class Training(ABC, Generic[AnyReporter]):
     def load(self, state: Mapping[str, Any]) -> None:
         """Continue from `state`."""
 
+    def at_end(self, step: int) -> None:
+        """What is made once, after the checkpoint of the last step. All processes call it together."""
+
     def report(self, step: Step, due: Collection[str]) -> None:
         """Show what is due after a step."""
         state = self.state() if "checkpoint" in due else {}
@@ -109,11 +129,12 @@ def measured(step: Step, monitors: Iterable[Monitor]) -> Step:
 
 
 @contextmanager
-def started(config: Config, run_dir: Path, resume: bool) -> Iterator[Start]:
-    """Where the run starts, with its seed set; afterwards the processes part.
+def started(config: Config, run_dir: Path, resume: bool, recipe: str = "") -> Iterator[Start]:
+    """Where the run starts, with its seed set; afterwards the processes part. From here on the directory has an owner,
+    and says what it holds.
 
-    Raises UserError if that would mix two runs in one directory: one is there and is not to be resumed, or it was
-    started with another configuration.
+    Raises UserError if that would mix two runs in one directory: one is there and is not to be resumed, it was started
+    with another configuration, or another process is at work in it; and if there is none to resume.
     """
     accelerator = Accelerator(
         mixed_precision=resolve_precision(config.mixed_precision),
@@ -121,11 +142,25 @@ def started(config: Config, run_dir: Path, resume: bool) -> Iterator[Start]:
         # a batch in which nothing counts uses no output layer
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
+    is_first = accelerator.is_main_process
+    if resume:
+        must_be_run(run_dir)
     try:
-        checkpoint = starting_point(config, run_dir, resume)
-        accelerator.wait_for_everyone()  # before the first process writes there
-        set_seed(config.seed)
-        yield Start(run_dir, resume, accelerator, checkpoint)
+        with owned(run_dir, "earnest train") if is_first else nullcontext():
+            checkpoint = starting_point(config, run_dir, resume)
+            accelerator.wait_for_everyone()  # before the first process writes there
+            if is_first:
+                checkpoints.tidy(run_dir)
+                if not resume:
+                    _announce(run_dir, config, recipe)
+                elif checkpoint:
+                    _tell_ranks(checkpoint, accelerator.num_processes)
+            set_seed(config.seed)
+            try:
+                yield Start(run_dir, resume, accelerator, checkpoint, recipe)
+            finally:
+                if is_first and not resume:
+                    _withdraw(run_dir)
         # The wrapper of data parallelism first, the group of processes after it: the other way round the wrapper's
         # destructor, which holds the interpreter, waits for a thread of the group that waits for the interpreter (seen
         # with torch 2.13 and gloo, one run in four).
@@ -133,6 +168,61 @@ def started(config: Config, run_dir: Path, resume: bool) -> Iterator[Start]:
         accelerator.end_training()
     finally:
         AcceleratorState._reset_state()  # so that the next run of this process may have another precision
+
+
+def must_be_run(run_dir: Path) -> None:
+    """Raises UserError if a directory holds no run that could be resumed."""
+    if not (run_dir / "run.json").is_file():
+        beside = [path.parent.name for path in run_dir.parent.glob("*/run.json")] if run_dir.parent.is_dir() else []
+        near = get_close_matches(run_dir.name, beside, 1)
+        raise UserError(
+            f"no run in {run_dir} to resume",
+            "the directory of a run, as `earnest runs` lists them",
+            f"did you mean {run_dir.parent / near[0]}?" if near else "leave --resume out to start a new run",
+        )
+
+
+PREPARING = "preparing"  # the event of a run whose clips are read and encoded
+
+
+def _announce(run_dir: Path, config: Any, recipe: str) -> None:
+    """Say what the directory is to hold before hours of encoding, so that a run killed there can be resumed."""
+    writer = RunWriter(run_dir)
+    writer.facts(Facts().updated({"config": asdict(config), "recipe": recipe or None}))
+    writer.event(0, PREPARING)
+    writer.close()
+
+
+def _withdraw(run_dir: Path) -> None:
+    """Take the announcement of a run back that did not begin: the user mends a mistake, and calls the same command."""
+    with suppress(UserError, OSError):  # what the run ended with is told, not this
+        past = read_run(run_dir).history
+        if not past or [event.name for event in past.events] != [PREPARING]:
+            return
+        for name in ("run.json", "steps.jsonl", "artifacts.jsonl"):
+            (run_dir / name).unlink(missing_ok=True)
+
+
+def _tell_ranks(checkpoint: Path, ranks: int) -> None:
+    before = checkpoints.described(checkpoint).ranks
+    if before != ranks:
+        log.warning(
+            "%d processes go on with what %d began: other clips make a batch from here on, and the curve is not the "
+            "one that %d would have given",
+            *(ranks, before, before),
+        )
+
+
+def finished(config: Any, run_dir: Path) -> Outcome | None:
+    """How a run ended that is finished in this configuration, None if there is something left to train."""
+    if not (run_dir / "run.json").is_file():
+        return None
+    run = read_run(run_dir)
+    if run.history is None or run.history.ended != "finished" or differences(run.facts.config or {}, asdict(config)):
+        return None
+    saved = checkpoints.newest(run_dir)
+    step = checkpoints.described(saved).step if saved else 0
+    return Outcome(step, step, before=True) if saved and step == run.last_step else None
 
 
 def starting_point(config: Any, run_dir: Path, resume: bool) -> Path | None:
@@ -144,20 +234,29 @@ def starting_point(config: Any, run_dir: Path, resume: bool) -> Path | None:
         )
     if not exists:
         return None
-    check_same(read_run(run_dir).facts.config or {}, config)
-    saved = checkpoints(run_dir)
-    return saved[-1] if saved else None
+    stored = read_run(run_dir).facts.config or {}
+    check_same(stored, config)
+    saved = checkpoints.newest(run_dir)
+    if saved:
+        checkpoints.check_same(saved, _other_than_longer(checkpoints.described(saved).config, stored))
+    return saved
 
 
 def check_same(stored: Mapping[str, Any], config: Any) -> None:
-    """Raises UserError if a run would be continued with another configuration than it was started with."""
-    changed = differences(stored, asdict(config))
+    """Raises UserError if a run would be continued with another configuration than it was started with, but for its
+    length."""
+    changed = _other_than_longer(stored, asdict(config))
     if changed:
         raise UserError(
             f"another configuration than the run was started with ({'; '.join(changed)})",
             "the same configuration, so that the curve continues as if never interrupted",
-            "drop these options, or start a new run with --out",
+            "drop these options (--resume takes the run's own), or start a new run with --out",
         )
+
+
+def _other_than_longer(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    before, after = ({name: value for name, value in one.items() if name not in EXTENDS} for one in (stored, wanted))
+    return differences(before, after)
 
 
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -176,9 +275,15 @@ def _as_json(value: Any) -> Any:
     return [*value] if isinstance(value, tuple) else value
 
 
-def run(training: Training[Any], start: Start, on_progress: OnProgress) -> None:
-    """Begin, or continue bit-identically from the checkpoint; step until the last step or the first Ctrl-C, and show
-    what is due after each."""
+def run(training: Training[Any], start: Start, on_progress: OnProgress) -> Outcome:
+    """Begin, or continue bit-identically from the checkpoint; step until the last step, or until a signal asks for an
+    end; show what is due after each step. A step that is the last for a signal is followed by its checkpoint alone."""
+    if start.step > training.last_step:
+        raise UserError(
+            f"a run of {training.last_step} steps that has made {start.step}",
+            "as many steps as are made, or more",
+            f"--steps {start.step} or more extends it",
+        )
     training.guard = Guard()
     training.begin()
     if start.checkpoint:
@@ -186,18 +291,30 @@ def run(training: Training[Any], start: Start, on_progress: OnProgress) -> None:
         training.load(state)
         torch.set_rng_state(state["torch_rng"])
         del state  # as large as the model, or larger
-    index, stopped = start.step, False
-    with interruptible() as interrupted:
+    index, signum = start.step, None
+    with stops.asked(_say if training.reporter else lambda name: None) as asked_by:
         for step in training.steps() if index < training.last_step else ():
             index = step.index
-            stopped = any(gather_object([interrupted()]))
-            last = stopped or index >= training.last_step
-            training.report(step, due(index, last, training.every))
+            is_last = index >= training.last_step
+            asked = [number for number in gather_object([asked_by()]) if number]
+            signum = asked[0] if asked and not is_last else None
+            training.report(step, {"row", "checkpoint"} if signum else due(index, is_last, training.every))
             on_progress("train", index, training.last_step, f"loss {step.signals[key('loss')]:.3f}")
-            if last:
+            if is_last or signum:
                 break
+        if not signum:
+            training.at_end(index)
         if training.reporter:
-            training.reporter.end(index, "interrupted" if stopped else "finished")
+            training.reporter.end(index, "interrupted" if signum else "finished")
+    return Outcome(index, training.last_step, signum)
+
+
+def _say(name: str) -> None:
+    print(
+        f"\n{name}: stopping after the step under way, with a checkpoint; once more stops at once",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def due(step: int, last: bool, every: Mapping[str, int]) -> set[str]:
@@ -210,20 +327,3 @@ def due(step: int, last: bool, every: Mapping[str, int]) -> set[str]:
     made |= {"row"} if "checkpoint" in made else set()
     made |= {"probes"} if "evaluation" in made or step == REACHED_STEPS else set()
     return made | ({"end", "probes"} if last else set())
-
-
-@contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Let a first Ctrl-C ask for an end after the step under way; a second one ends at once."""
-    asked = False
-
-    def ask(signum: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield lambda: asked
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from markupsafe import Markup
 
+from earnest.errors import fault
 from earnest.report import view
 from earnest.report.page import curves, findings, head, predictions, record, sound, streams, unchecked
 from earnest.report.page.fragment import Fragment, fill
@@ -31,7 +32,16 @@ SECTIONS: tuple[Section, ...] = (
 
 def fragments(run: Run, diagnosis: Diagnosis) -> list[Fragment]:
     """The sections that have something to show, from top to bottom."""
-    return [part for section in SECTIONS if (part := section(run, diagnosis)).html]
+    return [part for section in SECTIONS if (part := _made(section, run, diagnosis)).html]
+
+
+def _made(section: Section, run: Run, diagnosis: Diagnosis) -> Fragment:
+    """A section; one that cannot be made for a fault is told in its place."""
+    try:
+        return section(run, diagnosis)
+    except Exception as error:
+        name = section.__module__.rpartition(".")[2]
+        return Fragment(f"{name}-fault", name, Markup('<section><p class="soft">{}</p></section>').format(fault(error)))
 
 
 def render(run: Run, diagnosis: Diagnosis) -> str:

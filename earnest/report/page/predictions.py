@@ -1,17 +1,19 @@
 """What the model predicts: the newest prediction log, id by id."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from earnest.files import read_small
+from earnest.records import loads
 from earnest.report import view
 from earnest.report.files import inside
 from earnest.report.page.fragment import Fragment, fill
 from earnest.rules.finding import Diagnosis
-from earnest.run import Run
+from earnest.run import Artifact, Run
 
 MOST_CLIPS = 3
+LARGEST_BYTES = 64 << 20  # of a prediction log
 KINDS = ("codes", "bos", "eos")
 TEXTS = (("written", "written"), ("should say", "target_text"), ("says", "predicted_text"))
 
@@ -51,14 +53,18 @@ def _clips(run: Run) -> tuple[dict[Any, Predicted], str]:
     logged = [artifact for artifact in run.artifacts if artifact.kind == "prediction"]
     clips: dict[Any, Predicted] = {}
     try:
-        for words in inside(run, logged[-1]).read_text(encoding="utf-8").splitlines() if logged else []:
-            row = json.loads(words)
+        for words in _lines(run, logged[-1]) if logged else ():
+            row: Any = loads(words)
             clip = clips.setdefault(row["clip"], Predicted(str(row.get("source", "")), row.get("step")))
             clip.texts += [(name, str(row[key])) for name, key in TEXTS if row.get(key)]
             clip.rows.append(_row(row))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return {}, f"{logged[-1].path} cannot be read: {error!r}"
     return clips, ""
+
+
+def _lines(run: Run, artifact: Artifact) -> list[str]:
+    return read_small(inside(run, artifact), LARGEST_BYTES).decode().splitlines()
 
 
 def _row(row: Mapping[str, Any]) -> Row:

@@ -6,8 +6,12 @@ cosine distillation the constant mean vector. A stream without a known baseline 
 fact is missing.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
+from earnest.errors import fault
 from earnest.rules.finding import Verdict
 from earnest.rules.measure import end_of, last_points
 from earnest.rules.streams import StreamView, token_streams
@@ -45,13 +49,22 @@ def judge(run: Run) -> list[Judged]:
     """One verdict per stream: tokens first, then the other losses, then a total that tokens at chance add up to."""
     beside = tuple(token_streams(run))
     view = {stream: StreamView(run, stream, beside) for stream in beside}
-    result = [Judged(one, (total if one.stream == TOTAL else tokens).judge(one)) for one in view.values()]
+    result = [_judged(one, (total if one.stream == TOTAL else tokens).judge) for one in view.values()]
     others = [key.stream for key in run.series if key[:2] == ("train", "loss")]
     parts = [StreamView(run, stream, beside) for stream in others if stream and stream not in view]
-    result += [Judged(part, losses.judge(part)) for part in parts]
+    result += [_judged(part, losses.judge) for part in parts]
     whole = StreamView(run, TOTAL, beside)
     if result and TOTAL not in beside and whole.train is not None:
         at_chance = all(one.verdict.verdict in ("at-chance", "worse-than-chance") for one in result)
         summed = total.at_sum_of_chances(whole) if beside and not parts and at_chance else None
-        result.append(Judged(whole, summed or total.of_parts(whole)))
+        result.append(Judged(whole, summed) if summed else _judged(whole, total.of_parts))
     return result
+
+
+def _judged(view: StreamView, judge: Callable[[StreamView], Verdict]) -> Judged:
+    """A stream with its verdict; one that cannot be made for a fault costs that verdict."""
+    try:
+        with np.errstate(all="ignore"):  # a log may hold numbers whose square or difference no number holds
+            return Judged(view, judge(view))
+    except Exception as error:
+        return Judged(view, Verdict(view.stream, "cannot-judge", None, "", None, None, fault(error), fault=True))

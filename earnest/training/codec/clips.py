@@ -63,7 +63,8 @@ def read_and_teach(
     """Read all clips, or the first `most` of them, and let the teachers look at them."""
     rate_hz, skipped = assembly.codec.sample_rate_hz, list[ClipError]()
     sides = split_clips(_clips(config.data)[:most], config.data.held_out_frac, config.seed)
-    train, held_out = (_side(list(read_clips(side, rate_hz, skipped))) for side in sides)
+    total = sum(map(len, sides))
+    train, held_out = (_side(list(read_clips(side, rate_hz, skipped, total))) for side in sides)
     teachers: dict[str, dict[str, Any]] = {}
     for stream, teaching in assembly.teachers.items():
         train, held_out, teachers[stream] = _taught(

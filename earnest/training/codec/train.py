@@ -19,20 +19,29 @@ from earnest.training.codec.config import CodecConfig
 from earnest.training.codec.gan_steps import Side, gan_steps
 from earnest.training.codec.reporter import CodecReporter
 from earnest.training.optim import warmup_cosine
-from earnest.training.run import OnProgress, Start, Training, run, silent, started
+from earnest.training.run import OnProgress, Outcome, Start, Training, finished, run, silent, started
 
 
 def train_codec(
-    assemble: AssembleCodec, config: CodecConfig, run_dir: Path, resume: bool = False, on_progress: OnProgress = silent
-) -> None:
+    assemble: AssembleCodec,
+    config: CodecConfig,
+    run_dir: Path,
+    resume: bool = False,
+    on_progress: OnProgress = silent,
+    recipe: str = "",
+) -> Outcome:
     """Train into `run_dir`; with `resume`, continue the run that is there, bit-identically on a CPU.
 
-    Ctrl-C ends the step under way, writes a checkpoint and returns. Raises UserError on anything a user can mend.
+    Ctrl-C, SIGTERM and SIGHUP end the step under way; a checkpoint is written, and the outcome says so. Raises
+    UserError on anything a user can mend.
     """
-    with started(config, run_dir, resume) as start:
+    if resume and (before := finished(config, run_dir)):
+        return before
+    with started(config, run_dir, resume, recipe) as start:
         assembly = assemble(config, start.checkpoint)
         clips = read_and_teach(config, assembly, start.accelerator.device, on_progress)
-        run(CodecTraining(config, assembly, clips, start), start, on_progress)
+        outcome = run(CodecTraining(config, assembly, clips, start), start, on_progress)
+    return outcome
 
 
 class CodecTraining(Training[CodecReporter]):

@@ -2,17 +2,17 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from earnest.codecs import Codec
+from earnest.data.audio import Segment, length_s
 from earnest.data.batch import Example
 from earnest.data.chatml import Conversation
-from earnest.data.corpus import Corpus, Layout, layout_of
+from earnest.data.corpus import NAMED, Corpus, Layout, layout_of
 from earnest.data.folder import Clip
 from earnest.data.row import Row
 from earnest.data.sides import split_clips
-from earnest.data.store import encode_clips
+from earnest.data.store import CodeTable, encode_clips
 from earnest.errors import TooLongError, UserError
 from earnest.facts import Facts
 from earnest.files import cache_dir
@@ -25,6 +25,7 @@ from earnest.training.tokens.config import Data, TokenConfig
 
 log = logging.getLogger(__name__)
 
+SPARE_S = 1.0  # of a clip that is too long; its codes near the cut are then those of the whole clip
 ENOUGH_HELD_OUT, ENOUGH_HELD_OUT_FRAC = 20, 0.05  # assumed: below, one odd clip moves the mean
 
 
@@ -45,13 +46,14 @@ def prepare(config: TokenConfig, assembly: TokenAssembly, codec: Codec, on_progr
     clips = find_clips(data, assembly.variation.described_by)
     _check_kind(clips, model, data)
     sides = split_clips(clips, data.held_out_frac, config.seed, "speaker" if data.held_out == "speakers" else "name")
-    (train_rows, unread), (held_out_rows, unread_held_out) = (encoded(side, codec, on_progress) for side in sides)
+    (train_clips, train_long), (held_out_clips, held_out_long) = (within(side, data) for side in sides)
+    (train_rows, held_out_rows), unread = encoded([train_clips, held_out_clips], codec, on_progress)
     vary = assembly.vary or (lambda rows: assembly.variation)
     draws = Draws(vary(train_rows))
     settings = limited(layout_of(model), data, codec.frame_rate_hz), model.pad_id, data.positions_per_batch
     train = Corpus(train_rows, *settings, draws, data.too_long)
     held_out = Corpus(held_out_rows, *settings, vary(held_out_rows), data.too_long)
-    left_out = [*unread, *train.left_out, *unread_held_out, *held_out.left_out]
+    left_out = [*unread, *train_long, *train.left_out, *held_out_long, *held_out.left_out]
     _check_sides(train, held_out, left_out)
     _check_windows(assembly.variation.window_frames, train)
     facts = Facts(
@@ -59,34 +61,65 @@ def prepare(config: TokenConfig, assembly: TokenAssembly, codec: Codec, on_progr
         held_out_clips=len(held_out),
         left_out_clips=tuple(left_out),
         cut_clips=train.cut + held_out.cut,
-        skipped_clips=len(unread) + len(unread_held_out),
+        skipped_clips=len(unread),
         speakers=tuple(sorted({row.speaker for row in train.rows})),
         held_out_speakers=tuple(sorted({row.speaker for row in held_out.rows})),
     )
     return Corpora(train, held_out, draws, facts)
 
 
+def within(clips: Sequence[Clip | Conversation], data: Data) -> tuple[list[Clip | Conversation], list[str]]:
+    """Clips that may be short enough, and a line for each that is longer than `data.max_duration_s` by what its header
+    says: neither its audio nor its codes are then made. Of one that is to be cut, the beginning is read.
+
+    Raises UserError if clips that are too long are to be refused.
+    """
+    kept, left_out = list[Clip | Conversation](), list[str]()
+    for clip in clips:
+        length = length_s(clip.path, clip.segment) if isinstance(clip, Clip) and data.window_s is None else None
+        if length is None or not isinstance(clip, Clip) or length <= data.max_duration_s + SPARE_S:
+            kept.append(clip)
+        elif data.too_long == "cut":
+            part = clip.segment or Segment()
+            kept.append(replace(clip, segment=replace(part, duration_s=data.max_duration_s + SPARE_S)))
+        else:
+            left_out.append(f"{clip.place}: {length:.1f} s, longer than {data.max_duration_s:g} s")
+    if left_out and data.too_long == "refuse":
+        more = f"; and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
+        raise UserError(
+            "; ".join(left_out[:NAMED]) + more,
+            "clips that can be taken whole",
+            "shorten them, raise data.max_duration_s, or set data.too_long to cut or leave_out",
+        )
+    return kept, left_out
+
+
 def encoded(
-    clips: Sequence[Clip | Conversation], codec: Codec, on_progress: OnProgress = silent
-) -> tuple[Sequence[Row], list[str]]:
-    """Rows with the codes of their audio, and a line for each clip that was skipped; a conversation that lacks one is
-    left out."""
-    audio = [part for clip in clips for part in (clip.clips if isinstance(clip, Conversation) else [clip])]
+    sides: Sequence[Sequence[Clip | Conversation]], codec: Codec, on_progress: OnProgress = silent
+) -> tuple[list[Sequence[Row]], list[str]]:
+    """The rows of each side with the codes of their audio, and a line for each clip that was skipped; a conversation
+    that lacks one is left out. Broken clips are counted over all sides."""
+    audio = [part for side in sides for clip in side for part in _parts(clip)]
     table, skipped = encode_clips(
         list(dict.fromkeys(audio)),
         codec,
         cache_dir() / "codes",
         lambda done, total: on_progress("encode", done, total, "clips"),
     )
-    conversations = [clip for clip in clips if isinstance(clip, Conversation)]
+    return [_rows(side, table) for side in sides], skipped
+
+
+def _parts(clip: Clip | Conversation) -> list[Clip]:
+    return clip.clips if isinstance(clip, Conversation) else [clip]
+
+
+def _rows(side: Sequence[Clip | Conversation], table: CodeTable) -> Sequence[Row]:
+    conversations = [clip for clip in side if isinstance(clip, Conversation)]
     if not conversations:
-        return table, skipped
-    codes = {Path(row.source): row.codes_CT for row in table}
-    return [
-        conversation.row(codes)
-        for conversation in conversations
-        if all(clip.path in codes for clip in conversation.clips)
-    ], skipped
+        return table.of([clip for clip in side if isinstance(clip, Clip)])
+    codes = {clip.path: row.codes_CT for clip, row in zip(table.clips, table, strict=True)}
+    whole = [talk for talk in conversations if all(clip.path in codes for clip in talk.clips)]
+    return [talk.row(codes) for talk in whole]
 
 
 def limited(lay_out: Layout, data: Data, frame_rate_hz: float) -> Layout:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from earnest.checkpoints import checkpoint_path
 from earnest.codecs import Codec
 from earnest.data.corpus import Corpus
 from earnest.facts import Facts
@@ -16,7 +17,7 @@ from earnest.monitors.predictions import log_predictions
 from earnest.probes.parameters import Frozen
 from earnest.probes.results import HeldOut, NullInput, Results
 from earnest.probes.suite import at_end, at_start
-from earnest.run import Step, checkpoint_path
+from earnest.run import Step
 from earnest.signals import key
 from earnest.training.reporter import Reporter, facts_of_run
 from earnest.training.tokens.assembly import TokenAssembly

@@ -15,7 +15,7 @@ from earnest.monitors.gradients import Reached, Updates
 from earnest.probes.parameters import Frozen, fingerprints, not_trained
 from earnest.run import Step
 from earnest.training.precision import train_in_float32
-from earnest.training.run import OnProgress, Start, Training, run, silent, started
+from earnest.training.run import OnProgress, Outcome, Start, Training, finished, run, silent, started
 from earnest.training.tokens.assembly import AssembleTokens, TokenAssembly
 from earnest.training.tokens.config import TokenConfig
 from earnest.training.tokens.learner import Learner, check_parallel
@@ -25,13 +25,21 @@ from earnest.training.tokens.reporter import TokenReporter
 
 
 def train_tokens(
-    assemble: AssembleTokens, config: TokenConfig, run_dir: Path, resume: bool = False, on_progress: OnProgress = silent
-) -> None:
+    assemble: AssembleTokens,
+    config: TokenConfig,
+    run_dir: Path,
+    resume: bool = False,
+    on_progress: OnProgress = silent,
+    recipe: str = "",
+) -> Outcome:
     """Train into `run_dir`; with `resume`, continue the run that is there, bit-identically on a CPU.
 
-    Ctrl-C ends the step under way, writes a checkpoint and returns. Raises UserError on anything a user can mend.
+    Ctrl-C, SIGTERM and SIGHUP end the step under way; a checkpoint is written, and the outcome says so. Raises
+    UserError on anything a user can mend.
     """
-    with started(config, run_dir, resume) as start:
+    if resume and (before := finished(config, run_dir)):
+        return before
+    with started(config, run_dir, resume, recipe) as start:
         check_parallel(start.accelerator, config)
         codec = load_codec(config.codec)
         assembly = assemble(config, codec, start.checkpoint)
@@ -42,7 +50,8 @@ def train_tokens(
         if assembly.before_training and not start.checkpoint:
             assembly.before_training(corpora.train)
         assembly.model.to(start.accelerator.device)
-        run(TokenTraining(config, assembly, codec, corpora, start), start, on_progress)
+        outcome = run(TokenTraining(config, assembly, codec, corpora, start), start, on_progress)
+    return outcome
 
 
 class TokenTraining(Training[TokenReporter]):
@@ -116,10 +125,9 @@ class TokenTraining(Training[TokenReporter]):
         if set(due) - {"row", "probes"}:
             self.learner.gather()
         super().report(step, due)
-        if "end" in due:
-            self._report_end(step.index)
 
-    def _report_end(self, step: int) -> None:
+    def at_end(self, step: int) -> None:
+        self.learner.gather()
         whole = not self.learner.sharded
         of_ranks = gather_object([fingerprints(dict(self.learner.model.named_parameters()))]) if whole else []
         if self.reporter:

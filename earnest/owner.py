@@ -1,0 +1,91 @@
+"""One owner of a directory: a lock that the system takes back when its process ends, however it ends.
+
+``.lock`` is what is locked and stays; ``.owner`` says who holds it, and stays only if the owner was killed or failed.
+"""
+
+import fcntl
+import os
+import platform
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+from filelock import FileLock, Timeout
+
+from earnest.errors import UserError
+from earnest.files import read_small, write_whole
+
+LOCK, OWNER = ".lock", ".owner"
+PATIENCE_S = 2.0  # somebody may be looking whether it is held
+MOST_BYTES = 10_000  # of .owner
+
+
+class Owner(NamedTuple):
+    """Who holds a directory, and since when (seconds since the epoch)."""
+
+    process: int
+    machine: str
+    since_s: float
+    doing: str
+
+    def __str__(self) -> str:
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.since_s))
+        where = "" if self.machine == platform.node() else f" on {self.machine}"
+        return f"{self.doing} (process {self.process}{where}, since {since})"
+
+
+@contextmanager
+def owned(directory: Path, doing: str) -> Generator[None, None, None]:
+    """Hold a directory, which is made if it is not there. A dead owner is succeeded.
+
+    Raises UserError, which says who holds it, if a living process does.
+    """
+    made = not directory.exists()
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(directory / LOCK, timeout=PATIENCE_S, poll_interval=0.1)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(
+            f"{directory} belongs to {owner(directory) or 'another process'}",
+            "a directory that no other process writes to",
+            "wait for it, stop it, or choose another directory with --out",
+        ) from error
+    try:
+        this = Owner(os.getpid(), platform.node(), time.time(), doing)
+        write_whole(directory / OWNER, msgspec.json.encode(this).decode())
+        yield
+        (directory / OWNER).unlink(missing_ok=True)
+    finally:
+        if not (directory / "run.json").exists():  # no run that failed, but none
+            (directory / OWNER).unlink(missing_ok=True)
+        if made and [path.name for path in directory.iterdir()] == [LOCK]:  # nothing came of it
+            (directory / LOCK).unlink()
+            directory.rmdir()
+        lock.release()
+
+
+def owner(directory: Path) -> Owner | None:
+    """Who said last that it holds a directory; None if nobody does, or it was given back in order."""
+    try:
+        return msgspec.json.decode(read_small(directory / OWNER, MOST_BYTES), type=Owner)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def is_held(directory: Path) -> bool | None:
+    """Whether the last owner still lives; None if there was none, or it cannot be known: another machine's."""
+    last = owner(directory)
+    if last is None or last.machine != platform.node():
+        return None
+    try:
+        with open(directory / LOCK, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    return False
