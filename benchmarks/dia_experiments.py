@@ -24,6 +24,7 @@ import torch
 
 from earnest.codecs import load_codec
 from earnest.data.audio import read_wave
+from earnest.data.paths import Source
 from earnest.generate import Request, generate, load_run
 from earnest.models.dia import DiaShape
 from earnest.recipes import RECIPES
@@ -87,7 +88,7 @@ def experiments(folders: dict[str, Path]) -> dict[str, DiaConfig]:
 
 def prepare(folder: Path) -> dict[str, Path]:
     """Folders of clips: 40 of the training tracks, the same cut to their first 2 s, and one clip of these alone."""
-    clips = find_clips("music", ("tags",))
+    clips = find_clips(Source("music"), ("tags",))
     train = [clip for clip in clips if clip.split == "train"]
     chosen = [train[i] for i in np.linspace(0, len(train) - 1, CLIPS).round().astype(int)]
     held_out = [clip for clip in clips if clip.split == "validation"]

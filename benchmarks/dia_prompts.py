@@ -18,6 +18,7 @@ import torch
 from benchmarks.dia_experiments import spectrum_db
 from earnest.data.audio import read_wave
 from earnest.data.folder import Clip
+from earnest.data.paths import Source
 from earnest.generate import Request, generate, load_run
 from earnest.training.clips import find_clips
 
@@ -39,7 +40,7 @@ def main() -> None:
     samples = frames * codec.hop_samples
 
     real: dict[str, list[tuple[np.ndarray, bool]]] = {"train": [], "validation": []}
-    for clip in find_clips("music", ("tags",)):
+    for clip in find_clips(Source("music"), ("tags",)):
         assert isinstance(clip, Clip)
         wave_N = read_wave(clip.path, codec.sample_rate_hz)[:samples]
         heard_N = codec.decode(codec.encode(torch.from_numpy(wave_N)[None]))[0].numpy()

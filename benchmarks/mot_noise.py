@@ -16,6 +16,7 @@ import numpy as np
 import soundfile
 
 from earnest.data.folder import Clip
+from earnest.data.paths import Source
 from earnest.data.sources import SAMPLE_RATE_HZ, write_folder
 from earnest.training.clips import find_clips
 
@@ -24,7 +25,7 @@ def main(out: Path) -> None:
     random = np.random.default_rng(0)
 
     def rows():
-        for clip in find_clips("music"):
+        for clip in find_clips(Source("music")):
             assert isinstance(clip, Clip)
             samples = round(soundfile.info(clip.path).duration * SAMPLE_RATE_HZ)
             yield clip.name, random.normal(0, 0.1, samples).astype(np.float32), clip.text, clip.tags

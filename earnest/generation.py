@@ -133,7 +133,8 @@ def _write(
 
 def _checkpoint(run: Path, wanted: str | None) -> Path | None:
     """The checkpoint that a word means; None for the newest."""
-    from earnest.run import checkpoint_path, checkpoints, read_run
+    from earnest.checkpoints import checkpoint_path, checkpoints
+    from earnest.run import read_run
 
     if wanted is None:
         return None
