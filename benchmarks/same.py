@@ -40,7 +40,7 @@ def verdicts() -> dict[str, Any]:
     said = {}
     for path in sorted(Path("tests/logs").iterdir()):
         if path.is_dir():
-            command = [sys.executable, "-m", "earnest.cli", "diagnose", str(path), "--format", "json"]
+            command = [sys.executable, "-m", "earnest.cli", "diagnose", str(path), "--format", "json", "--full"]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             said[path.name] = told(json.loads(done.stdout)) if done.stdout.startswith("{") else done.stderr
     from earnest.report import as_json

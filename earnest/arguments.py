@@ -189,7 +189,7 @@ def _unknown(tokens: Sequence[str], known: Sequence[str], fix: str) -> UserError
     near = difflib.get_close_matches(name, known, 3, 0.7)
     near += [option for option in known if last[option] in difflib.get_close_matches(name, last.values(), 3, 0.7)]
     near += [option for option in known if option.startswith(name + ".") or name == "--" + _initials(last[option])]
-    listed = list(dict.fromkeys(near))[:4] or (known if len(known) <= 9 else [])
+    listed = list(dict.fromkeys(near))[:4] or (known if len(known) <= 12 else [])
     return UserError(f"option {word}", " or ".join(listed) or "an option of this command", fix)
 
 

@@ -142,7 +142,7 @@ def test_a_broken_clip_is_skipped_and_listed_each_time(clips, tmp_path):
 def test_too_many_broken_clips_stop_it(clips, tmp_path):
     for clip in clips[:3]:
         clip.path.write_bytes(b"")
-    with pytest.raises(UserError, match="3 of the first 3 clips cannot be used"):
+    with pytest.raises(UserError, match=r"3 clips cannot be used \(of 40"):
         encode_clips(clips, CountingCodec(), tmp_path / "codes")
 
 
@@ -179,12 +179,12 @@ def test_a_long_clip_in_pieces_has_the_codes_that_it_has_whole(tmp_path, monkeyp
 
 def test_a_damaged_table_is_made_again(clips, tmp_path, caplog):
     codec = load_codec("amy-tiny")
-    before, _ = encode_clips(clips, codec, tmp_path)
+    before = [row.codes_CT for row in encode_clips(clips, codec, tmp_path)[0]]  # read: a table is mapped from its file
     [table] = tmp_path.rglob("table-*.arrow")
     for damage in (b"", table.read_bytes()[:200]):
         table.write_bytes(damage)
-        again, _ = encode_clips(clips, codec, tmp_path)
-        assert all(np.array_equal(a.codes_CT, b.codes_CT) for a, b in zip(before, again, strict=True))
+        again = [row.codes_CT for row in encode_clips(clips, codec, tmp_path)[0]]
+        assert all(map(np.array_equal, before, again)) and len(before) == len(again)
     assert "is damaged" in caplog.text
 
 

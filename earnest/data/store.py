@@ -197,47 +197,47 @@ def _batches(stretch: list[tuple[Clip, np.ndarray]], codec: Any) -> Iterator[lis
 
 
 def _encode(batch: Sequence[tuple[Clip, np.ndarray]], codec: Any, keys: Mapping[Clip, str]) -> list[dict[str, Any]]:
-    """Encode one batch: the rows of the table. Raises ValueError when the codec breaks its protocol."""
-    if len(batch) == 1 and batch[0][1].shape[-1] > PIECE_S * codec.sample_rate_hz:
-        return [_encode_in_pieces(*batch[0], codec, keys)]
-    *channels, samples = batch[0][1].shape
-    frames = math.ceil(samples / codec.hop_samples)
-    wave_BN = torch.zeros(len(batch), *channels, frames * codec.hop_samples)
-    for index, (_, wave_N) in enumerate(batch):
-        wave_BN[index, ..., : wave_N.shape[-1]] = torch.from_numpy(wave_N)
-    codes_BCT = codec.encode(wave_BN.to(codec.device)).cpu().numpy()
-    expected = (len(batch), codec.codebooks, frames)
-    if codes_BCT.shape != expected or codes_BCT.min() < 0 or codes_BCT.max() >= codec.codebook_size:
-        raise ValueError(
-            f"codec {codec.name} gave codes {codes_BCT.shape} from {codes_BCT.min(initial=0)} to "
-            f"{codes_BCT.max(initial=0)}; it promises {expected} below {codec.codebook_size}"
-        )
+    """Encode one batch of clips of the same number of frames: the rows of the table. Raises ValueError when the codec
+    breaks its protocol."""
+    waves = [wave_N for _, wave_N in batch]
+    is_long = len(batch) == 1 and waves[0].shape[-1] > PIECE_S * codec.sample_rate_hz
+    codes_BCT = _codes_in_pieces(waves[0], codec)[None] if is_long else _codes(waves, codec)
     return [
         {
             "key": keys[clip],
             "codes": codes_CT.astype(np.uint16).ravel(),
-            "frames": frames,
+            "frames": codes_CT.shape[1],
             "wave_sha256": hashlib.sha256(wave_N.tobytes()).hexdigest(),
         }
         for (clip, wave_N), codes_CT in zip(batch, codes_BCT, strict=True)
     ]
 
 
-def _encode_in_pieces(clip: Clip, wave_N: np.ndarray, codec: Any, keys: Mapping[Clip, str]) -> dict[str, Any]:
-    """The row of a long clip: what a codec needs for its layers grows with the audio that it is given at once."""
+def _codes(waves: Sequence[np.ndarray], codec: Any) -> np.ndarray:
+    """codes_BCT of waves (N,) or (channels, N) of the same number of frames."""
+    *channels, samples = waves[0].shape
+    frames = math.ceil(samples / codec.hop_samples)
+    wave_BN = torch.zeros(len(waves), *channels, frames * codec.hop_samples)
+    for index, wave_N in enumerate(waves):
+        wave_BN[index, ..., : wave_N.shape[-1]] = torch.from_numpy(wave_N)
+    codes_BCT: np.ndarray = codec.encode(wave_BN.to(codec.device)).cpu().numpy()
+    expected = (len(waves), codec.codebooks, frames)
+    if codes_BCT.shape != expected or codes_BCT.min() < 0 or codes_BCT.max() >= codec.codebook_size:
+        raise ValueError(
+            f"codec {codec.name} gave codes {codes_BCT.shape} from {codes_BCT.min(initial=0)} to "
+            f"{codes_BCT.max(initial=0)}; it promises {expected} below {codec.codebook_size}"
+        )
+    return codes_BCT
+
+
+def _codes_in_pieces(wave_N: np.ndarray, codec: Any) -> np.ndarray:
+    """codes_CT of a long wave: what a codec needs for its layers grows with the audio that it is given at once."""
     hop, samples = codec.hop_samples, wave_N.shape[-1]
     frames = math.ceil(samples / hop)
     piece, context = int(PIECE_S * codec.sample_rate_hz / hop), math.ceil(CONTEXT_S * codec.sample_rate_hz / hop)
-    codes: list[np.ndarray] = []
+    pieces: list[np.ndarray] = []
     for first in range(0, frames, piece):
         start, last = max(0, first - context), min(frames, first + piece)
-        around = wave_N[..., start * hop : min(samples, (last + context) * hop)]
-        row = _encode([(clip, around)], codec, keys)[0]
-        codes_CT = row["codes"].reshape(codec.codebooks, -1)
-        codes.append(codes_CT[:, first - start : last - start])
-    return {
-        "key": keys[clip],
-        "codes": np.concatenate(codes, axis=1).ravel(),
-        "frames": frames,
-        "wave_sha256": hashlib.sha256(wave_N.tobytes()).hexdigest(),
-    }
+        codes_CT = _codes([wave_N[..., start * hop : min(samples, (last + context) * hop)]], codec)[0]
+        pieces.append(codes_CT[:, first - start : last - start])
+    return np.concatenate(pieces, axis=1)

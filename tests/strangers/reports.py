@@ -44,7 +44,7 @@ def diagnosed(path: Path, *options: str, as_text: bool = True) -> Report:
     """
     words = ["diagnose", "-" if path.name == "-" else str(path), *options]
     stdin = next(path.parent.iterdir()).read_bytes() if path.name == "-" else b""
-    exit_code, written, mistakes = _called([*words, "--format", "json"], stdin)
+    exit_code, written, mistakes = _called([*words, "--format", "json", "--full"], stdin)
     said: dict[str, Any] = {"verdicts": [], "findings": [], "run": {"signals": [], "last_step": 0}}
     text = ""
     if exit_code < 2:
