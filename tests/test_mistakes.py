@@ -88,7 +88,7 @@ MISTAKES = [  # words, seen, expected, fix
     (f"{T} --data.path gone", "no folder gone", "a folder of audio files", "asterisk-en"),
     (f"{T} --data.path empty", "no audio file in empty", "", "check the path"),
     (f"{T} --data.path one", "1 clip(s): 1 to train on and 0 to hold out", "two at least", "add clips"),
-    (f"{T} --data.path broken", "2 of the first 2 clips cannot be used", "at most 5%", "mend"),
+    (f"{T} --data.path broken", "2 clips cannot be used", "at most 5%", "mend"),
     (f"{T} --data.path untold", "no metadata.csv or metadata.jsonl in untold", "LJSpeech", "write it"),
     (f"{T} --data.columns txt=a", "--data.columns txt=a", "ROLE=COLUMN", "audio=path"),
     ("train amy-tiny --data.path '' --out run", "no data", "a folder of audio", "--data.path"),
@@ -120,8 +120,8 @@ def test_a_fault_of_our_own_exits_with_3_and_says_where_to_report_it(here, monke
 def test_every_exit_code_is_written_down_once(capsys):
     main(["--help"])
     told = capsys.readouterr().out
-    for code in (0, cli.EXIT_FOUND, cli.EXIT_MISTAKE, cli.EXIT_FAULT, 130, 143):
-        assert f" {code} " in told[told.index("exit codes") :]
+    for code in (0, cli.EXIT_FOUND, cli.EXIT_MISTAKE, cli.EXIT_FAULT, 129, 130, 141, 143):
+        assert f" {code} " in told[told.index("Exit codes:") :]
 
 
 def test_every_known_host_has_a_way_to_its_log(capsys):

@@ -70,7 +70,7 @@ def test_a_run_measures_what_moved():
     for dtype in (torch.bfloat16, torch.float32):
         trained = model(dtype)
         optimizer = torch.optim.AdamW(trained.parameters(), lr=1e-5)
-        updates = Updates(trained)
+        updates = Updates(trained.named_parameters())
         for step in range(1, MOVED_STEPS + 1):
             assert updates.probes() == Results()
             for parameter in trained.parameters():
