@@ -54,11 +54,15 @@ def owned(directory: Path, doing: str) -> Generator[None, None, None]:
             "a directory that no other process writes to",
             "wait for it, stop it, or choose another directory with --out",
         ) from error
+    last, rows = owner(directory), _rows(directory)
     try:
-        this = Owner(os.getpid(), platform.node(), time.time(), doing)
-        write_whole(directory / OWNER, msgspec.json.encode(this).decode())
+        _say(directory, Owner(os.getpid(), platform.node(), time.time(), doing))
         yield
         (directory / OWNER).unlink(missing_ok=True)
+    except UserError:
+        if _rows(directory) == rows:  # refused: the directory is as it was
+            _say(directory, last)
+        raise
     finally:
         if not (directory / "run.json").exists():  # no run that failed, but none
             (directory / OWNER).unlink(missing_ok=True)
@@ -66,6 +70,19 @@ def owned(directory: Path, doing: str) -> Generator[None, None, None]:
             (directory / LOCK).unlink()
             directory.rmdir()
         lock.release()
+
+
+def _say(directory: Path, who: Owner | None) -> None:
+    if who is None:
+        (directory / OWNER).unlink(missing_ok=True)
+    else:
+        write_whole(directory / OWNER, msgspec.json.encode(who).decode())
+
+
+def _rows(directory: Path) -> int:
+    """Bytes of the rows that a run has written; 0 if it has none."""
+    path = directory / "steps.jsonl"
+    return path.stat().st_size if path.is_file() else 0
 
 
 def owner(directory: Path) -> Owner | None:

@@ -66,7 +66,7 @@ def told(traced: Traced) -> dict[str, str]:
 
 
 def _together(named: Sequence[Stream]) -> str:
-    """codebook_1 ... codebook_14"""
+    """Neighbours as a range: codebook_1 ... codebook_14."""
     return (
         str(named[0])
         if len(named) == 1
