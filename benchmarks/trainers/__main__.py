@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import tempfile
 import time
@@ -22,6 +23,10 @@ from earnest.loops.stage import packages, replaced
 from earnest.rules.finding import Diagnosis
 
 RESULTS = Path(__file__).with_name("results.jsonl")
+# What a path of this machine begins with, before the part that is the same on another one
+HERE = re.compile(
+    r"/\S*?/site-packages/|/\S*?/lib/python3\.\d+/|/\S*?/trainer-[^/\s]+/|/\S*?/(?=(?:tests|benchmarks)/trainers/)"
+)
 PACKAGES = ("torch", "transformers", "accelerate", "lightning", "peft", "qwen-tts", "torchtune", "moshi")
 NOT_COPIED = shutil.ignore_patterns(".git", "*.mp3", "*.mp4", "*.gif")
 
@@ -39,14 +44,14 @@ def main() -> None:
             found = run(script, options.sources, options.keep)
             print(json.dumps(found, indent=1) if options.keep else f"{script.name}: {found['seen']}", flush=True)
             if not options.keep:
-                store(found)
+                store(found, options.sources)
     builds = miniatures() if options.miniatures else {name: ("own classes", build) for name, build in CLASSES.items()}
     for name, (how, build) in builds.items():
         if not options.names or any(one in name for one in options.names):
             found = {**of_classes(name, build, options.sources), "how": how}
             print(json.dumps(found, indent=1) if options.keep else f"{name}: {found['seen']}", flush=True)
             if not options.keep:
-                store(found)
+                store(found, options.sources)
 
 
 def miniatures() -> dict[str, tuple[str, Callable[[Path], Parts]]]:
@@ -124,11 +129,12 @@ def cpu_s() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def store(found: Mapping[str, Any]) -> None:
-    """Write a result in place of an older one of the same trainer."""
+def store(found: Mapping[str, Any], sources: Path) -> None:
+    """Write a result in place of an older one of the same trainer, without this machine's paths."""
     kept = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
     kept = [one for one in kept if (one["name"], one["how"]) != (found["name"], found["how"])]
-    RESULTS.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in [*kept, found]))
+    lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in [*kept, found])
+    RESULTS.write_text(HERE.sub("", lines.replace(f"{sources.resolve()}/", "")))
 
 
 if __name__ == "__main__":
