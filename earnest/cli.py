@@ -23,6 +23,7 @@ from earnest.commands import compare, diagnose_all, explain, mcp, recipes, rules
 from earnest.corpora import check_data, data
 from earnest.errors import UserError, clean, of_disk
 from earnest.exits import EXIT_FAULT, EXIT_FOUND, EXIT_MISTAKE
+from earnest.files import whole_file
 from earnest.generation import generate
 from earnest.train import report, train
 
@@ -87,7 +88,7 @@ def export(run: Positional[Path], out: Positional[Path]) -> int:
 def encode(audio: Positional[Path], out: Positional[Path], codec: str = "amy-tiny") -> int:
     """Audio file -> codes (C, T) in a safetensors file that names its codec."""
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from earnest.codecs import load_codec
     from earnest.data.audio import ClipError, read_wave
@@ -99,7 +100,9 @@ def encode(audio: Positional[Path], out: Positional[Path], codec: str = "amy-tin
         raise UserError(str(error), "a readable audio file with at least one sample", "check the file") from error
     with torch.inference_mode():
         codes_CT = loaded.encode(torch.from_numpy(wave_N)[None])[0]
-    save_file({"codes_CT": codes_CT.contiguous()}, out, metadata={"codec": codec, "samples": str(wave_N.shape[-1])})
+    written = save({"codes_CT": codes_CT.contiguous()}, {"codec": codec, "samples": str(wave_N.shape[-1])})
+    with whole_file(out) as aside:
+        aside.write_bytes(written)
     kbit_s = loaded.codebooks * (loaded.codebook_size - 1).bit_length() * loaded.frame_rate_hz / 1000
     print(f"{out}: {codes_CT.shape[0]} codebooks × {codes_CT.shape[1]} frames, {kbit_s:g} kbit/s")
     return 0

@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file that appears whole or not at all: aside, synced, renamed. A pipe or device is written to."""
-    if path.exists() and not path.is_file():
-        path.write_text(text, encoding="utf-8")
-        return
+    """Write a text file that appears whole or not at all: aside, synced, renamed."""
     with whole_file(path) as aside:
         aside.write_text(text, encoding="utf-8")
 
@@ -47,8 +44,12 @@ def open_regular(path: Path) -> BinaryIO:
 def whole_file(path: Path) -> Generator[Path, None, None]:
     """A path to write a file at; when the block ends it becomes `path`, synced. If the block raises, nothing is left.
 
-    The name aside is unique, so that two processes may write the same file: the last to finish wins.
+    The name aside is unique, so that two processes may write the same file: the last to finish wins. A pipe or device
+    is written to, never replaced.
     """
+    if path.exists() and not path.is_file():
+        yield path
+        return
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     os.close(handle)
     aside = Path(name)

@@ -81,6 +81,17 @@ def test_two_writers_at_once_have_names_of_their_own(tmp_path):
     assert (tmp_path / "folder" / "file").read_text() in ("one", "two")
 
 
+def test_a_pipe_is_written_to_and_stays_one(tmp_path):
+    """A device in its place would be lost for the whole machine: /dev/full became a file, as root."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with whole_file(pipe) as path:
+        path.write_bytes(b"codes")
+    assert os.read(reader, 99) == b"codes" and pipe.is_fifo()
+    os.close(reader)
+
+
 def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.setenv("EARNEST_CACHE", str(tmp_path))
     assert cache_dir() == tmp_path

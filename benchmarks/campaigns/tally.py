@@ -48,11 +48,11 @@ def until(seconds: float, seed: int) -> Iterator[random.Random]:
 def tones(folder: Path, clips: int = 20) -> Path:
     """A folder of short tones, each with a text."""
     folder.mkdir(parents=True)
-    rows = ["file_name,text"]
+    rows = ["file_name,text,tags"]
     for index in range(clips):
         time_N = np.arange(6000 + 400 * index) / 16000
         soundfile.write(folder / f"{index}.wav", 0.3 * np.sin(2 * np.pi * (200 + 40 * index) * time_N), 16000)
-        rows.append(f"{index}.wav,tone {index}")
+        rows.append(f"{index}.wav,tone {index},tone")
     (folder / "metadata.csv").write_text("\n".join(rows) + "\n")
     return folder
 
