@@ -12,6 +12,7 @@ import torch
 from earnest.codecs import load_codec
 from earnest.data.audio import read_wave
 from earnest.data.folder import Clip
+from earnest.data.sides import split_clips
 from earnest.data.store import encode_clips
 from earnest.errors import UserError
 from earnest.files import cache_dir, fingerprint
@@ -207,3 +208,10 @@ def test_a_clip_of_hours_is_known_by_its_header(too_long, tmp_path):
     assert len(kept) == (too_long == "cut") and len(left_out) == (too_long == "leave_out")
     for one in kept:
         assert len(read_wave(one.path, 16000, segment=one.segment)) == 16 * 16000
+
+
+def test_a_file_whose_name_is_no_utf8_is_encoded_and_has_a_side(clips, tmp_path):
+    odd = [clip.path.rename(clip.path.with_name(os.fsdecode(b"\xff%d.wav" % n))) for n, clip in enumerate(clips[:4])]
+    found = [Clip(path, path.name) for path in odd]
+    assert sum(map(len, split_clips(found, 0.5, seed=0))) == 4
+    assert len(encode_clips(found, CountingCodec(), tmp_path / "codes")[0]) == 4

@@ -108,12 +108,17 @@ def cut(path: Path, wave_NK: np.ndarray, file_hz: int, segment: Segment) -> np.n
     return wave_NK[start:] if samples is None else wave_NK[start : start + samples]
 
 
+def opened_as(path: str | Path) -> str | bytes:
+    """A path as soundfile takes it: it encodes names strictly, and on POSIX a name need not be UTF-8."""
+    return os.fsencode(path) if os.name == "posix" else str(path)
+
+
 def length_s(path: Path, segment: Segment | None = None) -> float | None:
     """How long a clip is, without reading it: as its header says, or as its list does; None if that is not known."""
     if segment and segment.duration_s is not None:
         return segment.duration_s
     try:
-        info = soundfile.info(path)
+        info = soundfile.info(opened_as(path))
     except (soundfile.SoundFileError, OSError):
         return None
     # a damaged header may claim more than the file can hold
@@ -235,7 +240,7 @@ def _read_soundfile(path: Path, segment: Segment | None = None) -> tuple[np.ndar
         raise ClipError(path, "no such file")
     blocks: list[np.ndarray] = []
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(opened_as(path)) as file:
             start, left = _place(path, segment, file.frames, file.samplerate) if segment else (0, None)
             if start:
                 file.seek(start)

@@ -130,7 +130,9 @@ def _key(clip: Clip) -> str:
     except OSError:
         return f"absent {clip.path}"  # reading it fails later, and is counted there
     part = f"\n{clip.segment}" if clip.segment else ""
-    return hashlib.sha256(f"{clip.path.absolute()}\n{stat.st_size}\n{stat.st_mtime_ns}{part}".encode()).hexdigest()
+    return hashlib.sha256(
+        f"{clip.path.absolute()}\n{stat.st_size}\n{stat.st_mtime_ns}{part}".encode(errors="surrogateescape")
+    ).hexdigest()
 
 
 def _tables(store: Path) -> list[Dataset]:

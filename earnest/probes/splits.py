@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import soundfile
 
+from earnest.data.audio import opened_as
 from earnest.data.row import Row
 from earnest.probes.results import Duplicates, Noise
 
@@ -36,7 +37,7 @@ def noise(train: Sequence[Row]) -> Noise | None:
     clips, sources = 0, list[str]()
     for row in train[:: -(-len(train) // CLIPS)]:
         try:
-            with soundfile.SoundFile(row.source) as file:
+            with soundfile.SoundFile(opened_as(row.source)) as file:
                 wave_N = file.read(CLIP_S * file.samplerate, dtype="float32", always_2d=True)[:, 0]
         except (OSError, soundfile.SoundFileError):
             continue
