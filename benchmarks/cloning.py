@@ -30,6 +30,7 @@ from earnest.codecs import Codec
 from earnest.data.audio import write_wave
 from earnest.data.chatml import Cloning, cloning
 from earnest.data.folder import Clip
+from earnest.data.paths import Source
 from earnest.data.row import Row
 from earnest.data.sides import split_clips
 from earnest.data.vary import Variation
@@ -95,7 +96,7 @@ def held_out_rows(config: dict[str, Any], codec: Codec, path: str | None) -> lis
     """The held-out clips of a run, or of other data that is split as it was; none longer than it was trained on."""
     data = config["data"]
     by = "speaker" if data.get("held_out") == "speakers" else "name"
-    clips = [clip for clip in find_clips(path or data["path"]) if isinstance(clip, Clip)]
+    clips = [clip for clip in find_clips(Source(path or data["path"])) if isinstance(clip, Clip)]
     _, held_out = split_clips(clips, data["held_out_frac"], config["seed"], by)
     [rows], _ = encoded([held_out], codec)
     return [row for row in rows if row.frames <= data["max_duration_s"] * codec.frame_rate_hz]

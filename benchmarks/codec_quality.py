@@ -80,7 +80,7 @@ def opus(bits_per_s: int) -> System:
             out.mux([*stream.encode(frame), *stream.encode(None)])
         file.seek(0)
         resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE_HZ)
-        with av.open(file) as source:
+        with av.open(file, "r") as source:
             frames = [
                 piece for frame in source.decode(audio=0) for piece in resampler.resample(frame)
             ] + resampler.resample(None)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
@@ -108,8 +108,9 @@ def cut(path: Path, wave_NK: np.ndarray, file_hz: int, segment: Segment) -> np.n
     return wave_NK[start:] if samples is None else wave_NK[start : start + samples]
 
 
-def opened_as(path: str | Path) -> str | bytes:
-    """A path as soundfile takes it: it encodes names strictly, and on POSIX a name need not be UTF-8."""
+def opened_as(path: str | Path) -> Any:
+    """A path as soundfile takes it: it encodes names strictly, and on POSIX a name need not be UTF-8 (its types know no
+    bytes)."""
     return os.fsencode(path) if os.name == "posix" else str(path)
 
 
