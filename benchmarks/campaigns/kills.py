@@ -61,7 +61,7 @@ def _survive(random_: random.Random, name: str, data: Path, run_dir: Path, tally
         resume = ["--resume"] if (run_dir / "run.json").exists() else []
         process, number = Earnest([*_words(name, data, run_dir), *resume]), random_.choice(NUMBERS)
         seen = {path.name for path in (run_dir / "checkpoints").glob("*")}
-        wait_s, at_write = random_.uniform(0, 6), random_.random() < 0.4
+        wait_s, at_write = random_.uniform(0, 3), random_.random() < 0.4
         end_s = time.monotonic() + wait_s
         while process.process.is_alive() and time.monotonic() < end_s:
             if at_write and {path.name for path in (run_dir / "checkpoints").glob("*")} - seen:

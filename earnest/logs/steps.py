@@ -103,6 +103,8 @@ def _axis(log: Log, names: Sequence[str], chosen: list[str]) -> str | None:
         if name is not None:
             value = log.columns[name].value
             value = value[np.isfinite(value)]
+            if not len(value):
+                continue
             whole = names is EPOCH_NAMES or (value == np.floor(value)).all()
             counts = len(value) == 1 or (value != value[0]).any() or _is_one_report(log, name)
             if len(value) and np.abs(value).max() < 2**62 and whole and counts:

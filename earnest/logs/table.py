@@ -156,6 +156,8 @@ def _rows(block: bytes, separator: str, names: list[str], wrapped: dict[str, str
     if len(names) > 1:
         lines = [line for line in lines if not _is_printed(line)]
     lines = [line[: len(names)] + [""] * (len(names) - len(line)) for line in lines if line]
+    if not lines:
+        return
     cells = [numbers_of(column, name, wrapped) for name, column in zip(names, zip(*lines, strict=True), strict=True)]
     kept = {name: cell for name, column in zip(names, cells, strict=True) if (cell := _column(name, column))}
     for row in zip(*kept.values(), strict=True):
