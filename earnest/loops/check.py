@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -63,9 +63,10 @@ def _not_optimized(subject: Subject, optimizer: torch.optim.Optimizer) -> Optimi
 def _moved(model: nn.Module, kept: Kept) -> FrozenTensors:
     """Buffers that a run moved, in modules of which nothing is trained although the model is."""
     moved = {id(buffer) for buffer in kept.moved_buffers()}
+    modules: dict[str, nn.Module] = dict(model.named_modules())
     frozen = [
         f"{name}.{own}" if name else own
-        for name, module in model.named_modules()
+        for name, module in modules.items()
         if next(module.parameters(), None) is not None and not any(p.requires_grad for p in module.parameters())
         for own, buffer in module.named_buffers(recurse=False)
         if id(buffer) in moved
@@ -80,8 +81,8 @@ def _dropped(subject: Subject, traced: Traced) -> Inputs | None:
     printed = {key: one.codebooks if one.axis is None else 1 for key, one in traced.record.scores.items()}
     subject.look({}, printed)
     loss = subject.loss_nats
-    dropped = []
-    for name, value in subject.batch.items():
+    dropped = list[str]()
+    for name, value in cast(Mapping[str, Any], subject.batch).items():
         others = _others(value) if name in subject.arguments else []
         if others and all(_same_loss(subject, name, other, loss) for other in others):
             dropped.append(name)

@@ -6,7 +6,7 @@ few times more, without gradients, before the first optimizer step; random numbe
 """
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,9 @@ class Reader(Recorder):
         self.read: set[int] = set()
         self.reached: dict[int, np.ndarray] = {}  # number of a lookup -> places that a gradient reaches
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):  # torch's own signature
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         if self.off:
             return func(*args, **(kwargs or {}))
         func = getattr(func, "__wrapped__", func)  # a loss function that is listened to

@@ -4,8 +4,8 @@ import copy
 import dataclasses
 import inspect
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -113,14 +113,15 @@ def scalar(result: Any) -> Tensor | None:
     if (loss := getattr(result, "loss", None)) is not None:
         return scalar(loss)
     if isinstance(result, Mapping):
-        named = {name: loss for name, loss in result.items() if "loss" in str(name).lower()} or result
+        every = cast(Mapping[str, Any], result)
+        named = {name: loss for name, loss in every.items() if "loss" in str(name).lower()} or every
         parts = [part.reshape(()) for part in (named.get("loss"),) if isinstance(part, Tensor)] or [
             part.reshape(()) for part in named.values() if isinstance(part, Tensor) and part.numel() == 1
         ]
         if parts:
             return torch.stack(parts).sum() if len(parts) > 1 else parts[0]
     if isinstance(result, tuple | list) and result:
-        return scalar(result[0])
+        return scalar(cast(Sequence[Any], result)[0])
     raise UserError(
         f"{type(result).__name__} without a loss",
         "a loss: a tensor, or something with .loss",
@@ -133,17 +134,17 @@ def copied(batch: Any) -> Any:
     if isinstance(batch, Tensor):
         return batch.clone()
     if isinstance(batch, Mapping):
-        new = copy.copy(batch)
+        items, new = cast(Mapping[str, Any], batch), cast(Any, copy.copy(batch))
         try:
-            for name, value in batch.items():
-                new[name] = copied(value)  # type: ignore[index]
+            for name, value in items.items():
+                new[name] = copied(value)
         except TypeError:
-            return {name: copied(value) for name, value in batch.items()}
+            return {name: copied(value) for name, value in items.items()}
         return new
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*map(copied, batch))
+        return cast(Any, type(batch))(*map(copied, cast(Sequence[Any], batch)))
     if isinstance(batch, tuple | list):
-        return type(batch)(map(copied, batch))
+        return cast(Any, type(batch))(map(copied, cast(Sequence[Any], batch)))
     if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
         new = copy.copy(batch)
         for field in dataclasses.fields(batch):

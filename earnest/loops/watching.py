@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -77,9 +77,9 @@ def named(given: Any, kind: Literal["model", "optimizer"]) -> dict[str, Any]:
     if given is None:
         return {}
     if isinstance(given, Mapping):
-        found = dict(given)
+        found = dict(cast(Mapping[str, Any], given))
     elif isinstance(given, list | tuple):
-        every = list(given)
+        every = list(cast(Sequence[Any], given))
         found = {f"{kind}_{number}" if len(every) > 1 else "": one for number, one in enumerate(every)}
     else:
         found = {"": given}

@@ -30,7 +30,9 @@ ZERO = ["memory_allocated", "max_memory_allocated", "memory_reserved", "max_memo
 class OnProcessor(TorchFunctionMode):
     """Other devices become the processor, half precision float32."""
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):  # torch's own signature
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         if func is Tensor.cuda:
             return args[0]
         if func in (Tensor.half, Tensor.bfloat16):

@@ -48,7 +48,9 @@ class Forking(TorchFunctionMode):
         self._ready: Callable[[], None] | None = ready
         self._begin: Callable[[], None] | None = begin
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):  # torch's own signature
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         if self._ready is not None and func in COMPUTES and any(isinstance(one, torch.nn.Parameter) for one in args):
             ready, self._ready = self._ready, None
             ready()
@@ -93,7 +95,9 @@ class ToTheStep(Recorder):
         register_optimizer_step_pre_hook(lambda optimizer, args, kwargs: self._stepped(optimizer))
         ending.append(lambda error: send(error))
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):  # torch's own signature
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         if func in LOOKUPS and not self._closed and torch.is_grad_enabled():
             table = args[LOOKUPS[func][1]] if len(args) > LOOKUPS[func][1] else None
             self._first = table if self._first is None else self._first
@@ -134,7 +138,9 @@ class ToThePrints(Recorder):
         ending.append(lambda error: send(self.prints))
         register_optimizer_step_pre_hook(lambda optimizer, args, kwargs: send(self.prints))
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):  # torch's own signature
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         if func is F.linear and len(self._wanted - self.prints.keys()) == 1:
             self._last(*args, **(kwargs or {}))
         result = super().__torch_function__(func, types, args, kwargs)

@@ -5,7 +5,7 @@ For a cross-entropy of ``W h`` the gradient at h is ``w (sum_v p_v W_v - W_label
 the label is the one whose difference points the same way.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,9 @@ class HiddenRecorder(Recorder):
         self._widths = {table.shape[1] for table in self._tables}
         self._numbers: dict[int, int] = {}
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):  # torch's own signature
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         result = super().__torch_function__(func, types, args, kwargs)
         if isinstance(result, Tensor) and result.is_floating_point() and result.ndim > 1:
             width = int(result.shape[-1])

@@ -170,7 +170,9 @@ class Recorder(TorchFunctionMode):
         self._used: dict[int, Tensor] = {}
         self._thrown_away = ThrownAway()
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):  # torch's own signature
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         kwargs = kwargs or {}
         if func in LOOKUPS:
             args = self._lookup(func, args, kwargs)
