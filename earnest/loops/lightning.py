@@ -1,13 +1,10 @@
 """`earnest.LightningCallback`: a training with Lightning, watched."""
 
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earnest.errors import UserError
-from earnest.loops.watching import Watch, named
-from earnest.rules.finding import Finding, Severity
+from earnest.loops.callback import Callback
 
 if TYPE_CHECKING:
     Base: Any = object
@@ -26,51 +23,20 @@ else:  # the package that the training itself has imported; the two do not mix
         ) from error
 
 
-class LightningCallback(Base):
+class LightningCallback(Callback, Base):
     """``Trainer(callbacks=[earnest.LightningCallback(stop_on="critical")])``: see `earnest.watch` for the arguments.
 
     out: earnest/ in the trainer's log directory if not given. With stop_on the training ends after the batch.
     """
 
-    def __init__(
-        self,
-        out: str | Path | None = None,
-        *,
-        every: int = 10,
-        streams: Sequence[str] = (),
-        stop_on: Severity | None = None,
-        alert: bool = True,
-        facts: Mapping[str, Any] | None = None,
-    ):
-        self.out, self.every, self.streams = out, every, streams
-        self.stop_on: Severity | None = stop_on
-        self.alert, self.given = alert, facts
-        self.watch: Watch | None = None
-
-    @property
-    def findings(self) -> list[Finding]:
-        """Believed so far."""
-        return self.watch.findings if self.watch else []
-
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         if not trainer.is_global_zero:
             return
-        out = Path(self.out) if self.out is not None else Path(trainer.log_dir or trainer.default_root_dir) / "earnest"
-        known: dict[str, Any] = {"trainer": "lightning", "accumulation_steps": trainer.accumulate_grad_batches}
+        facts: dict[str, Any] = {"trainer": "lightning", "accumulation_steps": trainer.accumulate_grad_batches}
         if trainer.gradient_clip_val:
-            known["max_grad_norm"] = float(trainer.gradient_clip_val)
-        self.watch = Watch(
-            named(pl_module, "model"),
-            named(list(trainer.optimizers), "optimizer"),
-            out,
-            self.every,
-            self.streams,
-            self.stop_on,
-            self.alert,
-            {**known, **(self.given or {})},
-            raises=False,
-            resumed_at=trainer.global_step or None,
-        )
+            facts["max_grad_norm"] = float(trainer.gradient_clip_val)
+        folder = trainer.log_dir or trainer.default_root_dir
+        self._begin(pl_module, list(trainer.optimizers), folder, facts, trainer.global_step)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.watch is not None and self.watch.should_stop:
@@ -84,8 +50,7 @@ class LightningCallback(Base):
         watch.guard.call("metrics", lambda: watch.log(None, **values), None)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        if self.watch is not None:
-            self.watch.close("interrupted" if self.watch.should_stop else "finished")
+        self._end()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         if self.watch is not None:

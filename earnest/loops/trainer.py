@@ -1,8 +1,7 @@
 """`earnest.TrainerCallback`: a training with transformers' Trainer, or with what is built on it, watched."""
 
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,35 +9,14 @@ import transformers
 from torch import nn
 
 from earnest.facts import Facts
-from earnest.loops.watching import Watch, named
-from earnest.rules.finding import Finding, Severity
+from earnest.loops.callback import Callback
 
 
-class TrainerCallback(transformers.TrainerCallback):
+class TrainerCallback(Callback, transformers.TrainerCallback):
     """``Trainer(..., callbacks=[earnest.TrainerCallback(stop_on="critical")])``: see `earnest.watch` for the arguments.
 
     out: OUTPUT_DIR/earnest if not given. With stop_on the training ends after the step, as with early stopping.
     """
-
-    def __init__(
-        self,
-        out: str | Path | None = None,
-        *,
-        every: int = 10,
-        streams: Sequence[str] = (),
-        stop_on: Severity | None = None,
-        alert: bool = True,
-        facts: Mapping[str, Any] | None = None,
-    ):
-        self.out, self.every, self.streams = out, every, streams
-        self.stop_on: Severity | None = stop_on
-        self.alert, self.given = alert, facts
-        self.watch: Watch | None = None
-
-    @property
-    def findings(self) -> list[Finding]:
-        """Believed so far."""
-        return self.watch.findings if self.watch else []
 
     def on_train_begin(
         self,
@@ -51,24 +29,10 @@ class TrainerCallback(transformers.TrainerCallback):
     ) -> None:
         if not state.is_world_process_zero:
             return
-        out = Path(self.out) if self.out is not None else Path(args.output_dir or ".") / "earnest"
-        facts = {**facts_of(args, state).known(), **(self.given or {})}
-        models, optimizers = named(model, "model"), named(optimizer, "optimizer")
-        resumed_at = state.global_step or None
-        self.watch = Watch(
-            models,
-            optimizers,
-            out,
-            self.every,
-            self.streams,
-            self.stop_on,
-            self.alert,
-            facts,
-            raises=False,
-            resumed_at=resumed_at,
-        )
-        if self.watch.out is not None and self.watch.seen.first is not None:
-            self.watch.seen.first.columns = self.watch.guard.call("columns", columns, ())
+        facts = facts_of(args, state).known()
+        watch = self._begin(model, optimizer, args.output_dir or ".", facts, state.global_step)
+        if watch.out is not None and watch.seen.first is not None:
+            watch.seen.first.columns = watch.guard.call("columns", columns, ())
 
     def on_step_end(
         self,
@@ -101,8 +65,7 @@ class TrainerCallback(transformers.TrainerCallback):
         control: transformers.TrainerControl,
         **others: Any,
     ) -> None:
-        if self.watch is not None:
-            self.watch.close("interrupted" if self.watch.should_stop else "finished")
+        self._end()
 
 
 def facts_of(args: transformers.TrainingArguments, state: transformers.TrainerState) -> Facts:
