@@ -11,11 +11,11 @@ import soundfile
 import soxr
 
 from earnest.cli import main
-from earnest.data.checks import faults
+from earnest.data.checks import faults, texts
 from earnest.data.checks.audio import NOISY_CONTRAST_DB
-from earnest.data.checks.checked import Limits, look_at
+from earnest.data.checks.checked import Checked, Limits, look_at
 from earnest.data.checks.command import language_identifier
-from earnest.data.folder import listed_clips
+from earnest.data.folder import Clip, listed_clips
 from earnest.data.sources import ASTERISK, asterisk
 from earnest.errors import UserError
 
@@ -258,3 +258,16 @@ def test_the_command_prints_writes_a_page_and_exits(planted, tmp_path, capsys):
     assert main(["data", "check", str(planted.write()), "--out", str(page), *limits]) == 0
     assert "Nothing was found" in page.read_text()
     assert main(["data", "check", str(tmp_path / "gone")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("stated", "identified", "differs"),
+    [("jp", "ja", False), ("yue", "zh", False), ("zh", "yue", False), ("nb", "no", False), ("de", "en", True)],
+)
+def test_codes_of_one_language_are_one(stated, identified, differs):
+    said = "a sentence of some forty letters and more, said anew: "
+    clips = [Clip(Path(f"{n}.wav"), f"{n}.wav", said + str(n)) for n in range(10)]
+    letters = {"ja": "日本語の文", "zh": "中文的句子", "yue": "中文的句子"}
+    clips = [replace(clip, text=letters.get(identified, "") * 20 or clip.text) for clip in clips]
+    limits = Limits(language=stated, languages=lambda text: (identified, 1.0))
+    assert bool(list(texts.language(Checked(clips, {}, {}, limits)))) == differs

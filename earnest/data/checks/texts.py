@@ -40,7 +40,8 @@ HALLUCINATED = re.compile(  # what recognisers write over silence and music
 )
 LETTERS_PER_S = {False: (0.7, 32.0), True: (0.3, 14.0)}  # of letters, and of syllables: assumed, speech has 5 to 22
 REPEATED_CLIPS = 5
-SAME = {"jp": "ja", "cmn": "zh", "yue": "zh", "nb": "no"}  # languages that identifiers call otherwise
+# Codes of one language, or of some that are written so much alike that an identifier takes one for the other
+SAME = {"jp": "ja", "cmn": "zh", "yue": "zh", "wuu": "zh", "nb": "no", "nn": "no"}
 WRONG_SCRIPT_FRAC = 0.005  # a foreign name here and there is no fault
 IDENTIFIED_LETTERS, SURE = 400, 0.95
 
@@ -100,10 +101,8 @@ def language(checked: Checked) -> Iterator[Fault]:
 
 
 def _differs(identified: tuple[str, float], stated: str, sure: float) -> bool:
-    return (
-        identified[0] != {"jp": "ja", "cmn": "zh", "yue": "zh", "nb": "no"}.get(stated, stated)
-        and identified[1] >= sure
-    )
+    code, probability = identified
+    return SAME.get(code, code) != SAME.get(stated, stated) and probability >= sure
 
 
 def repeated(checked: Checked) -> Iterator[Fault]:
