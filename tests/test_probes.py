@@ -19,7 +19,7 @@ from earnest.monitors.clock import Clock
 from earnest.monitors.gradients import REACHED_STEPS, Reached, Updates
 from earnest.probes.labels import alignment, dropped_inputs
 from earnest.probes.parameters import Frozen, differing, fingerprints, not_trained, rows, split_in_two
-from earnest.probes.reach import not_optimized, without_gradient
+from earnest.probes.reach import not_optimized
 from earnest.probes.reading import conditioning, reload
 from earnest.probes.results import Alignment, Duplicates, Noise, Ranks, Results
 from earnest.probes.splits import duplicates, noise
@@ -231,18 +231,6 @@ def test_a_part_that_no_gradient_reaches_is_named():
     model.unused = nn.Linear(2, 2)
     found = reached(model, batch)
     assert found.without_gradient == ("unused.weight", "unused.bias") and named("gradients", found) == ["C102"]
-
-
-def test_zeros_of_a_fresh_adapter_hold_back_gradients_of_their_neighbours_only():
-    """At the first step LoRA's A has a gradient of zeros, as B is zero; a part that is not reached is still named."""
-    model = nn.ModuleDict({"lm": nn.ModuleDict({"q_proj": nn.Linear(4, 4)}), "other": nn.Linear(4, 4)})
-    projection, a, b = model["lm"]["q_proj"], nn.Linear(4, 2, bias=False), nn.Linear(2, 4, bias=False)
-    nn.init.zeros_(b.weight)
-    projection.lora_A, projection.lora_B = nn.ModuleDict({"default": a}), nn.ModuleDict({"default": b})
-    x_NK = torch.randn(3, 4)
-    (projection(x_NK) + b(a(x_NK)) + 0 * model["other"](x_NK)).square().sum().backward()
-    used = {name for name, _ in model.named_parameters()}
-    assert without_gradient(model, used).without_gradient == ("other.weight", "other.bias")
 
 
 @pytest.mark.parametrize(("learning_rate", "found"), [(1e-3, []), (0.3, ["C103"]), (1e-9, ["C103"])])

@@ -1,7 +1,7 @@
 """Which parameters a gradient and an optimizer reach."""
 
 import re
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Set
 
 import torch
 from torch import nn
@@ -26,8 +26,7 @@ def without_gradient(model: nn.Module, used: Set[str], held: Set[str] | None = N
         if parameter.requires_grad and (held is None or name in held)
     }
     reached = {name for name, parameter in trained.items() if parameter.grad is not None and parameter.grad.any()}
-    zero = [name for name in reached if _holds_back(name) and not trained[name].any()]
-    none = [name for name in trained if name not in reached and not _behind_zeros(name, trained[name], zero)]
+    none = [name for name in trained if name not in reached]
     return sorted_by_kind(reached, none, used)
 
 
@@ -41,22 +40,6 @@ def sorted_by_kind(
     cut = [name for name in none if name not in beside and name in used]
     idle = [name for name in none if name not in beside and name not in cut]
     return Gradients(tuple(none), steps, step, tuple(beside), tuple(cut), tuple(idle))
-
-
-def _holds_back(name: str) -> bool:
-    """Whether zeros in a parameter would make the gradients of what comes before it zero."""
-    return not name.endswith("bias")
-
-
-def _behind_zeros(name: str, parameter: nn.Parameter, zero: Sequence[str]) -> bool:
-    """Whether a gradient arrives and is zero only because a neighbour, which has a gradient, still holds zeros: LoRA's
-    A at its start (arXiv:2106.09685 §4.1), or what leads into any branch that starts as nothing.
-
-    Neighbours share all words of their names but the last three, and the first: q_proj.lora_A.default.weight.
-    """
-    words = name.split(".")
-    module = words[: max(1, len(words) - 3)]
-    return parameter.grad is not None and any(other.split(".")[: len(module)] == module for other in zero)
 
 
 def _kind(name: str) -> str:
