@@ -3,8 +3,6 @@ be done is said."""
 
 import contextlib
 import io
-import json
-import os
 import re
 import time
 from pathlib import Path
@@ -14,7 +12,9 @@ import pytest
 from earnest.cli import main
 from earnest.errors import UserError
 from earnest.loops.script import Options, check_script
-from earnest.loops.stage import landlock, tokenizer
+from earnest.loops.stage import __main__ as stage
+from earnest.loops.stage import guard, landlock, tokenizer
+from tests.equipment.processes import in_a_process
 
 SCRIPTS = Path(__file__).parent / "trainers" / "scripts"
 LINES = (
@@ -37,9 +37,9 @@ def script(folder: Path, text: str) -> Path:
     return path
 
 
-def test_a_plain_script(folder):
+def test_a_plain_script_with_adapters_on_a_frozen_model(folder):
     """Its fault is named at its line; nothing is written beside it."""
-    found = check_script(Path("plain.py"), ["--labels", "unshifted"])
+    found = check_script(Path("plain.py"), ["--labels", "unshifted", "--lora"])
     assert [one.rule for one in found.diagnosis.findings] == ["A203"]
     lines = (folder / "plain.py").read_text().splitlines()
     line = 1 + next(n for n, line in enumerate(lines) if "cross_entropy" in line)
@@ -63,25 +63,17 @@ ids = torch.arange(12).reshape(1, 12)
 
 
 def end_of(folder: Path, text: str) -> UserError:
-    """How a script ends under guard, in a fork of this process (which has imported torch)."""
-    path, scratch = script(folder, text), folder / "scratch"
-    scratch.mkdir()
-    reading, writing = os.pipe()
-    if (child := os.fork()) == 0:
-        from earnest.loops.stage import __main__ as stage
-        from earnest.loops.stage import guard
+    """How a script ends under guard, in a process of its own (which has imported torch)."""
+    (folder / "scratch").mkdir()
+    return UserError(*in_a_process(_end_of, script(folder, text), folder / "scratch"))
 
-        guard.install(scratch)
-        plan = {"script": str(path), "root": str(folder), "module": None, "args": [], "cwd": str(scratch)}
-        with contextlib.redirect_stderr(io.StringIO()):
-            error = stage._run(plan)
-        os.write(writing, json.dumps([error.seen, error.expected, error.fix]).encode())
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        said = pipe.read()
-    os.waitpid(child, 0)
-    return UserError(*json.loads(said))
+
+def _end_of(path: Path, scratch: Path) -> list[str]:
+    guard.install(scratch)
+    plan = {"script": str(path), "root": str(path.parent), "module": None, "args": [], "cwd": str(scratch)}
+    with contextlib.redirect_stderr(io.StringIO()):
+        error = stage._run(plan)
+    return [error.seen, error.expected, error.fix]
 
 
 NO_STEP = START + "loss = torch.nn.functional.cross_entropy(model(ids)[0], ids[0])"

@@ -1,4 +1,5 @@
-"""`earnest` in processes of their own that need no second to import torch: forked from a server that has done so."""
+"""Processes of their own that need no second to import torch: forked from a server that has done so, and has computed
+nothing yet (a fork of a process whose OpenMP threads have run hangs at its first parallel region)."""
 
 import fcntl
 import multiprocessing
@@ -8,10 +9,20 @@ import tempfile
 import termios
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(["earnest.cli", "earnest.recipes"])
+
+
+def in_a_process(function: Callable[..., T], *args: object) -> T:
+    """What a function of a module returns (or raises) in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=_server) as pool:
+        return pool.submit(function, *args).result()
 
 
 class Earnest:

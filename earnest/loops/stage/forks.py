@@ -40,8 +40,8 @@ class Step:
 
 
 class Forking(TorchFunctionMode):
-    """Waits for the first function of trained weights with gradients on, and calls `begin` there, once; and `ready` at
-    the first function of any weights."""
+    """Waits for the first lookup in a table, or the first function of trained weights, with gradients on, and calls
+    `begin` there, once; and `ready` at the first function of any weights."""
 
     def __init__(self, ready: Callable[[], None], begin: Callable[[], None]):
         super().__init__()
@@ -54,7 +54,7 @@ class Forking(TorchFunctionMode):
         if self._ready is not None and func in COMPUTES and any(isinstance(one, torch.nn.Parameter) for one in args):
             ready, self._ready = self._ready, None
             ready()
-        if self._begin is not None and func in COMPUTES and torch.is_grad_enabled() and _trained(args):
+        if self._begin is not None and torch.is_grad_enabled() and _begins(func, args):
             begin, self._begin = self._begin, None
             with contextlib.suppress(GoOn):
                 begin()
@@ -64,9 +64,12 @@ class Forking(TorchFunctionMode):
 COMPUTES = (*LOOKUPS, *PRODUCTS, F.conv2d, F.conv_transpose1d, F.conv_transpose2d)  # functions of weights
 
 
-def _trained(args: tuple[Any, ...]) -> bool:
-    """Whether a weight is among the arguments, or what was computed from one."""
-    return any(isinstance(one, Tensor) and one.requires_grad and one.ndim > 1 for one in args)
+def _begins(func: Callable[..., Any], args: tuple[Any, ...]) -> bool:
+    """Whether a training step begins with this function. A table may be frozen, as under adapters: it says what the ids
+    of the batch are. Else a weight is trained, or what was computed from one."""
+    if func in LOOKUPS:
+        return any(isinstance(one, torch.nn.Parameter) and one.ndim == 2 for one in args)
+    return func in COMPUTES and any(isinstance(one, Tensor) and one.requires_grad and one.ndim > 1 for one in args)
 
 
 class ToTheStep(Recorder):

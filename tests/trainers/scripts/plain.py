@@ -4,18 +4,22 @@ import argparse
 import os
 
 import torch
+from peft import LoraConfig, get_peft_model
 from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--labels", choices=("unshifted", "shifted"), required=True)
+parser.add_argument("--lora", action="store_true")
 args = parser.parse_args()
 
 tokenizer = AutoTokenizer.from_pretrained("meta-llama/Llama-3.2-1B")
 model = AutoModelForCausalLM.from_pretrained(
     "meta-llama/Llama-3.2-1B", torch_dtype=torch.bfloat16, attn_implementation="flash_attention_2"
 ).to("cuda")
-optimizer = torch.optim.AdamW(model.parameters())
+if args.lora:
+    model = get_peft_model(model, LoraConfig(target_modules=["q_proj", "v_proj"]))
+optimizer = torch.optim.AdamW(parameter for parameter in model.parameters() if parameter.requires_grad)
 with open("lines.txt") as file:
     lines = [line.strip() for line in file]
 
