@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from earnest import arguments, front, stops
+from earnest import arguments, front, stops, threads
 from earnest.commands import compare, diagnose_all, explain, mcp, recipes, rules, runs, skill, watch
 from earnest.corpora import check_data, data
 from earnest.errors import UserError, clean, of_disk
@@ -254,6 +254,8 @@ def _run(word: str, *args: str) -> int:
     if word == "data" and args[:1] == ("check",):
         return arguments.parse(check_data, args[1:], "earnest data check")()
     command = COMMANDS[word]
+    if command is not watch and "torch" not in sys.modules:  # watch runs a program of somebody else's
+        threads.choose(os.environ)
     if command is train and args[:1] in (("-h",), ("--help",)):
         print(front.train_help())
         raise SystemExit(0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import tyro
 
-from earnest import arguments, checkpoints, stops
+from earnest import arguments, checkpoints, stops, threads
 from earnest.errors import UserError, clean, of_disk
 from earnest.records import read
 
@@ -36,11 +36,16 @@ def train(recipe: str, args: list[str]) -> int:
         recipe, stored = resumed(out or _default_run_dir(recipe, resume), recipe)
     options = [("out", OUT, None), ("resume", RESUME, False)]
     chosen, call = arguments.configured(recipe, args, "train", options, stored)
+    import torch
+
     from earnest.progress import bars
     from earnest.training.run import silent
 
     run_dir: Path = call.out or _default_run_dir(recipe, call.resume)
     is_first = not int(os.environ.get("RANK", 0))  # of several processes: it reports
+    if is_first:
+        computes_with = threads.machine(torch.get_num_threads())
+        print(f"{computes_with} ({threads.THREADS} and {threads.WAIT} choose others)", file=sys.stderr)
     try:
         with bars() if is_first else nullcontext(silent) as on_progress:
             outcome = chosen.train(call.config, run_dir, call.resume, on_progress)

@@ -35,12 +35,13 @@ DATA = BASE | {"data"}
 MODELS = DATA | {"models"}
 GENERATE = MODELS | {"codecs", "generate", "losses"}
 MONITORS = GENERATE | {"monitors", "probes"}
-TRAINING = MONITORS | {"losses", "training", "stops"}
+TRAINING = MONITORS | {"losses", "training", "stops", "threads"}
 ALLOWED = {
     **dict.fromkeys(GROUND, GROUND),
     "run": BASE,
     "checkpoints": BASE | {"checkpoints"},
     "stops": set(),
+    "threads": set(),
     "train": {"*"},
     "sampling": set(),
     "profiles": GROUND | {"profiles"},
@@ -63,7 +64,7 @@ ALLOWED = {
     "recipes": TRAINING | {"recipes"},
     "probes": MONITORS,
     "trace": TRAINING | {"trace"},
-    "loops": MONITORS | {"logs", "loops", "report", "rules"},
+    "loops": MONITORS | {"logs", "loops", "report", "rules", "threads"},
     "accounting": TRAINING | {"accounting"},
     "arguments": {"*"},
     "commands": {"*"},

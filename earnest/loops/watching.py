@@ -7,7 +7,6 @@ guard, and only the first process of several watches.
 
 import atexit
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +33,7 @@ from earnest.rules.finding import SEVERITIES, Diagnosis, Finding, Severity
 from earnest.rules.polling import SURE, Believed
 from earnest.run import RunWriter, Step, read_run
 from earnest.signals import SIGNALS
+from earnest.threads import machine
 
 FIRST_LOOKS = (1, 4, 7, 12, 20, 32, 50, 80)  # steps after which the run is judged; later ones are a quarter apart
 FEW_STEPS = 50  # before them, only what a healthy training cannot show is believed (assumed)
@@ -290,7 +290,7 @@ class Watch:
         parameters = {id(p): p for model in models.values() for p in model.parameters()}.values()
         said: dict[str, Any] = {
             "versions": {"torch": torch.__version__},
-            "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
+            "machine": machine(torch.get_num_threads()),
         }
         if models:
             said |= {

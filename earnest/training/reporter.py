@@ -1,6 +1,5 @@
 """What every run shows beside its steps: rows of signals, evaluations, demos, checkpoints."""
 
-import platform
 import shlex
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from torch import nn
 
 from earnest.facts import Facts
 from earnest.run import RunWriter, Step
+from earnest.threads import machine
 from earnest.training.checkpoint import save_checkpoint
 from earnest.training.precision import resolve_precision
 
@@ -78,7 +78,7 @@ def facts_of_run(config: Any, model: nn.Module, packages: Collection[str]) -> di
         "mixed_precision": resolve_precision(config.mixed_precision),
         "versions": {package: version(package) for package in packages},
         **started_by(),
-        "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
+        "machine": machine(torch.get_num_threads()),
     }
 
 
