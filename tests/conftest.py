@@ -3,6 +3,9 @@ import os
 import pytest
 from hypothesis import settings
 
+from earnest import threads
+
+threads.choose(os.environ)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may need the internet
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
