@@ -1,17 +1,15 @@
-"""README and docs are true: links hold, commands are understood and run, generated pages are new, excerpts and numbers
+"""README and docs are true: links hold, python runs, generated pages are new, excerpts and numbers
 are what is printed, and every word is explained."""
 
 import math
 import re
 import shlex
-from pathlib import Path
 from typing import get_args
 
 import pytest
 
 from earnest import arguments, explain, glossary
-from earnest.cli import COMMANDS, COUNTS_ONLY, TAKE_A_RECIPE, main
-from earnest.commands import follow
+from earnest.cli import COMMANDS, FRONT, main
 from earnest.errors import UserError
 from earnest.facts import FACTS
 from earnest.rules import catalogue
@@ -19,77 +17,26 @@ from earnest.rules.finding import SEVERITIES, Word
 from earnest.signals import SIGNALS
 from earnest.train import OUT, RESUME
 from tests.equipment import excerpt, site
+from tests.equipment.documented import PAGES, ROOT, blocks, named
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 LAYOUT = (ROOT / "docs" / "layout.md").read_text(encoding="utf-8")
 TREE = re.search(r"```text\n(earnest/.*?)```", LAYOUT, re.DOTALL)[1]
-RECIPE_OPTIONS = {
-    "train": [("out", OUT, None), ("resume", RESUME, False)],
-    "check": [("counts_only", COUNTS_ONLY, False)],
-    "trace": [],
-}
-OF_OURS = ("README.md", "docs/commands.md", "docs/how-to/")  # whose commands are for users
+INLINE = re.compile(r"`earnest ((?!COMMAND)[^`]+)`")
+RECIPE_OPTIONS = [("out", OUT, None), ("resume", RESUME, False)]
 
 
-def named(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
-
-
-def blocks(language: str) -> list[tuple[str, str]]:
-    """(page, code) of users' pages."""
-    pages = [page for page in PAGES if named(page).startswith(OF_OURS)]
-    found = [(page, code) for page in pages for code in re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.S)]
-    return [(named(page), code) for page, code in found]
-
-
-def commands() -> list[list[str]]:
-    """Every call of earnest, in words."""
-    found: list[list[str]] = []
-    for _, code in [*blocks("sh"), *blocks("bash")]:
-        for line in code.splitlines():
-            if "earnest" not in line or line.lstrip().startswith("#"):
-                continue
-            words = shlex.split(line.replace("$MORE", "--resume"), comments=True)
-            parts: list[list[str]] = [[]]
-            for word in words:
-                parts += [[]] if word in ("&&", "|", "&") else []
-                parts[-1] += [word]
-            for part in parts:
-                for start in ("earnest", "earnest.cli"):
-                    if start in part:
-                        found.append(part[part.index(start) + 1 :])
-    return [words for index, words in enumerate(found) if words and words not in found[:index]]
-
-
-def test_there_are_commands_to_test():
-    assert len(commands()) > 50 and {words[0] for words in commands()} == set(COMMANDS)
-
-
-def understood(name: str, args: list[str]) -> None:
-    """Raises UserError if the command is none, or an option or value of it is none."""
-    if any(word.endswith(".py") for word in args):
-        return  # a script's own options follow it
-    if name == "watch":
-        arguments.parse(follow, args, "earnest watch")
-    elif COMMANDS[name] in TAKE_A_RECIPE:
-        args = args if args[0] != "--resume" else ["higgs-tiny", *args]  # a run knows its recipe
-        arguments.configured(args[0], args[1:], name, RECIPE_OPTIONS[name])
-    else:
-        arguments.parse(COMMANDS[name], args, f"earnest {name}")
-
-
-def test_every_command_is_one_that_is_understood():
-    for name, *args in commands():
-        understood(name, [word for word in args if word != "--help"])
-    with pytest.raises(UserError):
-        understood("train", ["higgs-tiny", "--no-such-option"])
-
-
-def test_what_needs_no_run_of_yours_runs(capsys):
-    for words in [words for words in commands() if words[0] in ("explain", "rules")]:
-        assert main(words) == 0 and len(capsys.readouterr().out) > 100, words
+def test_commands_within_a_sentence_are_some_that_are_understood():
+    """Those in blocks of shell run: tests/test_docs_commands.py. Words in capitals stand for something."""
+    found = {(named(page), words) for page in PAGES for words in INLINE.findall(page.read_text(encoding="utf-8"))}
+    assert len(found) > 30
+    for page, words in found:
+        name, *rest = shlex.split(words)
+        assert name in (*COMMANDS, *FRONT), (page, words)
+        if name == "explain" and not rest[0].isupper():
+            assert explain.explain(rest[0]), page
+        if name == "train" and rest[0] in explain.recipes():
+            arguments.configured(rest[0], rest[1:], name, RECIPE_OPTIONS)
 
 
 @pytest.mark.parametrize("page", ["docs/how-to/notebook.md", "docs/how-to/csm.md"])
