@@ -2,13 +2,13 @@
 VENV := .venv
 PYTHON ?= python3
 
-.PHONY: demo test check docs campaigns
+.PHONY: demo test check docs campaigns bench profile
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/earnest train higgs-tiny
 
 test: $(VENV)/.test
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n logical --dist loadfile
 
 check: $(VENV)/.test
 	$(VENV)/bin/ruff check .
@@ -23,6 +23,13 @@ docs: $(VENV)/.test $(VENV)/.docs
 # Minutes of kills, full disks, damage, races, bombs and fuzzing each: docs/reliability.md
 campaigns: $(VENV)/.test
 	$(VENV)/bin/python -m benchmarks.campaigns all $(SECONDS_EACH)
+
+# Ratios to peers, with ceilings: docs/performance.md; where the time of a group goes: make profile NAME=train-higgs
+bench: $(VENV)/.test
+	$(VENV)/bin/python -m benchmarks.bench
+
+profile: $(VENV)/.test
+	$(VENV)/bin/python -m benchmarks.bench --profile $(NAME)
 
 $(VENV)/.%: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)

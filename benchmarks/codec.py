@@ -7,13 +7,10 @@
 - amy-tiny, against a DacModel with the same rate, frames, codebooks and about as many weights.
 
 A training step is forward, log mel loss and commitment (DAC: its own quantiser losses), and backward, without a
-discriminator. Turns are taken in rounds, the median of each is given, and every codec hears the same audio. `--full`
-takes Mimi at its real size.
+discriminator. Every codec hears the same audio. `--full` takes Mimi at its real size.
 """
 
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -21,6 +18,7 @@ import tyro
 from torch import Tensor, nn
 from transformers import DacConfig, DacModel, MimiConfig, MimiModel
 
+from benchmarks.side_by_side import Comparison, show
 from earnest.codecs.amy import Amy
 from earnest.codecs.mimi import AmyMimi
 from earnest.codecs.rvq import ResidualVQ
@@ -28,6 +26,7 @@ from earnest.codecs.trainable import TrainableCodec
 from earnest.losses.waveform import MultiScaleMelLoss
 
 Job = Callable[[], object]
+Pair = tuple[dict[str, Job], dict[str, Job], tuple[str, str], str]  # ours, theirs, their names, what is equal
 
 
 def placed(codec: TrainableCodec[ResidualVQ]) -> TrainableCodec[ResidualVQ]:
@@ -78,19 +77,7 @@ def jobs_of_theirs(
     return {"train": train, "encode": encode, "decode": decode}
 
 
-def medians(sides: list[dict[str, Job]], rounds: int) -> list[dict[str, float]]:
-    """Seconds per job and side: the sides take turns, so that what else the machine does hits all of them."""
-    seconds: list[dict[str, list[float]]] = [{name: [] for name in side} for side in sides]
-    for _ in range(rounds + 1):
-        for side, spent in zip(sides, seconds, strict=True):
-            for name, job in side.items():
-                before = time.perf_counter()
-                job()
-                spent[name].append(time.perf_counter() - before)
-    return [{name: statistics.median(values[1:]) for name, values in spent.items()} for spent in seconds]
-
-
-def mimi_pair(full: bool, clips: int, seconds: float) -> tuple[dict[str, Job], dict[str, Job], str]:
+def mimi_pair(full: bool, clips: int, seconds: float) -> Pair:
     small: dict[str, Any] = {
         "hidden_size": 128,
         "num_filters": 16,
@@ -105,11 +92,11 @@ def mimi_pair(full: bool, clips: int, seconds: float) -> tuple[dict[str, Job], d
     ours = placed(AmyMimi(mimi, (2, 7)))
     wave_BN = 0.1 * torch.randn(clips, round(seconds * 24_000 / 1920) * 1920)
     straight = lambda wave_B1N: (mimi.decoder(mimi.encoder(wave_B1N).latents).audio_values, torch.zeros(()))  # noqa: E731
-    name = f"amy (Mimi, {sum(p.numel() for p in ours.parameters()) / 1e6:.1f} M weights) / MimiModel"
-    return jobs_of_ours(ours, wave_BN), jobs_of_theirs(mimi, straight, 24_000, wave_BN), name
+    names = f"amy around Mimi, {sum(p.numel() for p in ours.parameters()) / 1e6:.1f} M weights", "MimiModel"
+    return jobs_of_ours(ours, wave_BN), jobs_of_theirs(mimi, straight, 24_000, wave_BN), names, "the same weights"
 
 
-def dac_pair(clips: int, seconds: float) -> tuple[dict[str, Job], dict[str, Job], str]:
+def dac_pair(clips: int, seconds: float) -> Pair:
     ours = placed(Amy())
     ratios = {"downsampling_ratios": [2, 4, 5, 8], "upsampling_ratios": [8, 5, 4, 2]}
     sizes: dict[str, Any] = {
@@ -130,13 +117,13 @@ def dac_pair(clips: int, seconds: float) -> tuple[dict[str, Job], dict[str, Job]
     return (
         jobs_of_ours(ours, wave_BN),
         jobs_of_theirs(dac, forward, 16_000, wave_BN),
-        f"amy-tiny ({weights[0]:.1f} M weights) / DacModel ({weights[1]:.1f} M)",
+        (f"amy-tiny, {weights[0]:.1f} M weights", f"DacModel, {weights[1]:.1f} M weights"),
+        "none: two architectures",
     )
 
 
-def main(full: bool = False, clips: int = 4, seconds: float = 1.04, rounds: int = 5) -> None:
-    """Print the table, as Markdown: milliseconds, and theirs over ours.
-
+def comparisons(full: bool = False, clips: int = 4, seconds: float = 1.04, rounds: int = 5) -> Iterator[Comparison]:
+    """
     Args:
         full: Mimi at its real size, 79 M weights.
         clips: clips in a batch.
@@ -144,16 +131,12 @@ def main(full: bool = False, clips: int = 4, seconds: float = 1.04, rounds: int 
         rounds: how often each is measured, after one that is not.
     """
     torch.manual_seed(0)
-    print(
-        f"{clips} clips of {seconds:g} s, {torch.get_num_threads()} threads, median of {rounds}: "
-        "ours ms / theirs ms = theirs over ours\n"
-    )
-    print("| | training step | encode | decode |\n|---|---|---|---|")
-    for ours, theirs, name in (mimi_pair(full, clips, seconds), dac_pair(clips, seconds)):
-        mine, other = medians([ours, theirs], rounds)
-        cells = [f"{1000 * mine[job]:.0f} / {1000 * other[job]:.0f} = {other[job] / mine[job]:.2f}" for job in mine]
-        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+    torch.set_num_threads(1)
+    for ours, theirs, names, parity in (mimi_pair(full, clips, seconds), dac_pair(clips, seconds)):
+        for job, call in ours.items():
+            what = f"{names[0]}: {job}, {clips} x {seconds:g} s"
+            yield Comparison(what, names[1], call, theirs[job], parity, rounds)
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    show(tyro.cli(comparisons))

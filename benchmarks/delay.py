@@ -6,9 +6,9 @@ of 1500 frames, int64, and of one clip of 250. Every peer's tokens and codes are
 """
 
 import importlib.util
-import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers.models.dia.processing_dia import DiaProcessor
 from transformers.models.higgs_audio_v2.processing_higgs_audio_v2 import HiggsAudioV2Processor
 
-from benchmarks.side_by_side import OURS, in_turns, ratio
+from benchmarks.side_by_side import Comparison, show
 from earnest.data.patterns import delay, undelay
 
 BOS, EOS = 1024, 1025
@@ -120,32 +120,32 @@ def module_of(package: str, file: str) -> ModuleType | None:
     return module
 
 
-def main() -> None:
+def comparisons() -> Iterator[Comparison]:
     for peer in peers():
         for clips, frames in ((8, 1500), (1, 250)):
             codes_BCT = torch.randint(0, 1024, (clips, len(peer.delays), frames))
             tokens_BCS = delay(codes_BCT, peer.delays, BOS, peer.behind)
             assert torch.equal(peer.apply(codes_BCT), tokens_BCS) and torch.equal(peer.revert(tokens_BCS), codes_BCT)
             assert torch.equal(undelay(tokens_BCS, peer.delays), codes_BCT)
-
-            def ours(peer=peer, codes_BCT=codes_BCT, tokens_BCS=tokens_BCS):
-                return delay(codes_BCT, peer.delays, BOS, peer.behind), undelay(tokens_BCS, peer.delays)
-
-            def copied(peer=peer, codes_BCT=codes_BCT, tokens_BCS=tokens_BCS):
-                return delay(codes_BCT, peer.delays, BOS, peer.behind), undelay(tokens_BCS, peer.delays).contiguous()
-
-            def theirs(peer=peer, codes_BCT=codes_BCT, tokens_BCS=tokens_BCS):
-                return peer.apply(codes_BCT), peer.revert(tokens_BCS)
-
-            seconds = in_turns({OURS: ours, "copied": copied, peer.name: theirs}, turns=9, calls=30)
-            us = {name: 1e6 * statistics.median(times) for name, times in seconds.items()}
-            print(
-                f"[{clips}, {len(peer.delays)}, {frames}] {peer.name} {us[peer.name]:.0f} us, ours {us[OURS]:.0f} us, "
-                f"{ratio(seconds, peer.name)}; codes copied out of their view {us['copied']:.0f} us, "
-                f"{us[peer.name] / us['copied']:.1f}x",
-                flush=True,
+            yield Comparison(
+                f"delay and its undoing, codes [{clips}, {len(peer.delays)}, {frames}]",
+                peer.name,
+                partial(both, peer, codes_BCT, tokens_BCS),
+                lambda peer=peer, codes_BCT=codes_BCT, tokens_BCS=tokens_BCS: (
+                    peer.apply(codes_BCT),
+                    peer.revert(tokens_BCS),
+                ),
+                "tokens and codes equal",
+                turns=9,
+                calls=30,
             )
 
 
+def both(peer: Peer, codes_BCT: Tensor, tokens_BCS: Tensor) -> tuple[Tensor, Tensor]:
+    """With the codes copied out of their view, as a codec wants them."""
+    tokens = delay(codes_BCT, peer.delays, BOS, peer.behind)
+    return tokens, undelay(tokens_BCS, peer.delays).contiguous()
+
+
 if __name__ == "__main__":
-    main()
+    show(comparisons())

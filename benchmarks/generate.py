@@ -7,21 +7,21 @@ the prompt. A second at Higgs' 25 frames each. Random weights: how it sounds doe
 """
 
 import argparse
-import statistics
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import HiggsAudioV2Config, HiggsAudioV2ForConditionalGeneration
 
-from benchmarks.side_by_side import OURS, in_turns, ratio
+from benchmarks.side_by_side import Comparison, show
 from earnest.data.batch import Prompt
 from earnest.data.text import byte_tokenizer
 from earnest.generate import Request, generate
 from earnest.models.higgs import Higgs
 
-PEER = "transformers"
-CODEBOOKS, FRAMES_PER_S, TURNS = 8, 25, 5
+CODEBOOKS, FRAMES_PER_S = 8, 25
 
 
 def make() -> Higgs:
@@ -44,22 +44,18 @@ def make() -> Higgs:
     return Higgs(lm.eval(), byte_tokenizer())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--clips", type=int, default=1, help="generated in one batch")
-    call = parser.parse_args()
+def comparisons(clips: int, seconds: float) -> Iterator[Comparison]:
     warnings.simplefilter("ignore")
-    model, frames = make(), round(call.seconds * FRAMES_PER_S)
-    text_BS = torch.randint(0, 128000, (call.clips, 60))
+    model, frames = make(), round(seconds * FRAMES_PER_S)
+    text_BS = torch.randint(0, 128000, (clips, 60))
     text_BS[:, -1] = model.lm.config.audio_bos_token_id
     nothing_SC, no_S = torch.zeros(60, CODEBOOKS, dtype=torch.long), torch.zeros(60, dtype=torch.bool)
     requests = [Request(Prompt(text_S, nothing_SC, no_S)) for text_S in text_BS]
 
-    def ours():
+    def ours() -> Tensor:
         return torch.stack([result.codes_CT for result in generate(model, requests, max_frames=frames)])
 
-    def theirs():
+    def theirs() -> Tensor:
         """Its sequence has a first frame of BOS in all codebooks, then the delayed codes."""
         lm: Any = model.lm
         with torch.inference_mode():
@@ -74,13 +70,12 @@ def main() -> None:
     alike = frames - (CODEBOOKS - 1)  # then ours ends the clip, codebook after codebook
     codes_BCT = ours()[..., :alike]
     assert codes_BCT.shape[-1] == alike and torch.equal(codes_BCT, theirs()[..., :alike])
-    seconds = in_turns({OURS: ours, PEER: theirs}, TURNS)
-    per_s = {name: call.clips * frames / statistics.median(times) for name, times in seconds.items()}
-    print(
-        f"{call.clips} x {frames} frames: {PEER} {per_s[PEER]:.1f} frames/s, earnest {per_s[OURS]:.1f}, "
-        f"{ratio(seconds, PEER)}, {codes_BCT.numel()} greedy codes equal"
-    )
+    parity = f"{codes_BCT.numel()} greedy codes equal"
+    yield Comparison(f"Higgs generates, {clips} x {frames} frames", "transformers", ours, theirs, parity)
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--clips", type=int, default=1, help="generated in one batch")
+    show(comparisons(**vars(parser.parse_args())))

@@ -1,21 +1,20 @@
 """Frames per second of earnest's generation beside transformers' `generate`, on the same random weights of a Dia.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.generate_dia
+    python -m benchmarks.generate_dia [--frames 128]
 
-Both draw from the 50 likeliest tokens at temperature 1, with and without guidance, for one text and for several. Runs
-alternate; what is printed is the median CPU time of this process per frame, and the median of the ratios of
-neighbouring runs, which a busy machine moves least. A frame is one token of each of the 9 codebooks, for every row.
+Both draw from the 50 likeliest tokens at temperature 1, with and without guidance, for one text and for several. A
+frame is one token of each of the 9 codebooks, for every row.
 """
 
 import argparse
-import time
-from collections.abc import Callable
-from statistics import median
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from transformers.utils import logging
 
+from benchmarks.side_by_side import Comparison, show
 from earnest.generate import Request, generate
 from earnest.models.dia import Dia, DiaShape
 from earnest.sampling import Sampling
@@ -35,27 +34,18 @@ SHAPE = DiaShape(
 TEXT = "a slow waltz, strings and piano, warm, 90 bpm"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=128)
-    parser.add_argument("--repeats", type=int, default=5)
-    args = parser.parse_args()
+def comparisons(frames: int) -> Iterator[Comparison]:
     logging.set_verbosity_error()
     torch.manual_seed(0)
     model = SHAPE.build(9, 1024, DELAYS).eval()
     with torch.no_grad():  # never the likeliest: both run to the last frame
         model.lm.logits_dense.weight.unflatten(0, (9, -1))[:, model.end_id] = 0
-    millions = sum(p.numel() for p in model.parameters()) / 1e6
-    print(f"{millions:.1f} M parameters, {torch.get_num_threads()} threads, {args.frames} frames")
-    print(f"{'rows':>4} {'guidance':>8} {'transformers':>14} {'earnest':>14} {'ratio':>6}")
     for rows, guided in ((1, False), (1, True), (6, False), (6, True)):
-        theirs = lambda rows=rows, guided=guided: transformers_frames(model, rows, guided, args.frames)  # noqa: E731
-        ours = lambda rows=rows, guided=guided: earnest_frames(model, rows, guided, args.frames)  # noqa: E731
-        assert theirs() == ours() == args.frames  # also warms up
-        pairs = [(cpu_s(theirs), cpu_s(ours)) for _ in range(args.repeats)]
-        their_ms, our_ms = (1000 * median(times) / args.frames for times in zip(*pairs, strict=True))
-        ratio = median(their / our for their, our in pairs)
-        print(f"{rows:>4} {'yes' if guided else 'no':>8} {their_ms:>11.1f} ms {our_ms:>11.1f} ms {ratio:>6.2f}")
+        ours = partial(earnest_frames, model, rows, guided, frames)
+        theirs = partial(transformers_frames, model, rows, guided, frames)
+        assert ours() == theirs() == frames
+        what = f"Dia generates{', guided,' if guided else ''} {rows} x {frames} frames"
+        yield Comparison(what, "transformers", ours, theirs, "as many frames (both draw)")
 
 
 def transformers_frames(model: Dia, rows: int, guided: bool, frames: int) -> int:
@@ -81,11 +71,7 @@ def earnest_frames(model: Dia, rows: int, guided: bool, frames: int) -> int:
     return generate(model, [request] * rows, max_frames=frames, sampling=sampling)[0].codes_CT.shape[1]
 
 
-def cpu_s(run: Callable[[], int]) -> float:
-    before = time.process_time()
-    run()
-    return time.process_time() - before
-
-
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=128)
+    show(comparisons(**vars(parser.parse_args())))

@@ -1,23 +1,22 @@
 """CPU time of a frame that MoT generates beside the same layers as transformers' modules with its cache.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.generate_mot
+    python -m benchmarks.generate_mot [--frames 128]
 
 Random weights: a Llama and experts of 8 layers of 512, 4 codebooks of 2048 codes. No
 model of transformers mixes these layers, so the peer runs the MoT's own `LlamaAttention`, `LlamaRMSNorm` and linear
 layers one token at a time over a `DynamicCache`, and each codebook's rows of the head. Both draw the likeliest code;
-the codes are compared. Runs alternate; what is printed is the median CPU time of this process per frame of 4 codes, and
-the median of the ratios of neighbouring runs.
+the codes are compared.
 """
 
 import argparse
-import time
-from collections.abc import Callable
-from statistics import median
+from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from benchmarks.side_by_side import Comparison, show
 from earnest.generate import Request, generate
 from earnest.models.mot.config import MoTDesign, MoTShape
 from earnest.models.mot.model import MoT
@@ -30,27 +29,19 @@ DESIGN = MoTDesign(
 TEXT = "a slow waltz, strings and piano"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=128)
-    parser.add_argument("--repeats", type=int, default=5)
-    args = parser.parse_args()
+def comparisons(frames: int) -> Iterator[Comparison]:
     torch.manual_seed(0)
     model = MoT.assemble(4, 2048, DESIGN, SHAPE).eval()
     with torch.no_grad():  # a fresh expert adds nothing, and fresh heads say nothing
         for layer, _ in model.layer_pairs():
             layer.expert.up.weight.normal_(std=0.02)
         model.audio_rows.weight.normal_()
-    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {torch.get_num_threads()} threads")
-    print(f"{'rows':>4} {'transformers':>14} {'earnest':>14} {'ratio':>6} {'equal codes':>12}")
     for rows in (1, 6):
-        theirs = lambda rows=rows: with_modules(model, rows, args.frames)  # noqa: E731
-        ours = lambda rows=rows: with_continuation(model, rows, args.frames)  # noqa: E731
-        equal = (theirs() == ours()).double().mean()  # also warms up
-        pairs = [(cpu_s(theirs), cpu_s(ours)) for _ in range(args.repeats)]
-        their_ms, our_ms = (1000 * median(times) / args.frames for times in zip(*pairs, strict=True))
-        ratio = median(their / our for their, our in pairs)
-        print(f"{rows:>4} {their_ms:>11.1f} ms {our_ms:>11.1f} ms {ratio:>6.2f} {equal:>12.1%}")
+        ours, theirs = partial(with_continuation, model, rows, frames), partial(with_modules, model, rows, frames)
+        equal = (theirs() == ours()).double().mean()
+        assert equal > 0.9  # two sums in another order may draw another code, and all that follows differs
+        parity = f"{equal:.1%} of greedy codes equal"
+        yield Comparison(f"MoT generates, {rows} x {frames} frames", "transformers' modules", ours, theirs, parity)
 
 
 def with_continuation(model: MoT, rows: int, frames: int) -> Tensor:
@@ -80,11 +71,7 @@ def with_modules(model: MoT, rows: int, frames: int) -> Tensor:
     return torch.cat(codes, dim=1).unflatten(1, (frames, -1))
 
 
-def cpu_s(run: Callable[[], Tensor]) -> float:
-    before = time.process_time()
-    run()
-    return time.process_time() - before
-
-
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=128)
+    show(comparisons(**vars(parser.parse_args())))

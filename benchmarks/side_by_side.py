@@ -4,32 +4,90 @@ Wall time swings with whatever else runs on a machine, CPU time of one thread fa
 that the ratio of a turn is steadier than its times, and the median over turns is what is told.
 """
 
+import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 
 OURS = "earnest"
+Contender = Callable[[], object]
 
 
-def in_turns(contenders: dict[str, Callable[[], object]], turns: int, calls: int = 1) -> dict[str, list[float]]:
-    """CPU seconds of a call of each, per turn; the order alternates. Each is called once beforehand, which is not
-    counted."""
+@dataclass(frozen=True)
+class Line:
+    """What was measured of a comparison. ratios: ours by the peer's, of each turn."""
+
+    what: str
+    peer: str
+    ours_s: float
+    peer_s: float
+    ratios: list[float]
+    parity: str
+
+    @property
+    def ratio(self) -> float:
+        return statistics.median(self.ratios)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what}: earnest {seconds(self.ours_s)}, {self.peer} {seconds(self.peer_s)}, "
+            f"ratio {self.ratio:.2f} [{min(self.ratios):.2f} .. {max(self.ratios):.2f}]; {self.parity}"
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two ways to the same result. parity: what was asserted equal before."""
+
+    what: str
+    peer: str
+    ours: Contender
+    theirs: Contender
+    parity: str
+    turns: int = 5
+    calls: int = 1
+
+    def measured(self) -> Line:
+        times = in_turns({OURS: self.ours, self.peer: self.theirs}, self.turns, self.calls)
+        ours, theirs = times[OURS], times[self.peer]
+        ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
+        return Line(self.what, self.peer, statistics.median(ours), statistics.median(theirs), ratios, self.parity)
+
+
+def show(comparisons: Iterable[Comparison]) -> None:
+    """Measure and print one after the other."""
+    for comparison in comparisons:
+        print(comparison.measured(), flush=True)
+
+
+def in_turns(contenders: dict[str, Contender], turns: int, calls: int = 1) -> dict[str, list[float]]:
+    """CPU seconds of a call of each, per turn, with those of the processes that it started and waited for; the order
+    alternates. Each is called once beforehand, which is not counted."""
     torch.set_num_threads(1)
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    spent: dict[str, list[float]] = {name: [] for name in contenders}
     for call in contenders.values():
         call()
     for turn in range(turns):
         for name in list(contenders)[:: -1 if turn % 2 else 1]:
-            start = time.process_time()
+            start = cpu_s()
             for _ in range(calls):
                 contenders[name]()
-            seconds[name].append((time.process_time() - start) / calls)
-    return seconds
+            spent[name].append((cpu_s() - start) / calls)
+    return spent
 
 
-def ratio(seconds: dict[str, list[float]], peer: str) -> str:
-    """How many times as long the peer takes: the median over the turns, and the range."""
-    ratios = [theirs / ours for ours, theirs in zip(seconds[OURS], seconds[peer], strict=True)]
-    return f"{statistics.median(ratios):.2f}x [{min(ratios):.2f} .. {max(ratios):.2f}]"
+def cpu_s() -> float:
+    """CPU seconds of this process and of those that it has waited for."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
+def seconds(value: float) -> str:
+    """A duration for people."""
+    for unit, factor in (("s", 1), ("ms", 1e3)):
+        if value * factor >= 1:
+            return f"{value * factor:.3g} {unit}"
+    return f"{value * 1e6:.3g} us"

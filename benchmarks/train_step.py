@@ -10,10 +10,13 @@ codebooks of 1026; 8 layers of width 512, or of 1536; clips as long as `HIGGS_FR
 Targets are earnest's: all codes, their ends, and of the text what the assistant says, which is where audio begins and
 ends.
 
-`mot-all`, `mot-new`, `mot-audio`: beside what one writes first, and what SLM-MoT does (straightforward_mot.py), with
-torch's AdamW as it comes. 128256 text rows and 2048 audio rows, 8 layers of width 512. Trained are all rows of the
-output layer, its audio rows alone, or these with a softmax over them alone; the peer, having one output layer, trains
-all rows in any case.
+`mot-all`, `mot-new`, `mot-audio`: beside what one writes first, and what SLM-MoT does (straightforward_mot.py), both
+with fused AdamW. 128256 text rows and 2048 audio rows, 8 layers of width 512. Trained are all rows of the output layer,
+its audio rows alone, or these with a softmax over them alone; the peer, having one output layer, trains all rows in any
+case, and computes the logits of audio rows alone in the last.
+
+`dia`: beside transformers' own class and loss. An encoder of 4 layers and a decoder of 8, width 512, 9 codebooks of
+1024 codes and 3 special ids.
 """
 
 import argparse
@@ -23,20 +26,22 @@ import subprocess
 import sys
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import HiggsAudioV2Config, HiggsAudioV2ForConditionalGeneration
 
-from benchmarks.side_by_side import OURS, in_turns, ratio
+from benchmarks.side_by_side import OURS, Comparison, show
 from earnest.data.batch import Batch, collate
 from earnest.data.masks import IGNORE
 from earnest.data.text import AUDIO_DELAY, AUDIO_OUT, byte_tokenizer, special_id
 from earnest.losses.tokens import TokenObjective, stream_weights
+from earnest.models.dia import DiaShape
 from earnest.models.higgs import Higgs
 from earnest.models.mot import MoT, MoTDesign, MoTShape
 from earnest.streams import Stream
@@ -51,6 +56,19 @@ HIGGS_FRAMES = {"small": (440, 370, 300, 230), "wide": (120, 90)}  # 4.8 to 17.6
 MOT_SHAPE = MoTShape(
     width=512, layers=8, heads=8, kv_heads=4, ffn=1408, expert_width=256, expert_ffn=1024, vocabulary=128256
 )
+DIA_SHAPE = DiaShape(
+    width=512,
+    layers=8,
+    heads=8,
+    kv_heads=4,
+    ffn=1408,
+    encoder_width=512,
+    encoder_layers=4,
+    encoder_heads=8,
+    encoder_ffn=1408,
+)
+DIA_DELAYS = (0, *range(8, 16))
+DIA_FRAMES = (240, 215, 190, 150)  # 1.7 to 2.8 s of 86 Hz
 MOT_FRAMES = (124, 116, 108, 96)  # 1.9 to 2.5 s of 50 Hz: 8 % of the padded batch is padding
 MOT_TEXTS = (11, 23, 17, 30)  # tokens of their captions
 TEXT = "the quick brown fox jumps over the lazy dog, "  # a byte is a token
@@ -165,14 +183,47 @@ class MoTSteps(Steps):
         batch = collate(examples, range(len(examples)), self.model.pad_id)
         super().__init__(batch, stream_weights(codebooks, text_weight=0.0, audio_weight=1.0))
         self.plain = Straightforward(self.model)
-        theirs = torch.optim.AdamW([p for p in self.plain.parameters() if p.requires_grad], lr=1e-6, weight_decay=0.0)
-        self.optimizers = {self.peer: theirs, OURS: adamw(self.model, 1e-6, 0.0)}
+        self.optimizers = {self.peer: adamw(self.plain, 1e-6, 0.0), OURS: adamw(self.model, 1e-6, 0.0)}
 
     def peer_loss(self) -> Tensor:
         return self.plain.loss(self.batch)
 
     def gradients(self, name: str) -> dict[str, Tensor | None]:
         return self.plain.gradients() if name == self.peer else super().gradients(name)
+
+
+class DiaSteps(Steps):
+    peer = "transformers"
+
+    def __init__(self):
+        codebooks, codes = len(DIA_DELAYS), 1024
+        self.model = DIA_SHAPE.build(codebooks, codes, DIA_DELAYS)
+        examples = [self.model.lay_out(torch.randint(0, codes, (codebooks, frames)), TEXT) for frames in DIA_FRAMES]
+        batch = collate(examples, range(len(examples)), self.model.pad_id)
+        super().__init__(batch, stream_weights(codebooks, text_weight=0.0, audio_weight=1.0))
+        self.optimizers = dict.fromkeys((self.peer, OURS), adamw(self.model, 1e-6, 0.0))
+        is_text, is_audio = batch.exists_BS & ~batch.is_audio_BS, batch.exists_BS & batch.is_audio_BS
+        text_BS, text_exists_BS = padded(batch.text_BS, is_text, self.model.pad_id)
+        tokens_BSC, audio_exists_BS = padded(batch.tokens_BSC, is_audio, self.model.after_end_id)
+        labels_BSC, _ = padded(batch.audio_targets_BSC, is_audio, IGNORE)
+        self.inputs = {
+            "input_ids": text_BS,
+            "attention_mask": text_exists_BS.long(),
+            "decoder_input_ids": tokens_BSC,
+            "decoder_attention_mask": audio_exists_BS.long(),
+            "labels": labels_BSC.transpose(1, 2).flatten(0, 1),
+            "use_cache": False,
+        }
+
+    def peer_loss(self) -> Tensor:
+        return self.model.lm(**self.inputs).loss
+
+
+def padded(values_BSX: Tensor, keep_BS: Tensor, fill: int) -> tuple[Tensor, Tensor]:
+    """The kept positions of each clip with padding behind them, and which of these exist."""
+    clips = [values_SX[keep_S] for values_SX, keep_S in zip(values_BSX, keep_BS, strict=True)]
+    exist = [torch.ones(len(clip), dtype=torch.bool) for clip in clips]
+    return pad_sequence(clips, batch_first=True, padding_value=fill), pad_sequence(exist, batch_first=True)
 
 
 def unshifted(targets_BS: Tensor) -> Tensor:
@@ -182,13 +233,35 @@ def unshifted(targets_BS: Tensor) -> Tensor:
     return labels_BS
 
 
-CASES = {f"higgs-{shape}": partial(HiggsSteps, shape) for shape in HIGGS_SHAPES}
+CASES: dict[str, Callable[[], Steps]] = {f"higgs-{shape}": partial(HiggsSteps, shape) for shape in HIGGS_SHAPES}
+CASES["dia"] = DiaSteps
 CASES |= {f"mot-{output}": partial(MoTSteps, output) for output in ("all", "new", "audio")}
 
 
 def make(case: str) -> Steps:
     torch.manual_seed(0)
     return CASES[case]()
+
+
+def comparisons(cases: Sequence[str], turns: int = 3) -> Iterator[Comparison]:
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    for case in cases:
+        steps = make(case)
+        off, worst = steps.parity()
+        assert off < 1e-5 and worst < 3e-5, (off, worst)
+        positions = int(steps.batch.exists_BS.sum())
+        for bf16 in (False, True):
+            steps.bf16 = bf16
+            yield Comparison(
+                f"training step, {case}, {'bf16' if bf16 else 'fp32'}, {positions} positions, "
+                f"{steps.batch.padding_frac:.0%} padding",
+                steps.peer,
+                partial(steps.step, OURS),
+                partial(steps.step, steps.peer),
+                f"loss equal to {off:.0e}, every gradient to {worst:.0e}" + (" in fp32" if bf16 else ""),
+                turns,
+            )
 
 
 def main() -> None:
@@ -200,37 +273,20 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     if call.memory_of:
-        print(json.dumps(make(*call.cases).memory_mb(call.memory_of)))
+        steps = make(*call.cases)
+        print(json.dumps(steps.memory_mb(OURS if call.memory_of == OURS else steps.peer)))
         return
     for case in call.cases:
-        steps = make(case)
-        off, worst = steps.parity()
-        assert off < 1e-5 and worst < 1e-5, (off, worst)
-        positions, peer = int(steps.batch.exists_BS.sum()), steps.peer
-        print(
-            f"{case}: {positions} positions, {steps.batch.padding_frac:.0%} padding, "
-            f"{sum(steps.counted.values())} targets; loss equal to {off:.0e}, every gradient to {worst:.0e}",
-            flush=True,
-        )
-        for bf16 in (False, True):
-            steps.bf16 = bf16
-            seconds = in_turns({name: partial(steps.step, name) for name in (OURS, peer)}, call.turns)
-            per_s = {name: positions / median(times) for name, times in seconds.items()}
-            print(
-                f"  {'bf16' if bf16 else 'fp32'}: {peer} {per_s[peer]:.0f} positions/s, "
-                f"earnest {per_s[OURS]:.0f}, {ratio(seconds, peer)}",
-                flush=True,
-            )
-        del steps  # room for the processes that follow
+        show(comparisons([case], call.turns))
         memory = {}
-        for name in (peer, OURS):
+        for name in ("peer", OURS):
             output = subprocess.run(
                 [sys.executable, __file__, case, "--memory-of", name], capture_output=True, check=True
             ).stdout
             rest, peak = json.loads(output)
             memory[name] = peak - rest
             print(f"  {name}: {rest:.0f} MB between steps, {peak:.0f} MB at the peak (+{peak - rest:.0f})", flush=True)
-        print(f"  {memory[peer] / memory[OURS]:.1f}x less above what lies there anyway")
+        print(f"  {memory['peer'] / memory[OURS]:.1f}x less above what lies there anyway")
 
 
 if __name__ == "__main__":

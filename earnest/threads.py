@@ -36,5 +36,5 @@ def quota(cgroup: Path) -> int | None:
 
 def machine(threads: int) -> str:
     """The processor and the threads that a run computes with, for people."""
-    waits = "wait" if os.environ.get(WAIT, "").upper() == "PASSIVE" else "spin while they wait"
-    return f"{platform.processor() or platform.machine()}, {threads} threads that {waits}"
+    waiting = "passive" if os.environ.get(WAIT, "").upper() == "PASSIVE" else "active"
+    return f"{platform.processor() or platform.machine()}, threads: {threads}, {waiting} while they wait"

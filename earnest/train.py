@@ -45,7 +45,7 @@ def train(recipe: str, args: list[str]) -> int:
     is_first = not int(os.environ.get("RANK", 0))  # of several processes: it reports
     if is_first:
         computes_with = threads.machine(torch.get_num_threads())
-        print(f"{computes_with} ({threads.THREADS} and {threads.WAIT} choose others)", file=sys.stderr)
+        print(f"{computes_with} ({threads.THREADS} and {threads.WAIT} choose others)")
     try:
         with bars() if is_first else nullcontext(silent) as on_progress:
             outcome = chosen.train(call.config, run_dir, call.resume, on_progress)

@@ -5,6 +5,8 @@ from hypothesis import settings
 
 from earnest import threads
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault(threads.THREADS, "1")  # each core has a worker
 threads.choose(os.environ)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may need the internet
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

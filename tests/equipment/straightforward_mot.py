@@ -17,8 +17,8 @@ class Straightforward(nn.Module):
     """A MoT with the weights of `mot`: padded sequences, a boolean mask of each modality at every linear layer, one
     embedding and one output layer over the whole vocabulary, applied at every position.
 
-    Having one output layer, it trains all of its rows. Where `mot` has a softmax over its audio rows, the text's logits
-    are -inf.
+    Having one output layer, it trains all of its rows. If `mot` has a softmax over its audio rows, it computes no other
+    logits, as its user would.
     """
 
     def __init__(self, mot: MoT):
@@ -67,10 +67,10 @@ class Straightforward(nn.Module):
     def loss(self, batch: Batch) -> Tensor:
         """Mean cross-entropy of the audio's codes, for codebooks that share their rows."""
         ids_BS = torch.where(batch.is_audio_BS, self.texts + batch.tokens_BSC[..., 0], batch.text_BS)
-        logits_BSV = self.lm_head(self.hidden(ids_BS, batch.is_audio_BS, batch.exists_BS)).float()
-        if self.config.output == "audio":
-            logits_BSV[..., : self.texts] = -torch.inf
-        labels_BS = torch.where(batch.is_audio_BS & batch.exists_BS, ids_BS, IGNORE)
+        first_row = self.texts if self.config.output == "audio" else 0
+        hidden_BSD = self.hidden(ids_BS, batch.is_audio_BS, batch.exists_BS)
+        logits_BSV = F.linear(hidden_BSD, self.lm_head.weight[first_row:]).float()
+        labels_BS = torch.where(batch.is_audio_BS & batch.exists_BS, ids_BS - first_row, IGNORE)
         first = batch.is_audio_BS.long().argmax(1)
         labels_BS[torch.arange(len(first)), first] = IGNORE  # the audio's BOS: given, not predicted
         return F.cross_entropy(
