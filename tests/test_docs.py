@@ -33,9 +33,9 @@ def test_commands_within_a_sentence_are_some_that_are_understood():
     for page, words in found:
         name, *rest = shlex.split(words)
         assert name in (*COMMANDS, *FRONT), (page, words)
-        if name == "explain" and not rest[0].isupper():
+        if name == "explain" and rest and not rest[0].isupper():
             assert explain.explain(rest[0]), page
-        if name == "train" and rest[0] in explain.recipes():
+        if name == "train" and rest and rest[0] in explain.recipes():
             arguments.configured(rest[0], rest[1:], name, RECIPE_OPTIONS)
 
 
