@@ -2,7 +2,7 @@
 VENV := .venv
 PYTHON ?= python3
 
-.PHONY: demo test check docs campaigns bench profile
+.PHONY: demo test check docs campaigns bench profile trackers
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/earnest train higgs-tiny
@@ -19,6 +19,10 @@ check: $(VENV)/.test
 # the documentation as a site, in site/
 docs: $(VENV)/.test $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(VENV)/bin/mkdocs build --quiet
+
+# the four trackers, installed and followed: their tests are skipped where they are not there
+trackers: $(VENV)/.test $(VENV)/.trackers
+	$(VENV)/bin/python -m pytest tests/test_trackers.py
 
 # Minutes of kills, full disks, damage, races, bombs and fuzzing each: docs/reliability.md
 campaigns: $(VENV)/.test

@@ -31,6 +31,7 @@ MAY_BE_ZERO = frozenset(
 )
 HAVE_THEIR_OWN = ("expert_layers", "codebook_weights")  # checks, where what they belong to is known
 FROM_ITS_END = ("llm_layer", "wavlm_layer", "layer")  # -1 is the last one
+AT_MOST = {"seed": 2**32 - 1, "layers": 1000, "encoder_layers": 1000}  # numpy's seeds; more layers than any model has
 OPEN_AT_ONE = ("ema_decay", "dropout", "held_out_frac")  # 1 would keep, or leave, nothing
 
 
@@ -53,6 +54,8 @@ def check_number(name: str, option: str, value: object) -> None:
     fix = f"choose another {option}"
     if not math.isfinite(value):
         raise UserError(f"{option} {value:g}", "a finite number", fix)
+    if name in AT_MOST and value > AT_MOST[name]:
+        raise UserError(f"{option} {value:g}", f"a whole number, at most {AT_MOST[name]:,}", fix)
     if name.endswith("_frac") or name in ("frac", "top_p", *OPEN_AT_ONE):
         below = name in OPEN_AT_ONE
         least_is_open = name == "top_p"

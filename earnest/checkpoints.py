@@ -9,7 +9,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -19,14 +19,25 @@ from earnest.files import read_small, whole_directory
 NAME = "checkpoint.json"
 PATTERN = "step_" + "[0-9]" * 7
 LARGEST_BYTES = 4 << 20  # of checkpoint.json
+NOT_SCORED = "no checkpoint was scored: make --save-every-steps a multiple of --evaluate-every-steps"
+
+
+class About(NamedTuple):
+    """What is told of a checkpoint. ranks: processes that trained · held_out_loss: what it scored on the held-out
+    clips, None if they were not scored at its step."""
+
+    config: Mapping[str, Any]
+    ranks: int = 1
+    held_out_loss: float | None = None
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
-    """What checkpoint.json says. files: the sha256 of each by its name · ranks: processes that trained."""
+    """What checkpoint.json says: the step, what `About` holds, and the sha256 of each file by its name."""
 
     step: int
     config: dict[str, Any]
     ranks: int = 1
+    held_out_loss: float | None = None
     files: dict[str, str] = {}
 
 
@@ -58,6 +69,34 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
+def best(run_dir: Path) -> Path | None:
+    """The checkpoint of the lowest held-out loss, of equals the newest; None if none was scored."""
+    scores = {path: loss for path in checkpoints(run_dir) if (loss := described(path).held_out_loss) is not None}
+    return min(reversed(scores), key=scores.__getitem__, default=None)
+
+
+def chosen(run_dir: Path, wanted: str | None) -> Path:
+    """The checkpoint that a word means: the newest (None), "best", a step, or a directory. Raises UserError if there is
+    none, or it is damaged."""
+    if wanted is None:
+        return latest_checkpoint(run_dir)
+    saved = checkpoints(run_dir)
+    named = [Path(wanted), run_dir / wanted, run_dir / "checkpoints" / wanted]
+    path = (
+        best(run_dir) if wanted == "best" else next((path for path in named if (path / "config.json").is_file()), None)
+    )
+    if wanted.isdecimal() and (at := checkpoint_path(run_dir, int(wanted))) in saved:
+        path = at
+    if path is None:
+        steps = ", ".join(str(described(each).step) for each in saved) or "none is there"
+        scored = "best, " if best(run_dir) else ""
+        fix = "leave it out for the newest" if scored or wanted != "best" else NOT_SCORED
+        raise UserError(f"--checkpoint {wanted}", f"a step ({steps}), {scored}or the directory of a checkpoint", fix)
+    if (path / NAME).is_file() and (wrong := damage(path)):
+        raise UserError(f"checkpoint {path} is damaged: {wrong}", "a whole checkpoint", "choose another --checkpoint")
+    return path
+
+
 def damage(path: Path) -> str | None:
     """What is wrong with a checkpoint, None if every file is as it was written."""
     try:
@@ -75,6 +114,10 @@ def damage(path: Path) -> str | None:
 def latest_checkpoint(run_dir: Path) -> Path:
     """The newest checkpoint. Raises UserError if there is none, or it is damaged."""
     saved = newest(run_dir)
+    if saved is None and not (run_dir / "run.json").is_file():
+        raise UserError(
+            f"no run.json in {run_dir}", "a run directory", "pass the directory that `earnest train` printed"
+        )
     if saved is None:
         raise UserError(
             f"no checkpoint in {run_dir}",
@@ -109,20 +152,19 @@ def _is_broken(path: Path) -> bool:
     return False
 
 
-def save(
-    run_dir: Path, step: int, fill: Callable[[Path], None], config: Mapping[str, Any], ranks: int = 1, keep: int = 2
-) -> None:
+def save(run_dir: Path, step: int, fill: Callable[[Path], None], about: About, keep: int = 2) -> None:
     """Write ``checkpoints/step_N`` whole or not at all, with what `fill` puts into it; then drop all of ours but the
-    newest `keep`. Raises UserError if something that is not ours has its name."""
+    newest `keep` and the best. Raises UserError if something that is not ours has its name."""
     path = checkpoint_path(run_dir, step)
     if path.exists() and not _is_ours(path):
         raise UserError(f"{path}, which this run did not write", "a free name for its checkpoint", "rename it")
     with whole_directory(path, replace=True) as aside:
         fill(aside)
         files = {file.relative_to(aside).as_posix(): _digest(file) for file in aside.rglob("*") if file.is_file()}
-        said = {"step": step, "config": config, "ranks": ranks, "files": files}
+        said = {"step": step, **about._asdict(), "files": files}
         (aside / NAME).write_text(json.dumps(said, indent=1), encoding="utf-8")
-    for old in checkpoints(run_dir)[:-keep]:
+    stays = best(run_dir)
+    for old in [path for path in checkpoints(run_dir)[:-keep] if path != stays]:
         hidden = old.with_name(f".{old.name}.old.tmp")  # out of sight first: a kill here leaves no half of one
         old.rename(hidden)
         shutil.rmtree(hidden)

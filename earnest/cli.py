@@ -31,6 +31,9 @@ Positional = tyro.conf.Positional
 COUNTS_ONLY = Annotated[
     bool, tyro.conf.arg(help="Count on the meta device: no weights are made, no gradient is asked for.")
 ]
+CHECKPOINT = Annotated[
+    str | None, tyro.conf.arg(help='A step, "best" (the lowest held-out loss), or a directory; the newest by default.')
+]
 
 
 def trace(recipe: str, args: list[str]) -> int:
@@ -59,27 +62,27 @@ def check(recipe: str, args: list[str]) -> int:
     return 0
 
 
-def merge(run: Positional[Path], out: Positional[Path]) -> int:
+def merge(run: Positional[Path], out: Positional[Path], checkpoint: CHECKPOINT = None) -> int:
     """Add a LoRA run's adapters into the weights of the model they were trained on: a plain model again, for
     transformers."""
-    from earnest.checkpoints import latest_checkpoint
+    from earnest.checkpoints import chosen
     from earnest.training.tokens.lora import merge as merge_adapters
 
-    merge_adapters(latest_checkpoint(run), out)
+    merge_adapters(chosen(run, checkpoint), out)
     print(out)
     return 0
 
 
-def export(run: Positional[Path], out: Positional[Path]) -> int:
-    """Write the newest codec of an amy-tiny run in half precision, without what only training needs."""
-    from earnest.checkpoints import latest_checkpoint
+def export(run: Positional[Path], out: Positional[Path], checkpoint: CHECKPOINT = None) -> int:
+    """Write a codec of an amy-tiny run in half precision, without what only training needs."""
+    from earnest.checkpoints import chosen
     from earnest.codecs import load_codec
     from earnest.codecs.amy import Amy
 
-    checkpoint = latest_checkpoint(run)
-    codec = load_codec(str(checkpoint))
+    path = chosen(run, checkpoint)
+    codec = load_codec(str(path))
     if not isinstance(codec, Amy):
-        raise UserError(f"{checkpoint}: a {type(codec).__name__}", "a run of amy-tiny", "take the checkpoint as it is")
+        raise UserError(f"{path}: a {type(codec).__name__}", "a run of amy-tiny", "take the checkpoint as it is")
     codec.export(out)
     print(out)
     return 0
@@ -226,6 +229,8 @@ def main(argv: list[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 128 + (error.signum if isinstance(error, stops.Stopped) else signal.SIGINT)
     except Exception as error:
+        if _is_of_memory(error):
+            return _refused(_out_of_memory(error))
         if type(error).__module__ == "huggingface_hub.errors" and "Strict" in type(error).__name__:
             return _refused(_no_such_model(error))
         return _refused(of_disk(error)) if _is_of_disk(error) else _fault(error)
@@ -276,6 +281,21 @@ def _is_of_disk(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def _is_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: Python's, a GPU's (torch.OutOfMemoryError), or torch's on a processor, which has words
+    for it alone."""
+    return isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "allocate memory" in str(error)
+
+
+def _out_of_memory(error: Exception) -> UserError:
+    told = " ".join(str(error).split())[:200]
+    return UserError(
+        f"memory ran out: {told or type(error).__name__}",
+        "room for the weights, their gradients, AdamW's two means, and the activations of a batch",
+        "lower --data.positions-per-batch and the --shape options, or train adapters (--lora.rank); --resume goes on",
+    )
 
 
 def _refused(error: UserError) -> int:

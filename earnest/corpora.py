@@ -1,14 +1,17 @@
 """Commands on data: ``earnest data SOURCE OUT`` makes a folder to train on, ``earnest data check FOLDER`` checks it."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import tyro
 
+from earnest.bounds import check_number
 from earnest.errors import UserError
 from earnest.exits import EXIT_FOUND
 
 Positional = tyro.conf.Positional
+LANGUAGE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*")  # ISO 639, with a script or a region
 
 
 def data(source: Positional[str], out: Positional[Path]) -> int:
@@ -61,6 +64,11 @@ def check_data(
     from earnest.data.paths import Source
     from earnest.progress import bars
 
+    numbers = {"limit": limit, "max_duration_s": max_duration_s, "max_positions": max_positions}
+    for name, value in {**numbers, "frame_rate_hz": frame_rate_hz}.items():
+        check_number(name, "--" + name.replace("_", "-"), value)
+    if language and not LANGUAGE.fullmatch(language):
+        raise UserError(f"--language {language}", "a code: en, fr, zh, pt-BR, ...", "take the code of the language")
     limits = Limits(language, max_duration_s, max_positions, frame_rate_hz, languages=language_identifier())
     if tokenizer:
         limits = replace(limits, unknown=unknown_to(tokenizer))

@@ -5,6 +5,8 @@ import sys
 
 # Control characters (a terminal obeys them), marks that turn the direction of writing, halves of a character.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_NUMBER = re.compile(r"^\[Errno \d+\] ")
+_ASIDE = re.compile(r"\.([^/]+?)\.\w{8}\.tmp\b")  # what a file is called while it is written (files.py)
 _NEW_LINE = re.compile(r"\n(?! {10})")  # a list under a line is indented by so much; any other is part of a name
 
 
@@ -43,7 +45,7 @@ class TooLongError(UserError):
 
 def of_disk(error: Exception, kept: str = "") -> UserError:
     """The three lines for a place that cannot be read or written. kept: what is safe, and how to go on."""
-    seen = " ".join(str(error).split())
+    seen = _ASIDE.sub(r"\1", _NUMBER.sub("", " ".join(str(error).split())))
     return UserError(
         seen,
         "a place that can be read, and written to",

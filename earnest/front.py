@@ -37,7 +37,7 @@ COMMANDS = {  # one line of 80 columns each
     "Codec": {
         "encode": "audio file -> codes",
         "decode": "codes -> audio file",
-        "export": "the newest codec of a run, in half precision",
+        "export": "a codec of a run, in half precision",
     },
 }
 FIRST_OPTIONS = {  # those of `earnest train` that matter first

@@ -133,30 +133,9 @@ def _write(
 
 def _checkpoint(run: Path, wanted: str | None) -> Path | None:
     """The checkpoint that a word means; None for the newest."""
-    from earnest.checkpoints import checkpoint_path, checkpoints
-    from earnest.run import read_run
+    from earnest.checkpoints import chosen
 
-    if wanted is None:
-        return None
-    saved = {path: int(path.name.rpartition("_")[2]) for path in checkpoints(run)}
-    if wanted == "best":
-        read = read_run(run)
-        losses = [series for key, series in read.series.items() if key.split == "eval" and key.name == "ce_nats"]
-        scored: dict[Path, float] = {}
-        for path, step in saved.items():
-            at = [float(series.value[series.step == step][-1]) for series in losses if (series.step == step).any()]
-            if at:
-                scored[path] = sum(at) / len(at)
-        if scored:
-            return min(scored, key=scored.__getitem__)
-    elif wanted.isdecimal() and checkpoint_path(run, int(wanted)) in saved:
-        return checkpoint_path(run, int(wanted))
-    elif (Path(wanted) / "config.json").is_file():
-        return Path(wanted)
-    steps = ", ".join(map(str, saved.values())) or "none is there"
-    raise UserError(
-        f"--checkpoint {wanted}", f"one of the steps {steps}, best, or a directory", "leave it out for the newest"
-    )
+    return None if wanted is None or not (run / "run.json").is_file() else chosen(run, wanted)
 
 
 def _player() -> tuple[str, ...]:

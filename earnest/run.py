@@ -204,10 +204,12 @@ class Run:
 
 
 class RunWriter:
-    """Writes a run directory; open an existing one to continue it."""
+    """Writes a run directory; open an existing one to continue it. `listeners` are called with every row of signals
+    that was written: its step, and the signals."""
 
     def __init__(self, path: Path):
         self.path = Path(path)
+        self.listeners: list[Callable[[int, Mapping[str, float]], None]] = []
         self.path.mkdir(parents=True, exist_ok=True)
         run_json = self.path / "run.json"
         stored = loads(read_small(run_json, LARGEST_BYTES)) if run_json.exists() else None
@@ -228,6 +230,8 @@ class RunWriter:
 
     def step(self, index: int, signals: Mapping[str, float]) -> None:
         self._append(self._steps, {"step": index, "time_s": time.time(), **signals})
+        for listener in self.listeners:
+            listener(index, signals)
 
     def event(self, index: int, name: str) -> None:
         """Mark something that is not a measurement: started, resumed, interrupted, finished."""

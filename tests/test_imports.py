@@ -35,7 +35,7 @@ DATA = BASE | {"data"}
 MODELS = DATA | {"models"}
 GENERATE = MODELS | {"codecs", "generate", "losses"}
 MONITORS = GENERATE | {"monitors", "probes"}
-TRAINING = MONITORS | {"losses", "training", "stops", "threads"}
+TRAINING = MONITORS | {"losses", "training", "stops", "threads", "loops", "rules"}
 ALLOWED = {
     **dict.fromkeys(GROUND, GROUND),
     "run": BASE,

@@ -27,11 +27,36 @@ def here(tmp_path_factory):
     (folder / "broken/metadata.csv").write_text("file_name,text\n" + "".join(f"{i}.wav,text {i}\n" for i in range(4)))
     for index in range(3):
         (folder / f"broken/{index}.wav").write_text("this is text")
+    names = ("good", "hollow", "voiceless", "cut", "lost")  # the first can be trained on
+    for name in names:
+        (folder / name).mkdir()
+        for index in range(0 if name == "lost" else 6):
+            wave_N = 0.1 * np.sin(np.arange(0 if name == "voiceless" else 4000) / 9)
+            soundfile.write(folder / name / f"{index}.wav", wave_N, 16000)
+            if name == "hollow":
+                (folder / name / f"{index}.txt").write_text(" \n")
+        if name != "hollow":
+            rows = "".join(f"{i}.wav,text {i}\n" for i in range(0 if name == "cut" else 6))
+            (folder / name / "metadata.csv").write_text(f"file_name,text\n{rows}")
+    (folder / "shards").mkdir()
+    for path in ("shard.tar", "shards/0.tar", "shards/1.tar", "good.zip", "bad.parquet"):
+        (folder / path).write_text("packed")
+    for name, text in CONFIGURATIONS.items():
+        (folder / name).write_bytes(text)
     (folder / "empty").mkdir()
     (folder / "talks.json").write_text(json.dumps({"messages": []}))
     return folder
 
 
+CONFIGURATIONS = {
+    "typo.yaml": b"optimizer:\n  learnin_rate: 1\n",
+    "other.yaml": b"shape:\n  encoder_width: 16\n",
+    "flag.yaml": b"specials_count: maybe\n",
+    "list.yaml": b"steps: [1, 2]\n",
+    "tab.yaml": b"optimizer:\n\tlearning_rate: 1\n",
+    "null.yaml": b"seed: null\n",
+    "binary.yaml": bytes(range(256)),
+}
 T, G = "train higgs-tiny --out run", "generate run --text hi --out x.wav"
 MISTAKES = [  # words, seen, expected, fix
     # facts
@@ -91,6 +116,57 @@ MISTAKES = [  # words, seen, expected, fix
     (f"{T} --data.path broken", "2 clips cannot be used", "at most 5%", "mend"),
     (f"{T} --data.path untold", "no metadata.csv or metadata.jsonl in untold", "LJSpeech", "write it"),
     (f"{T} --data.columns txt=a", "--data.columns txt=a", "ROLE=COLUMN", "audio=path"),
+    (f"{T} --data.path hollow", "every text in hollow is empty", "the words", "fill it in"),
+    (f"{T} --data.path voiceless", "voiceless/0.wav: no samples", "at most 5%", "mend"),
+    (f"{T} --data.path cut", "cut/metadata.csv has no rows", "a line for each", "fill it in"),
+    (f"{T} --data.path lost", "names 6 files that are not there", "each relative to lost", "remove their lines"),
+    (f"{T} --data.path shard.tar", "shard.tar, an archive", "pairs of audio and .txt", "tar -C unpacked -xf shard.tar"),
+    (f"{T} --data.path shards", "shards/0.tar, an archive, and 1 more", "a folder", "tar -C unpacked -xf each of"),
+    (f"{T} --data.path good.zip", "good.zip, an archive", "a folder", "unzip -d unpacked good.zip"),
+    (f"{T} --data.path bad.parquet", "bad.parquet: ", "tables that", "check the files"),
+    (f"{T} --data.path ~/gone/clips", "no folder /", "a folder of audio files", "asterisk-en"),
+    (f"{T} --data.path good/0.wav", "a file at good/0.wav", "a folder of audio files", "check the path"),
+    (f"{T} --data.path good --data.window-s 1000", "windows of 50000 frames", "shorter than the longest", "lower"),
+    (f"{T} --data.path good --data.max-duration-s 0.01", "longer than 0.01 s", "at least one", "raise"),
+    (f"{T} --data.path good --data.split nope", "split 'nope'", "good has none", "--data.split"),
+    (f"{T} --data.path good --demos.speaker nobody", "--demos.speaker nobody", "names no speakers", "first speaker"),
+    (f"{T} --data.path good --demos.texts ''", "an empty text among --demos.texts", "words to say", "every-steps 0"),
+    (f"{T} --data.path good --codec nope", "codec 'nope'", "amy-tiny", "check the name"),
+    (f"{T} --data.path good --model gone", "no model at gone", "config.json", "check the path"),
+    ("train higgs-tiny --data.path good --out log.csv", "file exists: 'log.csv'", "written to", "path"),
+    ("train higgs-tiny --data.path good --out log.csv/run", "not a directory", "written to", "permissions"),
+    ("train higgs-tiny --data.path good --out /proc/run", "'/proc/run'", "written to", "permissions"),
+    ("data check good --language english", "--language english", "a code: en", "the code"),
+    ("data check good --limit 0", "--limit 0", "1 or more", ""),
+    ("data check good --max-duration-s 0", "--max-duration-s 0", "more than 0", ""),
+    ("data check shards", "shards/0.tar, an archive", "a folder", "tar"),
+    # memory, and numbers too large
+    ("check higgs-tiny --shape.width 1000000000", "memory ran out", "AdamW", "--data.positions-per-batch"),
+    ("check higgs-tiny --shape.layers 100000000", "--shape.layers 1e+08", "at most 1,000", ""),
+    (f"{T} --seed 99999999999999999999", "--seed 1e+20", "at most 4,294,967,295", ""),
+    (f"{T} --keep-checkpoints 0", "--keep-checkpoints 0", "1 or more", ""),
+    # configurations
+    (f"{T} --config typo.yaml", "optimizer.learnin_rate in the configuration", "learning_rate", "did you mean"),
+    (f"{T} --config other.yaml", "shape.encoder_width in the configuration", "one of width", "take it out"),
+    (f"{T} --config flag.yaml", "specials_count: maybe", "true or false", "specials_count: true"),
+    (f"{T} --config list.yaml", "steps: [1, 2]", "one value", "steps: None"),
+    (f"{T} --config tab.yaml", "tab.yaml: ", "a configuration as", "check the path and the file"),
+    (f"{T} --config null.yaml", "--seed None", "a whole number", ""),
+    (f"{T} --config binary.yaml", "binary.yaml: ", "a configuration as", "check the path and the file"),
+    (f"{T} --config empty", "--config empty: is a directory", "a configuration as", "check the path"),
+    (f"{T} --optimizer.learning-rate 1,5", "--optimizer.learning-rate 1,5", "a number", ""),
+    (f"{T} --steps 1e3", "--steps 1e3", "a whole number", ""),
+    # runs that are none
+    ("generate gone --text hi --out x.wav --checkpoint best", "no run.json in gone", "earnest train", ""),
+    ("merge gone out", "no run.json in gone", "a run directory", "earnest train"),
+    ("export empty out", "no run.json in empty", "a run directory", "earnest train"),
+    ("train --resume --out log.csv", "no run in log.csv to resume", "earnest runs", ""),
+    ("runs log.csv", "no directory log.csv", "holds runs or logs", ""),
+    ("encode log.csv x.safetensors", "log.csv: unreadable", "a readable audio file", "check the file"),
+    ("encode good/0.wav gone/x.safetensors", "no such file or directory: '", "written to", "path"),
+    ("decode log.csv x.wav", "log.csv: ", "codes_CT", "earnest encode"),
+    ("diagnose s3://bucket/log.csv", "the address s3://bucket/log.csv", "this machine", "download"),
+    ("diagnose log.csv --config empty", "--config empty: is a directory", "a model's config.json", "check the path"),
     ("train amy-tiny --data.path '' --out run", "no data", "a folder of audio", "--data.path"),
     ("train amy-tiny --data.path log.csv --out run", "log.csv:1 has no column that names audio", "column", "audio="),
 ]

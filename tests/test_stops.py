@@ -13,24 +13,17 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 import torch
 from safetensors.torch import load_file
 
-from earnest.checkpoints import checkpoints, described, newest, save
+from earnest.checkpoints import About, checkpoints, described, newest, save
 from earnest.cli import EXIT_FAULT, EXIT_FOUND, EXIT_MISTAKE, main
 from earnest.errors import UserError
 from earnest.owner import is_held, owned, owner
 from earnest.run import read_run
 from tests.equipment.processes import Earnest
-
-SMALL = [
-    *("--shape.width", "32", "--shape.layers", "1", "--shape.heads", "2", "--shape.ffn", "64", "--predictions", "0"),
-    *("--data.positions-per-batch", "512", "--demos.every-steps", "0", "--evaluate-every-steps", "100"),
-    *("--optimizer.warmup-steps", "2", "--data.held-out-frac", "0.2"),
-]
+from tests.equipment.tones import train, write_tones
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -40,15 +33,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session")
 def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of twenty short tones, each with a text."""
-    folder = tmp_path_factory.mktemp("tones")
-    rows = ["file_name,text"]
-    for index in range(20):
-        time_N = np.arange(6000 + 400 * index) / 16000
-        soundfile.write(folder / f"{index}.wav", 0.3 * np.sin(2 * np.pi * (200 + 40 * index) * time_N), 16000)
-        rows.append(f"{index}.wav,tone {index}")
-    (folder / "metadata.csv").write_text("\n".join(rows) + "\n")
-    return folder
+    return write_tones(tmp_path_factory.mktemp("tones"))
 
 
 @pytest.fixture(scope="session")
@@ -62,10 +47,6 @@ def run_of_six(tones: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run_dir(run_of_six: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(run_of_six, tmp_path / "run"))
-
-
-def train(tones: Path, run_dir: Path, *options: str) -> list[str]:
-    return ["train", "higgs-tiny", "--data.path", str(tones), "--out", str(run_dir), *SMALL, *options]
 
 
 def names(run_dir: Path) -> list[str]:
@@ -317,7 +298,7 @@ def test_what_has_the_name_of_a_checkpoint_stays(tmp_path):
     (tmp_path / "checkpoints" / "step_0000001").mkdir(parents=True)
     (tmp_path / "checkpoints" / "step_0000001" / "mine").write_text("mine")
     with pytest.raises(UserError, match="did not write"):
-        save(tmp_path, 1, lambda aside: None, {})
+        save(tmp_path, 1, lambda aside: None, About({}))
     assert newest(tmp_path) is None and (tmp_path / "checkpoints" / "step_0000001" / "mine").exists()
 
 

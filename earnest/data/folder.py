@@ -21,7 +21,7 @@ from earnest.data.audio import AUDIO_SUFFIXES, SNDFILE_SUFFIXES, ClipError, Segm
 from earnest.data.beside import Beside, main_words, tags
 from earnest.data.lists import NAMES as LIST_NAMES
 from earnest.data.lists import SUFFIXES, ClipList, Row, read_list
-from earnest.data.paths import SPLITS, AudioFiles, Source, split_of
+from earnest.data.paths import SPLITS, AudioFiles, Source, refuse_archives, split_of
 from earnest.data.roles import NAMES, Role, first_filled
 from earnest.errors import UserError
 
@@ -83,6 +83,7 @@ def listed_clips(source: Source | str | os.PathLike[str], needed: Sequence[str] 
     if path.is_file() and (path.suffix.lower() in SUFFIXES or path.name in LIST_NAMES):
         return _Reading(path.parent, wanted, needed, path).clips()
     if not path.is_dir():
+        refuse_archives(path)
         raise UserError(
             f"{'a file at' if path.exists() else 'no folder'} {path}",
             "a folder of audio files, a list of them (.csv, .tsv, .txt, .json, .jsonl), or a dataset on the Hub "
@@ -186,6 +187,7 @@ class _Reading:
 
     def _check_without_list(self, candidates: Sequence[Path]) -> None:
         if not self.audio.names:
+            refuse_archives(self.folder)
             raise UserError(
                 f"no audio file in {self.folder}",
                 f"files such as {', '.join(sorted(SNDFILE_SUFFIXES))}, .m4a",

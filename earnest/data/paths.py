@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from earnest.data.audio import AUDIO_SUFFIXES
+from earnest.errors import UserError
 
 ROOT = PurePosixPath()
+ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip", ".7z", ".rar")
+UNPACKED = "unpacked"  # what a folder is called in advice
 SPLITS = {  # datasets.data_files.SPLIT_KEYWORDS
     **dict.fromkeys(["train", "training"], "train"),
     **dict.fromkeys(["validation", "valid", "dev", "val"], "validation"),
@@ -31,6 +34,22 @@ class Source:
     """Take the first so many clips of every split; all if not given."""
     streaming: bool = False
     """Read a data set of the Hub as far as `limit`, rather than download it whole."""
+
+
+def refuse_archives(path: Path) -> None:
+    """Raises UserError, which says how to unpack, if a path is an archive or a folder of them: shards of a webdataset,
+    or a download as it came."""
+    files = [path] if path.is_file() else sorted(path.iterdir()) if path.is_dir() else []
+    packed = [file for file in files if file.name.lower().endswith(ARCHIVES)]
+    if not packed:
+        return
+    each = packed[0] if len(packed) == 1 else f"each of {path}/*{packed[0].suffix}"
+    command = f"unzip -d {UNPACKED}" if packed[0].suffix.lower() == ".zip" else f"tar -C {UNPACKED} -xf"
+    raise UserError(
+        f"{packed[0]}, an archive" + (f", and {len(packed) - 1} more" if len(packed) > 1 else ""),
+        "audio files in a folder; a webdataset's shards are pairs of audio and .txt once they are unpacked",
+        f"mkdir {UNPACKED}; {command} {each}; then --data.path {UNPACKED}",
+    )
 
 
 def split_of(name: str) -> str | None:

@@ -88,7 +88,7 @@ def choose(path: Path, formats: Sequence[Format], run: str | None) -> tuple[Sour
 
 def _must_exist(path: Path, expected: str) -> None:
     """Raises UserError if the path is no file and no directory."""
-    if address := re.match(r"(https?):/+([^/]+)(.*)", str(path)):  # a path has lost one of its slashes
+    if address := re.match(r"([a-z][a-z0-9+.-]+):/+([^/]+)(.*)", str(path)):  # a path has lost one of its slashes
         fix = ADDRESSES.get(address[2].removeprefix("www."), "download the file, and pass its path")
         raise UserError(f"the address {address[1]}://{address[2]}{address[3]}", "a log on this machine", fix)
     try:

@@ -215,7 +215,7 @@ def facts_in(path: Path) -> Settings:
     try:
         config = _read(file)
     except (OSError, RecursionError, yaml.YAMLError, *ODD_SCALARS) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())[:200]
         raise UserError(f"--config {path}: {reason}", expected, "check the path, or pass --fact NAME=VALUE") from error
     found = facts_of(config, str(path)) if isinstance(config, dict) else Settings()
     if not found.facts:

@@ -41,7 +41,7 @@ def claims(source: Source) -> bool:
 
 def read(source: Source) -> Log:
     table, config, damaged = Table(source.notes), dict[str, Any](), 0
-    for record in _records(source):
+    for record in records(source):
         if row := _plain_row(record):
             table.row(row)
             continue
@@ -85,7 +85,7 @@ def _name(key: bytes) -> str:
     return key.decode("utf-8", "replace")
 
 
-def _records(source: Source) -> Iterator[bytes]:
+def records(source: Source) -> Iterator[bytes]:
     """Whole records; a fragment cut by a kill ends the reading."""
     empty = 0  # blocks of zeros, one after another
     data, offset, parts = b"", 0, []  # offset: position of data[0] in the file

@@ -63,7 +63,7 @@ def _tensorboard(finding: Finding, step: int) -> bool:
     )
     if not kinds:
         return False
-    writers: list[Any] = [one for one in gc.get_objects() if isinstance(one, kinds)]
+    writers: list[Any] = [one for one in gc.get_objects() if issubclass(type(one), kinds)]
     for writer in writers:
         writer.add_text(f"earnest/{title_of(finding).removeprefix('earnest ')}", text_of(finding), step)
     return bool(writers)

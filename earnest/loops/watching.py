@@ -10,7 +10,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -21,22 +20,20 @@ from earnest.errors import UserError
 from earnest.facts import Facts
 from earnest.logs.names import guess
 from earnest.loops import hooks
-from earnest.loops.alerts import alert as alert_trackers
 from earnest.loops.discover import Discovery
 from earnest.loops.first_step import FirstStep
+from earnest.loops.looks import Looks
 from earnest.loops.seen import Seen
 from earnest.monitors.guard import Guard
 from earnest.probes.results import Results
 from earnest.report.told import told
 from earnest.rules import diagnose
 from earnest.rules.finding import SEVERITIES, Diagnosis, Finding, Severity
-from earnest.rules.polling import SURE, Believed
 from earnest.run import RunWriter, Step, read_run
 from earnest.signals import SIGNALS
 from earnest.threads import machine
 
 FIRST_LOOKS = (1, 4, 7, 12, 20, 32, 50, 80)  # steps after which the run is judged; later ones are a quarter apart
-FEW_STEPS = 50  # before them, only what a healthy training cannot show is believed (assumed)
 LOOK_SHARE = 0.005  # of the time that has passed, further looks may take
 Models = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
 Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | Mapping[str, torch.optim.Optimizer]
@@ -121,8 +118,8 @@ class Watch:
             raise UserError(f"every={every}", "steps between two rows, at least 1", "every=10")
         known = Facts().updated(facts or {})
         self.stop_on: Severity | None = stop_on
-        self.alert, self.raises, self.should_stop = alert, raises, False
-        self.guard, self.believed = Guard(), Believed()
+        self.raises, self.should_stop, self.guard = raises, False, Guard()
+        self.looks: Looks | None = None
         self.out: Path | None = None
         self.closed = False
         self._spent_s, self._began_s, self._looked_at = 0.0, time.perf_counter(), 0
@@ -131,6 +128,7 @@ class Watch:
             self.closed = True
             return
         self.out = free_directory(Path(out) if out is not None else Path("runs") / "watch", resumed_at is not None)
+        self.looks = Looks(self.out, self.guard, alert)
         self.writer = RunWriter(self.out)
         self.writer.event(resumed_at or 0, "resumed" if resumed_at is not None else "started")
         self.writer.facts(self._facts(models).updated(known))
@@ -154,7 +152,8 @@ class Watch:
     def findings(self) -> list[Finding]:
         """Believed so far, in the order of their importance."""
         order = {severity: number for number, severity in enumerate(SEVERITIES)}
-        return sorted(self.believed.findings, key=lambda one: (order[one.severity], -one.confidence))
+        believed = [] if self.looks is None else self.looks.believed.findings
+        return sorted(believed, key=lambda one: (order[one.severity], -one.confidence))
 
     @property
     def step(self) -> int:
@@ -238,18 +237,12 @@ class Watch:
         return due and allowed
 
     def _judge(self, ended: bool = False) -> None:
-        assert self.out is not None
+        assert self.looks is not None
         counts = self.seen.counts()
         if counts.known():
             self.writer.facts(counts)
-        run = read_run(self.out)
-        diagnosis = diagnose(run)
-        if self.seen.index < FEW_STEPS:
-            diagnosis = replace(diagnosis, findings=[one for one in diagnosis.findings if one.confidence >= SURE])
-        for finding in self.believed.look(diagnosis, self.seen.index, ended):
+        for finding in self.looks.new(self.seen.index, ended):
             print(told(finding, self.seen.index), file=sys.stderr)
-            if self.alert:
-                alert_trackers(finding, self.seen.index, self.guard)
             self.should_stop |= self._stops(finding)
 
     def _stops(self, finding: Finding) -> bool:

@@ -12,7 +12,8 @@ MOST_COLUMNS = 50  # of a foreign log's columns; the JSON names all
 
 def render(run: Run, diagnosis: Diagnosis) -> str:
     """The whole report as one Markdown text."""
-    parts = [f"# {text(view.title(run))}", text(view.headline(diagnosis))]
+    kept = [f"checkpoints: {kept}" for kept in [view.kept(run)] if kept]
+    parts = [f"# {text(view.title(run))}", text(view.headline(diagnosis)), *map(text, kept)]
     if diagnosis.findings:
         parts += ["## Findings", *(_finding(finding) for finding in view.in_order(diagnosis.findings))]
     if diagnosis.verdicts:

@@ -33,6 +33,8 @@ def _parts(run: Run, diagnosis: Diagnosis, width: int) -> Iterator[RenderableTyp
     """The report from top to bottom. All of it is `Text`, never markup: "[red]" in a log stays what it is."""
     yield Text(view.title(run), style="bold")
     yield Text(view.headline(diagnosis))
+    if kept := view.kept(run):
+        yield Text(f"checkpoints: {kept}")
     if diagnosis.verdicts:
         yield Text("\nStreams", style="bold")
         yield from _verdicts(diagnosis)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple, cast
 
+from earnest import checkpoints
 from earnest.errors import clean
 from earnest.facts import MOST
 from earnest.rules.finding import SEVERITIES, Ask, Baseline, Diagnosis, Finding, Verdict
@@ -247,6 +248,7 @@ def origin(run: Run) -> list[tuple[str, str, str]]:
         told.append(("trained for", duration(past.trained_s), "plain"))
     if facts.format and facts.format != "earnest":
         told.append(("log of", line(facts.trainer or facts.format), "plain"))
+    told += [("checkpoints", words, "plain")] if (words := kept(run)) else []
     told += [("command", line(facts.command), "code")] if facts.command else []
     told += [("commit", line(facts.commit), "code")] if facts.commit else []
     device = facts.device or facts.machine
@@ -262,6 +264,22 @@ def state(run: Run) -> str:
     of = f" of {number(planned)}" if planned and run.last_step < planned else ""
     ended = {"running": "", "finished": ""}.get(word, f", last written {when(run.history.written_s)}")
     return f"{word} at step {number(run.last_step)}{of}{ended}"
+
+
+def kept(run: Run) -> str:
+    """The checkpoints that stay: ``step 600 (the last), step 400 (the best, held-out loss 3.214)``; empty if there is
+    none."""
+    saved = checkpoints.checkpoints(run.path) if run.path else []
+    if run.path is None or not saved:
+        return ""
+    of_best, last = checkpoints.best(run.path), saved[-1]
+    told = {last: ["the last"]}
+    if of_best:
+        loss = checkpoints.described(of_best).held_out_loss
+        told.setdefault(of_best, []).append(f"the best, held-out loss {number(loss)}")
+    return ", ".join(
+        f"step {number(checkpoints.described(path).step)} ({'; '.join(words)})" for path, words in told.items()
+    )
 
 
 def when(time_s: float) -> str:

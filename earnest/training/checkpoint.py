@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from earnest.checkpoints import checkpoint_path, save
+from earnest.checkpoints import About, checkpoint_path, save
 from earnest.errors import UserError
 
 
@@ -16,11 +16,12 @@ def save_checkpoint(
     step: int,
     save_model: Callable[[Path], None],
     training_state: Mapping[str, Any],
-    config: Mapping[str, Any],
-    ranks: int = 1,
+    about: About,
+    keep: int = 2,
 ) -> None:
     """Write ``checkpoints/step_N``: the model as `save_model` writes it, training_state.pt (tensors and plain values,
-    read back with weights_only=True; torch's random numbers among them) and checkpoint.json.
+    read back with weights_only=True; torch's random numbers among them) and checkpoint.json. The newest `keep` stay,
+    and the best.
 
     Raises UserError if the disk is full or refuses: then nothing half-written is left.
     """
@@ -30,7 +31,7 @@ def save_checkpoint(
         torch.save({**training_state, "step": step, "torch_rng": torch.get_rng_state()}, aside / "training_state.pt")
 
     try:
-        save(run_dir, step, fill, config, ranks)
+        save(run_dir, step, fill, about, keep)
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have their own for a full disk
         raise UserError(
             f"writing {checkpoint_path(run_dir, step)} failed: {error}",

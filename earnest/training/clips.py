@@ -1,5 +1,6 @@
 """The clips that a configuration names by a path."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ def find_clips(source: Source, needed: Sequence[str] = ("text",)) -> list[Clip] 
     """The clips of a folder, list or Hub data set, or of a corpus that installs with pip, which is made on first use;
     or conversations. needed: columns of which every clip has one."""
     chosen_columns(source.columns)  # a mistake there is told before anything is sought
+    source = replace(source, path=os.path.expanduser(source.path))  # ~ in a file, or between quotes
     if not source.path:
         raise UserError(
             "no data", "a folder of audio, a list of clips, or a data set on the Hub", "name it: --data.path FOLDER"

@@ -1,5 +1,6 @@
 """What every run shows beside its steps: rows of signals, evaluations, demos, checkpoints."""
 
+import math
 import shlex
 import subprocess
 import sys
@@ -15,8 +16,11 @@ import torch
 from accelerate import PartialState
 from torch import nn
 
+from earnest.checkpoints import About
 from earnest.facts import Facts
 from earnest.run import RunWriter, Step
+from earnest.signals import key
+from earnest.streams import Stream
 from earnest.threads import machine
 from earnest.training.checkpoint import save_checkpoint
 from earnest.training.precision import resolve_precision
@@ -28,6 +32,11 @@ class Reporter(ABC):
     def __init__(self, config: Any, run_dir: Path):
         self.config, self.run_dir = config, run_dir
         self.writer = RunWriter(run_dir)
+        self.scores = dict[str, float]()  # of the held-out clips at the step under way
+        self.writer.listeners.append(self._remember)
+
+    def _remember(self, step: int, signals: Mapping[str, float]) -> None:
+        self.scores |= {name: value for name, value in signals.items() if name.startswith("eval/")}
 
     @abstractmethod
     def row(self, step: Step) -> None:
@@ -36,6 +45,10 @@ class Reporter(ABC):
     @abstractmethod
     def evaluate(self, step: int) -> None:
         """Score the held-out clips."""
+
+    @abstractmethod
+    def weights(self) -> Mapping[Stream, float]:
+        """Weight of every stream in the loss."""
 
     @abstractmethod
     def demos(self, step: int) -> None:
@@ -51,7 +64,8 @@ class Reporter(ABC):
 
     def report(self, step: Step, due: Collection[str], state: Mapping[str, Any]) -> None:
         """Make what is due after a step. The checkpoint comes last: its random numbers are those that the next step
-        begins with."""
+        begins with. One that comes with an evaluation knows its held-out loss."""
+        self.scores.clear()
         if "row" in due:
             self.row(step)
         if "evaluation" in due:
@@ -59,12 +73,20 @@ class Reporter(ABC):
         if "demos" in due:
             self.demos(step.index)
         if "checkpoint" in due:
-            ranks = PartialState().num_processes
-            save_checkpoint(self.run_dir, step.index, self.save_model, state, asdict(self.config), ranks)
+            about = About(asdict(self.config), PartialState().num_processes, held_out_loss(self.scores, self.weights()))
+            save_checkpoint(self.run_dir, step.index, self.save_model, state, about, self.config.keep_checkpoints)
 
     def end(self, step: int, how: str) -> None:
         self.writer.event(step, how)
         self.writer.close()
+
+
+def held_out_loss(scores: Mapping[str, float], weights: Mapping[Stream, float]) -> float | None:
+    """The loss on held-out clips: that of each stream (a cross-entropy in nats, or a codec's), by its weight in
+    training. None if there is none, or it is not finite."""
+    known = {stream: [key(name, stream, "eval") for name in ("ce_nats", "loss")] for stream in weights}
+    losses = [weights[stream] * scores[name] for stream, names in known.items() for name in names if name in scores]
+    return sum(losses) if losses and math.isfinite(sum(losses)) else None
 
 
 def facts_of_run(config: Any, model: nn.Module, packages: Collection[str]) -> dict[str, Any]:

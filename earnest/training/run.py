@@ -4,7 +4,7 @@ is due after a step, how it is interrupted, how it ends."""
 import logging
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
@@ -28,11 +28,13 @@ from earnest.signals import key
 from earnest.training.checkpoint import load_training_state
 from earnest.training.precision import Precision, resolve_precision
 from earnest.training.reporter import Reporter
+from earnest.training.tracking import Tracking, chosen
 
 log = logging.getLogger(__name__)
 
 OnProgress = Callable[[str, int, int, str], None]  # stage, done, total, note
-EXTENDS = ("steps", "epochs")  # fields of a configuration that a run may be continued with other values of
+BESIDE = ("tracker", "keep_checkpoints")  # fields of a configuration that change nothing of what is learnt
+MAY_CHANGE = ("steps", "epochs", *BESIDE)  # a run may be continued with other values of these
 
 
 def silent(stage: str, done: int, total: int, note: str) -> None:
@@ -46,6 +48,8 @@ class Config(Protocol):
     def seed(self) -> int: ...
     @property
     def mixed_precision(self) -> Precision: ...
+    @property
+    def tracker(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class Start:
     accelerator: Accelerator
     checkpoint: Path | None = None
     recipe: str = ""
+    tracking: Tracking | None = None
 
     @property
     def step(self) -> int:
@@ -136,6 +141,7 @@ def started(config: Config, run_dir: Path, resume: bool, recipe: str = "") -> It
     Raises UserError if that would mix two runs in one directory: one is there and is not to be resumed, it was started
     with another configuration, or another process is at work in it; and if there is none to resume.
     """
+    trackers = chosen(config.tracker)
     accelerator = Accelerator(
         mixed_precision=resolve_precision(config.mixed_precision),
         cpu=not torch.cuda.is_available(),
@@ -155,10 +161,15 @@ def started(config: Config, run_dir: Path, resume: bool, recipe: str = "") -> It
                     _announce(run_dir, config, recipe)
                 elif checkpoint:
                     _tell_ranks(checkpoint, accelerator.num_processes)
-            set_seed(config.seed)
+            tracking = Tracking(run_dir) if is_first and trackers else None
             try:
-                yield Start(run_dir, resume, accelerator, checkpoint, recipe)
+                if tracking:
+                    tracking.begin(trackers, asdict(config), resume)
+                set_seed(config.seed)
+                yield Start(run_dir, resume, accelerator, checkpoint, recipe, tracking)
             finally:
+                if tracking:
+                    tracking.finish()
                 if is_first and not resume:
                     _withdraw(run_dir)
         # The wrapper of data parallelism first, the group of processes after it: the other way round the wrapper's
@@ -218,7 +229,7 @@ def finished(config: Any, run_dir: Path) -> Outcome | None:
     if not (run_dir / "run.json").is_file():
         return None
     run = read_run(run_dir)
-    if run.history is None or run.history.ended != "finished" or differences(run.facts.config or {}, asdict(config)):
+    if run.history is None or run.history.ended != "finished" or _differences(run.facts.config or {}, config, BESIDE):
         return None
     saved = checkpoints.newest(run_dir)
     step = checkpoints.described(saved).step if saved else 0
@@ -238,14 +249,14 @@ def starting_point(config: Any, run_dir: Path, resume: bool) -> Path | None:
     check_same(stored, config)
     saved = checkpoints.newest(run_dir)
     if saved:
-        checkpoints.check_same(saved, _other_than_longer(checkpoints.described(saved).config, stored))
+        checkpoints.check_same(saved, _differences(checkpoints.described(saved).config, stored))
     return saved
 
 
 def check_same(stored: Mapping[str, Any], config: Any) -> None:
     """Raises UserError if a run would be continued with another configuration than it was started with, but for its
     length."""
-    changed = _other_than_longer(stored, asdict(config))
+    changed = _differences(stored, config)
     if changed:
         raise UserError(
             f"another configuration than the run was started with ({'; '.join(changed)})",
@@ -254,8 +265,10 @@ def check_same(stored: Mapping[str, Any], config: Any) -> None:
         )
 
 
-def _other_than_longer(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    before, after = ({name: value for name, value in one.items() if name not in EXTENDS} for one in (stored, wanted))
+def _differences(stored: Mapping[str, Any], wanted: Any, besides: Sequence[str] = MAY_CHANGE) -> list[str]:
+    """Fields in which a stored configuration differs from another one, but for some."""
+    values: Mapping[str, Any] = wanted if isinstance(wanted, Mapping) else asdict(wanted)
+    before, after = ({name: each[name] for name in each if name not in besides} for each in (stored, values))
     return differences(before, after)
 
 
@@ -284,7 +297,9 @@ def run(training: Training[Any], start: Start, on_progress: OnProgress) -> Outco
             "as many steps as are made, or more",
             f"--steps {start.step} or more extends it",
         )
-    training.guard = Guard()
+    training.guard = start.tracking.guard if start.tracking else Guard()
+    if training.reporter and start.tracking:
+        training.reporter.writer.listeners.append(start.tracking.row)
     training.begin()
     if start.checkpoint:
         state = load_training_state(start.checkpoint)
@@ -298,12 +313,17 @@ def run(training: Training[Any], start: Start, on_progress: OnProgress) -> Outco
             is_last = index >= training.last_step
             asked = [number for number in gather_object([asked_by()]) if number]
             signum = asked[0] if asked and not is_last else None
-            training.report(step, {"row", "checkpoint"} if signum else due(index, is_last, training.every))
+            made = {"row", "checkpoint"} if signum else due(index, is_last, training.every)
+            training.report(step, made)
+            if start.tracking and "evaluation" in made:
+                start.tracking.look(index)
             on_progress("train", index, training.last_step, f"loss {step.signals[key('loss')]:.3f}")
             if is_last or signum:
                 break
         if not signum:
             training.at_end(index)
+            if start.tracking:
+                start.tracking.look(index, ended=True)
         if training.reporter:
             training.reporter.end(index, "interrupted" if signum else "finished")
     return Outcome(index, training.last_step, signum)

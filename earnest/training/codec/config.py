@@ -69,8 +69,13 @@ class CodecConfig:
     """How many clips are reconstructed."""
     save_every_steps: int = 250
     """How often a checkpoint is written."""
+    keep_checkpoints: int = 2
+    """How many checkpoints stay, the newest; the one of the lowest held-out loss stays too."""
     mixed_precision: Precision = "auto"
     """Autocast of the networks; spectra, quantiser and losses stay in fp32. "auto" is bf16 on a GPU that has it, or a
     CPU with AVX-512 BF16 or AMX."""
     seed: int = 0
     """Of weights, windows and everything else that is random."""
+    tracker: tuple[str, ...] = ()
+    """Where its curves and findings are shown too: wandb, tensorboard, trackio, mlflow, or several with commas between;
+    each reads its own environment variables (WANDB_MODE=offline, MLFLOW_TRACKING_URI, ...)."""

@@ -18,7 +18,7 @@ from earnest.probes.parameters import Frozen
 from earnest.probes.results import Results
 from earnest.run import Artifact, Step
 from earnest.signals import key
-from earnest.streams import parse
+from earnest.streams import Stream, parse
 from earnest.training.codec.assembly import CodecAssembly
 from earnest.training.codec.clips import FULL_SCALE, CodecClips
 from earnest.training.codec.config import CodecConfig
@@ -101,6 +101,9 @@ class CodecReporter(Reporter):
     def row(self, step: Step) -> None:
         self.writer.step(step.index, means(self.rows))
         self.rows.clear()
+
+    def weights(self) -> Mapping[Stream, float]:
+        return {parse(name): weight for name, weight in self.assembly.weights(1).items()}
 
     @torch.no_grad()
     def evaluate(self, step: int) -> None:

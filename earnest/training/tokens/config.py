@@ -97,8 +97,13 @@ class TokenConfig:
     """Held-out clips whose predictions are logged at every evaluation, beside their targets; 0 for none."""
     save_every_steps: int = 200
     """How often a checkpoint is written."""
+    keep_checkpoints: int = 2
+    """How many checkpoints stay, the newest; the one of the lowest held-out loss stays too."""
     mixed_precision: Precision = "no"
     """Autocast of the forward pass; the cross-entropy stays in fp32. "auto" is bf16 on a GPU that has it, or a CPU with
     AVX-512 BF16 or AMX."""
     seed: int = 0
     """Of weights, order of clips and everything else that is random."""
+    tracker: tuple[str, ...] = ()
+    """Where its curves and findings are shown too: wandb, tensorboard, trackio, mlflow, or several with commas between;
+    each reads its own environment variables (WANDB_MODE=offline, MLFLOW_TRACKING_URI, ...)."""

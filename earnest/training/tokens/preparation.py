@@ -21,7 +21,7 @@ from earnest.monitors.draws import Draws
 from earnest.training.clips import find_clips
 from earnest.training.run import OnProgress, silent
 from earnest.training.tokens.assembly import TokenAssembly
-from earnest.training.tokens.config import Data, TokenConfig
+from earnest.training.tokens.config import Data, Demos, TokenConfig
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ def prepare(config: TokenConfig, assembly: TokenAssembly, codec: Codec, on_progr
     _check_codec(model, codec)
     clips = find_clips(data, assembly.variation.described_by)
     _check_kind(clips, model, data)
+    _check_demos(config.demos, clips)
     sides = split_clips(clips, data.held_out_frac, config.seed, "speaker" if data.held_out == "speakers" else "name")
     (train_clips, train_long), (held_out_clips, held_out_long) = (within(side, data) for side in sides)
     (train_rows, held_out_rows), unread = encoded([train_clips, held_out_clips], codec, on_progress)
@@ -152,6 +153,21 @@ def _check_kind(clips: Sequence[Clip | Conversation], model: System, data: Data)
     if isinstance(clips[0], Conversation) and not model.reads_conversations:
         raise UserError(
             f"conversations in {data.path} for a {model.name} model", "a folder of clips", "take a higgs recipe"
+        )
+
+
+def _check_demos(demos: Demos, clips: Sequence[Clip | Conversation]) -> None:
+    if demos.every_steps and not all(text.strip() for text in demos.texts):
+        raise UserError(
+            "an empty text among --demos.texts", "words to say", "write them between quotes, or --demos.every-steps 0"
+        )
+    speakers = sorted({clip.speaker for clip in clips})
+    if demos.speaker and demos.speaker not in speakers:
+        more = ", ..." if len(speakers) > NAMED else ""
+        raise UserError(
+            f"--demos.speaker {demos.speaker}",
+            f"one of {', '.join(speakers[:NAMED])}{more}" if any(speakers) else "none: the data names no speakers",
+            "leave it out for the first speaker",
         )
 
 

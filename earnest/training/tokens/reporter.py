@@ -19,6 +19,7 @@ from earnest.probes.results import HeldOut, NullInput, Results
 from earnest.probes.suite import at_end, at_start
 from earnest.run import Step
 from earnest.signals import key
+from earnest.streams import Stream
 from earnest.training.reporter import Reporter, facts_of_run
 from earnest.training.tokens.assembly import TokenAssembly
 from earnest.training.tokens.config import TokenConfig
@@ -111,6 +112,9 @@ class TokenReporter(Reporter):
         if clips:
             sources = [row.source for row in self.held_out.rows]
             log_predictions(self.model, self.held_out.batch(clips), sources, step, self.writer)
+
+    def weights(self) -> Mapping[Stream, float]:
+        return self.assembly.weights
 
     def demos(self, step: int) -> None:
         if self.demo_set:
