@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 from earnest.codecs import load_codec
 from earnest.data.batch import collate
 from earnest.errors import UserError
+from earnest.lines import aligned
 from earnest.losses.adversarial import feature_matching
 from earnest.losses.codec import CodecBatch
 from earnest.losses.tokens import TokenObjective
@@ -141,21 +141,24 @@ def _of_codec(assembly: CodecAssembly) -> tuple[nn.Module, Callable[[], Tensor],
 def _print(groups: Iterable[Group], note: str, console: Console) -> None:
     groups = sorted(groups, key=lambda group: not group.trained)
     total = sum(group.parameters for group in groups)
-    table = Table("tensors", "shape", "parameters", "share", "", "gradient", box=None, pad_edge=False)
+    rows = [("tensors", "shape", "parameters", "share", "", "gradient")]
     for group in groups:
         shape = " × ".join(map(str, group.shape))
-        table.add_row(
-            group.name,
-            f"{group.tensors} × ({shape})" if group.tensors > 1 else shape,
-            f"{group.parameters:,}",
-            f"{group.parameters / total:.2%}",
-            "trained" if group.trained else "frozen",
-            ", ".join(
-                word if count == group.tensors else f"{word} ({count} of {group.tensors})"
-                for word, count in group.gradient.items()
-            ),
+        gradient = ", ".join(
+            word if count == group.tensors else f"{count} {word}" for word, count in group.gradient.items()
         )
-    console.print(table)
+        rows.append(
+            (
+                group.name,
+                f"{group.tensors} × ({shape})" if group.tensors > 1 else shape,
+                f"{group.parameters:,}",
+                f"{group.parameters / total:.2%}",
+                "trained" if group.trained else "frozen",
+                gradient,
+            )
+        )
+    for cells in aligned(rows, console.width, {2, 3}):
+        console.print("".join(cells).rstrip(), highlight=False, markup=False)
     trained = sum(group.parameters for group in groups if group.trained)
     console.print(f"trained: {trained:,} ({trained / total:.2%}) of {total:,} parameters", highlight=False)
     if note:

@@ -107,7 +107,8 @@ def configured(
         )
     name = name or file.recipe
     if name in ("-h", "--help"):
-        print(f"usage: earnest {command} RECIPE ...\n\nrecipes: {', '.join(RECIPES)}\n")
+        recipes = textwrap.fill(f"recipes: {', '.join(RECIPES)}", 80, subsequent_indent=" " * 9, break_on_hyphens=False)
+        print(f"usage: earnest {command} RECIPE ...\n\n{recipes}\n")
         print(f"earnest {command} RECIPE --help lists the options of a recipe")
         raise SystemExit(0)
     if name not in RECIPES:

@@ -7,9 +7,11 @@ import errno
 import io
 import logging
 import os
+import shutil
 import signal
 import sys
 import tempfile
+import textwrap
 import traceback
 from collections.abc import Callable
 from functools import partial
@@ -299,7 +301,12 @@ def _out_of_memory(error: Exception) -> UserError:
 
 
 def _refused(error: UserError) -> int:
-    print(error, file=sys.stderr)
+    lines = str(error).splitlines()
+    if sys.stderr.isatty():  # a file and a pipe get three lines; a terminal breaks no word
+        width = shutil.get_terminal_size().columns
+        wrapper = textwrap.TextWrapper(width, "", " " * 10, break_long_words=False, break_on_hyphens=False)
+        lines = [part for line in lines for part in wrapper.wrap(line)]
+    print(*lines, sep="\n", file=sys.stderr)
     return EXIT_MISTAKE
 
 

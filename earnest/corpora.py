@@ -7,7 +7,7 @@ from pathlib import Path
 import tyro
 
 from earnest.bounds import check_number
-from earnest.errors import UserError
+from earnest.errors import UserError, clean
 from earnest.exits import EXIT_FOUND
 
 Positional = tyro.conf.Positional
@@ -59,6 +59,10 @@ def check_data(
         max_positions: The context of the model: frames of audio and bytes of text.
         frame_rate_hz: Frames per second of its codec.
     """
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.text import Text
+
     from earnest.data.checks.checked import Limits
     from earnest.data.checks.command import check_data, language_identifier, unknown_to
     from earnest.data.paths import Source
@@ -74,9 +78,11 @@ def check_data(
         limits = replace(limits, unknown=unknown_to(tokenizer))
     with bars() as on_progress:
         told, faults = check_data(Source(folder, columns, split, limit), limits, out, on_progress)
-    print(told)
+    console = Console()
+    console.print(Text(told))
     for fault in faults:
-        print(f"\n{'✗' if fault.severity == 'critical' else '!'} {fault.kind}: {fault.sentence}")
-        print(f"  fix: {fault.fix}")
+        mark = "✗" if fault.severity == "critical" else "!"
+        console.print(Text(f"\n{mark} {clean(fault.kind)}: {clean(fault.sentence)}"))
+        console.print(Padding(Text(f"fix: {clean(fault.fix)}"), (0, 0, 0, 2)))
     print(f"\n{len(faults) or 'nothing'} found; page: {out}")
     return EXIT_FOUND if faults else 0

@@ -20,6 +20,7 @@ GROUND = {
     "columns",
     "files",
     "history",
+    "lines",
     "streams",
     "records",
     "facts",

@@ -139,7 +139,7 @@ def test_a_finding_becomes_an_alert_once(tones, tmp_path, monkeypatch):
     """A learning rate of a million: what is told at the end is told to the tracker."""
     told: list[str] = []
     monkeypatch.setattr("earnest.loops.looks.alert", lambda finding, step, guard: told.append(finding.rule))
-    monkeypatch.setitem(tracking.TRACKERS, "tensorboard", lambda *about: Silent())
+    monkeypatch.setitem(tracking.TRACKERS, "tensorboard", lambda *about: tracking.Opened(Silent()))
     monkeypatch.setattr(tracking, "find_spec", lambda name: name)
     monkeypatch.setenv("EARNEST_CACHE", str(tmp_path / "cache"))
     words = ("--tracker", "tensorboard", "--steps", "6", "--optimizer.learning-rate", "1e6")
@@ -150,8 +150,6 @@ def test_a_finding_becomes_an_alert_once(tones, tmp_path, monkeypatch):
 
 class Silent:
     """A tracker that starts, and then breaks at every row."""
-
-    name, run_id = "tensorboard", None
 
     def __init__(self, starts: bool = True):
         self.starts = starts
@@ -167,7 +165,7 @@ class Silent:
 
 
 def test_a_tracker_that_breaks_ends_no_training(tones, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(tracking.TRACKERS, "wandb", lambda *about: Silent())
+    monkeypatch.setitem(tracking.TRACKERS, "wandb", lambda *about: tracking.Opened(Silent()))
     monkeypatch.setattr(tracking, "find_spec", lambda name: name)
     monkeypatch.setenv("EARNEST_CACHE", str(tmp_path / "cache"))
     assert main(train(tones, tmp_path / "run", "--tracker", "wandb", "--steps", "3")) == 0
@@ -189,7 +187,7 @@ def test_a_tracker_that_cannot_be_had_ends_in_three_lines_before_any_work(
     words, installed, seen, fix, tones, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(tracking, "find_spec", lambda name: name if name in installed else None)
-    monkeypatch.setitem(tracking.TRACKERS, "wandb", lambda *about: Silent(starts=False))
+    monkeypatch.setitem(tracking.TRACKERS, "wandb", lambda *about: tracking.Opened(Silent(starts=False)))
     monkeypatch.setenv("EARNEST_CACHE", str(tmp_path / "cache"))
     assert main(train(tones, tmp_path / "run", "--tracker", *words)) == EXIT_MISTAKE
     told = capsys.readouterr().err.strip().splitlines()[-3:]

@@ -5,11 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 
-from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from earnest.lines import aligned
 from earnest.overview import Entry, Judged
 from earnest.report import view
 from earnest.report.as_terminal import STYLE
@@ -17,28 +16,27 @@ from earnest.rules.finding import SEVERITIES
 
 MOST_PROBLEMS = 10
 LONGEST_SYSTEM = 12
-SHORTEST_NAME = 16  # columns that a run's name has at least, before it is folded
+HEAD = ("run", "what", "started", "state", "verdict", "held out")
+NO_STYLE = ("",) * len(HEAD)
 STATE_STYLE = {"running": "green", "interrupted": "yellow", "killed": "red"}
 
 
 def table(entries: Sequence[Entry], console: Console) -> None:
-    """Print the list: one line a run, at 80 columns."""
+    """Print the list: a line a run, at 80 columns, and another one before it for a long name."""
     runs = [entry for entry in entries if entry.own or not entry.problem]
     kinds = {entry.held_out.of for entry in runs if entry.held_out}
     rows = [_cells(entry, len(kinds) > 1) for entry in runs]
-    taken = sum(max(map(cell_len, column)) + 2 for column in zip(*rows, strict=True)) if rows else 0
-    grid = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
-    grid.add_column("run", overflow="fold", max_width=max(SHORTEST_NAME, console.width - taken))
-    for name in ("what", "started", "state", "verdict"):
-        grid.add_column(name, no_wrap=True)
-    grid.add_column("held out", no_wrap=True, justify="right")
     names = shortened([view.line(entry.name) for entry in runs])
-    for entry, name, (system, started, state, verdict, value) in zip(runs, names, rows, strict=True):
-        styles = STATE_STYLE.get(state.partition(" ")[0], ""), worst(entry.judged)[1]
-        grid.add_row(name, system, started, Text(state, styles[0]), Text(verdict, styles[1]), value)
-    console.print(grid, markup=False, highlight=False)
+    styles = iter([("bold",) * len(HEAD), *(_styles(entry, row) for entry, row in zip(runs, rows, strict=True))])
+    for cells in aligned([HEAD, *([name, *row] for name, row in zip(names, rows, strict=True))], console.width, {5}):
+        marks = next(styles) if len(cells) > 1 else NO_STYLE
+        console.print(Text.assemble(*zip(cells, marks, strict=False)), highlight=False)
     for line in notes(entries):
         console.print(Text(line, style="dim"))
+
+
+def _styles(entry: Entry, cells: Sequence[str]) -> tuple[str, ...]:
+    return ("", "", "", STATE_STYLE.get(cells[2].partition(" ")[0], ""), worst(entry.judged)[1], "")
 
 
 def _cells(entry: Entry, with_kind: bool) -> list[str]:

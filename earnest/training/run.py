@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
@@ -164,7 +164,7 @@ def started(config: Config, run_dir: Path, resume: bool, recipe: str = "") -> It
             tracking = Tracking(run_dir) if is_first and trackers else None
             try:
                 if tracking:
-                    tracking.begin(trackers, asdict(config), resume)
+                    tracking.begin(trackers, config, resume)
                 set_seed(config.seed)
                 yield Start(run_dir, resume, accelerator, checkpoint, recipe, tracking)
             finally:
@@ -267,7 +267,7 @@ def check_same(stored: Mapping[str, Any], config: Any) -> None:
 
 def _differences(stored: Mapping[str, Any], wanted: Any, besides: Sequence[str] = MAY_CHANGE) -> list[str]:
     """Fields in which a stored configuration differs from another one, but for some."""
-    values: Mapping[str, Any] = wanted if isinstance(wanted, Mapping) else asdict(wanted)
+    values = cast(Mapping[str, Any], wanted) if isinstance(wanted, Mapping) else asdict(wanted)
     before, after = ({name: each[name] for name in each if name not in besides} for each in (stored, values))
     return differences(before, after)
 

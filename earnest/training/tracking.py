@@ -8,12 +8,12 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-
-from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracker, TrackioTracker, WandBTracker
+from typing import Any, NamedTuple, Protocol, cast
 
 from earnest.errors import UserError
 from earnest.loops.looks import Looks
@@ -45,27 +45,43 @@ def chosen(words: Sequence[str]) -> list[str]:
     return names
 
 
+class Tracker(Protocol):
+    """What accelerate's trackers have in common."""
+
+    def start(self) -> None: ...
+    def store_init_configuration(self, values: dict[str, Any]) -> None: ...
+    def log(self, values: dict[str, Any], step: int | None = None) -> None: ...
+    def finish(self) -> None: ...
+
+
+class Opened(NamedTuple):
+    """A tracker, and whether it goes on with a run whose configuration it keeps."""
+
+    tracker: Tracker
+    configured: bool = False
+
+
 class Tracking:
     """The trackers of one run."""
 
     def __init__(self, run_dir: Path):
         self.run_dir, self.guard = run_dir, Guard()
         self.looks = Looks(run_dir, self.guard)
-        self.trackers = dict[str, GeneralTracker]()
+        self.trackers = dict[str, Tracker]()
 
-    def begin(self, names: Sequence[str], config: Mapping[str, Any], resumed: bool) -> None:
+    def begin(self, names: Sequence[str], config: Any, resumed: bool) -> None:
         """Start the trackers. A resumed run goes on under the name it had. Raises UserError if one does not start."""
         run = run_name(self.run_dir)
         for name in names:
             try:
-                tracker = TRACKERS[name](self.run_dir, run, resumed)
+                tracker, configured = TRACKERS[name](self.run_dir, run, resumed)
                 tracker.start()
             except Exception as error:
                 told = " ".join(str(error).split())[:200] or type(error).__name__
                 raise UserError(f"{name} did not start: {told}", "a tracker that starts", START_FIX[name]) from error
             self.trackers[name] = tracker
-            if not (isinstance(tracker, MLflowTracker) and tracker.run_id):  # MLflow keeps what it was told first
-                self._call(name, partial(tracker.store_init_configuration, dict(_flat(config))))
+            if not configured:
+                self._call(name, partial(tracker.store_init_configuration, dict(_flat(asdict(config)))))
 
     def row(self, step: int, signals: Mapping[str, float]) -> None:
         """A row of signals that was written."""
@@ -98,40 +114,48 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
     """A configuration as trackers show it: data.path and its value."""
     for name, value in config.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from _flat(cast(Mapping[str, Any], value), f"{prefix}{name}.")
         else:
             yield prefix + name, value if isinstance(value, str | int | float | bool) else str(value)
 
 
-def _wandb(run_dir: Path, run: str, resumed: bool) -> GeneralTracker:
+def _of_accelerate(name: str) -> Any:
+    """A class of accelerate's, which has no types."""
+    return getattr(import_module("accelerate.tracking"), name)
+
+
+def _wandb(run_dir: Path, run: str, resumed: bool) -> Opened:
     project = os.environ.get("WANDB_PROJECT", PROJECT)
-    return WandBTracker(project, name=run, id=run, dir=str(run_dir), resume="allow")
+    return Opened(_of_accelerate("WandBTracker")(project, name=run, id=run, dir=str(run_dir), resume="allow"))
 
 
-def _tensorboard(run_dir: Path, run: str, resumed: bool) -> GeneralTracker:
-    return TensorBoardTracker("", run_dir / "tensorboard")
+def _tensorboard(run_dir: Path, run: str, resumed: bool) -> Opened:
+    return Opened(_of_accelerate("TensorBoardTracker")("", run_dir / "tensorboard"))
 
 
-def _trackio(run_dir: Path, run: str, resumed: bool) -> GeneralTracker:
-    return TrackioTracker(os.environ.get("TRACKIO_PROJECT", PROJECT), name=run, resume="allow" if resumed else "never")
+def _trackio(run_dir: Path, run: str, resumed: bool) -> Opened:
+    project = os.environ.get("TRACKIO_PROJECT", PROJECT)
+    return Opened(_of_accelerate("TrackioTracker")(project, name=run, resume="allow" if resumed else "never"))
 
 
-def _mlflow(run_dir: Path, run: str, resumed: bool) -> GeneralTracker:
-    return MLflowTracker(PROJECT, run_name=run, run_id=_earlier(run) if resumed else None)
+def _mlflow(run_dir: Path, run: str, resumed: bool) -> Opened:
+    """MLflow keeps the configuration that it was told first, and refuses another one."""
+    earlier = _earlier(run) if resumed else None
+    return Opened(_of_accelerate("MLflowTracker")(PROJECT, run_name=run, run_id=earlier), earlier is not None)
 
 
 def _earlier(run: str) -> str | None:
     """MLflow's own name for a run that was begun before."""
-    from mlflow import MlflowClient, get_experiment_by_name
-
-    experiment = get_experiment_by_name(os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT))
+    mlflow: Any = import_module("mlflow")
+    experiment = mlflow.get_experiment_by_name(os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT))
     if experiment is None:
         return None
-    found = MlflowClient().search_runs([experiment.experiment_id], f"attributes.run_name = '{run}'", max_results=1)
-    return found[0].info.run_id if found else None
+    named = f"attributes.run_name = '{run}'"
+    found = mlflow.MlflowClient().search_runs([experiment.experiment_id], named, max_results=1)
+    return str(found[0].info.run_id) if found else None
 
 
-TRACKERS: dict[str, Callable[[Path, str, bool], GeneralTracker]] = {
+TRACKERS: dict[str, Callable[[Path, str, bool], Opened]] = {
     "wandb": _wandb,
     "tensorboard": _tensorboard,
     "trackio": _trackio,
