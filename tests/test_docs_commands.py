@@ -117,7 +117,7 @@ def adapters(run_dir: Path) -> Iterator[None]:
         lm.save_pretrained(aside)
         tiny_higgs().tokenizer.save_pretrained(aside)
 
-    checkpoints.save(run_dir, 9, fill, {})
+    checkpoints.save(run_dir, 9, fill, checkpoints.About({}))
     yield
     shutil.rmtree(checkpoints.checkpoint_path(run_dir, 9))
 
@@ -181,8 +181,10 @@ def ended(words: list[str], capsys) -> tuple[int, str]:
 
 
 def is_refused_rightly(words: tuple[str, ...], code: int, said: str) -> bool:
-    """What needs packages of Debian says which, and does not write into a folder that is taken; an extra says how it
-    is installed."""
+    """What needs packages of Debian says which, and does not write into a folder that is taken; an extra, a tracker
+    and a program that plays say how they are installed."""
+    if code == 2 and ("--tracker" in words or "--play" in words):
+        return any(way in said for way in ("fix:      pip install ", "fix:      install one, or open the file"))
     from_debian = words[0] == "data" and words[1] != "check" and "fix:" in said
     return code == 2 and (from_debian or (words == ("mcp",) and 'pip install "earnest[mcp]"' in said))
 
