@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-from filelock import FileLock, Timeout
 
 from earnest.errors import UserError
 from earnest.files import read_small, write_whole
@@ -43,6 +42,8 @@ def owned(directory: Path, doing: str) -> Generator[None, None, None]:
 
     Raises UserError, which says who holds it, if a living process does.
     """
+    from filelock import FileLock, Timeout  # needed by those who write
+
     made = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
     lock = FileLock(directory / LOCK, timeout=PATIENCE_S, poll_interval=0.1)

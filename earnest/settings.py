@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-import yaml
-
 from earnest.errors import UserError
 from earnest.records import plain
 
@@ -47,6 +45,8 @@ def asked(words: Sequence[str]) -> Asked:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    import yaml
+
     expected = "a configuration as `earnest train RECIPE --print-config` writes it (YAML or JSON)"
     try:
         stored = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
@@ -90,6 +90,8 @@ def as_words(values: Mapping[str, Any], config: Any, prefix: str = "") -> Iterat
 
 
 def as_yaml(recipe: str, config: Any) -> str:
+    import yaml
+
     return yaml.safe_dump({RECIPE: recipe, **_whole(config)}, sort_keys=False, allow_unicode=True, width=100)
 
 

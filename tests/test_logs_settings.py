@@ -8,7 +8,8 @@ import pytest
 
 from earnest.facts import FACTS
 from earnest.logs import read
-from earnest.logs.settings import MOST_NODES, SPELLINGS, facts_in, facts_of, from_yaml
+from earnest.logs.settings import SPELLINGS, facts_in, facts_of
+from earnest.logs.yaml_text import MOST_NODES, from_yaml
 from earnest.profiles.configs import configs
 from earnest.run import Run
 

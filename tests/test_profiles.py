@@ -15,6 +15,7 @@ from earnest import logs
 from earnest.errors import UserError
 from earnest.facts import FACTS, Facts
 from earnest.profiles import Shown, profile, profiles, recognise
+from earnest.profiles.compiled import FILE, compiled
 from earnest.profiles.explain import known_models, page, pages, trainers
 from earnest.profiles.fingerprint import literals, pattern
 from earnest.profiles.formula import evaluate
@@ -320,6 +321,7 @@ def test_models():
 
 
 def test_pages_are_generated():
+    assert FILE.read_text() == compiled(), "compiled.json is old: python -m earnest.profiles.explain"
     for path, text in pages().items():
         assert (ROOT / path).read_text() == text, f"{path} is old: python -m earnest.profiles.explain"
 

@@ -21,7 +21,8 @@ from typing import Any
 from benchmarks.campaigns.tally import Tally
 from earnest import logs
 from earnest.errors import UserError
-from earnest.logs.settings import facts_of, from_yaml
+from earnest.logs.settings import facts_of
+from earnest.logs.yaml_text import from_yaml
 from earnest.report.page import render
 from earnest.rules import diagnose
 from earnest.run import Run

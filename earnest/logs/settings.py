@@ -5,13 +5,10 @@ are data, JSON or YAML; nothing in them is executed.
 """
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import yaml
+from typing import Any
 
 from earnest.columns import Json
 from earnest.errors import UserError
@@ -37,8 +34,6 @@ FILES = [
     "params.json",
 ]
 LARGEST_BYTES = 4 << 20
-MOST_NODES = 200_000
-DEEPEST = 100
 MOST_NOTES = 10
 # fact -> its spellings in configurations: the last part of the name, its words joined by "_"
 SPELLINGS = {
@@ -214,7 +209,7 @@ def facts_in(path: Path) -> Settings:
     expected = f"a configuration in JSON, YAML or TOML, as a model's {FILES[0]}"
     try:
         config = _read(file)
-    except (OSError, RecursionError, yaml.YAMLError, *ODD_SCALARS) as error:
+    except (OSError, RecursionError, *ODD_SCALARS) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())[:200]
         raise UserError(f"--config {path}: {reason}", expected, "check the path, or pass --fact NAME=VALUE") from error
     found = facts_of(config, str(path)) if isinstance(config, dict) else Settings()
@@ -236,7 +231,7 @@ def facts_beside(path: Path) -> Settings:
             if not file.is_file() or file == path:
                 continue
             config = _read(file)
-        except (OSError, RecursionError, yaml.YAMLError, *ODD_SCALARS) as error:
+        except (OSError, RecursionError, *ODD_SCALARS) as error:
             reason = " ".join(str(error).split())[:100]
             settings.notes.append(f"{file.name} could not be read, so no facts come from it ({reason})")
             continue
@@ -252,45 +247,14 @@ ODD_SCALARS = (ValueError, LookupError, AttributeError, TypeError, OverflowError
 def _read(file: Path) -> Json:
     text = read_small(file, LARGEST_BYTES).decode("utf-8", "replace")
     if file.suffix == ".toml":
+        import tomllib
+
         return tomllib.loads(text)
-    return loads(text) if file.suffix == ".json" else from_yaml(text)
+    if file.suffix == ".json":
+        return loads(text)
+    from earnest.logs.yaml_text import from_yaml
 
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader) if not TYPE_CHECKING else yaml.SafeLoader):
-    """A safe loader, but a merge (``<<: *defaults``) is a key like others: merging can grow without bound, and what it
-    names is looked at once, at its anchor."""
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        pass
-
-    def construct_merge(self, node: yaml.ScalarNode) -> str:
-        return node.value
-
-
-def _untagged(loader: _Loader, tag: str, node: yaml.Node) -> Json:
-    """What a tag of the application stands before, as plain data: nothing is made of it. A mapping keeps the tag under
-    ``!``, as it may say which class it configures."""
-    if isinstance(node, yaml.MappingNode):
-        held: dict[str, Json] = {str(name): value for name, value in loader.construct_mapping(node, deep=True).items()}
-        return held | {"!": tag}
-    return loader.construct_sequence(node, deep=True) if isinstance(node, yaml.SequenceNode) else str(node.value)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:merge", _Loader.construct_merge)
-_Loader.add_multi_constructor("!", _untagged)
-
-
-def from_yaml(text: str) -> Json:
-    """A YAML document as plain values. Raises yaml.YAMLError for tags of Python objects, and above DEEPEST or
-    MOST_NODES (asked of the events before anything is built: building recurses)."""
-    depth = nodes = 0
-    events: Iterator[yaml.Event] = yaml.parse(text, Loader=_Loader)
-    for event in events:
-        nodes += isinstance(event, yaml.NodeEvent)
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST or nodes > MOST_NODES:
-            raise yaml.YAMLError(f"nested over {DEEPEST} deep" if depth > DEEPEST else f"over {MOST_NODES:,} values")
-    return yaml.load(text, Loader=_Loader)
+    return from_yaml(text)
 
 
 def _mappings(config: Mapping[str, Json]) -> Iterator[dict[str, Json]]:

@@ -1,7 +1,7 @@
 """Public trainers, one page of data each: whose log is it, what do its numbers mean, which faults are known."""
 
 from earnest.profiles.fingerprint import Match, Recognised, Shown, matches, recognise
-from earnest.profiles.profile import NONE, Defect, Logged, Profile, known_defects, profile, profiles
+from earnest.profiles.profile import NONE, Defect, Logged, Profile, built_on, known_defects, profile, profiles
 
 __all__ = [
     "NONE",
@@ -11,6 +11,7 @@ __all__ = [
     "Profile",
     "Recognised",
     "Shown",
+    "built_on",
     "known_defects",
     "matches",
     "profile",

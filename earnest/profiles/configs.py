@@ -1,15 +1,13 @@
 """Configurations of known models and trainers: where in them the facts stand."""
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 
 from earnest import records
 from earnest.columns import Json
+from earnest.profiles.compiled import table
 
-FILE = Path(__file__).parent / "configs.toml"
 THERE = "*"
 
 
@@ -51,10 +49,9 @@ def value_at(config: Mapping[str, Json], path: str) -> Json:
 @cache
 def configs() -> tuple[Config, ...]:
     """Every known kind; one that asks for more goes first."""
-    table = tomllib.loads(FILE.read_text(encoding="utf-8"))
     read = [
         records.read(Config, {**entry, "name": name, "wrong": entry.get("not", [])}, f"configuration {name}", "mend it")
-        for name, entry in table.items()
+        for name, entry in table("configs").items()
     ]
     return tuple(sorted(read, key=lambda one: -len(one.when)))
 

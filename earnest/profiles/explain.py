@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from earnest.facts import Facts
+from earnest.profiles.compiled import FILE, compiled
 from earnest.profiles.models import Model, models
 from earnest.profiles.profile import Defect, Fingerprint, Logged, Profile, profiles
 
@@ -125,5 +126,6 @@ def _recognised(one: Fingerprint) -> str:
 
 
 if __name__ == "__main__":
+    FILE.write_text(compiled(), encoding="utf-8")
     for path, text in pages().items():
         Path(path).write_text(text, encoding="utf-8")

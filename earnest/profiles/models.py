@@ -1,18 +1,15 @@
 """Known models: what ``--model NAME`` stands for, in place of facts."""
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
-from pathlib import Path
 
 from earnest import records
 from earnest.errors import UserError
 from earnest.facts import Facts
-
-FILE = Path(__file__).parent / "models.toml"
+from earnest.profiles.compiled import table
 
 
 @dataclass(frozen=True)
@@ -29,10 +26,9 @@ class Model:
 @cache
 def models() -> Mapping[str, Model]:
     """Every known model by its name."""
-    table = tomllib.loads(FILE.read_text(encoding="utf-8"))
     return {
         name: records.read(Model, entry | {"name": name}, f"model {name}", "mend the file")
-        for name, entry in table.items()
+        for name, entry in table("models").items()
     }
 
 

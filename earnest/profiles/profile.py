@@ -1,6 +1,5 @@
 """`Profile`: what is known of a public trainer's log. One file of trainers/ each, read at the trainer's source."""
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -10,6 +9,7 @@ from pathlib import Path
 from earnest import records
 from earnest.errors import UserError
 from earnest.facts import Facts, Unit
+from earnest.profiles.compiled import table
 from earnest.profiles.formula import evaluate
 from earnest.streams import TOTAL, Stream, parse
 
@@ -137,7 +137,10 @@ def _as_read(unit: Unit | None) -> Unit | None:
 @cache
 def profiles() -> Mapping[str, Profile]:
     """Every profile by its name."""
-    return {name: _read(name) for name in sorted(path.stem for path in FOLDER.glob("*.toml"))}
+    return {
+        name: records.read(Profile, page | {"name": name}, f"profile {name}", "mend the file")
+        for name, page in table("trainers").items()
+    }
 
 
 def profile(name: str) -> Profile:
@@ -159,6 +162,7 @@ def known_defects(name: str | None) -> tuple[Defect, ...]:
     return (*found.defects, *known_defects(found.extends)) if found else ()
 
 
-def _read(name: str) -> Profile:
-    page = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
-    return records.read(Profile, page | {"name": name}, f"profile {name}", "mend the file")
+def built_on(name: str | None, base: str) -> bool:
+    """Whether a trainer is the one called `base`, or is built on it."""
+    found = profiles().get(name or "")
+    return found is not None and (found.name == base or built_on(found.extends, base))

@@ -8,9 +8,10 @@ and so is one that gave no answer: what is not reported was checked and is fine.
 import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 import numpy as np
 
@@ -90,7 +91,10 @@ class Rule:
     points: int
     explains: tuple[str, ...]
     check: Check
-    text: str
+
+    @cached_property
+    def text(self) -> str:
+        return inspect.cleandoc(self.check.__doc__ or "")
 
     @property
     def title(self) -> str:
@@ -129,22 +133,26 @@ def rule(
     def enter(check: Check) -> Check:
         if code in RULES:
             raise ValueError(f"rule {code} is twice in the catalogue")
-        name, text = check.__name__.replace("_", "-"), inspect.cleandoc(check.__doc__ or "")
-        RULES[code] = Rule(code, name, severity, since, asked_by(check), points, explains, check, text)
+        name = check.__name__.replace("_", "-")
+        RULES[code] = Rule(code, name, severity, since, asked_by(check), points, explains, check)
         return check
 
     return enter
 
 
-_TYPES: dict[type[Need], dict[str, Any]] = {OfFacts: get_type_hints(Facts), OfProbes: get_type_hints(Results)}
+_TYPES: dict[type[Need], dict[str, Any]] = {
+    kind: {field.name: field.type for field in fields(record)}
+    for kind, record in ((OfFacts, Facts), (OfProbes, Results))
+}
 
 
 def asked_by(check: Check) -> tuple[Asked, ...]:
     """What the parameters of a rule ask for. Raises TypeError if one is no need, or its type is not what it gets."""
-    hints = get_type_hints(check, include_extras=True)
     asked: list[Asked] = []
-    for parameter in inspect.signature(check).parameters:
-        annotation, optional = hints[parameter], NoneType in get_args(hints[parameter])
+    for parameter, annotation in inspect.get_annotations(check).items():
+        if parameter == "return":
+            continue
+        optional = NoneType in get_args(annotation)
         if optional:
             annotation = next(one for one in get_args(annotation) if one is not NoneType)
         type_, *about = get_args(annotation) or (annotation,)
