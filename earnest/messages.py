@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-Kind = Literal["skipped", "overflow", "memory", "stopped", "failed"]
+Kind = Literal["skipped", "overflow", "nan", "memory", "stopped", "failed"]
 MEANS: dict[Kind, str] = {
     "skipped": "a step was skipped, as a loss or gradient was not finite",
     "overflow": "half precision overflowed",
+    "nan": "something that is not a number was printed, without a name",
     "memory": "the memory was too small",
     "stopped": "the run was stopped from outside",
     "failed": "the program failed",

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from earnest.errors import UserError
 from earnest.facts import Facts
 from earnest.logs import document, jsonl, mlflow, own, parquet, table, tensorboard, text, trackio, wandb
@@ -16,6 +18,7 @@ from earnest.logs.find import choose
 from earnest.logs.format import Format
 from earnest.logs.log import Log
 from earnest.logs.mapping import choose_beside, to_run
+from earnest.logs.nameless import shown
 from earnest.logs.settings import Settings, facts_beside, facts_in, facts_of, facts_of_model
 from earnest.logs.source import EXPECTED, FIX, Source, standard_input
 from earnest.logs.splits import joined_splits, splits_of_one
@@ -23,6 +26,7 @@ from earnest.logs.trainer import add_facts, known_columns, note_on_models, train
 from earnest.logs.unused import NOT_USED, may_be_loss, option
 from earnest.run import Run
 
+MOST_LOST = 5  # columns without a number that are named
 # the first that claims a file reads it
 FORMATS: list[Format] = [
     own.FORMAT,
@@ -81,7 +85,7 @@ def read(
     known = Facts().updated(settings.facts).updated(log.facts).updated(given)
     run = choose_beside(log, run)
     trainer = trainer_of(log, source, known.trainer)
-    columns = known_columns(log, trainer.profile, known)
+    columns = shown(log) or known_columns(log, trainer.profile, known)
     result = to_run(log, dict(overrides or {}), run, columns)
     result.messages = source.messages
     _must_hold_a_run(result, log, source)
@@ -103,14 +107,18 @@ def read(
 
 def _must_hold_a_run(run: Run, log: Log, source: Source) -> None:
     """Raises UserError if no column is a signal, or all there is is one number."""
+    told = "".join(f"; {message.told}" for message in source.messages)
+    lost = [name for name, column in log.columns.items() if len(column.value) and not np.isfinite(column.value).any()]
+    told += f"; never a number: {', '.join(map(repr, lost[:MOST_LOST]))}" if lost else ""
     if not run.series:
         listed = ", ".join(map(repr, list(log.columns)[:20]))
         raise UserError(
-            f"{source.path.name}: no column is a known signal ({listed})",
+            f"{source.path.name}: no column is a known signal ({listed}){told}",
             "a loss, a learning rate, a gradient norm, ...",
             f"name one, e.g. the loss with {option(may_be_loss(log, log.columns), 'train/loss')}",
         )
-    if len(run.series) == 1 and all(len(series) < 2 for series in run.series.values()):
+    one = next(iter(run.series.values()))
+    if len(run.series) == 1 and len(one) < 2 and np.isfinite(one.value).all():
         unread = [note for note in run.notes if NOT_USED in note]
         seen = f"{source.path.name}: {unread[0]}" if unread else f"{source.path.name} holds one number"
-        raise UserError(seen, "values over several steps", "log every step, or pass the whole log")
+        raise UserError(seen + told, "values over several steps", "log every step, or pass the whole log")

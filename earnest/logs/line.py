@@ -79,7 +79,7 @@ LIST = _for("INFO [1.4626, 3.100, 54.2840]", rf"(?P<named>[:=]\s*)?[\[(]\s*({N}(
 LOSSES = _for(
     "Losses: [2.56, 2.11, 8.75], step: 200", rf"(?i:\b(loss(?:es)?))\s*[:=]\s*\[\s*({N}(?:\s*,\s*{N}){{2,}})\s*\]"
 )
-SOURCE = _for("2026-01-01 (trainer:87) INFO: loss = 3.5", rf"\([\w./\-]+:{N}\)")
+SOURCE = _for("2026-01-01 (trainer:87) INFO: loss = 3.5", rf"\([\w./\-]+:{N}\)|\[[\w./\-]+\.py:{N}\]")
 BRACKET = _for("train_loss[loss=75.2, over 900 frames], tot_loss[loss=75.1]", r"([A-Za-z_]\w*)\[[^\[\]]*\]")
 HEADING = _for(
     " --> EVAL PERFORMANCE",

@@ -20,6 +20,7 @@ from earnest.run import Run, Series
 from earnest.signals import SIGNALS, Key, parse
 from earnest.streams import AUDIO, TEXT, Codebook, Part
 
+GENERATOR = Part("loss_g")
 FRACTIONS = {"accuracy_frac", "clipped_frac", "used_frac", "padding_frac", "counted_frac", "copy_frac"}
 
 
@@ -41,6 +42,7 @@ def to_run(log: Log, overrides: dict[str, str], run: str | None, known: Known = 
     guesses |= {name: Guess(key) for name, key in told.items()}
     _count_codebooks_from_0(log, guesses)
     _language_model_beside_codebooks(guesses)
+    _total_of_a_model(guesses)
     ambiguous = _of_several_folders(guesses)
     keys = {name: known.key for name, known in guesses.items() if known and name not in ambiguous}
     keys.update({name: key for name, key in chosen.items() if isinstance(key, Key)})
@@ -190,11 +192,27 @@ def _language_model_beside_codebooks(guesses: dict[str, Guess | None]) -> None:
                 guesses[name] = Guess(known.key._replace(stream=TEXT))
 
 
+def _total_of_a_model(guesses: dict[str, Guess | None]) -> None:
+    """`soundstream total loss` beside `soundstream recon loss` is the total, and no part called soundstream."""
+    losses = {name: known for name, known in guesses.items() if known and known.key.name == "loss"}
+    if any(known.key.stream is None for known in losses.values()):
+        return
+    for name, known in losses.items():
+        of_a_model = "total" in words(name) and isinstance(known.key.stream, Part) and known.key.stream != GENERATOR
+        if of_a_model and any(str(one.key.stream).startswith(f"{known.key.stream}_") for one in losses.values()):
+            guesses[name] = Guess(known.key._replace(stream=None))
+
+
 def _scaled(log: Log, name: str, key: Key, value: np.ndarray) -> np.ndarray:
     factor, why = log.scale.get(name, (1.0, ""))
     finite = value[np.isfinite(value)]
     if factor == 1.0 and key.name in FRACTIONS and len(finite) and 1.5 < finite.max() <= 100 and finite.min() >= 0:
         factor, why = 0.01, "percent"
+    if factor == 1.0 and key.name == "error_frac" and len(finite) and np.median(finite) > 1.5 and finite.min() >= 0:
+        factor, why = (
+            0.01,
+            "percent",
+        )  # an error rate above 100 % is possible; one above 150 % in half of all rows is not
     if factor != 1.0:
         log.notes.append(f"{name!r} is in {why} and was multiplied by {factor:.4g}")
     return value * factor if factor != 1.0 else value

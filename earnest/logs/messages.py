@@ -36,6 +36,12 @@ SAYINGS = [  # the first that fits a line names its kind
     ),
     Saying("overflow", b"scale is small", r"grad scale is small", "WARNING: Grad scale is small: 9.5e-07"),
     Saying("overflow", b"minimum loss scale", r"minimum loss scale", "FloatingPointError: Minimum loss scale reached"),
+    Saying(
+        "nan",
+        b"nan",
+        r"(?:^|(?:it/s|s/it)\])\s*(?:tensor\(nan[^()]*(?:\([^()]*\))?[^()]*\)|\[?nan\]?)$",
+        "40%|####      | 2/5 [00:01<00:01, 2.7it/s]nan",
+    ),
     Saying("memory", b"out of memory", r"out of memory", "torch.OutOfMemoryError: CUDA out of memory. Tried 2.00 GiB"),
     Saying("memory", b"allocate memory", r"can't allocate memory", "DefaultCPUAllocator: can't allocate memory: 8"),
     Saying("memory", b"oom", r"\boom[-_ ]kill", "slurmstepd: error: Detected 1 oom_kill event in StepId=1.batch."),

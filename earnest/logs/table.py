@@ -19,6 +19,7 @@ from earnest.logs.words import LABELS_OF_ROWS, LABELS_OF_RUNS
 NAME = "csv"
 MISSING = ["", "null", "NULL", "None", "none", "NA", "N/A", "n/a", "-", "--", "<NA>"]
 SEPARATORS = ",\t;|"
+RULED = re.compile(r"^[\s|:]*-{2,}[-|:\s]*\|[-|:\s]*$")  # the line below the header of a Markdown table
 DECIMAL_COMMA = re.compile(r"^\s*[-+]?\d+,\d+(?:[eE][-+]?\d+)?\s*$")
 THOUSANDS = re.compile(r"^\s*[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?\s*$")
 WRAPPED = re.compile(
@@ -46,7 +47,7 @@ def _shape(source: Source) -> tuple[str, list[str], int] | None:
     )
     if skipped is None or len(lines[skipped]) > 1 << 20:
         return None
-    body = [line for line in lines[skipped:] if line.strip()][:50]
+    body = [line for line in lines[skipped:] if line.strip() and not RULED.match(line)][:50]
     best = None
     for separator in SEPARATORS:
         try:

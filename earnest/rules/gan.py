@@ -1,5 +1,6 @@
 """The two sides of an adversarial training, as a log shows them: `Gan`."""
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,7 +12,13 @@ from earnest.streams import Part, Stream
 
 DISCRIMINATOR = (Part("loss_d"), Part("discriminator"))
 ADVERSARIAL, FEATURES = (Part("adv_g"), Part("adversarial")), (Part("feat"), Part("features"))
+CRITIC = re.compile(r"(?:.*_)?(?:discr?|discriminators?|critic)(?:_|$)(?!.*gen)")  # in the name of a part
 HINGE_NEEDS = "a hinge discriminator: --fact gan_loss=hinge, lsgan or vanilla says which it is"
+
+
+def is_of_discriminator(stream: Stream | None) -> bool:
+    """Whether a loss is a discriminator's, or one of several': `loss_d`, `discr_scale_1`, `disc_real_0`."""
+    return stream in DISCRIMINATOR or (stream is not None and CRITIC.match(str(stream)) is not None)
 
 
 @dataclass(frozen=True)

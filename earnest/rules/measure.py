@@ -72,13 +72,14 @@ class Course:
     """A series as the levels (means) of at most `STRETCHES` stretches: where it began, its best, where it is now.
 
     error: of a level, from how points scatter within a stretch and how levels wander. since: the step at which the best
-    stretch ends.
+    stretch ends. falls: whether a fall can be believed, however small it is beside the error of a level.
     """
 
     levels: Values
     error: float
     since: int
     points: int
+    falls: bool
 
     @property
     def start(self) -> float:
@@ -95,8 +96,10 @@ class Course:
     @property
     def never_moved(self) -> bool:
         """No level differs from the first by more than half a percent of it, or than four errors if these are small
-        (assumed)."""
-        within = max(0.005 * abs(self.start), min(4 * self.error, 0.02 * abs(self.start)))
+        and no fall can be believed (assumed)."""
+        within = 0.005 * abs(self.start)
+        if not self.falls:
+            within = max(within, min(4 * self.error, 0.02 * abs(self.start)))
         return bool((np.abs(self.levels - self.start) <= within).all())
 
     @property
@@ -130,7 +133,7 @@ def course(series: Series | None) -> Course | None:
     # a loss also wanders from stretch to stretch, by more than its points scatter within one
     error = max(float(np.median(errors)), noise(levels), noise(values) / math.sqrt(min(map(len, stretches))))
     since = int(step[stretches[int(levels.argmin())][-1]])
-    return Course(levels, error, since, len(values))
+    return Course(levels, error, since, len(values), trend(series.binned.value).falls)
 
 
 def flipped(series: Series) -> Series:
@@ -157,7 +160,8 @@ def degenerate(series: Series | None) -> tuple[int, str] | None:
 def zero_since(series: Series) -> int | None:
     """The step since which a loss is exactly 0 and did not get there by itself, or None.
 
-    A loss that had fallen to a thousandth of its start (assumed) is rounded to 0: in fp32 a cross-entropy below 1e-7
+    A loss that never was more than its last printed digit is rounded to 0, and so is one that had fallen to a
+    thousandth of its start (assumed): in fp32 a cross-entropy below 1e-7
     nats cannot be told from 0, and constant targets reach that.
     """
     values = series.finite
@@ -165,7 +169,8 @@ def zero_since(series: Series) -> int | None:
         return None
     before = values.value[: np.argmax(values.value == 0)]  # not of the last stretch: one odd batch may interrupt zeros
     faded = len(before) > 1 and abs(before[-1]) <= 1e-3 * abs(before[0])
-    return None if faded else int(values.step[start_of_last(values.value == 0)])
+    rounded = len(before) > 0 and np.abs(before).max() < 1.5 * printed_unit(values.value)  # 0.0001, then 0.0000
+    return None if faded or rounded else int(values.step[start_of_last(values.value == 0)])
 
 
 def is_off(series: Series) -> bool:

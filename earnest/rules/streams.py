@@ -280,7 +280,9 @@ def token_streams(run: Run) -> list[Stream]:
     for _, name, stream in run.series:
         if stream and (name == "ce_nats" or (name == "loss" and (stream == TEXT or stream.is_audio))):
             found.add(stream)
-    has_parts = any(key.stream for key in run.series if key[:2] == ("train", "loss"))
-    if not found and not has_parts and StreamView(run, TOTAL, ()).train:
+    whole = StreamView(run, TOTAL, ())
+    split = "eval" if whole.train is None and whole.evaluated is not None else "train"
+    has_parts = any(key.stream for key in run.series if key[:2] == (split, "loss"))
+    if not found and not has_parts and whole.any:
         return [TOTAL]
     return in_order(found)

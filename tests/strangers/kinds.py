@@ -236,3 +236,134 @@ def rate_of_zero(rng: np.random.Generator) -> Files:
     """A pretrained model that stays where it was, because its rate is 0 from the first step on."""
     loss = flat(rng, 200, about(rng, 2.2), 0.03)
     return {"log.csv": csv("step,loss,lr", range(5, 1005, 5), loss, [0.0] * 200)}
+
+
+@LOGS.add
+def overflow_once_an_epoch(rng: np.random.Generator) -> Files:
+    """Rows are epochs of 250 steps, and mixed precision finds its scale once or twice in each."""
+    lines: list[str] = []
+    for i, loss in enumerate(fall(rng, 4, 3.95, about(rng, 3.8, 0.01), 0.001)):
+        lines.append(
+            f"| epoch {22 + i:03d} | loss {loss:.3f} | num_updates {5586 + 254 * i} | lr 0.0008 | gnorm 0.31\n"
+        )
+        lines.append("| WARNING: overflow detected, setting loss scale to: 1.0\n")
+    return {"train.log": "".join(lines) + "| WARNING: overflow detected, setting loss scale to: 0.5\n"}
+
+
+@LOGS.add
+def scale_told_in_words(rng: np.random.Generator) -> Files:
+    """The log names a loss scale at which every step overflows; the rows around it look well."""
+    lines = [
+        f"[train.py:10] Epoch 1, batch {100 * i}, loss[loss={loss:.4f}, over 900.00 frames. ], lr: 2e-02\n"
+        for i, loss in enumerate(fall(rng, 20, 0.9, about(rng, 0.6), 0.005))
+    ]
+    return {"train.log": "".join(lines) + "[train.py:99] Grad scale is small: 3.0517578125e-05\n"}
+
+
+@LOGS.add
+def bare_nans(rng: np.random.Generator) -> Files:
+    """Something prints nan again and again, without a name."""
+    lines: list[str] = []
+    for epoch, loss in enumerate(fall(rng, 6, 6.4, about(rng, 6.1, 0.01), 0.01)):
+        lines.append(f"--- epoch {epoch} ---\ntrain/loss     : {loss:.4f}\neval/loss      : {loss + 0.2:.4f}\n")
+        lines.append("[train]:   0%|          | 0/5 [00:00<?, ?it/s]nan\nnan\nnan\n")
+    return {"train.log": "".join(lines)}
+
+
+@LOGS.add
+def held_out_clips_are_known(rng: np.random.Generator) -> Files:
+    """Forty passes over a small set, whose held-out clips are among it."""
+    steps = np.arange(100, 4001, 100)
+    loss = (2 * np.exp(-steps / 500) + about(rng, 0.25) * np.exp(-steps / 900) + 0.012) * np.exp(
+        0.03 * rng.standard_normal(40)
+    )
+    history: list[dict[str, float]] = []
+    for step, value in rows(steps.tolist(), loss):
+        history.append({"epoch": step / 100, "loss": round(value, 4), "learning_rate": 1e-5, "step": step})
+        if step % 400 == 0:
+            history.append({"epoch": step / 100, "eval_loss": 1.25 * value, "step": step})
+    return {"trainer_state.json": json.dumps({"log_history": history, "global_step": 4000})}
+
+
+@LOGS.add
+def discriminator_far_out(rng: np.random.Generator) -> Files:
+    """Least squares summed over time: from 24 to some hundreds, and back, in five rows."""
+    lines = [
+        f"INFO: {{'discriminator_loss': tensor([{2 * x:.4f}], device='cuda:0'), "
+        f"'discriminator_real_loss': tensor([{0.9 * x:.4f}], device='cuda:0')}}\n"
+        for x in about(rng, 1) * np.array([214.0, 71.6, 13.2, 73.5, 42.7])
+    ]
+    return {"train.log": "".join(lines)}
+
+
+@LOGS.add
+def discriminators_have_won(rng: np.random.Generator) -> Files:
+    total = about(rng, 177)
+    return {
+        "paste.txt": f"soundstream total loss: {total:.3f}, soundstream recon loss: 1.143 | "
+        "discr (scale 1) loss: 0.000 | discr (scale 0.5) loss: 0.000 | discr (scale 0.25) loss: 0.000\n"
+    }
+
+
+@LOGS.add
+def table_without_header(rng: np.random.Generator) -> Files:
+    loss = flat(rng, 41, about(rng, 0.73), 0.02)
+    mean = 0.733 + 0.0005 * rng.standard_normal(41)
+    first, *others = rows(range(12250, 12291), loss, mean)
+    return {"data.csv": csv(",".join(map(str, first)), *zip(*others, strict=True))}
+
+
+@LOGS.add
+def one_nan(rng: np.random.Generator) -> Files:
+    return {"paste.txt": f"{{| Epoch: 1 ({rng.integers(100, 1180)}/1180) | Loss: nan | 2.3 steps/s | Step: 0k | }}\n"}
+
+
+@LOGS.add
+def nothing_recognised(rng: np.random.Generator) -> Files:
+    """A notebook's table as GitHub shows it, without bars at its ends; word errors of 1."""
+    level = about(rng, 5.1, 0.02)
+    lines = ["Step | Training Loss | Validation Loss | Wer | Runtime", "-- | -- | -- | -- | --"]
+    lines += [f"{400 * i} | {level + 0.01 * i:.6f} | {level - 0.5 - 0.03 * i:.6f} | 1.000000 | 0.72" for i in (1, 2, 3)]
+    return {"table.md": "\n".join(lines) + "\n"}
+
+
+@LOGS.add
+def word_errors_run_away(rng: np.random.Generator) -> Files:
+    """Word errors in percent, above 100 in the second row: words are inserted without end."""
+    seen = (("9.45e-01", 1.23, about(rng, 39)), ("7.26e-01", 1.27, about(rng, 154)))
+    lines = [
+        f"epoch: {epoch}, lr: 1.00e+00 - train loss: {loss} - valid loss: {held_out}, valid WER: {wer:.2f}\n"
+        for epoch, (loss, held_out, wer) in enumerate(seen, 1)
+    ]
+    return {"train.log": "".join(lines)}
+
+
+@LOGS.add
+def features_to_and_fro(rng: np.random.Generator) -> Files:
+    """Feature matching between 40 and 50,000 in four rows; a commitment of one last digit, then 0."""
+    features = about(rng, 1) * np.array([55178.0, 602.7, 11440.1, 38.0])
+    rec, commit = (46.8, 13.3, 35.8, 2.1), (0.0001, 0.0, 0.0, 0.0)
+    lines = [
+        f"<epoch:8, iter:{7560 + 10 * i}, total_loss_g:{1.1 * f + r:.4f}, adv_g_loss:1.92, feat_loss:{f:.4f}, "
+        f"rec_loss:{r:.4f}, commit_loss:{c:.4f}, loss_d:0.6>, d_weight: 1.0000\n"
+        for i, (f, r, c) in enumerate(rows(features, rec, commit))
+    ]
+    return {"train.log": "".join(lines)}
+
+
+@LOGS.add
+def upside_down(rng: np.random.Generator) -> Files:
+    """Mel falls while the cosine with the target goes to -94 %."""
+    mel, cosine = fall(rng, 40, 1.25, about(rng, 0.85), 0.01), fall(rng, 40, -41, -94, 2)
+    return {"logs.csv": csv("step,loss_total,mel,cos_pct", range(407, 40 * 407 + 1, 407), 1.3 * mel, mel, cosine)}
+
+
+@LOGS.add
+def evaluation_with_parts(rng: np.random.Generator) -> Files:
+    """Nothing but validation, as grep prints it."""
+    lines = [
+        f"{1000 + 90 * i}:2022-11-08 INFO [train.py:923] (0/4) Epoch {20 + i}, validation: loss={x:.4f}, "
+        f"simple_loss={1.6 * x:.4f}, pruned_loss={0.17 * x:.5f}, over 944034.00 frames.\n"
+        for i, x in enumerate(fall(rng, 8, 0.152, about(rng, 0.149, 0.005), 0.0001))
+    ]
+    return {"valid.txt": "".join(lines)}

@@ -9,7 +9,7 @@ from earnest.records import plain
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
 from earnest.rules.finding import Severity
-from earnest.rules.gan import HINGE_NEEDS, Gan
+from earnest.rules.gan import HINGE_NEEDS, Gan, is_of_discriminator
 from earnest.rules.needs import Fact, GanSides, LastStep, PlainLosses, Probe, WeightedLosses
 from earnest.rules.parts import Parts
 from earnest.rules.statistics import trend
@@ -18,6 +18,7 @@ from earnest.streams import Part, Stream
 
 FEWEST_POINTS, FEWEST_STEPS = 20, 200  # of a discriminator that is judged (assumed)
 SUM_OF_PARTS = Part("loss_g")
+OUT_OF_RANGE, SWOLLEN = 20.0, 50.0  # loss of a discriminator; total as a multiple of its other parts (assumed)
 
 
 def _lacks(gan: Gan) -> str | None:
@@ -167,6 +168,74 @@ def adversarial_training_dies(gan: GanSides) -> Answers:
         words = f"feature matching fell from {start:.3g} to {np.median(end.value):.2g}, "
         words += "and the adversarial loss stands still near 0"
         yield Evidence(gone.start if gone else int(end.step[0]), words, STRONG, features.rows())
+
+
+@rule("F105", "warning")
+def discriminator_out_of_range(losses: PlainLosses, gan: GanSides | None) -> Answers:
+    """A discriminator's loss lies far above what any discriminator that knows nothing scores, and jumps.
+
+    ## What it sees
+    The loss of a discriminator is above 20 in the median, from the first rows to the last, and changes by half or more
+    from one row to the next in half of the rows. Not for a Wasserstein critic, whose loss has no bounds.
+    ## Likely causes
+    - its loss, or its output, is a sum over time or over heads where a mean is meant
+    - weight or spectral norm is missing, and its outputs grow without bound
+    - its learning rate is far too high
+    ## Next probe
+    Print D(real) and D(fake) of one batch, per head: least squares pulls them to 1 and 0, hinge beyond 1 and -1.
+    ## Fix
+    Take means over time and heads, put weight norm on every layer, and divide its learning rate by 4.
+    ## References
+    Mao et al. 2017 (least squares: a constant D scores 0.5 per head); Lim & Ye 2017 (hinge: 2). Ten heads of hinge make
+    20. espnet/espnet#3423: 24 to 428.
+    """
+    critics = [one for stream, one in losses.items() if is_of_discriminator(stream) and len(one.finite) > 2]
+    if not critics:
+        yield TooEarly("3 points of train/loss/loss_d")
+        return
+    yield Looked()
+    for series in critics:
+        value = series.finite.value
+        if (gan is not None and gan.form == "wasserstein") or (value <= 0).any():
+            continue
+        low = min(float(np.median(value)), float(np.median(value[: len(value) // 2 + 1])))
+        jumps = float((np.abs(np.diff(np.log(value))) > np.log(1.5)).mean())
+        if low > OUT_OF_RANGE and jumps > 0.5:
+            words = f"{value.min():.3g} to {value.max():.3g}, jumping by half and more; "
+            words += "ten heads that know nothing score 5 by least squares, 20 by hinge"
+            yield Evidence(int(series.finite.step[0]), words, FAIR, series.rows(), series.stream)
+
+
+@rule("F106", "warning", points=1)
+def discriminators_at_zero(losses: PlainLosses) -> Answers:
+    """The discriminators' losses are exactly 0, and the total is many times the other parts.
+
+    ## What it sees
+    Every loss of a discriminator is exactly 0 in every row, and the total is 50 times the sum of the other parts that
+    are logged, or more: no weight of reconstruction in use is as large, so that the adversary's part is in the total.
+    ## Likely causes
+    - the discriminators have won: they tell all apart, and adversarial and feature matching losses, which are not
+      logged, are nearly all of the total
+    - they have not started, and reconstruction has a weight as large as that
+    ## Next probe
+    Log the adversarial and feature matching losses, and D(real) and D(fake) beside them.
+    ## Fix
+    Halve the learning rate, or start the adversary after the reconstruction has settled; update the discriminators in
+    two of three steps.
+    ## References
+    lucidrains/audiolm-pytorch#64: 0 beside a total of 177; its author lowered the rate. HiFi-GAN's weight of mel is 45.
+    """
+    critics = {stream: one for stream, one in losses.items() if is_of_discriminator(stream)}
+    total, parts = Parts(losses).total, Parts(losses).at_the_end
+    others = sum(size for stream, size in parts.items() if stream not in critics)
+    if not critics or total is None or others <= 0:
+        yield TooEarly("train/loss, the losses of discriminators, and another part of it")
+        return
+    yield Looked()
+    end = float(np.median(total.tail(0.1).value))
+    if not any(one.finite.value.any() for one in critics.values()) and end > SWOLLEN * others:
+        words = f"{len(critics)} discriminators at exactly 0, the total at {end:.4g}; the other parts make {others:.3g}"
+        yield Evidence(int(total.step[0]), words, FAIR, total.rows(), next(iter(critics)))
 
 
 @rule("F401", "warning")

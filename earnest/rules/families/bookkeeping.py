@@ -1,6 +1,7 @@
 """Family H: bookkeeping."""
 
 import math
+import re
 
 import numpy as np
 
@@ -11,9 +12,13 @@ from earnest.rules.finding import Severity
 from earnest.rules.measure import falling
 from earnest.rules.needs import AllSeries, Fact, LastStep, Loss, LossInBothSplits, Messages, PlainLosses, Probe, Signal
 from earnest.rules.statistics import trend
+from earnest.run import Series
 
 OWN = "earnest"  # the format of a log that this package's own training wrote
 FEWEST_POINTS = 8  # of a training loss beside its evaluations (assumed)
+FEWEST_TO_FALL = 4  # rows from which on halves of a loss are compared
+COLLAPSED_SCALE = 1e-3  # a loss scale that is named: below it nothing but overflow is left (assumed)
+FEWEST_NANS = 3  # printed without a name: more than one odd value (assumed)
 
 
 @rule("H101", "warning", points=4, explains=("E101", "E102"))
@@ -271,9 +276,10 @@ def log_tells_of_trouble(messages: Messages, series: AllSeries | None, losses: P
 
     ## What it sees
     What the program printed between its numbers: steps skipped as a loss or gradient was not finite, overflow in half
-    precision, too little memory, a stop from outside, an error. Each kind is counted and quoted. Skipped steps and
-    overflows are critical if there are as many of them as logged steps, and a note if there are few and the loss falls
-    on; few overflows are how a loss scaler finds its level.
+    precision, a bare "nan", too little memory, a stop from outside, an error. Each kind is counted and quoted. Skipped
+    steps and overflows are critical if there are as many of them as there were steps from the first logged one to the
+    last, or if the loss scale that they name is below a thousandth; a note if there are few. Few overflows while the
+    loss falls on are how a loss scaler finds its level.
     ## Likely causes
     - what the quoted line says
     ## Next probe
@@ -284,15 +290,37 @@ def log_tells_of_trouble(messages: Messages, series: AllSeries | None, losses: P
     earnest's own; no publication known.
     """
     yield Looked()
-    rows = max((len(one) for one in (series or {}).values()), default=0)
-    total = (losses or {}).get(None)
-    learns = total is not None and falling(total)
+    steps = max((_covered(one) for one in (series or {}).values()), default=0)
+    learns = _learns((losses or {}).get(None))
     for message in messages:
         severity: Severity | None = "note" if message.kind == "stopped" else None
+        if message.kind == "nan" and message.count < FEWEST_NANS:
+            severity = "note"
         if message.kind in ("skipped", "overflow"):
-            few = message.count <= max(1, 0.02 * rows) or (learns and message.count <= 0.1 * rows)
-            severity = "critical" if message.count >= rows else "note" if few else None
-            if few and learns and message.kind == "overflow":  # a loss scaler finds its level so
+            few = message.count <= max(1, 0.02 * steps) or (learns and message.count <= 0.1 * steps)
+            scale = _scale_told(message.words) if message.kind == "overflow" else None
+            collapsed = scale is not None and scale < COLLAPSED_SCALE
+            severity = "critical" if message.count >= steps or collapsed else "note" if few else None
+            if few and learns and message.kind == "overflow" and not collapsed:  # a loss scaler finds its level so
                 continue
         lines = {"kind": message.kind, "count": message.count, "line": message.place.last, "says": message.words}
         yield Evidence(None, message.told, STRONG, [lines], severity=severity)
+
+
+def _scale_told(words: str) -> float | None:
+    """The loss scale that a message names: "scale is small: 3.1e-05", "reducing loss scale to 16384.0"."""
+    named = re.search(r"scale\b[^.\d]*?(?::|\bto)\s*(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", words, re.IGNORECASE)
+    return float(named[1]) if named else None
+
+
+def _covered(series: Series) -> int:
+    """How many steps were made from the first logged one to the last: a row may stand for hundreds of them."""
+    return max(len(series), int(series.step[-1] - series.step[0])) if len(series) else 0
+
+
+def _learns(total: Series | None) -> bool:
+    """Whether a loss falls; of two or three rows, from each to the next."""
+    if total is None:
+        return False
+    value = total.finite.value
+    return bool((np.diff(value) < 0).all()) if 1 < len(value) < FEWEST_TO_FALL else falling(total)

@@ -5,11 +5,11 @@ import math
 import numpy as np
 
 from earnest.probes.results import HeldOut
+from earnest.profiles import built_on
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import FAIR, STRONG, WEAK
-from earnest.rules.measure import FEWEST_POINTS, course, degenerate, falling, flipped, rising_since
+from earnest.rules.measure import FEWEST_POINTS, course, degenerate, falling, rising_since
 from earnest.rules.needs import (
-    LOSSES,
     AllJudged,
     AllSeries,
     EvaluatedLoss,
@@ -22,9 +22,13 @@ from earnest.rules.needs import (
     Tokens,
 )
 from earnest.run import Series
+from earnest.streams import TEXT
 
 FEW_CLIPS = 20  # below, a held-out loss has a direction, but hardly a value (assumed)
 GAP = 0.25  # of what training gained (assumed; a healthy language model stays below a tenth)
+FEWEST_EVALUATIONS, APART = 5, 1.5  # fewer are judged by size: by this factor above training (assumed)
+MANY_PASSES, BY_HEART = 10, 0.05  # passes over the data, and nats, from which on clips are known by heart (assumed)
+OF_TOKENS = "hf-trainer"  # whose models are trained by cross-entropy, but for a few
 EPOCHS = 3  # boundaries at which a loss must drop (assumed)
 
 
@@ -39,8 +43,8 @@ def overfitting(
 
     ## What it sees
     After its minimum the held-out loss rises over at least four evaluations, by more than its noise and 2 % of chance,
-    while the training loss still falls. A note if that is a part of a total that does not rise, or a rise by less
-    than a twentieth (a tenth if it is smooth).
+    while the training loss still falls, or is not in the log at all. A note if that is a part of a total that does not
+    rise, or a rise by less than a twentieth (a tenth if it is smooth).
     ## Likely causes
     - few clips, many passes: the model memorises them
     - fixed crops: the same frames in every epoch
@@ -59,18 +63,28 @@ def overfitting(
     went = course(evaluated)
     if rising is None and went is not None and went.best > 0 and went.gets_worse:  # a rise too smooth for a trend test
         smooth, rising = True, (went.since, went.end - went.best)
-    if rising and train is None:
+    if rising and train is None and not _must_fall(evaluated):
         yield TooEarly(f"train/{evaluated.key.name} beside {evaluated.key}, which rises")
         return
     yield Looked()
-    if rising and train is not None and falling(train.since(rising[0])):
+    if rising and (train is None or falling(train.since(rising[0]))):
         words = f"{evaluated.finite.value.min():.3f} at step {rising[0]}, {evaluated.finite.value[-1]:.3f} now"
+        if evaluated.finite.value[-1] > evaluated.finite.value[0]:
+            words += f", above its first value of {evaluated.finite.value[0]:.3f}"
+        words += "" if train else "; no training loss is in the log to compare with"
         if held_out_clips is not None and held_out_clips < FEW_CLIPS:
             clips = f"{held_out_clips} held-out clip{'s' if held_out_clips > 1 else ''}"
             words += f" ({clips}: trust the direction, not the value)"
         rise = rising[1] / max(abs(float(evaluated.finite.value.min())), 1e-9)
         mild = rise < (0.1 if smooth else 0.05) or _part_only(evaluated, losses)
-        yield Evidence(rising[0], words, STRONG, evaluated.rows(), severity="note" if mild else None)
+        odds = STRONG if train else FAIR
+        yield Evidence(rising[0], words, odds, evaluated.rows(), severity="note" if mild else None)
+
+
+def _must_fall(evaluated: Series) -> bool:
+    """Whether it is a loss of tokens or a total: others, such as an adversary's, may rise."""
+    stream = evaluated.stream
+    return stream is None or stream == TEXT or stream.is_audio
 
 
 def _part_only(evaluated: Series, losses: EvaluatedLosses | None) -> bool:
@@ -79,13 +93,14 @@ def _part_only(evaluated: Series, losses: EvaluatedLosses | None) -> bool:
     return evaluated.stream is not None and total is not None and not total.gets_worse
 
 
-@rule("E107", "note", points=5)
+@rule("E107", "note", points=2)
 def held_out_far_above_training(loss: LossInBothSplits) -> Answers:
     """The held-out loss has stopped falling far above the training loss, which falls on.
 
     ## What it sees
     At the end the two are further apart than at the first evaluation, by more than a quarter of what training has
-    gained since then and a tenth of the held-out loss.
+    gained since then and a tenth of the held-out loss. Fewer than five evaluations: each is half as high again as
+    training beside it, or more.
     ## Likely causes
     - the training clips are being memorised: few clips, many passes
     - training and held-out clips differ: other speakers, another recording, another text form
@@ -97,6 +112,10 @@ def held_out_far_above_training(loss: LossInBothSplits) -> Answers:
     earnest's own; no publication known.
     """
     evaluated, train = loss.evaluated.finite, loss.train.finite if loss.train is not None else None
+    if train is not None and len(train) > 1 and len(evaluated) < FEWEST_EVALUATIONS:
+        yield Looked()
+        yield from _far_apart(evaluated, train)
+        return
     if train is None or len(train) < FEWEST_POINTS:
         yield TooEarly(f"{FEWEST_POINTS} points of train/{evaluated.key.name} beside {evaluated.key}")
         return
@@ -109,6 +128,61 @@ def held_out_far_above_training(loss: LossInBothSplits) -> Answers:
         apart = int(evaluated.step[int(np.argmax(gap > 0.5 * end))])
         words = f"{evaluated.value[-1]:.2f} held out beside {beside[-1]:.2f} in training, a gap since step {apart}"
         yield Evidence(apart, words, FAIR, evaluated.rows(apart))
+
+
+def _far_apart(evaluated: Series, train: Series) -> Answers:
+    """By size: every evaluation from the first training loss on is far above the training loss beside it."""
+    since = evaluated.since(int(train.step[0]))
+    beside = np.interp(since.step, train.step, train.value)
+    if len(since) > 1 and (beside > 0).all() and (since.value > APART * beside).all():
+        words = f"{since.value[-1]:.4g} held out beside {beside[-1]:.4g} in training, seen in {len(since)} rows only"
+        yield Evidence(int(since.step[0]), words, FAIR, since.rows())
+
+
+@rule("E110", "warning", points=4)
+def held_out_as_low_as_memory(
+    loss: LossInBothSplits,
+    steps_per_epoch: Fact[int],
+    judged: AllJudged | None,
+    series: AllSeries | None,
+    trainer: Fact[str] | None,
+) -> Answers:
+    """The held-out loss falls with a training loss that is learnt by heart: the held-out clips are known too.
+
+    ## What it sees
+    After ten passes or more the cross-entropy of training is below 0.05 nats and a tenth of its start; the held-out
+    loss is no more than twice as high, is below 0.05 too, and still falls, by a third in the second half of the run.
+    That it is a cross-entropy is known by a vocabulary, by an accuracy or an error rate, or by the trainer.
+    ## Likely causes
+    - held-out clips, or copies of them, are among the training clips: split by row of a table with duplicates
+    - held-out and training clips have the same sentences
+    - the targets are a few templates, so that nothing is left to predict
+    ## Next probe
+    Count the texts, and the hashes of the audio, that both sets hold; then score ten clips recorded today.
+    ## Fix
+    Split by speaker and by sentence before anything else, drop duplicates, and train anew: these figures say nothing
+    about new speech.
+    ## References
+    earnest's own; no publication known.
+    """
+    evaluated, train = loss.evaluated.finite, loss.train.finite if loss.train is not None else None
+    if train is None or len(train) < FEWEST_POINTS:
+        yield TooEarly(f"{FEWEST_POINTS} points of train/{evaluated.key.name} beside {evaluated.key}")
+        return
+    yield Looked()
+    passes = int(evaluated.last_step / max(steps_per_epoch, 1))
+    vocabulary = any(one.view.vocabulary for one in judged or () if one.view.evaluated is loss.evaluated)
+    named = any(key.name in ("accuracy_frac", "error_frac", "perplexity") for key in series or ())
+    if passes < MANY_PASSES or not (vocabulary or named or built_on(trainer, OF_TOKENS)):
+        return
+    start, end = float(train.head(3).value.max()), float(np.median(train.tail(0.1, at_least=2).value))
+    last, half = float(evaluated.value[-1]), float(evaluated.value[len(evaluated) // 2])
+    by_heart = 0 < end < min(BY_HEART, 0.1 * start)
+    if by_heart and 0 < last < min(BY_HEART, 2 * end) and last < 0.67 * half and last <= evaluated.value.min():
+        words = f"{last:.3g} held out beside {end:.3g} in training after {passes} passes, and still falling: "
+        words += "what is new cannot be known by heart"
+        since = int(evaluated.step[int(np.argmax(evaluated.value < 0.1 * start))])
+        yield Evidence(since, words, FAIR, evaluated.rows())
 
 
 @rule("E102", "warning", explains=("D204", "E101", "E107", "E204"))
@@ -240,35 +314,3 @@ def held_out_loss_is_nothing(evaluated: EvaluatedLoss, losses: Losses | None) ->
         if len(evaluated) and not np.isfinite(evaluated.value).any():
             words = f"never a number in {len(evaluated)} evaluations: nothing is known of held-out data"
         yield Evidence(broken[0], words, STRONG, evaluated.rows())
-
-
-@rule("E109", "warning")
-def quality_gets_worse(series: AllSeries) -> Answers:
-    """What is measured on the output gets worse while the loss falls.
-
-    ## What it sees
-    An error rate (wer, cer) or a score (pesq, mos, sdr, similarity) of evaluation was better by a tenth and more than
-    four errors of a level, and is worse now, beside a training loss that falls.
-    ## Likely causes
-    - the model memorises, or forgets what it could before the fine-tune
-    - the loss counts something that the output does not need
-    - the measurement changed: another recogniser, another set, another temperature
-    ## Next probe
-    Generate from the best checkpoint and from the last, same prompts and seeds, and listen.
-    ## Fix
-    Keep the checkpoint with the best quality, and choose checkpoints by it in place of the loss.
-    ## References
-    earnest's own; no publication known.
-    """
-    measured = {key: one for key, one in series.items() if key.name in ("error_frac", "quality")}
-    courses = {key: course(one if key.name == "error_frac" else flipped(one)) for key, one in measured.items()}
-    if not any(courses.values()):
-        yield TooEarly(f"{FEWEST_POINTS} points of eval/error_frac (wer, cer) or eval/quality (pesq, mos)")
-        return
-    yield Looked()
-    learns = any(falling(one) for key, one in series.items() if key.split == "train" and key.name in LOSSES)
-    for key, one in courses.items():
-        if one is not None and learns and one.gets_worse and one.end - one.best > 0.1 * abs(one.best):
-            values = measured[key].finite.value
-            words = f"{key.stream or key.name} is {values[-1]:.4g}, {abs(one.best):.4g} at best, by step {one.since}"
-            yield Evidence(one.since, f"{words}; the training loss falls", FAIR, measured[key].rows())

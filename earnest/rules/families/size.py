@@ -53,7 +53,7 @@ def loss_jumps_beyond_measure(series: Loss, losses: PlainLosses | None, grad_nor
     Fewer than ten rows: from one row to the next the loss rises to a level that no later row leaves, by half and by
     five times the largest change before, or threefold if there are no changes to compare with. More rows: the last
     three values are all above a hundred times the level of the first half. Discriminators and adversarial losses are
-    left alone.
+    left alone. A warning if fewer than ten rows go to and fro by a factor of a hundred, twice or more.
     ## Likely causes
     - the learning rate is too high, most often at the end of the warm-up
     - a bad batch threw the optimizer's state off: a gradient norm that rises before the loss says so
@@ -80,6 +80,7 @@ def loss_jumps_beyond_measure(series: Loss, losses: PlainLosses | None, grad_nor
         return
     jump = jump_of(values.value)
     if jump is None:
+        yield from _swings(series)
         return
     step = int(values.step[jump.at])
     words = f"{values.value[jump.at - 1]:.3g} to {values.value[jump.at]:.3g} at step {step}, "
@@ -88,6 +89,17 @@ def loss_jumps_beyond_measure(series: Loss, losses: PlainLosses | None, grad_nor
     sure = jump.known or jump.factor > BEYOND
     severity: Severity | None = "note" if small else None if sure else "warning"
     yield Evidence(onset, words + moved, FAIR, series.rows(), severity=severity)
+
+
+def _swings(series: Series) -> Answers:
+    """To and fro by more than a hundred: twice or more a row is that far above the one before it or after it."""
+    value = series.finite.value
+    if len(value) < 3 or value.min() < LEVEL:
+        return
+    far = np.abs(np.diff(np.log(value))) > np.log(EXPLODED) / 2
+    if value.max() > EXPLODED * value.min() and far.sum() > 1:
+        words = f"between {value.min():.3g} and {value.max():.3g} from row to row, {value[-1]:.3g} at the end"
+        yield Evidence(int(series.finite.step[int(value.argmax())]), words, FAIR, series.rows(), severity="warning")
 
 
 def _norm_before(step: int, grad_norm: Series | None) -> tuple[int, str]:

@@ -54,6 +54,8 @@ def judge(run: Run) -> list[Judged]:
     parts = [StreamView(run, stream, beside) for stream in others if stream and stream not in view]
     result += [_judged(part, losses.judge) for part in parts]
     whole = StreamView(run, TOTAL, beside)
+    if not result and whole.evaluated is not None:  # nothing but an evaluation is in the log
+        return [_judged(whole, total.of_parts)]
     if result and TOTAL not in beside and whole.train is not None:
         at_chance = all(one.verdict.verdict in ("at-chance", "worse-than-chance") for one in result)
         summed = total.at_sum_of_chances(whole) if beside and not parts and at_chance else None

@@ -44,12 +44,12 @@ def _joint(view: StreamView) -> Verdict:
 
 def of_parts(view: StreamView) -> Verdict:
     """The verdict of a total whose parts are logged: it says how it went, its parts what that is worth."""
-    if broken := degenerate(view.train):
+    if broken := degenerate(view.any):
         return Verdict(view.stream, "degenerate", None, "", None, broken[0], broken[1])
-    assert view.train is not None, "it is called for a total that is logged"
+    assert view.any is not None, "it is called for a total that is logged"
     went = f"{view.course.in_words}; " if view.course else ""
     why = f"{went}a sum has no baseline: judge its parts"
-    return Verdict(view.stream, "cannot-judge", end_of(view.train).value, "", None, None, why)
+    return Verdict(view.stream, "cannot-judge", end_of(view.any).value, "", None, None, why)
 
 
 def at_sum_of_chances(view: StreamView) -> Verdict | None:

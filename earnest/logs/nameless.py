@@ -1,0 +1,58 @@
+"""A table without a header: which column counts steps and which is the loss, if the numbers show it."""
+
+import re
+
+import numpy as np
+
+from earnest.columns import Column
+from earnest.logs.log import Log
+from earnest.logs.trainer import Known
+from earnest.logs.unused import option
+from earnest.run import Values
+from earnest.signals import Key
+
+NAMELESS = re.compile(r"column_\d+")
+FEWEST_ROWS = 8  # of which a loss can be told from a rate or an accuracy (assumed)
+ROUGH = 0.2  # share of changes against the trend, from which on a column is measured and no schedule (assumed)
+RISES = 1.02  # times its level at first: no loss of a run that is worth reading by guess (assumed)
+
+
+def shown(log: Log) -> Known | None:
+    """The step and the loss of a table whose columns have no names, with a note; None if that is not clear.
+
+    The step: a first column of whole numbers that grow from row to row. The loss: of the others the roughest
+    one that is positive and no higher in its last third than in its first.
+    """
+    if not log.columns or not all(map(NAMELESS.fullmatch, log.columns)):
+        return None
+    first, *others = log.columns
+    if not _counts(log.columns[first]):
+        return None
+    losses = {name: rough for name in others if (rough := _roughness(log.columns[name].value)) is not None}
+    if not losses:
+        return None
+    loss = max(losses, key=lambda name: losses[name])
+    log.notes.append(
+        f"the table has no header: {first!r} counts up and is taken for the step, {loss!r} for the loss, as it varies "
+        f"like one and does not rise; say which is which with {option(loss, 'train/loss')}"
+    )
+    return Known({loss: Key("train", "loss")}, [first], {})
+
+
+def _counts(column: Column) -> bool:
+    value = column.value
+    return len(value) >= FEWEST_ROWS and bool((value == np.floor(value)).all() and (np.diff(value) > 0).all())
+
+
+def _roughness(value: Values) -> float | None:
+    """How much of its way a column goes to and fro, beside its level; None if it cannot be a loss."""
+    value = value[np.isfinite(value)]
+    if len(value) < FEWEST_ROWS or (value <= 0).any():
+        return None
+    third = len(value) // 3
+    changes = np.diff(value)
+    down = float((changes < 0).mean())
+    back_and_forth = min(down, 1 - down - float((changes == 0).mean()))
+    if np.median(value[-third:]) > RISES * np.median(value[:third]) or back_and_forth < ROUGH:
+        return None
+    return float(np.median(np.abs(changes)) / np.median(value))
