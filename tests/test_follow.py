@@ -265,6 +265,10 @@ def test_what_agents_get(tmp_path):
     assert "train/ce_nats/text" in agents.series(str(sick), "train/nothing") and "fix:" in agents.diagnose("/nowhere")
     assert "A203" in agents.explain("A203") and len(agents.diagnose(str(sick), full=True)) <= agents.MOST + 100
     assert agents.compare([str(sick), str(run_dir(tmp_path / "well", healthy))]).startswith("{")
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT)
+    assert json.loads(agents.check(str(script), ["3", "wrong"]))["findings"][0]["rule"] == "A203"
+    assert "fix:" in agents.check("/nowhere.py")
 
 
 def test_mcp_server_speaks(tmp_path):
@@ -288,7 +292,13 @@ def test_mcp_server_speaks(tmp_path):
             answers[ask["id"]] = json.loads(process.stdout.readline())
     process.stdin.close()
     assert process.wait(20) == 0
-    assert {tool["name"] for tool in answers[2]["result"]["tools"]} == {"diagnose", "series", "explain", "compare"}
+    assert {tool["name"] for tool in answers[2]["result"]["tools"]} == {
+        "diagnose",
+        "series",
+        "explain",
+        "compare",
+        "check",
+    }
     assert "labels" in answers[3]["result"]["content"][0]["text"]
 
 

@@ -54,7 +54,7 @@ ALLOWED = {
     "report": BASE | {"rules", "overview", "comparison", "report"},
     "follow": BASE | {"logs", "rules", "report"},
     "answers": BASE | {"logs", "rules", "report"},
-    "agents": BASE | {"answers", "comparison", "explain", "logs", "rules", "report"},
+    "agents": BASE | {"answers", "comparison", "explain", "logs", "loops", "rules", "report"},
     "data": DATA,
     "codecs": BASE | {"codecs"},
     "models": MODELS,

@@ -2,6 +2,7 @@
 accused, and no training is changed by being watched."""
 
 import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -320,6 +321,26 @@ def weights_after(watched, tmp_path):
 def test_a_watched_training_is_the_same_bit_by_bit(tmp_path):
     (alone, random), (watched, random_watched) = weights_after(False, tmp_path), weights_after(True, tmp_path)
     assert all(torch.equal(alone[name], watched[name]) for name in alone) and torch.equal(random, random_watched)
+
+
+def test_nothing_of_a_batch_is_held_once_its_step_is_over(tmp_path):
+    """Hooks that hold the graph in which they stand are seen by no collector of garbage."""
+
+    def activations() -> set[int]:
+        gc.collect()
+        of_batch = (one for one in gc.get_objects() if type(one) is torch.Tensor and one.ndim == 3)
+        return {id(one) for one in of_batch}
+
+    model = llama(CLASSES, pad_token_id=PAD)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    before = activations()
+    with earnest.watch(model, optimizer, tmp_path / "run") as watch:
+        for batch in lm_batches(2):
+            model(**batch).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        assert activations() <= before
+    assert read_run(watch.out).probes.alignment
 
 
 def test_a_broken_monitor_is_reported_once_and_the_training_goes_on(tmp_path, monkeypatch, capsys):

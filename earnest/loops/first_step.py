@@ -58,7 +58,7 @@ class Reader(Recorder):
                 now = gradient.ne(0).any(-1).cpu().numpy()
                 self.reached[before] = now | self.reached.get(before, np.zeros_like(now))
 
-            result.register_hook(reached)
+            self._hooks.append(result.register_hook(reached))
         return result
 
 
@@ -131,6 +131,8 @@ class FirstStep:
 
     def done(self) -> None:
         """Lets go of the batch and of what was written down."""
+        if self.recorder is not None:
+            self.recorder.let_go()
         self.calls, self.recorder = [], None
 
     def _unread(self) -> tuple[str, ...]:

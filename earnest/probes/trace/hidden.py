@@ -50,7 +50,7 @@ class HiddenRecorder(Recorder):
             if key in self._printed:
                 self.prints[key] = prints(states.detach(), 1)
             return
-        kept = states.detach()
+        kept, node = states.detach(), states.grad_fn
 
         def scored(gradient: Tensor) -> None:
             if any(found.weight == HIDDEN for found in self._scores):
@@ -61,11 +61,11 @@ class HiddenRecorder(Recorder):
                         found = _scores(gradient.detach(), kept, table.detach())
                     if found is not None:
                         self._scores[key] = found
-                        self._nodes[key] = states.grad_fn
+                        self._nodes[key] = node
                         return
 
-        self._nodes.setdefault(key, states.grad_fn)
-        states.register_hook(scored)
+        self._nodes.setdefault(key, node)
+        self._hooks.append(states.register_hook(scored))
 
 
 def _scores(gradient: Tensor, states: Tensor, table_VD: Tensor) -> Scores | None:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
 import earnest
 from earnest.probes.trace import graph
@@ -169,6 +170,7 @@ class Recorder(TorchFunctionMode):
         self._scores: dict[Key, Scores] = {}
         self._used: dict[int, Tensor] = {}
         self._thrown_away = ThrownAway()
+        self._hooks: list[RemovableHandle] = []
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -199,9 +201,9 @@ class Recorder(TorchFunctionMode):
         return bool(self._scores)
 
     def finished(self, names: Mapping[int, str]) -> Record:
-        """What was written down. names: id of a parameter -> its name."""
+        """What was written down. names: id of a parameter -> its name. Asked for once: nothing is held afterwards."""
         scored = [key for key in self._nodes if key in self._scores]
-        return Record(
+        record = Record(
             [Lookup(index, names.get(id(table), "a table"), id(table)) for index, table in self._lookups],
             {key: self._scores[key] for key in scored},
             {key: graph.layer_name(key.weight, self._nodes[key], names) for key in scored},
@@ -211,6 +213,16 @@ class Recorder(TorchFunctionMode):
             tuple(dict.fromkeys(function for function, _, _ in self._losses)),
             frozenset(names[number] for number in self._used if number in names and number in self._thrown_away.read),
         )
+        self.let_go()
+        return record
+
+    def let_go(self) -> None:
+        """Hold no tensor and no graph any more. A hook and the graph that it stands in hold each other, unseen by
+        Python's collector of garbage."""
+        for hook in self._hooks:
+            hook.remove()
+        for held in (self._hooks, self._nodes, self._losses, self._lookups, self._used):
+            held.clear()
 
     def _lookup(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         at, table_at = LOOKUPS[func]
@@ -257,7 +269,7 @@ class Recorder(TorchFunctionMode):
                 scores[key] = found if key not in scores else scores[key].joined(found)
 
         self._nodes[key] = result.grad_fn
-        result.register_hook(scored)
+        self._hooks.append(result.register_hook(scored))
 
 
 def _is_index(index: Any) -> bool:
