@@ -8,12 +8,14 @@ import time
 from pathlib import Path
 
 import pytest
+import transformers
 
 from earnest.cli import main
 from earnest.errors import UserError
 from earnest.loops.script import Options, check_script
 from earnest.loops.stage import __main__ as stage
 from earnest.loops.stage import guard, landlock, tokenizer
+from earnest.loops.stage.models import made_processor
 from tests.equipment.processes import in_a_process
 
 SCRIPTS = Path(__file__).parent / "trainers" / "scripts"
@@ -136,3 +138,20 @@ def test_micro_batches_without_a_loader(folder, emptied, severity):
     found = check_script(script(folder, text)).diagnosis
     assert {one.rule: one.severity for one in found.findings} == {"A203": "critical", "D404": severity}
     assert "4 micro-batches" in found.mapping["first step"]
+
+
+def parts_of_processors() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in ("Whisper", "Csm", "Dia", "Musicgen", "Voxtral", "Wav2Vec2Bert", "Qwen3OmniMoe"):
+        made = made_processor(getattr(transformers, f"{name}Processor"), "nobody/nothing")
+        parts = (getattr(made, part, None) for part in ("feature_extractor", "tokenizer", "audio_tokenizer"))
+        found[name] = [type(part).__name__ for part in parts if part is not None]
+    return found
+
+
+def test_processors_are_made_of_the_parts_of_their_family():
+    found = in_a_process(parts_of_processors)
+    assert found["Csm"] == found["Musicgen"] == ["EncodecFeatureExtractor", "StandIn"]
+    assert found["Dia"] == ["DiaFeatureExtractor", "StandIn", "DacModel"]
+    assert found["Whisper"] == found["Voxtral"] == found["Qwen3OmniMoe"] == ["WhisperFeatureExtractor", "StandIn"]
+    assert found["Wav2Vec2Bert"] == ["Wav2Vec2FeatureExtractor", "StandIn"]

@@ -124,7 +124,8 @@ class Watch:
         self.closed = False
         self._spent_s, self._began_s, self._looked_at = 0.0, time.perf_counter(), 0
         self._undo: list[Callable[[], None]] = []
-        if int(os.environ.get("RANK", 0)):
+        rank, processes = place()
+        if rank:
             self.closed = True
             return
         self.out = free_directory(Path(out) if out is not None else Path("runs") / "watch", resumed_at is not None)
@@ -132,8 +133,8 @@ class Watch:
         self.writer = RunWriter(self.out)
         self.writer.event(resumed_at or 0, "resumed" if resumed_at is not None else "started")
         self.writer.facts(self._facts(models).updated(known))
-        several = int(os.environ.get("WORLD_SIZE", 1)) > 1  # another forward pass would wait for the other processes
-        self.seen = Seen(self, self.guard, every, streams, FirstStep(replays=not several), resumed_at or 0)
+        first = FirstStep(replays=processes == 1)  # another forward pass would wait for the other processes
+        self.seen = Seen(self, self.guard, every, streams, first, resumed_at or 0)
         for name, model in models.items():
             self._add_model(name, model)
         for name, optimizer in optimizers.items():
@@ -292,6 +293,13 @@ class Watch:
                 "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
             }
         return Facts().updated(said)
+
+
+def place() -> tuple[int, int]:
+    """The number of this process among those that train together, and how many these are."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
 def free_directory(path: Path, goes_on: bool) -> Path:

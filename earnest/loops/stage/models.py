@@ -23,6 +23,7 @@ LARGEST_LOADED = 64 * 2**20  # bytes of weights that are read as they are
 DRAWN_STD = 0.02
 FEWEST_TOKENS = 64  # in a tokenizer's vocabulary; bytes alone are 256
 HUGE = 1e4  # no weight is so large
+HEARS = ("feature_extractor", "audio_processor")  # names of the part of a processor that takes audio
 FAMILIES: Mapping[str, str] = {
     "orpheus": "llama",
     "llasa": "llama",
@@ -161,13 +162,13 @@ class Checkpoints:
             return original()
         except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError):
             mapping = importlib.import_module("transformers.models.auto.processing_auto").PROCESSOR_MAPPING
-            return _made_processor(mapping[type(self.config(name, None))], name)
+            return made_processor(mapping[type(self.config(name, None))], name)
 
     def _processor(self, cls: Any, name: str, original: Callable[[], Any], kwargs: dict[str, Any]) -> Any:
         try:
             return original()
         except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError):
-            return _made_processor(cls, name)
+            return made_processor(cls, name)
 
     def _generation(self, cls: Any, name: str, original: Callable[[], Any], kwargs: dict[str, Any]) -> Any:
         try:
@@ -176,10 +177,9 @@ class Checkpoints:
             return cls()
 
 
-def _made_processor(cls: Any, name: str) -> Any:
+def made_processor(cls: Any, name: str) -> Any:
     """A processor of this class, each part by its default."""
     transformers = importlib.import_module("transformers")
-    extractors = importlib.import_module("transformers.models.auto.feature_extraction_auto")
     family = cls.__module__.split(".")[-2]  # transformers.models.FAMILY.processing_FAMILY
     parts: dict[str, Any] = {}
     for part in getattr(cls, "attributes", None) or [
@@ -188,15 +188,31 @@ def _made_processor(cls: Any, name: str) -> Any:
         own = cls.__name__.replace("Processor", part.title().replace("_", ""))  # WhisperFeatureExtractor
         known = getattr(cls, f"{part}_class", None) or own
         known = known[0] if isinstance(known, tuple) else known
-        if part == "feature_extractor" and (known is None or known.startswith("Auto")):
-            known = extractors.FEATURE_EXTRACTOR_MAPPING_NAMES.get(family)
+        if part in HEARS and (not hasattr(transformers, known) or known.startswith("Auto")):
+            known = _extractors().get(family, known)
         if part == "tokenizer":
             parts[part] = tokenizer.stand_in()
-        elif isinstance(known, str) and hasattr(transformers, known) and not known.startswith("Auto"):
-            parts[part] = getattr(transformers, known)()
+        elif hasattr(transformers, known) and not known.startswith("Auto"):
+            part_class = getattr(transformers, known)
+            parts[part] = part_class(*_small_config(part_class))
     tell(f"processor of {name}: a {cls.__name__} of its parts' defaults, with a byte-level tokenizer")
     cls.check_argument_for_proper_class = lambda self, name, part: None
     return cls(**parts)
+
+
+def _extractors() -> Mapping[str, str]:
+    """Family, as its module is called -> its feature extractor."""
+    every = importlib.import_module("transformers.models.auto.feature_extraction_auto")
+    return {family.replace("-", "_"): name for family, name in every.FEATURE_EXTRACTOR_MAPPING_NAMES.items()}
+
+
+def _small_config(part_class: Any) -> list[Any]:
+    """What a model that is part of a processor, such as a codec, is made from; nothing for other parts."""
+    if not (isinstance(part_class, type) and issubclass(part_class, nn.Module)):
+        return []
+    config: Any = getattr(part_class, "config_class")()  # noqa: B009  # of transformers' models alone
+    shrink(config, True)
+    return [config]
 
 
 def _brought(model_type: str | None = None) -> Any:

@@ -35,7 +35,16 @@ def stand_in() -> Any:
     tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
 
     class StandIn(PreTrainedTokenizerFast):
-        """Unknown special tokens are added."""
+        """Unknown special tokens are added, those too that a processor asks for by name (image_token)."""
+
+        def __getattr__(self, name: str) -> Any:
+            try:
+                return super().__getattr__(name)
+            except AttributeError:
+                if name.startswith("_") or not name.endswith(("_token", "_token_id")):
+                    raise
+                token = f"<|{name.removesuffix('_id').removesuffix('_token')}|>"
+                return self.convert_tokens_to_ids(token) if name.endswith("_id") else token
 
         def add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:
             every = [new_tokens] if isinstance(new_tokens, str | AddedToken) else list(new_tokens)
