@@ -10,6 +10,7 @@ import difflib
 import functools
 import inspect
 import io
+import re
 import textwrap
 from argparse import ArgumentError, ArgumentParser
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -29,6 +30,7 @@ from earnest.facts import FACTS, checked
 from earnest.records import loads, plain
 
 T = TypeVar("T")
+NONE_OR = re.compile(r"\{None\}\|(\w+)(?=  )")  # in a column, beside its help
 METAVARS = {"INT": "a whole number", "FLOAT": "a number", "PATH": "a path", "STR": "a text", "{None}": "None"}
 
 
@@ -49,7 +51,8 @@ def parse(target: Callable[..., T], args: Sequence[str], prog: str) -> Callable[
 
 @contextmanager
 def _narrow_help(args: Sequence[str]) -> Generator[None, None, None]:
-    """Help in 80 columns: tyro puts the description of a command in one line, whatever its length."""
+    """Help in 80 columns: tyro puts the description of a command in one line, whatever its length. What may be left
+    out bears no word for that: it stands in the usage."""
     if not {"-h", "--help"} & set(args):
         yield
         return
@@ -58,7 +61,8 @@ def _narrow_help(args: Sequence[str]) -> Generator[None, None, None]:
         with contextlib.redirect_stdout(text):
             yield
     finally:
-        for line in text.getvalue().splitlines():
+        plain_text = NONE_OR.sub(r"\1       ", text.getvalue()).replace("{None}|", "").replace(" (default: None)", "")
+        for line in plain_text.splitlines():
             print("\n".join(textwrap.wrap(line, 80)) if len(line) > 80 else line)
 
 

@@ -66,7 +66,12 @@ def check(recipe: str, args: list[str]) -> int:
 
 def merge(run: Positional[Path], out: Positional[Path], checkpoint: CHECKPOINT = None) -> int:
     """Add a LoRA run's adapters into the weights of the model they were trained on: a plain model again, for
-    transformers."""
+    transformers.
+
+    Args:
+        run: The run directory.
+        out: The directory of the model, which is made.
+    """
     from earnest.checkpoints import chosen
     from earnest.training.tokens.lora import merge as merge_adapters
 
@@ -76,7 +81,12 @@ def merge(run: Positional[Path], out: Positional[Path], checkpoint: CHECKPOINT =
 
 
 def export(run: Positional[Path], out: Positional[Path], checkpoint: CHECKPOINT = None) -> int:
-    """Write a codec of an amy-tiny run in half precision, without what only training needs."""
+    """Write a codec of an amy-tiny run in half precision, without what only training needs.
+
+    Args:
+        run: The run directory.
+        out: The directory of the codec, which is made: --codec of a training takes it.
+    """
     from earnest.checkpoints import chosen
     from earnest.codecs import load_codec
     from earnest.codecs.amy import Amy
