@@ -63,7 +63,7 @@ def _narrow_help(args: Sequence[str]) -> Generator[None, None, None]:
     finally:
         plain_text = NONE_OR.sub(r"\1       ", text.getvalue()).replace("{None}|", "").replace(" (default: None)", "")
         for line in plain_text.splitlines():
-            print("\n".join(textwrap.wrap(line, 80)) if len(line) > 80 else line)
+            print("\n".join(textwrap.wrap(line, 80, break_on_hyphens=False)) if len(line) > 80 else line)
 
 
 _by_typeguard = resolver.is_instance

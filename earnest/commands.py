@@ -97,25 +97,29 @@ def recipes() -> int:
 
 def rules() -> int:
     """List every rule."""
-    from rich.console import Console
-    from rich.markdown import Markdown
-
     from earnest.rules.explain import listing
 
-    Console().print(Markdown(listing()))
+    _show(listing())
     return 0
 
 
 def explain(topic: Positional[str]) -> int:
     """Explain a rule by its code, any word of a report, a signal, fact, probe, recipe or trainer; `words`, `signals`,
     `facts`, `recipes`, `trainers`, `models`, `tokens` (what -100, 1024, 1025 mean) and `bands` list all of a kind."""
+    from earnest.explain import explain as text_of
+
+    _show(text_of(topic))
+    return 0
+
+
+def _show(markdown: str) -> None:
     from rich.console import Console
     from rich.markdown import Markdown
 
-    from earnest.explain import explain as text_of
+    from earnest.lines import without_wide_tables
 
-    Console().print(Markdown(text_of(topic)))
-    return 0
+    console = Console()
+    console.print(Markdown(without_wide_tables(markdown, console.width)))
 
 
 def watch(first: str, args: list[str]) -> int:
