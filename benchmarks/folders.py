@@ -75,7 +75,7 @@ def common_voice(folder: Path, clips: Sequence[Recording]) -> None:
         rows = ["\t".join(COMMON_VOICE)]
         for index, clip in enumerate(part):
             name = f"common_voice_en_{split}_{index}.mp3"
-            soundfile.write(folder / "clips" / name, clip.wave_N(16000), 16000)
+            soundfile.write(folder / "clips" / name, clip.wave_N(32000), 32000)
             rows.append("\t".join(["c0ffee", name, str(index), clip.text, "2", "0", "female", "en"]))
         (folder / f"{split}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
