@@ -53,13 +53,16 @@ WORDS = [
     *(("decode", "codes.safetensors", "back.wav"), ("mcp", "x")),
     ("skill",),
 ]
-VARIED = ("trace", "check", "runs")  # by the processor or the age of files: judged by widths and words alone
+# By the processor, the age of files, or every new rule: judged by widths and words alone
+VARIED = {"trace", "check", "runs", "rules", "markdown"}
 WIDER = ("skill", "markdown")  # Markdown has no width
 CHANGES = {  # what a machine, a day or a release changes
     re.escape(__version__): "VERSION",
     r"\(Python [^)]*\)": "(Python 3, Linux)",
     r"\d{1,2} [A-Z][a-z]{2} \d{4} \d\d:\d\d": "1 Jan 2026 00:00",
     r"\b\d+(\.\d+)? (ms|s|min|h)\b(?= ago)": "1 s",
+    r"\b\d+ rules not checked": "75 rules not checked",
+    r"\(\d+ rules?\)": "(4 rules)",
     r"\b\d+:\d\d:\d\d\b": "0:00:00",
     r"(?<!:)\b\d\d:\d\d\b(?!:)": "00:00",
     r"/\S*/here/": "",
@@ -68,7 +71,7 @@ CHANGES = {  # what a machine, a day or a release changes
 
 def kept() -> list[tuple[str, ...]]:
     """The commands whose output is kept."""
-    return [words for words in (*WORDS, *HELP) if not words or words[0] not in VARIED or words in HELP]
+    return [words for words in (*WORDS, *HELP) if words in HELP or not {*words[:1], *words[-1:]} & VARIED]
 
 
 def name_of(words: tuple[str, ...]) -> str:
