@@ -1,6 +1,7 @@
 """``earnest watch LOG``: a log that grows, judged as it does; what is new is told once.
 
-A run directory of ours is read on from where it was left. Other formats are read again once they have grown.
+A run directory of ours is read on from where it was left. Other formats are read again once they have grown, as what
+their columns are is told from the whole; a log so long that this takes time is read less often.
 """
 
 import json
@@ -26,6 +27,9 @@ from earnest.signals import Key, parse
 
 POLL_S = 1.0
 SETTLED_S = 10.0  # without a new row: what there is is judged, however little it has grown
+READ_SHARE = 0.05  # of the time may be spent on reading a long log again
+QUICK_S = 0.5  # a log that is read in less is read at every change
+LONGEST_S = 60.0  # between two readings
 ENDED_S = 600.0  # without a new row: a log that cannot say so has ended
 
 
@@ -97,11 +101,12 @@ class AnyLog:
     def __init__(self, path: Path, options: Mapping[str, Any]):
         self.path, self.options = path, options
         self.sizes: dict[Path, tuple[int, int]] = {}
+        self.again_s = 0.0
 
     def read(self) -> Run | None:
         files = [self.path] if self.path.is_file() else [file for file in self.path.rglob("*") if file.is_file()]
         sizes = {file: (file.stat().st_size, file.stat().st_mtime_ns) for file in files}
-        if sizes == self.sizes:
+        if sizes == self.sizes or (began_s := time.monotonic()) < self.again_s:
             return None
         self.sizes = sizes
         try:
@@ -110,6 +115,9 @@ class AnyLog:
             if self.path.exists():  # a log that has only begun holds nothing that can be read yet
                 return None
             raise
+        finally:
+            took_s = time.monotonic() - began_s
+            self.again_s = began_s + (min(took_s / READ_SHARE, LONGEST_S) if took_s > QUICK_S else 0.0)
 
 
 @dataclass

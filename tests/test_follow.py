@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import earnest
-from earnest import agents
+from earnest import agents, follow
 from earnest.cli import main
 from earnest.facts import Facts
 from earnest.follow import Follower, OwnRun
@@ -385,3 +385,26 @@ def test_a_browser_shows_a_finding_as_it_comes(tmp_path):
     assert said["before"] == "none so far" and "B101 worse-than-chance" in said["findings"] and said["loads"] == 1
     assert "worse-than-chance" in said["verdicts"] and said["curves"] >= 1 and said["baselines"] >= 1
     assert not said["errors"] and not said["wide"] and not said["images"]
+
+
+@pytest.mark.parametrize("takes_s, readings", [(0.1, 40), (1.0, 3), (30.0, 2)])
+def test_a_log_that_takes_long_to_read_is_read_less_often(takes_s, readings, tmp_path, monkeypatch):
+    now_s, read = [100.0], list[int]()
+
+    def slow(path: Path, **options: object) -> Run:
+        now_s[0] += takes_s
+        read.append(path.stat().st_size)
+        return Run()
+
+    monkeypatch.setattr(follow.time, "monotonic", lambda: now_s[0])
+    monkeypatch.setattr(follow.logs, "read", slow)
+    log = follow.AnyLog(tmp_path / "log.csv", {})
+    for _ in range(40):
+        with open(log.path, "a") as file:
+            file.write("1,2\n")
+        log.read()
+        now_s[0] += 1
+    assert len(read) == readings
+    now_s[0] += follow.LONGEST_S
+    log.read()
+    assert read[-1] == 160
