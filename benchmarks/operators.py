@@ -37,36 +37,30 @@ def batch_of(generator: torch.Generator) -> torch.Tensor:
     return ids
 
 
-def trained(model: LlamaForCausalLM, seed: int, steps: int, watched: bool) -> tuple[str, dict[str, float]]:
+def trained(model: LlamaForCausalLM, seed: int, steps: int) -> tuple[str, dict[str, float]]:
     """Rules that spoke above a note, and the features of the other package."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
     model.train()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        if not watched:
-            watch, features = None, None
-        else:
-            watch = stack.enter_context(earnest.watch(model, optimizer, Path(folder) / "run"))
-            features: Any = stack.enter_context(FeatureExtractor(model, arch="decoder"))
+        watch = stack.enter_context(earnest.watch(model, optimizer, Path(folder) / "run"))
+        extractor: Any = stack.enter_context(FeatureExtractor(model, arch="decoder"))
         for step in range(steps):
             ids = batch_of(generator)
             mask = torch.ones_like(ids)
             out = model(input_ids=ids, attention_mask=mask, labels=ids, output_hidden_states=True)
             out.loss.backward()
-            if features is not None:
-                features.step(
-                    loss=out.loss, outputs=out, input_ids=ids, attention_mask=mask, labels=ids, optimizer=optimizer
-                )
+            extractor.step(
+                loss=out.loss, outputs=out, input_ids=ids, attention_mask=mask, labels=ids, optimizer=optimizer
+            )
             optimizer.step()
             optimizer.zero_grad()
-            if features is not None and step % 20 == 19:
-                features.epoch_end(step // 20)
-        if watch is None:
-            return "", {}
-        found = features.finalize()
+            if step % 20 == 19:
+                extractor.epoch_end(step // 20)
+        features = extractor.finalize()
         watch.close()
         rules = [f"{one.rule} {one.name}" for one in watch.findings if one.severity != "note"]
-        return ", ".join(rules) or "-", found
+        return ", ".join(rules) or "-", features
 
 
 def said(features: dict[str, float]) -> str:
@@ -84,10 +78,12 @@ def main(only: str = "", before: int = 200, steps: int = 60) -> None:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=CLASSES, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=4, bos_token_id=None, eos_token_id=None, use_cache=False, attn_implementation="eager",
+        num_key_value_heads=4, bos_token_id=None, eos_token_id=None, use_cache=False,
     )  # fmt: skip
+    config._attn_implementation = "eager"  # the other package reads the attention's weights
     start = LlamaForCausalLM(config)
-    trained(start, 0, before, watched=False)
+    with contextlib.redirect_stderr(io.StringIO()):
+        trained(start, 0, before)
     print(
         "| operator | what it does | earnest, while it trains | predictor of DEFault++ |\n|---|---|---|---|", flush=True
     )
@@ -101,7 +97,7 @@ def main(only: str = "", before: int = 200, steps: int = 60) -> None:
         model = copy.deepcopy(start)
         try:
             with contextlib.redirect_stderr(io.StringIO()), injector(model) if injector else contextlib.nullcontext():
-                rules, features = trained(model, number + 1, steps, watched=True)
+                rules, features = trained(model, number + 1, steps)
             print(f"| {name} | {what} | {rules} | {said(features)} |", flush=True)
         except Exception as error:  # an operator that does not fit this model is a row, too
             print(f"| {name} | {what} | not run: {type(error).__name__}: {str(error)[:60]} | |", flush=True)
