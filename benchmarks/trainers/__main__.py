@@ -25,7 +25,8 @@ from earnest.rules.finding import Diagnosis
 RESULTS = Path(__file__).with_name("results.jsonl")
 # What a path of this machine begins with, before the part that is the same on another one
 HERE = re.compile(
-    r"/\S*?/site-packages/|/\S*?/lib/python3\.\d+/|/\S*?/trainer-[^/\s]+/|/\S*?/(?=(?:tests|benchmarks)/trainers/)"
+    r"/\S*?/site-packages/|/\S*?/lib/python3\.\d+/|/\S*?/(?:trainer|earnest-check)-[^/\s]+/"
+    r"|/\S*?/(?=(?:tests|benchmarks)/trainers/)"
 )
 PACKAGES = ("torch", "transformers", "accelerate", "lightning", "peft", "qwen-tts", "torchtune", "moshi")
 NOT_COPIED = shutil.ignore_patterns(".git", "*.mp3", "*.mp4", "*.gif")
