@@ -34,7 +34,8 @@ from earnest.data.paths import Source
 from earnest.data.row import Row
 from earnest.data.sides import split_clips
 from earnest.data.vary import Variation
-from earnest.generate import Request, generate, load_run
+from earnest.generate import Request, generate
+from earnest.speech import load_run
 from earnest.training.clips import find_clips
 from earnest.training.tokens.preparation import encoded
 

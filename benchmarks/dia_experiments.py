@@ -25,12 +25,13 @@ import torch
 from earnest.codecs import load_codec
 from earnest.data.audio import read_wave
 from earnest.data.paths import Source
-from earnest.generate import Request, generate, load_run
+from earnest.generate import Request, generate
 from earnest.models.dia import DiaShape
 from earnest.recipes import RECIPES
 from earnest.recipes.dia import DiaConfig, DiaData
 from earnest.rules import diagnose
 from earnest.run import Run, read_run
+from earnest.speech import load_run
 from earnest.training.clips import find_clips
 from earnest.training.tokens.config import Demos, Optimizer
 

@@ -19,7 +19,8 @@ from benchmarks.dia_experiments import spectrum_db
 from earnest.data.audio import read_wave
 from earnest.data.folder import Clip
 from earnest.data.paths import Source
-from earnest.generate import Request, generate, load_run
+from earnest.generate import Request, generate
+from earnest.speech import load_run
 from earnest.training.clips import find_clips
 
 KINDS = ("acoustic", "electronic")

@@ -21,7 +21,8 @@ import torch
 
 from earnest.data.audio import read_wave
 from earnest.data.folder import Clip
-from earnest.generate import Request, generate, load_run
+from earnest.generate import Request, generate
+from earnest.speech import load_run
 from earnest.training.clips import find_clips
 
 DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]

@@ -18,10 +18,13 @@ from earnest.lines import aligned
 from earnest.losses.adversarial import feature_matching
 from earnest.losses.codec import CodecBatch
 from earnest.losses.tokens import TokenObjective
+from earnest.models.shapes import CODECS
 from earnest.training.codec.assembly import CodecAssembly
 from earnest.training.codec.config import CodecConfig
 from earnest.training.codec.gan_steps import weighted_sum
+from earnest.training.precision import train_in_float32
 from earnest.training.tokens.assembly import TokenAssembly
+from earnest.training.tokens.memory import memory_plan
 
 FRAMES, TEXTS = (9, 12), ("seven", "a slow piano")  # of the batch that a language model scores: random codes
 WAVES, WAVE_S = 2, 0.5  # of noise that a codec reconstructs
@@ -79,16 +82,33 @@ def _pass(model: nn.Module, trained: dict[str, nn.Parameter], loss: Callable[[],
 
 
 def check_recipe(assemble: Any, config: Any, counts_only: bool = False, console: Console | None = None) -> None:
-    """Build the model, score a small random batch, and print every group of tensors with its share and its gradient.
+    """Build the model, score a small random batch, and print every group of tensors with its share and its gradient,
+    and the memory that training takes.
 
-    counts_only: shapes alone, on torch's meta device, for a model that would not fit here.
-    """
+    counts_only: shapes alone, on torch's meta device, for a model that would not fit here; those of the released
+    checkpoints are known, so nothing is downloaded."""
+    console = console or Console()
     torch.manual_seed(config.seed)
-    arguments = (config,) if isinstance(config, CodecConfig) else (config, load_codec(config.codec))
+    is_codec = isinstance(config, CodecConfig)
+    arguments = (config,) if is_codec else (config, _codec(config.codec, counts_only))
     assembly = _without_weights(assemble, arguments) if counts_only else assemble(*arguments)
+    if isinstance(assembly, TokenAssembly):
+        if not counts_only:
+            train_in_float32(assembly.model)
+        plan = memory_plan(assembly, config, counts_only)
+    else:
+        plan = ()
     model, loss, note = _of_codec(assembly) if isinstance(assembly, CodecAssembly) else _of_tokens(assembly)
     groups = audit(model, None if counts_only else gradients(model.train(), loss))
-    _print(groups, note, console or Console())
+    _print(groups, note, console)
+    for line in plan:
+        console.print(line, highlight=False)
+    if counts_only:
+        console.print("by the shapes of the released checkpoints: no weight was read", highlight=False)
+
+
+def _codec(name: str, counts_only: bool) -> Any:
+    return CODECS[name] if counts_only and name in CODECS else load_codec(name)
 
 
 def _without_weights(assemble: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
@@ -98,7 +118,7 @@ def _without_weights(assemble: Callable[..., Any], arguments: tuple[Any, ...]) -
     except RuntimeError as error:  # transformers refuses to read a checkpoint there
         raise UserError(
             f"--counts-only of a model that starts from a checkpoint ({str(error).split('.')[0]})",
-            "a model from scratch, whose sizes are options",
+            "a released checkpoint whose shapes are known, or a model from scratch, whose sizes are options",
             "leave out --counts-only, or name no checkpoint",
         ) from error
 

@@ -34,9 +34,11 @@ NONE_OR = re.compile(r"\{None\}\|(\w+)(?=  )")  # in a column, beside its help
 METAVARS = {"INT": "a whole number", "FLOAT": "a number", "PATH": "a path", "STR": "a text", "{None}": "None"}
 
 
-def parse(target: Callable[..., T], args: Sequence[str], prog: str) -> Callable[[], T]:
+def parse(target: Callable[..., T], args: Sequence[str], prog: str, flag_pairs: bool = False) -> Callable[[], T]:
     """Read `args` by the signature of `target`; returns the call, not yet made. Raises UserError for what does not
-    fit."""
+    fit.
+
+    flag_pairs: a flag can be set and unset (--x, --no-x), whatever its default; else it can only be changed."""
 
     @functools.wraps(target, updated=())
     def later(*values: Any, **named: Any) -> Callable[[], T]:
@@ -46,7 +48,7 @@ def parse(target: Callable[..., T], args: Sequence[str], prog: str) -> Callable[
         raise refusal(event, list(options(target)), args)
 
     with refusals.on_parse_error(refuse), _narrow_help(args):
-        return tyro.cli(later, args=args, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
+        return tyro.cli(later, args=args, prog=prog, config=() if flag_pairs else (tyro.conf.FlagCreatePairsOff,))
 
 
 @contextmanager
@@ -122,7 +124,8 @@ def configured(
     unnamed = Annotated[type(config), tyro.conf.arg(name="")]  # --steps rather than --config.steps
     call = dataclasses.make_dataclass(command.title(), [("config", unnamed, config), *options], frozen=True)
     call.__doc__ = RECIPES[name].configure.__doc__
-    called = parse(call, [*settings.as_words(file.values, config), *file.words], f"earnest {command} {name}")()
+    words = [*settings.as_words(file.values, config), *file.words]
+    called = parse(call, words, f"earnest {command} {name}", flag_pairs=stored is not None)()
     check_bounds(called.config)
     if file.prints:
         print(settings.as_yaml(name, called.config), end="")

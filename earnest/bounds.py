@@ -14,6 +14,7 @@ MAY_BE_ZERO = frozenset(
             "demo_every_steps",
             "monitor_every_steps",
             "predictions",
+            "piece_words",
             "rank",
             "demo_clips",
             "semantic_dim",

@@ -100,21 +100,22 @@ def export(run: Positional[Path], out: Positional[Path], checkpoint: CHECKPOINT 
     return 0
 
 
-def encode(audio: Positional[Path], out: Positional[Path], codec: str = "amy-tiny") -> int:
+def encode(audio: Positional[Path], out: Positional[Path], codec: str = "amy-tiny", device: str = "auto") -> int:
     """Audio file -> codes (C, T) in a safetensors file that names its codec."""
     import torch
     from safetensors.torch import save
 
     from earnest.codecs import load_codec
     from earnest.data.audio import ClipError, read_wave
+    from earnest.devices import device as named_device
 
-    loaded = load_codec(codec)
+    loaded = load_codec(codec, named_device(device))
     try:
         wave_N = read_wave(audio, loaded.sample_rate_hz, loaded.channels)
     except ClipError as error:
         raise UserError(str(error), "a readable audio file with at least one sample", "check the file") from error
     with torch.inference_mode():
-        codes_CT = loaded.encode(torch.from_numpy(wave_N)[None])[0]
+        codes_CT = loaded.encode(torch.from_numpy(wave_N)[None].to(loaded.device))[0].cpu()
     written = save({"codes_CT": codes_CT.contiguous()}, {"codec": codec, "samples": str(wave_N.shape[-1])})
     with whole_file(out) as aside:
         aside.write_bytes(written)
@@ -123,13 +124,14 @@ def encode(audio: Positional[Path], out: Positional[Path], codec: str = "amy-tin
     return 0
 
 
-def decode(codes: Positional[Path], out: Positional[Path]) -> int:
+def decode(codes: Positional[Path], out: Positional[Path], device: str = "auto") -> int:
     """Codes that `earnest encode` wrote -> audio file."""
     import torch
     from safetensors import SafetensorError, safe_open
 
     from earnest.codecs import load_codec
     from earnest.data.audio import write_wave
+    from earnest.devices import device as named_device
 
     try:
         with safe_open(codes, "pt") as file:
@@ -142,9 +144,9 @@ def decode(codes: Positional[Path], out: Positional[Path]) -> int:
         raise UserError(
             f"{codes} does not name its codec", "metadata written by `earnest encode`", "encode the audio again"
         )
-    codec = load_codec(metadata["codec"])
+    codec = load_codec(metadata["codec"], named_device(device))
     with torch.inference_mode():
-        wave_N = codec.decode(codes_CT[None])[0].numpy().T
+        wave_N = codec.decode(codes_CT[None].to(codec.device))[0].cpu().numpy().T
     write_wave(out, wave_N[: int(metadata["samples"])], codec.sample_rate_hz)
     print(f"{out}: {len(wave_N) / codec.sample_rate_hz:.2f} s")
     return 0

@@ -169,6 +169,12 @@ class Facts:
     held_out_clips: int | None = _fact("clips", "clips evaluated on", "the validation manifest", low=0, high=MOST)
     left_out_clips: tuple[str, ...] | None = _fact("clips", "clips that were not used, each with its reason")
     cut_clips: int | None = _fact("clips", "clips of which only the first part was used", low=0, high=MOST)
+    cut_texts: int | None = _fact(
+        "texts",
+        "texts of which only the beginning was used, as they are longer than the model's window",
+        low=0,
+        high=MOST,
+    )
     skipped_clips: int | None = _fact("clips", "clips left out because they could not be read", low=0, high=MOST)
     speakers: tuple[str, ...] | None = _fact("names", "speakers trained on")
     held_out_speakers: tuple[str, ...] | None = _fact("names", "speakers evaluated on")

@@ -4,22 +4,15 @@ import logging
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from earnest.checkpoints import latest_checkpoint
-from earnest.codecs import Codec, load_codec
-from earnest.data.audio import ClipError, read_wave
+from earnest.codecs import Codec
 from earnest.data.batch import Prompt
-from earnest.data.chatml import cloning
 from earnest.data.patterns import undelay
 from earnest.errors import UserError
-from earnest.facts import Facts
-from earnest.models import load_model
 from earnest.models.system import Round, System
-from earnest.run import read_run
 from earnest.sampling import USUAL, Sampling
 
 log = logging.getLogger(__name__)
@@ -39,6 +32,8 @@ class Request:
     seed: int = 0
     guidance: float = 1.0
     null_prompt: Prompt | None = None
+    before_CT: Tensor | None = None
+    """Codes of audio that the generated audio goes on from; the prompt's text is that of both."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +54,15 @@ def generate(
     rounding); guided and null rows share one pass. The codebook that starts first decides the end: EOS is allowed there
     only, the others follow at their delays.
     """
-    steps = list(_frames(model, requests, max_frames, sampling))
+    before_B = [_before(request) for request in requests]
+    longest = max_frames + max(before_B)
+    steps = list(_frames(model, requests, longest, sampling))
     frames_BSC, end_B = torch.stack([frame_BC for frame_BC, _ in steps], dim=1), steps[-1][1]
-    return [
-        Generated(_codes(model, tokens_SC, end - 1), stopped=end <= max_frames)
-        for tokens_SC, end in zip(frames_BSC, end_B.tolist(), strict=True)
-    ]
+    generated: list[Generated] = []
+    for tokens_SC, end, before in zip(frames_BSC, end_B.tolist(), before_B, strict=True):
+        codes_CT = _codes(model, tokens_SC, end - 1)[:, before : before + max_frames]
+        generated.append(Generated(codes_CT, stopped=end - before <= max_frames))
+    return generated
 
 
 def generate_pieces(
@@ -77,8 +75,8 @@ def generate_pieces(
     `generate`'s codes.
     """
     frames: list[Tensor] = []
-    yielded = complete = 0
-    for frame_1C, end_1 in _frames(model, [request], max_frames, sampling):
+    yielded = complete = _before(request)
+    for frame_1C, end_1 in _frames(model, [request], max_frames + yielded, sampling):
         frames.append(frame_1C[0])
         complete = min(len(frames) - 1 - max(model.delays), int(end_1) - 1)
         if complete - yielded >= every_frames:
@@ -95,17 +93,22 @@ def decoded(codec: Codec, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
     Put together, their samples are those of decoding all codes at once, up to rounding.
     """
     before, after = codec.context_frames
-    codes_CT = torch.zeros(codec.codebooks, 0, dtype=torch.long)
+    codes_CT = torch.zeros(codec.codebooks, 0, dtype=torch.long, device=codec.device)
     yielded = 0
     for piece_CT in chain(pieces, [None]):
         if piece_CT is not None:
-            codes_CT = torch.cat([codes_CT, piece_CT.cpu()], dim=1)
+            codes_CT = torch.cat([codes_CT, piece_CT.to(codec.device)], dim=1)
         ready = codes_CT.shape[1] - (0 if piece_CT is None else after)
         if ready > yielded:
             first = int(max(0, yielded - before))
-            wave_N = codec.decode(codes_CT[None, :, first:])[0]
+            wave_N = codec.decode(codes_CT[None, :, first:])[0].cpu()
             yield wave_N[..., (yielded - first) * codec.hop_samples : int(ready - first) * codec.hop_samples]
             yielded = int(ready)
+
+
+def _before(request: Request) -> int:
+    """Frames that are given."""
+    return 0 if request.before_CT is None else request.before_CT.shape[1]
 
 
 def _codes(model: System, tokens_SC: Tensor, count: int) -> Tensor:
@@ -120,7 +123,7 @@ def _frames(
     """Yield (frame_BC, end_B): the next frame of tokens, the first being BOS; and per row how many frames after its BOS
     the leading codebook has its EOS, max_frames + 1 until that is known."""
     model.eval()
-    sampler, ends = _Sampler(model, requests, sampling), _Ends(model, len(requests), max_frames)
+    sampler, ends = _Sampler(model, requests, sampling), _Ends(model, requests, max_frames)
     continuation = model.begin(sampler.prompts)
     frames = [torch.full((len(requests), model.codebooks), model.bos_id, device=model.device)]
     yield frames[0], ends.end_B
@@ -154,8 +157,12 @@ class _Ends:
     Positions count from the first BOS: codebook c has BOS at delays[c], then its codes, and EOS at end + delays[c].
     """
 
-    def __init__(self, model: System, rows: int, max_frames: int):
-        self.model = model
+    def __init__(self, model: System, requests: Sequence[Request], max_frames: int):
+        self.model, rows = model, len(requests)
+        self.before = [
+            None if request.before_CT is None else request.before_CT.to(model.device) for request in requests
+        ]
+        self.given = max(map(_before, requests))
         self.delay_C = torch.tensor(model.delays, device=model.device)
         self.first, self.last = min(model.delays), max(model.delays)
         self.leader = model.delays.index(self.first)
@@ -172,7 +179,7 @@ class _Ends:
         _, codebooks, ids = drawn.logits_BKV.shape
         allowed_KV = torch.arange(ids, device=self.delay_C.device).expand(codebooks, ids) < self.model.codes
         leads = self._place_of_leader(drawn.codebooks)
-        if leads is not None and self.model.eos_id is not None and position >= self.first + 2:
+        if leads is not None and self.model.eos_id is not None and position >= self.first + 2 + self.given:
             allowed_KV[leads, self.model.eos_id] = True
         return allowed_KV
 
@@ -187,10 +194,20 @@ class _Ends:
                 self.earliest, self.latest = int(self.end_B.min()), int(self.end_B.max())
         if position <= self.last:
             tokens_BK[:, position <= delay_K] = model.bos_id
+        if position <= self.last + self.given:
+            self._place_before(tokens_BK, codebooks, position)
         if model.eos_id is not None and position >= self.earliest + self.first:
             tokens_BK[position == self.end_B[:, None] + delay_K] = model.eos_id
             tokens_BK[position > self.end_B[:, None] + delay_K] = model.after_end_id
         return tokens_BK
+
+    def _place_before(self, tokens_BK: Tensor, codebooks: slice, position: int) -> None:
+        """The codes of the audio before, each at its codebook's delay."""
+        for row, before_CT in enumerate(self.before):
+            for place, c in enumerate(range(self.model.codebooks)[codebooks]):
+                frame = position - 1 - self.model.delays[c]
+                if before_CT is not None and 0 <= frame < before_CT.shape[1]:
+                    tokens_BK[row, place] = before_CT[c, frame]
 
     def _place_of_leader(self, codebooks: slice) -> int | None:
         drawn = range(self.model.codebooks)[codebooks]
@@ -202,6 +219,8 @@ class _Sampler:
 
     def __init__(self, model: System, requests: Sequence[Request], sampling: Sampling):
         self.codes, self.sampling = model.codes, sampling
+        self.eos_id = model.eos_id if model.ends_by_argmax else None
+        self.leader = model.delays.index(min(model.delays))
         self.repetition = sampling.repetition or model.repetition
         self.temperature_B = torch.tensor([request.temperature for request in requests], device=model.device)
         guidance_B = torch.tensor([request.guidance for request in requests], device=model.device)
@@ -218,19 +237,26 @@ class _Sampler:
 
     def draw(self, drawn: Round, allowed_KV: Tensor, frames: Sequence[Tensor]) -> Tensor:
         """The tokens of a round, (B, K); frames: those before."""
-        logits_BKV, choose_from_BKV = drawn.logits_BKV.float(), None
+        logits_BKV = drawn.logits_BKV.float()
         if self.guided:
             conditional_BKV, null_BKV = logits_BKV.chunk(2)
             logits_BKV = null_BKV + self.guidance_B11 * (conditional_BKV - null_BKV)
-            choose_from_BKV = conditional_BKV if self.sampling.filter_by_guidance else None
+            if self.sampling.filter_by_guidance:
+                logits_BKV = _among_best(conditional_BKV, logits_BKV, self.sampling.top_k, allowed_KV)
         logits_BKV = logits_BKV.masked_fill(~allowed_KV, -torch.inf)
-        tokens_BK = sample(
-            logits_BKV, self.temperature_B, self.sampling.top_k, self.sampling.top_p, self.randoms, choose_from_BKV
-        )
+        if self.eos_id is not None and self.leader in range(*drawn.codebooks.indices(self.leader + 1)):
+            self._end_by_argmax(logits_BKV[:, self.leader - drawn.codebooks.start])
+        tokens_BK = sample(logits_BKV, self.temperature_B, self.sampling.top_k, self.sampling.top_p, self.randoms)
         if self.repetition.window_frames:
             recent = [frame_BC[:, drawn.codebooks] for frame_BC in frames[-self.repetition.window_frames :]]
             self._draw_repeated_again(tokens_BK, logits_BKV, torch.stack(recent, dim=1))
         return tokens_BK
+
+    def _end_by_argmax(self, logits_BV: Tensor) -> None:
+        """The end is drawn if it is the likeliest id of the leading codebook, and is not drawn else."""
+        ends_B = logits_BV.argmax(-1) == self.eos_id
+        end_V = torch.arange(logits_BV.shape[-1], device=logits_BV.device) == self.eos_id
+        logits_BV.masked_fill_(ends_B[:, None] != end_V, -torch.inf)
 
     def _draw_repeated_again(self, tokens_BK: Tensor, logits_BKV: Tensor, recent_BWK: Tensor) -> None:
         """See `Repetition`. Rows are drawn alone, so that no row's random numbers depend on another's."""
@@ -241,6 +267,19 @@ class _Sampler:
             row_1KV = logits_BKV[row, None]
             again_1K = sample(row_1KV, temperature_1, row_1KV.shape[-1], 1.0, [self.randoms[row]])
             tokens_BK[row] = torch.where(repeated_BK[row], again_1K[0], tokens_BK[row])
+
+
+def _among_best(conditional_BKV: Tensor, guided_BKV: Tensor, top_k: int, allowed_KV: Tensor) -> Tensor:
+    """The conditional logits of the ids that guidance finds likeliest, of all ids, as Dia was published; if none of
+    these may be drawn, of those that may."""
+
+    def best(logits_BKV: Tensor) -> Tensor:
+        kth_BK1 = logits_BKV.topk(min(top_k, logits_BKV.shape[-1]), dim=-1).values[..., -1:]
+        return logits_BKV >= kth_BK1
+
+    among_BKV = best(guided_BKV) & allowed_KV
+    among_BKV = among_BKV | (best(guided_BKV.masked_fill(~allowed_KV, -torch.inf)) & ~among_BKV.any(-1, keepdim=True))
+    return conditional_BKV.masked_fill(~among_BKV, -torch.inf)
 
 
 def check_guidance(guidance: float, unconditional_frac: float) -> None:
@@ -263,19 +302,13 @@ def sample(
     top_k: int,
     top_p: float,
     randoms: Sequence[torch.Generator],
-    draw_BKV: Tensor | None = None,
 ) -> Tensor:
     """Draw one token per row and codebook, (B, K): greedy if the temperature is 0.
 
     The k best are taken first and top-p is applied to these (50 sorted values instead of V); the draw is an exponential
-    race, ``argmax p / e`` with e ~ Exp(1), which picks token i with probability p_i. `draw_BKV`: logits that replace
-    those of the k best once these are chosen.
+    race, ``argmax p / e`` with e ~ Exp(1), which picks token i with probability p_i.
     """
     best_BKk, id_BKk = logits_BKV.topk(min(top_k, logits_BKV.shape[-1]), dim=-1)
-    if draw_BKV is not None:
-        best_BKk = draw_BKV.gather(-1, id_BKk).masked_fill(best_BKk.isinf(), -torch.inf)
-        best_BKk, order_BKk = best_BKk.sort(dim=-1, descending=True)
-        id_BKk = id_BKk.gather(-1, order_BKk)
     heat_B11 = temperature_B[:, None, None]
     p_BKk = (best_BKk / heat_B11.clamp(min=1e-6)).softmax(-1)
     p_BKk = p_BKk.masked_fill(p_BKk.cumsum(-1) - p_BKk >= top_p, 0)  # the tokens before it already hold top_p
@@ -286,32 +319,11 @@ def sample(
     return id_BKk.gather(-1, choice_BK[..., None])[..., 0]
 
 
-def cloning_prompt(model: System, codec: Codec, text: str, reference: Path, reference_text: str) -> Prompt:
-    """A prompt to say `text` in the voice of an audio file that says `reference_text`.
-
-    Raises UserError for a system that reads no conversations, a file that cannot be read, and a reference that leaves
-    no room.
-    """
-    if not model.reads_conversations:
+def check_codec(model: System, codec: Codec) -> None:
+    """Raises UserError if a codec's codes are not those of the model."""
+    if (codec.codebooks, codec.codebook_size) != (model.codebooks, model.codes):
         raise UserError(
-            f"a reference for a {model.name} model",
-            "a Higgs model trained with references",
-            "leave the reference out",
+            f"codec {codec.name} with {codec.codebooks} codebooks of {codec.codebook_size}",
+            f"{model.codebooks} codebooks of {model.codes}, as the model has",
+            "take the codec that the model was made for",
         )
-    try:
-        wave_N = torch.from_numpy(read_wave(reference, codec.sample_rate_hz))
-    except ClipError as error:
-        raise UserError(str(error), "a readable audio file with at least one sample", "check the file") from error
-    with torch.inference_mode():
-        codes_CT = codec.encode(wave_N[None])[0]
-    return model.prompt(
-        text, turns=cloning(codes_CT, reference_text, text, instruction=model.instruction.replace("{speaker}", ""))
-    )
-
-
-def load_run(run_dir: Path, checkpoint: Path | None = None) -> tuple[System, Codec, Facts]:
-    """The model of a checkpoint of a run, the newest if none is given, its codec, and the run's facts. Raises UserError
-    if one is missing."""
-    run = read_run(run_dir)
-    config = run.facts.config or {}
-    return load_model(checkpoint or latest_checkpoint(run_dir)), load_codec(config["codec"]), run.facts

@@ -12,12 +12,13 @@ import tyro
 
 from earnest.bounds import check_number
 from earnest.errors import UserError
-from earnest.sampling import Sampling
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
     from earnest.codecs import Codec
-    from earnest.data.batch import Prompt
-    from earnest.models.system import System
 
 Positional = tyro.conf.Positional
 PLAYERS = (("aplay", "-q"), ("ffplay", "-nodisp", "-autoexit", "-loglevel", "error"), ("afplay",), ("paplay",))
@@ -28,29 +29,36 @@ def generate(
     text: tuple[str, ...],
     out: Path,
     checkpoint: str | None = None,
+    codec: str | None = None,
+    device: str = "auto",
     play: bool = False,
     speaker: str | None = None,
     reference: Path | None = None,
     reference_text: str | None = None,
-    temperature: float = 0.0,
-    top_k: int = Sampling.top_k,
-    top_p: float = Sampling.top_p,
-    guidance: float = 1.0,
-    filter_by_guidance: bool = Sampling.filter_by_guidance,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    guidance: float | None = None,
+    filter_by_guidance: bool | None = None,
     seed: int = 0,
     max_duration_s: float = 10.0,
+    piece_words: int = 0,
 ) -> int:
-    """Say texts with a trained run.
+    """Say texts with a trained run, or with any checkpoint. How tokens are drawn is as the model was published, if it
+    is not given.
 
     Args:
-        run: A run directory that `earnest train` wrote.
+        run: A run directory that `earnest train` wrote; or a checkpoint of Higgs, Dia or MoT: a directory (merged ones
+            and adapters too), or a name on the Hub.
         text: What is said; of several texts each is a file of its own: x.wav becomes x-1.wav, x-2.wav, ...
         out: The wav to write, which can be played while it grows. "-" is standard output, as .au: `| aplay`.
         checkpoint: A step whose checkpoint is there, "best" (the lowest held-out loss), or a directory; the newest one
             if not given.
+        codec: What makes sound of the codes; that of the run, or the one the released model has, if not given.
+        device: Where model and codec are: auto (a GPU if there is one), cpu, cuda, cuda:1, mps.
         play: Play each file when it is written.
         speaker: A speaker of the training data; the first one if not given.
-        reference: Audio of a voice to clone, in place of a speaker; needs a run trained with references (higgs).
+        reference: Audio of a voice to clone, in place of a speaker: for Higgs and Dia.
         reference_text: What is said in it.
         temperature: 0 takes the likeliest token each time.
         top_k: How many of the likeliest tokens are drawn from.
@@ -60,33 +68,32 @@ def generate(
         filter_by_guidance: Let guidance choose the likeliest tokens, and draw from these without it, as Dia does.
         seed: Of the random numbers.
         max_duration_s: Where the audio is cut if the model does not end it.
+        piece_words: Say a long text in pieces of at most this many words, each after the two before it (higgs);
+            --max-duration-s is then that of a piece. 0: the whole text at once.
     """
     from earnest.data.audio import check_output
-    from earnest.generate import check_guidance, cloning_prompt, load_run
+    from earnest.devices import device as named_device
+    from earnest.speech import Speech, Wish, check_speaker, load_run, resolved
 
     if (reference is None) != (reference_text is None):
         raise UserError(
             "one of --reference and --reference-text", "both: the audio, and what is said in it", "add the other"
         )
-    numbers = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "guidance": guidance, "seed": seed}
-    _check(text, out, {**numbers, "max_duration_s": max_duration_s})
+    numbers = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "guidance": guidance}
+    numbers |= {"seed": seed, "max_duration_s": max_duration_s, "piece_words": piece_words}
+    _check(text, out, {name: value for name, value in numbers.items() if value is not None})
     check_output(out)
     player = _player() if play else None
-    model, codec, facts = load_run(run, _checkpoint(run, checkpoint))
-    check_guidance(guidance, facts.unconditional_frac or 0)
-    speakers = list(facts.speakers or ())
-    if speaker is not None and speaker not in speakers:
-        raise UserError(
-            f"speaker {speaker!r}", f"one of {', '.join(speakers)}", "leave --speaker out for the first of these"
-        )
-    sampling = Sampling(top_k, top_p, filter_by_guidance)
+    model, loaded, facts = load_run(run, codec, _checkpoint(run, checkpoint), named_device(device))
+    wish = Wish(temperature, guidance, top_k, top_p, filter_by_guidance, seed)
+    voice = None if reference is None or reference_text is None else (reference, reference_text)
+    frames = max(1, round(max_duration_s * loaded.frame_rate_hz))
+    speech = Speech(
+        model, loaded, *resolved(model, facts, wish), frames, check_speaker(speaker, facts), voice, piece_words
+    )
     for number, each in enumerate(text, 1):
-        if reference is not None and reference_text is not None:
-            prompt = cloning_prompt(model, codec, each, reference, reference_text)
-        else:
-            prompt = model.prompt(each, speakers[0] if speaker is None else speaker)
         path = out if len(text) == 1 else out.with_name(f"{out.stem}-{number}{out.suffix}")
-        _write(model, codec, prompt, path, sampling, numbers, max_duration_s)
+        _write(speech.pieces(each), loaded, path, max_duration_s, speech.most_frames(each))
         if player:
             subprocess.run([*player, str(path)], check=False)
     return 0
@@ -101,30 +108,19 @@ def _check(texts: tuple[str, ...], out: Path, numbers: Mapping[str, float]) -> N
         check_number(name, "--" + name.replace("_", "-"), value)
 
 
-def _write(
-    model: "System",
-    codec: "Codec",
-    prompt: "Prompt",
-    out: Path,
-    sampling: Sampling,
-    numbers: Mapping[str, float],
-    max_duration_s: float,
-) -> None:
+def _write(pieces: "Iterator[Tensor]", codec: "Codec", out: Path, max_duration_s: float, most_frames: int) -> None:
     """Generate one text into a file, and say how long it is and how long it took."""
     from earnest.data.audio import write_pieces
-    from earnest.generate import Request, decoded, generate_pieces
+    from earnest.generate import decoded
 
-    guidance = numbers["guidance"]
-    null_prompt = None if guidance == 1 else model.prompt(None)
-    request = Request(prompt, numbers["temperature"], int(numbers["seed"]), guidance, null_prompt)
-    frames = max(1, round(max_duration_s * codec.frame_rate_hz))
     start_s = time.perf_counter()
-    codes = generate_pieces(model, request, max_frames=frames, sampling=sampling)
-    waves = (wave_N.numpy().T for wave_N in decoded(codec, codes))
+    waves = (wave_N.cpu().numpy().T for wave_N in decoded(codec, pieces))
     written = [(samples, time.perf_counter() - start_s) for samples in write_pieces(out, waves, codec.sample_rate_hz)]
     samples, took_s = written[-1]
     ended = (
-        "ended by the model" if samples < frames * codec.hop_samples else f"cut at --max-duration-s {max_duration_s:g}"
+        "ended by the model"
+        if samples < most_frames * codec.hop_samples
+        else f"cut at --max-duration-s {max_duration_s:g}"
     )
     duration_s = samples / codec.sample_rate_hz
     told = f"{out}: {duration_s:.2f} s, {ended}; first sound after {written[0][1]:.2f} s, all after {took_s:.2f} s"

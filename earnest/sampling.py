@@ -28,4 +28,13 @@ class Sampling:
     repetition: Repetition | None = None
 
 
+@dataclass(frozen=True)
+class Published:
+    """How a model was published to be sampled, in the words of `generate.Request` and `Sampling`."""
+
+    temperature: float = 0.0
+    guidance: float = 1.0
+    sampling: Sampling = Sampling()
+
+
 USUAL = Sampling()

@@ -6,6 +6,7 @@ Documentation, first diagnosis and bug report in one: ``earnest trace higgs-tiny
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -89,7 +90,7 @@ def trace_tokens(assemble: AssembleTokens, config: TokenConfig, console: Console
             logits.setdefault(logits_NV.shape[-1], []).append(logits_NV)
         loss, signals = TokenObjective(model, assembly.weights)(batch, batch.counted())
     stops.add("1 audio", "wave_N", wave_N)
-    stops.add("2 codec", "codes_CT", torch.as_tensor(row.codes_CT))
+    stops.add("2 codec", "codes_CT", torch.from_numpy(row.codes_CT.astype(np.int64)))
     stops.add("5 text", "text_L", example.text_S[~example.is_audio_S])
     for stop, tensors in (("6 layout", example), ("8 batch", batch)):
         for name, tensor in vars(tensors).items():

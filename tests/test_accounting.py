@@ -1,19 +1,20 @@
 """`earnest check`: counts add up, and what no gradient reaches is shown as such."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
+import pytest
 import torch
 from rich.console import Console
 
-from earnest import accounting
 from earnest.accounting import LATER, NONE, YES, ZERO, audit, check_recipe, gradients
+from earnest.codecs import load_codec
 from earnest.codecs.amy import AmyShape
 from earnest.losses.tokens import TokenObjective
 from earnest.models.mot import MoTDesign, MoTShape
 from earnest.recipes import RECIPES
 from earnest.recipes.mot import mot_published
 from earnest.streams import TEXT, codebooks
+from earnest.training.tokens import memory
 from tests.equipment.tiny import random_batch, tiny_higgs
 
 
@@ -24,20 +25,51 @@ def table_of(recipe: str, config, counts_only=False) -> str:
     return captured.get()
 
 
-def test_slm_mots_full_size_counts(monkeypatch):
-    """Llama-3.2-1B with MusicGen-small on EnCodec's four codebooks of 2048, by shapes alone."""
-    monkeypatch.setattr(
-        accounting, "load_codec", lambda name: SimpleNamespace(codebooks=4, codebook_size=2048, frame_rate_hz=50)
-    )
-    shape = MoTShape(
-        width=2048, layers=16, heads=32, kv_heads=8, ffn=8192, expert_width=1024, expert_ffn=4096, vocabulary=128256
-    )
-    text = table_of("mot-published", replace(mot_published(), backbone="", experts="", shape=shape), counts_only=True)
+def test_slm_mots_full_size_counts():
+    """Llama-3.2-1B with MusicGen-small on EnCodec's four codebooks of 2048, by shapes alone, without a network."""
+    text = table_of("mot-published", mot_published(), counts_only=True)
     assert "33,554,432" in next(line for line in text.splitlines() if "expert.down" in line)
     assert "33,554,432" in next(line for line in text.splitlines() if "expert.up" in line)
-    counted, note = text[text.index("trained: ") :].splitlines()
+    counted, note, memory, *_ = text[text.index("trained: ") :].splitlines()
     assert counted == "trained: 333,971,456 (17.80%) of 1,875,972,096 parameters"
     assert "1,876,183,040" in note  # as published, and where the difference comes from
+    assert "weights 7.5 GB, gradients 1.3 GB, optimizer 2.7 GB" in memory
+
+
+@pytest.mark.parametrize(("recipe", "parameters"), [("higgs", "5,771,283,456"), ("dia", "1,611,"), ("mot", "of ")])
+def test_the_whole_recipes_are_counted_without_a_network(recipe, parameters):
+    text = table_of(recipe, RECIPES[recipe].configure(), counts_only=True)
+    assert parameters in text and "by the shapes of the released checkpoints" in text
+
+
+def test_the_plan_says_what_would_fit(monkeypatch):
+    monkeypatch.setattr(memory, "_room", lambda: ("a small card", 10_000_000))
+    shape = MoTShape(width=32, layers=2, heads=4, kv_heads=2, ffn=48, expert_width=16, expert_ffn=24)
+    config = replace(RECIPES["mot-tiny"].configure(), shape=shape)
+    lines = table_of("mot-tiny", config).splitlines()
+    (planned,) = [line for line in lines if line.startswith("memory of a step of 4096 positions")]
+    assert "activations" in planned and "a small card has 10 MB" in planned
+    assert any("--recompute" in line for line in lines) and any("fits" in line for line in lines)
+
+
+@pytest.mark.parametrize("recipe", ["higgs-tiny", "dia-tiny", "mot-tiny"])
+def test_recomputed_layers_keep_less_and_give_the_same_gradients(recipe):
+    config = RECIPES[recipe].configure()
+    small = {"width": 32, "layers": 3, "heads": 2, "ffn": 64}
+    config = replace(config, shape=replace(config.shape, **small), mixed_precision="no")
+    assembly = RECIPES[recipe].assemble(config, load_codec(config.codec))
+    kept = [memory.kept_bytes(assembly, config, recompute) for recompute in (False, True)]
+    assert 0 < kept[1] < 0.6 * kept[0]
+    model = assembly.model.train()
+    batch, found = random_batch(model), []
+    for recompute in (False, True):
+        model.recompute_layers(recompute)
+        model.zero_grad()
+        TokenObjective(model, assembly.weights)(batch, batch.counted())[0].backward()
+        found.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    assert found[0].keys() == found[1].keys() and len(found[0]) > 10
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(gradient, found[1][name])
 
 
 def test_a_recipe_whole():

@@ -1,11 +1,15 @@
 """Which version of which clips a step sees: repeatable, different by epoch, shared out over ranks."""
 
+import threading
+import time
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 
+from earnest.data.ahead import ahead
 from earnest.data.batch import Example
 from earnest.data.chatml import Cloning
 from earnest.data.corpus import Corpus, layout_of
@@ -155,9 +159,12 @@ def test_a_clip_that_is_too_long_is_cut_to_a_beginning_that_does_not_end(make, m
     rows = [speech(20), speech(1000), speech(500), speech(9, text="seven " * 1000)]
     data = Data(max_duration_s=max_duration_s, too_long="cut")
     corpus = Corpus(rows, limited(layout_of(model), data, 50), model.pad_id, 2048, too_long=data.too_long)
-    assert corpus.cut == 2 and len(corpus) == 3
-    assert len(corpus.left_out) == 1 and corpus.left_out[0].startswith("9.wav: ")  # no shorter audio helps a text
-    whole, *cut = corpus.rows
+    if isinstance(model, MoT):  # cuts a text to its window
+        assert not corpus.left_out and model.cut_texts == {rows[3].text}
+    else:
+        assert len(corpus.left_out) == 1 and corpus.left_out[0].startswith("9.wav: ")  # no shorter audio helps a text
+    assert corpus.cut == 2 and len(corpus) == 4 - len(corpus.left_out)
+    whole, *cut = list(corpus.rows)[:3]
     assert whole is rows[0] and (corpus.example(whole).audio_targets_SC == model.eos_id).any()
     for row, before in zip(cut, rows[1:3], strict=True):
         frames, example = row.frames, corpus.example(row)
@@ -222,3 +229,26 @@ def test_draws_know_the_window_whatever_else_changes_a_clip():
         draws(rows[0], np.random.default_rng(epoch))
     crops = draws.probes().crops
     assert crops is not None and crops.possible == 21
+
+
+def test_items_made_ahead_come_in_their_order_and_end_with_their_reader():
+    made = []
+
+    def items(count):
+        for item in range(count):
+            made.append(item)
+            yield item
+        raise ValueError("no more")
+
+    assert list(islice(ahead(items(5)), 5)) == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="no more"):
+        list(ahead(items(2)))
+    made.clear()
+    reader = ahead(items(1000))
+    assert next(reader) == 0
+    reader.close()
+    deadline = time.monotonic() + 30
+    while any(thread.name == "earnest-batches" for thread in threading.enumerate()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(made) < 10  # those that wait, and not the whole corpus
+    assert not any(thread.name == "earnest-batches" for thread in threading.enumerate())

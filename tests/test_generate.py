@@ -207,7 +207,7 @@ def test_the_command_writes_as_it_goes_what_is_decoded_at_once(name, tmp_path, c
     codec = load_codec(name)
     model = tiny_higgs(codebooks=codec.codebooks, codes=codec.codebook_size)
     monkeypatch.setattr(
-        "earnest.generate.load_run", lambda *_: (model, codec, Facts(unconditional_frac=0, speakers=("a",)))
+        "earnest.speech.load_run", lambda *given: (model, codec, Facts(unconditional_frac=0, speakers=("a",)))
     )
     [whole] = generate(model, [Request(model.prompt("x", "a"), temperature=1.0, seed=3)], max_frames=60)
     whole_N = codec.decode(whole.codes_CT[None])[0].numpy().T

@@ -60,6 +60,8 @@ ALLOWED = {
     "models": MODELS,
     "losses": MODELS | {"codecs", "losses"},
     "generate": GENERATE,
+    "devices": {"errors"},
+    "speech": GENERATE | {"speech"},
     "monitors": MONITORS,
     "training": TRAINING,
     "recipes": TRAINING | {"recipes"},

@@ -3,6 +3,9 @@
 import json
 from importlib import import_module
 from pathlib import Path
+from typing import cast
+
+import torch
 
 from earnest.codecs.codec import Codec
 from earnest.errors import UserError
@@ -16,12 +19,17 @@ WEIGHTS = Path(__file__).parent / "weights"
 CLASSES = {"amy": ("earnest.codecs.amy", "Amy")}
 
 
-def load_codec(name_or_path: str) -> Codec:
+def load_codec(name_or_path: str, device: torch.device | str = "cpu") -> Codec:
     """An embedded codec by name, a directory that `earnest train` or transformers wrote, or a checkpoint on the Hub;
     with "stereo:" before it, for both channels.
 
-    Returned in evaluation mode on the CPU. Raises UserError if it is none of these.
+    Returned in evaluation mode on `device`. Raises UserError if it is none of these.
     """
+    codec = _loaded(name_or_path)
+    return cast(Codec, cast(torch.nn.Module, codec).to(device))
+
+
+def _loaded(name_or_path: str) -> Codec:
     if name_or_path.startswith("stereo:"):
         from earnest.codecs.stereo import Stereo
 

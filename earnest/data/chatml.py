@@ -7,7 +7,8 @@ A file (.json, or .jsonl with one object a line) holds conversations ``{"message
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -53,7 +54,10 @@ class Conversation:
         """
 
         def encoded(turn: Turn[Clip]) -> Turn[Tensor]:
-            parts = (part if isinstance(part, str) else torch.as_tensor(codes[part.path]) for part in turn.parts)
+            parts = (
+                part if isinstance(part, str) else torch.as_tensor(codes[part.path].astype(np.int64))
+                for part in turn.parts
+            )
             return Turn(turn.role, tuple(parts), turn.counts)
 
         texts = [part for turn in self.turns if turn.role == "user" for part in turn.parts if isinstance(part, str)]
@@ -89,30 +93,42 @@ class Cloning:
     changes, before. A row stays as it is if its speaker has no other clip, or if it is a conversation already.
     """
 
-    def __init__(self, rows: Iterable[Row], vary: Vary, frac: float, max_frames: int, instruction: str = INSTRUCTION):
+    def __init__(self, rows: Sequence[Row], vary: Vary, frac: float, max_frames: int, instruction: str = INSTRUCTION):
         self.vary, self.frac, self.instruction = vary, frac, instruction
-        self.references: dict[str, list[Row]] = {}  # by speaker
-        for row in sorted(rows, key=lambda row: row.source):
+        self.rows, self.references = rows, dict[str, list[int]]()  # speaker -> places of rows, by their sources
+        for place, row in enumerate(rows):
             if row.frames <= max_frames:
-                self.references.setdefault(row.speaker, []).append(row)
+                self.references.setdefault(row.speaker, []).append(place)
+        for places in self.references.values():
+            places.sort(key=self._source)
 
     def __call__(self, row: Row, random: np.random.Generator | None = None) -> Row:
         varied = self.vary(row, random)
         reference = None if row.turns else self.reference(row, random)
         if reference is None or (random is not None and random.random() >= self.frac):
             return varied
-        codes_CT, target_CT = torch.as_tensor(reference.codes_CT), torch.as_tensor(varied.codes_CT)
+        codes_CT, target_CT = (
+            torch.as_tensor(codes.astype(np.int64)) for codes in (reference.codes_CT, varied.codes_CT)
+        )
         turns = cloning(codes_CT, reference.text or "", varied.text or "", target_CT, self.instruction)
         return replace(varied, turns=turns)
 
     def reference(self, row: Row, random: np.random.Generator | None = None) -> Row | None:
         """Another row of the speaker, drawn; without `random` the next one in the order of sources, so that every
         evaluation sees the same. None if there is no other."""
-        others = [other for other in self.references.get(row.speaker, []) if other.source != row.source]
+        places = self.references.get(row.speaker, [])
+        start = bisect_left(places, row.source, key=self._source)
+        end = bisect_right(places, row.source, key=self._source)
+        others = len(places) - (end - start)
         if not others:
             return None
-        after = next((index for index, other in enumerate(others) if other.source > row.source), 0)
-        return others[after if random is None else int(random.integers(len(others)))]
+        if random is None:
+            return self.rows[places[end if end < len(places) else 0]]
+        drawn = int(random.integers(others))
+        return self.rows[places[drawn if drawn < start else drawn + end - start]]
+
+    def _source(self, place: int) -> str:
+        return self.rows[place].source
 
 
 # --- reading

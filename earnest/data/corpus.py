@@ -1,9 +1,10 @@
 """`Corpus`: the encoded clips of one split, laid out over positions on demand and gathered into batches."""
 
+from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, overload
 
 import numpy as np
 import torch
@@ -25,6 +26,8 @@ class LaysOut(Protocol):
 
     eos_id: int | None
 
+    def positions(self, frames: int, text: str | None, speaker: str = "") -> int: ...
+
     def lay_out(
         self, codes_CT: Tensor | None, text: str | None, speaker: str = "", turns: Sequence[Turn[Tensor]] | None = None
     ) -> Example: ...
@@ -35,11 +38,48 @@ def layout_of(model: LaysOut) -> Layout:
     end."""
 
     def lay_out(row: Row) -> Example:
-        codes_CT = torch.as_tensor(row.codes_CT)
+        codes_CT = torch.as_tensor(row.codes_CT.astype(np.int64))
         example = model.lay_out(codes_CT, row.text, row.speaker, row.turns or None)
         return example if row.ends else example.before_end(model.eos_id)
 
     return lay_out
+
+
+def length_of(model: LaysOut, lay_out: Layout) -> Callable[[Row], int]:
+    """Positions of a row in the model's layout. A clip's follow from its frames and its text, so its codes are not
+    read; raises TooLongError as `lay_out` does."""
+
+    def length(row: Row) -> int:
+        if row.turns or not (row.ends or model.eos_id is None):
+            return len(lay_out(row))
+        return model.positions(row.frames, row.text, row.speaker)
+
+    return length
+
+
+class Chosen(Sequence[Row]):
+    """Some rows of a table, some of them cut: nothing of a row is kept but its number."""
+
+    def __init__(self, table: Sequence[Row], index_N: Sequence[int], frames: Mapping[int, int]):
+        """frames: number of a chosen row -> the frames that are left of it."""
+        self.table, self.index_N, self.cut = table, np.asarray(index_N, np.int64), frames
+
+    def __len__(self) -> int:
+        return len(self.index_N)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Chosen": ...
+    def __getitem__(self, index: int | slice) -> "Row | Chosen":
+        if isinstance(index, slice):
+            places = range(*index.indices(len(self)))
+            cut = {new: self.cut[old] for new, old in enumerate(places) if old in self.cut}
+            return Chosen(self.table, self.index_N[index].tolist(), cut)
+        place = range(len(self))[index]
+        row = self.table[int(self.index_N[place])]
+        frames = self.cut.get(place)
+        return row if frames is None else replace(row, codes_CT=row.codes_CT[:, :frames], ends=False)
 
 
 class Corpus:
@@ -58,27 +98,32 @@ class Corpus:
         positions_per_batch: int,
         vary: Vary | None = None,
         too_long: TooLong = "leave_out",
+        length: Callable[[Row], int] | None = None,
     ):
+        """length: positions of a row, without laying it out; for a corpus of a million clips (`length_of`)."""
         self.lay_out = lay_out
+        self.length: Callable[[Row], int] = length or self._laid_length
         self.pad_id = pad_id
         self.positions_per_batch = positions_per_batch
         self.vary = vary or Variation()
-        self.rows: list[Row] = []
-        self.lengths: list[int] = []
+        chosen, cut = array("q"), dict[int, int]()
+        lengths = array("q")
         self.left_out: list[str] = []
-        self.cut = 0
-        for row in rows:
+        for index, row in enumerate(rows):
             try:
-                length = len(self.example(row))
+                positions = self.length(self.vary(row, None))
             except TooLongError as error:
-                short = self._shortened(row) if too_long == "cut" else None
-                if short is None:
+                frames = self._fitting(row) if too_long == "cut" else 0
+                if not frames:
                     self.left_out.append(f"{row.source}: {error.seen}")
                     continue
-                row, length = short, len(self.example(short))
-                self.cut += 1
-            self.rows.append(row)
-            self.lengths.append(length)
+                cut[len(chosen)] = frames
+                positions = self._length_of_first(row, frames)
+            chosen.append(index)
+            lengths.append(positions)
+        self.lengths: Sequence[int] = lengths
+        self.rows = Chosen(rows, chosen, cut)
+        self.cut = len(cut)
         if too_long == "refuse" and self.left_out:
             more = f"; and {len(self.left_out) - NAMED} more" if len(self.left_out) > NAMED else ""
             raise UserError(
@@ -102,13 +147,17 @@ class Corpus:
         examples = [self.example(self.rows[clip], random) for clip, random in zip(clips, randoms, strict=True)]
         return collate(examples, clips, self.pad_id)
 
-    def batches(self) -> Iterator[Batch]:
-        """Every example once, in a fixed order, for evaluation. A clip longer than the window is split into consecutive
-        windows."""
-        windows = [(clip, window) for clip, row in enumerate(self.rows) for window in self._windows(row)]
-        if len(windows) == len(self.rows):
-            for clips in bucketed(self.lengths, self.positions_per_batch):
-                yield self.batch(clips)
+    def batches(self, most: int | None = None) -> Iterator[Batch]:
+        """Every example once, in a fixed order, for evaluation; of more than `most` clips, evenly spaced ones. A clip
+        longer than the window is split into consecutive windows."""
+        every = 1 if most is None else -(-len(self.rows) // most) or 1
+        windows = [
+            (clip, window) for clip in range(0, len(self.rows), every) for window in self._windows(self.rows[clip])
+        ]
+        if len(windows) == -(-len(self.rows) // every):
+            clips_of = [clip for clip, _ in windows]
+            for members in bucketed([self.lengths[clip] for clip in clips_of], self.positions_per_batch):
+                yield self.batch([clips_of[member] for member in members])
             return
         examples = [self.example(window) for _, window in windows]
         for members in bucketed([len(example) for example in examples], self.positions_per_batch):
@@ -153,21 +202,23 @@ class Corpus:
                 yield mine + ([_uncounted(self.batch(step[0], seed, epoch))] * missing if missing else [])
             epoch += 1
 
-    def _shortened(self, row: Row) -> Row | None:
-        """The row with as many of its first frames as fit; None if that is none."""
-
-        def first(frames: int) -> Row:
-            return replace(row, codes_CT=row.codes_CT[:, :frames], ends=False)
+    def _fitting(self, row: Row) -> int:
+        """How many of its first frames fit, 0 for a conversation."""
 
         def too_long(frames: int) -> bool:
             try:
-                self.example(first(frames))
+                self._length_of_first(row, frames)
             except TooLongError:
                 return True
             return False
 
-        frames = 0 if row.turns else bisect_left(range(1, row.frames + 1), True, key=too_long)
-        return first(frames) if frames else None
+        return 0 if row.turns else bisect_left(range(1, row.frames + 1), True, key=too_long)
+
+    def _laid_length(self, row: Row) -> int:
+        return len(self.lay_out(row))
+
+    def _length_of_first(self, row: Row, frames: int) -> int:
+        return self.length(self.vary(replace(row, codes_CT=row.codes_CT[:, :frames], ends=False), None))
 
     def example(self, row: Row, random: np.random.Generator | None = None) -> Example:
         """The row laid out, in the version of `random`."""

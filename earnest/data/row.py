@@ -28,7 +28,8 @@ class Turn(Generic[Audio]):
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One training example: codes (int64), what is known of the clip, and what an epoch changed about it."""
+    """One training example: codes (of any integer type), what is known of the clip, and what an epoch changed about
+    it."""
 
     codes_CT: np.ndarray
     text: str | None  # None: the null input

@@ -13,11 +13,11 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import contextmanager
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import numpy as np
 import torch
-from datasets import Dataset, Features, List, Value, concatenate_datasets
+from datasets import Dataset, Features, List, Value
 from datasets.arrow_writer import ArrowWriter
 
 from earnest.data.audio import ClipError
@@ -36,22 +36,29 @@ BATCH_S = 60.0  # audio in one call of the codec; assumed to fit the memory of a
 
 
 class CodeTable(Sequence[Row]):
-    """Encoded clips, in the order asked for, each a `Row` made of the table on disk.
+    """Encoded clips, in the order asked for, each a `Row` whose codes (uint16) are a view of the table on disk: nothing
+    of them is in memory until they are laid out, and a clip takes 16 bytes here.
 
     `codec` says what encoded them: name, fingerprint, sample_rate_hz, hop_samples, codebooks, codebook_size.
     """
 
-    def __init__(self, table: Dataset, clips: Sequence[Clip], codec: dict[str, Any]):
-        self.table: Any = table.with_format("numpy")
-        self.clips, self.codec = clips, codec
+    def __init__(self, tables: Sequence[Dataset], place_N: np.ndarray, clips: Sequence[Clip], codec: dict[str, Any]):
+        """place_N: which row of the tables, one after the other, each clip has."""
+        self.clips, self.codec, self._tables, self._place_N = clips, codec, tables, place_N
+        chunks = [chunk for table in tables for chunk in cast(Any, table.data.column("codes")).chunks]
+        self._values = [chunk.values.to_numpy(zero_copy_only=True) for chunk in chunks]
+        offsets = [chunk.offsets.to_numpy() for chunk in chunks]
+        chunk_N = np.repeat(np.arange(len(chunks), dtype=np.int32), [len(ends) - 1 for ends in offsets])
+        starts = np.concatenate([ends[:-1] for ends in offsets] or [np.zeros(0, np.int64)])
+        sizes = np.concatenate([np.diff(ends) for ends in offsets] or [np.zeros(0, np.int64)])
+        self._chunk_N, self._start_N, self._size_N = chunk_N[place_N], starts[place_N], sizes[place_N]
 
     def of(self, clips: Sequence[Clip]) -> "CodeTable":
         """The rows of some clips, in their order; of those that are here."""
         place = {clip: index for index, clip in enumerate(self.clips)}
-        kept = [clip for clip in clips if clip in place]
-        table = CodeTable(self.table, kept, self.codec)
-        table.table = self.table.select([place[clip] for clip in kept])
-        return table
+        kept = [(clip, place[clip]) for clip in clips if clip in place]
+        place_N = np.array([index for _, index in kept], np.int64)
+        return CodeTable(self._tables, self._place_N[place_N], [clip for clip, _ in kept], self.codec)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -64,7 +71,8 @@ class CodeTable(Sequence[Row]):
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(len(self)))]
         clip = self.clips[index]
-        codes_CT = self.table[index]["codes"].astype(np.int64).reshape(self.codec["codebooks"], -1)
+        start, size = int(self._start_N[index]), int(self._size_N[index])
+        codes_CT = self._values[self._chunk_N[index]][start : start + size].reshape(self.codec["codebooks"], -1)
         return Row(codes_CT, clip.text, clip.speaker, clip.language, clip.tags, clip.place)
 
 
@@ -85,7 +93,7 @@ def encode_clips(
     store.mkdir(parents=True, exist_ok=True)
     if not (store / "codec.json").exists():
         write_whole(store / "codec.json", json.dumps(facts, indent=1))
-    known = {str(key) for table in _tables(store) for key in table["key"]}
+    known = {key for table in _tables(store) for key in _keys(table)}
     keys = [_key(clip) for clip in clips]
     wanted = {clip: key for clip, key in zip(clips, keys, strict=True) if key not in known}
     skipped: list[ClipError] = []
@@ -100,13 +108,11 @@ def encode_clips(
                 on_progress(done, len(wanted))
             _add(store, rows)
 
-    empty: Any = Dataset.from_dict(dict.fromkeys(FEATURES, ()), FEATURES)
-    stored: Any = concatenate_datasets(_tables(store) or [empty])
-    place = {str(key): index for index, key in enumerate(stored["key"])}
+    tables = _tables(store)
+    place = {key: index for index, key in enumerate(key for table in tables for key in _keys(table))}
     kept = [(clip, place[key]) for clip, key in zip(clips, keys, strict=True) if key in place]
-    return CodeTable(stored.select([index for _, index in kept]), [clip for clip, _ in kept], facts), [
-        str(error) for error in skipped
-    ]
+    place_N = np.array([index for _, index in kept], np.int64)
+    return CodeTable(tables, place_N, [clip for clip, _ in kept], facts), [str(error) for error in skipped]
 
 
 def _codec_facts(codec: Any) -> dict[str, Any]:
@@ -147,6 +153,10 @@ def _tables(store: Path) -> list[Dataset]:
             log.warning("the table %s of the cache is damaged (%s): its clips are encoded again", path, error)
             path.unlink(missing_ok=True)
     return tables
+
+
+def _keys(table: Dataset) -> list[str]:
+    return cast(Any, table.data.column("key")).to_pylist()
 
 
 def _add(store: Path, rows: list[dict[str, Any]]) -> None:

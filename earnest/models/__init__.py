@@ -39,6 +39,13 @@ def load_model(path: str | Path) -> System:
                 "check the path, and the connection",
             ) from error
     model_type = json.loads(file.read_text()).get("model_type")
+    if model_type == "higgs_audio":
+        raise UserError(
+            f"a Higgs in boson-ai's own format at {path}",
+            "transformers' format, model_type higgs_audio_v2",
+            "convert it once: convert_higgs_audio_v2_to_hf.py in transformers' source (src/transformers/models/"
+            f"higgs_audio_v2) --input_path_or_repo {path} --output_dir CONVERTED; then name CONVERTED",
+        )
     if model_type not in CLASSES:
         raise UserError(
             f"a model of type {model_type!r} at {path}",

@@ -6,14 +6,15 @@ import torch
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
-from transformers.utils.hub import cached_file
+
+from earnest.models.companions import optional_file
 
 
 @torch.no_grad()
 def restore_adapters(lm: PreTrainedModel, path: str | Path) -> None:
     """Give the adapters of a loaded checkpoint the values that were saved, in float32: transformers reads them in the
     type of their base. Does nothing if the checkpoint has none."""
-    file = cached_file(path, "adapter_model.safetensors", _raise_exceptions_for_missing_entries=False)
+    file = optional_file(path, "adapter_model.safetensors")
     if file is not None:
         in_float32(lm)
         set_peft_model_state_dict(lm, load_file(file))

@@ -1,14 +1,24 @@
 """A batch without its padding: the positions that exist, split into text and audio once for all layers."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from earnest.data.batch import Batch
 from earnest.models.prepacked import rotated
+from earnest.models.system import System
+
+
+def recomputed(model: System, layer: nn.Module, *given: Tensor, **context: Any) -> Any:
+    """A layer's output; its activations are computed again in the backward pass if the model says so, which takes a
+    third more time and keeps only what goes into the layers."""
+    if model.recompute and model.training and torch.is_grad_enabled():
+        return checkpoint(layer, *given, use_reentrant=False, **context)
+    return layer(*given, **context)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from earnest.data.batch import Batch, Example, Prompt
 from earnest.data.row import Turn
 from earnest.errors import UserError
-from earnest.sampling import Repetition
+from earnest.sampling import Published, Repetition
 from earnest.streams import TEXT, Stream
 
 
@@ -112,12 +112,26 @@ class System(nn.Module, ABC):
     """How many ids can occur as a text target."""
     audio_vocab: int
     """How many ids can occur as a target of one codebook, special tokens included."""
+    continues_audio: bool = False
+    """Whether the model speaks on in the voice of audio that is given as its own, under the text of both."""
     reads_conversations: bool = False
     """Whether the model takes conversations in place of a text and a speaker."""
     instruction: str = ""
     """The system turn of a clip without a conversation; ``{speaker}`` is replaced by the speaker's name."""
     repetition: Repetition = Repetition()
     """The rule that the model was published with."""
+    published: Published = Published()
+    """How it was published to be sampled."""
+    ends_by_argmax: bool = False
+    """Whether a clip ends when its end is the likeliest token, and only then, at any temperature."""
+    cut_texts: set[str] = set()  # noqa: RUF012 (of a class whose texts are never cut)
+    """Texts of which only the beginning was laid out."""
+    recompute: bool = False
+    """Whether activations are computed again in the backward pass, layer by layer, in place of being kept."""
+
+    def recompute_layers(self, wanted: bool) -> None:
+        """Set `recompute`."""
+        self.recompute = wanted
 
     @abstractmethod
     def prompt(self, text: str | None, speaker: str = "", turns: Sequence[Turn[Tensor]] | None = None) -> Prompt:
@@ -135,6 +149,12 @@ class System(nn.Module, ABC):
 
         Raises UserError if the codes are not of this model's codebooks, or the whole is too long.
         """
+
+    def positions(self, frames: int, text: str | None, speaker: str = "") -> int:
+        """How many positions `lay_out` gives a clip of so many frames; raises TooLongError as it does. A model that
+        knows better need not lay a clip out for it."""
+        codes_CT = torch.zeros(self.codebooks, frames, dtype=torch.long)
+        return len(self.lay_out(codes_CT, text, speaker))
 
     @abstractmethod
     def outputs(self, batch: Batch) -> Mapping[Stream, Output]:

@@ -22,6 +22,7 @@ from earnest.run import Artifact, RunWriter
 SILENT_RMS = 1e-3  # -60 dB below full scale; assumed
 SILENCE_S = 0.02  # stretches that are silent or not
 LOOP_FRAMES = 4  # a run of this many frames that occurred before counts as a repeat; assumed
+COUNTED_CLIPS = 10_000  # evenly spaced clips whose frames are counted
 COMPARED_FRAMES = 500_000  # of training clips: seconds on one core; of a larger corpus, evenly spaced clips
 
 
@@ -57,13 +58,15 @@ class DemoSet:
 
     def make(self, step: int, writer: RunWriter) -> None:
         """Generate them, write the wavs and name them as artifacts of the run, with what was measured."""
-        generated = generate(self.model, self.requests, max_frames=self.max_frames)
+        generated = generate(
+            self.model, self.requests, max_frames=self.max_frames, sampling=self.model.published.sampling
+        )
         folder = writer.path / "demos" / f"step_{step:07d}"
         folder.mkdir(parents=True, exist_ok=True)
         for demo, result in zip(self.demos, generated, strict=True):
             path = folder / f"{_file_name(demo.text)}_t{demo.temperature:g}.wav"
             with torch.inference_mode():
-                wave = self.codec.decode(result.codes_CT[None].cpu())[0].numpy()
+                wave = self.codec.decode(result.codes_CT[None].to(self.codec.device))[0].cpu().numpy()
             facts = {
                 "text": demo.text,
                 "speaker": demo.speaker,
@@ -88,8 +91,9 @@ class DemoSet:
 
     def _write_originals(self, row: Row, writer: RunWriter) -> None:
         with torch.inference_mode():
-            codes_1CT = torch.from_numpy(row.codes_CT[None, :, : self.max_frames])
-            waves = {"reference": self._recording(row), "reconstruction": self.codec.decode(codes_1CT)[0].numpy().T}
+            codes_1CT = torch.from_numpy(row.codes_CT[None, :, : self.max_frames].astype(np.int64))
+            decoded_N = self.codec.decode(codes_1CT.to(self.codec.device))[0].cpu().numpy().T
+            waves = {"reference": self._recording(row), "reconstruction": decoded_N}
         folder = writer.path / "demos" / "originals"
         folder.mkdir(parents=True, exist_ok=True)
         for kind, wave in waves.items():
@@ -155,7 +159,8 @@ def repeat_frac(codes_CT: np.ndarray) -> float:
 def nearest_clip(codes_CT: np.ndarray, rows: Sequence[Row]) -> tuple[float, str]:
     """The largest share of codes equal to a training clip's at the best alignment, and that clip's source; 1 is a
     copy."""
-    total = sum(row.frames for row in rows)
+    sampled = rows[:: -(-len(rows) // COUNTED_CLIPS) or 1]
+    total = sum(row.frames for row in sampled) * len(rows) // max(1, len(sampled))
     best, nearest = 0.0, ""
     for row in rows[:: -(-total // COMPARED_FRAMES)] if total else ():
         shorter, longer = sorted((codes_CT, row.codes_CT), key=lambda codes: codes.shape[1])

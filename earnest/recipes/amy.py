@@ -156,6 +156,12 @@ def build(config: AmyConfig) -> AmyMimi:
 
 def _assembly(config: _AmyConfig, codec: Amy | AmyMimi, pretrained: bool) -> CodecAssembly:
     quantiser, teachers = codec.quantiser, teachers_of(config)
+    if config.init_frames < codec.codebook_size:
+        raise UserError(
+            f"--init-frames {config.init_frames} for codebooks of {codec.codebook_size} entries",
+            "at least one frame for each entry that k-means places",
+            f"set --init-frames {10 * codec.codebook_size}",
+        )
     quantiser.init_frames = config.init_frames
     quantiser.dropout_frac, quantiser.bypass_frac = config.quantiser_dropout_frac, config.quantiser_bypass_frac
 

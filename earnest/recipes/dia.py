@@ -1,15 +1,19 @@
 """Dia: words in, music or speech out."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 from earnest.codecs import Codec
 from earnest.data.vary import Variation, Words
 from earnest.models import load_model
 from earnest.models.dia import Dia, DiaShape, Specials
+from earnest.models.shapes import on_meta, released
 from earnest.streams import TEXT
-from earnest.training.tokens.assembly import TokenAssembly, weights_of, window_frames
+from earnest.training.tokens.assembly import ADAPTER_RATE, WHOLE_RATE, TokenAssembly, weights_of, window_frames
 from earnest.training.tokens.config import Data, Demos, Optimizer, TokenConfig
+from earnest.training.tokens.lora import Lora, add_lora, refuse_from_scratch, train_adapters
 
 
 @dataclass(frozen=True)
@@ -39,19 +43,21 @@ class DiaConfig(TokenConfig):
     """Frames by which each codebook starts late; if empty, the checkpoint's own, or from scratch 0, 1, 2, ...
     (MusicGen). In stereo (--codec stereo:NAME) the left channel's codebooks come first, and each channel has these
     delays."""
+    lora: Lora = field(default_factory=lambda: Lora(targets=("attention", "cross_attention", "audio_mlp")))
     specials: Specials = "eos"
     """Which tokens beside the codes are trained: one "eos" per codebook, "none", or "all": EOS and the BOS before late
     codebooks."""
 
 
 def assemble(config: DiaConfig, codec: Codec, checkpoint: Path | None = None) -> TokenAssembly:
-    model = load_model(checkpoint) if checkpoint else build(config, codec)
+    model = load(config, checkpoint) if checkpoint else build(config, codec)
     data = config.data
     weights = weights_of(config, model.codebooks)
     del weights[TEXT]  # the encoder reads it, nothing predicts it
     return TokenAssembly(
         model,
-        load=load_model,
+        load=partial(load, config),
+        learning_rate=ADAPTER_RATE if config.lora.rank else WHOLE_RATE,
         pretrained=bool(config.model),
         weights=weights,
         variation=Variation(
@@ -67,10 +73,27 @@ def assemble(config: DiaConfig, codec: Codec, checkpoint: Path | None = None) ->
 
 def build(config: DiaConfig, codec: Codec) -> Dia:
     """The model to start from."""
+    if config.model and on_meta():
+        return cast(Dia, released(config.model))
     if config.model:
-        return Dia.from_pretrained(config.model, config.delays, config.specials, codec.codebooks)
+        # Adapters name the model they belong to, so a folder goes by a path that is right from everywhere.
+        path = Path(config.model).resolve() if Path(config.model).exists() else config.model
+        model = Dia.from_pretrained(path, config.delays, config.specials, codec.codebooks)
+        if config.lora.rank:
+            add_lora(model.lm, config.lora)
+        return model
+    refuse_from_scratch(config.lora)
     delays = config.delays or tuple(range(codec.codebooks // codec.channels)) * codec.channels
     return config.shape.build(codec.codebooks, codec.codebook_size, delays, config.specials)
+
+
+def load(config: DiaConfig, checkpoint: Path) -> Dia:
+    """The model of a checkpoint of this run."""
+    model = load_model(checkpoint)
+    assert isinstance(model, Dia)
+    if config.lora.rank:
+        train_adapters(model.lm)
+    return model
 
 
 def dia_tiny() -> DiaConfig:
@@ -97,7 +120,7 @@ def dia() -> DiaConfig:
         codec="descript/dac_44khz",
         model="nari-labs/Dia-1.6B-0626",
         data=DiaData(path="loops", max_duration_s=30.0, too_long="cut", positions_per_batch=8192),
-        optimizer=Optimizer(learning_rate=1e-5, warmup_steps=500, weight_decay=0.1),
+        optimizer=Optimizer(learning_rate=None, warmup_steps=500, weight_decay=0.1),
         demos=Demos(texts=("[S1] Hello. [S2] Hello there!",), guidance=4.0, max_duration_s=10.0),
         mixed_precision="bf16",
     )

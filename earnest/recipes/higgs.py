@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 from earnest.codecs import Codec
 from earnest.data.chatml import Cloning
@@ -12,9 +13,10 @@ from earnest.data.vary import Variation
 from earnest.errors import UserError
 from earnest.models import load_model
 from earnest.models.higgs import Higgs, HiggsShape
+from earnest.models.shapes import on_meta, released
 from earnest.training.tokens.assembly import ADAPTER_RATE, WHOLE_RATE, TokenAssembly, weights_of, window_frames
 from earnest.training.tokens.config import Data, Demos, Optimizer, TokenConfig
-from earnest.training.tokens.lora import Lora, add_lora, train_adapters
+from earnest.training.tokens.lora import Lora, add_lora, refuse_from_scratch, train_adapters
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,10 @@ def assemble(config: HiggsConfig, codec: Codec, checkpoint: Path | None = None) 
 def build(config: HiggsConfig, codec: Codec) -> Higgs:
     """The model to start from."""
     if not config.model:
-        if config.lora.rank:
-            raise UserError(
-                "LoRA on a model from scratch", "a trained model to adapt", "name it with --model, or set --lora.rank 0"
-            )
+        refuse_from_scratch(config.lora)
         return _instructed(config, config.shape.build(codec.codebooks, codec.codebook_size))
+    if on_meta():
+        return cast(Higgs, released(config.model))
     # Adapters name the model they belong to, so a folder goes by a path that is right from everywhere.
     model = load_model(Path(config.model).resolve() if Path(config.model).exists() else config.model)
     if not isinstance(model, Higgs):

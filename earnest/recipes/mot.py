@@ -15,6 +15,7 @@ from earnest.data.vary import Variation
 from earnest.losses.tokens import score
 from earnest.models import load_model
 from earnest.models.mot import MoT, MoTDesign, MoTShape
+from earnest.models.shapes import LLAMA, MOT, MUSICGEN, on_meta
 from earnest.models.system import System
 from earnest.signals import key
 from earnest.streams import TEXT
@@ -64,6 +65,8 @@ def build(config: MoTConfig, codec: Codec) -> MoT:
     """The model to start from."""
     if config.model:
         return MoT.from_pretrained(config.model)
+    if on_meta() and (config.backbone, config.experts) == (LLAMA, MUSICGEN):
+        return MoT.assemble(codec.codebooks, codec.codebook_size, config.design, MOT)
     return MoT.assemble(
         codec.codebooks, codec.codebook_size, config.design, config.shape, config.backbone, config.experts
     )

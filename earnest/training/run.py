@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
@@ -14,7 +15,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, gather_object, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, gather_object, set_seed
 
 from earnest import checkpoints, stops
 from earnest.errors import UserError
@@ -31,6 +32,9 @@ from earnest.training.reporter import Reporter
 from earnest.training.tracking import Tracking, chosen
 
 log = logging.getLogger(__name__)
+# How long a process waits for the others: torch's ten minutes are less than one of them may take to evaluate, play and
+# save a large model, or to encode the last clips of its share. torchrun ends all of them at once if one dies.
+PATIENCE = timedelta(hours=12)
 
 OnProgress = Callable[[str, int, int, str], None]  # stage, done, total, note
 BESIDE = ("tracker", "keep_checkpoints")  # fields of a configuration that change nothing of what is learnt
@@ -142,11 +146,16 @@ def started(config: Config, run_dir: Path, resume: bool, recipe: str = "") -> It
     with another configuration, or another process is at work in it; and if there is none to resume.
     """
     trackers = chosen(config.tracker)
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")  # what is not autocast: TF32, some eight times as fast
     accelerator = Accelerator(
         mixed_precision=resolve_precision(config.mixed_precision),
-        cpu=not torch.cuda.is_available(),
+        cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),
         # a batch in which nothing counts uses no output layer
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=True),
+            InitProcessGroupKwargs(timeout=PATIENCE),
+        ],
     )
     is_first = accelerator.is_main_process
     if resume:

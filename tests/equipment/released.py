@@ -169,11 +169,11 @@ def encodec(path: Path) -> None:
     )).save_pretrained(path)  # fmt: skip
 
 
-def mimi(path: Path) -> None:
+def mimi(path: Path, semantic_codebooks: int = 1) -> None:
     model = hf.MimiModel(hf.MimiConfig(
         hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2,
         head_dim=8, num_filters=2, codebook_dim=8, vector_quantization_hidden_dimension=8, num_quantizers=32,
-        upsample_groups=16, codebook_size=2048,
+        upsample_groups=16, codebook_size=2048, num_semantic_quantizers=semantic_codebooks,
     ))  # fmt: skip
     for name, tensor in model.named_buffers():
         if name.endswith(("embed_sum", "initialized", "cluster_usage")):

@@ -42,8 +42,10 @@ from earnest.data.text import (
 )
 from earnest.errors import TooLongError, UserError
 from earnest.models.adapters import restore_adapters
+from earnest.models.companions import Companions, read_companions, write_companions
 from earnest.models.higgs.continuation import HiggsContinuation
-from earnest.models.packed import Route
+from earnest.models.packed import Route, recomputed
+from earnest.models.published import published
 from earnest.models.system import Head, Output, System
 from earnest.sampling import Repetition
 from earnest.streams import TEXT, Codebook, Stream
@@ -150,6 +152,8 @@ class Higgs(System):
         self.instruct(instruction if instruction is not None else tokenizer.init_kwargs.get("instruction", INSTRUCTION))
         self.specials_count = True
         self.repetition = _published_repetition(lm)
+        self.published = published(lm)
+        self.companions: Companions = {}
         if self.eos_id >= lm.config.codebook_size:
             raise UserError(
                 f"codebook_size {lm.config.codebook_size} with BOS {self.bos_id} and EOS {self.eos_id}",
@@ -163,12 +167,15 @@ class Higgs(System):
         that they name."""
         lm = HiggsAudioV2ForConditionalGeneration.from_pretrained(path, use_text_head=True)
         restore_adapters(lm, path)
-        return cls(lm, AutoTokenizer.from_pretrained(path))
+        model = cls(lm, AutoTokenizer.from_pretrained(path))
+        model.companions = read_companions(path)
+        return model
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write config, safetensors and tokenizer for transformers' own classes; of an adapted model the adapters."""
         self.lm.save_pretrained(path)
         self.tokenizer.save_pretrained(path)
+        write_companions(self.companions, path)
 
     def instruct(self, instruction: str) -> None:
         """Set `instruction`; it is saved with the tokenizer, as a chat template would be."""
@@ -206,6 +213,16 @@ class Higgs(System):
         if len(laid) > self.max_positions:
             raise self._too_long(laid, self.max_positions)
         return laid
+
+    def positions(self, frames: int, text: str | None, speaker: str = "") -> int:
+        audio = frames + 2 + max(self.delays)
+        marks = 2  # before the audio and behind it
+        texts = 1 + marks + len(self._header("assistant")) + 1
+        for turn in self._turns(text, speaker):
+            texts += len(self._header(turn.role)) + len(self._words(turn.role, str(turn.parts[0]))) + 1
+        if texts + audio > self.max_positions:
+            raise self._too_many(texts, audio, self.max_positions)
+        return texts + audio
 
     def _turns(self, text: str | None, speaker: str) -> tuple[Turn[Tensor], Turn[Tensor]]:
         if text is None:
@@ -288,8 +305,11 @@ class Higgs(System):
 
     def _too_long(self, laid: Example, most: int) -> TooLongError:
         frames = int(laid.is_audio_S.sum())
+        return self._too_many(len(laid) - frames, frames, most)
+
+    def _too_many(self, texts: int, frames: int, most: int) -> TooLongError:
         return TooLongError(
-            f"{len(laid)} positions: {len(laid) - frames} text tokens, {frames} audio frames",
+            f"{texts + frames} positions: {texts} text tokens, {frames} audio frames",
             f"at most {most}",
             "shorten the text, the clip or the reference, or raise the model's context",
         )
@@ -308,7 +328,7 @@ class Higgs(System):
         audio_MD = lm.embed_audio_tokens(batch.tokens_BSC[batch.is_audio_BS])
         route = Route.of(batch, lm.rotary_emb, audio_MD)
         for layer in lm.layers:
-            text_ND, audio_MD = layer(text_ND, audio_MD, route=route)
+            text_ND, audio_MD = recomputed(self, layer, text_ND, audio_MD, route=route)
         return lm.norm(route.joined(text_ND, audio_MD))
 
     def heads(self) -> dict[Stream, Head]:

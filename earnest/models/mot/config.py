@@ -39,7 +39,7 @@ class MoTDesign:
     """Which decoder layer of the experts is used in each layer of the backbone; if empty, the first ones in their
     order."""
     text_window: int = 32
-    """The longest text in tokens, BOS included."""
+    """The longest text in tokens, BOS included; a longer caption is cut in training, as SLM-MoT does, and counted."""
     max_positions: int = 1024
     """Context: text, the audio's BOS, and one position per code."""
 

@@ -25,9 +25,18 @@ from earnest.models.mot.base import Base, fit_to_norm
 from earnest.models.mot.config import Group, MoTDesign, MoTModelConfig, MoTShape, check
 from earnest.models.mot.continuation import MoTContinuation
 from earnest.models.mot.layers import MoTLayer
-from earnest.models.packed import Route
+from earnest.models.packed import Route, recomputed
 from earnest.models.system import Head, Output, System
 from earnest.streams import TEXT, Codebook, Stream
+
+# What lets AutoModel load a checkpoint, with trust_remote_code=True.
+MODELING = "modeling_earnest_mot"
+AUTO = {"AutoConfig": "MoTModelConfig", "AutoModel": "MoT"}
+MODELING_FILE = """\
+# The model is a part of the package earnest (pip install earnest[train]).
+from earnest.models.mot.config import MoTModelConfig
+from earnest.models.mot.model import MoT
+"""
 
 
 class MoT(PreTrainedModel, System):
@@ -46,6 +55,7 @@ class MoT(PreTrainedModel, System):
     def __init__(self, config: MoTModelConfig):
         super().__init__(config)
         backbone = config.llama
+        self.cut_texts = set[str]()
         self.codebooks, self.codes, self.max_positions = config.codebooks, config.codes, config.max_positions
         self.eos_id = config.codes if config.ends else None
         self.delays = [0] * config.codebooks
@@ -179,7 +189,9 @@ class MoT(PreTrainedModel, System):
         base = {} if whole else self.base()
         self.config.base_sha256 = fingerprint(base) if base else ""
         state = {name: tensor for name, tensor in self.state_dict().items() if name not in base}
+        self.config.auto_map = {name: f"{MODELING}.{own}" for name, own in AUTO.items()}  # type: ignore[attr-defined]
         super().save_pretrained(save_directory, state_dict=state, **kwargs)
+        (Path(save_directory) / f"{MODELING}.py").write_text(MODELING_FILE, encoding="utf-8")
         self.tokenizer.save_pretrained(save_directory)
 
     @classmethod
@@ -242,7 +254,7 @@ class MoT(PreTrainedModel, System):
         self, codes_CT: Tensor | None, text: str | None, speaker: str = "", turns: Sequence[Turn[Tensor]] | None = None
     ) -> Example:
         """Prompt, BOS of the audio, then frame by frame the codes of all codebooks; every code counts, and no text
-        does.
+        does. A text longer than its window is cut.
 
         Raises UserError if the codes are not of this model's codebooks, or the clip is longer than the context.
         """
@@ -255,14 +267,8 @@ class MoT(PreTrainedModel, System):
                 f"{self.codebooks} codebooks with ids below {self.codes}",
                 "take the codec that this model was made for",
             )
-        prompt = self.prompt(text, speaker)
-        start, positions = len(prompt), len(prompt) + 1 + codebooks * frames
-        if positions > self.max_positions:
-            raise TooLongError(
-                f"a clip of {positions} positions ({codebooks} per frame)",
-                f"at most {self.max_positions}",
-                "cut the clips (--data.window-s), or raise --design.max-positions",
-            )
+        prompt = self._text_only(self._windowed(text, speaker))
+        start, positions = len(prompt), self._check_length(len(prompt), frames)
         audio_A = torch.cat([codes_CT.new_tensor([self.bos_id]), flatten(codes_CT)]).long()
         labels_A = audio_A.clone()
         labels_A[0] = IGNORE
@@ -275,6 +281,27 @@ class MoT(PreTrainedModel, System):
         text_S = torch.cat([prompt.text_S, torch.full((len(audio_A),), self.pad_id)])
         is_audio_S = torch.arange(positions) >= start
         return Example(text_S, tokens_SC, is_audio_S, torch.full_like(text_S, IGNORE), audio_targets_SC)
+
+    def positions(self, frames: int, text: str | None, speaker: str = "") -> int:
+        return self._check_length(len(self._windowed(text, speaker)), frames)
+
+    def _windowed(self, text: str | None, speaker: str) -> list[int]:
+        """The ids of a text that are within its window."""
+        ids_L = self._ids(": ".join(filter(None, (speaker, text))))
+        if len(ids_L) > self.config.text_window:
+            self.cut_texts.add(text or "")
+        return ids_L[: self.config.text_window]
+
+    def _check_length(self, texts: int, frames: int) -> int:
+        """Positions of a clip. Raises TooLongError if they are too many."""
+        positions = texts + 1 + self.codebooks * frames
+        if positions > self.max_positions:
+            raise TooLongError(
+                f"a clip of {positions} positions ({self.codebooks} per frame)",
+                f"at most {self.max_positions}",
+                "cut the clips (--data.window-s), or raise --design.max-positions",
+            )
+        return positions
 
     def text_of(self, ids_L: Sequence[int]) -> str:
         return cast(str, self.tokenizer.decode(list(ids_L)))
@@ -327,7 +354,7 @@ class MoT(PreTrainedModel, System):
         _, order_M = route.parted((batch.is_audio_BS.cumsum(1) - 1)[exists_BS])
         text_ND, audio_MD = self.backbone.embed_tokens(text_N), self.embedded(token_M, order_M)
         for layer, block in self.layer_pairs():
-            text_ND, audio_MD = layer(text_ND, audio_MD, block=block, route=route)
+            text_ND, audio_MD = recomputed(self, layer, text_ND, audio_MD, block=block, route=route)
         return self.backbone.norm(route.joined(text_ND, audio_MD))
 
     def embedded(self, token_M: Tensor, order_M: Tensor) -> Tensor:

@@ -198,6 +198,39 @@ def validation_clips_in_training(duplicates: Probe[Duplicates]) -> Answers:
         yield Evidence(0, words, EXACT, [plain(duplicates)])
 
 
+@rule("E206", "warning")
+def clips_left_out(
+    left_out_clips: Fact[tuple[str, ...]],
+    train_clips: Fact[int],
+    held_out_clips: Fact[int],
+    cut_texts: Fact[int] | None,
+) -> Answers:
+    """A part of the data is not used.
+
+    ## What it sees
+    More than 5 % of the clips are left out (too long, too long a text, unreadable); or more than 5 % of the texts are
+    cut.
+    ## Likely causes
+    - a limit made for short clips (data.max_duration_s) on a corpus of long ones: audiobooks have clips of 20 to 35 s
+    - captions longer than the window for texts
+    ## Next probe
+    Compare the hours trained on with the hours of the corpus.
+    ## Fix
+    Raise data.max_duration_s as far as the context allows, or set data.too_long to cut; raise the window for texts, or
+    shorten them.
+    ## References
+    earnest's own: `earnest train mot` left out 18 of 30 clips with captions of MusicCaps' length.
+    """
+    yield Looked()
+    clips = train_clips + held_out_clips
+    if len(left_out_clips) > 0.05 * (clips + len(left_out_clips)):
+        words = f"{len(left_out_clips)} of {clips + len(left_out_clips)} clips are left out: {left_out_clips[0]}"
+        yield Evidence(0, words, EXACT, [{"clip": clip} for clip in left_out_clips[:6]])
+    if cut_texts and cut_texts > 0.05 * clips:
+        words = f"{cut_texts} texts of {clips} clips are cut"
+        yield Evidence(0, words, EXACT, [{"cut_texts": cut_texts}], severity="note")
+
+
 @rule("E205", "warning", explains=("A304", "B102", "B103", "B104", "B106"))
 def clips_are_noise(noise: Probe[Noise]) -> Answers:
     """The clips are noise: the level at which the loss stays is the data's floor.

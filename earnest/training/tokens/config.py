@@ -42,6 +42,9 @@ class Optimizer:
     """Decay of matrices; vectors are not decayed."""
     warmup_steps: int = 50
     """Linear warm-up, then a cosine to a tenth of the peak."""
+    states: Literal["float32", "int8"] = "float32"
+    """In what AdamW keeps its two means of each trained weight: int8, in blocks, takes a quarter of the memory and
+    needs the package bitsandbytes."""
     max_grad_norm: float = 1.0
     """Gradients are clipped to this norm; how often is measured."""
     accumulation_steps: int = 1
@@ -102,6 +105,9 @@ class TokenConfig:
     mixed_precision: Precision = "no"
     """Autocast of the forward pass; the cross-entropy stays in fp32. "auto" is bf16 on a GPU that has it, or a CPU with
     AVX-512 BF16 or AMX."""
+    recompute: bool = False
+    """Compute the activations of each layer again in the backward pass, in place of keeping them: a third more time,
+    and about a tenth of their memory."""
     seed: int = 0
     """Of weights, order of clips and everything else that is random."""
     tracker: tuple[str, ...] = ()

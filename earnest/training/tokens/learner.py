@@ -33,7 +33,7 @@ class Learner:
         """learning_rate: the peak, if the settings name none."""
         self.model, self.accelerator = model, accelerator
         peak = learning_rate if settings.learning_rate is None else settings.learning_rate
-        self.optimizer: Any = adamw(model, peak, settings.weight_decay)
+        self.optimizer: Any = adamw(model, peak, settings.weight_decay, settings.states)
         self.schedule = warmup_cosine(self.optimizer, settings.warmup_steps, steps)
         self.objective: Any = TokenObjective(model, weights)
         self.average = running_average(model, settings.ema_decay) if settings.ema_decay else None

@@ -1,5 +1,5 @@
-"""LoRA (arXiv:2106.09685) on a Higgs model through peft: adapters on the layers that were named and on no others, and
-no input of the model dropped.
+"""LoRA (arXiv:2106.09685) on a Higgs or a Dia through peft: adapters on the layers that were named and on no others,
+and no input of the model dropped.
 
 The adapters are injected into the model (transformers' `add_adapter`), not wrapped around it: a wrapper has a `forward`
 of its own, and what that does not name (labels, audio ids) is lost or refused (peft#514, #1424). What is saved is
@@ -10,20 +10,41 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel
 from torch import Tensor, nn
-from transformers import AutoTokenizer, HiggsAudioV2ForConditionalGeneration, PreTrainedModel
+from transformers import AutoConfig, DiaForConditionalGeneration, HiggsAudioV2ForConditionalGeneration, PreTrainedModel
 
 from earnest.errors import UserError
 from earnest.models.adapters import in_float32
+from earnest.models.companions import read_companions, write_companions
 
-GROUPS = {  # Higgs' linear layers, by what they do; "all" is every group
-    "attention": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
-    "audio_mlp": ("audio_mlp.gate_proj", "audio_mlp.up_proj", "audio_mlp.down_proj"),
-    "mlp": ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
+# The linear layers of each model, by what they do; "all" is every group. Dia's encoder and decoder name theirs alike.
+GROUPS = {
+    "higgs_audio_v2": {
+        "attention": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
+        "audio_mlp": ("audio_mlp.gate_proj", "audio_mlp.up_proj", "audio_mlp.down_proj"),
+        "mlp": ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
+    },
+    "dia": {
+        "attention": tuple(f"decoder.layers.*.self_attention.{name}_proj" for name in "qkvo"),
+        "cross_attention": tuple(f"decoder.layers.*.cross_attention.{name}_proj" for name in "qkvo"),
+        "audio_mlp": ("decoder.layers.*.mlp.gate_up_proj", "decoder.layers.*.mlp.down_proj"),
+        "text": (
+            *(f"encoder.layers.*.self_attention.{name}_proj" for name in "qkvo"),
+            *("encoder.layers.*.mlp.gate_up_proj", "encoder.layers.*.mlp.down_proj"),
+        ),
+    },
 }
+
+
+WHOLE: dict[str, Callable[[str], PreTrainedModel]] = {  # what adapters are merged into: transformers' own classes
+    "higgs_audio_v2": lambda path: HiggsAudioV2ForConditionalGeneration.from_pretrained(path, use_text_head=True),
+    "dia": DiaForConditionalGeneration.from_pretrained,
+}
+CARD = "README.md"  # of a checkpoint: what it is, for the Hub
 
 
 @dataclass(frozen=True)
@@ -35,7 +56,16 @@ class Lora:
     dropout: float = 0.0
     """Of the adapters' input."""
     targets: tuple[str, ...] = ("attention", "audio_mlp")
-    """attention, audio_mlp, mlp (the text's), all; or a layer's name such as self_attn.q_proj."""
+    """Higgs: attention, audio_mlp, mlp (the text's), all; or a layer's name such as self_attn.q_proj. Dia: attention,
+    cross_attention, audio_mlp (the decoder's), text (the encoder), all."""
+
+
+def refuse_from_scratch(lora: Lora) -> None:
+    """Raises UserError if adapters are wanted and there is no model to adapt."""
+    if lora.rank:
+        raise UserError(
+            "LoRA on a model from scratch", "a trained model to adapt", "name it with --model, or set --lora.rank 0"
+        )
 
 
 @torch.no_grad()
@@ -51,9 +81,9 @@ def add_lora(lm: PreTrainedModel, lora: Lora) -> None:
     names = target_names(lm, lora.targets)
     inputs = _probe_inputs(lm)
     before = _hidden(lm.eval())(**inputs)
-    lm.add_adapter(
-        LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(names))
-    )
+    modules = [suffix for suffix in names if "*" not in suffix]
+    modules += [name for suffix, members in names.items() if "*" in suffix for name in members]
+    lm.add_adapter(LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=modules))
     in_float32(lm)
     hidden = _hidden(lm.eval())
     lost = dropped_inputs(hidden, inputs, _other_inputs(lm, inputs))
@@ -76,13 +106,14 @@ def target_names(lm: nn.Module, targets: Sequence[str]) -> dict[str, list[str]]:
     in the audio's feed-forward network, and ``all-linear`` takes the output layers too.
     """
     linear = [name for name, module in lm.named_modules() if isinstance(module, nn.Linear)]
-    suffixes = [suffix for group in GROUPS.values() for suffix in group]
-    known = f"attention, audio_mlp, mlp, all, or one of {', '.join(suffixes)}"
+    groups = GROUPS[cast(PreTrainedModel, lm).config.model_type]
+    suffixes = [suffix for group in groups.values() for suffix in group]
+    known = f"{', '.join(groups)}, all, or one of {', '.join(suffixes)}"
     hit: dict[str, list[str]] = {}
     for target in targets:
-        for suffix in suffixes if target == "all" else GROUPS.get(target, (target,)):
-            hit[suffix] = [name for name in linear if name.endswith(f".{suffix}") or name == suffix]
-            kinds = sorted({re.sub(r"\.\d+\.", ".*.", name) for name in hit[suffix]})
+        for suffix in suffixes if target == "all" else groups.get(target, (target,)):
+            hit[suffix] = [name for name in linear if _kind(name).endswith(f".{_kind(suffix)}") or name == suffix]
+            kinds = sorted({_kind(name) for name in hit[suffix]})
             if not kinds:
                 raise UserError(f"LoRA target {target!r}, which names no linear layer", known, "check the spelling")
             if len(kinds) > 1 or ".*." not in kinds[0]:
@@ -92,6 +123,11 @@ def target_names(lm: nn.Module, targets: Sequence[str]) -> dict[str, list[str]]:
     if not hit:
         raise UserError("no LoRA target", known, "name at least one, or set the rank to 0 to train every weight")
     return hit
+
+
+def _kind(name: str) -> str:
+    """A layer's name without its number."""
+    return re.sub(r"\.\d+\.", ".*.", name)
 
 
 def dropped_inputs(
@@ -124,15 +160,27 @@ def merge(checkpoint: Path, out: Path) -> None:
             "a checkpoint of adapters",
             "take it as it is: it is whole already",
         )
-    base = LoraConfig.from_pretrained(str(checkpoint)).base_model_name_or_path
-    whole = HiggsAudioV2ForConditionalGeneration.from_pretrained(base, use_text_head=True)
-    PeftModel.from_pretrained(whole, str(checkpoint)).merge_and_unload().save_pretrained(out)  # type: ignore[operator]
-    AutoTokenizer.from_pretrained(checkpoint).save_pretrained(out)
+    base = cast(str, LoraConfig.from_pretrained(str(checkpoint)).base_model_name_or_path)
+    whole = WHOLE[AutoConfig.from_pretrained(base).model_type](base)
+    merged: Any = PeftModel.from_pretrained(whole, str(checkpoint)).merge_and_unload()  # type: ignore[operator]
+    merged.save_pretrained(out)
+    write_companions({**read_companions(base), **read_companions(checkpoint)}, out)
+    card = checkpoint / CARD
+    if card.is_file():
+        (Path(out) / CARD).write_text(card.read_text(encoding="utf-8"), encoding="utf-8")
 
 
 def _probe_inputs(lm: PreTrainedModel) -> dict[str, Tensor]:
     """Three positions of text, three of audio."""
-    config = lm.config
+    config: Any = lm.config
+    if config.model_type == "dia":
+        codebooks = config.decoder_config.num_channels
+        return {
+            "input_ids": torch.tensor([[5, 6, 8]], device=lm.device),
+            "decoder_input_ids": torch.arange(3 * codebooks, device=lm.device).view(1, 3, -1)
+            % config.decoder_config.eos_token_id,
+            "attention_mask": torch.ones(1, 3, dtype=torch.bool, device=lm.device),
+        }
     text_BS = torch.tensor([[config.bos_token_id, 5, 6, *[config.audio_token_id] * 3]], device=lm.device)
     return {
         "input_ids": text_BS,
@@ -145,6 +193,9 @@ def _probe_inputs(lm: PreTrainedModel) -> dict[str, Tensor]:
 def _other_inputs(lm: PreTrainedModel, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     text_BS, mask_BS = inputs["input_ids"].clone(), inputs["attention_mask"].clone()
     text_BS[0, 1], mask_BS[0, 0] = 7, False
+    if "decoder_input_ids" in inputs:
+        audio = {"decoder_input_ids": inputs["decoder_input_ids"] + 1}
+        return {"input_ids": text_BS, "attention_mask": mask_BS, **audio}
     return {
         "input_ids": text_BS,
         "audio_input_ids": (inputs["audio_input_ids"] + 1) % lm.config.audio_stream_bos_id,

@@ -1,14 +1,14 @@
 """From the place that a configuration names to the two corpora of a run: clips found, encoded, split and laid out."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
 from earnest.codecs import Codec
 from earnest.data.audio import Segment, length_s
-from earnest.data.batch import Example
 from earnest.data.chatml import Conversation
-from earnest.data.corpus import NAMED, Corpus, Layout, layout_of
+from earnest.data.corpus import NAMED, Corpus, layout_of, length_of
 from earnest.data.folder import Clip
 from earnest.data.row import Row
 from earnest.data.sides import split_clips
@@ -16,6 +16,7 @@ from earnest.data.store import CodeTable, encode_clips
 from earnest.errors import TooLongError, UserError
 from earnest.facts import Facts
 from earnest.files import cache_dir
+from earnest.generate import check_codec
 from earnest.models.system import System
 from earnest.monitors.draws import Draws
 from earnest.training.clips import find_clips
@@ -24,6 +25,8 @@ from earnest.training.tokens.assembly import TokenAssembly
 from earnest.training.tokens.config import Data, Demos, TokenConfig
 
 log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 SPARE_S = 1.0  # of a clip that is too long; its codes near the cut are then those of the whole clip
 ENOUGH_HELD_OUT, ENOUGH_HELD_OUT_FRAC = 20, 0.05  # assumed: below, one odd clip moves the mean
@@ -42,31 +45,51 @@ class Corpora:
 def prepare(config: TokenConfig, assembly: TokenAssembly, codec: Codec, on_progress: OnProgress = silent) -> Corpora:
     """Read, split and encode the data."""
     data, model = config.data, assembly.model
-    _check_codec(model, codec)
-    clips = find_clips(data, assembly.variation.described_by)
-    _check_kind(clips, model, data)
-    _check_demos(config.demos, clips)
-    sides = split_clips(clips, data.held_out_frac, config.seed, "speaker" if data.held_out == "speakers" else "name")
-    (train_clips, train_long), (held_out_clips, held_out_long) = (within(side, data) for side in sides)
+    check_codec(model, codec)
+    (train_clips, train_long), (held_out_clips, held_out_long) = (
+        within(side, data) for side in _sides(config, assembly)
+    )
     (train_rows, held_out_rows), unread = encoded([train_clips, held_out_clips], codec, on_progress)
     vary = assembly.vary or (lambda rows: assembly.variation)
     draws = Draws(vary(train_rows))
-    settings = limited(layout_of(model), data, codec.frame_rate_hz), model.pad_id, data.positions_per_batch
-    train = Corpus(train_rows, *settings, draws, data.too_long)
-    held_out = Corpus(held_out_rows, *settings, vary(held_out_rows), data.too_long)
+    lay_out = limited(layout_of(model), data, codec.frame_rate_hz)
+    length = limited(length_of(model, layout_of(model)), data, codec.frame_rate_hz)
+    settings = lay_out, model.pad_id, data.positions_per_batch
+    train = Corpus(train_rows, *settings, draws, data.too_long, length)
+    held_out = Corpus(held_out_rows, *settings, vary(held_out_rows), data.too_long, length)
     left_out = [*unread, *train_long, *train.left_out, *held_out_long, *held_out.left_out]
     _check_sides(train, held_out, left_out)
+    _tell_left_out(left_out, len(train) + len(held_out), train.cut + held_out.cut, len(model.cut_texts))
     _check_windows(assembly.variation.window_frames, train)
     facts = Facts(
         train_clips=len(train),
         held_out_clips=len(held_out),
         left_out_clips=tuple(left_out),
         cut_clips=train.cut + held_out.cut,
+        cut_texts=len(model.cut_texts),
         skipped_clips=len(unread),
         speakers=tuple(sorted({row.speaker for row in train.rows})),
         held_out_speakers=tuple(sorted({row.speaker for row in held_out.rows})),
     )
     return Corpora(train, held_out, draws, facts)
+
+
+def encode_share(
+    config: TokenConfig, assembly: TokenAssembly, codec: Codec, rank: int, ranks: int, on_progress: OnProgress = silent
+) -> None:
+    """Encode every `ranks`-th clip into the store: of several processes each encodes its own."""
+    kept = [clip for side in _sides(config, assembly) for clip in within(side, config.data)[0]]
+    encoded([kept[rank::ranks]], codec, on_progress)
+
+
+def _sides(config: TokenConfig, assembly: TokenAssembly) -> tuple[list[Clip | Conversation], list[Clip | Conversation]]:
+    """The clips to train on, and those held out."""
+    data = config.data
+    clips = find_clips(data, assembly.variation.described_by)
+    _check_kind(clips, assembly.model, data)
+    _check_demos(config.demos, clips)
+    by: Literal["name", "speaker"] = "speaker" if data.held_out == "speakers" else "name"
+    return split_clips([*clips], data.held_out_frac, config.seed, by)
 
 
 def within(clips: Sequence[Clip | Conversation], data: Data) -> tuple[list[Clip | Conversation], list[str]]:
@@ -123,30 +146,22 @@ def _rows(side: Sequence[Clip | Conversation], table: CodeTable) -> Sequence[Row
     return [talk.row(codes) for talk in whole]
 
 
-def limited(lay_out: Layout, data: Data, frame_rate_hz: float) -> Layout:
-    """A layout that takes clips within `data.max_duration_s` only, unless windows are cut from them."""
+def limited(of_row: Callable[[Row], Result], data: Data, frame_rate_hz: float) -> Callable[[Row], Result]:
+    """A layout, or the length of one, that takes clips within `data.max_duration_s` only, unless windows are cut from
+    them."""
     if data.window_s is not None:
-        return lay_out
+        return of_row
 
-    def lay_out_short(row: Row) -> Example:
+    def of_short_row(row: Row) -> Result:
         if row.frames > data.max_duration_s * frame_rate_hz:
             raise TooLongError(
                 f"{row.frames / frame_rate_hz:.1f} s, longer than {data.max_duration_s:g} s",
                 f"at most {data.max_duration_s:g} s",
                 "raise data.max_duration_s, or set data.too_long",
             )
-        return lay_out(row)
+        return of_row(row)
 
-    return lay_out_short
-
-
-def _check_codec(model: System, codec: Codec) -> None:
-    if (codec.codebooks, codec.codebook_size) != (model.codebooks, model.codes):
-        raise UserError(
-            f"codec {codec.name} with {codec.codebooks} codebooks of {codec.codebook_size}",
-            f"{model.codebooks} codebooks of {model.codes}, as the model has",
-            "take the codec that the model was made for",
-        )
+    return of_short_row
 
 
 def _check_kind(clips: Sequence[Clip | Conversation], model: System, data: Data) -> None:
@@ -185,6 +200,17 @@ def _check_sides(train: Corpus, held_out: Corpus, left_out: Sequence[str]) -> No
             "and its interval says how rough. Add clips to validation/, or raise data.held_out_frac",
             *(len(held_out), clips, ENOUGH_HELD_OUT, 100 * ENOUGH_HELD_OUT_FRAC),
         )
+
+
+def _tell_left_out(left_out: Sequence[str], kept: int, cut: int, cut_texts: int) -> None:
+    """On the terminal, before anything is trained: what of the data is not used."""
+    if left_out:
+        shown = "; ".join(left_out[:3]) + ("; ..." if len(left_out) > 3 else "")
+        log.warning("%d of %d clips are left out: %s", len(left_out), kept + len(left_out), shown)
+    if cut:
+        log.warning("%d clips are cut: only their first part is used, and their end is not trained", cut)
+    if cut_texts:
+        log.warning("%d texts are longer than the model's window: only their beginning is used", cut_texts)
 
 
 def _check_windows(window_frames: int | None, train: Corpus) -> None:

@@ -1,6 +1,7 @@
 """What a language model's run shows beside its steps, made and written by the first process."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,29 +16,45 @@ from earnest.models.system import System
 from earnest.monitors.demos import Demo, DemoSet
 from earnest.monitors.predictions import log_predictions
 from earnest.probes.parameters import Frozen
-from earnest.probes.results import HeldOut, NullInput, Results
+from earnest.probes.results import HeldOut, HeldOutStream, NullInput, Results
 from earnest.probes.suite import at_end, at_start
 from earnest.run import Step
 from earnest.signals import key
 from earnest.streams import Stream
 from earnest.training.reporter import Reporter, facts_of_run
 from earnest.training.tokens.assembly import TokenAssembly
+from earnest.training.tokens.card import card
 from earnest.training.tokens.config import TokenConfig
 from earnest.training.tokens.evaluate import Rungs, clip_sums, gaps, mean_nats
+from earnest.training.tokens.lora import CARD
 from earnest.training.tokens.preparation import Corpora
+
+MEASURED_CLIPS = 20_000  # evenly spaced clips that unigram and bigram are fitted on: minutes of one core (assumed)
 
 
 class TokenReporter(Reporter):
     """Looks at `model`, the one that is evaluated, played and saved."""
 
     def __init__(
-        self, config: TokenConfig, run_dir: Path, assembly: TokenAssembly, model: System, codec: Codec, corpora: Corpora
+        self,
+        config: TokenConfig,
+        run_dir: Path,
+        assembly: TokenAssembly,
+        model: System,
+        codec: Codec,
+        corpora: Corpora,
+        autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
     ):
+        """autocast: in what the model is evaluated and played."""
         super().__init__(config, run_dir)
+        self.autocast = autocast
         self.assembly, self.model, self.codec, self.corpora = assembly, model, codec, corpora
         self.train, self.held_out = corpora.train, corpora.held_out
         self.demo_set = self._demo_set()
-        self.rungs = Rungs(self.train.batches(), self.held_out.batches(), len(self.held_out), model.vocabulary)
+        self.written, self.scores, self.latest = Facts(), dict[Stream, HeldOutStream](), 0
+        self.rungs = Rungs(
+            self.train.batches(MEASURED_CLIPS), self.held_out.batches(), len(self.held_out), model.vocabulary
+        )
 
     def _demo_set(self) -> DemoSet | None:
         wanted = self.config.demos
@@ -54,7 +71,7 @@ class TokenReporter(Reporter):
     def facts(self) -> Facts:
         config, model, codec = self.config, self.model, self.codec
         targets = sum(sum(counts.values()) for counts in self.rungs.label_counts.values())
-        return self.corpora.facts.updated(
+        self.written = self.corpora.facts.updated(
             {
                 **facts_of_run(config, model, ("earnest", "torch", "transformers")),
                 "system": model.name,
@@ -76,6 +93,7 @@ class TokenReporter(Reporter):
                 "unconditional_frac": self.assembly.variation.unconditional_frac,
             }
         )
+        return self.written
 
     def at_start(self, objective: TokenObjective, optimizer: torch.optim.Optimizer) -> None:
         """Before the first step: what is skipped, the probes of data and wiring, and how a model that has learnt
@@ -85,16 +103,25 @@ class TokenReporter(Reporter):
         self.evaluate(0)
         if self.demo_set:
             self.demo_set.write_originals([*self.held_out.rows, *self.train.rows], self.writer)
+        if self.assembly.pretrained:
+            self.demos(0)  # what it says before it is trained on
 
     def at_end(self, frozen: Frozen, of_ranks: Sequence[Mapping[str, str]], step: int) -> None:
         """After the last checkpoint. of_ranks: fingerprints of the parameters on every process."""
         checkpoint = checkpoint_path(self.run_dir, step)
-        self.writer.probes(at_end(self.model, frozen, of_ranks, self.assembly.load, checkpoint, self.held_out, step))
+        with self.autocast():
+            probes = at_end(self.model, frozen, of_ranks, self.assembly.load, checkpoint, self.held_out, step)
+        self.writer.probes(probes)
 
     def row(self, step: Step) -> None:
+        self.latest = step.index
         self.writer.step(step.index, step.signals)
 
     def evaluate(self, step: int) -> None:
+        with self.autocast():
+            self._evaluate(step)
+
+    def _evaluate(self, step: int) -> None:
         sums = clip_sums(self.model, self.held_out.batches(), len(self.held_out))
         signals = {key("ce_nats", stream, "eval"): nats for stream, nats in mean_nats(sums).items()}
         if self.assembly.variation.unconditional_frac:
@@ -104,7 +131,8 @@ class TokenReporter(Reporter):
         if self.assembly.evaluate:
             signals |= self.assembly.evaluate(self.model)
         self.writer.step(step, signals)
-        self.writer.probes(Results(held_out=HeldOut(self.rungs.place(sums), step)))
+        self.scores = self.rungs.place(sums)
+        self.writer.probes(Results(held_out=HeldOut(self.scores, step)))
         self._predict(step)
 
     def _predict(self, step: int) -> None:
@@ -118,10 +146,14 @@ class TokenReporter(Reporter):
 
     def demos(self, step: int) -> None:
         if self.demo_set:
-            self.demo_set.make(step, self.writer)
+            with self.autocast():
+                self.demo_set.make(step, self.writer)
 
     def save_model(self, directory: Path) -> None:
         self.model.save_pretrained(directory)
+        base = getattr(self.config, "model", "") or getattr(self.config, "backbone", "")
+        text = card(self.model, self.written, base, self.scores, self.latest)
+        (directory / CARD).write_text(text, encoding="utf-8")
 
 
 def without_text(corpus: Corpus) -> Corpus:

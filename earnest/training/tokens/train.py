@@ -2,25 +2,31 @@
 
 import math
 from collections.abc import Collection, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate.utils import gather_object
 
 from earnest.codecs import Codec, load_codec
+from earnest.data.ahead import ahead
+from earnest.data.batch import Batch
+from earnest.errors import UserError
 from earnest.generate import check_guidance
 from earnest.monitors.clock import Clock
 from earnest.monitors.draws import Targets
 from earnest.monitors.gradients import Reached, Updates
 from earnest.probes.parameters import Frozen, fingerprints, not_trained
 from earnest.run import Step
-from earnest.training.precision import train_in_float32
+from earnest.training.precision import evaluated_in, train_in_float32
 from earnest.training.run import OnProgress, Outcome, Start, Training, finished, run, silent, started
 from earnest.training.tokens.assembly import AssembleTokens, TokenAssembly
 from earnest.training.tokens.config import TokenConfig
 from earnest.training.tokens.learner import Learner, check_parallel
 from earnest.training.tokens.lm_steps import lm_steps
-from earnest.training.tokens.preparation import Corpora, prepare
+from earnest.training.tokens.memory import out_of_memory
+from earnest.training.tokens.preparation import Corpora, encode_share, prepare
 from earnest.training.tokens.reporter import TokenReporter
 
 
@@ -41,16 +47,22 @@ def train_tokens(
         return before
     with started(config, run_dir, resume, recipe) as start:
         check_parallel(start.accelerator, config)
-        codec = load_codec(config.codec)
+        codec = load_codec(config.codec, start.accelerator.device)
         assembly = assemble(config, codec, start.checkpoint)
         train_in_float32(assembly.model)
+        assembly.model.recompute_layers(config.recompute)
         check_guidance(config.demos.guidance, assembly.variation.unconditional_frac)
-        with start.accelerator.main_process_first():  # the others find the clips encoded
-            corpora = prepare(config, assembly, codec, on_progress)
+        if (ranks := start.accelerator.num_processes) > 1:
+            encode_share(config, assembly, codec, start.accelerator.process_index, ranks, on_progress)
+            start.accelerator.wait_for_everyone()  # from here on all find every clip encoded
+        corpora = prepare(config, assembly, codec, on_progress)
         if assembly.before_training and not start.checkpoint:
             assembly.before_training(corpora.train)
         assembly.model.to(start.accelerator.device)
-        outcome = run(TokenTraining(config, assembly, codec, corpora, start), start, on_progress)
+        try:
+            outcome = run(TokenTraining(config, assembly, codec, corpora, start), start, on_progress)
+        except torch.OutOfMemoryError as error:
+            raise UserError(*out_of_memory(config, error)) from error
     return outcome
 
 
@@ -69,7 +81,9 @@ class TokenTraining(Training[TokenReporter]):
         )
         self.reporter = None
         if start.accelerator.is_main_process:
-            self.reporter = TokenReporter(config, start.run_dir, assembly, learner.evaluated, codec, corpora)
+            self.reporter = TokenReporter(
+                config, start.run_dir, assembly, learner.evaluated, codec, corpora, evaluated_in(start.accelerator)
+            )
         self.clock, self.targets = Clock(), Targets(model.codebooks, model.codes)
         self.monitors = [self.targets, self.clock, corpora.draws]
 
@@ -100,7 +114,7 @@ class TokenTraining(Training[TokenReporter]):
         )
         steps = lm_steps(
             learner.objective,
-            self.clock.timed(self.targets.counted(groups)),
+            self.clock.timed(self.targets.counted(self._ahead(groups))),
             learner.optimizer,
             learner.schedule,
             settings.max_grad_norm,
@@ -112,6 +126,14 @@ class TokenTraining(Training[TokenReporter]):
             learner.stepped()
             yield step
             learner.model.train()  # an evaluated model has no dropout
+
+    def _ahead(self, groups: Iterator[list[Batch]]) -> Iterator[list[Batch]]:
+        """Beside an accelerator the processor makes the next batches, pinned; on a processor alone it would only wait
+        for itself."""
+        if self.start.accelerator.device.type == "cpu":
+            return groups
+        left = islice(groups, self.last_step - self.start.step)
+        return ahead([batch.pinned() for batch in group] for group in left)
 
     def _watch_weights(self) -> None:
         """Of shards these monitors would show a part; and nothing reaches what only a stream without weight would

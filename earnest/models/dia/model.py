@@ -7,17 +7,19 @@ codebooks see which.
 """
 
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
+from torch.utils.checkpoint import checkpoint
 from transformers import DiaConfig as HFDiaConfig
 from transformers import DiaForConditionalGeneration
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from earnest.bounds import check_heads
 from earnest.data.batch import Batch, Example, Prompt
@@ -25,8 +27,11 @@ from earnest.data.masks import IGNORE, ends_at_eos, shift
 from earnest.data.patterns import check_delays, delay, framed
 from earnest.data.row import Turn
 from earnest.errors import TooLongError, UserError
-from earnest.models.prepacked import CachedAttention, KeyValues, normed, prepacked
-from earnest.models.system import Continuation, Head, Output, Round, System
+from earnest.models.adapters import restore_adapters
+from earnest.models.companions import Companions, read_companions, write_companions
+from earnest.models.dia.continuation import DiaContinuation
+from earnest.models.published import published
+from earnest.models.system import Head, Output, System
 from earnest.streams import Codebook, Stream
 
 log = logging.getLogger(__name__)
@@ -126,6 +131,8 @@ class Dia(System):
 
     name = "dia"
     pad_id = NULL_BYTE
+    continues_audio = True
+    ends_by_argmax = True  # transformers' DiaEOSChannelFilterLogitsProcessor, nari-labs' _sample_next_token
 
     def __init__(self, lm: DiaForConditionalGeneration, specials: Specials = "eos"):
         super().__init__()
@@ -143,6 +150,8 @@ class Dia(System):
         self.max_positions = self.max_bytes + self.max_audio_positions
         self.text_vocab: int = config.encoder_config.vocab_size
         self.audio_vocab: int = decoder.vocab_size
+        self.published = published(lm, guidance_of_dia=True)
+        self.companions: Companions = {}
         self.specials: Specials = specials
         self.eos_id = None if specials == "none" else self.end_id
         config.specials = specials  # in config.json too: a resumed run counts the same targets
@@ -178,11 +187,15 @@ class Dia(System):
                 before,
             )
             config.delay_pattern = list(delays)
-        return cls(lm, specials or getattr(config, "specials", "eos"))
+        restore_adapters(lm, path)
+        model = cls(lm, specials or getattr(config, "specials", "eos"))
+        model.companions = read_companions(path)
+        return model
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write config and safetensors for transformers' own class."""
         self.lm.save_pretrained(path)
+        write_companions(self.companions, path)
 
     # --- from a clip to positions -------------------------------------------------------------------------------------
 
@@ -228,16 +241,11 @@ class Dia(System):
                 "take the codec that this model was made for, or set the model's codebooks and codes to the codec's",
             )
         prompt = self.prompt(text, speaker)
+        self._check_length(frames)
         tokens_CS = delay(
             framed(codes_CT.long(), self.bos_id, self.end_id), self.delays, before=self.bos_id, behind=self.after_end_id
         )
         audio_positions = tokens_CS.shape[1]
-        if audio_positions > self.max_audio_positions:
-            raise TooLongError(
-                f"a clip of {audio_positions} positions",
-                f"at most {self.max_audio_positions}",
-                "train on windows of the clips, or cut them",
-            )
         labels_CS = torch.where(tokens_CS == self.after_end_id, IGNORE, tokens_CS)
         if self.specials != "all":
             labels_CS = ends_at_eos(tokens_CS, self.delays, frames)
@@ -252,8 +260,29 @@ class Dia(System):
             audio_targets_SC=torch.cat([torch.full_like(prompt.tokens_SC, IGNORE), shift(labels_CS.T)]),
         )
 
+    def positions(self, frames: int, text: str | None, speaker: str = "") -> int:
+        return len(self.prompt(text, speaker)) + self._check_length(frames)
+
+    def _check_length(self, frames: int) -> int:
+        """Positions of a clip's audio. Raises TooLongError if they are too many."""
+        positions = frames + 2 + max(self.delays)
+        if positions > self.max_audio_positions:
+            raise TooLongError(
+                f"a clip of {positions} positions",
+                f"at most {self.max_audio_positions}",
+                "train on windows of the clips, or cut them",
+            )
+        return positions
+
     # --- training
     # -------------------------------------------------------------------------------------------------------
+
+    def recompute_layers(self, wanted: bool) -> None:
+        super().recompute_layers(wanted)
+        layers: list[Any] = [module for module in self.lm.modules() if isinstance(module, GradientCheckpointingLayer)]
+        for layer in layers:
+            layer.gradient_checkpointing = wanted
+            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
 
     def outputs(self, batch: Batch) -> dict[Stream, Output]:
         states_PD = self.states(batch)
@@ -284,87 +313,8 @@ class Dia(System):
     # --- generation
     # -----------------------------------------------------------------------------------------------------
 
-    def begin(self, prompts: Sequence[Prompt]) -> "DiaContinuation":
+    def begin(self, prompts: Sequence[Prompt]) -> DiaContinuation:
         return DiaContinuation(self, prompts)
-
-
-class DiaContinuation(Continuation):
-    """Sequences that are being continued: keys and values of the texts, and of the frames so far.
-
-    The decoder's layers are written out here for one position, as transformers' modules and caches take two to three
-    times as long (benchmarks/generate_dia.py); tests compare the logits of both.
-    """
-
-    def __init__(self, model: Dia, prompts: Sequence[Prompt]):
-        self.model = model
-        decoder: Any = model.lm.model.decoder
-        device = model.lm.device
-        text_BL = pad_sequence([prompt.text_S for prompt in prompts], batch_first=True, padding_value=NULL_BYTE).to(
-            device
-        )
-        lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
-        exists_BL = torch.arange(text_BL.shape[1], device=device) < lengths_B[:, None]
-        text_BLE = model.lm.model.encoder(input_ids=text_BL, attention_mask=exists_BL).last_hidden_state
-        position_1S = torch.arange(model.max_audio_positions, device=device)[None]
-        cos_1SH, sin_1SH = decoder.rotary_emb(text_BLE, position_1S)
-        self.rotary_S2H = torch.stack([cos_1SH[0], sin_1SH[0]], dim=1)
-        self.layers = [_DecoderLayer(layer, text_BLE, exists_BL) for layer in decoder.layers]
-        self.embeddings, self.norm = decoder.embeddings, decoder.norm
-        self.head = prepacked(model.lm.logits_dense)
-        self.positions = 0
-
-    def rounds(self, frame_BC: Tensor) -> Generator[Round, Tensor, None]:
-        yield Round(slice(0, self.model.codebooks), self.advance(frame_BC))
-
-    def advance(self, frame_BC: Tensor) -> Tensor:
-        """Append one frame of tokens (B, C); returns the logits (B, C, V) of the next. Raises UserError beyond the
-        model's context."""
-        if self.positions == self.model.max_audio_positions:
-            raise UserError(
-                f"audio of more than {self.positions} positions", "what the model was made for", "generate fewer frames"
-            )
-        hidden_BD = self.embeddings.embed(frame_BC + self.embeddings.offsets).sum(1)
-        for layer in self.layers:
-            hidden_BD = layer.advance(hidden_BD, *self.rotary_S2H[self.positions])
-        self.positions += 1
-        return self.head(normed(hidden_BD, self.norm)).unflatten(-1, (self.model.codebooks, -1))
-
-
-class _DecoderLayer:
-    """One layer of the decoder, with its keys and values of the texts and of the frames so far."""
-
-    def __init__(self, layer: Any, text_BLE: Tensor, exists_BL: Tensor):
-        own, cross = layer.self_attention, layer.cross_attention
-        self.layer, self.cross_head_dim = layer, cross.head_dim
-        none_BNSH = text_BLE.new_empty(len(text_BLE), own.num_key_value_heads, 0, own.head_dim)
-        self.attention = CachedAttention(own, KeyValues(none_BNSH, none_BNSH), scale=1.0)
-        self.cross_query, self.cross_out = prepacked(cross.q_proj), prepacked(cross.o_proj)
-        self.gate_up, self.down = prepacked(layer.mlp.gate_up_proj), prepacked(layer.mlp.down_proj)
-        self.text_keys_BNLH, self.text_values_BNLH = (
-            _heads(projection(text_BLE), cross.head_dim).transpose(1, 2).contiguous()
-            for projection in (cross.k_proj, cross.v_proj)
-        )
-        self.exists_B11L = None if exists_BL.all() else exists_BL[:, None, None]
-
-    def advance(self, hidden_BD: Tensor, cos_H: Tensor, sin_H: Tensor) -> Tensor:
-        layer = self.layer
-        hidden_BD = hidden_BD + self.attention.advance(normed(hidden_BD, layer.pre_sa_norm), cos_H, sin_H)
-        hidden_BD = hidden_BD + self._cross_attention(normed(hidden_BD, layer.pre_ca_norm))
-        gate_BF, up_BF = self.gate_up(normed(hidden_BD, layer.pre_mlp_norm)).chunk(2, dim=-1)
-        return hidden_BD + self.down(up_BF * layer.mlp.activation_fn(gate_BF))
-
-    def _cross_attention(self, hidden_BD: Tensor) -> Tensor:
-        query_BNGH = _heads(self.cross_query(hidden_BD), self.cross_head_dim).unflatten(
-            1, (self.text_keys_BNLH.shape[1], -1)
-        )
-        attended_BNGH = F.scaled_dot_product_attention(
-            query_BNGH, self.text_keys_BNLH, self.text_values_BNLH, attn_mask=self.exists_B11L, scale=1.0
-        )
-        return self.cross_out(attended_BNGH.flatten(1))
-
-
-def _heads(hidden: Tensor, head_dim: int) -> Tensor:
-    return hidden.unflatten(-1, (-1, head_dim))
 
 
 @torch.no_grad()
