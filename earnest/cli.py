@@ -101,7 +101,14 @@ def export(run: Positional[Path], out: Positional[Path], checkpoint: CHECKPOINT 
 
 
 def encode(audio: Positional[Path], out: Positional[Path], codec: str = "amy-tiny", device: str = "auto") -> int:
-    """Audio file -> codes (C, T) in a safetensors file that names its codec."""
+    """Audio file -> codes (C, T) in a safetensors file that names its codec.
+
+    Args:
+        audio: The file, of any rate.
+        out: The safetensors file that is written.
+        codec: amy-tiny, a directory of a codec, or a checkpoint on the Hub (owner/name).
+        device: Where the codec is: auto (a GPU if there is one), cpu, cuda, cuda:1, mps.
+    """
     import torch
     from safetensors.torch import save
 
@@ -125,7 +132,13 @@ def encode(audio: Positional[Path], out: Positional[Path], codec: str = "amy-tin
 
 
 def decode(codes: Positional[Path], out: Positional[Path], device: str = "auto") -> int:
-    """Codes that `earnest encode` wrote -> audio file."""
+    """Codes that `earnest encode` wrote -> audio file.
+
+    Args:
+        codes: The safetensors file.
+        out: The audio file that is written; its end names the format.
+        device: Where the codec is: auto (a GPU if there is one), cpu, cuda, cuda:1, mps.
+    """
     import torch
     from safetensors import SafetensorError, safe_open
 

@@ -71,6 +71,8 @@ def generate(
         piece_words: Say a long text in pieces of at most this many words, each after the two before it (higgs);
             --max-duration-s is then that of a piece. 0: the whole text at once.
     """
+    from transformers.utils import logging
+
     from earnest.data.audio import check_output
     from earnest.devices import device as named_device
     from earnest.speech import Speech, Wish, check_speaker, load_run, resolved
@@ -84,6 +86,7 @@ def generate(
     _check(text, out, {name: value for name, value in numbers.items() if value is not None})
     check_output(out)
     player = _player() if play else None
+    logging.disable_progress_bar()  # of transformers, for half a second
     model, loaded, facts = load_run(run, codec, _checkpoint(run, checkpoint), named_device(device))
     wish = Wish(temperature, guidance, top_k, top_p, filter_by_guidance, seed)
     voice = None if reference is None or reference_text is None else (reference, reference_text)
@@ -123,7 +126,7 @@ def _write(pieces: "Iterator[Tensor]", codec: "Codec", out: Path, max_duration_s
         else f"cut at --max-duration-s {max_duration_s:g}"
     )
     duration_s = samples / codec.sample_rate_hz
-    told = f"{out}: {duration_s:.2f} s, {ended}; first sound after {written[0][1]:.2f} s, all after {took_s:.2f} s"
+    told = f"{out}: {duration_s:.2f} s, {ended}\n  first sound after {written[0][1]:.2f} s, all after {took_s:.2f} s"
     print(told, file=sys.stderr if str(out) == "-" else sys.stdout)
 
 
