@@ -18,6 +18,7 @@ Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | Non
 MOST_COLUMNS = 10_000  # assumed: more names are no names of signals
 MOST_CELLS = 1 << 24  # of a block as a table without gaps: 128 MB
 NAMES = re.compile(rb'"([^"]+)"\s*:')
+DEEPEST = 16  # of nested JSON that polars unnests: of rows 500 deep it made 17 GB (measured)
 SMALL_BYTES = 1 << 16  # a block that the standard library reads before polars is imported
 # JSON has no NaN and polars reads JSON: these replace it on the way through (no log holds the largest doubles)
 STANDS_FOR = {
@@ -127,8 +128,8 @@ def _ordered(column: Column) -> Column:
 def frame_of_lines(block: bytes, labels: Container[str] = ()) -> "pl.DataFrame | None":
     """The numbers of a block of JSON lines as Float64 columns, nested objects as name/leaf; columns of text whose names
     are `labels` in lower case stay. None if the standard library should read the block: NaN in odd places, changing
-    types, broken lines, rows with few names in common, or few rows."""
-    if len(block) < SMALL_BYTES or len(set(NAMES.findall(block))) * block.count(b"\n") > MOST_CELLS:
+    types, broken lines, rows with few names in common, deep nesting, or few rows."""
+    if len(block) < SMALL_BYTES or len(set(NAMES.findall(block))) * block.count(b"\n") > MOST_CELLS or _is_deep(block):
         return None
     import polars as pl
 
@@ -149,6 +150,16 @@ def frame_of_lines(block: bytes, labels: Container[str] = ()) -> "pl.DataFrame |
         if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
             raise
         return None
+
+
+def _is_deep(block: bytes) -> bool:
+    """Whether objects and lists nest deeper than DEEPEST; brackets in texts may say so of rows that do not."""
+    if block.count(b"{") + block.count(b"[") < block.count(b"\n") + DEEPEST:
+        return False
+    letters = np.frombuffer(block, np.uint8)
+    opened, closed = (np.isin(letters, list(pair)) for pair in (b"{[", b"}]"))
+    depth = np.cumsum(opened.astype(np.int8) - closed.astype(np.int8), dtype=np.int64)
+    return int(depth.max()) > DEEPEST
 
 
 def _number(name: str) -> "pl.Expr":

@@ -68,11 +68,11 @@ def _shape(source: Source) -> tuple[str, list[str], int] | None:
     separator, header = best
     if all(_is_number(cell) or cell in MISSING for cell in header):  # no header
         return separator, [f"column_{index}" for index in range(1, len(header) + 1)], skipped
-    names: list[str] = []
+    names: dict[str, None] = {}
     for cell in header:
         name = cell.strip().lstrip("#").strip() or f"column_{len(names) + 1}"
-        names.append(name if name not in names else f"{name}#{len(names) + 1}")
-    return separator, names, skipped + 1
+        names[name if name not in names else f"{name}#{len(names) + 1}"] = None
+    return separator, list(names), skipped + 1
 
 
 def _is_printed(row: list[str]) -> bool:

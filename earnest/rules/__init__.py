@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import numpy as np
+
 from earnest.rules import families
 from earnest.rules.agree import agreed
 from earnest.rules.asks import asks
@@ -15,6 +17,7 @@ from earnest.run import Run
 __all__ = ["catalogue", "diagnose", "families"]
 
 
+@np.errstate(all="ignore")  # a log may hold numbers whose square or difference no number holds
 def diagnose(run: Run) -> Diagnosis:
     """Judge every stream of a run and apply every rule; both say one thing."""
     case = Case(run)

@@ -13,8 +13,6 @@ from functools import cached_property
 from types import NoneType
 from typing import Any, get_args
 
-import numpy as np
-
 from earnest.errors import fault
 from earnest.facts import Facts
 from earnest.probes.results import Results
@@ -168,8 +166,7 @@ def asked_by(check: Check) -> tuple[Asked, ...]:
 def answers(rule: Rule, case: Case) -> list[Evidence | Looked | NotChecked]:
     """What one rule answers. One that raises costs its own answer, not the diagnosis."""
     try:
-        with np.errstate(all="ignore"):  # a log may hold numbers whose square or difference no number holds
-            return list(apply(rule, case))
+        return list(apply(rule, case))
     except Exception as error:
         return [NotChecked(rule.code, f"a mended earnest: it {fault(error)}", fault=True)]
 

@@ -9,8 +9,6 @@ fact is missing.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from earnest.errors import fault
 from earnest.rules.finding import Verdict
 from earnest.rules.measure import end_of, last_points
@@ -66,7 +64,6 @@ def judge(run: Run) -> list[Judged]:
 def _judged(view: StreamView, judge: Callable[[StreamView], Verdict]) -> Judged:
     """A stream with its verdict; one that cannot be made for a fault costs that verdict."""
     try:
-        with np.errstate(all="ignore"):  # a log may hold numbers whose square or difference no number holds
-            return Judged(view, judge(view))
+        return Judged(view, judge(view))
     except Exception as error:
         return Judged(view, Verdict(view.stream, "cannot-judge", None, "", None, None, fault(error), fault=True))

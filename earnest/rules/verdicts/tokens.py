@@ -144,7 +144,7 @@ def against_joint(view: StreamView) -> Verdict | None:
         return None
     why = f"{_in_words(view)} are below the {uniform.value:.3f} of all ids, and no better than knowing which may follow"
     since = since_below(now.series, (1 - NEAR_CHANCE) * uniform.value)
-    return _verdict(view, "unigram-only", f"{why}, {part.value:.3f}", since, part)
+    return _verdict(view, "unigram-only", f"{why}, {_short(part.value)}", since, part)
 
 
 def against_uniform(view: StreamView) -> Verdict | None:
@@ -184,7 +184,7 @@ def against_frequencies(view: StreamView) -> Verdict | None:
     if not view.is_below(uniform):
         why = f"{_in_words(view)} are not below chance, {uniform.value:.3f}"
         return _verdict(view, "at-chance", why, now.first_step)
-    why = f"{_in_words(view)} are no better than the label frequencies, {unigram.value:.3f}"
+    why = f"{_in_words(view)} are no better than the label frequencies, {_short(unigram.value)}"
     return _verdict(view, "unigram-only", why, since_below(now.series, uniform.value), unigram)
 
 
@@ -194,9 +194,9 @@ def is_learning(view: StreamView) -> Verdict | None:
     best = bigram if bigram and view.is_below(bigram) else unigram
     if best is None:
         return None
-    why = f"{_in_words(view)}, below the {best.name} baseline of {best.value:.3f}"
+    why = f"{_in_words(view)}, below the {best.name} baseline of {_short(best.value)}"
     if bigram and best is unigram:
-        why += f", not yet below the bigram of {bigram.value:.3f}"
+        why += f", not yet below the bigram of {_short(bigram.value)}"
     return _verdict(view, _progress(view), why, since_below(now.series, best.value), best)
 
 
@@ -239,7 +239,12 @@ def _progress(view: StreamView) -> Word:
 
 def _in_words(view: StreamView) -> str:
     now = _now(view)
-    return f"{now.source} {now.value:.3f} nats"
+    return f"{now.source} {_short(now.value)} nats"
+
+
+def _short(nats: float) -> str:
+    """Three decimals; two digits of what these would round to 0."""
+    return f"{nats:.3f}" if abs(nats) >= 0.0005 else f"{nats:.2g}"
 
 
 def _now(view: StreamView) -> Measure:
