@@ -1,8 +1,7 @@
 """When a run was started and last written, how long it trained, and how it ended."""
 
-import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -13,7 +12,7 @@ from earnest.records import loads
 
 State = Literal["running", "finished", "interrupted", "killed"]
 ENDS: tuple[State, ...] = ("finished", "interrupted")
-EVENT_LINE = re.compile(rb'^.*"event": ".*$', re.MULTILINE)
+EVENT = b'"event": "'  # in a row that is one: a pattern of whole lines took 1 ms a run
 # A run whose last row is older than this, and than so many times the longest pause between two rows, was killed: its
 # own training would have written an end (assumed: an evaluation takes no longer than that).
 PATIENCE_S, PATIENCE = 120.0, 5.0
@@ -69,11 +68,14 @@ def history(times: ArrayLike, events: Sequence[Event]) -> History | None:
     return History(float(time_s[0]), float(time_s[-1]), float(pauses.sum()), longest_s, tuple(events), ended)
 
 
-def events_in(lines: bytes) -> Iterable[Event]:
+def events_in(lines: bytes) -> Iterator[Event]:
     """The events among lines of ``steps.jsonl``; a line that is none is passed over."""
-    for line in EVENT_LINE.findall(lines):
+    end = 0
+    while (place := lines.find(EVENT, end)) >= 0:
+        start, end = lines.rfind(b"\n", 0, place) + 1, lines.find(b"\n", place)
+        end = len(lines) if end < 0 else end
         try:
-            row: Any = loads(line)
+            row: Any = loads(lines[start:end])
             yield Event(int(row["step"]), float(row["time_s"]), str(row["event"]))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             continue
