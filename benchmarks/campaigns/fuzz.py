@@ -1,11 +1,12 @@
 """Every reader, and our own run directory through rules and page, on damaged input: an answer or a UserError.
 
-    python -m benchmarks.campaigns.fuzz READER EXECUTIONS [SEED]   # guided by coverage: pip install atheris
+    python -m benchmarks.campaigns.fuzz READER [EXECUTIONS [SEED [SECONDS]]]   # guided by coverage: pip install atheris
 
 Without atheris, and in the campaign, inputs are mutated blindly. A crasher is kept in tests/logs/crashers.
 """
 
 import contextlib
+import gc
 import io
 import json
 import random
@@ -16,6 +17,7 @@ import warnings
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from benchmarks.campaigns.tally import Tally
@@ -186,17 +188,23 @@ def _crash(test: Callable[[bytes], None], data: bytes, name: str) -> str:
     return ""
 
 
-def guided(reader: str, executions: int, seed: int) -> None:
-    """Coverage-guided, by atheris; ends at the first crash, which it keeps."""
+def guided(reader: str, executions: int, seed: int, seconds: int) -> None:
+    """Coverage-guided, by atheris, which counts the branches of earnest's own functions; ends at the first crash, whose
+    input it leaves here as crash-*, or after `seconds`."""
     atheris: Any = import_module("atheris")  # an extra of developers
-    atheris.instrument_all()
+    import_module("earnest.report.live")
+    for function in [one for one in gc.get_objects() if isinstance(one, FunctionType)]:
+        if function.__module__ and function.__module__.startswith("earnest."):
+            atheris.instrument_func(function)
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as corpus:
         for number, data in enumerate(seeds(reader)):
             (Path(corpus) / str(number)).write_bytes(data)
         test = target(reader, Path(folder))
-        atheris.Setup([sys.argv[0], f"-runs={executions}", f"-seed={seed + 1}", "-max_len=16384", corpus], test)
+        limits = [f"-runs={executions}", f"-max_total_time={seconds}", "-max_len=16384", "-rss_limit_mb=3000"]
+        atheris.Setup([sys.argv[0], *limits, f"-seed={seed + 1}", "-timeout=60", "-print_final_stats=1", corpus], test)
         atheris.Fuzz()
 
 
 if __name__ == "__main__":
-    guided(sys.argv[1], int(sys.argv[2]), int([*sys.argv, "", "", "0"][3] or 0))
+    words = [*sys.argv[1:], "", "", "", ""]
+    guided(words[0], int(words[1] or 1_000_000), int(words[2] or 0), int(words[3] or 0))
