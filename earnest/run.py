@@ -158,7 +158,8 @@ class Run:
     """Everything known about a run, ours or anybody's.
 
     `notes`: what the reader repaired, stitched or could not read, in words · `messages`: what the program printed in
-    words · `history`: None of a log that tells no times.
+    words · `history`: None of a log that tells no times · `elapsed`: seconds trained at each step, without the pauses
+    before a resume; None of such a log.
     """
 
     facts: Facts = NO_FACTS
@@ -169,6 +170,7 @@ class Run:
     messages: list[Message] = field(default_factory=list[Message])
     path: Path | None = None
     history: History | None = None
+    elapsed: Series | None = None
 
     @classmethod
     def of(
@@ -299,7 +301,7 @@ def read_run(path: Path) -> Run:
     probes, written = Results(), stored.get("probes")
     for name, value in written.items() if isinstance(written, dict) else ():
         probes = _unless_odd(lambda known, result: known.updated(Results.read(result)), probes, {name: value}, notes)
-    series, past = _read_steps(path / "steps.jsonl", notes)
+    series, past, elapsed = _read_steps(path / "steps.jsonl", notes)
     past = replace(past, held=is_held(path)) if past else None
     artifacts = list[Artifact]()
     for row in rows_of(path / "artifacts.jsonl", notes):
@@ -308,7 +310,7 @@ def read_run(path: Path) -> Run:
             artifacts.append(replace(artifact, facts=_plain_facts(artifact, notes)))
         except UserError as error:
             tell(notes, f"{error.seen} is not {error.expected}, and was left out")
-    return Run(known, series, probes, artifacts, notes, path=path, history=past)
+    return Run(known, series, probes, artifacts, notes, path=path, history=past, elapsed=elapsed)
 
 
 def _plain_facts(artifact: Artifact, notes: list[str]) -> dict[str, Any]:
@@ -337,8 +339,9 @@ def _unless_odd(
         return record
 
 
-def _read_steps(path: Path, notes: list[str]) -> tuple[dict[Key, Series], History | None]:
-    """The signals of ``steps.jsonl``, of which the last value of a step wins, and when its rows were written."""
+def _read_steps(path: Path, notes: list[str]) -> tuple[dict[Key, Series], History | None, Series | None]:
+    """The signals of ``steps.jsonl``, of which the last value of a step wins, when its rows were written, and the time
+    trained at each step."""
     table, events, lines = Table(notes), list[Event](), 0
     for block in blocks(path, notes):
         events += events_in(block)
@@ -359,7 +362,14 @@ def _read_steps(path: Path, notes: list[str]) -> tuple[dict[Key, Series], Histor
             notes.append(f"{error}: it was left out")
             continue
         series[key] = _last_of_each_step(step, columns[name], key)
-    return series, history(times, events)
+    return series, history(times, events), _elapsed(step, columns["time_s"], events) if len(times) > 1 else None
+
+
+def _elapsed(step: Column, times: Column, events: Iterable[Event]) -> Series:
+    """Seconds trained at each step. Rows that a resume follows are apart by a pause, which does not count."""
+    passed = np.diff(times.value, prepend=times.value[:1])
+    passed[np.isin(times.value, [event.time_s for event in events if event.name == "resumed"])] = 0
+    return _last_of_each_step(step, Column(times.row, np.cumsum(np.maximum(passed, 0))), Key("train", "elapsed_s"))
 
 
 def _last_of_each_step(step: Column, column: Column, key: Key) -> Series:

@@ -2,6 +2,8 @@
 work by mouse and keys, and it prints on one page."""
 
 import csv
+import json
+import re
 import shutil
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,9 +15,10 @@ from earnest import logs, report
 from earnest.comparison import One, compare
 from earnest.errors import UserError
 from earnest.report import several
+from earnest.report.page.axes import axes
 from earnest.rules import diagnose
 from earnest.rules.finding import Diagnosis
-from earnest.run import Run, Series
+from earnest.run import Run, Series, read_run
 from tests.equipment.browser import look_at
 from tests.equipment.cases import case
 from tests.equipment.report_fixture import STEPS, make_diagnosis, make_run
@@ -108,6 +111,26 @@ def test_a_chart_is_enlarged_zoomed_smoothed_and_closed(seen):
     assert not tools["large_measured"]["wide"] and not tools["large_measured"]["broken"]
 
 
+def test_a_chart_is_drawn_over_epochs_and_over_time(seen):
+    over = seen["tools"]["over"]
+    assert over["epoch"]["ticks"][-2] == "4" and over["epoch"]["said"].endswith(" · epoch 4")
+    assert over["time"]["ticks"][-2] == "2 h" and over["time"]["said"].endswith(" · time 2.5 h"), "600 steps of 15 s"
+    assert over["step"]["ticks"][-2] == "600" and "epoch" not in over["step"]["said"]
+    steps, epochs = (np.array(re.findall(r"[\d.]+", over[kind]["line"]), float) for kind in ("step", "epoch"))
+    assert np.allclose(steps, epochs, atol=0.2), "an epoch is always as long"
+
+
+def test_a_page_has_the_axes_that_its_run_tells(tmp_path):
+    assert axes(Run()) == {} and axes(Run.of({"steps_per_epoch": 7})) == {"epoch": 7}
+    rows = [(1, 10.0, ""), (2, 11.0, ""), (2, 99.0, "resumed"), (2, 100.0, ""), (3, 102.0, "")]
+    (tmp_path / "run.json").write_text('{"schema": 1, "facts": {}, "probes": {}}')
+    told = (
+        {"step": step, "time_s": at, **({"event": word} if word else {"train/loss": 1.0})} for step, at, word in rows
+    )
+    (tmp_path / "steps.jsonl").write_text("".join(json.dumps(row) + "\n" for row in told))
+    assert axes(read_run(tmp_path)) == {"time": {"step": [1, 2, 3], "seconds": [0.0, 2.0, 4.0]}}
+
+
 def test_a_chart_is_downloaded(seen):
     with open(seen["tools"]["csv"], newline="") as file:
         rows = list(csv.DictReader(file))
@@ -125,3 +148,12 @@ def test_a_page_shows_no_folder_of_the_machine(pages):
 
 def test_a_long_series_is_thinned_and_says_so(pages):
     assert len(pages["long"].read_text(encoding="utf-8")) < 1_000_000
+
+
+@pytest.mark.parametrize("name, scale", [("_runtime", 1), ("_timestamp", 1), ("timestamp", 1000)])
+def test_a_foreign_log_with_times_and_epochs_has_these_axes(name, scale, tmp_path):
+    since = 1.7e9 * scale if name != "_runtime" else 0
+    rows = (f"{10 * n},{n / 4},{since + n * 3 * scale},{5 - n / 40}\n" for n in range(40))
+    (tmp_path / "a.csv").write_text(f"step,epoch,{name},loss\n" + "".join(rows))
+    found = axes(logs.read(tmp_path / "a.csv"))
+    assert found["epoch"] == 40 and found["time"]["step"][-1] == 390 and found["time"]["seconds"][-1] == 117

@@ -23,6 +23,9 @@ from earnest.streams import AUDIO, TEXT, Codebook, Part
 GENERATOR = Part("loss_g")
 FRACTIONS = {"accuracy_frac", "clipped_frac", "used_frac", "padding_frac", "counted_frac", "copy_frac"}
 
+TIMES = ("_runtime", "_timestamp", "timestamp", "wall_time")  # W&B, Trackio, tables of TensorBoard: seconds
+MILLISECONDS = 1e11  # of a time since 1970 that is larger
+
 
 def choose_beside(log: Log, run: str | None) -> str | None:
     """Of runs side by side the columns of one stay; the run that is still to be chosen, if any."""
@@ -67,7 +70,20 @@ def to_run(log: Log, overrides: dict[str, str], run: str | None, known: Known = 
     if any("avg" in words(name) or "average" in words(name) for name in mapping):
         log.notes.append("a column is called an average: a mean since the start always looks like a plateau")
     log.notes += unused(log, unmapped, any(key.name in ("loss", "ce_nats") for key in keys.values()))
-    return Run(Facts().updated(facts), series, notes=log.notes)
+    return Run(Facts().updated(facts), series, notes=log.notes, elapsed=_elapsed(log, rows))
+
+
+def _elapsed(log: Log, rows: Rows) -> Series | None:
+    """Seconds since the first row, of a log with a column of times."""
+    name = next((name for name in TIMES if name in log.columns), None)
+    if name is None:
+        return None
+    step, value = rows.series(log.columns[name])
+    keep = np.isfinite(value)
+    step, value = step[keep], value[keep]
+    if len(step) < 2 or (np.diff(value) < 0).any():
+        return None
+    return Series(step, (value - value[0]) / (1000 if value[0] > MILLISECONDS else 1), Key("train", "elapsed_s"))
 
 
 def _series(

@@ -53,6 +53,7 @@ async function opened(browser, file, width, scheme, more = {}) {
   return page;
 }
 
+const path_of = name => path.join(job.folder, name);
 const openAll = page => page.evaluate(() => document.querySelectorAll("details").forEach(one => { one.open = true; }));
 
 // One load for a phone and one for a desk: what is measured at each width, closed and with all details open, and what
@@ -115,6 +116,18 @@ async function tools(browser, file) {
   }
   await canvas.dblclick({position: {x: 300, y: 60}});
   found.reset = await place(page);
+  const over = page.locator("#large [name=over]");
+  found.over = {};
+  for (const kind of ["epoch", "time", "step"]) {
+    await over.focus();
+    await over.selectOption(kind);
+    await canvas.focus();
+    await page.keyboard.press("End");
+    const ticks = await canvas.locator("text[y]").evaluateAll((texts, y) => texts.filter(text => Number(text.getAttribute("y")) > y).map(text => text.textContent), box.height - 30);
+    const line = await canvas.locator(".line:not(.faint)").first().getAttribute("d");
+    found.over[kind] = {ticks, line, said: await canvas.getAttribute("aria-valuetext")};
+    if (job.pictures) await page.screenshot({path: path_of(`over_${kind}.png`)});
+  }
   const lines = await canvas.locator(".line:not(.faint)").count();
   await page.locator("#large-lines button").first().click();
   found.toggled = [lines, await canvas.locator(".line:not(.faint)").count()];
@@ -127,6 +140,7 @@ async function tools(browser, file) {
   await checked.locator("#loss .enlarge").first().click();
   found.large_violations = await violations(checked);
   found.large_measured = await checked.evaluate(measure);
+  if (job.pictures) await checked.screenshot({path: path_of("large_390_dark.png")});
   await checked.context().close();
   return found;
 }

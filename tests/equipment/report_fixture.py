@@ -1,6 +1,8 @@
 """A run as training writes it, with small real wavs, and a diagnosis with every field in use."""
 
 import math
+import re
+import time
 import wave
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from earnest.streams import TEXT, Codebook, Part
 
 HOSTILE = "<script>alert(1)</script> [red]|`**x**` \u202eevil\u202c \x1b[31m"
 ARABIC = "سبعة"
-STEPS = 600
+STEPS, STEP_S = 600, 15.0
 LEVELS = [5.31, 5.74, 5.92, 6.05, 6.2, 6.41, 6.83, 6.9]
 
 
@@ -33,6 +35,7 @@ def make_run(directory: Path) -> Run:
     """600 steps of nine streams, evaluated every 50, with demos of two prompts at three temperatures."""
     random, writer = np.random.default_rng(7), RunWriter(directory)
     writer.facts(Facts(system="higgs-tiny", audio_vocab=1026, codebooks=8, max_grad_norm=1.0, sample_rate_hz=16_000))
+    writer.facts(Facts(steps_per_epoch=150))
     optim = {"learning_rate": 1e-3, "betas": [0.9, 0.95]}
     writer.facts(Facts(config={"optim": optim, "note": HOSTILE, "ids": list(range(2000))}))
     writer.probes(Results(accumulation=Accumulation(1.0, 0.02, steps=2)))
@@ -65,9 +68,20 @@ def make_run(directory: Path) -> Run:
     writer.artifact(Artifact("reference", "references/seven.wav", 0, {"text": "seven"}))
     writer.artifact(Artifact("demo", "../outside.wav", 600, {"text": "seven", "temperature": 2.0}))
     writer.close()
+    _pass_time(directory / "steps.jsonl")
     run = read_run(directory)
     run.notes.append(f"two runs stitched at step 300; {HOSTILE}")
     return run
+
+
+def _pass_time(rows: Path) -> None:
+    """A step takes STEP_S, and the last is done now."""
+    started_s = time.time() - STEP_S * STEPS
+
+    def at(row: re.Match[str]) -> str:
+        return f'"step": {row[1]}, "time_s": {started_s + STEP_S * int(row[1])}'
+
+    rows.write_text(re.sub(r'"step": (\d+), "time_s": [\d.]+', at, rows.read_text()))
 
 
 def make_diagnosis() -> Diagnosis:

@@ -5,17 +5,21 @@ embedded pictures and audio, so text from a hostile log can neither run nor fetc
 slipped past the escaping. Each section is a function (run, diagnosis) -> `Fragment` in a module of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
 
 from markupsafe import Markup
 
 from earnest.errors import fault
 from earnest.report import view
 from earnest.report.page import curves, findings, head, predictions, record, sound, streams, unchecked
+from earnest.report.page.axes import axes
 from earnest.report.page.fragment import Fragment, fill
 from earnest.rules.finding import Diagnosis
 from earnest.run import Run
 
+NO_AXES: Mapping[str, Any] = MappingProxyType({})
 Section = Callable[[Run, Diagnosis], Fragment]
 SECTIONS: tuple[Section, ...] = (
     findings.section,
@@ -46,11 +50,10 @@ def _made(section: Section, run: Run, diagnosis: Diagnosis) -> Fragment:
 
 def render(run: Run, diagnosis: Diagnosis) -> str:
     """The whole page."""
-    return whole(view.title(run), head.section(run, diagnosis).html, fragments(run, diagnosis))
+    return whole(view.title(run), head.section(run, diagnosis).html, fragments(run, diagnosis), axes(run))
 
 
-def whole(title: str, top: str, parts: list[Fragment]) -> str:
-    """A page of any sections."""
-    return fill(
-        "shell.html", title=title, head=Markup(top), parts=[part._replace(html=Markup(part.html)) for part in parts]
-    )
+def whole(title: str, top: str, parts: list[Fragment], axes: Mapping[str, Any] = NO_AXES) -> str:
+    """A page of any sections. axes: what its charts may be drawn over beside steps."""
+    marked = [part._replace(html=Markup(part.html)) for part in parts]
+    return fill("shell.html", title=title, head=Markup(top), parts=marked, axes=dict(axes))
