@@ -306,7 +306,8 @@ def _bar_plan(bar: re.Match[str]) -> Plan:
     known = {*SPLITS, *EPOCH_NAMES, *STEP_NAMES, "of", "progress", "finetuning", "pretraining", "fit"}
     plain = all(word in known for word in words(re.sub(N, " ", desc)))
     if split:  # a validation bar counts batches of its own
-        return Plan([_first_of_each(described + posted)]) if posted else NOTHING
+        measured = [cell for cell in described + posted if not axis_of(cell.name.removesuffix(OF))]
+        return Plan([_first_of_each(described + posted)]) if measured else NOTHING
     if not plain and not described and not posted:  # "Map", "Loading checkpoint shards"
         return NOTHING
     cells = _first_of_each([*described, *posted, Cell("bar", _index(bar["n"]), THOUSANDS[bar["k"]])])

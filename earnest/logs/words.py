@@ -19,7 +19,8 @@ COUNTERS = {"step", "global_step", "iteration", "iter", "it", "update", "num_upd
 AXES = {**dict.fromkeys(STEP_NAMES, "step"), **dict.fromkeys(EPOCH_NAMES, "epoch")}
 SPLITS = {
     **dict.fromkeys(["train", "training", "trn", "trainer", "tr", "inner"], "train"),
-    **dict.fromkeys(["eval", "evaluation", "val", "valid", "validation", "dev", "devel", "cv", "heldout"], "eval"),
+    **dict.fromkeys(["eval", "evaluation", "evaluating", "dev", "devel", "cv", "heldout"], "eval"),
+    **dict.fromkeys(["val", "valid", "validation", "validating"], "eval"),
     "test": "test",
 }
 # columns of words that tell a row's split, or the metric that its value is of

@@ -26,7 +26,8 @@ from earnest.streams import TEXT
 
 FEW_CLIPS = 20  # below, a held-out loss has a direction, but hardly a value (assumed)
 GAP = 0.25  # of what training gained (assumed; a healthy language model stays below a tenth)
-FEWEST_EVALUATIONS, APART = 5, 1.5  # fewer are judged by size: by this factor above training (assumed)
+# Fewer evaluations are judged by size: by this factor above training, or the other if there is only one (assumed).
+FEWEST_EVALUATIONS, APART, BEYOND_DOUBT = 5, 1.5, 5.0
 MANY_PASSES, BY_HEART = 10, 0.05  # passes over the data, and nats, from which on clips are known by heart (assumed)
 OF_TOKENS = "hf-trainer"  # whose models are trained by cross-entropy, but for a few
 EPOCHS = 3  # boundaries at which a loss must drop (assumed)
@@ -93,14 +94,14 @@ def _part_only(evaluated: Series, losses: EvaluatedLosses | None) -> bool:
     return evaluated.stream is not None and total is not None and not total.gets_worse
 
 
-@rule("E107", "note", points=2)
+@rule("E107", "note", points=1)
 def held_out_far_above_training(loss: LossInBothSplits) -> Answers:
     """The held-out loss has stopped falling far above the training loss, which falls on.
 
     ## What it sees
     At the end the two are further apart than at the first evaluation, by more than a quarter of what training has
     gained since then and a tenth of the held-out loss. Fewer than five evaluations: each is half as high again as
-    training beside it, or more.
+    training beside it, or more; a single one is five times as high.
     ## Likely causes
     - the training clips are being memorised: few clips, many passes
     - training and held-out clips differ: other speakers, another recording, another text form
@@ -112,7 +113,7 @@ def held_out_far_above_training(loss: LossInBothSplits) -> Answers:
     earnest's own; no publication known.
     """
     evaluated, train = loss.evaluated.finite, loss.train.finite if loss.train is not None else None
-    if train is not None and len(train) > 1 and len(evaluated) < FEWEST_EVALUATIONS:
+    if train is not None and len(train) and len(evaluated) < FEWEST_EVALUATIONS:
         yield Looked()
         yield from _far_apart(evaluated, train)
         return
@@ -134,8 +135,10 @@ def _far_apart(evaluated: Series, train: Series) -> Answers:
     """By size: every evaluation from the first training loss on is far above the training loss beside it."""
     since = evaluated.since(int(train.step[0]))
     beside = np.interp(since.step, train.step, train.value)
-    if len(since) > 1 and (beside > 0).all() and (since.value > APART * beside).all():
-        words = f"{since.value[-1]:.4g} held out beside {beside[-1]:.4g} in training, seen in {len(since)} rows only"
+    by = APART if len(since) > 1 else BEYOND_DOUBT
+    if len(since) and (beside > 0).all() and (since.value > by * beside).all():
+        rows = "a single row" if len(since) == 1 else f"{len(since)} rows only"
+        words = f"{since.value[-1]:.4g} held out beside {beside[-1]:.4g} in training, seen in {rows}"
         yield Evidence(int(since.step[0]), words, FAIR, since.rows())
 
 
