@@ -288,6 +288,21 @@ def test_gan(fault, found, tmp_path):
     assert {"train/loss/loss_g", "train/loss/loss_d", "train/grad_norm/discriminator"} <= set(map(str, run.series))
 
 
+def test_a_bias_whose_gradient_cancels_is_reached(tmp_path):
+    """The hinge loss of a discriminator whose outputs all lie within the margin pulls its last bias both ways."""
+    torch.manual_seed(0)
+    judge = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1))
+    optimizer = torch.optim.SGD(judge.parameters(), 1e-4)
+    with earnest.watch(judge, optimizer, tmp_path / "run") as watch:
+        for _ in range(8):
+            optimizer.zero_grad()
+            (F.relu(1 - judge(torch.randn(16, 8))).mean() + F.relu(1 + judge(torch.randn(16, 8))).mean()).backward()
+            assert judge[2].bias.grad == 0
+            optimizer.step()
+    found = read_run(tmp_path / "run").probes.gradients
+    assert not watch.findings and found is not None and not found.without_gradient
+
+
 def test_two_optimizers_of_one_loss_are_no_gan(tmp_path):
     torch.manual_seed(0)
     body, head = nn.Linear(8, 8), nn.Linear(8, 6)

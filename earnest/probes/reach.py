@@ -33,8 +33,14 @@ def without_gradient(model: nn.Module, used: Set[str], held: Set[str] | None = N
 def sorted_by_kind(
     reached: Iterable[str], without: Iterable[str], used: Set[str], steps: int = 1, step: int = 0
 ) -> Gradients:
-    """The probe ``gradients``, from names of parameters: with a gradient, and without one after `steps` steps."""
-    none = list(without)
+    """The probe ``gradients``, from names of parameters: with a gradient, and without one after `steps` steps.
+
+    A bias is reached if its layer's weight is: its own gradient may cancel, as that of a discriminator's last layer
+    does under the hinge loss while every output lies within the margin.
+    """
+    reached = set(reached)
+    layers = {name.rpartition(".")[0] for name in reached}
+    none = [name for name in without if not (name.endswith(".bias") and name.removesuffix(".bias") in layers)]
     kinds = {_kind(name) for name in reached}
     beside = [name for name in none if _kind(name) in kinds and "expert" not in name]
     cut = [name for name in none if name not in beside and name in used]

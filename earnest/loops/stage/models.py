@@ -100,6 +100,7 @@ class Checkpoints:
             return original()
         config_class = cls if hasattr(cls, "model_type") and cls.model_type else None
         config = self.config(name, None, config_class)
+        config.architectures = config.architectures or _architectures(config)
         return (config, {}) if kwargs.get("return_unused_kwargs") else config
 
     def config(self, name: str, model_class: Any, config_class: Any = None) -> Any:
@@ -191,13 +192,33 @@ def made_processor(cls: Any, name: str) -> Any:
         if part in HEARS and (not hasattr(transformers, known) or known.startswith("Auto")):
             known = _extractors().get(family, known)
         if part == "tokenizer":
-            parts[part] = tokenizer.stand_in()
+            parts[part] = _tokenizer_of(family)
         elif hasattr(transformers, known) and not known.startswith("Auto"):
             part_class = getattr(transformers, known)
             parts[part] = part_class(*_small_config(part_class))
     tell(f"processor of {name}: a {cls.__name__} of its parts' defaults, with a byte-level tokenizer")
     cls.check_argument_for_proper_class = lambda self, name, part: None
     return cls(**parts)
+
+
+def _tokenizer_of(family: str) -> Any:
+    """A stand-in whose special tokens have the ids of the family's default configuration."""
+    known = importlib.import_module("transformers.models.auto.configuration_auto").CONFIG_MAPPING
+    if family not in known:
+        return tokenizer.stand_in()
+    config: Any = known[family]()
+    ids = {name: getattr(config, f"{name}_id", None) for name in tokenizer.SPECIAL}
+    given = {name: number for name, number in ids.items() if isinstance(number, int)}
+    return tokenizer.stand_in(given, "eos_token" in given and bool(getattr(config, "is_encoder_decoder", False)))
+
+
+def _architectures(config: Any) -> list[str] | None:
+    """The class that a checkpoint of this configuration would name, as trl looks it up: that which generates text."""
+    auto = importlib.import_module("transformers.models.auto.modeling_auto")
+    for names in (auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES):
+        if (found := names.get(config.model_type)) is not None:
+            return [found]
+    return None
 
 
 def _extractors() -> Mapping[str, str]:

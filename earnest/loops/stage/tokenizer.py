@@ -2,7 +2,8 @@
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
@@ -13,17 +14,23 @@ TEMPLATE = (
 BRACKETS = r"<[!-;=?-~]+>"  # how most special tokens are written: without spaces, within < and >
 
 
-def stand_in() -> Any:
-    """Of transformers' fast kind, with a chat template.
+def stand_in(ids: Mapping[str, int] = MappingProxyType({}), ends: bool = False) -> Any:
+    """Of transformers' fast kind, with a chat template. ids: of special tokens, by their names in `SPECIAL`, as a
+    model's configuration has them · ends: whether every text gets the token that ends it, as for encoder-decoders.
 
     Tokens in < and > are put into the vocabulary itself: of tens of thousands (one for each code), the library's own
     `add_tokens` takes half a minute.
     """
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import AddedToken, PreTrainedTokenizerFast
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: n for n, token in enumerate([*SPECIAL.values(), *letters])}
+    special, token_of = dict(SPECIAL), dict[int, str]()
+    for name, number in ids.items():
+        if number >= len(vocabulary):
+            special[name] = token_of.setdefault(number, SPECIAL[name])
+            vocabulary[special[name]] = number
 
     def model() -> Any:
         return models.BPE(vocab=vocabulary, merges=[], unk_token=SPECIAL["unk_token"], ignore_merges=True)
@@ -32,6 +39,11 @@ def stand_in() -> Any:
     alone = pre_tokenizers.Split(Regex(BRACKETS), behavior="isolated")
     bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([alone, bytes_])  # type: ignore[assignment]
+    if ends:
+        end = special["eos_token"]
+        tokenizer.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+            single=f"$A {end}", pair=f"$A $B {end}", special_tokens=[(end, vocabulary[end])]
+        )
     tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
 
     class StandIn(PreTrainedTokenizerFast):
@@ -76,6 +88,6 @@ def stand_in() -> Any:
                     self.add_tokens(AddedToken(token, special=True), special_tokens=True)
             return super().convert_tokens_to_ids(tokens if isinstance(tokens, str) else list(tokens))
 
-    made = StandIn(tokenizer_object=tokenizer, **SPECIAL)
+    made = StandIn(tokenizer_object=tokenizer, **special)
     made.chat_template = TEMPLATE
     return made

@@ -49,7 +49,8 @@ def _is_id(value: Any, classes: int) -> bool:
 
 
 def _settings(model: nn.Module, classes: int = 0) -> Iterator[tuple[str, Any]]:
-    """Every named number of the model's configuration, and of the configurations of parts with this vocabulary."""
+    """Every named number of the model's configuration, and of the configurations of parts that look ids of this
+    vocabulary up: a backbone that is handed embeddings has ids in its configuration that mean nothing."""
     seen: set[int] = set()
     for module in model.modules():
         for name in ("config", "generation_config", "cfg", "hp", "hparams", "args"):
@@ -57,7 +58,8 @@ def _settings(model: nn.Module, classes: int = 0) -> Iterator[tuple[str, Any]]:
             if config is None or id(config) in seen:
                 continue
             seen.add(id(config))
-            if module is model or getattr(config, "vocab_size", None) == classes:
+            looks_up = any(isinstance(part, nn.Embedding) for part in module.modules())
+            if module is model or (looks_up and getattr(config, "vocab_size", None) == classes):
                 yield from _walk(config, "config", DEPTH)
     yield from (
         (name, value) for name, value in vars(model).items() if isinstance(value, int) and not name.startswith("_")
