@@ -1,5 +1,6 @@
 """What a training asks of its machine, turned down: workers, trackers, several processes, half precision."""
 
+import contextlib
 import functools
 import importlib
 import multiprocessing
@@ -153,6 +154,8 @@ def _one_process() -> None:
             start("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
 
     dist.init_process_group = init_process_group
+    for module in (torch.nn.parallel, torch.nn.parallel.distributed):
+        module.DistributedDataParallel = OneProcess  # type: ignore[attr-defined,misc]
     for name, answer in (("get_rank", 0), ("get_world_size", 1), ("barrier", None)):
         _answered(name, answer)
 
@@ -160,3 +163,18 @@ def _one_process() -> None:
 def _answered(name: str, answer: Any) -> None:
     original = getattr(dist, name)
     setattr(dist, name, lambda *args, **kwargs: original(*args, **kwargs) if dist.is_initialized() else answer)
+
+
+class OneProcess(torch.nn.Module):
+    """In place of DistributedDataParallel: the threads that it sums gradients with do not live on in a forked process,
+    which would wait for them."""
+
+    def __init__(self, module: torch.nn.Module, *args: Any, **kwargs: Any):
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.module(*args, **kwargs)
+
+    def no_sync(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
