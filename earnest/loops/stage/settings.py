@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.nn.parallel import distributed as parallel
 from torch.utils.data import DataLoader
 
 from earnest.loops.stage.packages import StandIn
@@ -154,7 +155,7 @@ def _one_process() -> None:
             start("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
 
     dist.init_process_group = init_process_group
-    for module in (torch.nn.parallel, torch.nn.parallel.distributed):
+    for module in (torch.nn.parallel, parallel):
         module.DistributedDataParallel = OneProcess  # type: ignore[attr-defined,misc]
     for name, answer in (("get_rank", 0), ("get_world_size", 1), ("barrier", None)):
         _answered(name, answer)
