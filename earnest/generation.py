@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
@@ -39,7 +39,7 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     guidance: float | None = None,
-    filter_by_guidance: bool | None = None,
+    filter_by_guidance: Literal["published", "yes", "no"] = "published",
     seed: int = 0,
     max_duration_s: float = 10.0,
     piece_words: int = 0,
@@ -65,7 +65,8 @@ def generate(
         top_p: Of these, the smallest set that holds this much probability.
         guidance: null + guidance * (conditional - null), as in MusicGen; needs a trained unconditional branch (dia).
             Dia's own scale is one less.
-        filter_by_guidance: Let guidance choose the likeliest tokens, and draw from these without it, as Dia does.
+        filter_by_guidance: Let guidance choose the likeliest tokens, and draw from these without it, as Dia does;
+            published: as the model was.
         seed: Of the random numbers.
         max_duration_s: Where the audio is cut if the model does not end it.
         piece_words: Say a long text in pieces of at most this many words, each after the two before it (higgs);
@@ -88,7 +89,8 @@ def generate(
     player = _player() if play else None
     logging.disable_progress_bar()  # of transformers, for half a second
     model, loaded, facts = load_run(run, codec, _checkpoint(run, checkpoint), named_device(device))
-    wish = Wish(temperature, guidance, top_k, top_p, filter_by_guidance, seed)
+    filtered = {"published": None, "yes": True, "no": False}[filter_by_guidance]
+    wish = Wish(temperature, guidance, top_k, top_p, filtered, seed)
     voice = None if reference is None or reference_text is None else (reference, reference_text)
     frames = max(1, round(max_duration_s * loaded.frame_rate_hz))
     speech = Speech(

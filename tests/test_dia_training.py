@@ -112,7 +112,7 @@ def test_a_run_tells_what_it_drew_and_how_much_the_text_helps(run_dir):
 def test_guided_generation_from_a_run(run_dir, tmp_path, capsys):
     out = tmp_path / "high.wav"
     say = ["generate", str(run_dir), "--text", "high", "--out", str(out), "--max-duration-s", "0.3"]
-    assert main([*say, "--guidance", "3", "--filter-by-guidance"]) == 0
+    assert main([*say, "--guidance", "3", "--filter-by-guidance", "yes"]) == 0
     assert soundfile.info(out).samplerate == 16000
     assert main(["trace", "dia-tiny", "--data.path", str(run_dir)]) == 2  # no such folder of clips: three lines
     assert "seen:" in capsys.readouterr().err

@@ -51,7 +51,7 @@ class TokenReporter(Reporter):
         self.assembly, self.model, self.codec, self.corpora = assembly, model, codec, corpora
         self.train, self.held_out = corpora.train, corpora.held_out
         self.demo_set = self._demo_set()
-        self.written, self.scores, self.latest = Facts(), dict[Stream, HeldOutStream](), 0
+        self.written, self.placed, self.latest = Facts(), dict[Stream, HeldOutStream](), 0
         self.rungs = Rungs(
             self.train.batches(MEASURED_CLIPS), self.held_out.batches(), len(self.held_out), model.vocabulary
         )
@@ -131,8 +131,8 @@ class TokenReporter(Reporter):
         if self.assembly.evaluate:
             signals |= self.assembly.evaluate(self.model)
         self.writer.step(step, signals)
-        self.scores = self.rungs.place(sums)
-        self.writer.probes(Results(held_out=HeldOut(self.scores, step)))
+        self.placed = self.rungs.place(sums)
+        self.writer.probes(Results(held_out=HeldOut(self.placed, step)))
         self._predict(step)
 
     def _predict(self, step: int) -> None:
@@ -152,7 +152,7 @@ class TokenReporter(Reporter):
     def save_model(self, directory: Path) -> None:
         self.model.save_pretrained(directory)
         base = getattr(self.config, "model", "") or getattr(self.config, "backbone", "")
-        text = card(self.model, self.written, base, self.scores, self.latest)
+        text = card(self.model, self.written, base, self.placed, self.latest)
         (directory / CARD).write_text(text, encoding="utf-8")
 
 
