@@ -145,7 +145,7 @@ def resolved(model: System, facts: Facts, wish: Wish) -> tuple[Request, Sampling
 def reference_codes(codec: Codec, path: Path) -> Tensor:
     """codes_CT of an audio file. Raises UserError if it cannot be read."""
     try:
-        wave_N = torch.from_numpy(read_wave(path, codec.sample_rate_hz, codec.channels))
+        wave_N = torch.as_tensor(read_wave(path, codec.sample_rate_hz, codec.channels))
     except ClipError as error:
         raise UserError(str(error), "a readable audio file with at least one sample", "check the file") from error
     with torch.inference_mode():

@@ -45,7 +45,7 @@ class CodeTable(Sequence[Row]):
     def __init__(self, tables: Sequence[Dataset], place_N: np.ndarray, clips: Sequence[Clip], codec: dict[str, Any]):
         """place_N: which row of the tables, one after the other, each clip has."""
         self.clips, self.codec, self._tables, self._place_N = clips, codec, tables, place_N
-        chunks = [chunk for table in tables for chunk in cast(Any, table.data.column("codes")).chunks]
+        chunks = [chunk for table in tables for chunk in cast(Any, table.data).column("codes").chunks]
         self._values = [chunk.values.to_numpy(zero_copy_only=True) for chunk in chunks]
         offsets = [chunk.offsets.to_numpy() for chunk in chunks]
         chunk_N = np.repeat(np.arange(len(chunks), dtype=np.int32), [len(ends) - 1 for ends in offsets])
@@ -156,7 +156,7 @@ def _tables(store: Path) -> list[Dataset]:
 
 
 def _keys(table: Dataset) -> list[str]:
-    return cast(Any, table.data.column("key")).to_pylist()
+    return cast(Any, table.data).column("key").to_pylist()
 
 
 def _add(store: Path, rows: list[dict[str, Any]]) -> None:

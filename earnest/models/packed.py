@@ -1,12 +1,12 @@
 """A batch without its padding: the positions that exist, split into text and audio once for all layers."""
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
+from torch.utils import checkpoint as checkpoints
 
 from earnest.data.batch import Batch
 from earnest.models.prepacked import rotated
@@ -17,7 +17,7 @@ def recomputed(model: System, layer: nn.Module, *given: Tensor, **context: Any) 
     """A layer's output; its activations are computed again in the backward pass if the model says so, which takes a
     third more time and keeps only what goes into the layers."""
     if model.recompute and model.training and torch.is_grad_enabled():
-        return checkpoint(layer, *given, use_reentrant=False, **context)
+        return cast(Any, checkpoints).checkpoint(layer, *given, use_reentrant=False, **context)
     return layer(*given, **context)
 
 
@@ -42,7 +42,8 @@ class Route:
         exists_BS = batch.exists_BS
         place_P = batch.is_audio_BS[exists_BS].sort(stable=True).indices
         cos_1PD, sin_1PD = rotary(like, position_ids=(exists_BS.cumsum(1) - 1)[exists_BS][None])
-        texts, *lengths = torch.cat([(exists_BS & ~batch.is_audio_BS).sum()[None], exists_BS.sum(1)]).tolist()
+        counts_B = torch.cat([(exists_BS & ~batch.is_audio_BS).sum()[None], exists_BS.sum(1)])
+        texts, *lengths = cast(list[int], cast(Any, counts_B).tolist())
         return cls(place_P.argsort(), place_P, lengths, texts, cos_1PD[0, :, None], sin_1PD[0, :, None])
 
     def joined(self, text_NX: Tensor, audio_MX: Tensor) -> Tensor:

@@ -91,7 +91,7 @@ class DemoSet:
 
     def _write_originals(self, row: Row, writer: RunWriter) -> None:
         with torch.inference_mode():
-            codes_1CT = torch.from_numpy(row.codes_CT[None, :, : self.max_frames].astype(np.int64))
+            codes_1CT = torch.as_tensor(row.codes_CT[None, :, : self.max_frames].astype(np.int64))
             decoded_N = self.codec.decode(codes_1CT.to(self.codec.device))[0].cpu().numpy().T
             waves = {"reference": self._recording(row), "reconstruction": decoded_N}
         folder = writer.path / "demos" / "originals"

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
+from torch.utils import checkpoint as checkpoints
 from transformers import DiaConfig as HFDiaConfig
 from transformers import DiaForConditionalGeneration
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -282,7 +282,7 @@ class Dia(System):
         layers: list[Any] = [module for module in self.lm.modules() if isinstance(module, GradientCheckpointingLayer)]
         for layer in layers:
             layer.gradient_checkpointing = wanted
-            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+            layer._gradient_checkpointing_func = partial(cast(Any, checkpoints).checkpoint, use_reentrant=False)
 
     def outputs(self, batch: Batch) -> dict[Stream, Output]:
         states_PD = self.states(batch)

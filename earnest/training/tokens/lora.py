@@ -9,6 +9,7 @@ peft's own format.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -41,8 +42,8 @@ GROUPS = {
 
 
 WHOLE: dict[str, Callable[[str], PreTrainedModel]] = {  # what adapters are merged into: transformers' own classes
-    "higgs_audio_v2": lambda path: HiggsAudioV2ForConditionalGeneration.from_pretrained(path, use_text_head=True),
-    "dia": DiaForConditionalGeneration.from_pretrained,
+    "higgs_audio_v2": partial(cast(Any, HiggsAudioV2ForConditionalGeneration).from_pretrained, use_text_head=True),
+    "dia": cast(Any, DiaForConditionalGeneration).from_pretrained,
 }
 CARD = "README.md"  # of a checkpoint: what it is, for the Hub
 
@@ -160,9 +161,9 @@ def merge(checkpoint: Path, out: Path) -> None:
             "a checkpoint of adapters",
             "take it as it is: it is whole already",
         )
-    base = cast(str, LoraConfig.from_pretrained(str(checkpoint)).base_model_name_or_path)
-    whole = WHOLE[AutoConfig.from_pretrained(base).model_type](base)
-    merged: Any = PeftModel.from_pretrained(whole, str(checkpoint)).merge_and_unload()  # type: ignore[operator]
+    base = cast(str, cast(Any, LoraConfig).from_pretrained(str(checkpoint)).base_model_name_or_path)
+    whole = WHOLE[cast(Any, AutoConfig).from_pretrained(base).model_type](base)
+    merged = cast(Any, PeftModel).from_pretrained(whole, str(checkpoint)).merge_and_unload()
     merged.save_pretrained(out)
     write_companions({**read_companions(base), **read_companions(checkpoint)}, out)
     card = checkpoint / CARD

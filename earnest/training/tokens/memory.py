@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import psutil
 import torch
@@ -129,7 +130,7 @@ def out_of_memory(config: TokenConfig, error: BaseException) -> tuple[str, str, 
 
 def _room() -> tuple[str, int]:
     if torch.cuda.is_available():
-        properties = torch.cuda.get_device_properties(0)
+        properties = cast(Any, torch.cuda).get_device_properties(0)
         return properties.name, properties.total_memory
     return "this machine", psutil.virtual_memory().total
 
