@@ -31,6 +31,7 @@ from earnest.records import loads, plain
 
 T = TypeVar("T")
 NONE_OR = re.compile(r"\{None\}\|(\w+)(?=  )")  # in a column, beside its help
+NO_DEFAULT = re.compile(r"\s+\(default:\s+None\)")  # wrapped too
 METAVARS = {"INT": "a whole number", "FLOAT": "a number", "PATH": "a path", "STR": "a text", "{None}": "None"}
 
 
@@ -63,7 +64,8 @@ def _narrow_help(args: Sequence[str]) -> Generator[None, None, None]:
         with contextlib.redirect_stdout(text):
             yield
     finally:
-        plain_text = NONE_OR.sub(r"\1       ", text.getvalue()).replace("{None}|", "").replace(" (default: None)", "")
+        plain_text = NONE_OR.sub(r"\1       ", text.getvalue()).replace("{None}|", "")
+        plain_text = NO_DEFAULT.sub("", plain_text)
         for line in plain_text.splitlines():
             print("\n".join(textwrap.wrap(line, 80, break_on_hyphens=False)) if len(line) > 80 else line)
 

@@ -129,7 +129,7 @@ def test_texts_are_said_from_the_best_each_in_a_file_and_played(worse, tmp_path,
         loaded.append(path)
         return load_model(path, *rest)
 
-    monkeypatch.setattr("earnest.generate.load_model", load)
+    monkeypatch.setattr("earnest.speech.load_model", load)
     out = tmp_path / "x.wav"
     words = ["generate", str(run_dir), "--text", "tone one", "tone two", "--out", str(out), "--play"]
     assert main([*words, "--checkpoint", "best", "--max-duration-s", "0.1"]) == 0
