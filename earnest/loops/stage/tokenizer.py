@@ -21,30 +21,13 @@ def stand_in(ids: Mapping[str, int] = MappingProxyType({}), ends: bool = False) 
     Tokens in < and > are put into the vocabulary itself: of tens of thousands (one for each code), the library's own
     `add_tokens` takes half a minute.
     """
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+    from tokenizers import models
     from transformers import AddedToken, PreTrainedTokenizerFast
 
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: n for n, token in enumerate([*SPECIAL.values(), *letters])}
-    special, token_of = dict(SPECIAL), dict[int, str]()
-    for name, number in ids.items():
-        if number >= len(vocabulary):
-            special[name] = token_of.setdefault(number, SPECIAL[name])
-            vocabulary[special[name]] = number
+    vocabulary, special = _vocabulary(ids)
 
     def model() -> Any:
         return models.BPE(vocab=vocabulary, merges=[], unk_token=SPECIAL["unk_token"], ignore_merges=True)
-
-    tokenizer = Tokenizer(model())
-    alone = pre_tokenizers.Split(Regex(BRACKETS), behavior="isolated")
-    bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([alone, bytes_])  # type: ignore[assignment]
-    if ends:
-        end = special["eos_token"]
-        tokenizer.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
-            single=f"$A {end}", pair=f"$A $B {end}", special_tokens=[(end, vocabulary[end])]
-        )
-    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
 
     class StandIn(PreTrainedTokenizerFast):
         """Unknown special tokens are added, those too that a processor asks for by name (image_token)."""
@@ -88,6 +71,37 @@ def stand_in(ids: Mapping[str, int] = MappingProxyType({}), ends: bool = False) 
                     self.add_tokens(AddedToken(token, special=True), special_tokens=True)
             return super().convert_tokens_to_ids(tokens if isinstance(tokens, str) else list(tokens))
 
-    made = StandIn(tokenizer_object=tokenizer, **special)
+    end = special["eos_token"]
+    made = StandIn(tokenizer_object=_of_bytes(model(), (end, vocabulary[end]) if ends else None), **special)
     made.chat_template = TEMPLATE
     return made
+
+
+def _vocabulary(ids: Mapping[str, int]) -> tuple[dict[str, int], dict[str, str]]:
+    """Ids of all tokens, and the special tokens by their names."""
+    from tokenizers import pre_tokenizers
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: n for n, token in enumerate([*SPECIAL.values(), *letters])}
+    special, token_of = dict(SPECIAL), dict[int, str]()
+    for name, number in ids.items():
+        if number >= len(vocabulary):
+            special[name] = token_of.setdefault(number, SPECIAL[name])
+            vocabulary[special[name]] = number
+    return vocabulary, special
+
+
+def _of_bytes(model: Any, end: tuple[str, int] | None) -> Any:
+    """A tokenizer of bytes. end: a token and its id, which end every text."""
+    from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers, processors
+
+    tokenizer: Any = Tokenizer(model)
+    alone = pre_tokenizers.Split(Regex(BRACKETS), behavior="isolated")
+    bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([alone, bytes_])
+    if end:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"$A {end[0]}", pair=f"$A $B {end[0]}", special_tokens=[end]
+        )
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
