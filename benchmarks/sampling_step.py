@@ -5,6 +5,7 @@ The tokens that can be drawn, and their probabilities, are asserted equal by dra
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ def comparisons() -> Iterator[Comparison]:
     warpers = LogitsProcessorList(
         [TemperatureLogitsWarper(TEMPERATURE), TopKLogitsWarper(TOP_K), TopPLogitsWarper(TOP_P)]
     )
-    ids_K1: Tensor = torch.zeros(CODEBOOKS, 1, dtype=torch.long)
+    ids_K1: Any = torch.zeros(CODEBOOKS, 1, dtype=torch.long)
 
     def ours() -> Tensor:
         return sample(logits_KV[None], temperature_B, TOP_K, TOP_P, [random])[0]
