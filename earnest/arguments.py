@@ -103,11 +103,8 @@ def configured(
 
     stored: the configuration that an option changes, if not the recipe's own.
     """
-    from transformers.utils import logging
+    from earnest.explain import recipes
 
-    from earnest.recipes import RECIPES
-
-    logging.disable_progress_bar()  # one bar a stage is enough
     file = settings.asked(args)
     if file.recipe and name not in (file.recipe, ""):
         raise UserError(
@@ -115,13 +112,19 @@ def configured(
         )
     name = name or file.recipe
     if name in ("-h", "--help"):
-        recipes = textwrap.fill(f"recipes: {', '.join(RECIPES)}", 80, subsequent_indent=" " * 9, break_on_hyphens=False)
-        print(f"usage: earnest {command} RECIPE ...\n\n{recipes}\n")
+        names = textwrap.fill(f"recipes: {', '.join(recipes())}", 80, subsequent_indent=" " * 9, break_on_hyphens=False)
+        print(f"usage: earnest {command} RECIPE ...\n\n{names}\n")
         print(f"earnest {command} RECIPE --help lists the options of a recipe")
         raise SystemExit(0)
-    if name not in RECIPES:
+    if name not in recipes():  # a mistake is told before torch is imported
         seen = f"recipe {name!r}" if name and not name.startswith("-") else "no recipe"
-        raise UserError(seen, f"one of {', '.join(RECIPES)}", f"earnest {command} {next(iter(RECIPES))}")
+        fix = next(iter(difflib.get_close_matches(name, recipes(), 1)), next(iter(recipes())))
+        raise UserError(seen, f"one of {', '.join(recipes())}", f"earnest {command} {fix}")
+    from transformers.utils import logging
+
+    from earnest.recipes import RECIPES
+
+    logging.disable_progress_bar()  # one bar a stage is enough
     config = RECIPES[name].configure() if stored is None else stored
     unnamed = Annotated[type(config), tyro.conf.arg(name="")]  # --steps rather than --config.steps
     call = dataclasses.make_dataclass(command.title(), [("config", unnamed, config), *options], frozen=True)
