@@ -85,9 +85,10 @@ def _splits(wanted: Source) -> tuple[Mapping[str, Any], str]:
 def _table_of_file(path: Path) -> Any:
     import datasets
 
-    if path.suffix.lower() == ".arrow":
-        return datasets.Dataset.from_file(str(path))
-    return datasets.load_dataset("parquet", data_files=str(path), split="train")
+    with _quiet():
+        if path.suffix.lower() == ".arrow":
+            return datasets.Dataset.from_file(str(path))
+        return datasets.load_dataset("parquet", data_files=str(path), split="train")
 
 
 def _loaded(wanted: Source) -> Any:
