@@ -36,12 +36,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import HiggsAudioV2Config, HiggsAudioV2ForConditionalGeneration
 
+from benchmarks.generate_dia import DELAYS as DIA_DELAYS
+from benchmarks.generate_dia import SHAPE as DIA_SHAPE
 from benchmarks.side_by_side import OURS, Comparison, show
 from earnest.data.batch import Batch, collate
 from earnest.data.masks import IGNORE
 from earnest.data.text import AUDIO_DELAY, AUDIO_OUT, byte_tokenizer, special_id
 from earnest.losses.tokens import TokenObjective, stream_weights
-from earnest.models.dia import DiaShape
 from earnest.models.higgs import Higgs
 from earnest.models.mot import MoT, MoTDesign, MoTShape
 from earnest.streams import Stream
@@ -56,18 +57,6 @@ HIGGS_FRAMES = {"small": (440, 370, 300, 230), "wide": (120, 90)}  # 4.8 to 17.6
 MOT_SHAPE = MoTShape(
     width=512, layers=8, heads=8, kv_heads=4, ffn=1408, expert_width=256, expert_ffn=1024, vocabulary=128256
 )
-DIA_SHAPE = DiaShape(
-    width=512,
-    layers=8,
-    heads=8,
-    kv_heads=4,
-    ffn=1408,
-    encoder_width=512,
-    encoder_layers=4,
-    encoder_heads=8,
-    encoder_ffn=1408,
-)
-DIA_DELAYS = (0, *range(8, 16))
 DIA_FRAMES = (240, 215, 190, 150)  # 1.7 to 2.8 s of 86 Hz
 MOT_FRAMES = (124, 116, 108, 96)  # 1.9 to 2.5 s of 50 Hz: 8 % of the padded batch is padding
 MOT_TEXTS = (11, 23, 17, 30)  # tokens of their captions
