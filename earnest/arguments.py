@@ -11,6 +11,7 @@ import functools
 import inspect
 import io
 import re
+import sys
 import textwrap
 from argparse import ArgumentError, ArgumentParser
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -96,6 +97,15 @@ def before_recipe(args: Sequence[str]) -> tuple[Path | None, bool]:
     return known.out, known.resume
 
 
+def recipe_names() -> list[str]:
+    """The recipes that can be asked for: those of the source, and once `earnest.recipes` is imported, also those that
+    a program has added to it."""
+    from earnest.explain import recipes
+
+    imported = sys.modules.get("earnest.recipes")
+    return list(imported.RECIPES) if imported else list(recipes())
+
+
 def configured(
     name: str, args: Sequence[str], command: str, options: list[tuple[str, Any, Any]], stored: Any = None
 ) -> tuple[Any, Any]:
@@ -103,8 +113,7 @@ def configured(
 
     stored: the configuration that an option changes, if not the recipe's own.
     """
-    from earnest.explain import recipes
-
+    names = recipe_names()
     file = settings.asked(args)
     if file.recipe and name not in (file.recipe, ""):
         raise UserError(
@@ -112,14 +121,14 @@ def configured(
         )
     name = name or file.recipe
     if name in ("-h", "--help"):
-        names = textwrap.fill(f"recipes: {', '.join(recipes())}", 80, subsequent_indent=" " * 9, break_on_hyphens=False)
-        print(f"usage: earnest {command} RECIPE ...\n\n{names}\n")
+        told = textwrap.fill(f"recipes: {', '.join(names)}", 80, subsequent_indent=" " * 9, break_on_hyphens=False)
+        print(f"usage: earnest {command} RECIPE ...\n\n{told}\n")
         print(f"earnest {command} RECIPE --help lists the options of a recipe")
         raise SystemExit(0)
-    if name not in recipes():  # a mistake is told before torch is imported
+    if name not in names:  # a mistake is told before torch is imported
         seen = f"recipe {name!r}" if name and not name.startswith("-") else "no recipe"
-        fix = next(iter(difflib.get_close_matches(name, recipes(), 1)), next(iter(recipes())))
-        raise UserError(seen, f"one of {', '.join(recipes())}", f"earnest {command} {fix}")
+        fix = next(iter(difflib.get_close_matches(name, names, 1)), names[0])
+        raise UserError(seen, f"one of {', '.join(names)}", f"earnest {command} {fix}")
     from transformers.utils import logging
 
     from earnest.recipes import RECIPES
