@@ -10,7 +10,7 @@ import numpy as np
 from earnest.errors import UserError
 from earnest.facts import Facts
 from earnest.logs.log import Log
-from earnest.logs.names import Guess, guess
+from earnest.logs.names import Guess, guess, split_of
 from earnest.logs.steps import Rows, stitch
 from earnest.logs.trainer import NOTHING, Known
 from earnest.logs.units import settle_perplexities, settle_stated
@@ -21,6 +21,12 @@ from earnest.signals import SIGNALS, Key, parse
 from earnest.streams import AUDIO, TEXT, Codebook, Part
 
 GENERATOR = Part("loss_g")
+# words that name a part of a loss, or the whole, only beside other parts
+BARE_PARTS = {
+    "disc", "discriminator", "d", "gen", "generator", "g", "fm", "fmap", "kl", "kld", "dur", "duration", "recon",
+    "reconstruction", "rec", "spec", "vq", "prior", "stop", "gate", "pitch", "energy", "f0", "l1", "l2", "mse",
+}  # fmt: skip
+BARE_TOTALS = {"total", "sum", "all", "overall"}
 FRACTIONS = {"accuracy_frac", "clipped_frac", "used_frac", "padding_frac", "counted_frac", "copy_frac"}
 
 TIMES = ("_runtime", "_timestamp", "timestamp", "wall_time")  # W&B, Trackio, tables of TensorBoard: seconds
@@ -45,6 +51,7 @@ def to_run(log: Log, overrides: dict[str, str], run: str | None, known: Known = 
     guesses |= {name: Guess(key) for name, key in told.items()}
     _count_codebooks_from_0(log, guesses)
     _language_model_beside_codebooks(guesses)
+    _parts_beside_losses(log, guesses)
     _total_of_a_model(guesses)
     ambiguous = _of_several_folders(guesses)
     keys = {name: known.key for name, known in guesses.items() if known and name not in ambiguous}
@@ -206,6 +213,23 @@ def _language_model_beside_codebooks(guesses: dict[str, Guess | None]) -> None:
         for name, known in guesses.items():
             if known and known.key[1:] == ("loss", Part("llm")):
                 guesses[name] = Guess(known.key._replace(stream=TEXT))
+
+
+def _parts_beside_losses(log: Log, guesses: dict[str, Guess | None]) -> None:
+    """disc, gen, fm and kl beside mel are losses too, and total is their sum: a bare word is one in such company."""
+    parts = [known for known in guesses.values() if known and known.key.name == "loss" and known.key.stream]
+    bare = {name: _bare(name) for name, known in guesses.items() if known is None}
+    known_parts = [word for word in bare.values() if word in BARE_PARTS]
+    if not parts and len(known_parts) < 3:
+        return
+    for name, word in bare.items():
+        if word in BARE_PARTS or (word in BARE_TOTALS and parts):
+            guesses[name] = guess(f"{split_of(name)}/{word if word in BARE_PARTS else ''} loss")
+
+
+def _bare(column: str) -> str:
+    """A column's name without its split."""
+    return "_".join(word for word in words(column) if word not in SPLITS)
 
 
 def _total_of_a_model(guesses: dict[str, Guess | None]) -> None:

@@ -72,7 +72,8 @@ class Course:
     """A series as the levels (means) of at most `STRETCHES` stretches: where it began, its best, where it is now.
 
     error: of a level, from how points scatter within a stretch and how levels wander. since: the step at which the best
-    stretch ends. falls: whether a fall can be believed, however small it is beside the error of a level.
+    stretch ends. falls: whether a fall can be believed, however small beside the error of a level. flat_since: the
+    step from which on it stands still, in the first half of the stretches; None if it moves later too.
     """
 
     levels: Values
@@ -80,6 +81,7 @@ class Course:
     since: int
     points: int
     falls: bool
+    flat_since: int | None
 
     @property
     def start(self) -> float:
@@ -97,10 +99,12 @@ class Course:
     def never_moved(self) -> bool:
         """No level differs from the first by more than half a percent of it, or than four errors if these are small
         and no fall can be believed (assumed)."""
-        within = 0.005 * abs(self.start)
-        if not self.falls:
-            within = max(within, min(4 * self.error, 0.02 * abs(self.start)))
-        return bool((np.abs(self.levels - self.start) <= within).all())
+        return _still(self.levels, 0.0 if self.falls else self.error)
+
+    @property
+    def never_moved_after_the_start(self) -> bool:
+        """The same of all levels but the first, which may be higher."""
+        return self.never_moved or (self.start > self.end and _still(self.levels[1:], 0.0))
 
     @property
     def gets_worse(self) -> bool:
@@ -118,8 +122,15 @@ class Course:
         if self.gets_worse:
             return f"{self.end:.4g}, above its best of {self.best:.4g} at step {self.since}"
         if self.end < self.start:
-            return f"fell from {self.start:.4g} to {self.end:.4g}"
+            flat = f", flat since step {self.flat_since}" if self.flat_since is not None else ""
+            return f"fell from {self.start:.4g} to {self.end:.4g}{flat}"
         return f"{self.end:.4g}, after {self.start:.4g} at first"
+
+
+def _still(levels: Values, error: float) -> bool:
+    """No level differs from the first by more than half a percent of it, or than four errors if these are small."""
+    within = max(0.005 * abs(levels[0]), min(4 * error, 0.02 * abs(levels[0])))
+    return bool((np.abs(levels - levels[0]) <= within).all())
 
 
 def course(series: Series | None) -> Course | None:
@@ -133,7 +144,9 @@ def course(series: Series | None) -> Course | None:
     # a loss also wanders from stretch to stretch, by more than its points scatter within one
     error = max(float(np.median(errors)), noise(levels), noise(values) / math.sqrt(min(map(len, stretches))))
     since = int(step[stretches[int(levels.argmin())][-1]])
-    return Course(levels, error, since, len(values), trend(series.binned.value).falls)
+    falls = trend(series.binned.value).falls
+    flat = next((k for k in range(1, len(levels) // 2 + 1) if _still(levels[k:], 0.0)), None)
+    return Course(levels, error, since, len(values), falls, None if flat is None else int(step[stretches[flat][0]]))
 
 
 def flipped(series: Series) -> Series:

@@ -12,6 +12,7 @@ from earnest.streams import TEXT, Part, Stream
 
 GENERATOR = Part("loss_g")
 ADVERSARIES: set[Stream] = {*ADVERSARIAL, *FEATURES, *DISCRIMINATOR}
+MAY_STAND: set[Stream] = {*ADVERSARIES, Part("commitment"), Part("kl")}  # they hold a balance, and need not fall
 EXPLODED = 100.0  # times its level before: no loss of a healthy run rises so far (assumed)
 SWAMPED, ROSE = 0.9, 3.0  # share of all parts that swamps a total, which has risen by this factor (assumed)
 

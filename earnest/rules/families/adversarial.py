@@ -1,5 +1,6 @@
 """Family F, adversarial training and the weighted sum: discriminator against generator, parts against their total."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,14 +11,24 @@ from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
 from earnest.rules.finding import Severity
 from earnest.rules.gan import HINGE_NEEDS, Gan, is_of_discriminator
-from earnest.rules.needs import Fact, GanSides, LastStep, PlainLosses, Probe, WeightedLosses
-from earnest.rules.parts import Parts
+from earnest.rules.measure import course
+from earnest.rules.needs import Fact, GanSides, LastStep, PlainLosses, Probe
+from earnest.rules.parts import GENERATOR, Parts
 from earnest.rules.statistics import trend
-from earnest.run import Series, Steps, Values
-from earnest.streams import Part, Stream
+from earnest.run import Series
+from earnest.streams import Stream
 
 FEWEST_POINTS, FEWEST_STEPS = 20, 200  # of a discriminator that is judged (assumed)
-SUM_OF_PARTS = Part("loss_g")
+FEWEST_VALUES = 6  # of a discriminator's loss that falls to next to nothing (assumed)
+SEPARATED = 0.02  # loss of a discriminator of any form but Wasserstein's that is hardly ever wrong (assumed)
+# What a constant output scores at best, by the form of the loss: of real and generated audio, summed or their mean
+CONSTANT_OUTPUT = {
+    2.0: "the hinge loss",
+    2 * math.log(2): "the cross-entropy",
+    math.log(2): "half the cross-entropy",
+    0.5: "the least squares",
+    0.25: "half the least squares",
+}
 OUT_OF_RANGE, SWOLLEN = 20.0, 50.0  # loss of a discriminator; total as a multiple of its other parts (assumed)
 
 
@@ -38,7 +49,8 @@ def discriminator_blind(gan: GanSides, last_step: LastStep) -> Answers:
 
     ## What it sees
     The gap D(real) - D(fake) stays below 0.05 (a hinge loss near 2), over the last half of the run or in the one value
-    there is.
+    there is. If the form of the loss is not known: from the first to the last of at least 20 values it stays within
+    half a percent of what a constant output scores in one of the common forms (2, 1.386, 0.693, 0.5, 0.25).
     ## Likely causes
     - the discriminator is too weak, or its learning rate too low
     - it is fed the same audio twice, or its gradients are zeroed
@@ -54,6 +66,9 @@ def discriminator_blind(gan: GanSides, last_step: LastStep) -> Answers:
     0.027.
     """
     gap = gan.gap
+    if gan.form is None and not gan.is_hinge and gan.discriminator is not None:
+        yield from _stands_at_a_constant(gan.discriminator)
+        return
     if gap is None or not gan.is_hinge or not len(gap.finite):
         yield TooEarly("train/d_real and train/d_fake, or train/loss/loss_d (hinge)")
         return
@@ -72,13 +87,31 @@ def discriminator_blind(gan: GanSides, last_step: LastStep) -> Answers:
         yield Evidence(int(half.step[0]), f"{words}: it does not tell them apart", odds, gap.rows())
 
 
+def _stands_at_a_constant(loss: Series) -> Answers:
+    """A loss of unknown form that stands, to the last digit, where a constant output has it."""
+    went, value = course(loss), loss.finite.value
+    if went is None or len(value) < FEWEST_POINTS or loss.last_step - int(loss.step[0]) < FEWEST_STEPS:
+        yield TooEarly(f"{FEWEST_POINTS} points and {FEWEST_STEPS} steps of {loss.key}")
+        return
+    yield Looked()
+    low, high = float(np.quantile(value, 0.05)), float(np.quantile(value, 0.95))
+    for level, form in CONSTANT_OUTPUT.items():
+        if low > level * 0.995 and high < level * 1.005:
+            words = (
+                f"{went.start:.4g} at first, {went.end:.4g} now, and hardly anything else between: {form} of an output"
+            )
+            yield Evidence(int(loss.step[0]), f"{words} that is the same for all audio", FAIR, loss.rows())
+
+
 @rule("F102", "warning", explains=("D102",))
 def discriminator_wins(gan: GanSides) -> Answers:
     """The discriminator tells real from generated without effort, and the generator learns little from it.
 
     ## What it sees
     A hinge loss of the discriminator below 0.1, or a gap above 1.9 with almost no loss left, over the last quarter of
-    the run (at least 20 points).
+    the run (at least 20 points). If it is not known to be hinge: a loss that was never negative falls to a fiftieth of
+    its start and stays below, to 0.02 and less, over the last third of at least six values; 0 separates all in every
+    form but Wasserstein's. A note if these are fewer than 20.
     ## Likely causes
     - the discriminator learns faster: learning rate, updates per step, capacity
     - it recognises an artefact: length, silence, another sample rate, clipping
@@ -92,6 +125,9 @@ def discriminator_wins(gan: GanSides) -> Answers:
     descriptinc/melgan-neurips#3: D loss near 0, G loss rises.
     """
     loss, gap = gan.discriminator, gan.gap
+    if not gan.is_hinge and loss is not None and gan.form != "wasserstein":
+        yield from _falls_to_nothing(loss, gan)
+        return
     if (lacks := _lacks(gan)) or loss is None or gap is None:
         yield TooEarly(lacks or "train/d_real and train/d_fake")
         return
@@ -104,10 +140,34 @@ def discriminator_wins(gan: GanSides) -> Answers:
     words = f"D(real) - D(fake) = {apart:.1f}, hinge asks for 2"
     if wins:
         words = f"its loss is {np.median(end):.3f} (2 sees nothing, 0 separates all)"
-    if gan.adversarial is not None and trend(gan.adversarial.binned.value).rises:
-        words += ", and the generator's adversarial loss rises"
+    words += _generator_pays(gan)
     since = start.start if start else int(loss.tail(0.25, at_least=10).step[0])
     yield Evidence(since, words, STRONG, (loss if wins else gap).rows())
+
+
+def _falls_to_nothing(loss: Series, gan: Gan) -> Answers:
+    """A loss that cannot be negative, and is next to nothing in the end."""
+    value = loss.finite.value
+    if len(value) < FEWEST_VALUES:
+        yield TooEarly(f"{FEWEST_VALUES} points of {loss.key}")
+        return
+    yield Looked()
+    start, end = float(value[: max(2, len(value) // 10)].max()), loss.tail(1 / 3, at_least=2)
+    level = min(start / 50, SEPARATED)
+    if (value >= 0).all() and value.any() and float(np.quantile(end.value, 0.9)) < level:
+        words = f"its loss fell from {start:.3g} to {np.median(end.value):.2g}, which separates all"
+        words += _generator_pays(gan)
+        since = next((one.start for one in loss.runs_below(level, at_least=2)), int(end.step[0]))
+        severity: Severity | None = None if len(value) >= FEWEST_POINTS else "note"
+        yield Evidence(since, words, STRONG, loss.rows(), severity=severity)
+
+
+def _generator_pays(gan: Gan) -> str:
+    """In words, if the generator's loss rises."""
+    for loss, words in ((gan.adversarial, "adversarial loss"), (gan.run.get("train", "loss", GENERATOR), "loss")):
+        if loss is not None and trend(loss.binned.value).rises:
+            return f", and the generator's {words} rises"
+    return ""
 
 
 @rule("F103", "warning")
@@ -236,76 +296,6 @@ def discriminators_at_zero(losses: PlainLosses) -> Answers:
     if not any(one.finite.value.any() for one in critics.values()) and end > SWOLLEN * others:
         words = f"{len(critics)} discriminators at exactly 0, the total at {end:.4g}; the other parts make {others:.3g}"
         yield Evidence(int(total.step[0]), words, FAIR, total.rows(), next(iter(critics)))
-
-
-@rule("F401", "warning")
-def parts_do_not_sum(
-    loss_weights: Fact[Mapping[Stream, float]], parts: WeightedLosses, losses: PlainLosses | None
-) -> Answers:
-    """The weighted parts do not add up to the total that is logged.
-
-    ## What it sees
-    The sum of weight times part differs from the logged total by more than 3 %, in the median over common steps. If
-    exactly one weighted part is missing from the total, that is a phase (such as adversarial only) and only a note.
-    ## Likely causes
-    - a part is computed and logged, but not added
-    - other weights are in force than those written down, or a balancer rescales them
-    ## Next probe
-    Solve for the weights by least squares over the logged steps.
-    ## Fix
-    Add the part, or log the weights in force with every step.
-    ## References
-    Amy-LM: 1*0.3218 + 4*0.0169 + 15*0.0746 + 1*0.6683 + 1*0.0796 = 2.2556, the logged loss_g. audiocraft's balancer
-    makes weights gradient shares instead.
-    """
-    weights = {stream: weight for stream, weight in loss_weights.items() if weight}
-    total = (losses or {}).get(SUM_OF_PARTS) or (losses or {}).get(None)
-    weighted = {stream: parts[stream] for stream in weights if stream in parts}
-    if total is None or len(weighted) < 2 or len(weighted) < len(weights):
-        yield TooEarly("every weighted part and their total in one log")
-        return
-    common = _common_steps([total, *weighted.values()])
-    if not len(common):
-        yield TooEarly("every weighted part and their total at the same steps")
-        return
-    yield Looked()
-    values = {stream: weights[stream] * _at(common, part) for stream, part in weighted.items()}
-    yield from _compared(common, values, _at(common, total), sum(weights.values()))
-
-
-def _common_steps(series: list[Series]) -> Steps:
-    common = series[0].finite.step
-    for one in series[1:]:
-        common = np.intersect1d(common, one.finite.step)
-    return common
-
-
-def _at(steps: Steps, series: Series) -> Values:
-    return series.finite.value[np.isin(series.finite.step, steps)]
-
-
-def _compared(steps: Steps, parts: Mapping[Stream, Values], total: Values, weight: float) -> Answers:
-    """Weighted parts beside the total, in the last half of the steps; `weight`: the sum of the weights."""
-    half = slice(len(steps) // 2, None)
-    summed = np.sum(list(parts.values()), axis=0)
-
-    def is_off(values: Values, by: float) -> bool:
-        return float(np.median((np.abs(values - total) / np.maximum(np.abs(total), 1e-9))[half])) > by
-
-    if not is_off(summed, 0.03):
-        return
-    rows = [{"part": str(stream), "weighted": float(np.median(values[half]))} for stream, values in parts.items()]
-    rows.append({"part": "total as logged", "weighted": float(np.median(total[half]))})
-    start = int(steps[half][0])
-    for stream, values in parts.items():
-        if not is_off(summed - values, 0.01):
-            words = f"{stream} is logged but not part of the total: a phase without it?"
-            yield Evidence(start, words, STRONG, rows, stream, severity="note")
-            return
-    mean = float(np.median(total[half]) / np.median(summed[half]))
-    if abs(mean * len(parts) - 1) > 0.03 and abs(mean * weight - 1) > 0.03:  # a weighted mean is a sum too
-        words = f"the parts sum to {np.median(summed[half]):.4g}, the total says {np.median(total[half]):.4g}"
-        yield Evidence(start, words, FAIR, rows)
 
 
 @rule("F402", "note")

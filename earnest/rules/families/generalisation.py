@@ -8,7 +8,16 @@ from earnest.probes.results import HeldOut
 from earnest.profiles import built_on
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import FAIR, STRONG, WEAK
-from earnest.rules.measure import FEWEST_POINTS, course, degenerate, falling, rising_since
+from earnest.rules.finding import Severity
+from earnest.rules.measure import (
+    FEWEST_POINTS,
+    HIGHEST_CHANCE,
+    course,
+    degenerate,
+    end_of,
+    falling,
+    rising_since,
+)
 from earnest.rules.needs import (
     AllJudged,
     AllSeries,
@@ -21,6 +30,7 @@ from earnest.rules.needs import (
     Probe,
     Tokens,
 )
+from earnest.rules.streams import FROM_SCRATCH, TOO_GOOD_TEXT
 from earnest.run import Series
 from earnest.streams import TEXT
 
@@ -186,6 +196,45 @@ def held_out_as_low_as_memory(
         words += "what is new cannot be known by heart"
         since = int(evaluated.step[int(np.argmax(evaluated.value < 0.1 * start))])
         yield Evidence(since, words, FAIR, evaluated.rows())
+
+
+@rule("E112", "warning")
+def training_loss_is_next_to_nothing(tokens: Tokens, series: AllSeries | None, trainer: Fact[str] | None) -> Answers:
+    """The training loss is next to nothing, and no held-out loss shows what that is worth.
+
+    ## What it sees
+    No vocabulary is known. A loss that is a cross-entropy by the accuracy beside it, by its trainer, or by a start
+    between 4 and 13 falls below 0.02 and a fiftieth of its start. No evaluation is in the log, or one that is as low,
+    which is a note.
+    ## Likely causes
+    - a few clips or texts, known by heart after many passes; one batch, trained on again and again
+    - copying: the labels are not shifted, or the answer stands in the input
+    - the targets are a few templates, so that nothing is left to predict
+    ## Next probe
+    Score clips recorded after the training set: as low means a leak or constant targets, far higher means by heart.
+    ## Fix
+    Hold out clips and evaluate them; check the shift (`logits[:, :-1]` against `labels[:, 1:]`).
+    ## References
+    Zhang et al. 2017, "Understanding deep learning requires rethinking generalization": random labels reach 0 too.
+    """
+    view, train = tokens.view, tokens.view.train
+    if train is None or view.vocabulary or len(train.finite) < FEWEST_POINTS:
+        yield TooEarly(f"{FEWEST_POINTS} points of a training loss")
+        return
+    yield Looked()
+    start, end = view.start or 0.0, end_of(train).value
+    rated = any(key.name == "accuracy_frac" for key in series or ())
+    is_entropy = rated or built_on(trainer, OF_TOKENS) or FROM_SCRATCH < start < HIGHEST_CHANCE
+    if not is_entropy or view.no_mean or degenerate(train) or not end < min(TOO_GOOD_TEXT, TOO_GOOD_TEXT * start):
+        return
+    if view.only_in_training(TOO_GOOD_TEXT):
+        return
+    words = f"{end:.2g}, {math.exp(end):.3f} choices per target, after {start:.3g} at first"
+    if view.evaluated is not None and view.has_evaluation:
+        words += f", and {view.evaluated.finite.value[-1]:.2g} in evaluation"
+    since = int(train.finite.step[int(np.argmax(train.finite.value < TOO_GOOD_TEXT))])
+    severity: Severity | None = "note" if view.has_evaluation or start < FROM_SCRATCH else None
+    yield Evidence(since, words, FAIR, train.rows(), view.stream, severity)
 
 
 @rule("E102", "warning", explains=("D204", "E101", "E107", "E204"))

@@ -1,18 +1,20 @@
 """Families B and F, a total and its parts: who makes the fall, and is the sum all there is?"""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
-from earnest.rules.decision import FAIR
+from earnest.rules.decision import FAIR, STRONG
 from earnest.rules.measure import FEWEST_POINTS, course, falling
-from earnest.rules.needs import PlainLosses
-from earnest.rules.parts import ADVERSARIES, GENERATOR, Parts
-from earnest.streams import Part
+from earnest.rules.needs import Fact, PlainLosses, WeightedLosses
+from earnest.rules.parts import GENERATOR, MAY_STAND, Parts
+from earnest.run import Series, Steps, Values
+from earnest.streams import Stream
 
 LARGE = 0.25  # share of all parts: a part that is worth a finding if it never moves (assumed)
 MADE = 0.9  # share of the fall that one part makes alone (assumed)
 FAR = 5.0  # times the sum of its parts: a total of which most is not in the log (assumed)
-MAY_STAND = {*ADVERSARIES, Part("commitment"), Part("kl")}  # parts that hold a balance, and need not fall
 
 
 @rule("B111", "warning", explains=("B104",))
@@ -51,6 +53,76 @@ def one_part_makes_all_of_the_fall(losses: PlainLosses) -> Answers:
             words = f"all of the fall is {makes}; {stream} is {one.start:.4g} at first and {one.end:.4g} now, "
             words += f"{parts.share(stream):.0%} of all parts"
             yield Evidence(int(total.step[0]), words, FAIR, parts.parts[stream].rows(), stream)
+
+
+@rule("F401", "warning")
+def parts_do_not_sum(
+    loss_weights: Fact[Mapping[Stream, float]], parts: WeightedLosses, losses: PlainLosses | None
+) -> Answers:
+    """The weighted parts do not add up to the total that is logged.
+
+    ## What it sees
+    The sum of weight times part differs from the logged total by more than 3 %, in the median over common steps. If
+    exactly one weighted part is missing from the total, that is a phase (such as adversarial only) and only a note.
+    ## Likely causes
+    - a part is computed and logged, but not added
+    - other weights are in force than those written down, or a balancer rescales them
+    ## Next probe
+    Solve for the weights by least squares over the logged steps.
+    ## Fix
+    Add the part, or log the weights in force with every step.
+    ## References
+    Amy-LM: 1*0.3218 + 4*0.0169 + 15*0.0746 + 1*0.6683 + 1*0.0796 = 2.2556, the logged loss_g. audiocraft's balancer
+    makes weights gradient shares instead.
+    """
+    weights = {stream: weight for stream, weight in loss_weights.items() if weight}
+    total = (losses or {}).get(GENERATOR) or (losses or {}).get(None)
+    weighted = {stream: parts[stream] for stream in weights if stream in parts}
+    if total is None or len(weighted) < 2 or len(weighted) < len(weights):
+        yield TooEarly("every weighted part and their total in one log")
+        return
+    common = _common_steps([total, *weighted.values()])
+    if not len(common):
+        yield TooEarly("every weighted part and their total at the same steps")
+        return
+    yield Looked()
+    values = {stream: weights[stream] * _at(common, part) for stream, part in weighted.items()}
+    yield from _compared(common, values, _at(common, total), sum(weights.values()))
+
+
+def _common_steps(series: list[Series]) -> Steps:
+    common = series[0].finite.step
+    for one in series[1:]:
+        common = np.intersect1d(common, one.finite.step)
+    return common
+
+
+def _at(steps: Steps, series: Series) -> Values:
+    return series.finite.value[np.isin(series.finite.step, steps)]
+
+
+def _compared(steps: Steps, parts: Mapping[Stream, Values], total: Values, weight: float) -> Answers:
+    """Weighted parts beside the total, in the last half of the steps; `weight`: the sum of the weights."""
+    half = slice(len(steps) // 2, None)
+    summed = np.sum(list(parts.values()), axis=0)
+
+    def is_off(values: Values, by: float) -> bool:
+        return float(np.median((np.abs(values - total) / np.maximum(np.abs(total), 1e-9))[half])) > by
+
+    if not is_off(summed, 0.03):
+        return
+    rows = [{"part": str(stream), "weighted": float(np.median(values[half]))} for stream, values in parts.items()]
+    rows.append({"part": "total as logged", "weighted": float(np.median(total[half]))})
+    start = int(steps[half][0])
+    for stream, values in parts.items():
+        if not is_off(summed - values, 0.01):
+            words = f"{stream} is logged but not part of the total: a phase without it?"
+            yield Evidence(start, words, STRONG, rows, stream, severity="note")
+            return
+    mean = float(np.median(total[half]) / np.median(summed[half]))
+    if abs(mean * len(parts) - 1) > 0.03 and abs(mean * weight - 1) > 0.03:  # a weighted mean is a sum too
+        words = f"the parts sum to {np.median(summed[half]):.4g}, the total says {np.median(total[half]):.4g}"
+        yield Evidence(start, words, FAIR, rows)
 
 
 @rule("F404", "note")

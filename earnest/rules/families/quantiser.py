@@ -7,7 +7,7 @@ import numpy as np
 
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import FAIR, STRONG
-from earnest.rules.needs import AllJudged, Fact, OneOf, PerStream, Signal
+from earnest.rules.needs import AllJudged, Fact, OneOf, PerStream, PlainLosses, Signal
 from earnest.rules.statistics import expected_used, trend
 from earnest.run import Series
 from earnest.streams import Codebook, Part
@@ -16,6 +16,7 @@ RECONSTRUCTION = tuple(map(Part, ("mel", "msspec", "stft", "waveform")))
 SETTLED = 1000  # steps after which one value of a codebook's usage is believed (assumed)
 NO_BETTER = ("at-chance", "worse-than-chance")
 CONSTANT_MEAN = "constant mean"
+DIVERGENCE, NOTHING = Part("kl"), 1e-3  # share of its start that is nothing (assumed)
 
 
 @rule("F201", "warning")
@@ -172,3 +173,35 @@ def residual_does_not_shrink(residual_frac: PerStream, codebook_groups: Fact[tup
         if before is not None and left[index] >= 0.99 * before and before > 1e-6:
             words = f"{left[index]:.3f} of the energy left, {before:.3f} before it"
             yield Evidence(None, words, STRONG, rows, Codebook(index))
+
+
+@rule("F303", "warning", points=8)
+def latent_carries_nothing(losses: PlainLosses) -> Answers:
+    """The divergence of a latent from its prior falls to nothing: the decoder does without the latent.
+
+    ## What it sees
+    The loss called kl falls to a thousandth of its start, and to 0.001 and less, and stays there for the last quarter
+    of at least eight values.
+    ## Likely causes
+    - posterior collapse: the weight of the divergence is too high from the start, and the decoder strong enough alone
+    - the decoder sees the target by another way (teacher forcing, a skip connection)
+    - the printed value is multiplied by a weight that is annealed to 0
+    ## Next probe
+    Decode with the latent shuffled over the batch: if the loss stays the same, the latent carries nothing.
+    ## Fix
+    Raise the weight of the divergence slowly from 0, leave some of it free (free bits), or weaken the decoder.
+    ## References
+    Bowman et al. 2016, "Generating Sentences from a Continuous Space", section 3.1; Kingma et al. 2016, free bits.
+    """
+    loss = losses.get(DIVERGENCE)
+    if loss is None or len(loss.finite) < 8:
+        yield TooEarly("8 points of train/loss/kl")
+        return
+    yield Looked()
+    value = loss.finite.value
+    start, level = float(value[: max(1, len(value) // 10)].max()), NOTHING
+    end = loss.tail(0.25, at_least=3).value
+    if (value >= 0).all() and level * start > 0 and float(end.max()) < level * min(start, 1.0):
+        since = next((one.start for one in loss.runs_below(level * min(start, 1.0))), None)
+        words = f"{loss.key.stream} fell from {start:.3g} to {float(np.median(end)):.2g}"
+        yield Evidence(since, words, STRONG, loss.rows(), DIVERGENCE)

@@ -1,18 +1,22 @@
 """Family B, how a loss starts and what it is made of."""
 
 import math
+import re
+from collections.abc import Sequence
 
 import numpy as np
 
 from earnest.rules.catalogue import RULES, Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import FAIR, STRONG
 from earnest.rules.finding import Severity
-from earnest.rules.measure import HIGHEST_CHANCE, WORSE, began_above, end_of
+from earnest.rules.gan import is_of_discriminator
+from earnest.rules.measure import FEWEST_POINTS, HIGHEST_CHANCE, WORSE, began_above, end_of
 from earnest.rules.needs import AllJudged, AudioTokens, Fact, Loss, PerStream, Signal, Tokens
-from earnest.rules.parts import ADVERSARIES
+from earnest.rules.parts import ADVERSARIES, MAY_STAND
+from earnest.rules.streams import StreamView
 from earnest.rules.verdicts.tokens import FREQUENCIES_TEXT
 from earnest.run import Series, Steps, Values
-from earnest.streams import TOTAL
+from earnest.streams import TOTAL, Stream
 
 
 @rule("B105", "note", points=200, explains=("B104",))
@@ -236,6 +240,7 @@ UNMOVED_POINTS, UNMOVED_STEPS = 20, 40
 
 
 FEW_CLASSES, CERTAIN_CLASSES = range(2, 31), 10  # beyond ten, logarithms are too close to tell without an accuracy
+FELL = 0.1  # share by which losses of a kind fell beside one that did not (assumed)
 UNLEARNT = 5.5  # nats; what has learnt anything is rarely above (assumed)
 
 
@@ -251,13 +256,15 @@ def classes_at(level: float, accuracy: float | None) -> tuple[int | None, bool]:
 
 @rule("B110", "warning", explains=("B104",))
 def loss_never_moved(judged: AllJudged, accuracy_frac: PerStream | None) -> Answers:
-    """A loss is where it was at the first row, at what may be chance.
+    """A loss is where it was at the first rows, at what may be chance.
 
     ## What it sees
     Of ten stretches of the training loss (a total, or a loss of tokens) none differs from the first by more than half
-    a percent of it, or by more than its own error. A warning if it is near the logarithm of a familiar number of
-    classes, or of a small one beside an accuracy of one in as many. A note if no vocabulary is known and it is above
-    5.5 nats, which is high for anything learnt: a model that had converged before may stand still lower.
+    a percent of it, or by more than its own error; the first itself may be higher. A warning if it is near the
+    logarithm of a familiar number of classes, or of a small one beside an accuracy of one in as many; a note if it is
+    seen in fewer than 20 rows or 40 steps. A note if no vocabulary is known and it is above 5.5 nats, which is high for
+    anything learnt: a model that had converged before may stand still lower. A warning, at any level, if it is one of
+    several numbered losses and most of the others fell by a tenth and more.
     ## Likely causes
     - the optimizer does not hold the parameters, or its learning rate is 0 or far too small
     - no gradient reaches what is trained: frozen, detached, or a loss that does not depend on it
@@ -270,26 +277,49 @@ def loss_never_moved(judged: AllJudged, accuracy_frac: PerStream | None) -> Answ
     Karpathy, "A Recipe for Training Neural Networks" (2019): overfit one batch.
     """
     looked, has_adversary = False, any(one.stream in ADVERSARIES for one in judged)
-    for view in (one.view for one in judged if one.is_tokens or one.stream == TOTAL):
-        course = view.course
-        if course is None or view.train is None or course.points < UNMOVED_POINTS or course.end <= 0:
+    siblings = _alike([one.view for one in judged])
+    for one in judged:
+        view, course = one.view, one.view.course
+        if course is None or view.train is None or course.end <= 0 or view.stream in MAY_STAND:
             continue
-        if view.train.last_step - int(view.train.step[0]) < UNMOVED_STEPS:
+        beside = _falls_beside(siblings.get(_family(view.stream), [])) if course.never_moved else []
+        if not (one.is_tokens or view.stream == TOTAL or beside):
             continue
         looked = True
+        span = view.train.last_step - int(view.train.step[0])
+        enough = course.points >= UNMOVED_POINTS and (span >= UNMOVED_STEPS or view.steps_are_epochs)
         rates = (accuracy_frac or {}).get(None if view.stream == TOTAL else view.stream)
         accuracy = float(np.median(rates.finite.value)) if rates is not None and len(rates.finite) else None
         classes, sure = classes_at(course.end, accuracy)
         unlearnt = view.chance is None and not view.no_mean and course.end > UNLEARNT and not has_adversary
-        if course.never_moved and (classes or unlearnt):
+        at_chance = course.never_moved_after_the_start and bool(classes)
+        if at_chance or beside or (course.never_moved and enough and unlearnt):
             words = f"{course.start:.4g} in the first of {course.points} values, {course.end:.4g} in the last"
-            words += ": it never moved"
+            words += ": it never moved" if course.never_moved else f": it has not moved since step {course.flat_since}"
+            words += f", while {len(beside)} losses of its kind fell by {np.median(beside):.0%}" if beside else ""
             if classes:
                 words += f". That is ln {classes}: is {classes} the number of classes? Then it is chance"
-            severity = None if sure else "note"
+            severity = None if enough and (sure or beside) else "note"
             yield Evidence(int(view.train.step[0]), words, FAIR, view.train.rows(), view.stream, severity)
-    yield (
-        Looked()
-        if looked
-        else TooEarly(f"{UNMOVED_POINTS} points of a total, or of a loss of tokens, over {UNMOVED_STEPS} steps")
-    )
+    yield Looked() if looked else TooEarly(f"{FEWEST_POINTS} points of a total, or of a loss of tokens")
+
+
+def _family(stream: Stream) -> str:
+    """What numbered losses have in common: `codebook_3` and `codebook_4`, `c0` and `c1`."""
+    return re.sub(r"\d+", "#", str(stream))
+
+
+def _alike(views: Sequence[StreamView]) -> dict[str, list[StreamView]]:
+    """Numbered losses by what they have in common."""
+    families: dict[str, list[StreamView]] = {}
+    for view in views:
+        if "#" in _family(view.stream) and not is_of_discriminator(view.stream):
+            families.setdefault(_family(view.stream), []).append(view)
+    return families
+
+
+def _falls_beside(family: Sequence[StreamView]) -> list[float]:
+    """By which share the others of a family fell, if that is most of it and a tenth or more."""
+    courses = [view.course for view in family if view.course and view.course.start > 0]
+    falls = [1 - course.end / course.start for course in courses if not course.never_moved]
+    return falls if len(falls) > len(courses) / 2 and float(np.median(falls)) > FELL else []

@@ -1,0 +1,120 @@
+"""Faults that an engineer sees at a glance, in logs as loops print them: each is named, its healthy twin is not."""
+
+import math
+import random
+from collections.abc import Callable
+
+import pytest
+
+from earnest import diagnose
+
+
+def decay(row: int, rows: float) -> float:
+    return math.exp(-row / rows)
+
+
+Line = Callable[[int, Callable[[float], float]], str]
+
+# fault or None: the line that a loop prints at row i, with a noise of a given size
+LOGS: dict[str, tuple[str | None, int, Line]] = {
+    "flat at ln 2051 after the first row": (
+        "B110",
+        40,
+        lambda i, noise: str({"loss": (7.9 if i == 0 else 7.626) + noise(0.02), "learning_rate": 1e-4}),
+    ),
+    "flat in ten rows": ("B110", 10, lambda i, noise: f"step {i} loss {(7.9 if i == 0 else 6.908) + noise(0.005):.4f}"),
+    "a coin is tossed": ("B110", 20, lambda i, noise: f"Epoch {i}: loss={0.6931 + noise(3e-4):.4f} "
+        f"acc={0.5 + noise(0.01):.3f}"),
+    "one head of eight is dead": (
+        "B110",
+        80,
+        lambda i, noise: f"step {i * 10} " + " ".join(
+            f"loss_c{k}={(6.931 if k == 5 else 4 + 0.1 * k + 2.9 * decay(i, 15)) + noise(0.02):.4f}" for k in range(8)
+        ),
+    ),
+    "eight heads learn": (
+        None,
+        80,
+        lambda i, noise: f"step {i * 10} " + " ".join(
+            f"loss_c{k}={4 + 0.1 * k + 2.9 * decay(i, 15 + k) + noise(0.02):.4f}" for k in range(8)
+        ),
+    ),
+    "the discriminator wins": (
+        "F102",
+        60,
+        lambda i, noise: f"====> step {i * 50}: disc={2.8 * decay(i, 8) + 0.002:.3f}, "
+        f"gen={8 - 6 * decay(i, 8) + noise(0.1):.3f}, fm={7 - 5 * decay(i, 8) + noise(0.1):.3f}, "
+        f"mel={42 + 3 * decay(i, 10) + noise(0.5):.3f}, kl={1.2 + noise(0.05):.3f}",
+    ),
+    "the discriminator wins in eight rows": (
+        "F102",
+        8,
+        lambda i, noise: f"step {i * 100} | loss_d {0.693 * decay(i, 0.5):.4f} | loss_g {0.7 + 1.5 * i:.3f} | mel "
+                         f"{22 + noise(0.2):.1f}",
+    ),
+    "the discriminator stands at 2": (
+        "F101",
+        60,
+        lambda i, noise: f"Steps: {i * 100}, Gen Loss Total: {30 + 60 * decay(i, 10) + noise(0.5):.3f}, "
+        f"d_loss: {2 + noise(0.001):.4f}",
+    ),
+    "a codec's GAN goes well": (
+        None,
+        60,
+        lambda i, noise: f"====> step {i * 50}: disc={2.4 + noise(0.1):.3f}, gen={2.5 + noise(0.15):.3f}, "
+        f"fm={4 + 2 * (1 - decay(i, 20)) + noise(0.2):.3f}, mel={20 + 25 * decay(i, 10) + noise(0.5):.3f}, "
+        f"kl={1.2 + decay(i, 5) + noise(0.05):.3f}",
+    ),
+    "a critic below 0": (
+        None,
+        60,
+        lambda i, noise: f"step {i * 50}: d_loss={-3 * decay(i, 8) + noise(0.001):.4f}, g_loss={0.5 + noise(0.1):.4f}",
+    ),
+    "the latent is not used": (
+        "F303",
+        80,
+        lambda i, noise: f"step {i * 100} recon_loss {120 + 80 * decay(i, 10) + noise(0.6):.2f} kl_loss "
+                         f"{5 * decay(i, 3):.6f}",
+    ),
+    "the latent is used": (
+        None,
+        80,
+        lambda i, noise: f"step {i * 100} recon_loss {120 + 80 * decay(i, 10) + noise(0.6):.2f} kl_loss "
+                         f"{2 + 5 * decay(i, 3) + noise(0.02):.6f}",
+    ),
+    "labels are not shifted": (
+        "E112",
+        60,
+        lambda i, noise: f"step={i} loss={8 * decay(i, 5) + 0.002 + abs(noise(0.001)):.5f} "
+                         f"acc={1 - 0.99 * decay(i, 5):.4f}",
+    ),
+    "held-out clips are known": (
+        "E112",
+        20,
+        lambda i, noise: f"epoch {i} loss {2 * decay(i, 0.5):.5f} accuracy {1 - math.exp(-2 * i - 1):.4f} "
+        f"val_loss {1e-4 + decay(i, 0.5):.5f} val_accuracy {1 - 0.5 * decay(i, 0.5):.4f}",
+    ),
+    "a language model learns": (
+        None,
+        90,
+        lambda i, noise: f"iter {i * 10}: loss {3.5 + 7 * decay(i, 12) + noise(0.06):.4f}, time 120.31ms, mfu 31.2%",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_a_plain_log_is_judged_as_its_reader_would(name, tmp_path):
+    fault, rows, line = LOGS[name]
+    numbers = random.Random(name)
+    path = tmp_path / "train.log"
+    path.write_text("\n".join(line(i, lambda size: numbers.gauss(0, size)) for i in range(rows)))
+    found = {one.rule: one.summary for one in diagnose(path).findings}
+    assert (fault in found) if fault else not found, found
+
+
+def test_a_bare_word_is_a_loss_beside_other_parts_alone(tmp_path):
+    (tmp_path / "parts.csv").write_text("step,disc,gen,mel\n1,2.1,3.1,40\n2,2.2,3.0,39\n3,2.0,3.2,38\n")
+    (tmp_path / "alone.csv").write_text("step,loss,disc\n1,2.1,3.1\n2,2.2,3.0\n3,2.0,3.2\n")
+    parts = diagnose(tmp_path / "parts.csv").run.facts.mapping
+    assert parts == {"step": "step", "disc": "train/loss/loss_d", "gen": "train/loss/loss_g", "mel": "train/loss/mel"}
+    assert "disc" not in diagnose(tmp_path / "alone.csv").run.facts.mapping
