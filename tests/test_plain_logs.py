@@ -2,7 +2,8 @@
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -94,6 +95,43 @@ LOGS: dict[str, tuple[str | None, int, Line]] = {
         lambda i, noise: f"epoch {i} loss {2 * decay(i, 0.5):.5f} accuracy {1 - math.exp(-2 * i - 1):.4f} "
         f"val_loss {1e-4 + decay(i, 0.5):.5f} val_accuracy {1 - 0.5 * decay(i, 0.5):.4f}",
     ),
+    "the optimizer rounds its steps away": (
+        "B110",
+        100,
+        lambda i, noise: str({"loss": 3.87 + noise(0.08), "learning_rate": 1e-6, "epoch": i / 20}),
+    ),
+    "nothing is ever right": (
+        "E111",
+        60,
+        lambda i, noise: f"step {i * 10} loss {6.2 + 0.6 * decay(i, 3) + noise(0.02):.4f} acc 0.0000",
+    ),
+    "one of three parts stands still": (
+        "B111",
+        100,
+        lambda i, noise: f"step {i * 10} total_loss {2.2 + 1.5 * decay(i, 10) + noise(0.02):.3f} "
+        f"mel_loss {1.2 + noise(0.004):.4f} gate_loss {0.02 + 0.7 * decay(i, 10) + noise(0.004):.4f} "
+        f"attn_loss {1 + 0.8 * decay(i, 10) + noise(0.01):.4f}",
+    ),
+    "a resume loads no weights": (
+        "D207",
+        100,
+        lambda i, noise: f"step {i * 10} loss {3 + 6 * decay(i % 50, 15) + noise(0.05):.4f} lr 1e-4",
+    ),
+    "a spike returns": (
+        None,
+        100,
+        lambda i, noise: f"step {i * 10} loss {3 + 6 * decay(i, 15) + 5 * (i == 50) + noise(0.05):.4f} lr 1e-4",
+    ),
+    "the training loss is logged twice": (
+        "E113",
+        20,
+        lambda i, noise: "epoch {0} train_loss {1:.4f} val_loss {1:.4f}".format(i, 1 + 5 * decay(i, 8) + noise(0.01)),
+    ),
+    "the evaluation is of a frozen copy": (
+        "C302",
+        20,
+        lambda i, noise: f"epoch {i} train_loss {1 + 5 * decay(i, 8) + noise(0.01):.4f} val_loss 6.2147",
+    ),
     "a language model learns": (
         None,
         90,
@@ -115,6 +153,16 @@ def test_a_plain_log_is_judged_as_its_reader_would(name, tmp_path):
 def test_a_bare_word_is_a_loss_beside_other_parts_alone(tmp_path):
     (tmp_path / "parts.csv").write_text("step,disc,gen,mel\n1,2.1,3.1,40\n2,2.2,3.0,39\n3,2.0,3.2,38\n")
     (tmp_path / "alone.csv").write_text("step,loss,disc\n1,2.1,3.1\n2,2.2,3.0\n3,2.0,3.2\n")
-    parts = diagnose(tmp_path / "parts.csv").run.facts.mapping
-    assert parts == {"step": "step", "disc": "train/loss/loss_d", "gen": "train/loss/loss_g", "mel": "train/loss/mel"}
-    assert "disc" not in diagnose(tmp_path / "alone.csv").run.facts.mapping
+    assert _mapping(tmp_path / "parts.csv") == {
+        "step": "step",
+        "disc": "train/loss/loss_d",
+        "gen": "train/loss/loss_g",
+        "mel": "train/loss/mel",
+    }
+    assert "disc" not in _mapping(tmp_path / "alone.csv")
+
+
+def _mapping(path: Path) -> Mapping[str, str]:
+    run = diagnose(path).run
+    assert run is not None
+    return run.facts.mapping or {}

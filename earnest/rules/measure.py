@@ -65,6 +65,7 @@ def last_of(series: Series, source: str) -> Measure:
 
 FEWEST_POINTS = 8  # of a series whose course is told (assumed)
 STRETCHES = 10
+FELL = 0.1  # share by which others have fallen beside what stands still (assumed)
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,9 @@ from earnest.rules.measure import (
 from earnest.rules.needs import (
     AllJudged,
     AllSeries,
-    EvaluatedLoss,
     EvaluatedLosses,
     Fact,
     Loss,
-    Losses,
     LossInBothSplits,
     Probe,
     Tokens,
@@ -225,7 +223,7 @@ def training_loss_is_next_to_nothing(tokens: Tokens, series: AllSeries | None, t
     start, end = view.start or 0.0, end_of(train).value
     rated = any(key.name == "accuracy_frac" for key in series or ())
     is_entropy = rated or built_on(trainer, OF_TOKENS) or FROM_SCRATCH < start < HIGHEST_CHANCE
-    if not is_entropy or view.no_mean or degenerate(train) or not end < min(TOO_GOOD_TEXT, TOO_GOOD_TEXT * start):
+    if not is_entropy or view.no_mean or degenerate(train) or not 0 <= end < min(TOO_GOOD_TEXT, TOO_GOOD_TEXT * start):
         return
     if view.only_in_training(TOO_GOOD_TEXT):
         return
@@ -340,29 +338,3 @@ def stair_steps(series: Loss, steps_per_epoch: Fact[int], evaluated: EvaluatedLo
         words = f"{sure} of {len(drops)} epoch boundaries drop, by {mean:.2f} on average"
         rows = [{"step": step, "drop": drop} for step, drop in drops[:6]]
         yield Evidence(drops[0][0], words, WEAK if held_out is None else FAIR, rows)
-
-
-@rule("E108", "warning", points=0)
-def held_out_loss_is_nothing(evaluated: EvaluatedLoss, losses: Losses | None) -> Answers:
-    """The held-out loss is not a number, or exactly 0, while training goes on.
-
-    ## What it sees
-    The evaluation was never a number, is none any more, or is exactly 0, beside a training loss that is one.
-    ## Likely causes
-    - a held-out batch without a counted target: a mean over nothing
-    - the evaluation runs in another precision, or masks every label
-    - the evaluation is a placeholder that nobody filled
-    ## Next probe
-    Evaluate one training batch in the evaluation's own code: is that a number?
-    ## Fix
-    Leave out held-out batches without targets, and compute the loss in float32.
-    ## References
-    Cross-entropy over an empty batch is NaN.
-    """
-    yield Looked()
-    broken, train = degenerate(evaluated), (losses or {}).get(evaluated.stream)
-    if broken and train is not None and len(train.finite) and not degenerate(train):
-        words = f"the evaluation is {broken[1]}"
-        if len(evaluated) and not np.isfinite(evaluated.value).any():
-            words = f"never a number in {len(evaluated)} evaluations: nothing is known of held-out data"
-        yield Evidence(broken[0], words, STRONG, evaluated.rows())

@@ -8,7 +8,7 @@ from earnest.probes.results import FrozenTensors, Gradients, Inputs, LowPrecisio
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
 from earnest.rules.finding import Severity
-from earnest.rules.measure import COARSE, falling, printed_unit, start_of_last
+from earnest.rules.measure import COARSE, FEWEST_POINTS, falling, printed_unit, start_of_last
 from earnest.rules.needs import EvaluatedLoss, Fact, LastStep, Loss, Losses, PlainLosses, Probe, Signal
 from earnest.streams import Stream
 
@@ -282,12 +282,13 @@ def loss_never_changes(series: Loss) -> Answers:
         yield Evidence(start, words, EXACT, series.rows(start))
 
 
-@rule("C302", "critical", points=3, explains=("B102",))
+@rule("C302", "critical", points=3, explains=("B102", "E107"))
 def evaluation_never_changes(evaluated: EvaluatedLoss) -> Answers:
     """The evaluation gives the same number every time: the weights do not move.
 
     ## What it sees
-    Three or more evaluations, all of them, equal to five digits (weight decay alone moves the sixth).
+    Three or more evaluations over 20 steps, or eight, all of them equal to five digits (weight decay alone moves the
+    sixth).
     ## Likely causes
     - the optimizer steps other parameters than the model uses (copy, wrong wrapper, adapters not active)
     - learning rate 0, or no gradient arrives
@@ -305,8 +306,8 @@ def evaluation_never_changes(evaluated: EvaluatedLoss) -> Answers:
     # weight decay alone moved the loss of an untrained model by 7e-6 of itself in 300 steps (measured:
     # tests/logs/lightning_loss_detached)
     still = first != 0 and moved <= 2e-5 * abs(first)
-    if still and values.step[-1] - values.step[0] < EARLY_STEPS:
-        yield TooEarly(f"evaluations {EARLY_STEPS} steps apart")
+    if still and values.step[-1] - values.step[0] < EARLY_STEPS and len(values) < FEWEST_POINTS:
+        yield TooEarly(f"{FEWEST_POINTS} evaluations, or {EARLY_STEPS} steps between the first and the last")
         return
     yield Looked()
     if still:

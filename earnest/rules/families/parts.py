@@ -6,27 +6,26 @@ import numpy as np
 
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import FAIR, STRONG
-from earnest.rules.measure import FEWEST_POINTS, course, falling
+from earnest.rules.measure import FELL, FEWEST_POINTS, course, falling
 from earnest.rules.needs import Fact, PlainLosses, WeightedLosses
 from earnest.rules.parts import GENERATOR, MAY_STAND, Parts
 from earnest.run import Series, Steps, Values
 from earnest.streams import Stream
 
 LARGE = 0.25  # share of all parts: a part that is worth a finding if it never moves (assumed)
-MADE = 0.9  # share of the fall that one part makes alone (assumed)
 FAR = 5.0  # times the sum of its parts: a total of which most is not in the log (assumed)
 
 
 @rule("B111", "warning", explains=("B104",))
-def one_part_makes_all_of_the_fall(losses: PlainLosses) -> Answers:
-    """Only one part of the loss falls; another large one is where it began.
+def part_never_moved(losses: PlainLosses) -> Answers:
+    """A large part of the loss is where it began, while the others fall.
 
     ## What it sees
-    The total falls, one part makes nine tenths of that fall, and another part that is a quarter of all parts or more
-    has not moved since the first row. Adversaries, commitment and a divergence hold a balance, and are left alone.
+    The total falls, a part that is a quarter of all parts or more has not moved since the first row, and the others
+    have fallen by a tenth together. Adversaries, commitment and a divergence hold a balance, and are left alone.
     ## Likely causes
-    - no gradient of the other part arrives: detached, computed under no_grad, or of another module
-    - its weight is 0, or so small beside the other that nothing is learnt from it
+    - no gradient of that part arrives: detached, computed under no_grad, or of another module
+    - its weight is 0, or so small beside the others that nothing is learnt from it
     - a constant predictor is already the best that its inputs allow
     ## Next probe
     Train a hundred steps on the part that stands alone: if it still does not fall, its gradient does not arrive.
@@ -41,17 +40,18 @@ def one_part_makes_all_of_the_fall(losses: PlainLosses) -> Answers:
         yield TooEarly(f"{FEWEST_POINTS} points of train/loss and of two parts of it")
         return
     yield Looked()
-    falls = {stream: one.start - one.end for stream, one in courses.items() if one}
-    whole = sum(max(fall, 0.0) for fall in falls.values())
-    if not falling(total) or whole <= 0 or max(falls.values()) < MADE * whole:
-        return
-    makes = max(falls, key=lambda stream: falls[stream])
-    if falls[makes] < 0.1 * (parts.at_the_end[makes] + falls[makes]):  # it hardly falls either
+    if not falling(total):
         return
     for stream, one in courses.items():
-        if one and one.never_moved and stream != makes and stream not in MAY_STAND and parts.share(stream) > LARGE:
-            words = f"all of the fall is {makes}; {stream} is {one.start:.4g} at first and {one.end:.4g} now, "
-            words += f"{parts.share(stream):.0%} of all parts"
+        others = {other: course for other, course in courses.items() if course and other != stream}
+        before, now = sum(course.start for course in others.values()), sum(course.end for course in others.values())
+        if not one or not one.never_moved or stream in MAY_STAND or parts.share(stream) <= LARGE:
+            continue
+        if before > 0 and now < (1 - FELL) * before:
+            words = (
+                f"{stream} is {one.start:.4g} at first and {one.end:.4g} now, {parts.share(stream):.0%} of all parts, "
+            )
+            words += f"while {', '.join(map(str, others))} fell by {1 - now / before:.0%}"
             yield Evidence(int(total.step[0]), words, FAIR, parts.parts[stream].rows(), stream)
 
 

@@ -67,11 +67,11 @@ def _doubled(rate: Series) -> bool:
 
 @rule("E111", "warning")
 def nothing_is_recognised(series: AllSeries) -> Answers:
-    """The error rate stands at nearly one in every row: nothing is recognised.
+    """The error rate stands at nearly one in every row, or the accuracy at 0: nothing is recognised.
 
     ## What it sees
-    Three rows or more of an error rate (wer, cer), all of them above 0.9. A note while the loss still falls by a tenth:
-    a recogniser says nothing at first.
+    Three rows or more of an error rate (wer, cer), all of them above 0.9, or eight or more of an accuracy that is
+    exactly 0. A note while the loss still falls, by a twentieth in the second half: a recogniser says nothing at first.
     ## Likely causes
     - only blanks are predicted (CTC at its plateau): the rate is too high or too low, or the warm-up too short
     - texts and clips do not belong together, or the texts are in another alphabet than the tokens
@@ -84,14 +84,22 @@ def nothing_is_recognised(series: AllSeries) -> Answers:
     flashlight/wav2letter#728: 94 % after 170 epochs. huggingface/transformers#10884.
     """
     rates = [one for key, one in series.items() if key.name == "error_frac" and len(one.finite) >= FEWEST_RATES]
-    if not rates:
-        yield TooEarly(f"{FEWEST_RATES} points of eval/error_frac (wer, cer)")
+    accuracies = [
+        one for key, one in series.items() if key.name == "accuracy_frac" and len(one.finite) >= FEWEST_POINTS
+    ]
+    if not rates and not accuracies:
+        yield TooEarly(f"{FEWEST_RATES} points of eval/error_frac (wer, cer), or {FEWEST_POINTS} of eval/accuracy_frac")
         return
     yield Looked()
     losses = [one.finite.value for key, one in series.items() if key.name in LOSSES and key.stream is None]
-    falls = any(len(value) > 1 and value[-1] < 0.9 * value[0] for value in losses)
+    falls = any(len(value) > 1 and value[-1] < 0.95 * value[len(value) // 2] for value in losses)
+    for one in accuracies:
+        if not one.finite.value.any():
+            words = f"an accuracy of exactly 0 in {len(one.finite)} rows"
+            severity: Severity | None = "note" if falls else None
+            yield Evidence(int(one.finite.step[0]), words, FAIR, one.rows(), one.stream, severity)
     for one in rates:
         if (one.finite.value > NOTHING).all():
             words = f"{one.key.stream or 'the error rate'} from {one.finite.value[0]:.3g} to {one.finite.value[-1]:.3g}"
-            severity: Severity | None = "note" if falls else None
+            severity = "note" if falls else None
             yield Evidence(int(one.finite.step[0]), words, FAIR, one.rows(), severity=severity)

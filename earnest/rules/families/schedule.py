@@ -9,8 +9,10 @@ from earnest.records import plain
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
 from earnest.rules.measure import COARSE, printed_unit
-from earnest.rules.needs import AllJudged, Fact, LastStep, OfWholeRun, Probe, Signal
+from earnest.rules.needs import AllJudged, Fact, LastStep, Loss, OfWholeRun, Probe, Signal
 from earnest.run import Series
+
+AGAIN = 10  # rows of a start that come again (assumed)
 
 
 @rule("D301", "warning", points=20)
@@ -220,3 +222,32 @@ def loss_depends_on_accumulation(accumulation: Probe[Accumulation]) -> Answers:
         words = f"{ratio:.2f} times the value at accumulation {accumulation.steps or 'k'}"
         words += f", in a direction that is {distance:.0%} of it away" if abs(ratio - 1) <= 0.05 else ""
         yield Evidence(0, words, EXACT, [plain(accumulation)])
+
+
+@rule("D207", "warning", points=30)
+def training_starts_anew(series: Loss) -> Answers:
+    """The loss is back where it began, and falls once more as it did at first.
+
+    ## What it sees
+    Between two rows the loss rises by most of what it had fallen, and the rows that follow are those of the start, give
+    or take a quarter of that fall. The steps count on.
+    ## Likely causes
+    - a resume that loaded no weights, or those of the base model
+    - a second run that was appended to the log of the first
+    ## Next probe
+    Evaluate the checkpoint that was resumed from: does it give the loss from before that row?
+    ## Fix
+    Load weights, optimizer and schedule from the checkpoint; give each run a log of its own.
+    ## References
+    earnest's own; no publication known.
+    """
+    yield Looked()
+    value, step = series.finite.value, series.finite.step
+    fall = value[0] - value[:-1]
+    for at in (1 + np.flatnonzero((np.diff(value) > 0.7 * fall) & (fall > 0.1 * np.abs(value[:-1])))).tolist():
+        first, again, off = value[:AGAIN], value[at : at + AGAIN], 0.25 * fall[at - 1]
+        slow = len(again) == AGAIN <= at and first[AGAIN // 2] - value[at - 1] > off  # a spike is over sooner
+        if slow and (np.abs(again - first) < off).all():
+            words = f"{value[at - 1]:.4g} before, {value[at]:.4g} from then on, as {value[0]:.4g} at the start"
+            yield Evidence(int(step[at]), words, STRONG, series.rows(int(step[at - AGAIN]), int(step[at + AGAIN - 1])))
+            return

@@ -10,7 +10,7 @@ from earnest.rules.catalogue import RULES, Answers, Evidence, Looked, TooEarly, 
 from earnest.rules.decision import FAIR, STRONG
 from earnest.rules.finding import Severity
 from earnest.rules.gan import is_of_discriminator
-from earnest.rules.measure import FEWEST_POINTS, HIGHEST_CHANCE, WORSE, began_above, end_of
+from earnest.rules.measure import FELL, FEWEST_POINTS, HIGHEST_CHANCE, WORSE, began_above, end_of
 from earnest.rules.needs import AllJudged, AudioTokens, Fact, Loss, PerStream, Signal, Tokens
 from earnest.rules.parts import ADVERSARIES, MAY_STAND
 from earnest.rules.streams import StreamView
@@ -239,9 +239,9 @@ EARLY_POINTS = 5  # of a start that is judged (assumed)
 UNMOVED_POINTS, UNMOVED_STEPS = 20, 40
 
 
-FEW_CLASSES, CERTAIN_CLASSES = range(2, 31), 10  # beyond ten, logarithms are too close to tell without an accuracy
-FELL = 0.1  # share by which losses of a kind fell beside one that did not (assumed)
 UNLEARNT = 5.5  # nats; what has learnt anything is rarely above (assumed)
+HARDLY_ANY = 2e-6  # learning rate that may be too low to move anything, and rounds to nothing in bfloat16 (assumed)
+FEW_CLASSES, CERTAIN_CLASSES = range(2, 31), 10  # beyond ten, logarithms are too close to tell without an accuracy
 
 
 def classes_at(level: float, accuracy: float | None) -> tuple[int | None, bool]:
@@ -255,16 +255,16 @@ def classes_at(level: float, accuracy: float | None) -> tuple[int | None, bool]:
 
 
 @rule("B110", "warning", explains=("B104",))
-def loss_never_moved(judged: AllJudged, accuracy_frac: PerStream | None) -> Answers:
+def loss_never_moved(judged: AllJudged, accuracy_frac: PerStream | None, learning_rate: PerStream | None) -> Answers:
     """A loss is where it was at the first rows, at what may be chance.
 
     ## What it sees
     Of ten stretches of the training loss (a total, or a loss of tokens) none differs from the first by more than half
     a percent of it, or by more than its own error; the first itself may be higher. A warning if it is near the
     logarithm of a familiar number of classes, or of a small one beside an accuracy of one in as many; a note if it is
-    seen in fewer than 20 rows or 40 steps. A note if no vocabulary is known and it is above 5.5 nats, which is high for
-    anything learnt: a model that had converged before may stand still lower. A warning, at any level, if it is one of
-    several numbered losses and most of the others fell by a tenth and more.
+    seen in fewer than 20 rows or 40 steps. If no vocabulary is known, a note above 5.5 nats, which is high for anything
+    learnt, or if the learning rate was never above 2e-6: a model that had converged before may stand still elsewhere. A
+    warning, at any level, if it is one of several numbered losses and most of the others fell by a tenth and more.
     ## Likely causes
     - the optimizer does not hold the parameters, or its learning rate is 0 or far too small
     - no gradient reaches what is trained: frozen, detached, or a loss that does not depend on it
@@ -278,6 +278,9 @@ def loss_never_moved(judged: AllJudged, accuracy_frac: PerStream | None) -> Answ
     """
     looked, has_adversary = False, any(one.stream in ADVERSARIES for one in judged)
     siblings = _alike([one.view for one in judged])
+    rate = max(
+        (float(one.finite.value.max()) for one in (learning_rate or {}).values() if len(one.finite)), default=1.0
+    )
     for one in judged:
         view, course = one.view, one.view.course
         if course is None or view.train is None or course.end <= 0 or view.stream in MAY_STAND:
@@ -288,14 +291,16 @@ def loss_never_moved(judged: AllJudged, accuracy_frac: PerStream | None) -> Answ
         looked = True
         span = view.train.last_step - int(view.train.step[0])
         enough = course.points >= UNMOVED_POINTS and (span >= UNMOVED_STEPS or view.steps_are_epochs)
-        rates = (accuracy_frac or {}).get(None if view.stream == TOTAL else view.stream)
-        accuracy = float(np.median(rates.finite.value)) if rates is not None and len(rates.finite) else None
+        right = (accuracy_frac or {}).get(None if view.stream == TOTAL else view.stream)
+        accuracy = float(np.median(right.finite.value)) if right is not None and len(right.finite) else None
         classes, sure = classes_at(course.end, accuracy)
-        unlearnt = view.chance is None and not view.no_mean and course.end > UNLEARNT and not has_adversary
+        unlearnt = view.chance is None and not view.no_mean and not has_adversary
+        unlearnt = unlearnt and (course.end > UNLEARNT or rate <= HARDLY_ANY)
         at_chance = course.never_moved_after_the_start and bool(classes)
         if at_chance or beside or (course.never_moved and enough and unlearnt):
             words = f"{course.start:.4g} in the first of {course.points} values, {course.end:.4g} in the last"
             words += ": it never moved" if course.never_moved else f": it has not moved since step {course.flat_since}"
+            words += f", at a learning rate of {rate:.2g} at most" if rate <= HARDLY_ANY else ""
             words += f", while {len(beside)} losses of its kind fell by {np.median(beside):.0%}" if beside else ""
             if classes:
                 words += f". That is ln {classes}: is {classes} the number of classes? Then it is chance"
