@@ -34,6 +34,8 @@ overflow 0 | loss_scale 65536 | word error: 3.2
 | error_rate 0.3 | wer 0.3
 max_steps reached, training finished
 INFO: ignoring errors: False, ValueErrors are raised
+ iteration 10/ 500 | lm loss: 3.1E+00 | number of skipped iterations:   0 | number of nan iterations:   0 |
+[Rank 0] step=10, skipped=0, lr=[0.0001], mom=[(0.9, 0.95)] num_inf: 0, num_skipped: 2
 """
 
 

@@ -21,8 +21,10 @@ class Saying(NamedTuple):
     example: str
 
 
-SKIP = r"\bskip(?:s|ped|ping)?\b(?!\W*\d)"  # a number behind it: a column of that name
-NOT_FINITE = r"\b(?:nan|inf|infinite|infinity|non-?finite)\b"
+# a column of that name: a number right behind it, or its words, a colon and a number: "number of nan iterations: 0 |"
+NO_COLUMN = r"(?!\W*\d|[\w ]{0,24}[:=]\s*[\d.]+\s*(?:[|,;]|$))"
+SKIP = rf"\bskip(?:s|ped|ping)?\b{NO_COLUMN}"
+NOT_FINITE = rf"\b(?:nan|inf|infinite|infinity|non-?finite)\b{NO_COLUMN}"
 SAYINGS = [  # the first that fits a line names its kind
     Saying("skipped", b"norm is ", r"norm is (?:nan|inf)", "The grad norm is nan. Skipping updating the model."),
     Saying("skipped", b"skip", rf"{NOT_FINITE}.{{0,60}}{SKIP}", "loss is NaN, skipping this batch"),
