@@ -23,8 +23,8 @@ from earnest.streams import AUDIO, TEXT, Codebook, Part
 GENERATOR = Part("loss_g")
 # words that name a part of a loss, or the whole, only beside other parts
 BARE_PARTS = {
-    "disc", "discriminator", "d", "gen", "generator", "g", "fm", "fmap", "kl", "kld", "dur", "duration", "recon",
-    "reconstruction", "rec", "spec", "vq", "prior", "stop", "gate", "pitch", "energy", "f0", "l1", "l2", "mse",
+    "disc", "discriminator", "d", "gen", "generator", "g", "fm", "fmap", "kl", "kld", "recon", "reconstruction", "rec",
+    "spec", "vq", "l1", "l2", "mse",
 }  # fmt: skip
 BARE_TOTALS = {"total", "sum", "all", "overall"}
 FRACTIONS = {"accuracy_frac", "clipped_frac", "used_frac", "padding_frac", "counted_frac", "copy_frac"}
