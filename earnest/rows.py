@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from earnest import records
-from earnest.columns import Json, Table, add_columns, frame_of_lines
+from earnest.columns import Json, JsonLines, Table, add_columns
 from earnest.facts import MOST
 from earnest.records import loads
 
@@ -58,11 +58,11 @@ def objects(lines: bytes, name: str, before: int, notes: list[str]) -> Iterator[
             tell(notes, f"{name}:{number} is no row with a step and was left out")
 
 
-def add_block(table: Table, block: bytes) -> bool:
+def add_block(table: Table, lines: JsonLines, block: bytes) -> bool:
     """Add a block of rows to a table if it holds nothing but numbers, whole steps and events."""
     if b": null" in block or block.count(b'": "') != block.count(b'"event": "'):
         return False
-    frame = frame_of_lines(block)
+    frame = lines.frame(block)
     if frame is None or "step" not in frame.columns or frame["step"].null_count():
         return False
     steps = frame["step"].to_numpy()

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from earnest import records
-from earnest.columns import Column, Json, Table
+from earnest.columns import Column, Json, JsonLines, Table
 from earnest.errors import UserError
 from earnest.facts import FACTS, MOST, Facts
 from earnest.files import read_small, write_whole
@@ -80,11 +80,10 @@ class Series:
 
     @cached_property
     def finite(self) -> "Series":
-        keep = np.isfinite(self.value)
-        return self if keep.all() else self.where(keep)
+        return self.where(np.isfinite(self.value))
 
     def where(self, keep: Mask) -> "Series":
-        return Series(self.step[keep], self.value[keep], self.key)
+        return self if keep.all() else Series(self.step[keep], self.value[keep], self.key)
 
     def since(self, step: int) -> "Series":
         return self.where(self.step >= step)
@@ -342,10 +341,10 @@ def _unless_odd(
 def _read_steps(path: Path, notes: list[str]) -> tuple[dict[Key, Series], History | None, Series | None]:
     """The signals of ``steps.jsonl``, of which the last value of a step wins, when its rows were written, and the time
     trained at each step."""
-    table, events, lines = Table(notes), list[Event](), 0
+    table, reader, events, lines = Table(notes), JsonLines(), list[Event](), 0
     for block in blocks(path, notes):
         events += events_in(block)
-        if not add_block(table, block):
+        if not add_block(table, reader, block):
             for row in objects(block, path.name, lines, notes):
                 table.row(numbers_of(row, notes))
         lines += block.count(b"\n")

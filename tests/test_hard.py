@@ -414,9 +414,9 @@ def test_odd_values_in_conversations_are_taken_or_refused(field, odd, tmp_path):
 def test_rows_that_nest_deep_cost_little_and_brackets_in_texts_nothing():
     """polars made 17 GB of a hundred kilobytes of rows that nest 500 deep: such rows go to the standard library."""
     deep = b'{"step":1,"loss":2,"x":' + b'{"a":' * 500 + b"1" + b"}" * 501 + b"\n"
-    assert columns.frame_of_lines(deep * 50) is None
+    assert columns.JsonLines().frame(deep * 50) is None
     flat = b"".join(b'{"step":%d,"loss":2,"note":"{[ }]","x":{"a":{"b":1}}}\n' % step for step in range(2000))
-    frame = columns.frame_of_lines(flat)
+    frame = columns.JsonLines().frame(flat)
     assert frame is not None and frame["x/a/b"].sum() == 2000
 
 

@@ -18,7 +18,7 @@ import polars as pl
 import pytest
 
 from earnest import logs
-from earnest.columns import Column
+from earnest.columns import Column, JsonLines
 from earnest.errors import UserError
 from earnest.facts import Facts
 from earnest.logs import FORMATS, jsonl, read, table, tensorboard
@@ -570,6 +570,45 @@ def test_lines_are_read_alike_by_polars_and_by_the_standard_library(kind, tmp_pa
         columns = {name: (row.tolist(), value.tolist()) for name, (row, value) in log.columns.items() if len(row)}
         read_by[small] = {name: columns[name] for name in sorted(columns)}, log.runs, log.notes
     np.testing.assert_equal(read_by[0], read_by[1 << 16])
+
+
+NEXT = {
+    "alike": '{"step": 9, "loss": 2.5, "in": {"acc": 1}, "note": "x"}',
+    "another name": '{"step": 9, "loss": 2.5, "val": 3}',
+    "another nested name": '{"step": 9, "in": {"acc": 1, "top5": 2}}',
+    "another name after a space": '{"step" : 9, "loss" : 2.5, "val" : 3}',
+    "no name": '{"step": 9}',
+    "null": '{"step": 9, "loss": null, "val": null}',
+    "null and another name": '{"step": 9, "loss": null, "val": 1}',
+    "texts with colons": '{"step": 9, "loss": 1, "note": "at 10:00, \\"a\\": 3"}',
+    "numbers as texts": '{"step": 9, "loss": "2.5"}',
+    "texts as numbers": '{"step": 9, "note": 5}',
+    "lists": '{"step": 9, "loss": [1, {"a": 2}]}',
+    "truths": '{"step": 9, "loss": true}',
+    "an object in place of a number": '{"step": 9, "loss": {"a": 2}}',
+    "not finite": '{"step": 9, "loss": NaN, "in": {"acc": -Infinity}}',
+    "broken": '{"step": 9, "lo',
+    "twice": '{"step": 9, "loss": 1, "loss": 2}',
+    "large": '{"step": 9007199254740993, "loss": 18446744073709551615}',
+}
+
+
+@pytest.mark.parametrize("kind", NEXT)
+def test_a_block_is_read_by_the_names_of_the_one_before_as_it_is_by_its_own(kind, monkeypatch):
+    monkeypatch.setattr("earnest.columns.SMALL_BYTES", 0)
+    first = as_lines([{"step": i, "loss": 5 - i, "in": {"acc": i}, "note": f"{i}"} for i in range(5)]).encode()
+    block = (first.splitlines()[0] + b"\n" + NEXT[kind].encode() + b"\n") * 3
+    after, alone = JsonLines(["note"]), JsonLines(["note"])
+    assert after.frame(first) is not None
+    one, other = after.frame(block), alone.frame(block)
+    if one is None or other is None:
+        assert one is other
+        return
+    kept = [name for name in one.columns if one[name].null_count() < len(one)]
+    assert kept == one.columns and set(kept) == {
+        name for name in other.columns if other[name].null_count() < len(other)
+    }
+    assert one.select(sorted(kept)).equals(other.select(sorted(kept)), null_equal=True)
 
 
 def test_parquet(tmp_path):

@@ -2,7 +2,7 @@
 
 import re
 
-from earnest.columns import Json, Table, frame_of_lines
+from earnest.columns import Json, JsonLines, Table
 from earnest.logs.format import Format
 from earnest.logs.log import Log, add_row
 from earnest.logs.source import Source
@@ -25,9 +25,10 @@ def claims(source: Source) -> bool:
 
 def read(source: Source) -> Log:
     table, broken, nulls = Table(source.notes), 0, 0
+    lines = JsonLines(LABELS_OF_ROWS)
     for block in source.lines():
-        nulls += len(NULL_LOSS.findall(block))
-        frame = frame_of_lines(block, LABELS_OF_ROWS)
+        frame = lines.frame(block)
+        nulls += len(NULL_LOSS.findall(block)) if lines.nulls else 0
         if frame is None:
             for line in block.splitlines():
                 if line.strip():

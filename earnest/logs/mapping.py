@@ -245,17 +245,20 @@ def _total_of_a_model(guesses: dict[str, Guess | None]) -> None:
 
 def _scaled(log: Log, name: str, key: Key, value: np.ndarray) -> np.ndarray:
     factor, why = log.scale.get(name, (1.0, ""))
-    finite = value[np.isfinite(value)]
-    if factor == 1.0 and key.name in FRACTIONS and len(finite) and 1.5 < finite.max() <= 100 and finite.min() >= 0:
+    if factor == 1.0 and (key.name in FRACTIONS or key.name == "error_frac") and _in_percent(key, value):
         factor, why = 0.01, "percent"
-    if factor == 1.0 and key.name == "error_frac" and len(finite) and np.median(finite) > 1.5 and finite.min() >= 0:
-        factor, why = (
-            0.01,
-            "percent",
-        )  # an error rate above 100 % is possible; one above 150 % in half of all rows is not
     if factor != 1.0:
         log.notes.append(f"{name!r} is in {why} and was multiplied by {factor:.4g}")
     return value * factor if factor != 1.0 else value
+
+
+def _in_percent(key: Key, value: np.ndarray) -> bool:
+    """An error rate above 100 % is possible; one above 150 % in half of all rows is not."""
+    finite = value[np.isfinite(value)]
+    if not len(finite) or finite.min() < 0:
+        return False
+    of_a_share = key.name in FRACTIONS and 1.5 < finite.max() <= 100
+    return of_a_share or (key.name == "error_frac" and bool(np.median(finite) > 1.5))
 
 
 def _steps_per_epoch(log: Log, rows: Rows) -> dict[str, int]:

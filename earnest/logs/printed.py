@@ -153,10 +153,9 @@ class _Rows:
         self.add(dict(zip(alike.names, value[0].tolist(), strict=True)))
         if len(value) > 1:
             self.table.row(self.current)
-            present = np.ones(len(value) - 2, bool)
             for name, column in zip(alike.names, value[1:-1].T, strict=True):
-                self.table.block(name, column, present)
-            self.table.rows += len(present)
+                self.table.block(name, column)
+            self.table.rows += len(value) - 2
             self.current = dict(zip(alike.names, value[-1].tolist(), strict=True))
 
     def end(self) -> None:

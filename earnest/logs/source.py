@@ -160,7 +160,7 @@ class Source:
                 text = clean
             cut = max(text.rfind(b"\n"), text.rfind(b"\r")) + 1
             if cut:
-                whole = b"".join(rest) + text[:cut]
+                whole = b"".join((*rest, memoryview(text)[:cut]))
                 before, rest = whole[-1000:], []
                 yield whole
             rest.append(text[cut:])

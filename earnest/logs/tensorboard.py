@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from earnest.columns import Column
+from earnest.columns import Column, Grown
 from earnest.errors import UserError
 from earnest.logs.format import Format
 from earnest.logs.log import Log
@@ -27,11 +27,12 @@ from earnest.logs.source import EXPECTED, FIX, HOLE, Source
 from earnest.logs.words import SPLITS
 
 NAME = "tensorboard"
-Pieces = dict[str, list[tuple[np.ndarray, np.ndarray]]]  # tag -> (record numbers, values), a chunk after another
 FRAME_BYTES = 16
+BLOCK_BYTES = 1 << 20  # of a block's records there are a dozen arrays
 SHORT_BYTES = 512  # longer records are no scalars: images, histograms, text
 LONGEST_BYTES = 1 << 31
 LONGEST_READ_BYTES = 8 << 20  # longer ones are passed over: no configuration has so many letters
+MOST_SHARED = 100  # arrays of rows that a tag's are compared with
 FLOAT_TYPES = {
     1: np.dtype("<f4"),
     2: np.dtype("<f8"),
@@ -39,6 +40,9 @@ FLOAT_TYPES = {
     9: np.dtype("<i8"),
 }  # tensorflow/core/framework/types.proto
 FLOAT_FIELDS = {5: np.dtype("<f4"), 6: np.dtype("<f8")}  # TensorProto: float_val, double_val, packed
+
+
+Pieces = dict[str, tuple[Grown, Grown]]  # tag -> record numbers, and values as they are stored
 
 
 def claims(source: Source) -> bool:
@@ -65,19 +69,30 @@ def read(source: Source) -> Log:
         tags, step, texts = _scalars(file)
         if file is not source:
             log.notes += [f"{path.name}: {note}" for note in file.notes]
+        shifted = {id(row): row + rows if rows else row for row, _ in tags.values()}  # those that tags share stay so
         for tag, (row, value) in tags.items():
-            gathered.setdefault(prefix + tag, []).append(Column(row + rows, value))
+            gathered.setdefault(prefix + tag, []).append(Column(shifted[id(row)], value))
         log.config |= texts
         steps.append(step)
         rows += len(step)
-    log.columns = {
-        name: Column(np.concatenate([piece.row for piece in pieces]), np.concatenate([piece.value for piece in pieces]))
-        for name, pieces in gathered.items()
-    }
+    log.columns = _joined(gathered)
     log.step = np.concatenate(steps) if steps else np.zeros(0, np.int64)
     if not gathered:
         raise UserError(f"{source.path.name} holds TensorBoard events without a scalar", EXPECTED, FIX)
     return log
+
+
+def _joined(gathered: dict[str, list[Column]]) -> dict[str, Column]:
+    """The pieces of each column as one; columns whose rows were one array have one again."""
+    rows: dict[tuple[int, ...], np.ndarray] = {}
+    columns: dict[str, Column] = {}
+    for name, pieces in gathered.items():
+        places = tuple(id(piece.row) for piece in pieces)
+        if len(pieces) > 1 and places not in rows:
+            rows[places] = np.concatenate([piece.row for piece in pieces])
+        one = len(pieces) == 1
+        columns[name] = pieces[0] if one else Column(rows[places], np.concatenate([piece.value for piece in pieces]))
+    return columns
 
 
 def _files_of_run(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -113,7 +128,7 @@ def _begun(path: Path) -> tuple[int, str]:
 def _scalars(source: Source) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], np.ndarray, dict[str, Any]]:
     """tag -> (record number, value), the step of every record, and the configuration that text summaries hold."""
     pieces: Pieces = {}
-    steps: list[np.ndarray] = []
+    steps = Grown(np.dtype(np.int32))
     texts: dict[str, Any] = {}
     rows = 0
     for data, start_N, length_N in _records(source):
@@ -123,23 +138,53 @@ def _scalars(source: Source) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], 
             _of_one_length(data, start_N[same], int(length), same, step_N, rows, pieces)
         for index in np.flatnonzero(length_N > SHORT_BYTES):
             step_N[index] = _long(data, int(start_N[index]), int(length_N[index]), texts)
-        steps.append(step_N)
+        steps.add(step_N.astype(_narrow(max(int(step_N.max()), -int(step_N.min())))))
         rows += len(step_N)
-    tags = {
-        tag: (np.concatenate([row for row, _ in parts]), np.concatenate([value for _, value in parts]))
-        for tag, parts in pieces.items()
-    }
-    for tag, (row, value) in tags.items():  # one chunk's lengths come one after another
-        if (np.diff(row) < 0).any():
-            order = np.argsort(row, kind="stable")
-            tags[tag] = row[order], value[order]
-    return tags, np.concatenate(steps) if steps else np.zeros(0, np.int64), texts
+    return *_in_rows(pieces, steps.array), texts
+
+
+def _in_rows(pieces: Pieces, step_N: np.ndarray) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], np.ndarray]:
+    """tag -> (row, value), and the step of every row. Neighbouring records of one step are a row, if no tag is twice in
+    one: tags that are always written together then share one array of rows, and one of steps later on."""
+    first_R = np.flatnonzero(np.append(True, step_N[1:] != step_N[:-1])[: len(step_N)])  # record of each row
+    rows = _rows_of(pieces, first_R)
+    if any((np.diff(row) == 0).any() for row in rows.values()):
+        first_R = np.arange(len(step_N))
+        rows = _rows_of(pieces, first_R)
+    tags: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for tag in list(pieces):
+        record, value = (grown.array for grown in pieces.pop(tag))
+        if (record[1:] < record[:-1]).any():
+            value = value[np.argsort(record, kind="stable")]
+        tags[tag] = rows[tag], value.astype(np.float64)
+    return tags, step_N[first_R].astype(np.int64)
+
+
+def _rows_of(pieces: Pieces, first_R: np.ndarray) -> dict[str, np.ndarray]:
+    """The rows of each tag's records; tags of the same rows have the same array."""
+    rows: dict[str, np.ndarray] = {}
+    shared: list[np.ndarray] = []
+    for tag, (record, _) in pieces.items():
+        record_N = record.array
+        if (record_N[1:] < record_N[:-1]).any():  # one chunk's lengths come one after another
+            record_N = np.sort(record_N)
+        row = np.searchsorted(first_R, record_N, side="right") - 1
+        known = next((other for other in shared[:MOST_SHARED] if np.array_equal(other, row)), row)
+        if known is row:
+            shared.append(row)
+        rows[tag] = known
+    return rows
+
+
+def _narrow(largest: int) -> np.dtype[Any]:
+    """A signed type of few bytes for whole numbers from 0 on."""
+    return np.dtype(np.int32 if largest < 2**31 else np.int64)
 
 
 def _records(source: Source) -> Iterator[tuple[bytes, np.ndarray, np.ndarray]]:
     """Chunks of whole records: the bytes, where each record's data starts, and its length."""
     rest, passed = b"", 0  # passed: bytes to pass over, of a record too long for a scalar or of a hole
-    for block in source.blocks():
+    for block in source.blocks(BLOCK_BYTES):
         if passed >= len(block):
             passed -= len(block)
             continue
@@ -262,8 +307,12 @@ def _decode(event_NL: np.ndarray, head: int, row_N: np.ndarray, pieces: Pieces, 
     same = (event_NL[:, fixed] == event_NL[0, fixed]).all(axis=1)
     for tag, start, stop, dtype in scalars:
         with np.errstate(invalid="ignore"):  # a signalling NaN
-            value = np.ascontiguousarray(event_NL[same, start:stop]).view(dtype)[:, 0].astype(np.float64)
-        pieces.setdefault(tag, []).append((row_N[same], value))
+            value = np.ascontiguousarray(event_NL[same, start:stop]).view(dtype)[:, 0]
+        record = row_N[same].astype(_narrow(int(row_N[-1])))
+        for grown, piece in zip(
+            pieces.setdefault(tag, (Grown(record.dtype), Grown(dtype))), (record, value), strict=True
+        ):
+            grown.add(piece)
     if not same.all() and depth < 200:
         _decode(event_NL[~same], head, row_N[~same], pieces, depth + 1)
 

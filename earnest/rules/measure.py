@@ -139,15 +139,16 @@ def course(series: Series | None) -> Course | None:
     if series is None or len(series.finite) < FEWEST_POINTS:
         return None
     values, step = series.finite.value, series.finite.step
-    stretches = np.array_split(np.arange(len(values)), min(STRETCHES, len(values) // 4 + 2))
-    levels = np.array([values[places].mean() for places in stretches])
-    errors = [values[places].std() / math.sqrt(effective_size(values[places])) for places in stretches]
+    stretches = np.array_split(values, min(STRETCHES, len(values) // 4 + 2))
+    levels = np.array([stretch.mean() for stretch in stretches])
+    errors = [stretch.std() / math.sqrt(effective_size(stretch)) for stretch in stretches]
     # a loss also wanders from stretch to stretch, by more than its points scatter within one
     error = max(float(np.median(errors)), noise(levels), noise(values) / math.sqrt(min(map(len, stretches))))
-    since = int(step[stretches[int(levels.argmin())][-1]])
+    steps = np.array_split(step, len(stretches))
+    since = int(steps[int(levels.argmin())][-1])
     falls = trend(series.binned.value).falls
     flat = next((k for k in range(1, len(levels) // 2 + 1) if _still(levels[k:], 0.0)), None)
-    return Course(levels, error, since, len(values), falls, None if flat is None else int(step[stretches[flat][0]]))
+    return Course(levels, error, since, len(values), falls, None if flat is None else int(steps[flat][0]))
 
 
 def flipped(series: Series) -> Series:
@@ -200,8 +201,11 @@ COARSE = 0.02  # a last printed digit worth more than this share of a value hide
 def printed_unit(value: Values) -> float:
     """What the last printed decimal of some numbers is worth: 0.001 if all have three decimals or fewer."""
     finite = value[np.isfinite(value)]
-    decimals = next((d for d in range(9) if np.allclose(finite, np.round(finite, d), rtol=0, atol=1e-12)), 9)
-    return 10.0**-decimals
+    return 10.0 ** -next((d for d in range(9) if all(_has_decimals(part, d) for part in (finite[:100], finite))), 9)
+
+
+def _has_decimals(value: Values, most: int) -> bool:
+    return np.allclose(value, np.round(value, most), rtol=0, atol=1e-12)
 
 
 def start_of_last(condition: Mask) -> int:

@@ -337,10 +337,12 @@ def losses_repeat_every_epoch(series: Loss) -> Answers:
     value = series.finite.value
     near = max(1.5 * printed_unit(value[:LONGEST_PERIOD]), 1e-3 * float(value.std()))
     longest = min(len(value) // 3, LONGEST_PERIOD)
-    again = np.abs(value[2 : longest + 1] - value[0]) <= near
-    for period in (np.flatnonzero(again & (np.abs(value[3 : longest + 2] - value[1]) <= near)) + 2).tolist():
-        within = value[:period]
-        if float(np.abs(value[period:] - value[:-period]).max()) <= near < 0.2 * float(within.std()):
+    first = np.abs(value[2 : longest + 1] - value[0]) <= near
+    for period in (np.flatnonzero(first & (np.abs(value[3 : longest + 2] - value[1]) <= near)) + 2).tolist():
+        again, before = value[period:], value[:-period]  # a few values first: they differ unless all are alike
+        if any(float(np.abs(again[:most] - before[:most]).max()) > near for most in (100, len(again))):
+            continue
+        if near < 0.2 * float(value[:period].std()):
             words = f"the same {period} values come again {len(value) / period:.0f} times"
             yield Evidence(int(series.finite.step[0]), words, EXACT, series.rows())
             return
