@@ -12,10 +12,13 @@ from earnest.codecs import Codec
 from earnest.data.batch import Prompt
 from earnest.data.patterns import undelay
 from earnest.errors import UserError
+from earnest.models.prepacked import packed_as
 from earnest.models.system import Round, System
 from earnest.sampling import USUAL, Sampling
 
 log = logging.getLogger(__name__)
+# So often it is asked whether all rows have ended, for which a GPU is waited for; what was generated after is cut off.
+ENDS_EVERY_FRAMES = {"cpu": 1, "cuda": 8}
 
 
 @dataclass(frozen=True)
@@ -75,13 +78,16 @@ def generate_pieces(
     `generate`'s codes.
     """
     frames: list[Tensor] = []
-    yielded = complete = _before(request)
+    yielded = _before(request)
+    end_1 = torch.zeros(1)
     for frame_1C, end_1 in _frames(model, [request], max_frames + yielded, sampling):
         frames.append(frame_1C[0])
-        complete = min(len(frames) - 1 - max(model.delays), int(end_1) - 1)
-        if complete - yielded >= every_frames:
-            yield _codes(model, torch.stack(frames), complete)[:, yielded:]
-            yielded = complete
+        if len(frames) - 1 - max(model.delays) - yielded >= every_frames:  # else no need to wait for where the end is
+            complete = min(len(frames) - 1 - max(model.delays), int(end_1) - 1)
+            if complete - yielded >= every_frames:
+                yield _codes(model, torch.stack(frames), complete)[:, yielded:]
+                yielded = complete
+    complete = min(len(frames) - 1 - max(model.delays), int(end_1) - 1)
     if complete > yielded:
         yield _codes(model, torch.stack(frames), complete)[:, yielded:]
 
@@ -124,7 +130,8 @@ def _frames(
     the leading codebook has its EOS, max_frames + 1 until that is known."""
     model.eval()
     sampler, ends = _Sampler(model, requests, sampling), _Ends(model, requests, max_frames)
-    continuation = model.begin(sampler.prompts)
+    with packed_as(sampling.weights):
+        continuation = model.begin(sampler.prompts)
     frames = [torch.full((len(requests), model.codebooks), model.bos_id, device=model.device)]
     yield frames[0], ends.end_B
     position = 0
@@ -155,6 +162,7 @@ class _Ends:
     what the model was trained with.
 
     Positions count from the first BOS: codebook c has BOS at delays[c], then its codes, and EOS at end + delays[c].
+    Where the rows end is read every `every` positions, so that a GPU is not waited for at each.
     """
 
     def __init__(self, model: System, requests: Sequence[Request], max_frames: int):
@@ -167,7 +175,8 @@ class _Ends:
         self.first, self.last = min(model.delays), max(model.delays)
         self.leader = model.delays.index(self.first)
         self.end_B = torch.full((rows,), max_frames + 1, device=model.device)
-        self.earliest = self.latest = max_frames + 1  # of end_B
+        self.earliest = self.latest = max_frames + 1  # of end_B, as last looked at
+        self.every = ENDS_EVERY_FRAMES.get(model.device.type, 1)
 
     @property
     def last_position(self) -> int:
@@ -189,16 +198,17 @@ class _Ends:
         leads = self._place_of_leader(codebooks)
         if leads is not None and model.eos_id is not None:
             ended_B = (tokens_BK[:, leads] == model.eos_id) & (position < self.end_B)
-            if ended_B.any():
-                self.end_B[ended_B] = position - self.first
-                self.earliest, self.latest = int(self.end_B.min()), int(self.end_B.max())
+            self.end_B = torch.where(ended_B, position - self.first, self.end_B)
+            if position % self.every == 0:
+                self.earliest, self.latest = torch.stack(self.end_B.aminmax()).tolist()
         if position <= self.last:
             tokens_BK[:, position <= delay_K] = model.bos_id
         if position <= self.last + self.given:
             self._place_before(tokens_BK, codebooks, position)
-        if model.eos_id is not None and position >= self.earliest + self.first:
-            tokens_BK[position == self.end_B[:, None] + delay_K] = model.eos_id
-            tokens_BK[position > self.end_B[:, None] + delay_K] = model.after_end_id
+        if model.eos_id is not None and (self.every > 1 or position >= self.earliest + self.first):
+            end_BK = self.end_B[:, None] + delay_K
+            tokens_BK = tokens_BK.masked_fill(end_BK == position, model.eos_id)
+            tokens_BK = tokens_BK.masked_fill(end_BK < position, model.after_end_id)
         return tokens_BK
 
     def _place_before(self, tokens_BK: Tensor, codebooks: slice, position: int) -> None:

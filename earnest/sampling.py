@@ -1,6 +1,9 @@
 """How tokens are drawn, the same for every row of a batch; defaults are here and nowhere else."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+Weights = Literal["exact", "bfloat16", "int8"]
 
 
 @dataclass(frozen=True)
@@ -19,13 +22,15 @@ class Sampling:
     much probability.
 
     filter_by_guidance: the guided logits choose the likeliest tokens, which are then drawn by their conditional logits,
-    as Dia was published. repetition: None for the model's own rule.
+    as Dia was published. repetition: None for the model's own rule. weights: exact, or rounded once before the first
+    frame, which is faster and changes some tokens (docs/performance.md).
     """
 
     top_k: int = 50
     top_p: float = 0.95
     filter_by_guidance: bool = False
     repetition: Repetition | None = None
+    weights: Weights = "exact"
 
 
 @dataclass(frozen=True)

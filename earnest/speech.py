@@ -20,7 +20,7 @@ from earnest.generate import Request, check_codec, check_guidance, generate_piec
 from earnest.models import load_model
 from earnest.models.system import System
 from earnest.run import read_run
-from earnest.sampling import USUAL, Sampling
+from earnest.sampling import USUAL, Sampling, Weights
 
 TRAINED_NULL_FRAC = 0.02  # of the clips trained without their text: below it guidance is off unless it is asked for
 
@@ -35,6 +35,7 @@ class Wish:
     top_p: float | None = None
     filter_by_guidance: bool | None = None
     seed: int = 0
+    weights: Weights = "exact"
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,7 @@ def resolved(model: System, facts: Facts, wish: Wish) -> tuple[Request, Sampling
         usual.top_k if wish.top_k is None else wish.top_k,
         usual.top_p if wish.top_p is None else wish.top_p,
         usual.filter_by_guidance if wish.filter_by_guidance is None else wish.filter_by_guidance,
+        weights=wish.weights,
     )
     nothing = torch.zeros(0, dtype=torch.long)
     empty = Prompt(nothing, nothing[:, None].expand(0, model.codebooks), nothing.bool())

@@ -15,6 +15,7 @@ from earnest.facts import Facts
 from earnest.generate import Request, decoded, generate, generate_pieces, sample
 from earnest.models.higgs import Higgs
 from earnest.models.higgs.continuation import HiggsContinuation
+from earnest.models.prepacked import packed_as, prepacked
 from earnest.sampling import Repetition, Sampling
 from earnest.streams import Codebook
 from earnest.training.tokens.lora import Lora, add_lora
@@ -224,3 +225,26 @@ def test_the_command_writes_as_it_goes_what_is_decoded_at_once(name, tmp_path, c
         and b"first sound after" in said.err
     )
     assert main([*say, str(tmp_path / "nowhere" / "said.wav")]) == 2 and b"nowhere" in capfdbinary.readouterr().err
+
+
+@pytest.mark.parametrize(("weights", "most"), [("exact", 1e-6), ("bfloat16", 0.01), ("int8", 0.02)])
+def test_rounded_weights_give_nearly_the_same_products(weights, most):
+    """Rows of fewer than 16 columns, which the kernel of 8 bits does not take, are rounded to bfloat16."""
+    for outputs, width in ((70, 64), (7, 40), (1, 16)):
+        weight_NK, rows_MK = torch.randn(outputs, width), torch.randn(5, width)
+        with packed_as(weights):
+            product = prepacked(weight_NK[:3], weight_NK[3:]) if outputs > 3 else prepacked(weight_NK)
+        for rows in (1, 5):
+            exact_MN = rows_MK[:rows] @ weight_NK.T
+            assert (product(rows_MK[:rows]) - exact_MN).norm() <= most * exact_MN.norm()
+
+
+def test_weights_are_rounded_for_that_generation_alone(trained):
+    model, _ = trained
+    request = Request(model.prompt("one", "a"))
+    [exact], [rounded], [again] = (
+        generate(model, [request], max_frames=12, sampling=Sampling(weights=weights))
+        for weights in ("exact", "int8", "exact")
+    )
+    assert torch.equal(exact.codes_CT, again.codes_CT)
+    assert rounded.codes_CT.shape[0] == CODEBOOKS
