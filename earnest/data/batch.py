@@ -1,7 +1,8 @@
 """`Batch`: what a model sees and what it is scored on, and how clips are gathered into batches."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ from torch.nn.utils.rnn import pad_sequence
 from earnest import streams
 from earnest.data.masks import IGNORE
 from earnest.streams import TEXT, Codebook, Stream
+
+_PLACES = "places before the batch was moved"  # no field: a changed copy has its own
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,57 @@ class Example:
             return self
         before_S = (self.audio_targets_SC == eos_id).any(1).cumsum(0) == 0
         return Example(*(column[before_S] for column in vars(self).values()))
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the positions of a batch that exist are, P of them in row-major order, and what counts there.
+
+    exist_P: place of each among all (clip, position) · clip_P: its clip's row · step_P: its number within the clip ·
+    text_N, audio_M: those that hold text and audio, among all · counted: rows of P with a target, per stream ·
+    lengths: positions per clip · most_text, most_audio: of one clip.
+    """
+
+    exist_P: Tensor
+    clip_P: Tensor
+    step_P: Tensor
+    text_N: Tensor
+    audio_M: Tensor
+    counted: Mapping[Stream, Tensor]
+    lengths: list[int]
+    most_text: int
+    most_audio: int
+
+    @classmethod
+    def of(cls, batch: "Batch") -> Self:
+        exist_P = batch.exists_BS.flatten().nonzero()[:, 0]
+        audio_BS = batch.exists_BS & batch.is_audio_BS
+        counted = {
+            stream: (batch.targets(stream).flatten()[exist_P] != IGNORE).nonzero()[:, 0] for stream in batch.streams
+        }
+        return cls(
+            exist_P,
+            exist_P // batch.exists_BS.shape[1],
+            (batch.exists_BS.cumsum(1) - 1).flatten()[exist_P],
+            (batch.exists_BS & ~audio_BS).flatten().nonzero()[:, 0],
+            audio_BS.flatten().nonzero()[:, 0],
+            counted,
+            batch.exists_BS.sum(1).tolist(),
+            int((batch.exists_BS & ~audio_BS).sum(1).max()),
+            int(audio_BS.sum(1).max()),
+        )
+
+    def to(self, device: torch.device | str) -> "Places":
+        moved = {
+            name: value.to(device, non_blocking=True) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        counted = {stream: row_N.to(device, non_blocking=True) for stream, row_N in self.counted.items()}
+        return replace(self, **moved, counted=counted)
+
+
+def taken(column_BSX: Tensor, place_N: Tensor) -> Tensor:
+    """(B, S, ...) -> (N, ...): what a column has at some of the `Places`."""
+    return column_BSX.flatten(0, 1).index_select(0, place_N)
 
 
 @dataclass(frozen=True)
@@ -107,10 +161,17 @@ class Batch:
             counts_BS = targets_BS != IGNORE
             yield stream, clip_BS[counts_BS], self.tokens(stream)[counts_BS], targets_BS[counts_BS]
 
+    @property
+    def places(self) -> Places:
+        """Found where the batch was before it was moved, if it was: a GPU is waited for to say how many there are."""
+        return self.__dict__.get(_PLACES) or Places.of(self)
+
     def to(self, device: torch.device | str) -> "Batch":
-        return replace(
+        moved = replace(
             self, **{field.name: getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)}
         )
+        moved.__dict__[_PLACES] = self.places.to(device)
+        return moved
 
     def pinned(self) -> "Batch":
         """In memory from which a GPU copies while it computes; the same without one."""

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from earnest.data.batch import Batch
-from earnest.data.masks import IGNORE
+from earnest.data.batch import Batch, Places, taken
 from earnest.errors import UserError
 from earnest.models.system import Head, Output, System
 from earnest.signals import key
@@ -66,7 +65,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         # A CPU adds up the rows' gradient in their own dtype: a bf16 product of that size, made to be added, costs more
         # than bf16 saves (measured).
         grad_dtype = dtype if hidden_ND.is_cuda else blocks[0].dtype
-        ends = torch.tensor([len(block_VD) for block_VD in blocks]).cumsum(0).tolist()
+        ends = list(accumulate(len(block_VD) for block_VD in blocks))
         grad_hidden_ND = torch.empty_like(hidden_ND) if wants_hidden else None
         grad_blocks: list[Tensor | None] = [None] * len(blocks)
         full_N, within_N, entropy_N = (torch.zeros(len(target_N), device=hidden_ND.device) for _ in range(3))
@@ -170,9 +169,8 @@ def score(
 
     outputs: a model's, for this batch. The gradient is that of the cross-entropy over all rows of a head.
     """
-    exists_BS = batch.exists_BS
-    clip_P = torch.arange(len(exists_BS), device=exists_BS.device)[:, None].expand(exists_BS.shape)[exists_BS]
-    parts = _counted(outputs, batch)
+    exists_BS, places = batch.exists_BS, batch.places
+    parts = _counted(outputs, batch, places)
     loss = _of_nothing(outputs, parts)
     sums: dict[Stream, StreamSums] = {}
     for _, group in groupby(parts, lambda part: part.scored_with):
@@ -182,7 +180,7 @@ def score(
         for part, (full_N, within_N, guess_N, entropy_N) in zip(members, per_row, strict=True):
             head = part.output.head
             per_clip_2B = torch.zeros(2, len(exists_BS), device=exists_BS.device)
-            per_clip_2B.index_add_(1, clip_P[part.row_N], torch.stack([within_N, torch.ones_like(within_N)]))
+            per_clip_2B.index_add_(1, places.clip_P[part.row_N], torch.stack([within_N, torch.ones_like(within_N)]))
             sums[part.stream] = StreamSums(
                 ce=within_N.sum(),
                 full_ce=None if head.own == slice(0, head.rows) else full_N.sum(),
@@ -195,20 +193,15 @@ def score(
     return loss, sums
 
 
-def _counted(outputs: Mapping[Stream, Output], batch: Batch) -> list[_Counted]:
+def _counted(outputs: Mapping[Stream, Output], batch: Batch, places: Places) -> list[_Counted]:
     """The streams that have counted targets."""
-    exists_BS = batch.exists_BS
-    audio_PC, audio_targets_PC = batch.tokens_BSC[exists_BS], batch.audio_targets_BSC[exists_BS]
-    columns: dict[Stream, tuple[Tensor, Tensor]] = {
-        Codebook(c): (audio_PC[:, c], audio_targets_PC[:, c]) for c in range(batch.codebooks)
-    }
-    columns[TEXT] = batch.text_BS[exists_BS], batch.text_targets_BS[exists_BS]
     parts: list[_Counted] = []
     for stream, output in outputs.items():
-        tokens_P, targets_P = columns[stream]
-        row_N = (targets_P != IGNORE).nonzero()[:, 0]
+        row_N = places.counted[stream]
         if len(row_N):
-            parts.append(_Counted(stream, output, row_N, targets_P[row_N] + output.head.first_id, tokens_P[row_N]))
+            place_N = places.exist_P[row_N]
+            target_N, token_N = (taken(of(stream), place_N) for of in (batch.targets, batch.tokens))
+            parts.append(_Counted(stream, output, row_N, target_N + output.head.first_id, token_N))
     return parts
 
 
@@ -290,9 +283,12 @@ class TokenObjective(nn.Module):
             )
         scales = {stream: self.weights[stream] / count for stream, count in counted.items() if count}
         loss, sums = score(self.model.outputs(batch), batch, scales)
-        signals = {key("loss"): loss.item()}
+        totals: dict[str, tuple[Tensor, int]] = {key("loss"): (loss.detach(), 1)}
         for stream, stream_sum in sums.items():
             for name, signal in SIGNAL_NAMES.items():
                 if (value := getattr(stream_sum, name)) is not None:
-                    signals[key(signal, stream)] = value.item() / counted[stream]
-        return loss, signals
+                    totals[key(signal, stream)] = value, counted[stream]
+        dtype = torch.promote_types(loss.dtype, torch.float32)
+        # one copy from the device: each value alone would be waited for
+        values: list[float] = torch.stack([value.to(dtype) for value, _ in totals.values()]).tolist()
+        return loss, {name: value / count for (name, (_, count)), value in zip(totals.items(), values, strict=True)}

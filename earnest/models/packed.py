@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils import checkpoint as checkpoints
 
-from earnest.data.batch import Batch
+from earnest.data.batch import Batch, taken
 from earnest.models.prepacked import rotated
 from earnest.models.system import System
 
@@ -39,12 +39,11 @@ class Route:
     @classmethod
     def of(cls, batch: Batch, rotary: nn.Module, like: Tensor) -> Self:
         """rotary: a rotary embedding of transformers; like: a tensor whose dtype its values get."""
-        exists_BS = batch.exists_BS
-        place_P = batch.is_audio_BS[exists_BS].sort(stable=True).indices
-        cos_1PD, sin_1PD = rotary(like, position_ids=(exists_BS.cumsum(1) - 1)[exists_BS][None])
-        counts_B = torch.cat([(exists_BS & ~batch.is_audio_BS).sum()[None], exists_BS.sum(1)])
-        texts, *lengths = cast(list[int], cast(Any, counts_B).tolist())
-        return cls(place_P.argsort(), place_P, lengths, texts, cos_1PD[0, :, None], sin_1PD[0, :, None])
+        places = batch.places
+        place_P = taken(batch.is_audio_BS, places.exist_P).sort(stable=True).indices
+        cos_1PD, sin_1PD = rotary(like, position_ids=places.step_P[None])
+        texts = len(places.text_N)
+        return cls(place_P.argsort(), place_P, places.lengths, texts, cos_1PD[0, :, None], sin_1PD[0, :, None])
 
     def joined(self, text_NX: Tensor, audio_MX: Tensor) -> Tensor:
         """Two blocks -> (P, ...) in row-major order."""

@@ -1,7 +1,7 @@
 """Which inputs a scored logit has seen: inputs are changed, and the gradient of one label is traced."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
@@ -159,7 +159,8 @@ class _Seen:
     def moved_by(self, clip: int, place: int, from_codebook: int = 0) -> dict[Stream, Tensor]:
         """By how much each state of a clip moves if its input at `place` is another, or only some of its codebooks."""
         if clip not in self.alone:
-            only = Batch(**{name: tensor[clip : clip + 1] for name, tensor in vars(self.batch).items()})
+            columns = {field.name: getattr(self.batch, field.name) for field in fields(self.batch)}
+            only = Batch(**{name: tensor[clip : clip + 1] for name, tensor in columns.items()})
             self.alone[clip] = only, self.model.outputs(only)
         if (clip, place, from_codebook) not in self.moved:
             only, before = self.alone[clip]

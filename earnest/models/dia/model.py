@@ -290,10 +290,10 @@ class Dia(System):
 
     def states(self, batch: Batch) -> Tensor:
         """Hidden states (P, D) of the positions that exist: the decoder's at audio, zeros at text."""
+        places, S = batch.places, batch.exists_BS.shape[1]
         is_text_BS = batch.exists_BS & ~batch.is_audio_BS
-        is_audio_BS = batch.exists_BS & batch.is_audio_BS
-        text_B, audio_B = is_text_BS.sum(1), is_audio_BS.sum(1)
-        text_positions, audio_positions = int(text_B.max()), int(audio_B.max())
+        text_B = is_text_BS.sum(1)
+        text_positions, audio_positions = places.most_text, places.most_audio
         steps_A = torch.arange(audio_positions, device=text_B.device)
         place_BA = (text_B[:, None] + steps_A).clamp(max=batch.exists_BS.shape[1] - 1)
         hidden_BAD = self.lm.model(
@@ -302,9 +302,9 @@ class Dia(System):
             decoder_input_ids=batch.tokens_BSC.take_along_dim(place_BA[..., None], dim=1),
             use_cache=False,
         ).last_hidden_state  # padding is behind each clip, so causal attention excludes it
-        hidden_PD = hidden_BAD.new_zeros(int(batch.exists_BS.sum()), hidden_BAD.shape[-1])
-        hidden_PD[is_audio_BS[batch.exists_BS]] = hidden_BAD[steps_A < audio_B[:, None]]
-        return hidden_PD
+        clip_M, row_M = places.audio_M // S, (batch.exists_BS.flatten().cumsum(0) - 1)[places.audio_M]
+        audio_MD = hidden_BAD[clip_M, places.step_P[row_M] - text_B[clip_M]]
+        return hidden_BAD.new_zeros(len(places.exist_P), hidden_BAD.shape[-1]).index_copy(0, row_M, audio_MD)
 
     def heads(self) -> dict[Stream, Head]:
         audio_CVD: tuple[Tensor, ...] = self.lm.logits_dense.weight.unflatten(0, (self.codebooks, -1)).unbind()

@@ -22,7 +22,7 @@ from transformers import (
 from transformers.models.higgs_audio_v2.modeling_higgs_audio_v2 import HiggsAudioV2DecoderLayer
 
 from earnest.bounds import check_heads
-from earnest.data.batch import Batch, Example, Prompt
+from earnest.data.batch import Batch, Example, Prompt, taken
 from earnest.data.chatml import INSTRUCTION, SCENE_END, SCENE_START
 from earnest.data.masks import IGNORE, ends_at_eos, shift
 from earnest.data.patterns import delay, framed
@@ -324,8 +324,9 @@ class Higgs(System):
     def states(self, batch: Batch) -> Tensor:
         """Hidden states (P, D) of the positions that exist."""
         lm = self.lm.model
-        text_ND = lm.embed_tokens(batch.text_BS[batch.exists_BS & ~batch.is_audio_BS])
-        audio_MD = lm.embed_audio_tokens(batch.tokens_BSC[batch.is_audio_BS])
+        places = batch.places
+        text_ND = lm.embed_tokens(taken(batch.text_BS, places.text_N))
+        audio_MD = lm.embed_audio_tokens(taken(batch.tokens_BSC, places.audio_M))
         route = Route.of(batch, lm.rotary_emb, audio_MD)
         for layer in lm.layers:
             text_ND, audio_MD = recomputed(self, layer, text_ND, audio_MD, route=route)

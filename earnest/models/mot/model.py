@@ -14,7 +14,7 @@ from transformers.utils.hub import cached_file
 
 from earnest.bounds import check_heads
 from earnest.data.baselines import ALPHA
-from earnest.data.batch import Batch, Example, Prompt
+from earnest.data.batch import Batch, Example, Prompt, taken
 from earnest.data.masks import IGNORE, shift
 from earnest.data.patterns import flatten
 from earnest.data.row import Turn
@@ -347,11 +347,11 @@ class MoT(PreTrainedModel, System):
 
         Text comes first, so its states depend on no audio: if the backbone is frozen, autograd keeps nothing of them.
         """
-        exists_BS = batch.exists_BS
+        places = batch.places
         route = Route.of(batch, self.backbone.rotary_emb, self.embed_audio.weight)
-        text_N, _ = route.parted(batch.text_BS[exists_BS])
-        _, token_M = route.parted(batch.tokens_BSC[..., 0][exists_BS])
-        _, order_M = route.parted((batch.is_audio_BS.cumsum(1) - 1)[exists_BS])
+        text_N = taken(batch.text_BS, places.text_N)
+        token_M = taken(batch.tokens_BSC[..., 0], places.audio_M)
+        order_M = taken(batch.is_audio_BS.cumsum(1) - 1, places.audio_M)
         text_ND, audio_MD = self.backbone.embed_tokens(text_N), self.embedded(token_M, order_M)
         for layer, block in self.layer_pairs():
             text_ND, audio_MD = recomputed(self, layer, text_ND, audio_MD, block=block, route=route)
