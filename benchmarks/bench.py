@@ -31,7 +31,10 @@ CEILING = 1.15  # times the ratio that was kept
 GROUPS: dict[str, tuple[str, dict[str, Any]]] = {
     "delay": ("delay", {}),
     "sampling": ("sampling_step", {}),
+    "collation": ("collation", {}),
     "codec": ("codec", {}),
+    "gan-step": ("gan_step", {}),
+    "reading": ("reading", {}),
     "logs": ("whole_commands", {}),
     "generate-higgs": ("generate", {"clips": 1, "seconds": 5}),
     "generate-higgs-6": ("generate", {"clips": 6, "seconds": 2}),
@@ -83,7 +86,7 @@ def main() -> int:
 def measured(group: str) -> Iterator[Line]:
     """Of a process of its own, one by one."""
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.bench", "--here", group]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
         for row in process.stdout:

@@ -3,12 +3,14 @@ one core.
 
 The same weights (8 layers of width 512, the real vocabularies: 128256 text ids, 8 codebooks of 1026), the same prompts,
 greedy, one thread; the codes are asserted equal. Ours includes laying its weights out anew, and both include reading
-the prompt. A second at Higgs' 25 frames each. Random weights: how it sounds does not matter to the clock.
+the prompt. A second at Higgs' 25 frames each. Random weights: how it sounds does not matter to the clock. Their codes
+are nearly equally likely, so that rounding the weights changes more of them than it does of a trained model's.
 """
 
 import argparse
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +22,8 @@ from earnest.data.batch import Prompt
 from earnest.data.text import byte_tokenizer
 from earnest.generate import Request, generate
 from earnest.models.higgs import Higgs
+from earnest.models.prepacked import packed_as
+from earnest.sampling import Sampling, Weights
 
 CODEBOOKS, FRAMES_PER_S = 8, 25
 
@@ -72,6 +76,28 @@ def comparisons(clips: int, seconds: float) -> Iterator[Comparison]:
     assert codes_BCT.shape[-1] == alike and torch.equal(codes_BCT, theirs()[..., :alike])
     parity = f"{codes_BCT.numel()} greedy codes equal"
     yield Comparison(f"Higgs generates, {clips} x {frames} frames", "transformers", ours, theirs, parity)
+    for weights in ("bfloat16", "int8"):
+        rounded = partial(generate, model, requests, max_frames=frames, sampling=Sampling(weights=weights))
+        share = share_equal(model, requests, frames, weights)
+        what = f"Higgs generates, {weights} weights, {clips} x {frames} frames"
+        yield Comparison(
+            what, "transformers", rounded, theirs, f"{share:.1%} of the codes, after the same codes, equal"
+        )
+
+
+@torch.inference_mode()
+def share_equal(model: Higgs, requests: list[Request], frames: int, weights: Weights) -> float:
+    """How often rounded weights find the same code likeliest as exact ones do, after what exact ones have drawn."""
+    prompts = [request.prompt for request in requests]
+    exact = model.begin(prompts)
+    with packed_as(weights):
+        rounded = model.begin(prompts)
+    frame_BC, equal = torch.full((len(requests), CODEBOOKS), model.bos_id), list[Tensor]()
+    for _ in range(frames):
+        drawn_BC, other_BC = (each.advance(frame_BC)[..., : model.codes].argmax(-1) for each in (exact, rounded))
+        equal.append(drawn_BC == other_BC)
+        frame_BC = drawn_BC
+    return torch.stack(equal).double().mean().item()
 
 
 if __name__ == "__main__":

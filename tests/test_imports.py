@@ -145,7 +145,7 @@ HEAVY = ("torch", "transformers", "scipy", "polars", "pandas", "matplotlib", "ty
 
 
 def test_a_diagnosis_of_a_short_table_imports_nothing_heavy(tmp_path):
-    """A minute's log is judged in less time than any of these takes to import (benchmarks/start_up.py)."""
+    """A minute's log is judged in less time than any of these takes to import (benchmarks/whole_commands.py)."""
     table = tmp_path / "log.csv"
     table.write_text("step,loss,lr\n" + "".join(f"{step},{5 - step / 40},1e-4\n" for step in range(60)))
     code = f"import sys; from earnest.cli import main; main(['diagnose', {str(table)!r}])"
