@@ -53,11 +53,17 @@ def diagnose(
     facts: Mapping[str, Any] | None = None,
     map: Mapping[str, str] | None = None,
     run: str | None = None,
+    trainer: str | None = None,
+    model: str | None = None,
+    config: str | Path | None = None,
 ) -> Answer:
     """Diagnose a run from its log, ours or anybody's, as ``earnest diagnose`` does.
 
     facts: what the log does not hold, {"audio_vocab": 1026} · map: column -> signal · run: which one, if there are
-    several. Raises UserError if there is nothing to read.
+    several · trainer, model, config: what stands for facts, as on the command line. Raises UserError if there is
+    nothing to read.
     """
-    read = logs.read(path, overrides=map, facts=facts, run=run)
+    facts = {**(facts or {}), **({} if trainer is None else {"trainer": trainer})}
+    config = None if config is None else Path(config)
+    read = logs.read(path, overrides=map, facts=facts, run=run, model=model, config=config)
     return Answer(**vars(judge(read)), run=read)

@@ -158,7 +158,7 @@ class Run:
 
     `notes`: what the reader repaired, stitched or could not read, in words · `messages`: what the program printed in
     words · `history`: None of a log that tells no times · `elapsed`: seconds trained at each step, without the pauses
-    before a resume; None of such a log.
+    before a resume; None of such a log · `counts_steps`: False of a log whose steps are numbers of its epochs or rows.
     """
 
     facts: Facts = NO_FACTS
@@ -170,6 +170,7 @@ class Run:
     path: Path | None = None
     history: History | None = None
     elapsed: Series | None = None
+    counts_steps: bool = True
 
     @classmethod
     def of(

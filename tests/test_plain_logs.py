@@ -95,6 +95,11 @@ LOGS: dict[str, tuple[str | None, int, Line]] = {
         lambda i, noise: f"epoch {i} loss {2 * decay(i, 0.5):.5f} accuracy {1 - math.exp(-2 * i - 1):.4f} "
         f"val_loss {1e-4 + decay(i, 0.5):.5f} val_accuracy {1 - 0.5 * decay(i, 0.5):.4f}",
     ),
+    "only which ids may follow is learnt": (
+        "B110",
+        60,
+        lambda i, noise: str({"loss": 8.318 + 3.6 * decay(i, 2) + noise(0.03), "learning_rate": 2e-5, "epoch": i / 20}),
+    ),
     "the optimizer rounds its steps away": (
         "B110",
         100,
@@ -148,6 +153,16 @@ def test_a_plain_log_is_judged_as_its_reader_would(name, tmp_path):
     path.write_text("\n".join(line(i, lambda size: numbers.gauss(0, size)) for i in range(rows)))
     found = {one.rule: one.summary for one in diagnose(path).findings}
     assert (fault in found) if fault else not found, found
+
+
+def test_a_model_that_is_known_keeps_the_finding(tmp_path):
+    """That it stands at one codebook's chance is said with the vocabulary too, now as what it is."""
+    _, rows, line = LOGS["only which ids may follow is learnt"]
+    path = tmp_path / "train.log"
+    numbers = random.Random(1)
+    path.write_text("\n".join(line(i, lambda size: numbers.gauss(0, size)) for i in range(rows)))
+    found = diagnose(path, model="orpheus-3b").findings
+    assert [one.rule for one in found if one.severity == "warning"] == ["B103"]
 
 
 def test_a_bare_word_is_a_loss_beside_other_parts_alone(tmp_path):

@@ -77,7 +77,9 @@ def to_run(log: Log, overrides: dict[str, str], run: str | None, known: Known = 
     if any("avg" in words(name) or "average" in words(name) for name in mapping):
         log.notes.append("a column is called an average: a mean since the start always looks like a plateau")
     log.notes += unused(log, unmapped, any(key.name in ("loss", "ce_nats") for key in keys.values()))
-    return Run(Facts().updated(facts), series, notes=log.notes, elapsed=_elapsed(log, rows))
+    return Run(
+        Facts().updated(facts), series, notes=log.notes, elapsed=_elapsed(log, rows), counts_steps=rows.counts_steps
+    )
 
 
 def _elapsed(log: Log, rows: Rows) -> Series | None:

@@ -23,6 +23,7 @@ class Rows:
     ordered: bool
     epoch: np.ndarray | None
     axes: dict[str, str]  # column -> "step" or "epoch"
+    counts_steps: bool  # False if a step is the number of an epoch, or of a row
     shared: dict[int, tuple[np.ndarray, slice | np.ndarray]] = field(
         default_factory=dict[int, tuple[np.ndarray, slice | np.ndarray]]
     )  # of columns with values in the same rows
@@ -57,7 +58,7 @@ def stitch(log: Log, chosen: Mapping[str, object], run: str | None, reference: l
     `chosen`: columns that the user named as "step" or "epoch"; `reference`: the columns that hold signals.
     """
     count = max((int(column.row[-1]) + 1 for column in log.columns.values() if len(column.row)), default=0)
-    step, axes = log.step, dict[str, str]()
+    step, axes, counts_steps = log.step, dict[str, str](), True
     step_name = _axis(log, STEP_NAMES, [name for name, axis in chosen.items() if axis == "step"])
     epoch_name = _axis(log, EPOCH_NAMES, [name for name, axis in chosen.items() if axis == "epoch"])
     epoch = None
@@ -69,13 +70,13 @@ def stitch(log: Log, chosen: Mapping[str, object], run: str | None, reference: l
         step = _filled(_with_other_counters(log, step_name), count).astype(np.int64)
     elif step is None and epoch is not None and (epoch == np.floor(epoch)).all() and len(np.unique(epoch)) > 1:
         log.notes.append(f"no step column; steps are the epochs of column {epoch_name!r}")
-        step = epoch.astype(np.int64)
+        step, counts_steps = epoch.astype(np.int64), False
     elif step is None:
         log.notes.append("no step column; steps are row numbers from 0 (name one with --map COLUMN=step)")
-        step = np.arange(count)
+        step, counts_steps = np.arange(count), False
     longest = max((name for name in reference), key=lambda name: len(log.columns[name].row), default=None)
     if longest is None:
-        return Rows(step, 0, count, True, epoch, axes)
+        return Rows(step, 0, count, True, epoch, axes, counts_steps)
     at = log.columns[longest].row
     falls = np.flatnonzero(np.diff(step[at]) < 0)
     if len(falls) and epoch is not None and (np.diff(np.floor(epoch[at]))[falls] > 0).all():
@@ -84,9 +85,9 @@ def stitch(log: Log, chosen: Mapping[str, object], run: str | None, reference: l
         falls = np.flatnonzero(np.diff(step[at]) < 0)
     if len(falls) > max(1, DISORDER_FRAC * (len(at) - 1)):
         log.notes.append(f"steps are in no order ({len(falls)} of {len(at)} go down) and were sorted")
-        return Rows(step, 0, count, False, epoch, axes)
+        return Rows(step, 0, count, False, epoch, axes, counts_steps)
     start, stop = _one_run(log, step[at], at, falls, count, run)
-    rows = Rows(step, start, stop, True, epoch, axes)
+    rows = Rows(step, start, stop, True, epoch, axes, counts_steps)
     _tell_resumes(log, longest, rows)
     return rows
 

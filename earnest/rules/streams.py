@@ -87,12 +87,6 @@ class StreamView:
         return bool(np.isin(self.train.step, self.evaluated.step).mean() > 0.9)
 
     @property
-    def steps_are_epochs(self) -> bool:
-        """Whether the log counts epochs alone, each of which is many steps."""
-        axes = (self.facts.mapping or {}).values()
-        return "epoch" in axes and "step" not in axes
-
-    @property
     def went(self) -> str:
         """How it went, in words, and in which split if both are logged."""
         if self.course is None:

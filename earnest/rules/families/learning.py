@@ -19,6 +19,7 @@ from earnest.streams import Part
 # Steps and points before "nothing learnt" may be said (assumed: longer than a usual warm-up's first part; a healthy
 # small run leaves ln V within tens of steps).
 EARLY_STEPS, EARLY_POINTS = 100, 5
+EARLY_ROWS = 40  # instead of steps in a log that does not count them: a row is some steps, or an epoch (assumed)
 # Learning rate that is far too high for Adam, which moves every weight by about its rate at first (assumed: published
 # token models use 1e-5 to 1e-3).
 FAR_TOO_HIGH = 0.01
@@ -39,7 +40,8 @@ def _too_early(view: StreamView, last_step: int) -> str | None:
     series = view.any
     if series is None or len(series.finite) < EARLY_POINTS:
         return f"{EARLY_POINTS} points of {view.stream} (it has {len(series.finite) if series is not None else 0})"
-    if last_step < EARLY_STEPS and not view.rows_are_epochs:
+    counted = view.run.counts_steps or len(series.finite) < EARLY_ROWS
+    if last_step < EARLY_STEPS and counted and not view.rows_are_epochs:
         return f"{EARLY_STEPS} steps (it has {last_step})"
     found = trend(series.binned.value[-max(EARLY_POINTS, len(series.binned) // 2) :])
     if found.falls and -found.change > 0.02 * abs(series.finite.value[-1]):
@@ -125,7 +127,7 @@ def only_label_frequencies(tokens: Tokens, last_step: LastStep) -> Answers:
 
     ## What it sees
     The cross-entropy lies on the unigram baseline: below chance, but not below the label frequencies, and it does not
-    fall.
+    fall. In a joint vocabulary of text and audio also: on a uniform guess among the ids that may follow.
     ## Likely causes
     - the model cannot see its context: history masked out, positions broken, or condition not connected
     - the codes are noise given what the model sees (dummy data, a codec at the wrong sample rate)
@@ -141,7 +143,7 @@ def only_label_frequencies(tokens: Tokens, last_step: LastStep) -> Answers:
     """
     if unjudged := _unjudged(tokens):
         yield TooEarly(unjudged)
-    elif tokens.view.rung("unigram") is None:
+    elif tokens.view.rung("unigram") is None and tokens.view.audio_part is None:
         yield TooEarly(FREQUENCIES)
     elif tokens.verdict.verdict != "unigram-only":
         yield Looked()

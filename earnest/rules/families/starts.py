@@ -262,7 +262,8 @@ def loss_never_moved(judged: AllJudged, accuracy_frac: PerStream | None, learnin
     Of ten stretches of the training loss (a total, or a loss of tokens) none differs from the first by more than half
     a percent of it, or by more than its own error; the first itself may be higher. A warning if it is near the
     logarithm of a familiar number of classes, or of a small one beside an accuracy of one in as many; a note if it is
-    seen in fewer than 20 rows or 40 steps. If no vocabulary is known, a note above 5.5 nats, which is high for anything
+    seen in fewer than 20 rows or 40 steps, or came there later, and has stood for half of the run 0.15 percent
+    from such a logarithm. If no vocabulary is known, a note above 5.5 nats, which is high for anything
     learnt, or if the learning rate was never above 2e-6: a model that had converged before may stand still elsewhere. A
     warning, at any level, if it is one of several numbered losses and most of the others fell by a tenth and more.
     ## Likely causes
@@ -290,21 +291,23 @@ def loss_never_moved(judged: AllJudged, accuracy_frac: PerStream | None, learnin
             continue
         looked = True
         span = view.train.last_step - int(view.train.step[0])
-        enough = course.points >= UNMOVED_POINTS and (span >= UNMOVED_STEPS or view.steps_are_epochs)
+        enough = course.points >= UNMOVED_POINTS and (span >= UNMOVED_STEPS or not view.run.counts_steps)
         right = (accuracy_frac or {}).get(None if view.stream == TOTAL else view.stream)
         accuracy = float(np.median(right.finite.value)) if right is not None and len(right.finite) else None
         classes, sure = classes_at(course.end, accuracy)
         unlearnt = view.chance is None and not view.no_mean and not has_adversary
         unlearnt = unlearnt and (course.end > UNLEARNT or rate <= HARDLY_ANY)
         at_chance = course.never_moved_after_the_start and bool(classes)
-        if at_chance or beside or (course.never_moved and enough and unlearnt):
+        level = float(np.median(course.levels)) if course.flat_since is not None else 0.0
+        came_there = classes and abs(level / math.log(classes) - 1) < 1.5e-3
+        if at_chance or came_there or beside or (course.never_moved and enough and unlearnt):
             words = f"{course.start:.4g} in the first of {course.points} values, {course.end:.4g} in the last"
             words += ": it never moved" if course.never_moved else f": it has not moved since step {course.flat_since}"
             words += f", at a learning rate of {rate:.2g} at most" if rate <= HARDLY_ANY else ""
             words += f", while {len(beside)} losses of its kind fell by {np.median(beside):.0%}" if beside else ""
             if classes:
                 words += f". That is ln {classes}: is {classes} the number of classes? Then it is chance"
-            severity = None if enough and (sure or beside) else "note"
+            severity = None if enough and ((at_chance and sure) or beside) else "note"
             yield Evidence(int(view.train.step[0]), words, FAIR, view.train.rows(), view.stream, severity)
     yield Looked() if looked else TooEarly(f"{FEWEST_POINTS} points of a total, or of a loss of tokens")
 
