@@ -33,7 +33,7 @@ def make(path: Path, steps: int = 300, level: float = 5.0, end: str | None = "fi
         row = {"step": step, "time_s": start_s + HOUR_S * step / steps}
         row |= {f"train/ce_nats/codebook_{index}": level + 2 * 0.98**step for index in range(2)}
         row |= (
-            {f"eval/ce_nats/codebook_{index}": level + 0.001 + 2 * 0.98**step + 0.1 * index for index in range(2)}
+            {f"eval/ce_nats/codebook_{index}": level + 1e-5 + 2 * 0.98**step + 0.1 * index for index in range(2)}
             if step % 50 == 0
             else {}
         )
