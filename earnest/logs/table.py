@@ -48,6 +48,8 @@ def _shape(source: Source) -> tuple[str, list[str], int] | None:
     if skipped is None or len(lines[skipped]) > 1 << 20:
         return None
     body = [line for line in lines[skipped:] if line.strip() and not RULED.match(line)][:50]
+    if not body:
+        return None
     best = None
     for separator in SEPARATORS:
         try:
