@@ -21,8 +21,8 @@ import torch
 from datasets import Dataset
 from datasets.arrow_writer import ArrowWriter
 
+from earnest.data.clip import Clip
 from earnest.data.corpus import Corpus, layout_of, length_of
-from earnest.data.folder import Clip
 from earnest.data.store import FEATURES, CodeTable
 from earnest.models.higgs import HiggsShape
 from earnest.models.system import System

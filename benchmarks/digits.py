@@ -20,7 +20,7 @@ import soxr
 import torch
 
 from earnest.data.audio import read_wave
-from earnest.data.folder import Clip
+from earnest.data.clip import Clip
 from earnest.generate import Request, generate
 from earnest.speech import load_run
 from earnest.training.clips import find_clips

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from earnest.data.folder import Clip
+from earnest.data.clip import Clip
 from earnest.data.paths import Source
 from earnest.data.sources import SAMPLE_RATE_HZ, write_folder
 from earnest.training.clips import find_clips

@@ -113,17 +113,16 @@ def encode(audio: Positional[Path], out: Positional[Path], codec: str = "amy-tin
     from safetensors.torch import save
 
     from earnest.codecs import load_codec
-    from earnest.data.audio import ClipError, read_wave
+    from earnest.data.audio import ClipError
+    from earnest.data.store import codes_of_file
     from earnest.devices import device as named_device
 
     loaded = load_codec(codec, named_device(device))
     try:
-        wave_N = read_wave(audio, loaded.sample_rate_hz, loaded.channels)
+        codes_CT, samples = codes_of_file(Path(audio), loaded)
     except ClipError as error:
         raise UserError(str(error), "a readable audio file with at least one sample", "check the file") from error
-    with torch.inference_mode():
-        codes_CT = loaded.encode(torch.from_numpy(wave_N)[None].to(loaded.device))[0].cpu()
-    written = save({"codes_CT": codes_CT.contiguous()}, {"codec": codec, "samples": str(wave_N.shape[-1])})
+    written = save({"codes_CT": torch.as_tensor(codes_CT)}, {"codec": codec, "samples": str(samples)})
     with whole_file(out) as aside:
         aside.write_bytes(written)
     kbit_s = loaded.codebooks * (loaded.codebook_size - 1).bit_length() * loaded.frame_rate_hz / 1000

@@ -45,7 +45,7 @@ def check_data(
     max_positions: int = 2048,
     frame_rate_hz: float = 50.0,
 ) -> int:
-    """Check a data set before anything is trained on it: exit 0 if nothing is wrong, 1 if something is.
+    """Check a data set before anything is trained on it: exit 0 if nothing is wrong (a note is not), 1 if something is.
 
     Args:
         folder: What --data.path of a training takes: a folder, a list, a data set on the Hub.
@@ -81,8 +81,10 @@ def check_data(
     console = Console()
     console.print(Text(told))
     for fault in faults:
-        mark = "✗" if fault.severity == "critical" else "!"
+        mark = {"critical": "✗", "warning": "!", "note": "·"}[fault.severity]
         console.print(Text(f"\n{mark} {clean(fault.kind)}: {clean(fault.sentence)}"))
         console.print(Padding(Text(f"fix: {clean(fault.fix)}"), (0, 0, 0, 2)))
-    print(f"\n{len(faults) or 'nothing'} found; page: {out}")
-    return EXIT_FOUND if faults else 0
+    wrong = sum(fault.severity != "note" for fault in faults)
+    notes = f" and {len(faults) - wrong} to note" if len(faults) > wrong else ""
+    print(f"\n{wrong or 'nothing'} found{notes}; page: {out}")
+    return EXIT_FOUND if wrong else 0

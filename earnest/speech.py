@@ -5,15 +5,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from earnest.checkpoints import latest_checkpoint
 from earnest.codecs import Codec, load_codec
-from earnest.data.audio import ClipError, read_wave
+from earnest.data.audio import ClipError
 from earnest.data.batch import Prompt
 from earnest.data.chatml import cloning
 from earnest.data.row import Turn
+from earnest.data.store import codes_of_file
 from earnest.errors import UserError
 from earnest.facts import Facts
 from earnest.generate import Request, check_codec, check_guidance, generate_pieces
@@ -147,11 +149,10 @@ def resolved(model: System, facts: Facts, wish: Wish) -> tuple[Request, Sampling
 def reference_codes(codec: Codec, path: Path) -> Tensor:
     """codes_CT of an audio file. Raises UserError if it cannot be read."""
     try:
-        wave_N = torch.as_tensor(read_wave(path, codec.sample_rate_hz, codec.channels))
+        codes_CT, _ = codes_of_file(path, codec)
     except ClipError as error:
         raise UserError(str(error), "a readable audio file with at least one sample", "check the file") from error
-    with torch.inference_mode():
-        return codec.encode(wave_N[None].to(codec.device))[0].cpu()
+    return torch.as_tensor(codes_CT.astype(np.int64))
 
 
 def in_pieces(text: str, words: int) -> list[str]:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from earnest.data.chatml import Cloning, cloning, load_conversations
+from earnest.data.clip import Clip
 from earnest.data.corpus import Corpus, layout_of
-from earnest.data.folder import Clip
 from earnest.data.masks import IGNORE
 from earnest.data.row import Row, Turn
 from earnest.data.vary import Variation

@@ -10,7 +10,8 @@ import pytest
 import soundfile
 
 from earnest.data.audio import ClipError
-from earnest.data.folder import Clip, load_clips, read_clips
+from earnest.data.clip import Clip
+from earnest.data.folder import load_clips, read_clips
 from earnest.data.hub import lay_out
 from earnest.data.sides import split_clips
 from earnest.errors import UserError
@@ -113,7 +114,7 @@ def test_missing_and_empty_folders(folder, tmp_path_factory):
     [
         (["sound,text", "x,one"], "metadata.csv:1 has no column that names audio files (it has sound,text)"),
         (["file,text", ",one"], "metadata.csv:2 has no file (it has file, text)"),
-        (["file_name,words", "a.wav,one"], "has no text column"),
+        (["file_name,heard", "a.wav,one"], "has no text column"),
         (["file_name,text"], "has no rows"),
         (["file_name,text", "a.wav,"], "every text in"),
         (["file_name,text", "a.wav,one", "a.wav,two"], "a second time"),

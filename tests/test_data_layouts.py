@@ -7,7 +7,6 @@ import io
 import json
 import logging
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,33 +17,9 @@ from earnest.data.folder import load_clips, read_clips
 from earnest.data.paths import Source
 from earnest.data.sides import split_clips
 from earnest.errors import UserError
+from tests.equipment.folders import TEXTS, json_lines, lines, tone, tones
 
-TEXTS = [
-    *("the cat sat on the mat", "seven ships sailed", 'he said, "not now", and left', "rain fell all night"),
-    *("a small grey bird", "we walked home", "open the door please", "nobody answered", "blue, green and red"),
-    *("it was late", "ten to one", "the end"),
-]
 WORDS = ("text", "speaker", "language", "split")
-
-
-def tone(path: Path, index: int = 0, rate_hz: int = 8000, **options) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, 0.2 * np.sin(np.arange(rate_hz // 4) * (index + 1) / 10), rate_hz, **options)
-    return path
-
-
-def tones(folder: Path, pattern: str, count: int = 12) -> None:
-    for index in range(count):
-        tone(folder / pattern.format(index), index)
-
-
-def lines(path: Path, rows) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
-
-
-def json_lines(path: Path, rows) -> None:
-    lines(path, [json.dumps(row, ensure_ascii=False) for row in rows])
 
 
 # --- each builds a folder and returns what a clip of it is: {name: (text, speaker, language, split)}

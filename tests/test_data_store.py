@@ -11,7 +11,7 @@ import torch
 
 from earnest.codecs import load_codec
 from earnest.data.audio import read_wave
-from earnest.data.folder import Clip
+from earnest.data.clip import Clip
 from earnest.data.sides import split_clips
 from earnest.data.store import encode_clips
 from earnest.errors import UserError

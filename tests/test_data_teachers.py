@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from benchmarks.pip_teachers import TEACHERS
-from earnest.data.folder import Clip, load_clips
+from earnest.data.clip import Clip
+from earnest.data.folder import load_clips
 from earnest.data.sources import speak
 from earnest.data.teachers import (
     Teacher,

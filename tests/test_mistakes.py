@@ -39,7 +39,7 @@ def here(tmp_path_factory):
             rows = "".join(f"{i}.wav,text {i}\n" for i in range(0 if name == "cut" else 6))
             (folder / name / "metadata.csv").write_text(f"file_name,text\n{rows}")
     (folder / "shards").mkdir()
-    for path in ("shard.tar", "shards/0.tar", "shards/1.tar", "good.zip", "bad.parquet"):
+    for path in ("shard.tar", "shards/0.tar", "shards/1.tar", "good.zip", "set.rar", "bad.parquet"):
         (folder / path).write_text("packed")
     for name, text in CONFIGURATIONS.items():
         (folder / name).write_bytes(text)
@@ -120,9 +120,10 @@ MISTAKES = [  # words, seen, expected, fix
     (f"{T} --data.path voiceless", "voiceless/0.wav: no samples", "at most 5%", "mend"),
     (f"{T} --data.path cut", "cut/metadata.csv has no rows", "a line for each", "fill it in"),
     (f"{T} --data.path lost", "names 6 files that are not there", "each relative to lost", "remove their lines"),
-    (f"{T} --data.path shard.tar", "shard.tar, an archive", "pairs of audio and .txt", "tar -C unpacked -xf shard.tar"),
-    (f"{T} --data.path shards", "shards/0.tar, an archive, and 1 more", "a folder", "tar -C unpacked -xf each of"),
-    (f"{T} --data.path good.zip", "good.zip, an archive", "a folder", "unzip -d unpacked good.zip"),
+    (f"{T} --data.path shard.tar", "shard.tar: ", "a whole archive", "download it again"),
+    (f"{T} --data.path shards", "shards/0.tar: ", "a whole archive", "download it again"),
+    (f"{T} --data.path good.zip", "good.zip: ", "a whole archive", "download it again"),
+    (f"{T} --data.path set.rar", "set.rar, an archive", "a folder", "--data.path unpacked"),
     (f"{T} --data.path bad.parquet", "bad.parquet: ", "tables that", "check the files"),
     (f"{T} --data.path ~/gone/clips", "no folder /", "a folder of audio files", "asterisk-en"),
     (f"{T} --data.path good/0.wav", "a file at good/0.wav", "a folder of audio files", "check the path"),
@@ -139,7 +140,7 @@ MISTAKES = [  # words, seen, expected, fix
     ("data check good --language english", "--language english", "a code: en", "the code"),
     ("data check good --limit 0", "--limit 0", "1 or more", ""),
     ("data check good --max-duration-s 0", "--max-duration-s 0", "more than 0", ""),
-    ("data check shards", "shards/0.tar, an archive", "a folder", "tar"),
+    ("data check shards", "shards/0.tar: ", "a whole archive", "download it again"),
     # memory, and numbers too large
     ("check higgs-tiny --shape.width 1000000000", "memory ran out", "AdamW", "--data.positions-per-batch"),
     ("check higgs-tiny --shape.layers 100000000", "--shape.layers 1e+08", "at most 1,000", ""),

@@ -38,6 +38,9 @@ class ClipError(ValueError):
 
 
 BLOCK_SAMPLES = 2**20
+Block = tuple[np.ndarray, int]  # block_NK, and the sample rate of the file
+LONG_S = 300  # a longer file is read in pieces
+LEAST_BYTES_PER_S, USUAL_BYTES_PER_S = 500, 4000  # of speech, packed as tightly as may be; of m4a
 SAMPLE_BYTES = {"PCM_S8": 1, "PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 
 
@@ -66,17 +69,14 @@ def read_wave(
     needs a package.
     """
     path = Path(path)
+    if is_long(path, segment):
+        return np.concatenate(list(wave_pieces(path, sample_rate_hz, channels, segment, on_scaled)), axis=-1)
     wave_NK, file_hz = read_samples(path, segment)
     if not len(wave_NK):
         raise ClipError(path, "no samples")
-    if channels == 2 and wave_NK.shape[1] > 2:
-        raise ClipError(path, f"{wave_NK.shape[1]} channels, and stereo is wanted")
-    if not np.isfinite(wave_NK).all():
-        raise ClipError(path, "NaN or infinite samples")
-    if not 1000 <= file_hz <= 1_000_000:
-        # A damaged header: resampling from 1 Hz would fill the memory.
-        raise ClipError(path, f"a sample rate of {file_hz} Hz")
-    wave_NK = _scaled(path, wave_NK, on_scaled)
+    _check_block(path, wave_NK, file_hz, channels)
+    scale = _scale(path, float(np.abs(wave_NK).max()), on_scaled)
+    wave_NK = wave_NK / np.float32(scale) if scale != 1 else wave_NK
     wave_N = wave_NK.mean(axis=1) if channels == 1 else np.broadcast_to(wave_NK, (len(wave_NK), 2))
     wave_N = soxr.resample(wave_N, file_hz, sample_rate_hz)
     if not len(wave_N):
@@ -87,25 +87,60 @@ def read_wave(
 def read_samples(path: Path, segment: Segment | None = None) -> tuple[np.ndarray, int]:
     """(wave_NK, sample rate) of a file or a part of it as the file has them, float32. Raises ClipError if it is
     unreadable, or ends before the part begins."""
+    read = list(blocks(path, segment))
+    waves = [block_NK for block_NK, _ in read]
+    return (np.concatenate(waves), read[0][1]) if waves else (np.zeros((0, 1), np.float32), 0)
+
+
+def blocks(path: Path, segment: Segment | None = None) -> Iterator[Block]:
+    """(block_NK, sample rate) of a file or a part of it, some 2^20 samples at a time. Raises as `read_samples`."""
     suffix = path.suffix.lower()
     if suffix == ".g722" or suffix in FFMPEG_SUFFIXES:
-        wave_NK, file_hz = _read_g722(path) if suffix == ".g722" else _read_ffmpeg(path)
-        if segment:
-            start, samples = _place(path, segment, len(wave_NK), file_hz)
-            wave_NK = wave_NK[start:] if samples is None else wave_NK[start : start + samples]
+        read = _g722_blocks(path) if suffix == ".g722" else _ffmpeg_blocks(path)
+        read = _part_of(path, read, segment) if segment else read
     else:
-        wave_NK, file_hz = _read_soundfile(path, segment)
-    if segment and segment.channel is not None and wave_NK.shape[1] > 1:
-        wave_NK = wave_NK[:, segment.channel : segment.channel + 1]
-    return wave_NK, file_hz
+        read = _soundfile_blocks(path, segment)
+    channel = segment.channel if segment else None
+    for block_NK, file_hz in read:
+        yield block_NK if channel is None or block_NK.shape[1] == 1 else block_NK[:, channel : channel + 1], file_hz
 
 
-def cut(path: Path, wave_NK: np.ndarray, file_hz: int, segment: Segment) -> np.ndarray:
-    """A part of a file that was read whole."""
-    start, samples = _place(path, segment, len(wave_NK), file_hz)
-    if segment.channel is not None:
-        wave_NK = wave_NK[:, segment.channel : segment.channel + 1] if wave_NK.shape[1] > 1 else wave_NK
-    return wave_NK[start:] if samples is None else wave_NK[start : start + samples]
+def is_long(path: Path, segment: Segment | None = None) -> bool:
+    """Whether a clip is longer than LONG_S, or its length is not known and it is large. A small file is not opened."""
+    try:
+        size = path.stat().st_size if path.is_file() else 0
+    except OSError:
+        return False
+    if size < LONG_S * LEAST_BYTES_PER_S:
+        return False
+    seconds = length_s(path, segment)
+    return size > LONG_S * USUAL_BYTES_PER_S if seconds is None else seconds > LONG_S
+
+
+def wave_pieces(
+    path: Path,
+    sample_rate_hz: int,
+    channels: int = 1,
+    segment: Segment | None = None,
+    on_scaled: Callable[[str], None] = log.warning,
+) -> Iterator[np.ndarray]:
+    """What `read_wave` reads, (N,) or (channels, N), one piece after the other: the file is read twice, for its peak
+    first, and never held whole. Raises as `read_wave`."""
+    peak, samples, file_hz, file_channels = 0.0, 0, 0, 1
+    for block_NK, file_hz in blocks(path, segment):
+        _check_block(path, block_NK, file_hz, channels)
+        samples, file_channels = samples + len(block_NK), block_NK.shape[1]
+        peak = max(peak, float(np.abs(block_NK).max(initial=0)))
+    if not samples:
+        raise ClipError(path, "no samples")
+    scale = _scale(path, peak, on_scaled)
+    stream = soxr.ResampleStream(file_hz, sample_rate_hz, channels, dtype="float32")
+    for block_NK, _ in blocks(path, segment):
+        block_NK = block_NK / np.float32(scale) if scale != 1 else block_NK
+        mixed_N = block_NK.mean(axis=1) if channels == 1 else np.repeat(block_NK, channels // file_channels, axis=1)
+        yield np.ascontiguousarray(stream.resample_chunk(mixed_N).T)
+    last = stream.resample_chunk(np.zeros((0,) if channels == 1 else (0, channels), np.float32), last=True)
+    yield np.ascontiguousarray(last.T)
 
 
 def opened_as(path: str | Path) -> Any:
@@ -123,7 +158,8 @@ def length_s(path: Path, segment: Segment | None = None) -> float | None:
     except (soundfile.SoundFileError, OSError):
         return None
     # a damaged header may claim more than the file can hold
-    held = path.stat().st_size / (SAMPLE_BYTES[info.subtype] * info.channels) if info.subtype in SAMPLE_BYTES else None
+    is_plain = info.subtype in SAMPLE_BYTES and info.format != "FLAC"
+    held = path.stat().st_size / (SAMPLE_BYTES[info.subtype] * info.channels) if is_plain else None
     samples = info.frames if held is None else min(info.frames, held)
     return samples / info.samplerate - (segment.start_s if segment else 0)
 
@@ -136,16 +172,26 @@ def _place(path: Path, segment: Segment, samples: int, file_hz: int) -> tuple[in
     return start, None if segment.duration_s is None else round(segment.duration_s * file_hz)
 
 
-def _scaled(path: Path, wave_NK: np.ndarray, on_scaled: Callable[[str], None]) -> np.ndarray:
-    peak = float(np.abs(wave_NK).max())
+def _check_block(path: Path, wave_NK: np.ndarray, file_hz: int, channels: int) -> None:
+    if channels == 2 and wave_NK.shape[1] > 2:
+        raise ClipError(path, f"{wave_NK.shape[1]} channels, and stereo is wanted")
+    if not np.isfinite(wave_NK).all():
+        raise ClipError(path, "NaN or infinite samples")
+    if not 1000 <= file_hz <= 1_000_000:
+        # A damaged header: resampling from 1 Hz would fill the memory.
+        raise ClipError(path, f"a sample rate of {file_hz} Hz")
+
+
+def _scale(path: Path, peak: float, on_scaled: Callable[[str], None]) -> float:
+    """What samples are divided by, to lie in [-1, 1]. Raises ClipError for samples of an unknown unit."""
     if peak <= 1:
-        return wave_NK
+        return 1.0
     if peak <= OVER_PEAK:
         on_scaled(f"{path} (peak {peak:.3g}, divided by it)")
-        return wave_NK / np.float32(peak)
+        return peak
     if LEAST_16_BIT_PEAK <= peak <= FULL_SCALE_16_BIT:
         on_scaled(f"{path} (samples of 16 bits up to {peak:.0f}, divided by {FULL_SCALE_16_BIT:.0f})")
-        return wave_NK / np.float32(FULL_SCALE_16_BIT)
+        return FULL_SCALE_16_BIT
     raise ClipError(path, f"samples up to {peak:.6g}, which are neither in [-1, 1] nor of 16 bits")
 
 
@@ -236,10 +282,9 @@ def _pcm(path: str | os.PathLike[str], wave_N: np.ndarray) -> tuple[np.ndarray, 
     return np.clip(scaled_N, -32768, 32767).astype(np.int16), clipped_frac
 
 
-def _read_soundfile(path: Path, segment: Segment | None = None) -> tuple[np.ndarray, int]:
+def _soundfile_blocks(path: Path, segment: Segment | None) -> Iterator[Block]:
     if not path.is_file():
         raise ClipError(path, "no such file")
-    blocks: list[np.ndarray] = []
     try:
         with soundfile.SoundFile(opened_as(path)) as file:
             start, left = _place(path, segment, file.frames, file.samplerate) if segment else (0, None)
@@ -247,16 +292,30 @@ def _read_soundfile(path: Path, segment: Segment | None = None) -> tuple[np.ndar
                 file.seek(start)
             # In blocks, because a damaged header may claim gigabytes that are not there.
             size = BLOCK_SAMPLES if left is None else min(BLOCK_SAMPLES, left)
+            yield np.zeros((0, file.channels), np.float32), file.samplerate
             while len(block_NK := file.read(size, dtype="float32", always_2d=True)):
-                blocks.append(block_NK)
+                yield block_NK, file.samplerate
                 left = left if left is None else left - len(block_NK)
                 size = BLOCK_SAMPLES if left is None else min(BLOCK_SAMPLES, left)
     except (soundfile.SoundFileError, OSError) as error:
         raise ClipError(path, f"unreadable ({getattr(error, 'error_string', error)})") from error
-    return np.concatenate(blocks) if blocks else np.zeros((0, 1), np.float32), file.samplerate
 
 
-def _read_ffmpeg(path: Path) -> tuple[np.ndarray, int]:
+def _part_of(path: Path, blocks: Iterator[Block], segment: Segment) -> Iterator[Block]:
+    """A part of a file that can only be read from its beginning."""
+    start_s, at, file_hz, end = segment.start_s, 0, 0, None
+    for block_NK, file_hz in blocks:
+        start = round(start_s * file_hz)
+        end = None if segment.duration_s is None else start + round(segment.duration_s * file_hz)
+        yield block_NK[max(start - at, 0) : None if end is None else max(end - at, 0)], file_hz
+        at += len(block_NK)
+        if end is not None and at >= end:
+            return
+    if file_hz:
+        _place(path, segment, at, file_hz)
+
+
+def _ffmpeg_blocks(path: Path) -> Iterator[Block]:
     try:
         import av
         import av.error
@@ -266,32 +325,41 @@ def _read_ffmpeg(path: Path) -> tuple[np.ndarray, int]:
         ) from error
     if not path.is_file():
         raise ClipError(path, "no such file")
-    blocks: list[np.ndarray] = []
-    file_hz = 0
+    held, samples = list[np.ndarray](), 0
+    file_hz, resampler = 0, None
     try:
         with av.open(str(path)) as container:
             if not container.streams.audio:
                 raise ClipError(path, "no audio in it")
             for frame in container.decode(container.streams.audio[0]):
-                if not file_hz:
-                    file_hz, layout = frame.sample_rate, frame.layout
-                    planar = av.AudioResampler("fltp", layout, file_hz)
-                blocks += [block.to_ndarray().T for block in planar.resample(frame)]
+                if resampler is None:
+                    file_hz = frame.sample_rate
+                    resampler = av.AudioResampler("fltp", frame.layout, file_hz)
+                held += [block.to_ndarray().T for block in resampler.resample(frame)]
+                samples += frame.samples
+                if samples >= BLOCK_SAMPLES:
+                    yield np.concatenate(held), file_hz
+                    held, samples = [], 0
     except (av.error.FFmpegError, OSError) as error:
         raise ClipError(path, f"unreadable ({' '.join(str(error).split())[:100]})") from error
-    return np.concatenate(blocks) if blocks else np.zeros((0, 1), np.float32), file_hz
+    if held:
+        yield np.concatenate(held), file_hz
 
 
-def _read_g722(path: Path) -> tuple[np.ndarray, int]:
+def _g722_blocks(path: Path) -> Iterator[Block]:
     try:
         from G722 import G722
     except ImportError as error:
         raise UserError(
             f"{path}, and no g722 package", "the g722 package, to read .g722 files", "pip install g722"
         ) from error
+    if not path.is_file():
+        raise ClipError(path, "no such file")
+    decoder: Any = G722(G722_HZ, G722_BITS_PER_S)
     try:
-        data = path.read_bytes()
+        with open(path, "rb") as file:
+            while data := file.read(BLOCK_SAMPLES // 2):
+                pcm_N = np.array(decoder.decode(data), dtype=np.int16)
+                yield pcm_N.astype(np.float32)[:, None] / 32768, G722_HZ
     except OSError as error:
         raise ClipError(path, f"unreadable ({error.strerror})") from error
-    pcm_N = np.array(G722(G722_HZ, G722_BITS_PER_S).decode(data), dtype=np.int16)
-    return pcm_N.astype(np.float32)[:, None] / 32768, G722_HZ

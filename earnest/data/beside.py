@@ -8,10 +8,16 @@ from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
+from earnest.data.audio import AUDIO_SUFFIXES
+from earnest.data.parts import Part, parts_of
 from earnest.data.roles import Role, first_filled, named_roles
+from earnest.files import read_small
 from earnest.records import loads
 
-ENDINGS = (".normalized.txt", ".txt", ".lab", ".original.txt", ".json")  # the first that is there is read
+# the first that is there is read
+ENDINGS = (".normalized.txt", ".txt", ".lab", ".original.txt", ".trn", ".json", ".srt", ".vtt", ".textgrid")
+TIMES = re.compile(r"0 \d{3,} (?=\S)")  # TIMIT: first and last sample before the text
+MOST_BYTES = 2**24  # of a file beside one clip
 MAIN_SPEAKER = "SPEAKER_MAIN"  # moshi-finetune: the one that the model speaks for, on the left channel
 Word = tuple[str, float, float, str]
 
@@ -25,7 +31,7 @@ class Beside:
         self._by_stem: dict[str, list[str]] = {}
         for name in names:
             ending = next((each for each in ENDINGS if name.lower().endswith(each)), None)
-            stem = PurePosixPath(name).name[: -len(ending)] if ending else ""
+            stem = _without_sound(PurePosixPath(name).name[: -len(ending)]) if ending else ""
             if stem in stems:
                 self._by_stem.setdefault(stem, []).append(name)
         self._names = frozenset(name for names in self._by_stem.values() for name in names)
@@ -40,15 +46,26 @@ class Beside:
 
     def cells(self, audio: str) -> dict[Role, str]:
         """What the files beside an audio file say, by role."""
+        return next((cells for file in self._of(audio) if (cells := _cells(file))), {})
+
+    def parts(self, audio: str) -> list[Part]:
+        """The clips of a recording, if a file beside it says what is said when; none if it is one clip."""
+        parts = next((parts for file in self._of(audio) if (parts := parts_of(file))), [])
+        return parts if len(parts) > 1 else []
+
+    def _of(self, audio: str) -> list[Path]:
+        """The files that describe an audio file, those of its own folder first, then by their endings."""
         path = PurePosixPath(audio)
         near = [name for name in self._by_stem.get(_stem(path), ()) if self._is_near(PurePosixPath(name), path)]
-        for ending in ENDINGS:
-            for name in near:
-                if name.lower().endswith(ending) and PurePosixPath(name).name[: -len(ending)] == _stem(path):
-                    cells = _cells(self.folder / name)
-                    if cells:
-                        return cells
-        return {}
+        near.sort(key=lambda name: PurePosixPath(name).parent != path.parent)
+        has_own = bool(near) and PurePosixPath(near[0]).parent == path.parent
+        near = [name for name in near if not has_own or PurePosixPath(name).parent == path.parent]
+        ordered = [(ending, name) for ending in ENDINGS for name in near if name.lower().endswith(ending)]
+        return [
+            self.folder / name
+            for ending, name in ordered
+            if _without_sound(PurePosixPath(name).name[: -len(ending)]) == _stem(path)
+        ]
 
     def _is_near(self, name: PurePosixPath, audio: PurePosixPath) -> bool:
         """In the same folder, or where the folders differ in one name: wav48/p225 and txt/p225."""
@@ -61,14 +78,27 @@ def _stem(audio: PurePosixPath) -> str:
     return re.sub(r"_mic\d$", "", audio.stem)
 
 
+def _without_sound(name: str) -> str:
+    """`a` of a.wav.trn and a.mp3.json."""
+    path = PurePosixPath(name)
+    return path.stem if path.suffix.lower() in AUDIO_SUFFIXES else name
+
+
 def _cells(path: Path) -> dict[Role, str]:
+    suffix = path.suffix.lower()
+    if suffix in (".srt", ".vtt", ".textgrid"):
+        said = " ".join(part.text for part in parts_of(path))
+        return {"text": said} if said else {}
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_small(path, MOST_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError):
         return {}
-    if path.suffix.lower() != ".json":
-        written: dict[Role, str] = {"text": " ".join(text.split())}
-        return written if text.strip() else {}
+    if suffix != ".json":
+        written = TIMES.sub("", next(iter(text.strip().splitlines()), "") if suffix == ".trn" else text, count=1)
+        is_aligned = suffix == ".lab" and re.search(
+            r"^\s*[\d.]+\s+[\d.]+\s", written, re.MULTILINE
+        )  # HTK: sounds by time
+        return {"text": " ".join(written.split())} if written.strip() and not is_aligned else {}
     try:
         fields = loads(text)
     except ValueError:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from earnest.data.folder import Clip
+from earnest.data.clip import Clip
 from earnest.data.row import Audio, Row, Turn, Vary
 from earnest.errors import UserError
 from earnest.files import read_small

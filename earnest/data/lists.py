@@ -5,22 +5,25 @@ A list is told by its contents, not by its name: its header bears known names, o
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
 
-from earnest.data.beside import as_cell
+from earnest.data.documents import json_objects, json_rows
+from earnest.data.joined import WAVES, fairseq_rows, is_fairseq, kaldi_rows
+from earnest.data.opened import full_lines, opened, unreadable
 from earnest.data.paths import AudioFiles
-from earnest.data.roles import Role, chosen_columns, guessed_names, is_header, named_roles, names_audio
+from earnest.data.roles import Role, chosen_columns, guessed_names, is_header, named_roles, names_audio, plain_name
 from earnest.errors import UserError
-from earnest.records import loads
 
-SUFFIXES = (".csv", ".tsv", ".txt", ".list", ".lst", ".psv", ".json", ".jsonl", ".ndjson", ".manifest")
-NAMES = ("text", "transcript", "transcripts")  # Kaldi's `text` has no suffix
+SUFFIXES = (".csv", ".tsv", ".txt", ".list", ".lst", ".psv", ".data", ".json", ".jsonl", ".ndjson", ".manifest")
+NAMES = ("text", "transcript", "transcripts", WAVES)  # Kaldi's `text` has no suffix
+WEAK = ("source", "recording_id", "ytid", "youtube_id")  # which name many things; they count if they find files
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson", ".manifest")
+MOST_FIND = 0.5  # assumed: a column whose name says nothing names the files if so many of its cells find one
 SAMPLE = 200  # rows that decide what a list is
+FESTVOX = re.compile(r'\(\s*(\S+)\s+"(.*)"\s*\)')  # CMU Arctic: ( arctic_a0001 "a text" )
 Row = dict[str, str]
 
 
@@ -43,19 +46,27 @@ class ClipList:
 
 @dataclass(frozen=True)
 class Form:
-    """How a list is written. `delimiter`: None for JSON; "" for an identifier, blanks or a colon, and the text."""
+    """How a list is written. `delimiter`: "" for an identifier, blanks or a colon, and the text. `read`: what reads a
+    list that is no table."""
 
-    delimiter: str | None
+    delimiter: str = ""
     columns: tuple[str, ...] = ()
-    header: bool = True
+    header: int = 1
+    """Lines before the rows."""
     titles: tuple[str, ...] = ()
     """What a header calls the columns, if their names are guessed in spite of it."""
+    read: Callable[[Path], Iterator[tuple[int, Row]]] | None = None
 
     def rows(self, path: Path) -> Iterator[tuple[int, Row]]:
-        if self.delimiter is None:
-            yield from _json_rows(path)
+        if self.read:
+            yield from self.read(path)
             return
-        for line, cells in islice(_cells(path, self.delimiter), int(self.header), None):
+        for line, cells in islice(_cells(path, self.delimiter), self.header, None):
+            if not self.header and not cells[0].strip():
+                continue  # Databaker: the sounds of the clip in the line before
+            if self.delimiter == "\t" and self.header and len(cells) > len(self.columns):
+                most = len(self.columns) - 1  # MTG-Jamendo: the last column is a list
+                cells = [*cells[:most], ", ".join(cells[most:])]
             if len(cells) != len(self.columns):
                 comma = self.delimiter == ","
                 raise UserError(
@@ -74,21 +85,33 @@ def read_list(path: Path, root: AudioFiles, words: Sequence[str] = ()) -> ClipLi
     """
     here = PurePosixPath(path.parent.relative_to(root.root).as_posix()) if path.is_relative_to(root.root) else None
     here = here or PurePosixPath(path.parent.as_posix())
-    form = Form(None) if _is_json(path) else _form_of_text(path, lambda cell: root.is_audio(cell, here))
+    form = _form(path, lambda cell: root.is_audio(cell, here))
     if form is None:
         return None
     sample = [row for _, row in islice(form.rows(path), SAMPLE)]
     columns = list(form.columns) or list(dict.fromkeys(column for row in sample for column in row))
     chosen: dict[Role, str] = {role: _column(name, columns, form) for role, name in chosen_columns(words).items()}
     roles = named_roles(columns, chosen, path)
-    if "audio" not in roles:
-        return None
-    shares = {
-        column: sum(root.is_audio(row.get(column, ""), here) for row in sample) for column in roles["audio"]
-    }  # `id` beside `path`, `path` beside an empty `audio`: the one that finds the files
+    candidates = roles.get("audio", ())
+    if not candidates:  # the column that finds files, whatever its name
+        taken = {column for named in roles.values() for column in named}
+        candidates = tuple(column for column in columns if column not in taken)
+    shares = {column: sum(root.is_audio(row.get(column, ""), here) for row in sample) for column in candidates}
+    # `id` beside `path`, `path` beside an empty `audio`: the one that finds the files
     best = max(shares, key=shares.__getitem__, default="")
-    roles["audio"] = (best,) if shares.get(best) else roles["audio"][:1]
-    return ClipList(path, here, form, roles, bool(shares.get(best)))
+    found = bool(shares.get(best)) and ("audio" in roles or shares[best] > MOST_FIND * len(sample))
+    if not found and (plain_name(candidates[0] if candidates else "") in WEAK or "audio" not in roles):
+        return None
+    roles["audio"] = (best,) if found else roles["audio"][:1]
+    return ClipList(path, here, form, roles, found)
+
+
+def _form(path: Path, is_audio: Callable[[str], bool]) -> Form | None:
+    if path.name == WAVES:
+        return Form(read=kaldi_rows)
+    if is_fairseq(path):
+        return Form(read=fairseq_rows)
+    return Form(read=json_rows) if _is_json(path) else _form_of_text(path, is_audio)
 
 
 def _column(name: str, columns: Sequence[str], form: Form) -> str:
@@ -106,14 +129,14 @@ def _column(name: str, columns: Sequence[str], form: Form) -> str:
 
 def _form_of_text(path: Path, is_audio: Callable[[str], bool]) -> Form | None:
     """How a table in text is written, from its first lines."""
-    lines = list(islice(_lines(path), SAMPLE))
+    lines = list(islice(full_lines(path), SAMPLE))
     if not lines:
         return None
     delimiter = _delimiter(path, [line for _, line in lines])
     if delimiter == "":
         pairs = [cells for _, cells in islice(_cells(path, ""), SAMPLE)]
         finds = sum(is_audio(cells[0]) for cells in pairs)
-        return Form("", ("audio", "text"), header=False) if finds > len(pairs) / 2 else None
+        return Form("", ("audio", "text"), header=0) if finds > len(pairs) / 2 else None
     rows = [cells for _, cells in islice(_cells(path, delimiter), SAMPLE)]
     if not rows:
         return None
@@ -122,10 +145,9 @@ def _form_of_text(path: Path, is_audio: Callable[[str], bool]) -> Form | None:
     width = max(set(map(len, rows)), key=[len(cells) for cells in rows].count)
     names = guessed_names([cells for cells in rows if len(cells) == width], is_audio)
     if "audio" in names:
-        titles = (
-            () if _of_audio(rows[0], is_audio) or not all(_of_audio(row, is_audio) for row in rows[1:]) else rows[0]
-        )
-        return Form(delimiter, tuple(names), bool(titles), tuple(title.strip() for title in titles))
+        heads = next((place for place, row in enumerate(rows) if _of_audio(row, is_audio)), 0)  # FMA's table has three
+        heads = heads if all(_of_audio(row, is_audio) for row in rows[heads:]) else 0
+        return Form(delimiter, tuple(names), heads, tuple(title.strip() for title in rows[heads - 1]) if heads else ())
     # a table whose header has other names: its columns can be chosen
     return Form(delimiter, tuple(cell.strip() for cell in rows[0])) if path.suffix in (".csv", ".tsv") else None
 
@@ -137,12 +159,12 @@ def _of_audio(cells: Sequence[str], is_audio: Callable[[str], bool]) -> bool:
 def _delimiter(path: Path, lines: Sequence[str]) -> str:
     """What stands between the columns: what every line has, of a bar, a tab or a semicolon; else the comma of a csv, or
     "" if an identifier and blanks begin each line."""
-    if path.suffix.lower() == ".tsv":
+    if path.name.lower().removesuffix(".gz").endswith(".tsv"):
         return "\t"
-    for delimiter in ("|", "\t"):
+    for delimiter in ("|", "\t", "=="):
         if all(delimiter in line for line in lines):
             return delimiter
-    if path.suffix.lower() != ".csv":
+    if not path.name.lower().removesuffix(".gz").endswith(".csv"):
         return ""
     return ";" if all(";" in line for line in lines) and is_header(lines[0].split(";")) else ","
 
@@ -152,13 +174,16 @@ def _cells(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     if delimiter in (",", ";"):
         yield from _csv_cells(path, delimiter)
         return
-    for line, text in _lines(path):
+    for line, text in full_lines(path):
         if delimiter == "":
             # JSUT `id:text`; LibriSpeech, Kaldi `id text`
-            match = re.match(r"\s*([^\s:]+)(?::|\s+)\s*(.*)", text)
+            match = FESTVOX.fullmatch(text.strip()) or re.match(r"\s*([^\s:]+)(?::|\s+)\s*(.*)", text)
             yield line, [match[1], match[2]] if match else [text.strip(), ""]
         else:
-            yield line, [_unquoted(cell) for cell in text.split("||" if "||" in text else delimiter)]
+            yield (
+                line,
+                [_unquoted(cell) for cell in text.split("||" if delimiter == "|" and "||" in text else delimiter)],
+            )
 
 
 def _unquoted(cell: str) -> str:
@@ -171,30 +196,14 @@ def _unquoted(cell: str) -> str:
 def _csv_cells(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     line = 0
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with opened(path, newline="") as file:
             reader = csv.reader(file, strict=True, delimiter=delimiter)
             for cells in reader:
                 line = reader.line_num
                 if cells:
                     yield line, cells
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise _unreadable(path, line, error, "a CSV table with a header, in UTF-8") from error
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(number, line) of a text file, without empty lines."""
-    number = 0
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield number, line.rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise _unreadable(path, number, error, "text in UTF-8") from error
-
-
-def _unreadable(path: Path, line: int, error: Exception, expected: str) -> UserError:
-    return UserError(f"{path}, after line {line}: {error}", expected, "mend the file")
+    except (csv.Error, UnicodeError) as error:
+        raise unreadable(path, line, error, "a CSV table with a header, in UTF-8") from error
 
 
 # --- JSON
@@ -202,72 +211,17 @@ def _unreadable(path: Path, line: int, error: Exception, expected: str) -> UserE
 
 
 def _is_json(path: Path) -> bool:
-    return path.suffix.lower() in JSON_SUFFIXES
+    return PurePosixPath(path.name.lower().removesuffix(".gz")).suffix in JSON_SUFFIXES
+
+
+def is_list(path: Path) -> bool:
+    """Whether a file may be a list, by its name."""
+    return PurePosixPath(path.name.lower().removesuffix(".gz")).suffix in SUFFIXES or path.name in NAMES
 
 
 def is_conversations(path: Path) -> bool:
     """Whether a JSON file holds conversations (`chatml`), rather than a list of clips."""
     if not _is_json(path) or not path.is_file():
         return False
-    row = next((row for _, row in _json_objects(path)), {})
+    row = next((row for _, row in json_objects(path)), {})
     return "messages" in row or "samples" in row
-
-
-def _json_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """One object a line, a list of objects, or one object of names: {file: text} or {file: {...}}; an empty field is
-    left out."""
-    for number, fields in _json_objects(path):
-        yield number, {column: as_cell(value) for column, value in fields.items() if value is not None}
-
-
-def _json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    expected = "one JSON object a line, or a list of them, in UTF-8"
-    number = 0
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            full = (line for line in file if line.strip())
-            first, second = next(full, ""), next(full, "")
-            # one object in one line is a line, unless it is a .json of other names: {"a.wav": "a text"}
-            names = loads(first) if _is_object(first) else None
-            lines = isinstance(names, dict) and (
-                bool(second) or path.suffix.lower() != ".json" or is_header(list(names))
-            )
-            file.seek(0)
-            if lines:
-                for number, text in enumerate(file, 1):
-                    if text.strip():
-                        yield number, _object(loads(text))
-                return
-            for number, item in enumerate(_listed(loads(file.read())), 1):
-                yield number, _object(item)
-    except ValueError as error:
-        raise _unreadable(path, number, error, expected) from error
-
-
-def _is_object(line: str) -> bool:
-    try:
-        return isinstance(loads(line), dict)
-    except ValueError:
-        return False
-
-
-def _listed(value: Any) -> Iterable[Any]:
-    """The objects of a JSON value; a map of names is a list of what they name."""
-    if isinstance(value, dict):
-        fields = cast(dict[str, Any], value)
-        inner = next((fields[name] for name in ("data", "items", "clips", "utterances") if name in fields), None)
-        if isinstance(inner, list):
-            return cast(list[Any], inner)
-        return [
-            {"audio": name, **(cast(dict[str, Any], item) if isinstance(item, dict) else {"text": item})}
-            for name, item in fields.items()
-        ]
-    if not isinstance(value, list):
-        raise ValueError(f"a {type(value).__name__}")
-    return cast(list[Any], value)
-
-
-def _object(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError(f"a {type(value).__name__}")
-    return cast(dict[str, Any], value)

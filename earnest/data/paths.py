@@ -1,6 +1,7 @@
 """Which data is meant, and which file a list of it means: lists are moved, written on other machines, and name files by
 their stem alone."""
 
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -9,7 +10,7 @@ from earnest.data.audio import AUDIO_SUFFIXES
 from earnest.errors import UserError
 
 ROOT = PurePosixPath()
-ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip", ".7z", ".rar")
+ARCHIVES = (".tar.zst", ".7z", ".rar")
 UNPACKED = "unpacked"  # what a folder is called in advice
 SPLITS = {  # datasets.data_files.SPLIT_KEYWORDS
     **dict.fromkeys(["train", "training"], "train"),
@@ -26,8 +27,8 @@ class Source:
     """A folder, a list of clips, or a data set on the Hub."""
     columns: tuple[str, ...] = ()
     """Columns of the list or table whose names are not known, as ROLE=COLUMN: audio=my_file text=said. Roles: audio,
-    text, speaker, language, tags, words, split, start_s, duration_s. Columns of a list without a header are counted
-    from 1."""
+    text, speaker, language, tags, words, split, start_s, end_s, duration_s. Columns of a list without a header are
+    counted from 1."""
     split: str = ""
     """Take this split alone (train, validated, ...), and hold out a share of it; all of them if empty."""
     limit: int | None = None
@@ -37,25 +38,37 @@ class Source:
 
 
 def refuse_archives(path: Path) -> None:
-    """Raises UserError, which says how to unpack, if a path is an archive or a folder of them: shards of a webdataset,
-    or a download as it came."""
+    """Raises UserError, which says how to unpack, if a path is an archive that `archives` does not read, or a folder of
+    them."""
     files = [path] if path.is_file() else sorted(path.iterdir()) if path.is_dir() else []
     packed = [file for file in files if file.name.lower().endswith(ARCHIVES)]
-    if not packed:
-        return
-    each = packed[0] if len(packed) == 1 else f"each of {path}/*{packed[0].suffix}"
-    command = f"unzip -d {UNPACKED}" if packed[0].suffix.lower() == ".zip" else f"tar -C {UNPACKED} -xf"
-    raise UserError(
-        f"{packed[0]}, an archive" + (f", and {len(packed) - 1} more" if len(packed) > 1 else ""),
-        "audio files in a folder; a webdataset's shards are pairs of audio and .txt once they are unpacked",
-        f"mkdir {UNPACKED}; {command} {each}; then --data.path {UNPACKED}",
-    )
+    if packed:
+        raise UserError(
+            f"{packed[0]}, an archive" + (f", and {len(packed) - 1} more" if len(packed) > 1 else ""),
+            "audio files in a folder, or in .tar, .tar.gz, .tar.bz2, .tar.xz or .zip",
+            f"unpack into a folder, and name that: --data.path {UNPACKED}",
+        )
+
+
+def split_in(words: str) -> str | None:
+    """The split that a name says: train-clean-100, dev, ljs_audio_text_val_filelist, 92_manifest_clean_train; None if
+    it says two, or that it is the rest (`tr_no_dev`)."""
+    parts = [part for part in re.split(r"[\W_\d]+", words.lower()) if part]
+    said = {
+        SPLITS[part] for before, part in zip(["", *parts], parts, strict=False) if part in SPLITS and before != "no"
+    }
+    return said.pop() if len(said) == 1 else None
 
 
 def split_of(name: str) -> str | None:
-    """The split that the first folder of a name means."""
-    parts = PurePosixPath(name).parts
-    return SPLITS.get(parts[0].lower()) if len(parts) > 1 else None
+    """The split that the folders of a name say, the outermost first, as in data sets of the Hub."""
+    return next((split for part in PurePosixPath(name).parts[:-1] if (split := split_in(part))), None)
+
+
+def names_split(path: Path, split: str) -> bool:
+    """Whether a list is that of a split, which may be one that only this data set has (`validated`)."""
+    words = re.split(r"[_\-. ]+", path.stem.lower())
+    return split.lower() in (path.stem.lower(), *words) or SPLITS.get(split.lower(), "") in map(SPLITS.get, words)
 
 
 class AudioFiles:

@@ -10,25 +10,31 @@ from typing import Literal, get_args
 from earnest.data.audio import AUDIO_SUFFIXES
 from earnest.errors import UserError
 
-Role = Literal["audio", "text", "speaker", "language", "tags", "words", "split", "start_s", "duration_s"]
+Role = Literal["audio", "text", "speaker", "language", "tags", "words", "split", "start_s", "end_s", "duration_s"]
 # What data sets call a column of this role, the best first; compared in lower case, with _ for - and blanks
 NAMES: dict[Role, tuple[str, ...]] = {
     "audio": (
         *("file_name", "audio_filepath", "audio_file", "audio_path", "audio_file_path", "wav_filename", "wav_path"),
         *("wav_file", "wav", "audio", "path", "file_path", "filepath", "filename", "file", "fname", "clip", "mp3"),
-        *("wav_id", "utt_id", "utterance_id", "segment_id", "item_name", "key", "utt", "id"),
+        *("audio_filename", "wav_id", "utt_id", "utterance_id", "segment_id", "item_name", "ytid", "youtube_id"),
+        *("key", "utt", "id", "recording_id", "source"),
     ),
     "text": (
         *("normalized_text", "text_normalized", "normalised_text", "text_norm", "text", "transcription", "transcript"),
-        *("sentence", "transcripts", "raw_text", "raw_transcription", "txt", "utterance", "caption", "description"),
+        *("sentence", "transcripts", "text_tn", "clean", "raw_text", "raw_transcription", "txt", "utterance", "wrd"),
+        *("words", "caption", "description"),
     ),
     "speaker": ("speaker", "speaker_id", "speaker_name", "client_id", "spk", "spk_id", "spkid", "voice", "reader_id"),
     "language": ("language", "lang", "locale", "lang_code", "language_code"),
     # MusicCaps' and audiocraft's names; a caption beside a text counts as tags
-    "tags": ("tags", "aspect_list", "caption", "description"),
+    "tags": (
+        *("tags", "aspect_list", "caption", "description", "captions", "caption_1", "genre", "genres", "labels"),
+        *("label", "category"),
+    ),
     "words": ("words", "alignments"),
     "split": ("split", "subset"),
-    "start_s": ("offset", "start_s"),  # NeMo: seconds from the beginning of the file
+    "start_s": ("offset", "start_s", "start", "start_time", "begin_time"),  # seconds from the beginning of the file
+    "end_s": ("end", "end_s", "end_time"),
     "duration_s": ("duration", "duration_s"),
 }
 # ISO 639-1, and what lists of Chinese and Japanese trainers write beside it
@@ -43,12 +49,14 @@ LANGUAGES = frozenset(
         "wa wo xh yi yo za zh zu jp cn yue cmn wuu all_zh all_ja all_ko all_yue auto",
     )
 )
+ANSWERS = frozenset({"true", "false", "yes", "no", "none", "nan"})
 MOST_ARE_AUDIO = 0.25  # assumed: half of the names of files that are not there, a quarter of those that are
 ALIKE = 0.5  # assumed: from this share of common letters on, a column of texts is another spelling of the one before
 
 
 def plain_name(name: str) -> str:
-    return re.sub(r"[\s-]+", "_", name.strip().lower())
+    """audio_file of audio-file, `Audio File` and audioFile."""
+    return re.sub(r"[\s-]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip()).lower())
 
 
 def chosen_columns(words: Sequence[str]) -> dict[Role, str]:
@@ -127,13 +135,18 @@ def guessed_names(rows: Sequence[Sequence[str]], is_audio: Callable[[str], bool]
             names[place] = "language"
         elif all(re.fullmatch(r"\d*\.\d+", cell) for cell in cells):
             names[place] = "seconds"
-        else:
+        elif not all(re.match(r"\w+://", cell) for cell in cells):
             texts.append(place)
+    if not texts and "language" in names:
+        texts.append(names.index("language"))  # a list of one line: `hi` is a text
     if len(texts) > 1 and _is_speaker(columns[texts[0]], columns[texts[1]]):
         names[texts.pop(0)] = "speaker"
     if texts:
         alike = [place for place in texts[1:] if _alike(columns[texts[0]], columns[place])]
         names[alike[0] if alike else texts[0]] = "text"
+        last = texts[-1] if len(texts) > 1 and texts[-1] == len(columns) - 1 else None
+        if last is not None and last not in alike and "speaker" not in names and _are_few(columns[last]):
+            names[last] = "speaker"  # StyleTTS 2 and XTTS: path|text|speaker
     return names
 
 
@@ -150,8 +163,17 @@ def _is_speaker(cells: Sequence[str], following: Sequence[str]) -> bool:
     """Whether a column before the texts names speakers: numbers, or words without blanks, or few different ones."""
     if _alike(cells, following):
         return False
-    few = len(set(cells)) <= len(cells) / 2
-    return few or all(re.fullmatch(r"\S{1,64}", cell) for cell in cells)
+    # a sentence of Chinese, Japanese or Thai has no blanks either, but letters that no identifier has
+    return len(set(cells)) <= len(cells) / 2 or all(
+        re.fullmatch(r"\S{1,64}", cell, re.ASCII) and cell.isascii() for cell in cells
+    )
+
+
+def _are_few(cells: Sequence[str]) -> bool:
+    """Whether a column behind the texts names speakers: few different words or numbers, which are no answers."""
+    different = {cell.lower() for cell in cells}
+    are_words = all(re.fullmatch(r"\S{1,64}", cell) for cell in cells) and not different <= ANSWERS
+    return are_words and len(different) <= len(cells) / 2
 
 
 def _alike(cells: Sequence[str], others: Sequence[str]) -> bool:

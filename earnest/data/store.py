@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any, cast, overload
 
@@ -20,8 +20,9 @@ import torch
 from datasets import Dataset, Features, List, Value
 from datasets.arrow_writer import ArrowWriter
 
-from earnest.data.audio import ClipError
-from earnest.data.folder import Clip, read_clips
+from earnest.data.audio import ClipError, is_long, read_wave, wave_pieces
+from earnest.data.clip import Clip
+from earnest.data.folder import read_clips, skip
 from earnest.data.row import Row
 from earnest.files import fingerprint, whole_file, write_whole
 
@@ -99,7 +100,16 @@ def encode_clips(
     skipped: list[ClipError] = []
     done = 0
     with _evaluating(codec):
-        waves = read_clips(list(wanted), codec.sample_rate_hz, skipped, len(clips), codec.channels)
+        long = [clip for clip in wanted if is_long(clip.path, clip.segment)]
+        for clip in long:
+            try:
+                _add(store, [_encode_long(clip, codec, wanted[clip])])
+            except ClipError as error:
+                skip(error, skipped, len(clips))
+            done += 1
+            on_progress(done, len(wanted))
+        rest = [clip for clip in wanted if clip not in set(long)]
+        waves = read_clips(rest, codec.sample_rate_hz, skipped, len(clips), codec.channels)
         for stretch in _stretches(waves):
             rows: list[dict[str, Any]] = []
             for batch in _batches(stretch, codec):
@@ -212,8 +222,8 @@ def _encode(batch: Sequence[tuple[Clip, np.ndarray]], codec: Any, keys: Mapping[
     """Encode one batch of clips of the same number of frames: the rows of the table. Raises ValueError when the codec
     breaks its protocol."""
     waves = [wave_N for _, wave_N in batch]
-    is_long = len(batch) == 1 and waves[0].shape[-1] > PIECE_S * codec.sample_rate_hz
-    codes_BCT = _codes_in_pieces(waves[0], codec)[None] if is_long else _codes(waves, codec)
+    is_above = len(batch) == 1 and waves[0].shape[-1] > PIECE_S * codec.sample_rate_hz
+    codes_BCT = codes_in_pieces(waves, codec)[None] if is_above else _codes(waves, codec)
     return [
         {
             "key": keys[clip],
@@ -242,14 +252,57 @@ def _codes(waves: Sequence[np.ndarray], codec: Any) -> np.ndarray:
     return codes_BCT
 
 
-def _codes_in_pieces(wave_N: np.ndarray, codec: Any) -> np.ndarray:
-    """codes_CT of a long wave: what a codec needs for its layers grows with the audio that it is given at once."""
-    hop, samples = codec.hop_samples, wave_N.shape[-1]
-    frames = math.ceil(samples / hop)
+def codes_in_pieces(waves: Iterable[np.ndarray], codec: Any) -> np.ndarray:
+    """codes_CT of a long wave, (N,) or (channels, N), that comes in pieces of any length. What a codec needs for its
+    layers grows with the audio that it is given at once: it gets PIECE_S, with CONTEXT_S of its neighbours."""
+    hop = codec.hop_samples
     piece, context = int(PIECE_S * codec.sample_rate_hz / hop), math.ceil(CONTEXT_S * codec.sample_rate_hz / hop)
-    pieces: list[np.ndarray] = []
-    for first in range(0, frames, piece):
-        start, last = max(0, first - context), min(frames, first + piece)
-        codes_CT = _codes([wave_N[..., start * hop : min(samples, (last + context) * hop)]], codec)[0]
-        pieces.append(codes_CT[:, first - start : last - start])
-    return np.concatenate(pieces, axis=1)
+    codes, start, first = list[np.ndarray](), 0, 0  # start: the frame at which `held` begins; first: the next to encode
+    held: np.ndarray | None = None
+    for wave_N in chain(waves, [None]):
+        if wave_N is not None:
+            held = wave_N if held is None else np.concatenate([held, wave_N], axis=-1)
+        assert held is not None, "a wave has a piece"
+        while True:
+            frames = start + held.shape[-1] / hop  # that are here
+            last = first + piece if wave_N is not None else min(math.ceil(frames), first + piece)
+            if frames < last + context if wave_N is not None else first >= last:
+                break
+            codes_CT = _codes([held[..., : (last + context - start) * hop]], codec)[0]
+            codes.append(codes_CT[:, first - start : last - start])
+            first, before = last, start
+            start = max(start, first - context)
+            held = held[..., (start - before) * hop :]
+    return np.concatenate(codes, axis=1)
+
+
+def codes_of_file(path: Path, codec: Any) -> tuple[np.ndarray, int]:
+    """(codes_CT, samples) of an audio file of any length, encoded in pieces if it is long. Raises ClipError as
+    `read_wave`."""
+    samples = 0
+
+    def counted() -> Iterator[np.ndarray]:
+        nonlocal samples
+        for wave_N in wave_pieces(path, codec.sample_rate_hz, codec.channels):
+            samples += wave_N.shape[-1]
+            yield wave_N
+
+    with _evaluating(codec):
+        if is_long(path):
+            return codes_in_pieces(counted(), codec), samples
+        wave_N = read_wave(path, codec.sample_rate_hz, codec.channels)
+        return _codes([wave_N], codec)[0], wave_N.shape[-1]
+
+
+def _encode_long(clip: Clip, codec: Any, key: str) -> dict[str, Any]:
+    """The row of a clip that is never held whole."""
+    digest = hashlib.sha256()
+
+    def read() -> Iterator[np.ndarray]:
+        for wave_N in wave_pieces(clip.path, codec.sample_rate_hz, codec.channels, clip.segment):
+            digest.update(wave_N.tobytes())
+            yield wave_N
+
+    codes_CT = codes_in_pieces(read(), codec)
+    codes = codes_CT.astype(np.uint16).ravel()
+    return {"key": key, "codes": codes, "frames": codes_CT.shape[1], "wave_sha256": digest.hexdigest()}

@@ -18,7 +18,7 @@ import numpy as np
 import soxr
 import torch
 
-from earnest.data.folder import Clip
+from earnest.data.clip import Clip
 from earnest.errors import UserError
 from earnest.files import fingerprint, whole_directory
 from earnest.records import loads

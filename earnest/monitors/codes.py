@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from earnest.codecs.codec import Codec
-from earnest.data.folder import Clip
+from earnest.data.clip import Clip
 from earnest.data.pitch import pitch_and_level
 from earnest.data.teachers import word_times
 from earnest.signals import key

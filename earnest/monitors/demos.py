@@ -12,7 +12,7 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
 from earnest.codecs.codec import Codec
-from earnest.data.audio import ClipError, read_wave, write_wave
+from earnest.data.audio import ClipError, length_s, read_wave, write_wave
 from earnest.data.row import Row
 from earnest.errors import UserError
 from earnest.generate import Request, generate
@@ -109,7 +109,9 @@ class DemoSet:
         holds more than the clip."""
         hop, rate_hz = self.codec.hop_samples, self.codec.sample_rate_hz
         try:
-            wave_N = read_wave(row.source, rate_hz, self.codec.channels) if Path(row.source).is_file() else None
+            path = Path(row.source)
+            holds_more = path.is_file() and (length_s(path) or 0) * rate_hz > (row.frames + 2) * hop
+            wave_N = read_wave(path, rate_hz, self.codec.channels) if path.is_file() and not holds_more else None
         except (ClipError, UserError, OSError):
             return None
         if wave_N is None or abs(wave_N.shape[-1] - row.frames * hop) > 2 * hop:

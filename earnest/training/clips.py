@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from earnest.data.chatml import Conversation, load_conversations
-from earnest.data.folder import Clip, load_clips
+from earnest.data.clip import Clip
+from earnest.data.folder import load_clips
 from earnest.data.lists import is_conversations
 from earnest.data.music import music, music_name
 from earnest.data.paths import Source

@@ -16,6 +16,6 @@ CHECKS: list[Callable[[Checked], Iterator[Fault]]] = [
 
 
 def faults(checked: Checked) -> list[Fault]:
-    """What is wrong, critical first."""
+    """What is wrong, critical first, notes last."""
     found = [fault for check in CHECKS for fault in check(checked)]
-    return sorted(found, key=lambda fault: fault.severity != "critical")
+    return sorted(found, key=lambda fault: ("critical", "warning", "note").index(fault.severity))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from earnest.data.checks.checked import Checked, Fault, share
 from earnest.data.checks.measure import SILENT_DB, Measured
-from earnest.data.folder import Clip
+from earnest.data.clip import Clip
 
 CLIPPED_FRAC = 0.0005  # assumed: one sample in two thousand is heard as a crackle
 LONG_SILENCE_S, MOSTLY_SILENT_FRAC = 2.0, 0.6

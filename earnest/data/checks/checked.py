@@ -7,9 +7,10 @@ from typing import Literal
 
 from earnest.data.audio import ClipError
 from earnest.data.checks.measure import Measured, is_copy, measure
-from earnest.data.folder import Clip
+from earnest.data.clip import Clip
 
-Severity = Literal["critical", "warning"]
+Severity = Literal["critical", "warning", "note"]
+"""A note is true and told, but nothing has to be mended before a training: exit 0."""
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,23 @@
 """What a recording is like, before anything is trained on it: level, clipping, silence, band, noise, and what it is a
 copy of."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from earnest.data.audio import FULL_SCALE_16_BIT, LEAST_16_BIT_PEAK, OVER_PEAK, ClipError, Segment, cut, read_samples
+from earnest.data.audio import (
+    FULL_SCALE_16_BIT,
+    LEAST_16_BIT_PEAK,
+    OVER_PEAK,
+    Block,
+    ClipError,
+    Segment,
+    blocks,
+    is_long,
+    read_samples,
+)
 
 FRAME_S = 0.025
 WINDOW = 1024  # samples of a spectrum
@@ -46,36 +57,62 @@ class Measured:
 
 
 def measure(path: Path, segment: Segment | None = None) -> Measured:
-    """Raises ClipError for a file that cannot be used, as training would."""
-    wave_NK, rate_hz = read_samples(path)
-    wave_NK = cut(path, wave_NK, rate_hz, segment) if segment else wave_NK
-    if not len(wave_NK):
-        raise ClipError(path, "no samples")
-    wave_N = wave_NK.mean(axis=1)
-    if not np.isfinite(wave_N).all():
-        raise ClipError(path, "NaN or infinite samples")
-    peak = float(np.abs(wave_NK).max())
+    """Raises ClipError for a file that cannot be used, as training would. A long recording is read twice, a minute or
+    so at a time."""
+    if is_long(path, segment):
+        return _measured(path, lambda: blocks(path, segment))
+    wave_NK, rate_hz = read_samples(path, segment)
+    return _measured(path, lambda: iter([(wave_NK, rate_hz)]))
+
+
+def _measured(path: Path, read: Callable[[], Iterator[Block]]) -> Measured:
+    tops_K, bottoms_K, samples, rate_hz = _range(path, read())
+    peak = float(max(tops_K.max(), bottoms_K.max()))
     if peak > FULL_SCALE_16_BIT or OVER_PEAK < peak < LEAST_16_BIT_PEAK:
         raise ClipError(path, f"samples up to {peak:.6g}, which are neither in [-1, 1] nor of 16 bits")
-    if peak > 1:
-        wave_N = wave_N / (peak if peak <= OVER_PEAK else FULL_SCALE_16_BIT)
-    level_T = levels(wave_N, rate_hz)
+    scale = 1 if peak <= 1 else peak if peak <= OVER_PEAK else FULL_SCALE_16_BIT
+    levels_T, envelopes, bands, clipped = list[np.ndarray](), list[np.ndarray](), list[float](), 0
+    for wave_NK, _ in read():
+        if not len(wave_NK):
+            continue
+        wave_N = wave_NK.mean(axis=1) / scale if scale != 1 else wave_NK.mean(axis=1)
+        levels_T.append(levels(wave_N, rate_hz))
+        bands.append(band_hz(wave_N, rate_hz))
+        clipped += sum(_at(wave_NK[:, k], tops_K[k]) + _at(-wave_NK[:, k], bottoms_K[k]) for k in range(len(tops_K)))
+        envelopes.append(envelope(wave_N, rate_hz) if len(wave_NK) == samples else levels_T[-1])
+    level_T = np.concatenate(levels_T)
     loud = np.flatnonzero(level_T > SILENT_DB)
     lead, tail = (loud[0], len(level_T) - 1 - loud[-1]) if len(loud) else (len(level_T), len(level_T))
     return Measured(
-        duration_s=len(wave_N) / rate_hz,
+        duration_s=samples / rate_hz,
         rate_hz=rate_hz,
         peak=peak,
-        clipped_frac=clipped_frac(wave_NK),
+        clipped_frac=clipped / (samples * len(tops_K)),
         lead_s=float(lead) * FRAME_S,
         tail_s=float(tail) * FRAME_S,
         silent_frac=float(np.mean(level_T <= SILENT_DB)),
-        band_hz=band_hz(wave_N, rate_hz),
+        band_hz=max(bands),
         floor_db=float(np.quantile(level_T, 0.05)),
         contrast_db=float(np.quantile(level_T, 0.95) - np.quantile(level_T, 0.05)),
         pause_db=float(np.quantile(level_T, 0.15) - np.quantile(level_T, 0.02)),
-        envelope_T=envelope(wave_N, rate_hz),
+        envelope_T=envelopes[0] if len(envelopes) == 1 else level_T - level_T.max(),
     )
+
+
+def _range(path: Path, read: Iterator[Block]) -> tuple[np.ndarray, np.ndarray, int, int]:
+    """(highest, negated lowest sample of each channel, samples, sample rate)."""
+    highest, samples, rate_hz = list[np.ndarray](), 0, 0
+    for wave_NK, file_hz in read:
+        rate_hz = file_hz
+        if not np.isfinite(wave_NK).all():
+            raise ClipError(path, "NaN or infinite samples")
+        samples += len(wave_NK)
+        if len(wave_NK):
+            highest.append(np.stack([wave_NK.max(0), -wave_NK.min(0)]))
+    if not samples:
+        raise ClipError(path, "no samples")
+    tops_K, bottoms_K = np.max(highest, axis=0)
+    return tops_K, bottoms_K, samples, rate_hz
 
 
 def levels(wave_N: np.ndarray, rate_hz: int) -> np.ndarray:
@@ -86,17 +123,12 @@ def levels(wave_N: np.ndarray, rate_hz: int) -> np.ndarray:
     return 10 * np.log10((wave_TN.astype(np.float64) ** 2).mean(1) + 1e-12)
 
 
-def clipped_frac(wave_NK: np.ndarray) -> float:
-    """Share of the samples that lie in runs of FLAT_TOP and more at the channel's highest or lowest value."""
-    clipped = 0
-    for wave_N in wave_NK.T:
-        for top in (wave_N.max(), -wave_N.min()):
-            signed_N = wave_N if top == wave_N.max() else -wave_N
-            at_top_N = (signed_N >= top * 0.9999) & (top > 0.05)
-            edges = np.flatnonzero(np.diff(np.concatenate([[0], at_top_N.astype(np.int8), [0]])))
-            runs = edges[1::2] - edges[::2]
-            clipped += int(runs[runs >= FLAT_TOP].sum())
-    return clipped / max(wave_NK.size, 1)
+def _at(wave_N: np.ndarray, top: float) -> int:
+    """How many samples lie in runs of FLAT_TOP and more at the channel's highest value."""
+    at_top_N = (wave_N >= top * 0.9999) & (top > 0.05)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], at_top_N.astype(np.int8), [0]])))
+    runs = edges[1::2] - edges[::2]
+    return int(runs[runs >= FLAT_TOP].sum())
 
 
 def spectrum_db(wave_N: np.ndarray, rate_hz: int) -> np.ndarray:

@@ -3,14 +3,15 @@
 import base64
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 
 import jinja2
 import numpy as np
 import soundfile
 
-from earnest.data.audio import ClipError, read_wave
+from earnest.data.audio import ClipError, Segment, read_wave
 from earnest.data.checks.checked import Checked, Fault
-from earnest.data.folder import Clip
+from earnest.data.clip import Clip
 
 PLAYERS, PLAYED_S, PLAYED_HZ = 3, 15, 24_000  # of a fault: enough to hear what is meant, in a page that can be mailed
 
@@ -27,6 +28,7 @@ body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; overflow-wrap: anyw
 h2 { margin: 2rem 0 .25rem; font-size: 1.1rem; }
 table { border-collapse: collapse; } td, th { padding: .2rem .8rem .2rem 0; text-align: left; vertical-align: top; }
 .critical::before { content: "✗ "; color: #c22; } .warning::before { content: "! "; color: #b70; }
+.note::before { content: "· "; }
 figure { margin: .75rem 0; } audio { display: block; width: min(30rem, 100%); margin-top: .25rem; }
 </style>
 </head>
@@ -75,7 +77,9 @@ def _player(clip: Clip, checked: Checked) -> tuple[Clip, str, str]:
     level = f"peak {measured.peak:.3g} · quietest part {measured.floor_db:.0f} dB"
     told = f"{measured.duration_s:.2f} s · {measured.rate_hz} Hz · {level}"
     try:
-        wave_N = read_wave(clip.path, min(PLAYED_HZ, measured.rate_hz), 1, clip.segment, lambda told: None)
+        whole = clip.segment or Segment()
+        played = replace(whole, duration_s=min(PLAYED_S, whole.duration_s or PLAYED_S))
+        wave_N = read_wave(clip.path, min(PLAYED_HZ, measured.rate_hz), 1, played, lambda told: None)
     except ClipError:
         return clip, told, ""
     file = io.BytesIO()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from earnest.data.checks.checked import Checked, Fault, share
 from earnest.data.checks.measure import Measured
-from earnest.data.folder import Clip
+from earnest.data.clip import Clip
 
 SCRIPTS = {  # of languages that are not written in Latin letters
     language: frozenset(scripts.split())

@@ -13,7 +13,8 @@ from torch import Tensor
 from earnest.codecs.trainable import TrainableCodec
 from earnest.data.audio import ClipError
 from earnest.data.chatml import Conversation
-from earnest.data.folder import Clip, read_clips
+from earnest.data.clip import Clip
+from earnest.data.folder import read_clips
 from earnest.data.pitch import pitch_and_level
 from earnest.data.sides import split_clips
 from earnest.data.teachers import FeatureTable, load_teacher, teach

@@ -8,8 +8,8 @@ from typing import Literal, TypeVar
 from earnest.codecs import Codec
 from earnest.data.audio import Segment, length_s
 from earnest.data.chatml import Conversation
+from earnest.data.clip import Clip
 from earnest.data.corpus import NAMED, Corpus, layout_of, length_of
-from earnest.data.folder import Clip
 from earnest.data.row import Row
 from earnest.data.sides import split_clips
 from earnest.data.store import CodeTable, encode_clips

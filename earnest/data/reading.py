@@ -1,0 +1,320 @@
+"""The clips of one folder, from its lists, from files beside the audio, and from the names of its folders."""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+from earnest.data.audio import AUDIO_SUFFIXES, SNDFILE_SUFFIXES, Segment, length_s
+from earnest.data.beside import Beside, main_words, tags
+from earnest.data.clip import BAD_CLIPS_FRAC, Clip, allowed_bad, log_left_out, some
+from earnest.data.joined import is_part
+from earnest.data.lists import ClipList, Row, is_list, read_list
+from earnest.data.parts import Part
+from earnest.data.paths import SPLITS, AudioFiles, Source, names_split, refuse_archives, split_in, split_of
+from earnest.data.roles import NAMES, Role, first_filled
+from earnest.errors import UserError
+
+log = logging.getLogger(__name__)
+
+CONVENTION = ("metadata.csv", "metadata.jsonl")
+NO_DATA = frozenset({"invalidated", "other", "reported"})  # Common Voice: what listeners refused or have not heard
+STARTS = 50  # rows of a list whose starts are held against their files
+
+
+class Reading:
+    """The clips of one folder, or of the list `only` in it."""
+
+    def __init__(self, folder: Path, wanted: Source, needed: Sequence[str], only: Path | None = None):
+        self.folder, self.wanted, self.needed, self.only = folder, wanted, needed, only
+        names = {file: file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*")) if file.is_file()}
+        self.names = {file: name for file, name in names.items() if "/." not in f"/{name}"}  # without hidden ones
+        self.audio = AudioFiles(
+            folder, [name for file, name in self.names.items() if file.suffix.lower() in AUDIO_SUFFIXES]
+        )
+        self.beside = Beside(folder, self.names.values(), self.audio.names)
+        self.absent: dict[str, str] = {}  # name -> how the list calls it, and where
+        self.respelled: list[str] = []
+        self.list_of_split = False  # whether the split that is wanted has a list of its own
+
+    def clips(self) -> list[Clip]:
+        lists = self._lists()
+        clips: dict[tuple[str, str | None], Clip] = {}
+        for clip_list in lists:
+            of_this = set[str]()
+            for clip in self._of_list(clip_list):
+                known = clips.get((clip.name, clip.split))
+                if known and (known.text == clip.text or not (known.text and clip.text)) and clip.name not in of_this:
+                    clip = _joined(known, clip)  # two lists say the same
+                elif known:
+                    raise UserError(
+                        f"{clip_list.path} names {clip.name} a second time"
+                        + ("" if clip.name in of_this else ", with another text"),
+                        "one line for each file" if len(lists) == 1 else "each file in one list of a split",
+                        "remove the line that is wrong" + (", or name one list as the path" if len(lists) > 1 else ""),
+                    )
+                clips[clip.name, clip.split] = clip
+                of_this.add(clip.name)
+        self._check_absent(len(clips), lists)
+        named = {clip.path for clip in clips.values()}
+        unnamed = sorted(name for name in self.audio.names if self.folder / name not in named)
+        if not lists or (not self.needed and not self.only):
+            bare = [clip for name in unnamed for clip in self._without_list(name)]
+            clips |= {(clip.name, clip.split): clip for clip in bare}
+        elif self.needed:
+            log_left_out("not in the metadata", [] if self.only or self.wanted.split else unnamed)
+        return self._limited(self._of_split(_to_train_on(self._described(list(clips.values()), lists))))
+
+    # --- lists
+
+    def _lists(self) -> list[ClipList]:
+        """The lists of the folder, without those of what is not meant. Raises UserError if a list is one too many, or
+        if there is none and the clips have no text beside them."""
+        if self.only:
+            candidates = [self.only]
+        else:
+            candidates = [
+                file
+                for file, name in self.names.items()
+                if is_list(file) and not is_part(file) and not self.beside.is_beside(name)
+            ]
+        convention = [file for file in candidates if file.name in CONVENTION]
+        for file in convention:
+            if file.suffix == ".jsonl" and file.with_suffix(".csv") in convention:
+                raise UserError(
+                    f"{file} beside metadata.csv", "one metadata file in a folder", "remove the one that is not meant"
+                )
+        lists, odd = list[ClipList](), list[UserError]()
+        for file in convention or candidates:
+            try:
+                read = read_list(file, self.audio, self.wanted.columns)
+            except UserError as error:
+                if convention or self.only or (self.wanted.columns and "--data.columns" in error.seen):
+                    raise
+                odd.append(error)
+                continue
+            if read:
+                lists.append(read)
+        chosen = lists if convention or self.only else self._meant(lists)
+        if not chosen and odd and (self.needed or not self.audio.names):
+            raise odd[0]
+        for error in odd:
+            log.warning("left aside: %s", error.seen)
+        if not chosen and (convention or self.only):
+            self._refuse_unknown(convention[0] if convention else candidates[0])
+        if not chosen:
+            self._check_without_list(candidates)
+        return chosen
+
+    def _meant(self, lists: Sequence[ClipList]) -> list[ClipList]:
+        """Of several lists those that find files and say what is needed; then those named by splits, if any are."""
+        found = [each for each in lists if each.found]
+        lists = found or ([] if self.audio.names and not self.needed else list(lists))
+        if self.needed:
+            lists = [each for each in lists if self.needed[0] in each.roles] or lists
+        if self.wanted.split:
+            named = [each for each in lists if names_split(each.path, self.wanted.split)]
+            self.list_of_split, lists = bool(named), named or lists
+        else:
+            lists = [each for each in lists if each.path.stem not in NO_DATA] or lists
+            lists = [each for each in lists if split_in(each.path.stem)] or lists
+        return lists
+
+    def _check_without_list(self, candidates: Sequence[Path]) -> None:
+        if not self.audio.names:
+            refuse_archives(self.folder)
+            raise UserError(
+                f"no audio file in {self.folder}",
+                f"files such as {', '.join(sorted(SNDFILE_SUFFIXES))}, .m4a",
+                "check the path",
+            )
+        if self.needed and not self.beside.describes_some:
+            looked = f" ({', '.join(file.name for file in candidates[:3])} is none)" if candidates else ""
+            raise UserError(
+                f"no metadata.csv or metadata.jsonl in {self.folder}, no other list of its files{looked}, and no .txt "
+                "beside them",
+                f"a list that gives the {' or '.join(self.needed)} of each file: metadata.csv with the columns "
+                f"file_name and {self.needed[0]}, LJSpeech's id|text, a manifest in JSON lines, ...",
+                "write it beside the audio files; only training a codec needs no text",
+            )
+
+    def _refuse_unknown(self, path: Path) -> None:
+        first = next(iter(path.read_text(encoding="utf-8-sig", errors="replace").splitlines()), "")
+        if not first:
+            raise UserError(f"{path} has no rows", "a line for each audio file", "fill it in, or remove it")
+        raise UserError(
+            f"{path}:1 has no column that names audio files (it has {first[:200]})",
+            f"a column called one of {', '.join(NAMES['audio'][:8])}, ..., or names of files that are there",
+            "rename it, or say which it is: --data.columns audio=YOUR_COLUMN text=YOUR_COLUMN",
+        )
+
+    # --- rows
+
+    def _of_list(self, clip_list: ClipList) -> Iterator[Clip]:
+        roles, of_list = self._with_true_starts(clip_list), None
+        if not self.only:
+            of_list = split_in(clip_list.path.stem) or split_of((clip_list.here / clip_list.path.name).as_posix())
+        line = 0
+        for line, row in clip_list.rows():
+            word = first_filled(row, roles["audio"])
+            if not word:
+                raise UserError(
+                    f"{clip_list.path}:{line} has no {roles['audio'][0]} (it has {', '.join(row)})",
+                    f"the audio file in the column {roles['audio'][0]}",
+                    "name the audio file there",
+                )
+            name = self.audio.find(word, clip_list.here)
+            if name is None:
+                name = (clip_list.here / word).as_posix()
+                self.absent[name] = f"{word} (line {line})"
+            elif (as_written := os.path.normpath(clip_list.here / word)) != name and as_written.lower() == name.lower():
+                self.respelled.append(f"{word} is {name}")
+            split = SPLITS.get(first_filled(row, roles.get("split", ())).lower()) or of_list or split_of(name)
+            yield self._clip(name, row, roles, split)
+        if not line:
+            raise UserError(f"{clip_list.path} has no rows", "a line for each audio file", "fill it in, or remove it")
+        if self.needed and not any(role in roles for role in self.needed) and not self.beside.describes_some:
+            wanted = [name for role, names in NAMES.items() if role in self.needed for name in names]
+            raise UserError(
+                f"{clip_list.path} has no {' or '.join(self.needed)} column",
+                f"a column named one of {', '.join(wanted[:8])}, ...",
+                f"rename yours, or say which it is: --data.columns {self.needed[0]}=YOUR_COLUMN",
+            )
+
+    def _with_true_starts(self, clip_list: ClipList) -> dict[Role, tuple[str, ...]]:
+        """The roles of a list. A start that lies behind the end of its file is that of a part in another recording, of
+        which the file is already cut (MusicCaps): then no start counts."""
+        roles = dict(clip_list.roles)
+        for _, row in islice(clip_list.rows(), STARTS) if "start_s" in roles else ():
+            start_s = _number(first_filled(row, roles["start_s"]))
+            name = self.audio.find(first_filled(row, roles["audio"]), clip_list.here) if start_s else None
+            whole_s = length_s(self.folder / name) if name else None
+            if start_s and whole_s is not None and start_s >= whole_s:
+                return {
+                    role: columns for role, columns in roles.items() if role not in ("start_s", "end_s", "duration_s")
+                }
+        return roles
+
+    def _clip(self, name: str, row: Row, roles: Mapping[Role, tuple[str, ...]], split: str | None) -> Clip:
+        cells: dict[Role, str] = {role: first_filled(row, columns) for role, columns in roles.items()}
+        if "text" in self.needed and not cells.get("text"):
+            cells |= {role: cell for role, cell in self.beside.cells(name).items() if not cells.get(role)}
+        words, text, channel = main_words(cells.get("words", ""))
+        if cells.get("text") == cells.get("words") and text:
+            cells["text"] = text  # one column holds both
+        start_s, end_s, duration_s = (_number(cells.get(role)) for role in ("start_s", "end_s", "duration_s"))
+        if end_s is not None and duration_s is None:
+            start_s = start_s or 0.0
+            duration_s = end_s - start_s
+        segment = None
+        if channel is not None or start_s is not None:
+            segment = Segment(start_s or 0.0, duration_s if start_s is not None else None, channel)
+        return Clip(
+            path=self.folder / name,
+            name=name if start_s is None else f"{name}#{start_s:g}",
+            text=cells.get("text") or text,
+            speaker=cells.get("speaker", ""),
+            language=cells.get("language", ""),
+            tags=tags(cells.get("tags", "")),
+            split=split,
+            source=os.fspath(self.folder),
+            words=words,
+            segment=segment,
+        )
+
+    def _without_list(self, name: str) -> list[Clip]:
+        """A file that no list names; its parts if a file beside it says what is said when."""
+        parts: list[Part] = self.beside.parts(name) if "text" in self.needed else []
+        rows = [{"text": part.text, "start_s": f"{part.start_s:g}", "end_s": f"{part.end_s:g}"} for part in parts] or [
+            {}
+        ]
+        roles: dict[Role, tuple[str, ...]] = {"text": ("text",), "start_s": ("start_s",), "end_s": ("end_s",)}
+        return [self._clip(name, row, roles if row else {}, split_of(name)) for row in rows]
+
+    # --- all clips
+
+    def _check_absent(self, clips: int, lists: Sequence[ClipList]) -> None:
+        """Says which files are not there; reading counts them as it counts those that cannot be read. Raises UserError
+        if they are too many for that."""
+        if self.respelled:
+            log.warning("found under another spelling: %s", some(self.respelled))
+        if not self.absent:
+            return
+        if len(self.absent) <= allowed_bad(clips):
+            log_left_out("that are not there or are not audio", list(self.absent.values()))
+            return
+        raise UserError(
+            f"{lists[0].path} names {len(self.absent)} files that are not there or are not audio: "
+            f"{some(list(self.absent.values()))}",
+            f"at most {BAD_CLIPS_FRAC:.0%} of its {clips} files missing, each relative to {lists[0].path.parent}",
+            "add these files, or remove their lines; if another column names the files: --data.columns audio=COLUMN",
+        )
+
+    def _described(self, clips: list[Clip], lists: Sequence[ClipList]) -> list[Clip]:
+        """The clips that have a field that is needed; logs the others. Raises UserError if none has."""
+        if not self.needed:
+            return clips
+        words = " or ".join(self.needed)
+        described = [clip for clip in clips if any(getattr(clip, field) for field in self.needed)]
+        log_left_out(f"without a {words}", [clip.name for clip in clips if clip not in set(described)])
+        if not described:
+            raise UserError(
+                f"every {words} in {lists[0].path if lists else self.folder} is empty",
+                "the words spoken or what is heard in each file",
+                "fill it in",
+            )
+        return described
+
+    def _of_split(self, clips: list[Clip]) -> list[Clip]:
+        """Those of the split that is wanted: then they are all there is, and a share of them is held out."""
+        wanted = self.wanted.split
+        if not wanted:
+            return clips
+        means = SPLITS.get(wanted.lower())
+        chosen = [clip for clip in clips if means and clip.split == means]
+        if not chosen and self.list_of_split:  # `validated` of Common Voice: its list was chosen, and no clip says more
+            chosen = [clip for clip in clips if clip.split is None]
+        if not chosen:
+            known = sorted({clip.split for clip in clips if clip.split})
+            raise UserError(
+                f"split {wanted!r}",
+                f"one of {', '.join(known)}" if known else f"no split: {self.folder} has none",
+                "name one of these, or leave --data.split out",
+            )
+        return [replace(clip, split=None) for clip in chosen]
+
+    def _limited(self, clips: list[Clip]) -> list[Clip]:
+        most, taken, counts = self.wanted.limit, list[Clip](), dict[str | None, int]()
+        for clip in clips:
+            counts[clip.split] = counts.get(clip.split, 0) + 1
+            if most is None or counts[clip.split] <= most:
+                taken.append(clip)
+        return taken
+
+
+def _joined(known: Clip, other: Clip) -> Clip:
+    """One clip of two lists: what the first leaves empty the second may say."""
+    more = {
+        field: getattr(other, field)
+        for field in ("text", "speaker", "language", "tags", "words")
+        if not getattr(known, field)
+    }
+    return replace(known, **more)
+
+
+def _to_train_on(clips: list[Clip]) -> list[Clip]:
+    """The clips; if all are of one held-out split (the one that was downloaded), they are all there is."""
+    splits = {clip.split for clip in clips}
+    if len(splits) != 1 or splits <= {None, "train"}:
+        return clips
+    log.warning("every clip is of the split %s: a share of them is held out", *splits)
+    return [replace(clip, split=None) for clip in clips]
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
