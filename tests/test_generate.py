@@ -15,7 +15,7 @@ from earnest.facts import Facts
 from earnest.generate import Request, decoded, generate, generate_pieces, sample
 from earnest.models.higgs import Higgs
 from earnest.models.higgs.continuation import HiggsContinuation
-from earnest.models.prepacked import packed_as, prepacked
+from earnest.models.prepacked import RotaryTable, packed_as, prepacked
 from earnest.sampling import Repetition, Sampling
 from earnest.streams import Codebook
 from earnest.training.tokens.lora import Lora, add_lora
@@ -248,3 +248,13 @@ def test_weights_are_rounded_for_that_generation_alone(trained):
     )
     assert torch.equal(exact.codes_CT, again.codes_CT)
     assert rounded.codes_CT.shape[0] == CODEBOOKS
+
+
+def test_a_table_of_rotations_holds_what_the_embedding_gives(trained):
+    model, _ = trained
+    embedding, like = model.lm.model.rotary_emb, model.lm.model.norm.weight
+    table = RotaryTable(embedding, like)
+    for last in (0, 3, 1023, 1024, 5000):
+        position_B1 = torch.tensor([[last], [last // 2]])
+        for one, other in zip(table.at(position_B1, last), embedding(like, position_B1), strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-6)

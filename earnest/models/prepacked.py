@@ -142,6 +142,27 @@ class CachedAttention:
         return self.out(mixed_BNGH.reshape(rows, -1))
 
 
+class RotaryTable:
+    """Cosines and sines of a rotary embedding of transformers, made for many positions at once. Types whose frequencies
+    depend on how long a sequence is are asked at each."""
+
+    def __init__(self, embedding: Any, like: Tensor):
+        self.embedding, self.like = embedding, like
+        self.follows_length = embedding.rope_type in ("dynamic", "longrope")
+        self.table_S2H = like.new_empty(0, 2, 0)
+
+    def at(self, position_B1: Tensor, last: int) -> tuple[Tensor, Tensor]:
+        """Both of one position in each row, (B, 1, H). last: the largest of them, or more."""
+        if self.follows_length:
+            return self.embedding(self.like, position_B1)
+        if last >= len(self.table_S2H):
+            position_1S = torch.arange(max(1024, 2 * (last + 1)), device=self.like.device)[None]
+            cos_1SH, sin_1SH = self.embedding(self.like, position_1S)
+            self.table_S2H = torch.stack([cos_1SH[0], sin_1SH[0]], dim=1)
+        cos_B1H, sin_B1H = self.table_S2H.index_select(0, position_B1[:, 0]).split(1, dim=1)
+        return cos_B1H, sin_B1H
+
+
 def normed(hidden_BD: Tensor, norm: Any) -> Tensor:
     """The same as transformers' RMSNorm, in one call."""
     return F.rms_norm(hidden_BD, norm.weight.shape, norm.weight, norm.variance_epsilon)

@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from earnest.data.batch import Prompt
-from earnest.models.prepacked import CachedAttention, KeyValues, normed, prepacked
+from earnest.models.prepacked import CachedAttention, KeyValues, RotaryTable, normed, prepacked
 from earnest.models.system import Continuation, Round
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class HiggsContinuation(Continuation):
             for layer, cached in zip(model.lm.model.layers, cache.layers, strict=True)
         ]
         self.head = prepacked(model.lm.audio_lm_head)
+        self.rotary = RotaryTable(model.lm.model.rotary_emb, model.lm.model.norm.weight)
 
     def rounds(self, frame_BC: Tensor) -> Generator[Round, Tensor, None]:
         yield Round(slice(0, self.model.codebooks), self.advance(frame_BC))
@@ -59,7 +60,7 @@ class HiggsContinuation(Continuation):
         """Append one frame of tokens (B, C); returns the audio logits (B, C, V) of the next."""
         lm = self.model.lm.model
         hidden_BD = lm.embed_audio_tokens(frame_BC)
-        cos_B1H, sin_B1H = lm.rotary_emb(hidden_BD, self.positions - self.first_B1)
+        cos_B1H, sin_B1H = self.rotary.at(self.positions - self.first_B1, self.positions)
         self.positions += 1
         exists_B11S = None
         if self.padded:

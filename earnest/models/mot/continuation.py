@@ -12,7 +12,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from earnest.data.batch import Prompt
 from earnest.models.mot.layers import MoTLayer
-from earnest.models.prepacked import CachedAttention, KeyValues, normed, prepacked
+from earnest.models.prepacked import CachedAttention, KeyValues, RotaryTable, normed, prepacked
 from earnest.models.system import Continuation, Round
 from earnest.streams import Codebook
 
@@ -49,6 +49,7 @@ class MoTContinuation(Continuation):
             _AudioLayer(layer, block, KeyValues(cached.keys, cached.values))
             for (layer, block), cached in zip(model.layer_pairs(), cache.layers, strict=True)
         ]
+        self.rotary = RotaryTable(backbone.rotary_emb, model.embed_audio.weight)
         self.heads = [model.heads()[Codebook(c)] for c in range(model.codebooks)]
         self.rows = [prepacked(head.own_rows_VD) for head in self.heads]
 
@@ -64,7 +65,7 @@ class MoTContinuation(Continuation):
         end, -inf between the codes of a frame."""
         model, backbone, codebook = self.model, self.model.backbone, self.tokens % self.model.codebooks
         audio_BD = model.embedded(token_B1, torch.full_like(token_B1, self.tokens))[:, 0]
-        cos_B1H, sin_B1H = backbone.rotary_emb(audio_BD, self.positions - self.first_B1)
+        cos_B1H, sin_B1H = self.rotary.at(self.positions - self.first_B1, self.positions)
         self.positions, self.tokens = self.positions + 1, self.tokens + 1
         exists_B11S = None
         if self.padded:

@@ -340,7 +340,7 @@ def losses_repeat_every_epoch(series: Loss) -> Answers:
     first = np.abs(value[2 : longest + 1] - value[0]) <= near
     for period in (np.flatnonzero(first & (np.abs(value[3 : longest + 2] - value[1]) <= near)) + 2).tolist():
         again, before = value[period:], value[:-period]  # a few values first: they differ unless all are alike
-        if any(float(np.abs(again[:most] - before[:most]).max()) > near for most in (100, len(again))):
+        if any(float(np.abs(again[:most] - before[:most]).max()) > near for most in (100, 10_000, len(again))):
             continue
         if near < 0.2 * float(value[:period].std()):
             words = f"the same {period} values come again {len(value) / period:.0f} times"
