@@ -11,6 +11,7 @@ discriminator. Every codec hears the same audio. `--full` takes Mimi at its real
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -136,6 +137,26 @@ def comparisons(full: bool = False, clips: int = 4, seconds: float = 1.04, round
         for job, call in ours.items():
             what = f"{names[0]}: {job}, {clips} x {seconds:g} s"
             yield Comparison(what, names[1], call, theirs[job], parity, rounds)
+            if job != "train":
+                rounded = partial(in_bf16, call)
+                what = f"{names[0]}: {job} in bfloat16, {clips} x {seconds:g} s"
+                yield Comparison(what, names[1], rounded, theirs[job], nearness(call(), rounded()), rounds)
+
+
+def in_bf16(job: Job) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        made = job()
+    assert isinstance(made, Tensor)
+    return made
+
+
+def nearness(exact: object, rounded: Tensor) -> str:
+    """How near what was made in bf16 is to what is exact: equal codes, or signal by noise."""
+    assert isinstance(exact, Tensor)
+    if not exact.is_floating_point():
+        return f"{(exact == rounded).double().mean():.1%} of our exact codes equal"
+    noise = exact - rounded.float()
+    return f"{10 * (exact.square().sum() / noise.square().sum()).log10():.0f} dB above the difference to our exact wave"
 
 
 if __name__ == "__main__":

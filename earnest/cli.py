@@ -100,7 +100,13 @@ def export(run: Positional[Path], out: Positional[Path], checkpoint: CHECKPOINT 
     return 0
 
 
-def encode(audio: Positional[Path], out: Positional[Path], codec: str = "amy-tiny", device: str = "auto") -> int:
+def encode(
+    audio: Positional[Path],
+    out: Positional[Path],
+    codec: str = "amy-tiny",
+    device: str = "auto",
+    dtype: Literal["float32", "bfloat16"] = "float32",
+) -> int:
     """Audio file -> codes (C, T) in a safetensors file that names its codec.
 
     Args:
@@ -108,18 +114,21 @@ def encode(audio: Positional[Path], out: Positional[Path], codec: str = "amy-tin
         out: The safetensors file that is written.
         codec: amy-tiny, a directory of a codec, or a checkpoint on the Hub (owner/name).
         device: Where the codec is: auto (a GPU if there is one), cpu, cuda, cuda:1, mps.
+        dtype: What it computes in; bfloat16 is faster, and some codes differ.
     """
     import torch
     from safetensors.torch import save
 
     from earnest.codecs import load_codec
+    from earnest.codecs.rounded import computing_in
     from earnest.data.audio import ClipError
     from earnest.data.store import codes_of_file
     from earnest.devices import device as named_device
 
     loaded = load_codec(codec, named_device(device))
     try:
-        codes_CT, samples = codes_of_file(Path(audio), loaded)
+        with computing_in(dtype, loaded):
+            codes_CT, samples = codes_of_file(Path(audio), loaded)
     except ClipError as error:
         raise UserError(str(error), "a readable audio file with at least one sample", "check the file") from error
     written = save({"codes_CT": torch.as_tensor(codes_CT)}, {"codec": codec, "samples": str(samples)})
@@ -130,18 +139,25 @@ def encode(audio: Positional[Path], out: Positional[Path], codec: str = "amy-tin
     return 0
 
 
-def decode(codes: Positional[Path], out: Positional[Path], device: str = "auto") -> int:
+def decode(
+    codes: Positional[Path],
+    out: Positional[Path],
+    device: str = "auto",
+    dtype: Literal["float32", "bfloat16"] = "float32",
+) -> int:
     """Codes that `earnest encode` wrote -> audio file.
 
     Args:
         codes: The safetensors file.
         out: The audio file that is written; its end names the format.
         device: Where the codec is: auto (a GPU if there is one), cpu, cuda, cuda:1, mps.
+        dtype: What it computes in; bfloat16 is faster, and adds a little noise.
     """
     import torch
     from safetensors import SafetensorError, safe_open
 
     from earnest.codecs import load_codec
+    from earnest.codecs.rounded import computing_in
     from earnest.data.audio import write_wave
     from earnest.devices import device as named_device
 
@@ -157,8 +173,8 @@ def decode(codes: Positional[Path], out: Positional[Path], device: str = "auto")
             f"{codes} does not name its codec", "metadata written by `earnest encode`", "encode the audio again"
         )
     codec = load_codec(metadata["codec"], named_device(device))
-    with torch.inference_mode():
-        wave_N = codec.decode(codes_CT[None].to(codec.device))[0].cpu().numpy().T
+    with torch.inference_mode(), computing_in(dtype, codec):
+        wave_N = codec.decode(codes_CT[None].to(codec.device))[0].float().cpu().numpy().T
     write_wave(out, wave_N[: int(metadata["samples"])], codec.sample_rate_hz)
     print(f"{out}: {len(wave_N) / codec.sample_rate_hz:.2f} s")
     return 0

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from earnest.codecs import load_codec
 from earnest.codecs.amy import Amy, AmyShape
 from earnest.codecs.resampling import resample
+from earnest.codecs.rounded import computing_in
 from earnest.data.sources import speak
 from earnest.errors import UserError
 from earnest.generate import decoded
@@ -252,3 +253,26 @@ def test_a_tone_is_the_same_tone_at_another_rate(from_hz, to_hz):
     assert len(resampled_N) == to_hz // 2
     middle = slice(to_hz // 100, -to_hz // 100)
     torch.testing.assert_close(resampled_N[middle], tone(to_hz)[middle], atol=2e-3, rtol=0)
+
+
+def test_bfloat16_is_refused_where_it_makes_something_else(monkeypatch):
+    """As oneDNN does of some convolutions; rounding alone passes."""
+    torch.manual_seed(0)
+    codec = Amy().eval()
+    for k in range(codec.codebooks):
+        codec.quantiser.place(k, torch.randn_like(codec.quantiser.codebook_CVD[k]), 1.0)
+    codes_1CT = torch.randint(0, 1024, (1, codec.codebooks, 20))
+    exact_1N = codec.decode(codes_1CT)
+    with computing_in("bfloat16", codec):
+        apart_1N = codec.decode(codes_1CT).float() - exact_1N
+    assert 0 < apart_1N.square().sum() < 1e-2 * exact_1N.square().sum()
+    assert torch.equal(codec.decode(codes_1CT), exact_1N)
+
+    latent = codec.latent
+    monkeypatch.setattr(
+        codec,
+        "latent",
+        lambda wave_BN: latent(wave_BN).flip(-1) if torch.is_autocast_enabled("cpu") else latent(wave_BN),
+    )
+    with pytest.raises(UserError, match="in bfloat16 on cpu"), computing_in("bfloat16", codec):
+        pass
