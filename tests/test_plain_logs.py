@@ -100,6 +100,7 @@ LOGS: dict[str, tuple[str | None, int, Line]] = {
         60,
         lambda i, noise: str({"loss": 8.318 + 3.6 * decay(i, 2) + noise(0.03), "learning_rate": 2e-5, "epoch": i / 20}),
     ),
+    "four codebooks at chance, summed": ("B110", 60, lambda i, noise: f"step {i * 10} loss {30.49 + noise(0.05):.3f}"),
     "the optimizer rounds its steps away": (
         "B110",
         100,

@@ -90,7 +90,7 @@ def _copied(rate: Series | None) -> float | None:
     return float(np.median(rate.tail(0.1, at_least=COPIED_POINTS).value))
 
 
-@rule("A202", "critical", explains=("E101",))
+@rule("A202", "critical", explains=("E101", "E112"))
 def loss_too_good(tokens: Tokens) -> Answers:
     """A loss is lower than its targets can be predicted.
 

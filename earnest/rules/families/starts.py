@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -232,26 +233,45 @@ FAMILIAR = (
     *(2, 4, 10, 100, 256, 500, 512, 1000, 1024, 1026, 1028, 2048, 2050, 3072, 4096, 10_000, 32_000, 49_152, 50_257),
     *(50_304, 51_865, 65_536, 128_256, 151_936, 152_064),
 )
-
-
+CODEBOOKS = (2, 4, 8, 9, 16, 32)
 EARLY_POINTS = 5  # of a start that is judged (assumed)
 # Points and steps of a loss that is said not to have moved (assumed: a warm-up may take so long).
 UNMOVED_POINTS, UNMOVED_STEPS = 20, 40
-
-
 UNLEARNT = 5.5  # nats; what has learnt anything is rarely above (assumed)
 HARDLY_ANY = 2e-6  # learning rate that may be too low to move anything, and rounds to nothing in bfloat16 (assumed)
 FEW_CLASSES, CERTAIN_CLASSES = range(2, 31), 10  # beyond ten, logarithms are too close to tell without an accuracy
 
 
-def classes_at(level: float, accuracy: float | None) -> tuple[int | None, bool]:
-    """(the number of classes whose uniform guess is a level, whether an accuracy of one in so many says so too)."""
-    near = next((classes for classes in FAMILIAR if abs(level - math.log(classes)) < 0.003 * level), None)
-    few = round(math.exp(min(level, 10.0)))
-    if near or few not in FEW_CLASSES or abs(level - math.log(few)) > 0.002 * level:
-        return near, near is not None
-    sure = accuracy is not None and abs(accuracy * few - 1) < 0.1
-    return (few, sure) if sure or few <= CERTAIN_CLASSES else (None, False)
+class AtChance(NamedTuple):
+    """What a uniform guess scores near a level, in words, and whether that is what the level is beyond doubt."""
+
+    nats: float
+    words: str
+    sure: bool
+
+
+def chance_near(level: float, accuracy: float | None) -> AtChance | None:
+    """A uniform guess among a familiar number of classes, among few of which an accuracy says the same, or of several
+    codebooks together."""
+    nearest, few = min(FAMILIAR, key=lambda classes: abs(level - math.log(classes))), round(math.exp(min(level, 10.0)))
+    if abs(level - math.log(nearest)) < 0.003 * level:
+        return _guess_among(nearest, True)
+    if few in FEW_CLASSES and abs(level - math.log(few)) < 0.002 * level:
+        sure = accuracy is not None and abs(accuracy * few - 1) < 0.1
+        return _guess_among(few, sure) if sure or few <= CERTAIN_CLASSES else None
+    summed = [(count * math.log(classes), f"{count} x ln {classes}") for classes in (1024, 2048) for count in CODEBOOKS]
+    return next(
+        (
+            AtChance(nats, f"{words}: is it a sum over codebooks? Then it is chance", False)
+            for nats, words in summed
+            if abs(level - nats) < 0.002 * level
+        ),
+        None,
+    )
+
+
+def _guess_among(classes: int, sure: bool) -> AtChance:
+    return AtChance(math.log(classes), f"ln {classes}: is {classes} the number of classes? Then it is chance", sure)
 
 
 @rule("B110", "warning", explains=("B104",))
@@ -261,11 +281,12 @@ def loss_never_moved(judged: AllJudged, accuracy_frac: PerStream | None, learnin
     ## What it sees
     Of ten stretches of the training loss (a total, or a loss of tokens) none differs from the first by more than half
     a percent of it, or by more than its own error; the first itself may be higher. A warning if it is near the
-    logarithm of a familiar number of classes, or of a small one beside an accuracy of one in as many; a note if it is
-    seen in fewer than 20 rows or 40 steps, or came there later, and has stood for half of the run 0.15 percent
-    from such a logarithm. If no vocabulary is known, a note above 5.5 nats, which is high for anything
-    learnt, or if the learning rate was never above 2e-6: a model that had converged before may stand still elsewhere. A
-    warning, at any level, if it is one of several numbered losses and most of the others fell by a tenth and more.
+    logarithm of a familiar number of classes, or of a small one beside an accuracy of one in as many; a note if that is
+    seen in fewer than 20 rows or 40 steps, if it is near what codebooks at chance add up to, or if it came there later
+    and has stood for half of the run within 0.15 %. If no vocabulary is known, a note above 5.5 nats, which is high for
+    anything learnt, or if the learning rate was never above 2e-6: a model that had converged before may stand still
+    elsewhere. A warning, at any level, if it is one of several numbered losses and most of the others fell by a tenth
+    and more.
     ## Likely causes
     - the optimizer does not hold the parameters, or its learning rate is 0 or far too small
     - no gradient reaches what is trained: frozen, detached, or a loss that does not depend on it
@@ -294,20 +315,20 @@ def loss_never_moved(judged: AllJudged, accuracy_frac: PerStream | None, learnin
         enough = course.points >= UNMOVED_POINTS and (span >= UNMOVED_STEPS or not view.run.counts_steps)
         right = (accuracy_frac or {}).get(None if view.stream == TOTAL else view.stream)
         accuracy = float(np.median(right.finite.value)) if right is not None and len(right.finite) else None
-        classes, sure = classes_at(course.end, accuracy)
+        chance = chance_near(course.end, accuracy)
+        at_chance = chance is not None and course.never_moved_after_the_start
+        level = float(np.median(course.levels)) if course.flat_since is not None else math.inf
+        came_there = chance is not None and abs(level / chance.nats - 1) < 1.5e-3
         unlearnt = view.chance is None and not view.no_mean and not has_adversary
         unlearnt = unlearnt and (course.end > UNLEARNT or rate <= HARDLY_ANY)
-        at_chance = course.never_moved_after_the_start and bool(classes)
-        level = float(np.median(course.levels)) if course.flat_since is not None else 0.0
-        came_there = classes and abs(level / math.log(classes) - 1) < 1.5e-3
         if at_chance or came_there or beside or (course.never_moved and enough and unlearnt):
             words = f"{course.start:.4g} in the first of {course.points} values, {course.end:.4g} in the last"
             words += ": it never moved" if course.never_moved else f": it has not moved since step {course.flat_since}"
             words += f", at a learning rate of {rate:.2g} at most" if rate <= HARDLY_ANY else ""
             words += f", while {len(beside)} losses of its kind fell by {np.median(beside):.0%}" if beside else ""
-            if classes:
-                words += f". That is ln {classes}: is {classes} the number of classes? Then it is chance"
-            severity = None if enough and ((at_chance and sure) or beside) else "note"
+            words += f". That is {chance.words}" if chance else ""
+            sure = beside or (at_chance and chance is not None and chance.sure)
+            severity = None if enough and sure else "note"
             yield Evidence(int(view.train.step[0]), words, FAIR, view.train.rows(), view.stream, severity)
     yield Looked() if looked else TooEarly(f"{FEWEST_POINTS} points of a total, or of a loss of tokens")
 
