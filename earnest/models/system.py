@@ -186,6 +186,16 @@ class System(nn.Module, ABC):
                 "take a system that reads conversations",
             )
 
+    def check_codes(self, codes_CT: Tensor) -> None:
+        """Raises UserError if codes are not of this model's codebooks."""
+        codebooks, highest = len(codes_CT), int(codes_CT.max())
+        if codebooks != self.codebooks or highest >= self.codes:
+            raise UserError(
+                f"codes of {codebooks} codebooks with ids up to {highest}",
+                f"{self.codebooks} codebooks with ids below {self.codes}",
+                "take the codec that this model was made for, or set the model's codebooks and codes to the codec's",
+            )
+
     def vocabulary(self, stream: Stream) -> int:
         """How many ids can occur as a target of the stream."""
         return self.text_vocab if stream == TEXT else self.audio_vocab

@@ -59,6 +59,7 @@ def assemble(config: DiaConfig, codec: Codec, checkpoint: Path | None = None) ->
         load=partial(load, config),
         learning_rate=ADAPTER_RATE if config.lora.rank else WHOLE_RATE,
         pretrained=bool(config.model),
+        base=config.model,
         weights=weights,
         variation=Variation(
             window_frames(data, codec),

@@ -54,6 +54,7 @@ def assemble(config: HiggsConfig, codec: Codec, checkpoint: Path | None = None) 
         model,
         load=partial(load, config),
         pretrained=bool(config.model),
+        base=config.model,
         weights=weights_of(config, model.codebooks),
         variation=variation,
         learning_rate=ADAPTER_RATE if config.lora.rank else WHOLE_RATE,

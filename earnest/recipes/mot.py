@@ -53,6 +53,7 @@ def assemble(config: MoTConfig, codec: Codec, checkpoint: Path | None = None) ->
         model,
         load=load,
         pretrained=bool(config.model or config.backbone or config.experts),
+        base=config.model or config.backbone,
         weights=weights,
         variation=Variation(window_frames(config.data, codec)),
         before_training=partial(_set_prior, model) if takes_frequencies else None,

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from accelerate import PartialState
@@ -23,13 +23,16 @@ from earnest.signals import key
 from earnest.streams import Stream
 from earnest.threads import machine
 from earnest.training.checkpoint import save_checkpoint
+from earnest.training.config import Config
 from earnest.training.precision import resolve_precision
 
+AnyConfig = TypeVar("AnyConfig", bound=Config)
 
-class Reporter(ABC):
+
+class Reporter(ABC, Generic[AnyConfig]):
     """Looks at a model in training, and writes what it sees into the run."""
 
-    def __init__(self, config: Any, run_dir: Path):
+    def __init__(self, config: AnyConfig, run_dir: Path):
         self.config, self.run_dir = config, run_dir
         self.writer = RunWriter(run_dir)
         self.scores = dict[str, float]()  # of the held-out clips at the step under way
@@ -89,7 +92,7 @@ def held_out_loss(scores: Mapping[str, float], weights: Mapping[Stream, float]) 
     return sum(losses) if losses and math.isfinite(sum(losses)) else None
 
 
-def facts_of_run(config: Any, model: nn.Module, packages: Collection[str]) -> dict[str, Any]:
+def facts_of_run(config: Config, model: nn.Module, packages: Collection[str]) -> dict[str, Any]:
     """The facts that language models and codecs have in common: configuration, size, what the run was made with."""
     return {
         "config": asdict(config),

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
@@ -27,7 +27,8 @@ from earnest.owner import owned
 from earnest.run import RunWriter, Step, read_run
 from earnest.signals import key
 from earnest.training.checkpoint import load_training_state
-from earnest.training.precision import Precision, resolve_precision
+from earnest.training.config import Config
+from earnest.training.precision import resolve_precision
 from earnest.training.reporter import Reporter
 from earnest.training.tracking import Tracking, chosen
 
@@ -43,17 +44,6 @@ MAY_CHANGE = ("steps", "epochs", *BESIDE)  # a run may be continued with other v
 
 def silent(stage: str, done: int, total: int, note: str) -> None:
     """An `OnProgress` that shows nothing."""
-
-
-class Config(Protocol):
-    """What every configuration has: a dataclass of fields, each documented and an option of the command line."""
-
-    @property
-    def seed(self) -> int: ...
-    @property
-    def mixed_precision(self) -> Precision: ...
-    @property
-    def tracker(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -82,7 +72,7 @@ class Outcome(NamedTuple):
     before: bool = False
 
 
-AnyReporter = TypeVar("AnyReporter", bound=Reporter)
+AnyReporter = TypeVar("AnyReporter", bound=Reporter[Any])
 
 
 class Training(ABC, Generic[AnyReporter]):
@@ -205,7 +195,7 @@ def must_be_run(run_dir: Path) -> None:
 PREPARING = "preparing"  # the event of a run whose clips are read and encoded
 
 
-def _announce(run_dir: Path, config: Any, recipe: str) -> None:
+def _announce(run_dir: Path, config: Config, recipe: str) -> None:
     """Say what the directory is to hold before hours of encoding, so that a run killed there can be resumed."""
     writer = RunWriter(run_dir)
     writer.facts(Facts().updated({"config": asdict(config), "recipe": recipe or None}))
@@ -233,7 +223,7 @@ def _tell_ranks(checkpoint: Path, ranks: int) -> None:
         )
 
 
-def finished(config: Any, run_dir: Path) -> Outcome | None:
+def finished(config: Config, run_dir: Path) -> Outcome | None:
     """How a run ended that is finished in this configuration, None if there is something left to train."""
     if not (run_dir / "run.json").is_file():
         return None
@@ -245,7 +235,7 @@ def finished(config: Any, run_dir: Path) -> Outcome | None:
     return Outcome(step, step, before=True) if saved and step == run.last_step else None
 
 
-def starting_point(config: Any, run_dir: Path, resume: bool) -> Path | None:
+def starting_point(config: Config, run_dir: Path, resume: bool) -> Path | None:
     """The checkpoint to continue from, None to start anew."""
     exists = (run_dir / "run.json").exists()
     if exists and not resume:
@@ -262,7 +252,7 @@ def starting_point(config: Any, run_dir: Path, resume: bool) -> Path | None:
     return saved
 
 
-def check_same(stored: Mapping[str, Any], config: Any) -> None:
+def check_same(stored: Mapping[str, Any], config: Config) -> None:
     """Raises UserError if a run would be continued with another configuration than it was started with, but for its
     length."""
     changed = _differences(stored, config)

@@ -19,6 +19,7 @@ from earnest.errors import UserError
 from earnest.loops.looks import Looks
 from earnest.monitors.guard import Guard
 from earnest.run import read_run
+from earnest.training.config import Config
 
 PROJECT = "earnest"  # or what the tracker's own environment variable says
 START_FIX = {  # what a tracker that does not start most often wants
@@ -69,7 +70,7 @@ class Tracking:
         self.looks = Looks(run_dir, self.guard)
         self.trackers = dict[str, Tracker]()
 
-    def begin(self, names: Sequence[str], config: Any, resumed: bool) -> None:
+    def begin(self, names: Sequence[str], config: Config, resumed: bool) -> None:
         """Start the trackers. A resumed run goes on under the name it had. Raises UserError if one does not start."""
         run = run_name(self.run_dir)
         for name in names:

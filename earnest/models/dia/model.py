@@ -233,13 +233,8 @@ class Dia(System):
         """
         self.refuse_conversation(turns)
         assert codes_CT is not None
-        codebooks, frames = codes_CT.shape
-        if codebooks != self.codebooks or int(codes_CT.max()) >= self.codes:
-            raise UserError(
-                f"codes of {codebooks} codebooks with ids up to {int(codes_CT.max())}",
-                f"{self.codebooks} codebooks with ids below {self.codes}",
-                "take the codec that this model was made for, or set the model's codebooks and codes to the codec's",
-            )
+        self.check_codes(codes_CT)
+        frames = codes_CT.shape[1]
         prompt = self.prompt(text, speaker)
         self._check_length(frames)
         tokens_CS = delay(

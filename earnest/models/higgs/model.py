@@ -288,13 +288,8 @@ class Higgs(System):
 
     def _audio(self, codes_CT: Tensor, counts: bool) -> tuple[Tensor, Tensor]:
         """Delayed tokens (C, S) and their labels at their own positions."""
-        codebooks, frames = codes_CT.shape
-        if codebooks != self.codebooks or int(codes_CT.max()) >= self.codes:
-            raise UserError(
-                f"codes of {codebooks} codebooks with ids up to {int(codes_CT.max())}",
-                f"{self.codebooks} codebooks with ids below {self.codes}",
-                "take the codec that this recipe was made for, or set the model's codebooks and codes to the codec's",
-            )
+        self.check_codes(codes_CT)
+        frames = codes_CT.shape[1]
         tokens_CS = delay(
             framed(codes_CT.long(), self.bos_id, self.eos_id), self.delays, before=self.bos_id, behind=self.eos_id
         )

@@ -260,13 +260,8 @@ class MoT(PreTrainedModel, System):
         """
         self.refuse_conversation(turns)
         assert codes_CT is not None
+        self.check_codes(codes_CT)
         codebooks, frames = codes_CT.shape
-        if codebooks != self.codebooks or int(codes_CT.max()) >= self.codes:
-            raise UserError(
-                f"codes of {codebooks} codebooks with ids up to {int(codes_CT.max())}",
-                f"{self.codebooks} codebooks with ids below {self.codes}",
-                "take the codec that this model was made for",
-            )
         prompt = self._text_only(self._windowed(text, speaker))
         start, positions = len(prompt), self._check_length(len(prompt), frames)
         audio_A = torch.cat([codes_CT.new_tensor([self.bos_id]), flatten(codes_CT)]).long()

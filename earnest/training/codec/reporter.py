@@ -27,7 +27,7 @@ from earnest.training.reporter import Reporter, facts_of_run
 BASELINE_CLIPS = 50  # held-out clips that the baselines of the losses are measured on
 
 
-class CodecReporter(Reporter):
+class CodecReporter(Reporter[CodecConfig]):
     """Looks at the codec."""
 
     def __init__(

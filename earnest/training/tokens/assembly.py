@@ -33,6 +33,8 @@ class TokenAssembly:
     """Weight of every stream's mean cross-entropy in the loss."""
     variation: Variation
     """What an epoch changes about a clip."""
+    base: str = ""
+    """The checkpoint that the model, or most of it, was read from; empty if it starts from scratch."""
     learning_rate: float = WHOLE_RATE
     """The peak, if the configuration names none."""
     vary: Callable[[Sequence[Row]], Vary] | None = None

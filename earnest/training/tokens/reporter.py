@@ -32,7 +32,7 @@ from earnest.training.tokens.preparation import Corpora
 MEASURED_CLIPS = 20_000  # evenly spaced clips that unigram and bigram are fitted on: minutes of one core (assumed)
 
 
-class TokenReporter(Reporter):
+class TokenReporter(Reporter[TokenConfig]):
     """Looks at `model`, the one that is evaluated, played and saved."""
 
     def __init__(
@@ -151,8 +151,7 @@ class TokenReporter(Reporter):
 
     def save_model(self, directory: Path) -> None:
         self.model.save_pretrained(directory)
-        base = getattr(self.config, "model", "") or getattr(self.config, "backbone", "")
-        text = card(self.model, self.written, base, self.placed, self.latest)
+        text = card(self.model, self.written, self.assembly.base, self.placed, self.latest)
         (directory / CARD).write_text(text, encoding="utf-8")
 
 
