@@ -263,6 +263,5 @@ def test_only_a_teacher_of_codebook_0_moves_its_keys():
     latent_BDT.grad = None
     result.teacher_view(0).sum().backward()
     torch.testing.assert_close(quantiser.into_keys.weight.grad[:, :, 0], latent_BDT.detach()[0].sum(1).expand(2, 3))
-    torch.testing.assert_close(
-        latent_BDT.grad, torch.tensor([1.0, 1.0, 0.0])[:, None].expand(1, 3, 50)
-    )  # straight through
+    # straight through
+    torch.testing.assert_close(latent_BDT.grad, torch.tensor([1.0, 1.0, 0.0])[:, None].expand(1, 3, 50))

@@ -359,11 +359,8 @@ def test_with_a_language_model_codebook_0_has_keys_that_are_taught_and_resume(ta
     codec.export(tmp_path / "exported")
     wave_BN = 0.1 * torch.randn(1, 8000)
     codes_BCT = load_codec(str(tmp_path / "exported")).encode(wave_BN)
-    assert (codes_BCT == codec.encode(wave_BN)).float().mean() > 0.9 and codes_BCT.shape == (
-        1,
-        3,
-        25,
-    )  # fp16 tips a tie here and there
+    # fp16 tips a tie here and there
+    assert (codes_BCT == codec.encode(wave_BN)).float().mean() > 0.9 and codes_BCT.shape == (1, 3, 25)
 
 
 def test_settings_that_cannot_be_are_refused(folder, taught, tmp_path, monkeypatch):
@@ -377,9 +374,8 @@ def test_settings_that_cannot_be_are_refused(folder, taught, tmp_path, monkeypat
         build_tiny(replace(amy_tiny(), shape=replace(SHAPE, parallel=True)))
     with pytest.raises(UserError, match="9 semantic dimensions of a latent of 8"):
         build_tiny(replace(amy_tiny(), llm=taught["llm"], shape=replace(SHAPE, semantic_dim=9)))
-    build_tiny(
-        replace(amy_tiny(), shape=replace(SHAPE, semantic_dim=9))
-    )  # nobody asked for them: no language model is named
+    # nobody asked for them: no language model is named
+    build_tiny(replace(amy_tiny(), shape=replace(SHAPE, semantic_dim=9)))
     tiny_dac().save_pretrained(tmp_path / "dac")
     with pytest.raises(UserError, match=r"a DacModel\nexpected: a Mimi"):
         build(replace(amy(), codec=Mimi(str(tmp_path / "dac"))))

@@ -82,9 +82,8 @@ def test_windows_move_from_epoch_to_epoch_and_resume_where_they_were():
     [resumed] = first(data.groups(1, 0, skip=per_epoch), 1)
     [_, *_, continued] = first(data.groups(1, 0), per_epoch + 1)
     assert torch.equal(resumed[0].tokens_BSC, continued[0].tokens_BSC)
-    assert torch.equal(
-        data.batch(range(23)).tokens_BSC[:, 0, 0], 1000 * torch.arange(23)
-    )  # without a seed: from the start
+    # without a seed: from the start
+    assert torch.equal(data.batch(range(23)).tokens_BSC[:, 0, 0], 1000 * torch.arange(23))
 
 
 @pytest.mark.parametrize("window_frames", [None, 10, 100])

@@ -67,9 +67,8 @@ def test_rows_hold_the_facts_of_their_clips_and_the_codes_that_each_has_alone(cl
             alone_CT = (
                 codec.eval().encode(torch.from_numpy(np.pad(wave_N, (0, frames * HOP - len(wave_N))))[None])[0].numpy()
             )
-        assert (
-            np.mean(row.codes_CT == alone_CT) > 0.99
-        )  # a mean summed in another order may fall on the other side of a step
+        # a mean summed in another order may fall on the other side of a step
+        assert np.mean(row.codes_CT == alone_CT) > 0.99
         assert (row.text, row.speaker, row.source) == (clip.text, "ann", str(clip.path))
     facts = {"name": "owner/counting", "sample_rate_hz": 8000, "hop_samples": HOP, "codebooks": 3, "codebook_size": 50}
     assert table.codec.items() >= facts.items()

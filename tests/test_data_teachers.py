@@ -117,9 +117,8 @@ def test_a_language_model_speaks_when_its_words_do(tmp_path):
     assert timed.start_s_T.tolist() == [0.0, 0.3] and timed.values_TF.shape == (2, 16)
     ids = torch.tensor([[teacher.sink_id, *teacher.tokenizer("go on", add_special_tokens=False)["input_ids"]]])
     hidden_TF = teacher.hidden(input_ids=ids)
-    np.testing.assert_allclose(
-        timed.values_TF[0], hidden_TF[1:3].mean(0), atol=1e-6
-    )  # g, o; the sink before them is dropped
+    # g, o; the sink before them is dropped
+    np.testing.assert_allclose(timed.values_TF[0], hidden_TF[1:3].mean(0), atol=1e-6)
     np.testing.assert_allclose(timed.values_TF[1], hidden_TF[3:6].mean(0), atol=1e-6)  # the space belongs to its word
     assert len(teacher(np.ones(16000, np.float32), 16000, clip("")).values_TF) == 0
 

@@ -181,14 +181,11 @@ def check_round_trip(delays: list[int], frames: int) -> None:
     tokens_CS = example.tokens_SC[example.is_audio_S].T
     assert torch.equal(undelay(tokens_CS, delays)[:, 1:-1], codes_CT)
     for codebook, targets_S in enumerate(example.audio_targets_SC.T):
-        assert targets_S[targets_S != IGNORE].tolist() == [
-            *codes_CT[codebook].tolist(),
-            CODES,
-        ]  # to the last code, and one EOS
+        # to the last code, and one EOS
+        assert targets_S[targets_S != IGNORE].tolist() == [*codes_CT[codebook].tolist(), CODES]
         place = int((targets_S != IGNORE).nonzero()[0])
-        assert (
-            place == 1 + delays[codebook]
-        )  # behind the text's one byte; the target is predicted from its codebook's BOS
+        # behind the text's one byte; the target is predicted from its codebook's BOS
+        assert place == 1 + delays[codebook]
 
 
 @pytest.mark.parametrize(

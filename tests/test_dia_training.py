@@ -129,9 +129,8 @@ def test_a_resumed_run_keeps_its_weights_and_their_average(loops, run_dir, tmp_p
     assert all(torch.equal(before[name], after[name]) for name in before)
     states = [torch.load(folder / "training_state.pt") for folder in (run_dir / "checkpoints" / last.name, last)]
     assert all(torch.equal(states[0]["trained"][name], states[1]["trained"][name]) for name in states[0]["trained"])
-    assert any(
-        not torch.equal(before[name], trained) for name, trained in states[0]["trained"].items()
-    )  # the average is another model
+    # the average is another model
+    assert any(not torch.equal(before[name], trained) for name, trained in states[0]["trained"].items())
     torch.save({**states[1], "trained": {}}, last / "training_state.pt")
     with pytest.raises(UserError, match=r"training_state.pt is not as it was written"):
         train(config(loops), path, resume=True)

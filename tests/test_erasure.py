@@ -37,9 +37,8 @@ def test_no_linear_map_tells_the_values_afterwards_and_the_rest_stays():
         assert explained_frac(latent_BDT, values_BT2[..., y]) > before
         assert explained_frac(erased_BDT, values_BT2[..., y]) < 0.02
     removed_ND = (latent_BDT - erased_BDT).transpose(1, 2).flatten(0, 1)
-    assert (
-        torch.linalg.matrix_rank(removed_ND - removed_ND.mean(0), rtol=1e-4) == 2
-    )  # four of six dimensions are untouched
+    # four of six dimensions are untouched
+    assert torch.linalg.matrix_rank(removed_ND - removed_ND.mean(0), rtol=1e-4) == 2
     torch.testing.assert_close(erased_BDT.mean((0, 2)), latent_BDT.mean((0, 2)), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(erasure(erased_BDT), erased_BDT, rtol=1e-3, atol=1e-3)  # nothing is left to take
 

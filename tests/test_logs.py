@@ -685,9 +685,8 @@ def test_a_resume_supersedes_what_it_repeats(tmp_path):
     run = read(table_of(tmp_path, [(10, 5), (20, 4), (30, 9), (40, 9), (30, 3), (40, 2)]))
     assert told(run) == {"train/loss": [(10, 5.0), (20, 4.0), (30, 3.0), (40, 2.0)]}
     assert any("resumed" in note for note in run.notes)
-    run = read(
-        table_of(tmp_path, [(10, 5), (20, 4), (30, 9), (40, 9), (25, 3), (35, 2)])
-    )  # what the new life never reached is gone too
+    # what the new life never reached is gone too
+    run = read(table_of(tmp_path, [(10, 5), (20, 4), (30, 9), (40, 9), (25, 3), (35, 2)]))
     assert told(run) == {"train/loss": [(10, 5.0), (20, 4.0), (25, 3.0), (35, 2.0)]}
 
 
@@ -942,9 +941,8 @@ def test_perplexity_is_told_apart(tmp_path):
 
 def test_facts_that_logs_hold():
     assert read(LOGS / "wandb_healthy").facts.text_vocab == 64
-    assert (
-        read(LOGS / "hf_healthy/hf/runs").facts.max_grad_norm == 1
-    )  # transformers writes its arguments into TensorBoard
+    # transformers writes its arguments into TensorBoard
+    assert read(LOGS / "hf_healthy/hf/runs").facts.max_grad_norm == 1
     assert read(LOGS / "hf_healthy").facts.schedule_steps == 300
     assert read(LOGS / "hf_healthy").facts.steps_per_epoch == 32
 

@@ -61,9 +61,8 @@ def test_msspec_is_its_two_halves():
     magnitude = torch.stack(
         [spectrogram.bands(wave_BN, samples).mean() for samples in (64, 128, 256, 512, 1024)]
     ).mean()
-    assert loss.item() == pytest.approx(
-        (0.9 * magnitude.item() + 1) / 2, abs=0.02
-    )  # a factor of ten everywhere: a log10 error of 1
+    # a factor of ten everywhere: a log10 error of 1
+    assert loss.item() == pytest.approx((0.9 * magnitude.item() + 1) / 2, abs=0.02)
     assert signals == {"train/loss/msspec": loss.item()}
 
 

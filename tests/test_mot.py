@@ -446,11 +446,8 @@ def test_full_size_accounting():
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(sizes.values())
     assert trained == 333_971_456
-    biases, norms, bos = (
-        16 * (4096 + 1024),
-        16 * 4 * 2048,
-        2048,
-    )  # frozen random biases, unused norms; the audio's BOS is new here
+    # frozen random biases, unused norms; the audio's BOS is new here
+    biases, norms, bos = (16 * (4096 + 1024), 16 * 4 * 2048, 2048)
     assert total + biases + norms - bos == 1_876_183_040
     assert f"{trained / total:.2%}" == "17.80%"
 
@@ -484,9 +481,8 @@ def test_a_checkpoint_holds_what_was_trained_and_finds_its_base_again(based):
     train(model, 2)
     model.save_pretrained(path / "saved")
     kept = load_file(path / "saved/model.safetensors").keys()
-    assert kept == {name for name, p in model.named_parameters() if p.requires_grad} | {
-        "embed_audio.weight"
-    }  # random, had nowhere else
+    # random, had nowhere else
+    assert kept == {name for name, p in model.named_parameters() if p.requires_grad} | {"embed_audio.weight"}
     loaded = load_model(path / "saved")
     assert isinstance(loaded, MoT) and same(model, loaded)
     assert [p.requires_grad for p in loaded.parameters()] == [p.requires_grad for p in model.parameters()]

@@ -148,9 +148,8 @@ def test_two_processes_with_half_of_the_weights_each_are_one(speech, tmp_path):
     ):
         assert series(two, name) == pytest.approx(series(one, name), rel=1e-4), name
     ours, theirs = (load_model(checkpoints(run)[-1]).state_dict() for run in (two, one))
-    assert all(
-        torch.allclose(ours[name], theirs[name], atol=1e-5) for name in theirs
-    )  # whole weights, to load anywhere
+    # whole weights, to load anywhere
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in theirs)
     shutil.copytree(two, resumed)
     shutil.rmtree(checkpoints(resumed)[-1])
     ended = train(

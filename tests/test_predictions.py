@@ -38,9 +38,8 @@ def test_rows_count_what_the_loss_counts(model):
     for codebook in range(CODEBOOKS):
         for clip, frames in enumerate((5, 9, 30)):
             row = row_of(rows, clip, f"codebook_{codebook}")
-            assert (
-                row["counted"] == frames + 1 and row["masked"] == CODEBOOKS
-            )  # S = T + 2 + (C - 1) positions, T + 1 of them count
+            # S = T + 2 + (C - 1) positions, T + 1 of them count
+            assert row["counted"] == frames + 1 and row["masked"] == CODEBOOKS
             targets = batch.audio_targets_BSC[clip, :, codebook]
             valid = targets[targets != IGNORE].tolist()
             assert row["first_target"] == valid[:10] and row["last_target"] == valid[-10:]

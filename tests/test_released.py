@@ -276,9 +276,8 @@ def test_mot_learns_by_default_cuts_captions_and_opens_with_automodel(released, 
 
 def test_amy_leaves_mimis_codebooks_as_they_are(released, voices, tmp_path):
     mimi = tmp_path / "mimi"
-    released_formats.mimi(
-        mimi, semantic_codebooks=2
-    )  # with a prosody codebook: no k-means, for which 2048 frames go by
+    # with a prosody codebook: no k-means, for which 2048 frames go by
+    released_formats.mimi(mimi, semantic_codebooks=2)
     given = ("--codec.init", mimi, "--llm", released("qwen3"), "--wavlm", released("wavlm"), "--data.path", voices)
     small = ("--steps", 3, "--data.clips-per-batch", 2, "--probe-s", 0, "--demo-clips", 1)
     small += ("--evaluate-every-steps", 100, "--discriminator.channels", 2, "--discriminator.window-samples", 256)

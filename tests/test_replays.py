@@ -162,9 +162,8 @@ def test_s2_parts_that_do_not_sum_are_told():
     step = np.arange(1, 11)
     run = Run.of(facts, {f"train/loss/{stream}": series(step, [value] * 10) for stream, value in parts.items()})
     assert "F401" not in {finding.rule for finding in diagnose(run).findings}
-    run.series[parse("train/loss/loss_g")] = series(
-        step, [2.2556 - 15 * parts["msspec"]] * 10
-    )  # adversarial only: a phase
+    # adversarial only: a phase
+    run.series[parse("train/loss/loss_g")] = series(step, [2.2556 - 15 * parts["msspec"]] * 10)
     assert found(diagnose(run), "F401").severity == "note" and found(diagnose(run), "F401").streams == (Part("msspec"),)
     run.series[parse("train/loss/loss_g")] = series(step, [1.7] * 10)
     assert found(diagnose(run), "F401").severity == "warning"
@@ -210,9 +209,8 @@ def test_s3_forty_loops_unconditional():
     )
     diagnosis = diagnose(run)
     assert verdict(diagnosis, "audio").verdict == "memorising"
-    assert "A202" not in {
-        finding.rule for finding in diagnosis.findings
-    }  # 0.03 in training, 11 held out: remembered, not copied
+    # 0.03 in training, 11 held out: remembered, not copied
+    assert "A202" not in {finding.rule for finding in diagnosis.findings}
     crops_found = found(diagnosis, "E104")
     assert any("E102" in row.get("explains", "") for row in crops_found.evidence)
     assert "1 held-out clip" in found(diagnosis, "E103").summary
@@ -294,9 +292,8 @@ def test_s4_text_above_chance_and_audio_copying(tmp_path, kind):
     assert verdict(diagnosis, "text").verdict == "worse-than-chance"
     assert verdict(diagnosis, "audio").verdict == "degenerate"
     assert diagnosis.findings[0].rule == "A201" and diagnosis.findings[0].severity == "critical"
-    assert len(diagnosis.findings) == 1, [
-        (one.rule, one.summary) for one in diagnosis.findings
-    ]  # one cause, not six symptoms
+    # one cause, not six symptoms
+    assert len(diagnosis.findings) == 1, [(one.rule, one.summary) for one in diagnosis.findings]
 
 
 @pytest.mark.parametrize("fall", [80, 150, 300])

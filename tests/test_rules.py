@@ -18,18 +18,8 @@ from tests.equipment.cases import CASES, case
 
 ROOT = Path(__file__).parent.parent
 RULES = {rule.code: rule for rule in catalogue()}
-REMEDIES = (
-    "use",
-    "add",
-    "set",
-    "raise",
-    "lower",
-    "fix",
-    "check",
-    "avoid",
-    "no",
-    "missing",
-)  # a name says what is wrong
+# a name says what is wrong
+REMEDIES = ("use", "add", "set", "raise", "lower", "fix", "check", "avoid", "no", "missing")
 
 
 def test_every_rule_has_a_case():

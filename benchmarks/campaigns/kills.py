@@ -27,13 +27,8 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "dia-tiny accumulated": (*TINY["dia-tiny"], "--optimizer.accumulation-steps", "2"),
 }
 NUMBERS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-AFTER_S = {
-    "encoding": 0.8,
-    "steps": 0.5,
-    "checkpoint": 0.02,
-    "pruning": 0.004,
-    "report": 0.6,
-}  # the longest while later
+# seconds that a kill may wait after its moment, at most
+AFTER_S = {"encoding": 0.8, "steps": 0.5, "checkpoint": 0.02, "pruning": 0.004, "report": 0.6}
 LATER = ("steps", "checkpoint", "checkpoint", "pruning", "report")
 
 

@@ -162,9 +162,8 @@ def audiocraft(sources: Path) -> Parts:
     def of(model: Any, codes_BKT: Tensor) -> Tensor:
         attributes = [conditioners.ConditioningAttributes() for _ in codes_BKT]
         out = model.compute_predictions(codes_BKT, attributes)
-        each = [
-            F.cross_entropy(out.logits[:, k][out.mask[:, k]], codes_BKT[:, k][out.mask[:, k]]) for k in range(4)
-        ]  # as MusicGenSolver._compute_cross_entropy
+        # as MusicGenSolver._compute_cross_entropy
+        each = [F.cross_entropy(out.logits[:, k][out.mask[:, k]], codes_BKT[:, k][out.mask[:, k]]) for k in range(4)]
         return sum(each) / 4  # type: ignore[return-value]
 
     return model, torch.randint(0, 64, (3, 4, 20)), of

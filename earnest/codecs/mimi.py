@@ -22,10 +22,8 @@ from earnest.codecs.rvq import ResidualVQ
 from earnest.codecs.trainable import TrainableCodec
 from earnest.errors import UserError
 
-ENCODER = (
-    "encoder.encoder_seanet",
-    "encoder.encoder_transformer",
-)  # all of the encoder but its last, strided convolution
+# all of the encoder but its last, strided convolution
+ENCODER = ("encoder.encoder_seanet", "encoder.encoder_transformer")
 
 
 class AmyMimi(TrainableCodec[ResidualVQ]):

@@ -214,9 +214,8 @@ NOUNS = [
 # The steps through the lists are such that no text comes twice (a test counts them).
 COUNTS = [f"{DIGITS[i % 10]} {ADJECTIVES[5 * i % 12]} {NOUNS[3 * i % 11]}" for i in range(80)]
 NUMBERS = [f"{DIGITS[i % 10]} {DIGITS[(3 * i + i // 10) % 10]} {DIGITS[(7 * i + i // 100) % 10]}" for i in range(100)]
-TAKES = [
-    (rate_frac, pitch) for rate_frac in (0.85, 0.9, 0.95, 1.0, 1.1, 1.2) for pitch in (-8, -4, 0, 4, 8)
-]  # how a voice varies its single digits
+# how a voice varies its single digits
+TAKES = [(rate_frac, pitch) for rate_frac in (0.85, 0.9, 0.95, 1.0, 1.1, 1.2) for pitch in (-8, -4, 0, 4, 8)]
 HELD_OUT_EVERY = 13  # of the longer texts; prime to the lengths above, so that every word is also trained on
 
 

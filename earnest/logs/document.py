@@ -30,9 +30,8 @@ def claims(source: Source) -> bool:
     if not re.match(rb'\[\s*(?:\{\s*["}]|\])|\{\s*["}]', head):
         return False
     lines = [line for line in head.splitlines()[:3] if line.strip()]
-    return not (
-        len(lines) > 1 and all(line.startswith(b"{") and line.rstrip().endswith(b"}") for line in lines[:-1])
-    )  # not an object a line
+    # not an object a line
+    return not (len(lines) > 1 and all(line.startswith(b"{") and line.rstrip().endswith(b"}") for line in lines[:-1]))
 
 
 def read(source: Source) -> Log:

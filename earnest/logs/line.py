@@ -220,9 +220,8 @@ def _section(text: str, prefix: str) -> list[Cell]:
     if 0 <= left < right:
         quoted = re.sub(rf"""["']?({N})["']?""", r'"\1"', text[left : right + 1])
         quoted = re.sub(r"\b(?:None|True|False)\b", "null", quoted.replace("'", '"'))
-        quoted = re.sub(
-            rf'(?<![\w.])[\w.]++\(("{N}")[^)]*\)', r"\1", quoted
-        )  # tensor(2.3, device=...), np.float64(2.3)
+        # tensor(2.3, device=...), np.float64(2.3)
+        quoted = re.sub(rf'(?<![\w.])[\w.]++\(("{N}")[^)]*\)', r"\1", quoted)
         try:
             row = loads(quoted)
             found = flat(row) if isinstance(row, dict) else {}

@@ -135,9 +135,8 @@ class _Rows:
         counting = all(map(_counts, self.current))
         if not self.current.keys().isdisjoint(row) or (not counting and any(map(_counts, row))):
             if not counting or any(value < self.bars.get(name, -1.0) for name, value in self.current.items()):
-                self.table.row(
-                    self.current
-                )  # a bar without values is a row only if it falls back: an epoch begins there
+                # a bar without values is a row only if it falls back: an epoch begins there
+                self.table.row(self.current)
             self.bars.update((name, value) for name, value in self.current.items() if name.startswith("bar/"))
             self.current = {}
         self.current |= row

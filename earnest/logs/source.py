@@ -27,9 +27,8 @@ WIDE_HEAD_BYTES = 4 << 20
 BEGINNING_BYTES = 1 << 20
 BLOCK_BYTES = 8 << 20
 LONGEST_LINE_BYTES = 64 << 20
-LARGEST_TEXT_BYTES = (
-    2 << 30
-)  # assumed: a text log above this is thinned by its owner; binary logs are skipped through instead
+# assumed: a text log above this is thinned by its owner; binary logs are skipped through instead
+LARGEST_TEXT_BYTES = 2 << 30
 LARGEST_RATIO = 500  # assumed: text logs shrink 5 to 40 times under gzip, a bomb a thousand times
 HOLE = "the file goes over into NUL bytes (a disk's hole after a crash?); reading stopped there"
 EXPECTED = "a training log: numbers with names, over steps"

@@ -33,12 +33,8 @@ SHORT_BYTES = 512  # longer records are no scalars: images, histograms, text
 LONGEST_BYTES = 1 << 31
 LONGEST_READ_BYTES = 8 << 20  # longer ones are passed over: no configuration has so many letters
 MOST_SHARED = 100  # arrays of rows that a tag's are compared with
-FLOAT_TYPES = {
-    1: np.dtype("<f4"),
-    2: np.dtype("<f8"),
-    3: np.dtype("<i4"),
-    9: np.dtype("<i8"),
-}  # tensorflow/core/framework/types.proto
+# tensorflow/core/framework/types.proto
+FLOAT_TYPES = {1: np.dtype("<f4"), 2: np.dtype("<f8"), 3: np.dtype("<i4"), 9: np.dtype("<i8")}
 FLOAT_FIELDS = {5: np.dtype("<f4"), 6: np.dtype("<f8")}  # TensorProto: float_val, double_val, packed
 
 
@@ -231,9 +227,8 @@ def _chain(data: bytes) -> tuple[np.ndarray, np.ndarray, int, bool]:
     while at + FRAME_BYTES <= size:
         index = int(np.searchsorted(guess_N, at))
         if index < len(guess_N) and guess_N[index] == at:
-            stop = (
-                int(breaks[np.searchsorted(breaks, index)]) + 1
-            )  # the guesses up to here are a chain, and the last of them is a record
+            # the guesses up to here are a chain, and the last of them is a record
+            stop = int(breaks[np.searchsorted(breaks, index)]) + 1
             if next_N[stop - 1] > size:
                 stop -= 1
             if stop > index:

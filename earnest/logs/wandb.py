@@ -29,9 +29,8 @@ NUMERAL = rb"(-?[0-9]++(?:\.[0-9]++)?(?:[eE][-+]?[0-9]++)?|NaN|-?Infinity)"
 PLAIN_ITEM = re.compile(
     rb"\n%b[\n\x12]%b([^\x00-\x1f\x82]++)\x82\x01%b%b" % (VARINT, VARINT, VARINT, NUMERAL), re.DOTALL
 )
-BEFORE_ITEMS = re.compile(
-    rb"\x08%b\x12%b" % (VARINT, VARINT), re.DOTALL
-)  # the record's number; history, and its length
+# the record's number; history, and its length
+BEFORE_ITEMS = re.compile(rb"\x08%b\x12%b" % (VARINT, VARINT), re.DOTALL)
 AFTER_ITEMS = re.compile(rb"(?:\x12%b\x08%b)?" % (VARINT, VARINT), re.DOTALL)  # the history's step
 
 

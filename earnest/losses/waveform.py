@@ -142,9 +142,8 @@ class MultiScaleSpectrogramLoss(MelLoss):
         filters = [
             mel_filters(samples, min(mels, samples // 4), sample_rate_hz, low_hz=64.0) for samples in window_samples
         ]
-        super().__init__(
-            window_samples, filters, [(3 / 8 * samples) ** -0.5 for samples in window_samples]
-        )  # Hann: sum w^2 = 3/8 N
+        # Hann: sum w^2 = 3/8 N
+        super().__init__(window_samples, filters, [(3 / 8 * samples) ** -0.5 for samples in window_samples])
 
     def distance(self, bands_BMT: Tensor, target_BMT: Tensor) -> Tensor:
         log_error_BMT = (bands_BMT + 1e-5).log10() - (target_BMT + 1e-5).log10()

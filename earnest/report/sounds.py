@@ -23,15 +23,8 @@ LONGEST_S = 30  # of one clip; the rest of it stays in its file
 WINDOW_SAMPLES, HOP_SAMPLES = 256, 160  # 16 ms windows every 10 ms: one pixel each, 128 rows of 62.5 Hz
 RANGE_DB = 80.0  # below the loudest a 16-bit file can hold, so that silence looks silent
 SILENT_DB = -60.0  # RMS below this is called silent; assumed
-_RAMP = [
-    (8, 8, 24),
-    (44, 20, 96),
-    (120, 34, 120),
-    (196, 60, 92),
-    (240, 122, 60),
-    (252, 196, 96),
-    (255, 252, 220),
-]  # dark to light
+# dark to light
+_RAMP = [(8, 8, 24), (44, 20, 96), (120, 34, 120), (196, 60, 92), (240, 122, 60), (252, 196, 96), (255, 252, 220)]
 
 
 @dataclass(frozen=True)

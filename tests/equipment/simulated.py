@@ -89,9 +89,8 @@ def table_run(
     step = table_rows[:, 0]
     names = ("train/ce_nats/audio", "train/copy_frac/audio", "train/counted_frac/audio", "train/grad_norm")
     logged = {name: series(step, table_rows[:, column]) for column, name in enumerate(names, 1)}
-    logged["train/learning_rate"] = series(
-        step, np.full(len(step), rate * min(1, 0.02))
-    )  # Adam on a table takes 50 times a network's rate
+    # Adam on a table takes 50 times a network's rate
+    logged["train/learning_rate"] = series(step, np.full(len(step), rate * min(1, 0.02)))
     logged["eval/ce_nats/audio"] = series(*zip(*evaluated, strict=True))
     counts = np.bincount(data.ravel(), minlength=CODES)
     known = {

@@ -31,12 +31,8 @@ from tests.strangers.reports import Report, diagnosed, write
 NOT_YET = HERE / "not_consistent_yet.txt"
 RECORDED = sorted(path for path in (HERE.parent / "logs").iterdir() if path.is_dir() and path.name != "crashers")
 SIMULATED = 24
-IN_STEPS = (
-    "steps_per_epoch",
-    "schedule_steps",
-    "warmup_steps",
-    "accumulation_steps",
-)  # facts that a rescaled axis changes
+# facts that a rescaled axis changes
+IN_STEPS = ("steps_per_epoch", "schedule_steps", "warmup_steps", "accumulation_steps")
 FEWEST_ROWS = 120  # of a table that is thinned
 
 # A finding of these kinds says that the whole run does not learn, or not what it should: labels, learning, gradients,
