@@ -17,6 +17,7 @@ from earnest.data.baselines import (
     label_counts,
     unigram_nats,
 )
+from earnest.losses.tokens import score
 from earnest.streams import Codebook
 from earnest.training.tokens.evaluate import Rungs, clip_sums
 from tests.equipment.tiny import CODEBOOKS, CODES, random_batch, tiny_higgs
@@ -129,6 +130,4 @@ def test_evaluation_leaves_no_gradient_and_weighs_tokens_equally():
     ce, counted = sums[Codebook(1)]
     assert counted.tolist() == [5, 13]
     with torch.no_grad():
-        from earnest.losses.tokens import score
-
         assert ce.sum() == pytest.approx(score(model.outputs(batch), batch, {})[1][Codebook(1)].ce.item(), rel=1e-5)

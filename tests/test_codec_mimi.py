@@ -18,7 +18,7 @@ def ready(**settings) -> AmyMimi:
     return codec
 
 
-def test_an_imported_mimi_says_what_mimi_says():
+def test_an_imported_mimi_encodes_and_decodes_as_transformers_does():
     mimi = tiny_mimi()
     codec = AmyMimi.from_mimi(mimi, (1, 3), frames_per_step=64).eval()
     wave_BN = 0.1 * torch.randn(2, 1600)

@@ -20,18 +20,8 @@ from earnest.models import load_model
 from earnest.run import read_run
 
 OPTIONS = [
-    *(
-        "--shape.width",
-        "32",
-        "--shape.layers",
-        "1",
-        "--shape.heads",
-        "2",
-        "--shape.ffn",
-        "64",
-        "--data.positions-per-batch",
-        "512",
-    ),
+    *("--shape.width", "32", "--shape.layers", "1", "--shape.heads", "2", "--shape.ffn", "64"),
+    *("--data.positions-per-batch", "512"),
     *("--demos.every-steps", "0", "--evaluate-every-steps", "100", "--optimizer.warmup-steps", "2", "--steps", "7"),
 ]
 
@@ -57,12 +47,8 @@ def free_port() -> int:
 
 
 def train(processes: int, cache: Path, *args, program: Sequence[str | Path] = ("-m", "earnest.cli"), **env: str):
-    launcher = (
-        ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", f"--master-port={free_port()}"]
-        if processes > 1
-        else []
-    )
-    command = [sys.executable, *launcher, *program, "train", "higgs-tiny", *map(str, args)]
+    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", f"--master-port={free_port()}"]
+    command = [sys.executable, *(launcher if processes > 1 else []), *program, "train", "higgs-tiny", *map(str, args)]
     env = {
         **os.environ,
         **env,

@@ -54,17 +54,8 @@ def _slug(name: str) -> str:
 
 def _words(name: str, data: Path, run_dir: Path) -> list[str]:
     backbone = ["--backbone", str(data.with_name("backbone"))] if name == "mot-smol" else []  # in place of SmolLM2
-    return [
-        "train",
-        name.split()[0],
-        "--data.path",
-        str(data),
-        "--out",
-        str(run_dir),
-        *STEPS,
-        *RECIPES[name],
-        *backbone,
-    ]
+    where = ["--data.path", str(data), "--out", str(run_dir)]
+    return ["train", name.split()[0], *where, *STEPS, *RECIPES[name], *backbone]
 
 
 def _whole(folder: Path, name: str, data: Path) -> bool:

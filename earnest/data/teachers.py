@@ -9,6 +9,7 @@ does not exist for that teacher.
 import hashlib
 import itertools
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ class Timed:
     end_s_T: np.ndarray
 
 
-class Teacher:
+class Teacher(ABC):
     """A frozen model; called with (wave_N, sample_rate_hz, clip), it returns `Timed` features.
 
     `alignment` says how the times were found. `layer` counts hidden states as transformers does: 0 the input, -1 the
@@ -56,8 +57,9 @@ class Teacher:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    @abstractmethod
     def __call__(self, wave_N: np.ndarray, sample_rate_hz: int, clip: Clip) -> Timed:
-        raise NotImplementedError
+        """wave_N: of one clip, float32, at any rate."""
 
     def hidden(self, **inputs: torch.Tensor) -> np.ndarray:
         """Inputs of a batch of 1 -> values_TF of `layer`."""
@@ -329,9 +331,10 @@ def teach(
             for clip, wave_N in members:
                 timed = teacher(wave_N, sample_rate_hz, clip)
                 rows.append(pool(timed, -(-len(wave_N) // hop_samples), sample_rate_hz / hop_samples))
-                done += 1
-                on_progress(done, len(clips))
+                on_progress(done + len(rows), len(clips))
             _write(shard, rows)
+        done += len(members)
+        on_progress(done, len(clips))
         shards.append(shard)
         names.append([clip.name for clip, _ in members])
     return FeatureTable(shards, names)

@@ -24,10 +24,10 @@ def low_precision(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> 
         if parameter.dtype in TRIED_RATE:
             of_type[parameter.dtype][name] = parameter
     entries = sum(parameter.numel() for _, parameter in trained)
-    return tuple(_found(dtype, named, entries, optimizer) for dtype, named in of_type.items())
+    return tuple(_of_type(dtype, named, entries, optimizer) for dtype, named in of_type.items())
 
 
-def _found(
+def _of_type(
     dtype: torch.dtype, named: dict[str, nn.Parameter], trained: int, optimizer: torch.optim.Optimizer | None
 ) -> LowPrecision:
     rates = _rates(optimizer, named) if optimizer is not None else {}

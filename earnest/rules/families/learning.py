@@ -1,6 +1,7 @@
 """Family B, verdicts: is anything learned?"""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -23,6 +24,10 @@ EARLY_ROWS = 40  # instead of steps in a log that does not count them: a row is 
 # Learning rate that is far too high for Adam, which moves every weight by about its rate at first (assumed: published
 # token models use 1e-5 to 1e-3).
 FAR_TOO_HIGH = 0.01
+TRY_LOWER_RATE = (
+    "Train the same steps again at a hundredth of the learning rate: a loss that then falls was held up by the rate."
+)
+LOWER_RATE = "Divide the learning rate by 100, warm up over the first steps, and clip the gradient norm at 1."
 STALLED_STEPS = 2000  # within them real training still falls (assumed)
 FREQUENCIES = "--fact label_counts=... or the probe held_out"
 ALL = Part("all")  # of the probe null_input: all streams together
@@ -49,10 +54,15 @@ def _too_early(view: StreamView, last_step: int) -> str | None:
     return None
 
 
-def _evidence(one: Judged, causes: list[str] | None = None) -> Evidence:
+def _evidence(one: Judged, rate_too_high: list[str] | None = None) -> Evidence:
+    """rate_too_high: the causes, if the learning rate comes first among them; what to try and to mend is the rate
+    then."""
     series, verdict = one.view.any, one.verdict
     rows = series.rows() if series is not None else []
-    return Evidence(verdict.since_step, verdict.why, STRONG, rows, one.stream, causes=causes)
+    evidence = Evidence(verdict.since_step, verdict.why, STRONG, rows, one.stream)
+    if rate_too_high is None:
+        return evidence
+    return replace(evidence, causes=rate_too_high, next_probe=TRY_LOWER_RATE, fix=LOWER_RATE)
 
 
 @rule("B101", "critical", explains=("B102", "B107", "B110"))
@@ -117,8 +127,11 @@ def nothing_learnt(tokens: Tokens, last_step: LastStep, learning_rate: Signal | 
         yield TooEarly(early)
     else:
         rate = _highest(learning_rate)
-        too_high = [f"the learning rate: {rate:.2g} is far too high for Adam", *RULES["B102"].causes] if rate else None
-        yield _evidence(tokens, too_high if rate and rate > FAR_TOO_HIGH else None)
+        too_high: list[str] | None = None
+        if rate and rate > FAR_TOO_HIGH:
+            others = RULES["B102"].causes[:-1]  # the last says that the rate is too low, or the data are noise
+            too_high = [f"the learning rate: {rate:.2g} is far too high for Adam", *others, "the data are noise"]
+        yield _evidence(tokens, too_high)
 
 
 @rule("B103", "warning", explains=("B104",))

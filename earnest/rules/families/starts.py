@@ -136,12 +136,14 @@ def start_far_above_chance(tokens: Tokens, learning_rate: Signal | None) -> Answ
             words = f"{first:.2f} nats at first, {chance.value:.2f} is chance, above it until step {above[0]}"
             hardly = now.value > (1 - FREQUENCIES_TEXT) * chance.value
             causes: list[str] | None = None
+            fix: str | None = None
             severity: Severity | None = "warning" if hardly else None
             if cut := _rate_cut_at(above[0], learning_rate):
                 words += f", where the learning rate was cut from {cut[0]:.3g} to {cut[1]:.3g}"
                 causes = ["the learning rate was too high until then", *RULES["B108"].causes]
+                fix = f"Begin with a learning rate of {cut[1]:.3g}, to which it was cut there, after a warm-up."
                 severity = "warning"
-            yield Evidence(int(series.step[0]), words, FAIR, series.rows(), severity=severity, causes=causes)
+            yield Evidence(int(series.step[0]), words, FAIR, series.rows(), severity=severity, causes=causes, fix=fix)
 
 
 def _rate_cut_at(step: int, learning_rate: Series | None) -> tuple[float, float] | None:
