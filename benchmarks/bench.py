@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import pstats
+import re
 import subprocess
 import sys
 import time
@@ -138,8 +139,12 @@ def rows(lines: dict[str, Any]) -> Iterator[str]:
         yield (
             f"| {line['what']} | {seconds(line['ours_s'])} | {peer} | {ratio} | {line['parity']} | {line['group']} |"
         )
-    for measured_on in dict.fromkeys(line["machine"] for line in lines.values()):
-        yield f"\nMeasured on: {measured_on}."
+    loads: dict[str, list[float]] = {}
+    for line in lines.values():
+        before, load, day = re.split(r"load ([\d.]+)", line["machine"])
+        loads.setdefault(f"{before}load {{}}{day}", []).append(float(load))
+    for measured_on, of_lines in loads.items():
+        yield f"\nMeasured on: {measured_on.format(f'{min(of_lines)} to {max(of_lines)}')}."
 
 
 if __name__ == "__main__":

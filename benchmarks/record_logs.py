@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,11 @@ import torch.nn.functional as F
 
 torch.set_num_threads(1)
 V, LENGTH, WIDTH = 64, 48, 64
-RECORDINGS = {}
+RECORDINGS: dict[str, Callable[[Path], None]] = {}
 
 
-def recording(run):
+def recording(run: Callable[[Path], None]) -> Callable[[Path], None]:
+    """Makes a function one of the recordings, by its name."""
     RECORDINGS[run.__name__] = run
     return run
 
@@ -152,7 +154,7 @@ def _hf(out: Path, lr=3e-3, steps=300, clips=512, labels="right", resume=False, 
 
     if resume:
         stopped = trainer(steps)
-        stopped.add_callback(_StopAt(180))
+        stopped.add_callback(_stop_at(180))
         stopped.train()
         trainer(steps).train(resume_from_checkpoint=True)
         newest = max((out / "hf").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
@@ -166,7 +168,7 @@ def _hf(out: Path, lr=3e-3, steps=300, clips=512, labels="right", resume=False, 
         shutil.rmtree(checkpoint)
 
 
-def _StopAt(step):
+def _stop_at(step):
     import transformers
 
     class StopAt(transformers.TrainerCallback):
@@ -177,32 +179,32 @@ def _StopAt(step):
 
 
 @recording
-def hf_healthy(out):
+def hf_healthy(out: Path) -> None:
     _hf(out)
 
 
 @recording
-def hf_learning_rate_x100(out):
+def hf_learning_rate_x100(out: Path) -> None:
     _hf(out, lr=0.3)
 
 
 @recording
-def hf_labels_unshifted(out):
+def hf_labels_unshifted(out: Path) -> None:
     _hf(out, labels="unshifted")
 
 
 @recording
-def hf_labels_all_masked(out):
+def hf_labels_all_masked(out: Path) -> None:
     _hf(out, labels="masked", steps=100)
 
 
 @recording
-def hf_overfit_few_clips(out):
+def hf_overfit_few_clips(out: Path) -> None:
     _hf(out, clips=16, steps=300, lr=1e-3, eval_steps=15)
 
 
 @recording
-def hf_resumed(out):
+def hf_resumed(out: Path) -> None:
     _hf(out, resume=True)
 
 
@@ -256,12 +258,12 @@ def _lightning(out: Path, frozen=False, lr=3e-3, steps=300):
 
 
 @recording
-def lightning_healthy(out):
+def lightning_healthy(out: Path) -> None:
     _lightning(out)
 
 
 @recording
-def lightning_loss_detached(out):
+def lightning_loss_detached(out: Path) -> None:
     _lightning(out, frozen=True)
 
 
@@ -279,18 +281,18 @@ def _accelerate(out: Path, **fault):
 
 
 @recording
-def accelerate_healthy(out):
+def accelerate_healthy(out: Path) -> None:
     _accelerate(out)
 
 
 @recording
-def accelerate_schedule_too_short(out):
+def accelerate_schedule_too_short(out: Path) -> None:
     """Stepped by every worker: the schedule made for 300 steps has ended after 40."""
     _accelerate(out, schedule=lambda step: max(0.0, 1 - step / 40))
 
 
 @recording
-def tensorboard_everything(out):
+def tensorboard_everything(out: Path) -> None:
     """All that a writer can write beside scalars, both kinds of scalars, odd steps."""
     import numpy as np
     from torch.utils.tensorboard import SummaryWriter
@@ -324,12 +326,12 @@ def _wandb(out: Path, **fault):
 
 
 @recording
-def wandb_healthy(out):
+def wandb_healthy(out: Path) -> None:
     _wandb(out)
 
 
 @recording
-def wandb_loss_nan(out):
+def wandb_loss_nan(out: Path) -> None:
     _wandb(out, sabotage=root_of_zero)
 
 
@@ -345,12 +347,12 @@ def _trackio(out: Path, **fault):
 
 
 @recording
-def trackio_healthy(out):
+def trackio_healthy(out: Path) -> None:
     _trackio(out)
 
 
 @recording
-def trackio_frozen(out):
+def trackio_frozen(out: Path) -> None:
     _trackio(out, frozen=True)
 
 
@@ -365,12 +367,12 @@ def _mlflow(out: Path, **fault):
 
 
 @recording
-def mlflow_healthy(out):
+def mlflow_healthy(out: Path) -> None:
     _mlflow(out)
 
 
 @recording
-def mlflow_overfit_few_clips(out):
+def mlflow_overfit_few_clips(out: Path) -> None:
     _mlflow(out, clips=8)
 
 
@@ -394,12 +396,12 @@ def _tqdm(out: Path, epochs=5, per_epoch=60, **fault):
 
 
 @recording
-def tqdm_healthy(out):
+def tqdm_healthy(out: Path) -> None:
     _tqdm(out)
 
 
 @recording
-def tqdm_learning_rate_x100(out):
+def tqdm_learning_rate_x100(out: Path) -> None:
     _tqdm(out, lr=0.3)
 
 
@@ -457,12 +459,12 @@ def _gan(out: Path, lr_d: float, steps=600):
 
 
 @recording
-def gan_healthy(out):
+def gan_healthy(out: Path) -> None:
     _gan(out, lr_d=1e-3)
 
 
 @recording
-def gan_discriminator_lr_x30(out):
+def gan_discriminator_lr_x30(out: Path) -> None:
     _gan(out, lr_d=3e-2)
 
 

@@ -3,6 +3,7 @@
 No file of the user's is written, answers are bounded, and text that comes from logs is escaped: it is data.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +87,10 @@ def thinned(signal: Series, points: int) -> list[list[float]]:
     return [[int(signal.step[n]), float(signal.value[n])] for n in chosen]
 
 
-def _bounded(make: Any) -> str:
-    """What it makes, cut to `MOST` characters; a mistake in three lines."""
+def _bounded(make: Callable[[], str]) -> str:
+    """The text that `make` returns, cut to `MOST` characters; a mistake in three lines."""
     try:
-        text: str = make()
+        text = make()
     except (UserError, OSError) as error:
         text = view.clean(error)
     return text if len(text) <= MOST else text[:MOST] + f"\n... cut after {MOST} characters"

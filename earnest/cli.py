@@ -163,7 +163,8 @@ def decode(
 
     try:
         with safe_open(codes, "pt") as file:
-            metadata, codes_CT = file.metadata() or {}, file.get_tensor("codes_CT")
+            metadata: dict[str, str] = file.metadata() or {}
+            codes_CT: torch.Tensor = file.get_tensor("codes_CT")
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"{codes}: {error}", "a safetensors file with codes_CT", "make one with `earnest encode`"

@@ -61,8 +61,9 @@ def generate(
     longest = max_frames + max(before_B)
     steps = list(_frames(model, requests, longest, sampling))
     frames_BSC, end_B = torch.stack([frame_BC for frame_BC, _ in steps], dim=1), steps[-1][1]
+    ends: list[int] = end_B.tolist()
     generated: list[Generated] = []
-    for tokens_SC, end, before in zip(frames_BSC, end_B.tolist(), before_B, strict=True):
+    for tokens_SC, end, before in zip(frames_BSC, ends, before_B, strict=True):
         codes_CT = _codes(model, tokens_SC, end - 1)[:, before : before + max_frames]
         generated.append(Generated(codes_CT, stopped=end - before <= max_frames))
     return generated
@@ -273,7 +274,8 @@ class _Sampler:
         repeats_BWK = (recent_BWK == tokens_BK[:, None]) & (recent_BWK < self.codes)
         repeated_BK = repeats_BWK.sum(1) >= self.repetition.most
         temperature_1 = torch.ones(1, device=tokens_BK.device)
-        for row in repeated_BK.any(1).nonzero()[:, 0].tolist():
+        rows: list[int] = repeated_BK.any(1).nonzero()[:, 0].tolist()
+        for row in rows:
             row_1KV = logits_BKV[row, None]
             again_1K = sample(row_1KV, temperature_1, row_1KV.shape[-1], 1.0, [self.randoms[row]])
             tokens_BK[row] = torch.where(repeated_BK[row], again_1K[0], tokens_BK[row])

@@ -1,13 +1,13 @@
 """Progress in a terminal: a bar for each stage of the work, with the time left."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
 @contextmanager
-def bars() -> Iterator[Callable[[str, int, int, str], None]]:
+def bars() -> Generator[Callable[[str, int, int, str], None], None, None]:
     """Yield a callback that takes (stage, done, total, note)."""
     columns = (
         TextColumn("{task.description} {task.completed}/{task.total}"),

@@ -77,7 +77,7 @@ def trace_tokens(assemble: AssembleTokens, config: TokenConfig, console: Console
     corpus = _corpus(config, assembly, codec, clips)
     row = corpus.vary(corpus.rows[0], None)
     clip = _audio_of(row, clips)
-    wave_N = torch.from_numpy(read_wave(clip.path, codec.sample_rate_hz, codec.channels, clip.segment))
+    wave_N = torch.as_tensor(read_wave(clip.path, codec.sample_rate_hz, codec.channels, clip.segment))
     stops = Stops()
     with torch.inference_mode():
         example = corpus.example(corpus.rows[0])
@@ -90,7 +90,7 @@ def trace_tokens(assemble: AssembleTokens, config: TokenConfig, console: Console
             logits.setdefault(logits_NV.shape[-1], []).append(logits_NV)
         loss, signals = TokenObjective(model, assembly.weights)(batch, batch.counted())
     stops.add("1 audio", "wave_N", wave_N)
-    stops.add("2 codec", "codes_CT", torch.from_numpy(row.codes_CT.astype(np.int64)))
+    stops.add("2 codec", "codes_CT", torch.as_tensor(row.codes_CT.astype(np.int64)))
     stops.add("5 text", "text_L", example.text_S[~example.is_audio_S])
     for stop, tensors in (("6 layout", example), ("8 batch", batch)):
         for name, tensor in vars(tensors).items():

@@ -26,37 +26,9 @@ from earnest.run import Run
 LOGS = Path(__file__).parent / "logs"
 CRASHERS = sorted((LOGS / "crashers").glob("*"))
 QUICK = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
-WORDS = [
-    b"step",
-    b"loss",
-    b"train/loss",
-    b"epoch",
-    b"nan",
-    b"1e-4",
-    b"-inf",
-    b"1e999",
-    b"9" * 400,
-    b"valid |",
-    "→".encode(),
-]
-WORDS += [
-    b"{",
-    b"}",
-    b"[",
-    b"]",
-    b"'",
-    b'"',
-    b",",
-    b"\t",
-    b"|",
-    b"=",
-    b": ",
-    b"\r",
-    b"\n",
-    b"\0",
-    b"\x1b[31m",
-    b"\xff\xfe",
-]
+WORDS = [b"step", b"loss", b"train/loss", b"epoch", b"valid |", b"nan", b"1e-4", b"-inf", b"1e999", b"9" * 400]
+WORDS += [b"{", b"}", b"[", b"]", b"'", b'"', b",", b"\t", b"|", b"=", b": ", b"\r", b"\n", b"\0"]
+WORDS += [b"\x1b[31m", b"\xff\xfe", "→".encode()]
 WORDS += [b"100%|", b"| 3/10 [00:01<00:02, 3.1it/s, loss=2.5]"]
 
 

@@ -79,21 +79,9 @@ class Reader(HTMLParser):
 
 def valid(value, schema):
     """A small JSON Schema validator: the words that schema.json uses, and no others."""
-    known = {
-        "$schema",
-        "$defs",
-        "$ref",
-        "title",
-        "description",
-        "type",
-        "required",
-        "properties",
-        "additionalProperties",
-        "items",
-    }
-    assert schema.keys() <= known | {"enum", "const", "anyOf", "minItems", "maxItems", "minimum", "maximum"}, (
-        schema.keys()
-    )
+    known = {"$schema", "$defs", "$ref", "title", "description", "type", "required", "properties", "items"}
+    known |= {"additionalProperties", "enum", "const", "anyOf", "minItems", "maxItems", "minimum", "maximum"}
+    assert schema.keys() <= known, schema.keys()
     if "$ref" in schema:
         return valid(value, SCHEMA["$defs"][schema["$ref"].rsplit("/", 1)[1]])
     kinds = {

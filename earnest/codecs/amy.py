@@ -142,7 +142,8 @@ class Amy(TrainableCodec[ResidualVQ]):
         # 1e2: a bin of a full-scale sine has the window's sum / 2 = 160; the bound keeps the first steps from
         # overflowing
         spectrum_BTF = torch.polar(log_magnitude_BTF.exp().clamp_max(1e2), angle_BTF)
-        return self._overlap_add(torch.fft.irfft(spectrum_BTF, self.shape.window_samples) * self.window_W)
+        frames_BTW: Tensor = torch.fft.irfft(spectrum_BTF, self.shape.window_samples)
+        return self._overlap_add(frames_BTW * self.window_W)
 
     @property
     def _step(self) -> int:
@@ -159,7 +160,8 @@ class Amy(TrainableCodec[ResidualVQ]):
             raise ValueError("a wave of 0 samples has no frames")
         edge = (self.shape.window_samples - self._step) // 2
         padded_BN = F.pad(wave_BN.float(), (edge, edge + -N % self.shape.hop_samples))
-        spectrum_BTF = torch.fft.rfft(padded_BN.unfold(1, self.shape.window_samples, self._step) * self.window_W)
+        frames_BTW: Tensor = padded_BN.unfold(1, self.shape.window_samples, self._step)
+        spectrum_BTF: Tensor = torch.fft.rfft(frames_BTW * self.window_W)
         magnitude_BTF = spectrum_BTF.abs().clamp_min(1e-3)  # -104 dB of a full-scale sine
         low_BTF = (spectrum_BTF * magnitude_BTF**-0.7)[..., : self.shape.phase_bins]
         return torch.cat([magnitude_BTF.log() * 0.3 + 0.8, low_BTF.real, low_BTF.imag], -1)

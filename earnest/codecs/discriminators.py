@@ -48,7 +48,7 @@ class STFTDiscriminator(nn.Module):
             x_B2TF = torch.view_as_real(spectrum_BFT).permute(0, 3, 2, 1)
             # |X|^-0.7 without its pole; 1e-4 is -40 dB, about where speech ends and breath begins
             x_B2TF = x_B2TF * (x_B2TF.square().sum(1, keepdim=True) + 1e-4) ** -0.35
-        x_BCTF, maps = x_B2TF.contiguous(memory_format=torch.channels_last), []
+        x_BCTF, maps = x_B2TF.contiguous(memory_format=torch.channels_last), list[Tensor]()
         for layer in self.layers:
             x_BCTF = F.leaky_relu(layer(x_BCTF), 0.2)
             maps.append(x_BCTF)

@@ -46,6 +46,7 @@ class Erasure(nn.Module):
         # the best linear guess of the values has weights S^-1 C; what goes with it in the latent goes out
         known_DY = self.cross_DY[:, self.cross_DY.any(0)]
         ridge_DD = 1e-4 * self.covariance_DD.diagonal().mean() * torch.eye(len(self.mean_D), device=frames_ND.device)
-        guess_DY = torch.linalg.solve(self.covariance_DD + ridge_DD, known_DY)
+        guess_DY: Tensor = torch.linalg.solve(self.covariance_DD + ridge_DD, known_DY)
         # not in place: the graph of this step holds the matrix that it was made with
-        self.matrix_DD = known_DY @ torch.linalg.pinv(known_DY.T @ guess_DY) @ guess_DY.T
+        inverse_YY: Tensor = torch.linalg.pinv(known_DY.T @ guess_DY)
+        self.matrix_DD = known_DY @ inverse_YY @ guess_DY.T

@@ -5,7 +5,7 @@ version of torch each, and with another every import of transformers that looks 
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
@@ -45,7 +45,7 @@ def _kernel(step: int, phases: int) -> Tensor:
 
 
 @contextmanager
-def as_torchaudio() -> Iterator[None]:
+def as_torchaudio() -> Generator[None, None, None]:
     """While a module of transformers is imported: `torchaudio.functional.resample` is the one above."""
     stand_in, functional = ModuleType("torchaudio"), ModuleType("torchaudio.functional")
     functional.__dict__["resample"] = resample

@@ -34,8 +34,10 @@ class Stereo(nn.Module):
 
     @torch.no_grad()
     def encode(self, wave_BN: Tensor) -> Tensor:  # (B, 2, N)
-        return self.mono.encode(wave_BN.flatten(0, 1)).unflatten(0, (-1, 2)).flatten(1, 2)
+        codes_BCT = self.mono.encode(wave_BN.flatten(0, 1))
+        return torch.unflatten(codes_BCT, 0, (-1, 2)).flatten(1, 2)
 
     @torch.no_grad()
     def decode(self, codes_BCT: Tensor) -> Tensor:
-        return self.mono.decode(codes_BCT.unflatten(1, (2, -1)).flatten(0, 1)).unflatten(0, (-1, 2))
+        sides_BCT = torch.unflatten(codes_BCT, 1, (2, -1)).flatten(0, 1)
+        return torch.unflatten(self.mono.decode(sides_BCT), 0, (-1, 2))

@@ -212,20 +212,21 @@ def bucketed(
     epoch); without one, batches run from short to long. Every clip is in exactly one batch, one longer than the
     budget alone.
     """
-    if seed is not None:
-        random = np.random.default_rng([seed, epoch])
+    random = None if seed is None else np.random.default_rng([seed, epoch])
+    if random is not None:
         # A jitter of up to 5 % of the length mixes neighbours without spending much on padding (assumed, not tuned).
         order = np.argsort(np.asarray(lengths) * random.uniform(0.95, 1.05, len(lengths)), kind="stable")
     else:
         order = np.argsort(np.asarray(lengths), kind="stable")
     batches: list[list[int]] = [[]]
     longest = 0
-    for clip in order.tolist():
+    clips: list[int] = order.tolist()
+    for clip in clips:
         longest = max(longest, lengths[clip])
         if batches[-1] and longest * (len(batches[-1]) + 1) > positions_per_batch:
             batches.append([])
             longest = lengths[clip]
         batches[-1].append(clip)
-    if seed is not None:
+    if random is not None:
         random.shuffle(batches)
     return batches

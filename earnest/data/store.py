@@ -241,7 +241,7 @@ def _codes(waves: Sequence[np.ndarray], codec: Any) -> np.ndarray:
     frames = math.ceil(samples / codec.hop_samples)
     wave_BN = torch.zeros(len(waves), *channels, frames * codec.hop_samples)
     for index, wave_N in enumerate(waves):
-        wave_BN[index, ..., : wave_N.shape[-1]] = torch.from_numpy(wave_N)
+        wave_BN[index, ..., : wave_N.shape[-1]] = torch.as_tensor(wave_N)
     codes_BCT: np.ndarray = codec.encode(wave_BN.to(codec.device)).cpu().numpy()
     expected = (len(waves), codec.codebooks, frames)
     if codes_BCT.shape != expected or codes_BCT.min() < 0 or codes_BCT.max() >= codec.codebook_size:

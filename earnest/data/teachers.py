@@ -297,7 +297,7 @@ class FeatureTable:
             features[np.flatnonzero(exists)[::step]]
             for features, exists in zip(self.features, self.exists, strict=True)
         ]
-        return torch.from_numpy(np.concatenate(picked).astype(np.float32))
+        return torch.as_tensor(np.concatenate(picked).astype(np.float32))
 
 
 def teach(

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from earnest.logs.words import SPLITS
 from earnest.run import Run, Series
-from earnest.signals import Key
 
 
 def splits_of_one(paths: Mapping[str, Path]) -> dict[str, Path]:
@@ -30,7 +29,7 @@ def joined_splits(path: Path, runs: Mapping[str, Run]) -> Run:
             continue
         for key, series in run.series.items():
             known = key._replace(split=split) if key.split == "train" else key
-            whole.series.setdefault(known, Series(series.step, series.value, Key(*known)))
+            whole.series.setdefault(known, Series(series.step, series.value, known))
         read_as = {f"{split}/{column}": signal for column, signal in (run.facts.mapping or {}).items()}
         whole.facts = replace(whole.facts, mapping={**(whole.facts.mapping or {}), **read_as})
         whole.messages += run.messages

@@ -24,9 +24,10 @@ class Rows:
     epoch: np.ndarray | None
     axes: dict[str, str]  # column -> "step" or "epoch"
     counts_steps: bool  # False if a step is the number of an epoch, or of a row
+    # what `_kept` says of columns with values in the same rows, by the id of their rows
     shared: dict[int, tuple[np.ndarray, slice | np.ndarray]] = field(
         default_factory=dict[int, tuple[np.ndarray, slice | np.ndarray]]
-    )  # of columns with values in the same rows
+    )
 
     def series(self, column: Column) -> tuple[np.ndarray, np.ndarray]:
         """Steps, strictly increasing, and values.
@@ -74,7 +75,7 @@ def stitch(log: Log, chosen: Mapping[str, object], run: str | None, reference: l
     elif step is None:
         log.notes.append("no step column; steps are row numbers from 0 (name one with --map COLUMN=step)")
         step, counts_steps = np.arange(count), False
-    longest = max((name for name in reference), key=lambda name: len(log.columns[name].row), default=None)
+    longest = max(reference, key=lambda name: len(log.columns[name].row), default=None)
     if longest is None:
         return Rows(step, 0, count, True, epoch, axes, counts_steps)
     at = log.columns[longest].row
@@ -101,15 +102,16 @@ def _axis(log: Log, names: Sequence[str], chosen: list[str]) -> str | None:
         spelled.setdefault("_".join(words(name)), name)
     for known in names:
         name = spelled.get(known)
-        if name is not None:
-            value = log.columns[name].value
-            value = value[np.isfinite(value)]
-            if not len(value):
-                continue
-            whole = names is EPOCH_NAMES or (value == np.floor(value)).all()
-            counts = len(value) == 1 or (value != value[0]).any() or _is_one_report(log, name)
-            if len(value) and np.abs(value).max() < 2**62 and whole and counts:
-                return name
+        if name is None:
+            continue
+        value = log.columns[name].value
+        value = value[np.isfinite(value)]
+        if not len(value):
+            continue
+        whole = names is EPOCH_NAMES or (value == np.floor(value)).all()
+        counts = len(value) == 1 or (value != value[0]).any() or _is_one_report(log, name)
+        if np.abs(value).max() < 2**62 and whole and counts:
+            return name
     return None
 
 

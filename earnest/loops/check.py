@@ -108,7 +108,7 @@ def _others(value: Any) -> list[torch.Tensor]:
     if value.is_floating_point():
         noise = torch.randn(value.shape, generator=torch.Generator().manual_seed(0)).to(value)
         return [value + value.detach().std().clamp(min=1e-3) * noise]
-    known = value.unique()
+    known: torch.Tensor = torch.unique(value)
     known = known[known >= 0]
     if len(known) <= 2:
         return []

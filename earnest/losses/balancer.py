@@ -49,4 +49,5 @@ class Balancer:
 
 def _norm(gradient_BN: Tensor) -> float:
     """Per clip, in the mean."""
-    return torch.linalg.vector_norm(gradient_BN, dim=1).mean().item()
+    norm_B: Tensor = torch.linalg.vector_norm(gradient_BN, dim=1)
+    return norm_B.mean().item()

@@ -17,7 +17,7 @@ class CodecBatch:
     them, NaN where there is none."""
 
     wave_BN: Tensor
-    features: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    features: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict[str, tuple[Tensor, Tensor]])
     pitch_and_level_BT2: Tensor | None = None
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -226,14 +226,15 @@ def _cross_entropy(
     scale_N = torch.cat(
         [torch.full(part.row_N.shape, float(scales.get(part.stream, 0)), device=part.row_N.device) for part in parts]
     )
-    total, *per_row = _LinearCrossEntropy.apply(
+    made = _LinearCrossEntropy.apply(
         first.states_PD.index_select(0, torch.cat([part.row_N for part in parts])),
         torch.cat([part.target_N for part in parts]),
         scale_N,
         [(size, part.output.head) for size, part in zip(sizes, parts, strict=True)],
         *first.head.blocks,
     )
-    return total, zip(*(tensor.split(sizes) for tensor in per_row), strict=True)
+    total, *per_row = cast(tuple[Tensor, ...], made)
+    return total, zip(*(torch.split(tensor, sizes) for tensor in per_row), strict=True)
 
 
 def stream_weights(

@@ -101,7 +101,8 @@ def _tensors(name_or_path: str, pattern: str) -> Iterator[tuple[re.Match[str], T
                 "save it with safetensors, or download it anew",
             ) from error
         with safe_open(str(path), "pt") as file:
-            for match in filter(None, (re.fullmatch(pattern, key) for key in file.keys())):  # noqa: SIM118 (no mapping)
+            names: list[str] = file.keys()
+            for match in filter(None, (re.fullmatch(pattern, name) for name in names)):
                 yield match, file.get_tensor(match[0])
 
 

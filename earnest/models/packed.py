@@ -59,9 +59,9 @@ class Route:
         heads = (*(rotated(heads_PHD, self.cos_P1D, self.sin_P1D) for heads_PHD in (q_PHD, k_PHD)), v_PHD)
         # With a leading dimension of one: torch's fast kernels take four dimensions only (measured: three times slower
         # without it).
-        clips = zip(*(heads_PHD.transpose(0, 1)[None].split(self.lengths, dim=2) for heads_PHD in heads), strict=True)
+        parts = (torch.split(heads_PHD.transpose(0, 1)[None], self.lengths, dim=2) for heads_PHD in heads)
         mixed = [
             F.scaled_dot_product_attention(q_1HSD, k_1HSD, v_1HSD, is_causal=True, enable_gqa=True)
-            for q_1HSD, k_1HSD, v_1HSD in clips
+            for q_1HSD, k_1HSD, v_1HSD in zip(*parts, strict=True)
         ]
         return torch.cat(mixed, dim=2)[0].transpose(0, 1)

@@ -27,7 +27,7 @@ class CodeProbes:
         self, codec: Codec, train: Sequence[tuple[Clip, np.ndarray]], held_out: Sequence[tuple[Clip, np.ndarray]]
     ):
         self.train, self.held_out = (
-            [(torch.from_numpy(wave_N), labels_of(clip, wave_N, codec)) for clip, wave_N in side]
+            [(torch.as_tensor(wave_N), labels_of(clip, wave_N, codec)) for clip, wave_N in side]
             for side in (train, held_out)
         )
 

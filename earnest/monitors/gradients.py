@@ -43,9 +43,9 @@ class Updates(Monitor):
         """update_frac per group, since the last call. A group whose weights are all zero has none."""
         now = self._sampled()
         signals = {
-            key("update_frac", group): float((now[group] - before).norm() / size)
+            key("update_frac", group): float(torch.linalg.vector_norm(now[group] - before) / size)
             for group, before in self.before.items()
-            if (size := float(before.norm()))
+            if (size := float(torch.linalg.vector_norm(before)))
         }
         for group, still in self.still.items():
             still &= now[group] == self.before[group]

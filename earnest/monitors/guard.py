@@ -12,11 +12,15 @@ from earnest.run import Step
 T = TypeVar("T")
 
 
+def _print(words: str) -> None:
+    print(words, file=sys.stderr)
+
+
 class Guard:
     """Calls parts of what watches a training. `broken`: the names of the parts that raised, and what."""
 
     def __init__(self, report: Callable[[str], None] | None = None):
-        self.report = report or (lambda words: print(words, file=sys.stderr))
+        self.report = report or _print
         self.broken: dict[str, str] = {}
 
     def call(self, part: str, function: Callable[[], T], otherwise: T) -> T:

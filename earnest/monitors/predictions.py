@@ -35,10 +35,11 @@ def predictions(model: System, batch: Batch, edge: int = EDGE) -> list[dict[str,
     exists_BS = batch.exists_BS
     clip_P = torch.arange(len(exists_BS))[:, None].expand(exists_BS.shape)[exists_BS]
     position_P = (exists_BS.cumsum(1) - 1)[exists_BS]
+    clips: list[int] = batch.clip_B.tolist()
     rows: list[dict[str, Any]] = []
     for stream, output in outputs.items():
         holds_P, targets_P = batch.holds(stream)[exists_BS], batch.targets(stream)[exists_BS]
-        for index, clip in enumerate(batch.clip_B.tolist()):
+        for index, clip in enumerate(clips):
             held_P = (clip_P == index) & holds_P
             counts_P = (clip_P == index) & (targets_P != IGNORE)
             target_N = targets_P[counts_P]

@@ -100,8 +100,10 @@ def measure(
             if (ids is not None)
             else {}
         )
-    values, counts = target[counted].unique(return_counts=True)
-    said["label_counts"] = dict(zip(values.tolist(), counts.tolist(), strict=True))
+    values, counts = torch.unique(target[counted], return_counts=True)
+    ids: list[int] = values.tolist()
+    often: list[int] = counts.tolist()
+    said["label_counts"] = dict(zip(ids, often, strict=True))
     return said
 
 

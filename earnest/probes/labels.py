@@ -77,7 +77,7 @@ def _audio_states(model: System, batch: Batch) -> list[Tensor]:
 
 def _other(ids: Tensor) -> Tensor:
     """Ids that all differ from those given and are among them, so that they are in the vocabulary."""
-    known: Tensor = ids.unique()
+    known: Tensor = torch.unique(ids)
     return known[(torch.searchsorted(known, ids) + 1) % len(known)]
 
 
@@ -119,8 +119,8 @@ def _traced(seen: "_Seen", stream: Stream, clip: int, position: int) -> tuple[St
     if not slope_PD.any():
         return None
     row = int(slope_PD.abs().sum(-1).argmax())
-    clip, position = seen.positions_P2[row].tolist()
-    return scored, clip, position
+    clip, position = seen.positions_P2[row]
+    return scored, int(clip), int(position)
 
 
 def _distinct(outputs: Mapping[Stream, Output]) -> list[Tensor]:

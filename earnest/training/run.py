@@ -4,7 +4,7 @@ is due after a step, how it is interrupted, how it ends."""
 import logging
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -128,7 +128,7 @@ def measured(step: Step, monitors: Iterable[Monitor]) -> Step:
 
 
 @contextmanager
-def started(config: Config, run_dir: Path, resume: bool, recipe: str = "") -> Iterator[Start]:
+def started(config: Config, run_dir: Path, resume: bool, recipe: str = "") -> Generator[Start, None, None]:
     """Where the run starts, with its seed set; afterwards the processes part. From here on the directory has an owner,
     and says what it holds.
 

@@ -41,7 +41,7 @@ def gallery(codes: list[str] | None = None) -> Iterator[tuple[str, str]]:
         "What each rule finds, and a healthy run that looks much like it: the pages that `earnest diagnose` writes.",
     ]
     for letter, table in rows.items():
-        parts.append(f"## {FAMILIES[letter].capitalize()}")
+        parts.append(f"## {FAMILIES[letter][0].upper()}{FAMILIES[letter][1:]}")
         parts.append("\n".join(["| rule | fault | the sick log | the healthy log |", "|---|---|---|---|", *table]))
     yield "gallery/index.md", "\n\n".join(parts) + "\n"
 

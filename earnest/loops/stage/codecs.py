@@ -18,7 +18,7 @@ def load(path: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, int]:
     import soundfile
 
     samples, rate_hz = soundfile.read(str(path), dtype="float32", always_2d=True)
-    return torch.from_numpy(samples.T.copy()), int(rate_hz)
+    return torch.as_tensor(samples.T.copy()), int(rate_hz)
 
 
 def resample(waveform: Tensor, orig_freq: int, new_freq: int, *args: Any, **kwargs: Any) -> Tensor:

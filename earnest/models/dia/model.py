@@ -302,7 +302,7 @@ class Dia(System):
         return hidden_BAD.new_zeros(len(places.exist_P), hidden_BAD.shape[-1]).index_copy(0, row_M, audio_MD)
 
     def heads(self) -> dict[Stream, Head]:
-        audio_CVD: tuple[Tensor, ...] = self.lm.logits_dense.weight.unflatten(0, (self.codebooks, -1)).unbind()
+        audio_CVD = torch.unbind(torch.unflatten(self.lm.logits_dense.weight, 0, (self.codebooks, -1)))
         return {Codebook(c): Head((weight_VD,)) for c, weight_VD in enumerate(audio_CVD)}
 
     # --- generation

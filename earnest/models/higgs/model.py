@@ -258,7 +258,7 @@ class Higgs(System):
         for start, tokens_CS, labels_CS in clips:
             place = slice(start, start + tokens_CS.shape[1])
             tokens_SC[place], audio_labels_SC[place], is_audio_S[place] = tokens_CS.T, labels_CS.T, True
-        text_S, text_labels_S = torch.from_numpy(np.array([ids_S, labels_S]))
+        text_S, text_labels_S = torch.as_tensor(np.array([ids_S, labels_S]))
         return Example(text_S, tokens_SC, is_audio_S, shift(text_labels_S), shift(audio_labels_SC))
 
     @staticmethod
@@ -329,7 +329,7 @@ class Higgs(System):
 
     def heads(self) -> dict[Stream, Head]:
         assert self.lm.text_lm_head is not None  # `build` and `from_pretrained` ask transformers for it
-        audio_CVD: tuple[Tensor, ...] = self.lm.audio_lm_head.weight.unflatten(0, (self.codebooks, -1)).unbind()
+        audio_CVD = torch.unbind(torch.unflatten(self.lm.audio_lm_head.weight, 0, (self.codebooks, -1)))
         heads: dict[Stream, Head] = {TEXT: Head((self.lm.text_lm_head.weight,))}
         return heads | {Codebook(c): Head((weight_VD,)) for c, weight_VD in enumerate(audio_CVD)}
 

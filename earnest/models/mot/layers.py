@@ -19,7 +19,7 @@ class AudioExpert(nn.Module):
         super().__init__()
         self.down = nn.Linear(width, expert_width, bias=False)
         self.fc1 = nn.Linear(expert_width, expert_ffn, bias=False)
-        self.act = ACT2FN[activation]
+        self.act: nn.Module = ACT2FN[activation]
         self.fc2 = nn.Linear(expert_ffn, expert_width, bias=False)
         self.up = nn.Linear(expert_width, width, bias=False)
 

@@ -222,7 +222,9 @@ class MoT(PreTrainedModel, System):
                 "put the base back that the training read, or train on this one",
             )
         state = load_file(str(cached_file(path, "model.safetensors")))
-        missing, unexpected = model.load_state_dict(state, strict=False)
+        keys = model.load_state_dict(state, strict=False)
+        missing: list[str] = keys.missing_keys
+        unexpected: list[str] = keys.unexpected_keys
         if unexpected or set(missing) != set(base):
             wrong = sorted({*unexpected, *(set(missing) ^ set(base))})
             raise UserError(

@@ -76,7 +76,7 @@ def _scores(gradient: Tensor, states: Tensor, table_VD: Tensor) -> Scores | None
     if not len(scored_R) or not _labels(gradient_RD[sample_R], states_RD[sample_R], table_VD.float())[2].all():
         return None
     step = max(1, CHUNK // len(table_VD))
-    parts = [_labels(gradient_RD[rows], states_RD[rows], table_VD.float()) for rows in scored_R.split(step)]
+    parts = [_labels(gradient_RD[rows], states_RD[rows], table_VD.float()) for rows in torch.split(scored_R, step)]
     label, weight, _ = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
     none = np.zeros(len(label), dtype=np.int64)
     return Scores(tuple(gradient.shape[:-1]), len(table_VD), 1, scored_R.cpu().numpy(), none, label, weight, True)
@@ -88,7 +88,8 @@ def _labels(gradient_ND: Tensor, states_ND: Tensor, table_VD: Tensor) -> Sequenc
     mean_ND = chance_NV @ table_VD
     along_NV = (gradient_ND * mean_ND).sum(-1, keepdim=True) - gradient_ND @ table_VD.T
     square_NV = mean_ND.square().sum(-1, keepdim=True) - 2 * mean_ND @ table_VD.T + table_VD.square().sum(-1)
-    cosine_NV = along_NV / (square_NV.clamp(min=1e-12).sqrt() * gradient_ND.norm(dim=-1, keepdim=True))
+    size_N: Tensor = torch.linalg.vector_norm(gradient_ND, dim=-1)
+    cosine_NV = along_NV / (square_NV.clamp(min=1e-12).sqrt() * size_N[:, None])
     best_N, label_N = cosine_NV.max(-1)
-    weight_N = gradient_ND.norm(dim=-1) / square_NV.gather(-1, label_N[:, None])[:, 0].clamp(min=1e-12).sqrt()
+    weight_N = size_N / square_NV.gather(-1, label_N[:, None])[:, 0].clamp(min=1e-12).sqrt()
     return label_N, weight_N.double(), best_N > SAME_WAY

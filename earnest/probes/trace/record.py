@@ -235,7 +235,7 @@ class Recorder(TorchFunctionMode):
         if number in self._changes:
             places, added = self._changes[number]
             index = index.clone(memory_format=torch.contiguous_format)
-            index.view(-1)[torch.from_numpy(places)] += torch.from_numpy(added).to(index)
+            index.view(-1)[torch.as_tensor(places)] += torch.as_tensor(added).to(index)
             if len(args) > at:
                 args = (*args[:at], index, *args[at + 1 :])
             else:
@@ -290,7 +290,7 @@ def prints(logits: Tensor, codebooks: int) -> np.ndarray:
     directions = _directions(width).to(rows.device)
     step = max(1, CHUNK // logits.shape[-1])
     with torch.no_grad():
-        parts = [part.double().nan_to_num(posinf=1e9, neginf=-1e9) @ directions for part in rows.split(step)]
+        parts = [part.double().nan_to_num(posinf=1e9, neginf=-1e9) @ directions for part in torch.split(rows, step)]
         return torch.cat(parts).cpu().numpy() if parts else np.zeros((0, codebooks, 2))
 
 

@@ -78,7 +78,7 @@ def scores_of(gradient: Tensor, logits: Tensor) -> Scores | None:
     shape, width = tuple(gradient.shape[:-1]), gradient.shape[-1]
     gradient_RV, logits_RV = gradient.reshape(-1, width), logits.reshape(-1, width)
     step = max(1, CHUNK // width)
-    scored_R = torch.cat([part.ne(0).any(-1) for part in gradient_RV.split(step)]).nonzero()[:, 0]
+    scored_R = torch.cat([part.ne(0).any(-1) for part in torch.split(gradient_RV, step)]).nonzero()[:, 0]
     if not len(scored_R):
         return None
     sample = gradient_RV[scored_R[:: max(1, len(scored_R) // SAMPLED)]].float()
@@ -86,7 +86,7 @@ def scores_of(gradient: Tensor, logits: Tensor) -> Scores | None:
     if codebooks is None:
         return None
     found: list[tuple[Tensor, ...]] = []
-    for rows in scored_R.split(step):
+    for rows in torch.split(scored_R, step):
         part = gradient_RV[rows].float().reshape(len(rows), codebooks, -1)
         if not _is_cross_entropy(part):
             return None

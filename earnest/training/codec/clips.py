@@ -155,14 +155,14 @@ def batches(
     every = hop if train.features else 1
     for wave_BN, places in random_windows(train.waves, window, config.data.clips_per_batch, config.seed, every, skip):
         targets = [train.target_features(clip, start // hop, window // hop) for clip, start in places]
-        features = {}
+        features = dict[str, tuple[Tensor, Tensor]]()
         for name in train.features:
             features_BTF, exists_BT = (np.stack([clip[name][part] for clip in targets]) for part in (0, 1))
-            features[name] = torch.from_numpy(features_BTF).to(device), torch.from_numpy(exists_BT).to(device)
+            features[name] = torch.as_tensor(features_BTF).to(device), torch.as_tensor(exists_BT).to(device)
         pitch_and_level_BT2 = None
         if codec.quantiser.wants_pitch_and_level:
             measured = [pitch_and_level(wave_N, codec.sample_rate_hz, hop).features_T2() for wave_N in wave_BN.numpy()]
-            pitch_and_level_BT2 = torch.from_numpy(np.stack(measured)).float().to(device)
+            pitch_and_level_BT2 = torch.as_tensor(np.stack(measured)).float().to(device)
         yield CodecBatch(wave_BN.to(device), features, pitch_and_level_BT2)
 
 
@@ -178,10 +178,11 @@ def random_windows(
     share /= share.sum()
     for step in range(skip, 2**62):
         random = np.random.default_rng([seed, step])
-        wave_BN, places = np.zeros((clips, window), dtype=np.float32), []
-        for row_N, clip in zip(wave_BN, random.choice(len(waves), clips, p=share), strict=True):
+        wave_BN, places = np.zeros((clips, window), dtype=np.float32), list[tuple[int, int]]()
+        chosen: list[int] = random.choice(len(waves), clips, p=share).tolist()
+        for row_N, clip in zip(wave_BN, chosen, strict=True):
             start = every * int(random.integers(max(len(waves[clip]) - window, 0) // every + 1))
             piece_N = waves[clip][start : start + window]
             row_N[: len(piece_N)] = piece_N / 32767
-            places.append((int(clip), start))
-        yield torch.from_numpy(wave_BN), places
+            places.append((clip, start))
+        yield torch.as_tensor(wave_BN), places

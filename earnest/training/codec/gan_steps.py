@@ -136,7 +136,8 @@ def latent_gradients(
     for name, loss in losses.items():
         if weights[name] and loss.requires_grad and latent_BDT.requires_grad:
             [gradient] = torch.autograd.grad(weights[name] * loss, latent_BDT, retain_graph=True, allow_unused=True)
-            norms[key("grad_norm", f"latent_{name}")] = 0.0 if gradient is None else gradient.norm().item()
+            norm = 0.0 if gradient is None else float(torch.linalg.vector_norm(gradient))
+            norms[key("grad_norm", f"latent_{name}")] = norm
     return norms
 
 

@@ -43,7 +43,7 @@ class CodecReporter(Reporter[CodecConfig]):
         self.assembly, self.codec, self.objective, self.clips = assembly, assembly.codec, objective, clips
         self.discriminator = discriminator
         self.held_out = clips.held_out
-        self.waves = [torch.from_numpy(wave_N).to(self.codec.device) for wave_N in self.held_out.waves]
+        self.waves = [torch.as_tensor(wave_N).to(self.codec.device) for wave_N in self.held_out.waves]
         tensors = self.codec.state_dict(keep_vars=True)
         self.frozen = Frozen({name: tensors[name] for name in tensors if name.startswith(self.codec.frozen)})
         self.probes = _code_probes(config, assembly, clips) if config.probe_s else None
@@ -117,8 +117,8 @@ class CodecReporter(Reporter[CodecConfig]):
         result = self.codec(wave_N[None])
         features = {
             name: (
-                torch.from_numpy(features_TF)[None].to(wave_N.device),
-                torch.from_numpy(exists_T)[None].to(wave_N.device),
+                torch.as_tensor(features_TF)[None].to(wave_N.device),
+                torch.as_tensor(exists_T)[None].to(wave_N.device),
             )
             for name, (features_TF, exists_T) in self.held_out.target_features(
                 clip, 0, result.latent_BDT.shape[2]

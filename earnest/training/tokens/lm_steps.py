@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from typing import TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -12,6 +12,7 @@ from accelerate.utils import gather_object
 from earnest.data.batch import Batch
 from earnest.run import Step
 from earnest.signals import key
+from earnest.streams import Stream
 
 Name = TypeVar("Name")
 
@@ -31,7 +32,8 @@ def lm_steps(
     step's loss and signals: it divides by what counts in the whole step, on all ranks, so accumulation and data
     parallelism give the numbers of one large batch.
     """
-    scored = accelerator.unwrap_model(objective).weights  # a model need not score its text
+    # a model need not score its text
+    scored: Mapping[Stream, float] = accelerator.unwrap_model(objective).weights
     for index, group in enumerate(groups, first_step):
         optimizer.zero_grad(set_to_none=True)
         counted = _summed(batch.counted() for batch in group)
@@ -46,8 +48,8 @@ def lm_steps(
                 # shares.
                 accelerator.backward(loss * accelerator.num_processes)
             shares.append(share)
-        norm = accelerator.clip_grad_norm_(objective.parameters(), max_grad_norm)
-        grad_norm = float(cast(torch.Tensor, norm))
+        norm: Any = accelerator.clip_grad_norm_(objective.parameters(), max_grad_norm)
+        grad_norm = float(norm)
         learning_rate = schedule.get_last_lr()[0]  # the one this step is made with
         optimizer.step()
         schedule.step()

@@ -206,4 +206,8 @@ def _other_inputs(lm: PreTrainedModel, inputs: Mapping[str, Tensor]) -> dict[str
 
 def _hidden(lm: PreTrainedModel) -> Callable[..., Tensor]:
     """Hidden states of the last position."""
-    return lambda **inputs: lm.model(**inputs, use_cache=False).last_hidden_state[:, -1]
+
+    def hidden(**inputs: Tensor) -> Tensor:
+        return lm.model(**inputs, use_cache=False).last_hidden_state[:, -1]
+
+    return hidden
