@@ -112,7 +112,7 @@ class Facts:
     delays: tuple[int, ...] | None = _fact("frames", "delay of each codebook", "config.json: delay_pattern, delays")
     label_counts: Mapping[Stream, Mapping[int, int]] | None = _fact(
         "targets",
-        "stream -> {id: how often it is a counted target in the training data}",
+        "stream -> how often each id is a counted target in the training data",
         "counted over one epoch of labels",
     )
     eos_id: int | None = _fact(
@@ -220,12 +220,16 @@ class Facts:
     versions: Mapping[str, str] | None = _fact("", "package -> version")
     config: Mapping[str, Any] | None = _fact("", "the whole resolved configuration")
     trainer: str | None = _fact("name", "the public trainer that wrote the log", "`earnest explain trainers`")
-    format: str | None = _fact("name", "kind of log that the run was read from")
-    mapping: Mapping[str, str] | None = _fact("", "column of a foreign log -> the signal it was taken for")
-    unmapped: Mapping[str, str] | None = _fact(
-        "", "numeric column of a foreign log -> why it was not taken for a signal"
+    format: str | None = _fact("name", "kind of log that the run was read from", "written when the log is read")
+    mapping: Mapping[str, str] | None = _fact(
+        "", "column of a foreign log -> the signal it was taken for", "written when the log is read"
     )
-    fact_sources: Mapping[str, str] | None = _fact("", "fact -> where a foreign log or its configuration said it")
+    unmapped: Mapping[str, str] | None = _fact(
+        "", "numeric column of a foreign log -> why it was not taken for a signal", "written when the log is read"
+    )
+    fact_sources: Mapping[str, str] | None = _fact(
+        "", "fact -> where a foreign log or its configuration said it", "written when the log is read"
+    )
 
     def updated(self, values: "Mapping[str, Any] | Facts") -> "Facts":
         """These facts, with others in their place where `values` has them (plain JSON values or typed ones, by name).

@@ -326,15 +326,17 @@ def teach(
                 json.dumps([clip.name, clip.text, clip.words]).encode() + np.ascontiguousarray(wave_N).tobytes()
             )
         shard = folder / digest.hexdigest()[:24]
-        if not shard.exists():
+        if shard.exists():
+            done += len(members)
+            on_progress(done, len(clips))
+        else:
             rows: list[tuple[np.ndarray, np.ndarray]] = []
             for clip, wave_N in members:
                 timed = teacher(wave_N, sample_rate_hz, clip)
                 rows.append(pool(timed, -(-len(wave_N) // hop_samples), sample_rate_hz / hop_samples))
-                on_progress(done + len(rows), len(clips))
+                done += 1
+                on_progress(done, len(clips))
             _write(shard, rows)
-        done += len(members)
-        on_progress(done, len(clips))
         shards.append(shard)
         names.append([clip.name for clip, _ in members])
     return FeatureTable(shards, names)
