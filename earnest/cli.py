@@ -20,14 +20,15 @@ from typing import Annotated, Literal
 
 import tyro
 
-from earnest import arguments, front, stops, threads
-from earnest.commands import compare, diagnose_all, explain, mcp, recipes, rules, runs, skill, watch
-from earnest.corpora import check_data, data
+from earnest import stops, threads
+from earnest.commands import arguments, front
+from earnest.commands.data import check_data, data
+from earnest.commands.exits import EXIT_FAULT, EXIT_FOUND, EXIT_MISTAKE
+from earnest.commands.generate import generate
+from earnest.commands.runs import compare, diagnose_all, explain, mcp, recipes, rules, runs, skill, watch
+from earnest.commands.train import report, train
 from earnest.errors import UserError, clean, of_disk
-from earnest.exits import EXIT_FAULT, EXIT_FOUND, EXIT_MISTAKE
 from earnest.files import whole_file
-from earnest.generation import generate
-from earnest.train import report, train
 
 Positional = tyro.conf.Positional
 COUNTS_ONLY = Annotated[
@@ -41,7 +42,7 @@ CHECKPOINT = Annotated[
 def trace(recipe: str, args: list[str]) -> int:
     """Show one clip at every stop from disk to loss: earnest trace RECIPE [--any.field VALUE ...]."""
     chosen, call = arguments.configured(recipe, args, "trace", [])
-    from earnest.trace import trace as trace_config
+    from earnest.commands.trace import trace as trace_config
 
     trace_config(chosen.assemble, call.config)
     return 0
@@ -57,7 +58,7 @@ def check(recipe: str, args: list[str]) -> int:
 
         options = arguments.parse(Options, words[:script], "earnest check")()
         return EXIT_FOUND if report_script(Path(words[script]), words[script + 1 :], options) else 0
-    from earnest.accounting import check_recipe
+    from earnest.commands.accounting import check_recipe
 
     chosen, call = arguments.configured(recipe, args, "check", [("counts_only", COUNTS_ONLY, False)])
     check_recipe(chosen.assemble, call.config, call.counts_only)
@@ -121,9 +122,9 @@ def encode(
 
     from earnest.codecs import load_codec
     from earnest.codecs.rounded import computing_in
+    from earnest.commands.devices import device as named_device
     from earnest.data.audio import ClipError
     from earnest.data.store import codes_of_file
-    from earnest.devices import device as named_device
 
     loaded = load_codec(codec, named_device(device))
     try:
@@ -158,8 +159,8 @@ def decode(
 
     from earnest.codecs import load_codec
     from earnest.codecs.rounded import computing_in
+    from earnest.commands.devices import device as named_device
     from earnest.data.audio import write_wave
-    from earnest.devices import device as named_device
 
     try:
         with safe_open(codes, "pt") as file:

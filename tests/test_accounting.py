@@ -6,9 +6,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from earnest.accounting import LATER, NONE, YES, ZERO, audit, check_recipe, gradients
 from earnest.codecs import load_codec
 from earnest.codecs.amy import AmyShape
+from earnest.commands.accounting import LATER, NONE, YES, ZERO, audit, check_recipe, gradients
 from earnest.losses.tokens import TokenObjective
 from earnest.models.mot import MoTDesign, MoTShape
 from earnest.recipes import RECIPES

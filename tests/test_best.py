@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from earnest import generation
 from earnest.checkpoints import About, best, checkpoint_path, checkpoints, chosen, described, save
 from earnest.cli import EXIT_MISTAKE, main
+from earnest.commands import generate as generation
 from earnest.errors import UserError
 from earnest.models import load_model
 from earnest.models.system import System

@@ -175,7 +175,7 @@ def test_odd_values_of_facts_are_taken_or_refused(name, log, capsys):
 
 
 def test_a_fact_whose_value_is_text_is_not_read_as_json(log):
-    from earnest.arguments import facts
+    from earnest.commands.arguments import facts
 
     assert facts(["system=8", "codebooks=8", "max_grad_norm=1", 'loss_weights={"mel": 45}'])["system"] == "8"
     with pytest.raises(UserError):

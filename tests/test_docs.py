@@ -8,14 +8,15 @@ from typing import get_args
 
 import pytest
 
-from earnest import arguments, explain, glossary
+from earnest import explain, glossary
 from earnest.cli import COMMANDS, FRONT, main
+from earnest.commands import arguments
+from earnest.commands.train import OUT, RESUME
 from earnest.errors import UserError
 from earnest.facts import FACTS
 from earnest.rules import catalogue
 from earnest.rules.finding import SEVERITIES, Word
 from earnest.signals import SIGNALS
-from earnest.train import OUT, RESUME
 from tests.equipment import excerpt, site
 from tests.equipment.documented import PAGES, ROOT, blocks, named
 

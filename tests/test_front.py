@@ -7,9 +7,10 @@ import sys
 import pytest
 import yaml
 
-from earnest import __version__, front
-from earnest.arguments import options
+from earnest import __version__
 from earnest.cli import COMMANDS, main
+from earnest.commands import front
+from earnest.commands.arguments import options
 from earnest.explain import recipes
 from earnest.recipes import RECIPES
 

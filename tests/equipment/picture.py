@@ -1,6 +1,6 @@
 """docs/finding.png: the top of the page of the README's run, as Chromium draws it.
 
-    python -m tests.equipment.picture
+python -m tests.equipment.picture
 """
 
 import subprocess

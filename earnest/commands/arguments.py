@@ -24,8 +24,8 @@ from tyro import _errors as refusals
 from tyro import _resolver as resolver
 from tyro._arguments import ArgumentDefinition
 
-from earnest import settings
 from earnest.bounds import check_bounds
+from earnest.commands import settings
 from earnest.errors import UserError
 from earnest.facts import FACTS, checked
 from earnest.records import loads, plain

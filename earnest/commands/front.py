@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from earnest import __version__
+from earnest.commands.exits import EXIT_CODES
 from earnest.errors import UserError
-from earnest.exits import EXIT_CODES
 
 WIDTH = 80
 COMMANDS = {  # one line of 80 columns each

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import tyro
 
-from earnest import arguments, checkpoints, stops, threads
+from earnest import checkpoints, stops, threads
+from earnest.commands import arguments
 from earnest.errors import UserError, clean, of_disk
 from earnest.records import read
 
@@ -38,7 +39,7 @@ def train(recipe: str, args: list[str]) -> int:
     chosen, call = arguments.configured(recipe, args, "train", options, stored)
     import torch
 
-    from earnest.progress import bars
+    from earnest.commands.progress import bars
     from earnest.training.run import silent
 
     run_dir: Path = call.out or _default_run_dir(recipe, call.resume)

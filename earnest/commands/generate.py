@@ -77,8 +77,8 @@ def generate(
     """
     from transformers.utils import logging
 
+    from earnest.commands.devices import device as named_device
     from earnest.data.audio import check_output
-    from earnest.devices import device as named_device
     from earnest.speech import Speech, Wish, check_speaker, load_run, resolved
 
     if (reference is None) != (reference_text is None):

@@ -7,8 +7,8 @@ from pathlib import Path
 import tyro
 
 from earnest.bounds import check_number
+from earnest.commands.exits import EXIT_FOUND
 from earnest.errors import UserError, clean
-from earnest.exits import EXIT_FOUND
 
 Positional = tyro.conf.Positional
 LANGUAGE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*")  # ISO 639, with a script or a region
@@ -63,10 +63,10 @@ def check_data(
     from rich.padding import Padding
     from rich.text import Text
 
+    from earnest.commands.progress import bars
     from earnest.data.checks.checked import Limits
     from earnest.data.checks.command import check_data, language_identifier, unknown_to
     from earnest.data.paths import Source
-    from earnest.progress import bars
 
     numbers = {"limit": limit, "max_duration_s": max_duration_s, "max_positions": max_positions}
     for name, value in {**numbers, "frame_rate_hz": frame_rate_hz}.items():

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from earnest import arguments
+from earnest.commands import arguments
 from earnest.errors import UserError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def diagnose_all(
 
 def recipes() -> int:
     """Describe every recipe: what can be trained."""
-    from earnest.front import recipe_list
+    from earnest.commands.front import recipe_list
 
     print(recipe_list())
     return 0
