@@ -209,8 +209,7 @@ def test_references_are_other_clips_of_the_same_speaker():
     assert 60 < sum(bool(vary(rows[2], seeded(epoch)).turns) for epoch in range(200)) < 140
 
 
-# --- laid out by the model
-# ------------------------------------------------------------------------------------------------------
+# --- laid out by the model --------------------------------------------------------------------------------------------
 
 
 def words(ids) -> str:

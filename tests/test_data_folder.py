@@ -150,8 +150,7 @@ def test_two_metadata_files_in_one_folder(folder):
     assert "metadata.jsonl beside metadata.csv" in seen(folder)
 
 
-# --- Hub
-# ----------------------------------------------------------------------------------------------------------------
+# --- Hub --------------------------------------------------------------------------------------------------------------
 
 
 def test_an_unreachable_dataset_is_told_in_three_lines(tmp_path, monkeypatch):
@@ -194,8 +193,7 @@ def test_a_hub_dataset_becomes_a_folder(tmp_path):
     assert not (tmp_path / "laid2").exists()
 
 
-# --- reading
-# ------------------------------------------------------------------------------------------------------------
+# --- reading ----------------------------------------------------------------------------------------------------------
 
 
 def corpus(folder, good, bad):
@@ -229,8 +227,7 @@ def test_more_stop_the_run_with_the_list(tmp_path):
     assert error.value.seen.count(".wav: ") == 10
 
 
-# --- splitting
-# ----------------------------------------------------------------------------------------------------------
+# --- splitting --------------------------------------------------------------------------------------------------------
 
 
 def named(count, split=None):

@@ -125,8 +125,7 @@ def test_the_real_prompts(language, tmp_path):
         assert energy_F[len(energy_F) // 2 :].sum() > 1e-5 * energy_F.sum()
 
 
-# --- espeak-ng
-# ----------------------------------------------------------------------------------------------------------
+# --- espeak-ng --------------------------------------------------------------------------------------------------------
 
 needs_espeak = pytest.mark.skipif(
     __import__("importlib.util").util.find_spec("espeakng_loader") is None,

@@ -43,8 +43,7 @@ def trained(model: Dia, batch: Batch, steps: int) -> Dia:
     return model
 
 
-# --- against transformers
-# ---------------------------------------------------------------------------------------------------
+# --- against transformers ---------------------------------------------------------------------------------------------
 
 
 def test_loss_equals_transformers_own_from_text_and_audio_on():
@@ -159,8 +158,7 @@ def test_the_full_model_has_its_size():
     assert (model.codebooks, model.codes, model.delays) == (9, 1024, PRETRAINED)
 
 
-# --- what is laid out
-# -------------------------------------------------------------------------------------------------------
+# --- what is laid out -------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=40)
@@ -217,8 +215,7 @@ def test_padding_changes_nothing():
     torch.testing.assert_close(logits_of(model, batch)[: len(alone)], alone, rtol=1e-5, atol=1e-5)
 
 
-# --- the unconditional branch
-# ------------------------------------------------------------------------------------------------
+# --- the unconditional branch -----------------------------------------------------------------------------------------
 
 
 def test_one_zero_byte_is_the_null_input_of_any_length():
@@ -250,8 +247,7 @@ def test_guidance_one_is_conditional_and_zero_is_null(overfitted):
     assert torch.equal(conditional, one) and torch.equal(unconditional, zero) and not torch.equal(one, zero)
 
 
-# --- from scratch, and from other weights
-# ---------------------------------------------------------------------------------------
+# --- from scratch, and from other weights -----------------------------------------------------------------------------
 
 
 def test_fresh_attention_is_not_saturated():
@@ -292,8 +288,7 @@ def test_a_stereo_model_starts_from_a_mono_one(tmp_path):
     torch.testing.assert_close(of_stereo, torch.cat([of_mono, of_mono], dim=1), rtol=1e-4, atol=1e-5)
 
 
-# --- mistakes
-# ------------------------------------------------------------------------------------------------------------------
+# --- mistakes ---------------------------------------------------------------------------------------------------------
 
 
 def test_mistakes_are_told(tmp_path):

@@ -46,8 +46,7 @@ def told(run: Run) -> dict[str, list[tuple[int, float]]]:
     }
 
 
-# --- real recorded files
-# -----------------------------------------------------------------------------------------------------------
+# --- real recorded files ----------------------------------------------------------------------------------------------
 
 RECORDED = [  # log, format, steps of train/loss, its first and last value, number of evaluations
     ("hf_healthy", "trainer_state", (10, 300), (3.9685, 2.2451), 6),
@@ -179,8 +178,7 @@ def test_wandb_records_over_blocks_and_cut(tmp_path):
     assert read(written(tmp_path, gzip.compress(data), "run-z.wandb.gz")).last_step == 300
 
 
-# --- text
-# ------------------------------------------------------------------------------------------------------------------------------
+# --- text -------------------------------------------------------------------------------------------------------------
 
 TEXTS = {
     "pipes": (
@@ -443,8 +441,7 @@ def test_text_a_last_line_cut_within_a_number_is_left_out(tmp_path):
     assert run.last_step == 2 and any("cut short" in note for note in run.notes)
 
 
-# --- tables
-# ----------------------------------------------------------------------------------------------------------------------------
+# --- tables -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("separator", [",", "\t", ";"])
@@ -673,8 +670,7 @@ def test_trackio_with_two_runs(tmp_path):
     assert told(read(path, run="b")) == {"train/loss": [(0, 0.0), (1, 1.0), (2, 2.0)]}
 
 
-# --- steps
-# -----------------------------------------------------------------------------------------------------------------------------
+# --- steps ------------------------------------------------------------------------------------------------------------
 
 
 def table_of(folder: Path, rows) -> Path:
@@ -730,8 +726,7 @@ def test_rows_without_a_step(tmp_path):
     assert told(read(written(tmp_path, "epoch,loss\n1,3\n2,2\n")))["train/loss"] == [(1, 3.0), (2, 2.0)]
 
 
-# --- names
-# -----------------------------------------------------------------------------------------------------------------------------
+# --- names ------------------------------------------------------------------------------------------------------------
 
 NAMES = """
 loss: train/loss | train/loss: train/loss | train_loss: train/loss | loss/train: train/loss | Loss/train: train/loss | trainLoss: train/loss
@@ -935,8 +930,7 @@ def test_perplexity_is_told_apart(tmp_path):
     assert "train/perplexity" in read(written(tmp_path, named))
 
 
-# --- facts that logs hold (of configurations: test_logs_settings.py)
-# -----------------------------------------------------------------------------------------------------------------------------
+# --- facts that logs hold (of configurations: test_logs_settings.py) --------------------------------------------------
 
 
 def test_facts_that_logs_hold():
@@ -947,8 +941,7 @@ def test_facts_that_logs_hold():
     assert read(LOGS / "hf_healthy").facts.steps_per_epoch == 32
 
 
-# --- directories
-# -----------------------------------------------------------------------------------------------------------------------
+# --- directories ------------------------------------------------------------------------------------------------------
 
 
 def test_directories(tmp_path):
@@ -1045,8 +1038,7 @@ def test_a_format_is_one_file_and_one_line(tmp_path, monkeypatch):
     assert "Aim" in error.value.expected
 
 
-# --- bad input
-# -------------------------------------------------------------------------------------------------------------------------
+# --- bad input --------------------------------------------------------------------------------------------------------
 
 BAD = {
     "empty": b"",

@@ -51,8 +51,7 @@ def save_experts(path, layers=5) -> str:
     return str(path)
 
 
-# --- the same function as a straightforward implementation
-# -----------------------------------------------------------------
+# --- the same function as a straightforward implementation ------------------------------------------------------------
 
 DESIGNS = [
     {"attention": attention, "output": output, "rows_per_codebook": rows, "ends": ends}
@@ -143,8 +142,7 @@ def test_gradient_checkpointing_changes_no_gradient():
         torch.testing.assert_close(found[1][name], gradient)
 
 
-# --- text as the backbone reads it
-# -----------------------------------------------------------------------------------------
+# --- text as the backbone reads it ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("output", ["all", "new", "audio"])
@@ -210,8 +208,7 @@ def test_the_real_smollm2_still_reads_english():
     assert ce < F.cross_entropy(nonsense[:-1], shuffled_S[1:], reduction="sum").item() - 2 * len(example)
 
 
-# --- gradients
-# ---------------------------------------------------------------------------------------------------------------
+# --- gradients --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -305,8 +302,7 @@ def test_clips_of_a_batch_do_not_see_each_other():
         torch.testing.assert_close(together[start : start + len(alone)], alone, rtol=1e-5, atol=1e-6)
 
 
-# --- layout and generation
-# -------------------------------------------------------------------------------------------------
+# --- layout and generation --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ends", [False, True])
@@ -393,8 +389,7 @@ def test_without_an_end_it_goes_on_to_the_length_asked_for():
     assert int(first.codes_CT.max()) < CODES and not torch.equal(first.codes_CT, second.codes_CT)
 
 
-# --- accounting
-# --------------------------------------------------------------------------------------------------------------
+# --- accounting -------------------------------------------------------------------------------------------------------
 
 LLAMA_3_2_1B = dict(
     vocab_size=128256,
@@ -452,8 +447,7 @@ def test_full_size_accounting():
     assert f"{trained / total:.2%}" == "17.80%"
 
 
-# --- checkpoints
-# -------------------------------------------------------------------------------------------------------------
+# --- checkpoints ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -553,8 +547,7 @@ def test_a_model_without_named_parts_is_saved_whole(tmp_path):
     assert same(model, load_model(tmp_path))
 
 
-# --- a run
-# ---------------------------------------------------------------------------------------------------------------------
+# --- a run ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_run_from_folder_to_wav(tmp_path, monkeypatch, capsys):
@@ -610,8 +603,7 @@ def test_a_run_from_folder_to_wav(tmp_path, monkeypatch, capsys):
     )
 
 
-# --- what is refused
-# -----------------------------------------------------------------------------------------------------------
+# --- what is refused --------------------------------------------------------------------------------------------------
 
 
 def test_parts_that_do_not_go_together(tmp_path):

@@ -54,8 +54,7 @@ def objective_of(model) -> TokenObjective:
     return TokenObjective(model, stream_weights(model.codebooks, 0.1, 1.0))
 
 
-# --- labels
-# ---------------------------------------------------------------------------------------------------------------------
+# --- labels -----------------------------------------------------------------------------------------------------------
 
 
 def test_every_system_predicts_the_next_token(system):
@@ -129,8 +128,7 @@ def test_a_model_that_returns_nothing_is_named(system):
     assert named("inputs", found) == ["C106"]
 
 
-# --- parameters
-# -----------------------------------------------------------------------------------------------------------------
+# --- parameters -------------------------------------------------------------------------------------------------------
 
 
 def test_optimizer_holds_every_trained_parameter(system):
@@ -198,8 +196,7 @@ def test_ranks_that_differ_are_named():
     assert named("ranks", Ranks((name,), step=3)) == ["H107"]
 
 
-# --- what steps do
-# --------------------------------------------------------------------------------------------------------------
+# --- what steps do ----------------------------------------------------------------------------------------------------
 
 
 def steps_of(model, batch, steps: int, learning_rate: float):
@@ -272,8 +269,7 @@ def test_the_clock_tells_waiting_from_work(monkeypatch):
     assert seen[0]["train/memory_bytes"] > 1e6
 
 
-# --- data, condition, checkpoint
-# -------------------------------------------------------------------------------------------------
+# --- data, condition, checkpoint --------------------------------------------------------------------------------------
 
 
 def spoken(clips: int, seed: int = 0) -> list[Row]:

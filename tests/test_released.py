@@ -121,8 +121,7 @@ def test_what_is_trained_is_kept_in_float32_and_frozen_weights_as_they_were_rele
     assert (example.audio_targets_SC != IGNORE).sum() == 8 * 41
 
 
-# --- the README's whole commands
-# ---------------------------------------------------------------------------------------
+# --- the README's whole commands --------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

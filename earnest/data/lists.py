@@ -123,8 +123,7 @@ def _column(name: str, columns: Sequence[str], form: Form) -> str:
     return name
 
 
-# --- text
-# ---------------------------------------------------------------------------------------------------------------
+# --- text -------------------------------------------------------------------------------------------------------------
 
 
 def _form_of_text(path: Path, is_audio: Callable[[str], bool]) -> Form | None:
@@ -206,8 +205,7 @@ def _csv_cells(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
         raise unreadable(path, line, error, "a CSV table with a header, in UTF-8") from error
 
 
-# --- JSON
-# ---------------------------------------------------------------------------------------------------------------
+# --- JSON -------------------------------------------------------------------------------------------------------------
 
 
 def _is_json(path: Path) -> bool:

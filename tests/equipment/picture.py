@@ -1,7 +1,4 @@
-"""docs/finding.png: the top of the page of the README's run, as Chromium draws it.
-
-python -m tests.equipment.picture
-"""
+"""docs/finding.png: the top of the page of the README's run, as Chromium draws it: ``python -m tests.equipment.picture``."""
 
 import subprocess
 import tempfile

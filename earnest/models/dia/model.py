@@ -269,8 +269,7 @@ class Dia(System):
             )
         return positions
 
-    # --- training
-    # -------------------------------------------------------------------------------------------------------
+    # --- training -----------------------------------------------------------------------------------------------------
 
     def recompute_layers(self, wanted: bool) -> None:
         super().recompute_layers(wanted)
@@ -305,8 +304,7 @@ class Dia(System):
         audio_CVD = torch.unbind(torch.unflatten(self.lm.logits_dense.weight, 0, (self.codebooks, -1)))
         return {Codebook(c): Head((weight_VD,)) for c, weight_VD in enumerate(audio_CVD)}
 
-    # --- generation
-    # -----------------------------------------------------------------------------------------------------
+    # --- generation ---------------------------------------------------------------------------------------------------
 
     def begin(self, prompts: Sequence[Prompt]) -> DiaContinuation:
         return DiaContinuation(self, prompts)

@@ -309,8 +309,7 @@ class Higgs(System):
             "shorten the text, the clip or the reference, or raise the model's context",
         )
 
-    # --- training
-    # -------------------------------------------------------------------------------------------------------
+    # --- training -----------------------------------------------------------------------------------------------------
 
     def outputs(self, batch: Batch) -> dict[Stream, Output]:
         states_PD = self.states(batch)
@@ -333,8 +332,7 @@ class Higgs(System):
         heads: dict[Stream, Head] = {TEXT: Head((self.lm.text_lm_head.weight,))}
         return heads | {Codebook(c): Head((weight_VD,)) for c, weight_VD in enumerate(audio_CVD)}
 
-    # --- generation
-    # -----------------------------------------------------------------------------------------------------
+    # --- generation ---------------------------------------------------------------------------------------------------
 
     def begin(self, prompts: Sequence[Prompt]) -> HiggsContinuation:
         return HiggsContinuation(self, prompts)

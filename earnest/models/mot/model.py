@@ -104,8 +104,7 @@ class MoT(PreTrainedModel, System):
                 self.group_of(name) in self.config.trained and not name.startswith(tuple(text_only))
             )
 
-    # --- from its parts, to a checkpoint and back
-    # -------------------------------------------------------------------------
+    # --- from its parts, to a checkpoint and back ---------------------------------------------------------------------
 
     @classmethod
     def assemble(
@@ -234,8 +233,7 @@ class MoT(PreTrainedModel, System):
             )
         return model
 
-    # --- from a clip to positions
-    # -------------------------------------------------------------------------------------------
+    # --- from a clip to positions -------------------------------------------------------------------------------------
 
     def prompt(self, text: str | None, speaker: str = "", turns: Sequence[Turn[Tensor]] | None = None) -> Prompt:
         """BOS and the text, with the speaker before it if there is one; the null input is the empty text.
@@ -332,8 +330,7 @@ class MoT(PreTrainedModel, System):
                 count_V[code] += count
             prior_V.copy_((count_V / count_V.sum()).log())
 
-    # --- training
-    # -------------------------------------------------------------------------------------------------------------
+    # --- training -----------------------------------------------------------------------------------------------------
 
     def outputs(self, batch: Batch) -> dict[Stream, Output]:
         states_PD = self.states(batch)
@@ -378,8 +375,7 @@ class MoT(PreTrainedModel, System):
         beside = () if self.config.output == "audio" else (audio_VD,)
         return {TEXT: Head((text_VD, *beside), 0, len(text_VD)), **heads}
 
-    # --- generation
-    # -----------------------------------------------------------------------------------------------------------
+    # --- generation ---------------------------------------------------------------------------------------------------
 
     def begin(self, prompts: Sequence[Prompt]) -> MoTContinuation:
         return MoTContinuation(self, prompts)
