@@ -1,4 +1,4 @@
-"""docs/finding.png: the top of the page of the README's run, as Chromium draws it: ``python -m tests.equipment.picture``."""
+"""docs/finding.png, the page of the README's run in Chromium: ``python -m tests.equipment.picture`` draws it anew."""
 
 import subprocess
 import tempfile
