@@ -101,9 +101,8 @@ def measure(
             else {}
         )
     values, counts = torch.unique(target[counted], return_counts=True)
-    ids: list[int] = values.tolist()
-    often: list[int] = counts.tolist()
-    said["label_counts"] = dict(zip(ids, often, strict=True))
+    label_counts: dict[int, int] = dict(zip(values.tolist(), counts.tolist(), strict=True))
+    said["label_counts"] = label_counts
     return said
 
 

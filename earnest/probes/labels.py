@@ -119,8 +119,8 @@ def _traced(seen: "_Seen", stream: Stream, clip: int, position: int) -> tuple[St
     if not slope_PD.any():
         return None
     row = int(slope_PD.abs().sum(-1).argmax())
-    clip, position = seen.positions_P2[row]
-    return scored, int(clip), int(position)
+    place: list[int] = seen.positions_P2[row].tolist()
+    return scored, place[0], place[1]
 
 
 def _distinct(outputs: Mapping[Stream, Output]) -> list[Tensor]:
