@@ -5,6 +5,7 @@ A mistake ends in three lines with both values and the way out, and exits with 2
 
 import json
 import shlex
+import shutil
 
 import numpy as np
 import pytest
@@ -38,6 +39,19 @@ def here(tmp_path_factory):
         if name != "hollow":
             rows = "".join(f"{i}.wav,text {i}\n" for i in range(0 if name == "cut" else 6))
             (folder / name / "metadata.csv").write_text(f"file_name,text\n{rows}")
+    six = [f"{i}.wav,text {i}" for i in range(6)]
+    lists = {
+        "twice": ["file_name,text", *six, six[0]],
+        "open": ["file_name,text", *six[:4], '4.wav,"a text'],
+        "swapped": ["text,file_name", *six],
+        "invisible": ["file_name,text", *(f"{i}.wav,\u200b" for i in range(6))],
+    }
+    for name in (*lists, "numbers"):
+        shutil.copytree(folder / "good", folder / name)
+        (folder / name / "metadata.csv").unlink()
+    for name, rows_of_list in lists.items():
+        (folder / name / "metadata.csv").write_text("\n".join(rows_of_list), encoding="utf-8")
+    (folder / "numbers/metadata.json").write_text("[1, 2]")
     (folder / "shards").mkdir()
     for path in ("shard.tar", "shards/0.tar", "shards/1.tar", "good.zip", "set.rar", "bad.parquet"):
         (folder / path).write_text("packed")
@@ -141,6 +155,28 @@ MISTAKES = [  # words, seen, expected, fix
     ("data check good --limit 0", "--limit 0", "1 or more", ""),
     ("data check good --max-duration-s 0", "--max-duration-s 0", "more than 0", ""),
     ("data check shards", "shards/0.tar: ", "a whole archive", "download it again"),
+    (f"{T} --data.path twice", "twice/metadata.csv names 0.wav a second time", "one line for each", "remove"),
+    (f"{T} --data.path open", "open/metadata.csv, after line", "a CSV table", "close the double quote"),
+    (f"{T} --data.path swapped", "names 6 files that are not there", "", "--data.columns audio=COLUMN"),
+    (f"{T} --data.path numbers", "'1' is no object", "one JSON object a line", "mend"),
+    (f"{T} --data.path invisible", "every text in invisible/metadata.csv is empty", "the words", "fill it in"),
+    (f"{T} --data.path good --data.columns text:sentence", "text:sentence", "ROLE=COLUMN", "text=sentence"),
+    (f"{T} --data.path good/metadata.cvs", "no folder good/metadata.cvs", "a list of them (.csv", "check the path"),
+    (f"{T} --data.path https://huggingface.co/datasets/a/b", "the address https", "on the Hub", "pass a/b"),
+    (f"{T} --data.colums text=a", "option --data.colums", "--data.columns", "--help"),
+    (f"{T} --batch-size 8", "option --batch-size", "--data.positions-per-batch", "--help"),
+    (f"{T} --max-steps 10", "option --max-steps", "--steps", "--help"),
+    (f"{T} --num-train-epochs 3", "option --num-train-epochs", "--epochs", "--help"),
+    (f"{T} --output-dir x", "option --output-dir", "--out", "--help"),
+    (f"{T} --report-to wandb", "option --report-to", "--tracker", "--help"),
+    (f"{T} --bf16", "option --bf16", "--mixed-precision", "--help"),
+    (f"{T} --tracker wandbb", "--tracker wandbb", "wandb, tensorboard", "did you mean wandb?"),
+    (f"{T} --save-every-steps 0", "--save-every-steps 0", "1 or more", ""),
+    ("train ./good", "recipe './good'", "higgs-tiny", ""),
+    ("encode good x.safetensors", "good: a directory", "a readable audio file", "check the file"),
+    ("compare log.csv", "1 run", "2 to 12", "earnest compare A B"),
+    ("diagnose log.csv --map loss", "--map loss", "COLUMN=SIGNAL", "put = between"),
+    ("diagnose good", "good holds no log", "a training log", "pass the log"),
     # memory, and numbers too large
     ("check higgs-tiny --shape.width 1000000000", "memory ran out", "AdamW", "--data.positions-per-batch"),
     ("check higgs-tiny --shape.layers 100000000", "--shape.layers 1e+08", "at most 1,000", ""),

@@ -200,6 +200,20 @@ def _fields(record: Any, prefix: str) -> Iterator[str]:
             yield name
 
 
+ELSEWHERE = {  # what other trainers call an option
+    **dict.fromkeys(("--batch-size", "--per-device-train-batch-size", "--batch"), "--data.positions-per-batch"),
+    **dict.fromkeys(("--output-dir", "--save-dir", "--exp-dir", "--name"), "--out"),
+    **dict.fromkeys(("--num-train-epochs", "--num-epochs"), "--epochs"),
+    **dict.fromkeys(("--max-train-steps", "--iterations", "--iters"), "--steps"),
+    **dict.fromkeys(("--dataset", "--train-data", "--data-dir", "--metadata"), "--data.path"),
+    **dict.fromkeys(("--fp16", "--bf16", "--amp"), "--mixed-precision"),
+    **dict.fromkeys(("--report-to", "--logger", "--wandb"), "--tracker"),
+    **dict.fromkeys(("--save-steps", "--save-interval"), "--save-every-steps"),
+    **dict.fromkeys(("--eval-steps", "--eval-interval"), "--evaluate-every-steps"),
+    **dict.fromkeys(("--max-audio-len", "--max-duration"), "--data.max-duration-s"),
+}
+
+
 def _unknown(tokens: Sequence[str], known: Sequence[str], fix: str) -> UserError:
     """Words that are no option: the names that are spelled nearly so, by their initials (`--lr`), or within a group
     (`--data`)."""
@@ -211,6 +225,7 @@ def _unknown(tokens: Sequence[str], known: Sequence[str], fix: str) -> UserError
     near = difflib.get_close_matches(name, known, 3, 0.7)
     near += [option for option in known if last[option] in difflib.get_close_matches(name, last.values(), 3, 0.7)]
     near += [option for option in known if option.startswith(name + ".") or name == "--" + _initials(last[option])]
+    near += [option for option in known if option == ELSEWHERE.get(name)]
     listed = list(dict.fromkeys(near))[:4] or (known if len(known) <= 12 else [])
     return UserError(f"option {word}", " or ".join(listed) or "an option of this command", fix)
 

@@ -114,5 +114,5 @@ def _listed(value: Any) -> Iterable[Any]:
 
 def _object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"a {type(value).__name__}")
+        raise ValueError(f"{str(value)[:40]!r} is no object")
     return cast(dict[str, Any], value)

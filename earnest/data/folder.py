@@ -8,6 +8,7 @@ splits. Parquet, `save_to_disk` and the Hub: `hub.py`.
 """
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +53,11 @@ def listed_clips(source: Source | str | os.PathLike[str], needed: Sequence[str] 
         return [
             replace(clip, source=wanted.path) for clip in Reading(archives.unpacked(packed), wanted, needed).clips()
         ]
+    if address := re.match(r"https?://(?:huggingface\.co/datasets/([\w.-]+/[\w.-]+))?", wanted.path):
+        name = address[1] or "owner/name"
+        raise UserError(
+            f"the address {wanted.path}", "a folder, a list, or the name of a data set on the Hub", f"pass {name}"
+        )
     if not path.is_dir():
         refuse_archives(path)
         raise UserError(

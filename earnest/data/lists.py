@@ -202,7 +202,8 @@ def _csv_cells(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
                 if cells:
                     yield line, cells
     except (csv.Error, UnicodeError) as error:
-        raise unreadable(path, line, error, "a CSV table with a header, in UTF-8") from error
+        way = "close the double quote that a cell opens; one within a cell is written twice"
+        raise unreadable(path, line, error, "a CSV table with a header, in UTF-8", way) from error
 
 
 # --- JSON -------------------------------------------------------------------------------------------------------------

@@ -55,11 +55,11 @@ def text_of(path: Path) -> str:
     return text
 
 
-def unreadable(path: Path, line: int, error: Exception, expected: str) -> UserError:
+def unreadable(path: Path, line: int, error: Exception, expected: str, fix: str = "mend the file") -> UserError:
     """What to say of a list that does not read on from a line."""
     old = isinstance(error, UnicodeError)
     way = f"convert it: iconv -f WINDOWS-1252 -t UTF-8 {path.name} (or the encoding that it is in)"
-    return UserError(f"{path}, after line {line}: {error}", expected, way if old else "mend the file")
+    return UserError(f"{path}, after line {line}: {error}", expected, way if old else fix)
 
 
 def _damaged(path: Path, error: Exception) -> UserError:

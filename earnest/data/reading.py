@@ -192,6 +192,8 @@ class Reading:
             name = self.audio.find(first_filled(row, roles["audio"]), clip_list.here) if start_s else None
             whole_s = length_s(self.folder / name) if name else None
             if start_s and whole_s is not None and start_s >= whole_s:
+                told = f"{name}, {whole_s:.2f} s long, has a part from {start_s:g} s on"
+                log.warning("files are taken whole, as %s has starts behind their end: %s", clip_list.path, told)
                 return {
                     role: columns for role, columns in roles.items() if role not in ("start_s", "end_s", "duration_s")
                 }

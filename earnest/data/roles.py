@@ -49,6 +49,7 @@ LANGUAGES = frozenset(
         "wa wo xh yi yo za zh zu jp cn yue cmn wuu all_zh all_ja all_ko all_yue auto",
     )
 )
+BLANKS = " \t\n\r\f\v\u00a0\u200b\u2060\ufeff\u3000"
 ANSWERS = frozenset({"true", "false", "yes", "no", "none", "nan"})
 MOST_ARE_AUDIO = 0.25  # assumed: half of the names of files that are not there, a quarter of those that are
 ALIKE = 0.5  # assumed: from this share of common letters on, a column of texts is another spelling of the one before
@@ -183,5 +184,5 @@ def _alike(cells: Sequence[str], others: Sequence[str]) -> bool:
 
 
 def first_filled(row: Mapping[str, str], columns: Iterable[str]) -> str:
-    """The first of these cells that is not empty, without blanks around it."""
-    return next((cell for column in columns if (cell := row.get(column, "").strip())), "")
+    """The first of these cells that is not empty, without blanks around it, also those of no width."""
+    return next((cell for column in columns if (cell := row.get(column, "").strip(BLANKS))), "")
