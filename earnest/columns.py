@@ -84,6 +84,8 @@ class _Cells:
     def column(self, every_row: np.ndarray) -> Column:
         """All cells by row, in arrays of their own; of a column without a gap the rows are `every_row` itself."""
         self._close()
+        if not self._pieces:  # a column of a table whose cells are all empty
+            return Column(np.zeros(0, np.int64), np.zeros(0))
         rows, values = zip(*self._pieces, strict=True)
         value = np.concatenate(values)
         if self.count == len(every_row) and all(isinstance(row, range) for row in rows):
