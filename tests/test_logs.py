@@ -400,7 +400,7 @@ TEXTS = {
 @pytest.mark.parametrize("rows", [100, 10_000])
 def test_an_empty_column_of_a_table_of_any_size_is_left_out(rows, tmp_path):
     path = tmp_path / "log.csv"
-    path.write_text("step,loss,note\n" + "".join(f"{i},{5 - i / rows},\n" for i in range(rows)))
+    path.write_text("step,loss,note,run\n" + "".join(f"{i},{5 - i / rows},,first\n" for i in range(rows)))
     run = read(path)
     assert list(map(str, run.series)) == ["train/loss"] and len(run["train/loss"]) == rows
 
