@@ -33,6 +33,10 @@ FAMILIES = {  # beginning of a rule's code: words that any tool may use for it
     "C": r"gradient|constant|frozen|weights",
     "D1": r"\bnan\b|\binf|finite|not.a.number",
     "D": r"diverg|ris(e|es|ing)|rose|stepped|increas|learning.rate|spike",
+    "D4": r"scale|overflow|half.precision|fp16",
+    "H110": r"scale|overflow|skip|memory|crash|fail|not finite|\bnan\b",
+    "E109": r"\b[wc]er\b|error.rate|quality",
+    "E111": r"\b[wc]er\b|error.rate|recogni",
     "E": r"overfit|memori[sz]|gap|leak|evaluation|validation|held.out",
     "F": r"discriminator|collaps|codebook|usage",
     "H": r"unit|sum|accumul",
@@ -51,8 +55,8 @@ Answer = list[Said] | None  # warnings and worse; None if the log was not read
 
 def earnest(path: Path) -> Answer:
     report = diagnosed(path, as_text=False)
-    if report.exit > 1:
-        return None
+    if report.exit > 1:  # no run, but what the log says in words is quoted
+        return [Said(True, report.text)] if re.search(r"the log (?:says|ends)|never a number", report.text) else None
     parts = ("name", "streams", "summary", "evidence")
     return [
         Said(finding["severity"] == "critical", json.dumps([finding[part] for part in parts], ensure_ascii=False))
@@ -148,9 +152,8 @@ def _judged(entry: Entry, answer: Answer, counts: Counter[str]) -> str:
 
 
 def _names(entry: Entry, text: str) -> bool:
-    families = [words for family, words in FAMILIES.items() if any(code.startswith(family) for code in entry["codes"])]
-    if any(code.startswith("D1") for code in entry["codes"]):
-        families = [FAMILIES["D1"]]
+    closest = (max((one for one in FAMILIES if code.startswith(one)), key=len, default="") for code in entry["codes"])
+    families = [FAMILIES[family] for family in dict.fromkeys(closest) if family]
     wanted = ["|".join(families)] * bool(families) + [entry["about"]] * (bool(entry["about"]) and not families)
     return all(re.search(words, text, re.IGNORECASE) for words in wanted)
 

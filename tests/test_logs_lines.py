@@ -29,6 +29,7 @@ READ = {  # example -> the rows that it gives
     "train_loss[loss=75.2, over 900 frames], tot_loss[loss=75.1]": [
         {"train_loss/loss": "75.2", "tot_loss/loss": "75.1"}
     ],
+    "Avg : g 1.3729 d 0.0000 ad 0.0000| step 5976": [{"loss_g": "1.3729", "loss_d": "0.0000", "step": "5976"}],
     " --> EVAL PERFORMANCE": [],
     "2026-01-01 (trainer:87) INFO: loss = 3.5": [{"loss": "3.5"}],
     "Namespace(lr=0.0001, max_grad_norm=1.0)": [{"lr": "0.0001", "max_grad_norm": "1.0"}],

@@ -50,7 +50,7 @@ CLOCKS = _for(
 )
 BAR = _for(
     "  3%|▎  | 10/300 [00:05<02:25, 1.99it/s, loss=5.75]",
-    rf"^(?P<desc>[^|%]*?):?\s*{N}%\s*\|[^|]*\|\s*(?P<n>{N})(?P<k>[kMG]?)/(?P<total>{N})(?P<kk>[kMG]?)\s*"
+    rf"^(?P<desc>[^%]*?):?\s*{N}%\s*\|[^|]*\|\s*(?P<n>{N})(?P<k>[kMG]?)/(?P<total>{N})(?P<kk>[kMG]?)\s*"
     r"(?:\[(?P<rest>.*?)\]?\s*)?$",
     re.DOTALL,
 )
@@ -74,6 +74,9 @@ INDEXED = _for(
 ROW = _for(
     "│       │ mel/loss   │ 31.500 │ 31.600 │",
     rf"^\s*[|│][^|│\ue000-\uf8ff]*[|│]?\s*([A-Za-z][\w/. \-]*?)\s*[|│]\s*({N})\s*[|│]",
+)
+BARE_GAN = _for(
+    "Avg : g 1.3729 d 0.0000 ad 0.0000| step 5976", rf"(?<![\w.])[gG]\s*[:=]?\s*({N})\s*[,|]?\s*[dD]\s*[:=]?\s*({N})"
 )
 LIST = _for("INFO [1.4626, 3.100, 54.2840]", rf"(?P<named>[:=]\s*)?[\[(]\s*({N}(?:\s*,\s*{N}){{2,}})\s*[\])]")
 LOSSES = _for(
@@ -129,6 +132,7 @@ class Plan(NamedTuple):
 
 
 NOTHING = Plan([])
+BETWEEN = {"to", "from", "than", "above", "below", "about", "around", "by"}  # no name ends in these
 
 
 def planned(line: str, pattern: re.Pattern[str], plans: dict[str, Plan]) -> tuple[Plan, list[str]]:
@@ -158,6 +162,7 @@ def _plan(skeleton: str) -> Plan:
     line = marked(skeleton.split("\0"))
     if CONFIG_LINE.match(line):
         return Plan([_pairs(line, "", known_only=False)], config=True)
+    line = BARE_GAN.sub(r"loss_g \1 loss_d \2", line)
     for pattern in (BAR, ENDLESS_BAR):
         if bar := pattern.match(line):
             return _bar_plan(bar)
@@ -288,6 +293,8 @@ def _name(text: str, loose: bool) -> str | None:
     """The longest end of the words before a number that is a known name; of unknown words those that an `=` or `:`
     follows."""
     named = text.rpartition(". ")[2].split()
+    if not loose and named and named[-1].lower() in BETWEEN:  # prose: the loss dropped to 0.5
+        return None
     for start in range(len(named)):
         candidate = re.sub(INNER, "0", " ".join(named[start:]))
         if axis_of(candidate) or is_setting(candidate) or (guess(candidate) and len(words(candidate)) <= 4):

@@ -46,9 +46,10 @@ def to_run(log: Log, overrides: dict[str, str], run: str | None, known: Known = 
     `known` of the trainer's columns, and that over a guess."""
     chosen = _checked(log, overrides)
     told = {name: key for name, key in known.keys.items() if name not in chosen}
-    ignored = {name: why for name, why in known.ignored.items() if name not in chosen}
+    ignored = {name: why for name, why in known.ignored.items() if name not in chosen and not _ends_in_nan(log, name)}
     guesses = {name: guess(name) for name in log.columns if name not in chosen and name not in ignored}
     guesses |= {name: Guess(key) for name, key in told.items()}
+    _splits_for_losses(guesses)
     _count_codebooks_from_0(log, guesses)
     _language_model_beside_codebooks(guesses)
     _parts_beside_losses(log, guesses)
@@ -79,6 +80,17 @@ def to_run(log: Log, overrides: dict[str, str], run: str | None, known: Known = 
     log.notes += unused(log, unmapped, any(key.name in ("loss", "ce_nats") for key in keys.values()))
     return Run(
         Facts().updated(facts), series, notes=log.notes, elapsed=_elapsed(log, rows), counts_steps=rows.counts_steps
+    )
+
+
+def _ends_in_nan(log: Log, name: str) -> bool:
+    """Whether a loss that need not be read, a running mean of another, is no number in the end: that is told."""
+    column, known = log.columns.get(name), guess(name)
+    return (
+        column is not None
+        and known is not None
+        and known.key.name == "loss"
+        and bool(np.isnan(column.value[-1:]).any())
     )
 
 
@@ -113,6 +125,13 @@ def _series(
             unmapped[name] = "no values in the run that is read"
         elif key in series:
             taken = next(other for other, mapped in mapping.items() if mapped == str(key))
+            if (
+                key.name in ("loss", "ce_nats") and lost[name] > lost[taken]
+            ):  # what is not a number is never passed over
+                beside = key._replace(stream=Part("_".join(words(name))))
+                if beside not in series:
+                    series[beside], mapping[name] = Series(step, _scaled(log, name, beside, value), beside), str(beside)
+                    continue
             unmapped[name] = f"also {key}, taken from {taken!r}, which has at least as many values"
         elif key.name == "used_frac" and np.nanmax(value, initial=0) > 100:
             unmapped[name] = "counts entries and is no fraction"
@@ -234,6 +253,14 @@ def _bare(column: str) -> str:
     return "_".join(word for word in words(column) if word not in SPLITS)
 
 
+def _splits_for_losses(guesses: dict[str, Guess | None]) -> None:
+    """`train=0.18 valid=0.23`: without any loss, columns that are called by their splits alone are the losses."""
+    named = {name: SPLITS[words(name)[0]] for name in guesses if len(words(name)) == 1 and words(name)[0] in SPLITS}
+    has_loss = any(known is not None and known.key.name in ("loss", "ce_nats") for known in guesses.values())
+    if set(named.values()) >= {"train", "eval"} and not has_loss:
+        guesses.update({name: Guess(Key(split, "loss")) for name, split in named.items()})
+
+
 def _total_of_a_model(guesses: dict[str, Guess | None]) -> None:
     """`soundstream total loss` beside `soundstream recon loss` is the total, and no part called soundstream."""
     losses = {name: known for name, known in guesses.items() if known and known.key.name == "loss"}
@@ -272,6 +299,9 @@ def _steps_per_epoch(log: Log, rows: Rows) -> dict[str, int]:
         return {}
     if (epoch == np.floor(epoch)).all():
         first = step[np.flatnonzero(np.diff(epoch) > 0) + 1]
+        every = int(np.median(np.diff(step)))
+        if len(first) == 1 and 0 <= step[0] <= max(1, every) and epoch[0] in (0, 1):  # the log begins with an epoch
+            return {"steps_per_epoch": int(first[0] - step[0])} if first[0] - step[0] > 1 else {}
         lengths = np.diff(first)
         if len(lengths) and lengths.min() > 0 and np.ptp(lengths) <= 0.05 * lengths.max():
             return {"steps_per_epoch": int(np.median(lengths))}

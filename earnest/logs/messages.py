@@ -25,10 +25,25 @@ class Saying(NamedTuple):
 NO_COLUMN = r"(?!\W*\d|[\w ]{0,24}[:=]\s*[\d.]+\s*(?:[|,;]|$))"
 SKIP = rf"\bskip(?:s|ped|ping)?\b{NO_COLUMN}"
 NOT_FINITE = rf"\b(?:nan|inf|infinite|infinity|non-?finite)\b{NO_COLUMN}"
+COUNTED = r"(?:[ _-](?:iterations|iters|steps|batches|updates|samples|events|grads|gradients|losses|values|count))"
+# a counter that says none: `number of nan iterations: 0`, `overflow: False`; and steps that mixed precision skips while
+# it looks for its scale
+NO_SAYING = re.compile(
+    rf"\b(?:skip(?:s|ped)?|nans?|infs?|non-?finite|overflows?|oom){COUNTED}?\s*[:=]\s*(?:0+(?:\.0*)?(?![\d.])|false\b)"
+    rf"|\bskipped{COUNTED}\s*[:=]\s*\d+",
+    re.IGNORECASE,
+)
 SAYINGS = [  # the first that fits a line names its kind
     Saying("skipped", b"norm is ", r"norm is (?:nan|inf)", "The grad norm is nan. Skipping updating the model."),
     Saying("skipped", b"skip", rf"{NOT_FINITE}.{{0,60}}{SKIP}", "loss is NaN, skipping this batch"),
     Saying("skipped", b"skip", rf"{SKIP}.{{0,60}}{NOT_FINITE}", "Skipping batch 12: non-finite loss"),
+    Saying("skipped", b"nan", r"\bnan (?:iteration|step|batche?)s?\s*[:=]\s*[1-9]", "number of nan iterations:   3 |"),
+    Saying(
+        "failed",
+        b"nan",
+        r"\b(?:detected|encountered) nan\b|\bnan loss\b(?! *[:=])|\bloss is nan\b(?!.{0,40}skip)",
+        "RuntimeError:  > Detected NaN loss",
+    ),
     Saying("skipped", b"nan or inf found", r"nan or inf found", "NaN or Inf found in input tensor."),
     Saying(
         "overflow",
@@ -114,7 +129,8 @@ class Messages:
 
     def _line(self, number: int, line: str) -> None:
         line = line[:1000]
-        kind: Kind | None = next((one for one, pattern in _PATTERNS if pattern.search(line)), None)
+        told = NO_SAYING.sub(" ", line)
+        kind: Kind | None = next((one for one, pattern in _PATTERNS if pattern.search(told)), None)
         if kind is not None:
             words = line[:LONGEST_QUOTE]
             known = self.kinds.setdefault(kind, _Seen(0, number, number, words, words))

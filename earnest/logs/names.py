@@ -29,6 +29,7 @@ CODEBOOK_SIGNALS = {
     "residual_frac",
 }  # fmt: skip
 FAMILIES = {"perplexity", "used_frac"}
+CRITERIA = {"ce", "bce", "nll", "xent", "crossentropy"}  # kinds of a loss, which name one without saying so
 
 _KNOWN: dict[str, tuple[str, Stream | None]] = {}
 for _target, _names in ALIASES.items():
@@ -122,8 +123,13 @@ def _of_family(rest: list[str], split: str) -> Guess | None:
 
 
 def _of_loss_part(rest: list[str], split: str) -> Guess | None:
-    """`loss/foo` and `foo_loss`: a part of the loss called foo."""
+    """`loss/foo`, `foo_loss` and `bce_foo`: a part of the loss called foo."""
     # `scale_2` is one of several scales
+    criterion = CRITERIA & set(rest)
+    if len(rest) == 2 and len(criterion) == 1 and "loss" not in rest:  # `CE V`, `bce_stop`
+        (other,) = set(rest) - criterion or {""}
+        if other.isalpha() and other not in BOOKKEEPING and other not in CLOCKS:
+            return Guess(Key(split, "ce_nats") if len(other) == 1 else Key(split, "loss", streams.parse(other)))
     unnumbered = {word for word, following in zip_longest(rest, rest[1:], fillvalue="") if not following.isdigit()}
     if "loss" not in rest or len(rest) > 5 or BOOKKEEPING & unnumbered or (CLOCKS & set(rest) and rest[-1] != "loss"):
         return None

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from earnest.columns import Column, Table, joined
+from earnest.logs.arrays import Arrays, has_arrays
 from earnest.logs.line import (
     ENDLESS,
     HEADING,
@@ -26,14 +27,14 @@ from earnest.logs.messages import Messages
 from earnest.logs.names import guess
 from earnest.logs.source import Source
 from earnest.logs.text import ANSI, NAME
-from earnest.logs.words import SPLITS, STEP_NAMES, axis_of, words
+from earnest.logs.words import SPLITS, STEP_NAMES, axis_of, in_english, words
 
 NUMERAL = (
     r"[-+]?(?:(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][-+]?[0-9]+)?|[nN][aA][nN]|"
     r"[iI][nN][fF](?:[iI][nN][iI][tT][yY])?)"
 )
 SOFT = re.compile(r"[█▏▎▍▌▋▊▉\s]")
-QUOTES = str.maketrans("‘’‚‛“”„", "''''\"\"\"")
+QUOTES = str.maketrans("‘’‚‛“”„：，；（）［］【】＝％｜　", "''''\"\"\":,;()[][]=%| ")
 MOST_WAITING = 10_000
 LONGEST_HEADING = 80
 BELOW = "\0below/"  # before the name of a number below a heading of evaluation
@@ -42,7 +43,8 @@ BELOW = "\0below/"  # before the name of a number below a heading of evaluation
 def has_rows(source: Source) -> bool:
     """Whether a line near the beginning holds a number that has a name."""
     head = source.head.decode("utf-8", "replace")
-    return any(planned(line, NUMBER, {})[0].rows for line in _lines(head)[:5000])
+    lines = _lines(head)[:5000]
+    return any(planned(line, NUMBER, {})[0].rows for line in lines) or has_arrays(lines)
 
 
 def read(source: Source) -> Log:
@@ -90,6 +92,7 @@ class _Rows:
         self.split, self.headings = "train", dict[str, int]()
         self.alike: _Alike | None = None
         self.waiting: list[tuple[str, ...]] = []
+        self.arrays = Arrays()
 
     def line(self, line: str) -> None:
         if self.alike is not None:
@@ -100,6 +103,8 @@ class _Rows:
                 return
             self.unload()
             self.alike = None
+        if self.table.rows == 0 and self.arrays.line(line):
+            return
         plan, parts = planned(line, self.number, self.plans)
         if plan is NOTHING and len(parts) == 1 and len(line) < LONGEST_HEADING:
             self.heading(line)
@@ -161,6 +166,9 @@ class _Rows:
         self.unload()
         if self.current:
             self.table.row(self.current)
+        if self.table.rows == 0:
+            for row in self.arrays.rows():
+                self.table.row(row)
 
     def below_headings(self, columns: dict[str, Column]) -> dict[str, Column]:
         """Columns below headings of evaluation are evaluation if headings of training end these blocks."""
@@ -228,7 +236,7 @@ def _lines(text: str) -> list[str]:
     if "\x1b" in text or "\x08" in text:
         text = ANSI.sub("", text)
     if not text.isascii():
-        text = text.translate(QUOTES)
+        text = in_english(text.translate(QUOTES))
     if "**" in text:  # bold in Markdown
         text = text.replace("**", "")
     return [line for line in text.replace("\r", "\n").split("\n") if line]

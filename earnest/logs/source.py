@@ -24,6 +24,7 @@ from earnest.messages import Message
 
 HEAD_BYTES = 1 << 16
 WIDE_HEAD_BYTES = 4 << 20
+MOST_HOLE = 2048  # heads of nothing but NUL bytes that are passed over, 128 MiB
 BEGINNING_BYTES = 1 << 20
 BLOCK_BYTES = 8 << 20
 LONGEST_LINE_BYTES = 64 << 20
@@ -87,8 +88,9 @@ class Source:
 
     @cached_property
     def raw(self) -> bytes:
-        raw = next(self.blocks(HEAD_BYTES), b"")
-        if raw.count(b"\n") < 4 and len(raw) == HEAD_BYTES:  # long lines: thousands of columns
+        # a log that was emptied while its program wrote on begins with a hole
+        raw = next((block for block in islice(self.blocks(HEAD_BYTES), MOST_HOLE) if block.strip(b"\0")), b"")
+        if raw.count(b"\n") < 4 and len(raw) == HEAD_BYTES and b"\0" not in raw:  # long lines: thousands of columns
             raw = next(self.blocks(WIDE_HEAD_BYTES), b"")
         return raw
 
@@ -152,7 +154,7 @@ class Source:
                 clean = text.replace(b"\0", b"")
                 if not self.notes:
                     self.notes.append("the file holds NUL bytes (a disk's hole after a crash?); they were left out")
-                if len(clean) < len(text) // 2 and len(raw) == BLOCK_BYTES:
+                if len(clean) < len(text) // 2 and len(raw) == BLOCK_BYTES and (before or rest):
                     self.notes[:] = [HOLE]
                     rest.append(clean)
                     break
@@ -244,12 +246,8 @@ def _cut_within_a_number(before: bytes, last: bytes) -> bool:
 def _controls(data: bytes) -> float:
     """Share of bytes that no text log holds: controls but for tab, newlines, backspace and escape."""
     text = data.translate(None, bytes(range(0, 8)) + bytes([11, 12, *range(14, 27), *range(28, 32), 127]))
-    trailing_hole = len(data) - len(data.rstrip(b"\0"))
-    return (
-        (len(data) - len(text) - trailing_hole) / max(len(data) - trailing_hole, 1)
-        if trailing_hole < len(data)
-        else 1.0
-    )
+    holes = len(data) - len(data.strip(b"\0"))
+    return (len(data) - len(text) - holes) / (len(data) - holes) if holes < len(data) else 1.0
 
 
 def _decoder(raw: bytes) -> Callable[[bytes, bool], bytes]:

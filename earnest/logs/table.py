@@ -20,6 +20,8 @@ NAME = "csv"
 MISSING = ["", "null", "NULL", "None", "none", "NA", "N/A", "n/a", "-", "--", "<NA>"]
 SEPARATORS = ",\t;|"
 RULED = re.compile(r"^[\s|:]*-{2,}[-|:\s]*\|[-|:\s]*$")  # the line below the header of a Markdown table
+MOST_PROSE = 20  # lines before a table
+HEADER = re.compile(r"\s*[A-Za-z_#][\w\s./#@%()+-]{0,60}")  # a cell of a header below prose
 DECIMAL_COMMA = re.compile(r"^\s*[-+]?\d+,\d+(?:[eE][-+]?\d+)?\s*$")
 THOUSANDS = re.compile(r"^\s*[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?\s*$")
 WRAPPED = re.compile(
@@ -47,11 +49,33 @@ def _shape(source: Source) -> tuple[str, list[str], int] | None:
     )
     if skipped is None or len(lines[skipped]) > 1 << 20:
         return None
+    best = _columns_of(lines[skipped:])
+    for start in range(skipped + 1, min(len(lines), skipped + MOST_PROSE)):
+        if best is not None or not (_is_prose(lines[start - 1]) or not lines[start - 1].strip()):
+            break
+        below = [line for line in lines[start:] if line.strip()]
+        table = _columns_of(below) if len(below) > 2 else None
+        if table is not None and all(map(HEADER.fullmatch, table[1])):
+            best, skipped = table, lines.index(below[0], start)
     body = [line for line in lines[skipped:] if line.strip() and not RULED.match(line)][:50]
-    if not body:
+    if best is None and len(body) > 1 and not _is_prose(body[0]):
+        best = (",", [body[0]]) if _table_like([body[0]], [[line] for line in body[1:]]) else None
+    if best is None:
         return None
-    best = None
-    for separator in SEPARATORS:
+    separator, header = best
+    if all(_is_number(cell) or cell in MISSING for cell in header):  # no header
+        return separator, [f"column_{index}" for index in range(1, len(header) + 1)], skipped
+    names: dict[str, None] = {}
+    for cell in header:
+        name = cell.strip().lstrip("#").strip() or f"column_{len(names) + 1}"
+        names[name if name not in names else f"{name}#{len(names) + 1}"] = None
+    return separator, list(names), skipped + 1
+
+
+def _columns_of(lines: list[str]) -> tuple[str, list[str]] | None:
+    """Separator and cells of the first line, if that is the header of a table of two columns or more."""
+    body, best = [line for line in lines if line.strip() and not RULED.match(line)][:50], None
+    for separator in SEPARATORS if body else "":
         try:
             rows = list(csv.reader(body, delimiter=separator))
         except csv.Error:  # a cell of over 128 KiB: with another separator it may be several
@@ -63,18 +87,13 @@ def _shape(source: Source) -> tuple[str, list[str], int] | None:
         enough = len(shaped) >= 0.8 * (len(rows) - 1 - between) and 2 * between < len(rows)
         if enough and _table_like(rows[0], shaped):
             best = (separator, rows[0])
-    if best is None and len(body) > 1 and _table_like([body[0]], [[line] for line in body[1:]]):
-        best = (",", [body[0]])
-    if best is None:
-        return None
-    separator, header = best
-    if all(_is_number(cell) or cell in MISSING for cell in header):  # no header
-        return separator, [f"column_{index}" for index in range(1, len(header) + 1)], skipped
-    names: dict[str, None] = {}
-    for cell in header:
-        name = cell.strip().lstrip("#").strip() or f"column_{len(names) + 1}"
-        names[name if name not in names else f"{name}#{len(names) + 1}"] = None
-    return separator, list(names), skipped + 1
+    return best
+
+
+def _is_prose(line: str) -> bool:
+    """Whether a line is a sentence or a fence before a pasted table: words, and no header of one."""
+    bare = line.strip()
+    return bare.startswith(("```", "~~~")) or bare.endswith((".", "!", "?", ":")) or len(bare.split()) > 6
 
 
 def _is_printed(row: list[str]) -> bool:

@@ -10,8 +10,8 @@ from functools import lru_cache
 STEP_NAMES = (
     "trainer_global_step", "train_global_step", "global_step", "global_steps", "num_updates", "num_update",
     "current_step", "current_steps", "global_step_max_steps", "train_step", "step", "steps", "_step", "nb_steps",
-    "iteration", "iterations", "iter", "iters", "it", "itr", "n_iter", "update", "updates", "batch", "batch_idx",
-    "batch_index", "minibatch",
+    "train_iter", "train_iteration", "iteration", "iterations", "iter", "iters", "it", "itr", "n_iter", "update",
+    "updates", "batch", "batch_idx", "batch_index", "minibatch",
 )  # fmt: skip
 EPOCH_NAMES = ("epoch", "epochs", "current_epoch", "train_epoch", "trainer_epoch", "epoch_idx", "ep")
 # names that count the same thing as each other: not batches, nor W&B's log calls
@@ -54,15 +54,38 @@ OPTIMIZER = re.compile(
 FOLDERS = {
     *SPLITS, "metrics", "metric", "log", "logs", "loss", "losses", "scalars", "charts", "monitor", "stats", "global",
 }  # fmt: skip
+# of other alphabets, as trainers that were translated print them
+OTHER_LANGUAGES = {
+    "学习率": "lr", "學習率": "lr", "学習率": "lr", "학습률": "lr", "损失": "loss", "損失": "loss", "손실": "loss",
+    "лосс": "loss", "потери": "loss", "потеря": "loss", "梯度范数": "grad_norm", "准确率": "accuracy",
+    "準確率": "accuracy", "정확도": "accuracy", "точность": "accuracy", "训练回合": "epoch",
+    "轮次": "epoch", "回合": "epoch", "エポック": "epoch", "에포크": "epoch", "эпоха": "epoch", "步数": "step",
+    "步": "step", "ステップ": "step", "스텝": "step", "шаг": "step", "迭代次数": "iteration", "迭代": "iteration",
+    "训练": "train", "訓練": "train", "学習": "train", "훈련": "train", "обучение": "train", "验证集": "valid",
+    "验证": "valid", "驗證": "valid", "検証": "valid", "검증": "valid", "валидация": "valid", "测试": "test",
+    "測試": "test", "テスト": "test",
+}  # fmt: skip
 CLOCKS = {
     "timestamp", "runtime", "time", "walltime", "relative", "seconds", "second", "elapsed", "eta", "date", "flos",
     "it", "samples", "tokens", "memory", "gpu",
 }  # fmt: skip
 
 
+def in_english(text: str) -> str:
+    """A text with the words of `OTHER_LANGUAGES` in English."""
+    told = _other_languages().sub(lambda match: f" {OTHER_LANGUAGES[match[0].lower()]} ", text)
+    return re.sub(r"(?<=[a-z])  (?=[a-z])", " ", told)  # of two such words in a row
+
+
+@lru_cache(maxsize=1)
+def _other_languages() -> re.Pattern[str]:
+    return re.compile("|".join(sorted(OTHER_LANGUAGES, key=len, reverse=True)), re.IGNORECASE)
+
+
 @lru_cache(maxsize=50_000)
 def words(name: str) -> tuple[str, ...]:
     """Take a foreign name apart: ``trainLoss``, ``train/loss`` and ``Train Loss`` are all train, loss."""
+    name = name if name.isascii() else in_english(name)
     separated: list[str] = []
     for before, char in zip(" " + name, name, strict=False):
         separated.append(" " + char if char.isupper() and before.islower() else char if char.isalnum() else " ")

@@ -13,12 +13,18 @@ from earnest.streams import Part, Stream
 DISCRIMINATOR = (Part("loss_d"), Part("discriminator"))
 ADVERSARIAL, FEATURES = (Part("adv_g"), Part("adversarial")), (Part("feat"), Part("features"))
 CRITIC = re.compile(r"(?:.*_)?(?:discr?|discriminators?|critic)(?:_|$)(?!.*gen)")  # in the name of a part
+ADVERSARY = re.compile(r"(?:^|_)(?:adv|adversarial|adversary|gan|fool|critic)(?:_|$)")  # f_adv, adv_mpd
 HINGE_NEEDS = "a hinge discriminator: --fact gan_loss=hinge, lsgan or vanilla says which it is"
 
 
 def is_of_discriminator(stream: Stream | None) -> bool:
     """Whether a loss is a discriminator's, or one of several': `loss_d`, `discr_scale_1`, `disc_real_0`."""
     return stream in DISCRIMINATOR or (stream is not None and CRITIC.match(str(stream)) is not None)
+
+
+def is_adversarial(stream: Stream | None) -> bool:
+    """Whether a loss is one of two players', by whatever name: it may rise as the other learns."""
+    return stream in ADVERSARIAL or is_of_discriminator(stream) or ADVERSARY.search(str(stream or "")) is not None
 
 
 @dataclass(frozen=True)

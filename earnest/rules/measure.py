@@ -1,7 +1,7 @@
 """What a loss does: where it stands now, since when, whether it is flat, falls, rises again, or is nothing at all."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -108,6 +108,12 @@ class Course:
         return self.never_moved or (self.start > self.end and _still(self.levels[1:], 0.0))
 
     @property
+    def settled_at_once(self) -> bool:
+        """After the first of ten stretches nothing moved, and that one is within 2 % of the rest (assumed)."""
+        rest = replace(self, levels=self.levels[1:])
+        return len(self.levels) == STRETCHES and rest.never_moved and abs(self.start - rest.start) < 0.02 * rest.start
+
+    @property
     def gets_worse(self) -> bool:
         """The end is above the best stretch by more than 2 % of it, a tenth of what had been gained and four errors,
         and so are at least the last two levels (assumed; healthy runs wander by less)."""
@@ -149,6 +155,25 @@ def course(series: Series | None) -> Course | None:
     falls = trend(series.binned.value).falls
     flat = next((k for k in range(1, len(levels) // 2 + 1) if _still(levels[k:], 0.0)), None)
     return Course(levels, error, since, len(values), falls, None if flat is None else int(steps[flat][0]))
+
+
+def order_of_clips(series: Series | None, steps_per_epoch: int | None) -> int | None:
+    """The step at which the last epoch of a training loss began, if that epoch began higher than the one before ended,
+    does not rise, and lies below that one at equal places: clips are taken in an order, and nothing has got worse."""
+    length = steps_per_epoch or 0
+    if length < 2 or series is None or not len(series.finite):
+        return None
+    values = series.finite
+    first = int(values.step[0])
+    begins = first + (int(values.last_step) - first) // length * length
+    this, last = values.since(begins), values.where((values.step >= begins - length) & (values.step < begins))
+    if len(this) < 3 or len(last) < 6 or int(last.step[0]) - (begins - length) > 0.1 * length:
+        return None
+    third, part = max(3, len(last) // 3), max(1, len(this) // 3)
+    steps_up = float(np.median(this.value[:third])) > float(np.median(last.value[-third:]))
+    goes_on = float(np.median(this.value[-part:])) <= float(np.median(this.value[:part]))
+    before = np.interp(this.step - length, last.step, last.value)
+    return begins if steps_up and goes_on and float(np.mean(this.value)) < float(np.mean(before)) else None
 
 
 def flipped(series: Series) -> Series:
@@ -276,7 +301,8 @@ def rising_since(evaluated: Series | None, scale: float) -> tuple[int, float] | 
         return None
     found = trend(after)
     rise = float(np.mean(after[-2:]) - value[lowest])
-    clear = after[len(after) // 2 :].min() > value[lowest] + 4 * noise(value)
+    scatter = min(noise(value), noise(value[lowest:])) if len(after) >= FEWEST_POINTS else noise(value)
+    clear = after[len(after) // 2 :].min() > value[lowest] + 4 * scatter  # not of the first fall, if there are enough
     # one-sided 5 % for 4 points in order (exact 1/24), and the anytime boundary once there are points enough to reach
     # it
     ordered = found.z > min(boundary(found.points), 0.55 * math.sqrt(found.points) + 0.5)

@@ -9,7 +9,7 @@ import numpy as np
 from earnest.facts import Facts, Unit
 from earnest.probes.results import Alignment, HeldOutStream
 from earnest.rules.finding import Baseline
-from earnest.rules.measure import HIGHEST_CHANCE, Course, Measure, course, degenerate, end_of, last_of
+from earnest.rules.measure import HIGHEST_CHANCE, Course, Measure, course, degenerate, end_of, last_of, order_of_clips
 from earnest.rules.statistics import miller_madow
 from earnest.run import Run, Series
 from earnest.streams import TEXT, TOTAL, Stream, in_order
@@ -66,8 +66,14 @@ class StreamView:
     @cached_property
     def course(self) -> Course | None:
         """How its training went, or its evaluation if that is what gets worse or is all there is."""
-        train, evaluated = course(self.train), course(self.evaluated)
+        train, evaluated = course(self._whole_epochs), course(self.evaluated)
         return evaluated if train is None or (evaluated is not None and evaluated.gets_worse) else train
+
+    @property
+    def _whole_epochs(self) -> Series | None:
+        """Training without an epoch that has just begun, and is higher only as its first clips are."""
+        begins = order_of_clips(self.train, self.facts.steps_per_epoch)
+        return self.train if self.train is None or begins is None else self.train.where(self.train.step < begins)
 
     @cached_property
     def start(self) -> float | None:

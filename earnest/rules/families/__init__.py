@@ -20,6 +20,7 @@ from earnest.rules.families import (
     sound,
     starts,
     trainer,
+    unchanging,
 )
 
 __all__ = [
@@ -42,4 +43,5 @@ __all__ = [
     "sound",
     "starts",
     "trainer",
+    "unchanging",
 ]

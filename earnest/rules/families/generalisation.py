@@ -1,12 +1,13 @@
 """Family E, training beside held-out: overfitting, memorising, stair steps."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
 from earnest.probes.results import HeldOut
 from earnest.profiles import built_on
-from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
+from earnest.rules.catalogue import RULES, Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import FAIR, STRONG, WEAK
 from earnest.rules.finding import Severity
 from earnest.rules.measure import (
@@ -30,12 +31,15 @@ from earnest.rules.needs import (
 )
 from earnest.rules.streams import FROM_SCRATCH, TOO_GOOD_TEXT
 from earnest.run import Series
+from earnest.signals import Key
 from earnest.streams import TEXT
 
 FEW_CLIPS = 20  # below, a held-out loss has a direction, but hardly a value (assumed)
 GAP = 0.25  # of what training gained (assumed; a healthy language model stays below a tenth)
 # Fewer evaluations are judged by size: by this factor above training, or the other if there is only one (assumed).
 FEWEST_EVALUATIONS, APART, BEYOND_DOUBT = 5, 1.5, 5.0
+# Twenty times is no gap of a healthy run, nor is three times beside a held-out loss that is past its best (assumed).
+MEMORISED, FAR, PAST_ITS_BEST, FAR_PAST = 20.0, 3.0, 0.03, 0.05
 MANY_PASSES, BY_HEART = 10, 0.05  # passes over the data, and nats, from which on clips are known by heart (assumed)
 OF_TOKENS = "hf-trainer"  # whose models are trained by cross-entropy, but for a few
 EPOCHS = 3  # boundaries at which a loss must drop (assumed)
@@ -51,9 +55,9 @@ def overfitting(
     """The held-out loss rises while the training loss falls.
 
     ## What it sees
-    After its minimum the held-out loss rises over at least four evaluations, by more than its noise and 2 % of chance,
-    while the training loss still falls, or is not in the log at all. A note if that is a part of a total that does not
-    rise, or a rise by less than a twentieth (a tenth if it is smooth).
+    After its minimum the held-out loss rises over at least four evaluations, by more than its noise and 2 % of chance
+    (1 % of its lowest value if that is unknown), while the training loss still falls, or is not in the log at all. A
+    note if that is a part of a total that does not rise, or a rise by less than a twentieth (a tenth if it is smooth).
     ## Likely causes
     - few clips, many passes: the model memorises them
     - fixed crops: the same frames in every epoch
@@ -68,7 +72,8 @@ def overfitting(
     evaluated, train = loss.evaluated, loss.train
     view = next((one.view for one in judged or () if one.stream == evaluated.stream), None)
     chance = view.chance if view else None
-    smooth, rising = False, rising_since(evaluated, chance.value if chance else abs(float(evaluated.finite.value[0])))
+    scale = chance.value if chance else 0.5 * abs(float(evaluated.finite.value.min()))
+    smooth, rising = False, rising_since(evaluated, scale)
     went = course(evaluated)
     if rising is None and went is not None and went.best > 0 and went.gets_worse:  # a rise too smooth for a trend test
         smooth, rising = True, (went.since, went.end - went.best)
@@ -103,13 +108,15 @@ def _part_only(evaluated: Series, losses: EvaluatedLosses | None) -> bool:
 
 
 @rule("E107", "note", points=1)
-def held_out_far_above_training(loss: LossInBothSplits) -> Answers:
+def held_out_far_above_training(loss: LossInBothSplits, series: AllSeries | None) -> Answers:
     """The held-out loss has stopped falling far above the training loss, which falls on.
 
     ## What it sees
     At the end the two are further apart than at the first evaluation, by more than a quarter of what training has
-    gained since then and a tenth of the held-out loss. Fewer than five evaluations: each is half as high again as
-    training beside it, or more; a single one is five times as high.
+    gained since then and a tenth of the held-out loss. Fewer than five evaluations, or few rows: each is half as high
+    again as training beside it, or more; a single one is five times as high. Twenty times is a warning, in few rows or
+    past the lowest level; so is three times, 5 % past it, if what is measured on the output (word errors, an accuracy)
+    has not become better since. A part of a loss is a note.
     ## Likely causes
     - the training clips are being memorised: few clips, many passes
     - training and held-out clips differ: other speakers, another recording, another text form
@@ -121,7 +128,7 @@ def held_out_far_above_training(loss: LossInBothSplits) -> Answers:
     earnest's own; no publication known.
     """
     evaluated, train = loss.evaluated.finite, loss.train.finite if loss.train is not None else None
-    if train is not None and len(train) and len(evaluated) < FEWEST_EVALUATIONS:
+    if train is not None and len(train) and (len(evaluated) < FEWEST_EVALUATIONS or len(train) < FEWEST_POINTS):
         yield Looked()
         yield from _far_apart(evaluated, train)
         return
@@ -136,7 +143,26 @@ def held_out_far_above_training(loss: LossInBothSplits) -> Answers:
     if gained > 0 and beside[-1] > 0 and grown > GAP * gained and grown > 0.1 * evaluated.value[-1]:
         apart = int(evaluated.step[int(np.argmax(gap > 0.5 * end))])
         words = f"{evaluated.value[-1]:.2f} held out beside {beside[-1]:.2f} in training, a gap since step {apart}"
-        yield Evidence(apart, words, FAIR, evaluated.rows(apart))
+        level = np.convolve(evaluated.value, np.ones(3) / 3, "valid")
+        past = float(level[-1] / level.min() - 1) if level.min() > 0 else 0.0
+        if past > PAST_ITS_BEST:
+            words += f", and {past:.0%} above its lowest level"
+        times, lowest = float(evaluated.value[-1] / beside[-1]), int(evaluated.step[int(level.argmin()) + 1])
+        harms = times > FAR and past > FAR_PAST and not _output_improves(series or {}, lowest)
+        by_heart = times > MEMORISED and past > PAST_ITS_BEST
+        severity: Severity | None = "warning" if (harms or by_heart) and _must_fall(evaluated) else None
+        yield Evidence(apart, words, FAIR, evaluated.rows(apart), severity=severity)
+
+
+def _output_improves(series: Mapping[Key, Series], since: int) -> bool:
+    """Whether an error rate or an accuracy of evaluation is better at the end than it was at a step, by a fiftieth."""
+    for key, one in series.items():
+        if key.split == "eval" and key.name in ("error_frac", "accuracy_frac") and len(one.since(since).finite) > 1:
+            value = one.since(since).finite.value
+            better = value[0] - value[-1] if key.name == "error_frac" else value[-1] - value[0]
+            if better > 0.02 * abs(value[0]):
+                return True
+    return False
 
 
 def _far_apart(evaluated: Series, train: Series) -> Answers:
@@ -147,7 +173,11 @@ def _far_apart(evaluated: Series, train: Series) -> Answers:
     if len(since) and (beside > 0).all() and (since.value > by * beside).all():
         rows = "a single row" if len(since) == 1 else f"{len(since)} rows only"
         words = f"{since.value[-1]:.4g} held out beside {beside[-1]:.4g} in training, seen in {rows}"
-        yield Evidence(int(since.step[0]), words, FAIR, since.rows())
+        causes: list[str] | None = None
+        severity: Severity | None = None
+        if since.value[-1] > MEMORISED * beside[-1]:
+            causes, severity = [*RULES["E107"].causes, "or another unit: a sum beside a mean"], "warning"
+        yield Evidence(int(since.step[0]), words, FAIR, since.rows(), severity=severity, causes=causes)
 
 
 @rule("E110", "warning", points=4)

@@ -8,11 +8,11 @@ from earnest.probes.results import FrozenTensors, Gradients, Inputs, LowPrecisio
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
 from earnest.rules.finding import Severity
-from earnest.rules.measure import COARSE, FEWEST_POINTS, falling, printed_unit, start_of_last
-from earnest.rules.needs import EvaluatedLoss, Fact, LastStep, Loss, Losses, PlainLosses, Probe, Signal
+from earnest.rules.measure import falling, start_of_last
+from earnest.rules.needs import Fact, LastStep, Losses, PlainLosses, Probe, Signal
+from earnest.run import Series
 from earnest.streams import Stream
 
-LONGEST_PERIOD = 5000  # points of an epoch whose losses are compared with those of the next
 EARLY_STEPS = 20  # within them a part may not be logged yet, and weights hardly move (assumed)
 
 
@@ -42,7 +42,7 @@ def gradient_is_zero(grad_norm: Signal, losses: PlainLosses | None) -> Answers:
     if zero[-3:].all() or zero.mean() >= 0.1:
         start = int(values.step[np.argmax(zero)])
         total = (losses or {}).get(None)
-        if grad_norm.stream is None and total is not None and falling(total.since(start)):
+        if grad_norm.stream is None and total is not None and _falls(total.since(start).finite):
             return
         words = f"gradient norm exactly 0 in {zero.mean():.0%} of the logged steps"
         if len(zero) < 3:
@@ -50,6 +50,11 @@ def gradient_is_zero(grad_norm: Signal, losses: PlainLosses | None) -> Answers:
             yield Evidence(start, words, FAIR, grad_norm.rows(start), severity="warning")
             return
         yield Evidence(start, words, EXACT, grad_norm.rows(start))
+
+
+def _falls(loss: Series) -> bool:
+    """Whether a loss falls; of fewer than four rows by a tenth, which needs a gradient."""
+    return falling(loss) or (1 < len(loss) < 4 and bool(loss.value[-1] < 0.9 * loss.value[0]))
 
 
 @rule("C102", "critical", explains=("B102", "B103", "C103"))
@@ -252,100 +257,6 @@ def declared_loss_absent(loss_weights: Fact[Mapping[Stream, float]], losses: Los
             words = f"no loss of {', '.join(map(str, absent))} in the log; {logged}"
             rows = [{"stream": str(stream), "weight": loss_weights[stream]} for stream in absent]
             yield Evidence(0, words, FAIR, rows)
-
-
-@rule("C301", "critical", points=8)
-def loss_never_changes(series: Loss) -> Answers:
-    """The training loss is the same number at every step.
-
-    ## What it sees
-    At least 8 logged values, the last half of all, are equal to the last digit though batches differ; and there are
-    digits enough to tell. A loss that had fallen to a thousandth of its start is rounded.
-    ## Likely causes
-    - the model returns a constant: an early return, a cached loss, or logits that do not depend on weights and batch
-    - a stale value is logged
-    ## Next probe
-    Feed two different batches and compare the losses.
-    ## Fix
-    Log the loss of this step; remove the constant path.
-    ## References
-    earnest's own; no publication known.
-    """
-    yield Looked()
-    values = series.finite
-    end = values.value[len(values) // 2 :] if len(values) >= 16 else values.value
-    faded = abs(end[0]) <= 1e-3 * abs(values.value[0])
-    if end[0] != 0 and not faded and (end == end[0]).all() and printed_unit(values.value) < COARSE * abs(end[0]):
-        other = np.flatnonzero(values.value != end[0])
-        start = int(values.step[other[-1] + 1 if len(other) else 0])
-        words = f"exactly {end[0]:.6g} in {len(end)} logged steps"
-        yield Evidence(start, words, EXACT, series.rows(start))
-
-
-@rule("C302", "critical", points=3, explains=("B102", "E107"))
-def evaluation_never_changes(evaluated: EvaluatedLoss) -> Answers:
-    """The evaluation gives the same number every time: the weights do not move.
-
-    ## What it sees
-    Three or more evaluations over 20 steps, or eight, all of them equal to five digits (weight decay alone moves the
-    sixth).
-    ## Likely causes
-    - the optimizer steps other parameters than the model uses (copy, wrong wrapper, adapters not active)
-    - learning rate 0, or no gradient arrives
-    - the evaluation loads a checkpoint that is never renewed
-    ## Next probe
-    Hash the parameters before and after ten steps.
-    ## Fix
-    Build the optimizer from the model that is trained; with LoRA and gradient checkpointing call
-    enable_input_require_grads().
-    ## References
-    locuslab/open-unlearning#178.
-    """
-    values = evaluated.finite
-    moved, first = float(np.ptp(values.value)), float(values.value[0])
-    # weight decay alone moved the loss of an untrained model by 7e-6 of itself in 300 steps (measured:
-    # tests/logs/lightning_loss_detached)
-    still = first != 0 and moved <= 2e-5 * abs(first)
-    if still and values.step[-1] - values.step[0] < EARLY_STEPS and len(values) < FEWEST_POINTS:
-        yield TooEarly(f"{FEWEST_POINTS} evaluations, or {EARLY_STEPS} steps between the first and the last")
-        return
-    yield Looked()
-    if still:
-        exactly = "exactly" if moved == 0 else "to five digits"
-        words = f"{exactly} {first:.5g} in {len(values)} evaluations"
-        yield Evidence(int(values.step[0]), words, EXACT, evaluated.rows())
-
-
-@rule("C303", "critical", points=12, explains=("B102", "B110"))
-def losses_repeat_every_epoch(series: Loss) -> Answers:
-    """The same losses come again in every epoch: the weights do not move.
-
-    ## What it sees
-    All values, to the last printed digit or a thousandth of how they vary, are those of one period before, over three
-    periods or more; within a period they differ.
-    ## Likely causes
-    - the optimizer holds no parameter of the model, or its learning rate is 0 or far too small
-    - no gradient arrives, and batches come in the same order in each epoch
-    ## Next probe
-    Compare the weights of two checkpoints: if no tensor differs, the optimizer does not step.
-    ## Fix
-    Build the optimizer from the parameters of the model that is trained, and check its learning rate.
-    ## References
-    earnest's own; no publication known.
-    """
-    yield Looked()
-    value = series.finite.value
-    near = max(1.5 * printed_unit(value[:LONGEST_PERIOD]), 1e-3 * float(value.std()))
-    longest = min(len(value) // 3, LONGEST_PERIOD)
-    first = np.abs(value[2 : longest + 1] - value[0]) <= near
-    for period in (np.flatnonzero(first & (np.abs(value[3 : longest + 2] - value[1]) <= near)) + 2).tolist():
-        again, before = value[period:], value[:-period]  # a few values first: they differ unless all are alike
-        if any(float(np.abs(again[:most] - before[:most]).max()) > near for most in (100, 10_000, len(again))):
-            continue
-        if near < 0.2 * float(value[:period].std()):
-            words = f"the same {period} values come again {len(value) / period:.0f} times"
-            yield Evidence(int(series.finite.step[0]), words, EXACT, series.rows())
-            return
 
 
 @rule("C304", "warning", points=0)

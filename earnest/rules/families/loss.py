@@ -4,12 +4,12 @@ import re
 
 import numpy as np
 
-from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
+from earnest.rules.catalogue import RULES, Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
 from earnest.rules.finding import Severity
-from earnest.rules.gan import ADVERSARIAL, DISCRIMINATOR
-from earnest.rules.measure import FEWEST_POINTS, falling, is_off, zero_since
-from earnest.rules.needs import AllJudged, LastStep, Loss, PlainLosses, Signal
+from earnest.rules.gan import ADVERSARIAL, DISCRIMINATOR, is_adversarial
+from earnest.rules.measure import FEWEST_POINTS, falling, is_off, order_of_clips, zero_since
+from earnest.rules.needs import AllJudged, Fact, LastStep, Loss, PlainLosses, Signal
 from earnest.rules.parts import ADVERSARIES, EXPLODED, Parts
 from earnest.rules.statistics import noise, page_hinkley, spikes, trend
 from earnest.run import Series, Values
@@ -28,15 +28,15 @@ def _may_rise(series: Series, losses: PlainLosses | None) -> bool:
     total that one part swamps is told with that part (D206)."""
     if Parts(losses or {}).explained_by_a_part(series):
         return True
-    stream, played = series.stream, any(part in (losses or {}) for part in ADVERSARIES)
+    stream = series.stream
+    played = any(part in ADVERSARIES or is_adversarial(part) for part in losses or {})
     level = float(series.binned.value[-1]) if len(series.binned) else 0.0
-    exploded = stream not in {*ADVERSARIAL, *DISCRIMINATOR} and level > EXPLODED * abs(
-        float(series.head(3).value.max())
-    )
-    if stream in MAY_RISE or str(stream or "").startswith(PARTS_THAT_MAY_RISE):
+    exploded = not is_adversarial(stream) and level > EXPLODED * abs(float(series.head(3).value.max()))
+    if stream in MAY_RISE or is_adversarial(stream) or str(stream or "").startswith(PARTS_THAT_MAY_RISE):
         return not exploded
     if not stream:
-        return any(part in (losses or {}) for part in MAY_RISE - {COMMITMENT}) and not exploded
+        parts = losses or {}
+        return any(part in MAY_RISE - {COMMITMENT} or is_adversarial(part) for part in parts) and not exploded
     return played and not RECONSTRUCTION.search(str(stream)) and not exploded
 
 
@@ -128,7 +128,8 @@ def gradient_not_a_number(grad_norm: Signal, judged: AllJudged | None, loss_scal
 
     ## What it sees
     More than 2 % of the gradient norms, or the last three, are not finite. While the loss falls they are steps that
-    mixed precision skips, a note: infinite ones, and NaN beside a loss scale that has not collapsed.
+    mixed precision skips, a note: infinite ones, and NaN beside a loss scale that has not collapsed. A warning if only
+    the last of a few rows is NaN.
     ## Likely causes
     - an operation with an infinite derivative: sqrt or norm at 0, log of 0, a fully masked attention row
     - the loss scale of float16 is too high (a few at the start are normal)
@@ -151,6 +152,9 @@ def gradient_not_a_number(grad_norm: Signal, judged: AllJudged | None, loss_scal
         skipped = (falls and (bool(np.isinf(grad_norm.value[bad]).all()) or scaled)) or (scaled and len(bad) < 3)
         severity: Severity | None = "note" if skipped else None
         yield Evidence(int(grad_norm.step[np.argmax(bad)]), words, EXACT, grad_norm.rows(), severity=severity)
+    elif np.isnan(grad_norm.value[-1]) and len(bad) < FEWEST_POINTS and not _is_healthy(loss_scale):
+        words = f"not a number in the last of {len(bad)} rows, at step {grad_norm.last_step}"
+        yield Evidence(int(grad_norm.last_step), words, FAIR, grad_norm.rows(), severity="warning")
 
 
 def _is_healthy(loss_scale: Series | None) -> bool:
@@ -167,6 +171,7 @@ def diverged(
     last_step: LastStep,
     grad_norm: Signal | None,
     learning_rate: Signal | None,
+    steps_per_epoch: Fact[int] | None,
 ) -> Answers:
     """The training loss rises and does not come back.
 
@@ -174,7 +179,8 @@ def diverged(
     The end lies above the best level by more than a third of what had been gained, 15 % of the level and eight times
     the noise, and nearly all of its points above nearly all of the best ones. Or the first value was the best by a
     third. A spike that returns, and adversarial losses, which may rise, are left alone; so is a part that rises by
-    less than half of what the total has fallen.
+    less than half of what the total has fallen; and an epoch that begins higher than the last one ended, but lower
+    than that one began.
     ## Likely causes
     - the learning rate is too high, most often at the end of the warm-up
     - a bad batch or a broken resume threw the optimizer's state off
@@ -216,7 +222,7 @@ def diverged(
         return
     shifted = page_hinkley(value[best:], max(sigma, 0.02 * scale))
     onset = int(step[best + (shifted if shifted is not None else width)])
-    if not _adversary_starts(losses, onset, last_step):
+    if not _adversary_starts(losses, onset, last_step) and order_of_clips(series, steps_per_epoch) is None:
         words = f"{lowest:.3g} at best, {np.median(end):.3g} now, since step {onset}"
         words += _rate_at(onset, learning_rate) + _norm_around(onset, grad_norm)
         yield Evidence(onset, words, STRONG, series.rows(int(step[best])))
@@ -297,12 +303,15 @@ def _after_first_fall(values: Series) -> Series:
 
 
 @rule("D203", "warning", points=30, explains=("D201", "D204"))
-def loss_stepped_up(series: Loss, losses: PlainLosses | None, last_step: LastStep) -> Answers:
+def loss_stepped_up(
+    series: Loss, losses: PlainLosses | None, last_step: LastStep, steps_per_epoch: Fact[int] | None
+) -> Answers:
     """The loss jumped to a higher level between two steps and goes on from there.
 
     ## What it sees
     A jump up by more than ten times the noise and a tenth of the loss, to a level below that of the start, after which
-    the loss is as calm as before and falls again.
+    the loss is as calm as before and falls again. At the beginning of an epoch it is the order of the clips, first of
+    all.
     ## Likely causes
     - a resume that lost the optimizer's state, the schedule or the data order
     - other data or another mask from there on; a phase with other loss weights
@@ -338,7 +347,13 @@ def loss_stepped_up(series: Loss, losses: PlainLosses | None, last_step: LastSte
         return
     if not _adversary_starts(losses, started, last_step):
         words = f"from {level[at]:.3g} to {np.median(after):.3g} between two logged steps"
-        yield Evidence(started, words, FAIR, series.rows(int(step[at]), int(step[at + 2 * width - 1])))
+        causes: list[str] | None = None
+        severity: Severity | None = None
+        if order_of_clips(series, steps_per_epoch) is not None:
+            words += ", where an epoch begins; it is below the last epoch at equal places"
+            causes, severity = ["the epochs begin with other clips than they end with", *RULES["D203"].causes], "note"
+        rows = series.rows(int(step[at]), int(step[at + 2 * width - 1]))
+        yield Evidence(started, words, FAIR, rows, severity=severity, causes=causes)
 
 
 @rule("D204", "warning")

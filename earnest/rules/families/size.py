@@ -7,13 +7,14 @@ import numpy as np
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import FAIR, STRONG
 from earnest.rules.finding import Severity
-from earnest.rules.gan import ADVERSARIAL, DISCRIMINATOR
+from earnest.rules.gan import is_adversarial
 from earnest.rules.needs import Loss, PlainLosses, Signal
 from earnest.rules.parts import EXPLODED, Parts
 from earnest.run import Series, Values
 
 FEW = 10  # rows; from here on a loss is judged by its length (D201)
 SMALL = 0.05  # of all parts; a smaller part harms nothing by growing (assumed)
+HIGHER = 1.125  # times the first value, that fewer than ten rows do not reach by chance (assumed)
 LEVEL = 0.1  # nats or whatever it is: a loss that stays below is near its floor, where a doubling means nothing
 STEP, KNOWN_STEP, BEYOND = 3.0, 1.5, 10.0  # factors: without changes before to compare with; with them; beyond doubt
 
@@ -53,7 +54,8 @@ def loss_jumps_beyond_measure(series: Loss, losses: PlainLosses | None, grad_nor
     Fewer than ten rows: from one row to the next the loss rises to a level that no later row leaves, by half and by
     five times the largest change before, or threefold if there are no changes to compare with. More rows: the last
     three values are all above a hundred times the level of the first half. Discriminators and adversarial losses are
-    left alone. A warning if fewer than ten rows go to and fro by a factor of a hundred, twice or more.
+    left alone. A warning if fewer than ten rows go to and fro by a factor of a hundred, twice or more; or if of five
+    to nine the first two are the lowest, and the last three an eighth above the first.
     ## Likely causes
     - the learning rate is too high, most often at the end of the warm-up
     - a bad batch threw the optimizer's state off: a gradient norm that rises before the loss says so
@@ -67,7 +69,7 @@ def loss_jumps_beyond_measure(series: Loss, losses: PlainLosses | None, grad_nor
     """
     yield Looked()
     values, parts = series.finite, Parts(losses or {})
-    if series.stream in {*ADVERSARIAL, *DISCRIMINATOR} or parts.explained_by_a_part(series):
+    if is_adversarial(series.stream) or parts.explained_by_a_part(series):
         return
     small = parts.share(series.stream) < SMALL if series.stream else False
     if len(values) >= FEW:
@@ -81,6 +83,7 @@ def loss_jumps_beyond_measure(series: Loss, losses: PlainLosses | None, grad_nor
     jump = jump_of(values.value)
     if jump is None:
         yield from _swings(series)
+        yield from _higher_ever_since(series)
         return
     step = int(values.step[jump.at])
     words = f"{values.value[jump.at - 1]:.3g} to {values.value[jump.at]:.3g} at step {step}, "
@@ -89,6 +92,16 @@ def loss_jumps_beyond_measure(series: Loss, losses: PlainLosses | None, grad_nor
     sure = jump.known or jump.factor > BEYOND
     severity: Severity | None = "note" if small else None if sure else "warning"
     yield Evidence(onset, words + moved, FAIR, series.rows(), severity=severity)
+
+
+def _higher_ever_since(series: Series) -> Answers:
+    """Five rows or more: the first two are the lowest, and the last ones are an eighth above the first."""
+    value = series.finite.value
+    if len(value) < 5 or value.min() < LEVEL or value[:2].max() >= value[2:].min():
+        return
+    if np.median(value[-3:]) > HIGHER * value[0]:
+        words = f"{value[0]:.4g} at first, and never lower since: {value[-1]:.4g} at the end, in {len(value)} rows"
+        yield Evidence(int(series.finite.step[0]), words, FAIR, series.rows(), severity="warning")
 
 
 def _swings(series: Series) -> Answers:

@@ -323,7 +323,8 @@ def loss_never_moved(judged: AllJudged, accuracy_frac: PerStream | None, learnin
         came_there = chance is not None and abs(level / chance.nats - 1) < 1.5e-3
         unlearnt = view.chance is None and not view.no_mean and not has_adversary
         unlearnt = unlearnt and (course.end > UNLEARNT or rate <= HARDLY_ANY)
-        if at_chance or came_there or beside or (course.never_moved and enough and unlearnt):
+        stands = course.never_moved or course.settled_at_once
+        if at_chance or came_there or beside or (stands and enough and unlearnt):
             words = f"{course.start:.4g} in the first of {course.points} values, {course.end:.4g} in the last"
             words += ": it never moved" if course.never_moved else f": it has not moved since step {course.flat_since}"
             words += f", at a learning rate of {rate:.2g} at most" if rate <= HARDLY_ANY else ""
