@@ -18,7 +18,7 @@ import polars as pl
 import pytest
 
 from earnest import logs
-from earnest.columns import Column, JsonLines
+from earnest.columns import Column, JsonLines, Table
 from earnest.errors import UserError
 from earnest.facts import Facts
 from earnest.logs import FORMATS, jsonl, read, table, tensorboard
@@ -1164,3 +1164,10 @@ def test_reading_needs_no_torch():
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )
+
+
+def test_a_column_without_a_value_is_empty():
+    gathered = Table([])
+    gathered.cells("none", np.zeros(0, np.int64), np.zeros(0))
+    gathered.rows = 3
+    assert len(gathered.columns()["none"].value) == 0
