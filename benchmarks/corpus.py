@@ -1,17 +1,23 @@
 """What a corpus costs before its first batch: time and memory for 10,000, 100,000 and 1,000,000 clips.
 
     python -m benchmarks.corpus [ROWS ...]
+    python -m benchmarks.corpus --speed
 
 Rows are synthetic: short code tables (8 codebooks of 10 frames) in a store as `encode_clips` writes it, texts of four
 words, a Higgs with a byte tokenizer. Each size runs in a process of its own. `clips`: the list of clips as the folder's
-reader gives it; `corpus`: lengths, what is left out, the plan of an epoch; `batch`: the first one, laid out. Memory is
-that of the process, beyond what it has before."""
+reader gives it, in columns; `corpus`: lengths, what is left out, the plan of an epoch; `batch`: the first one, laid
+out; `cloning`: the corpus once more, each clip behind a reference of its speaker (--cloning.frac). Memory is that of
+the process, beyond what it has before, without mapped files.
+
+--speed: tokens a second of batches from such a store, clips of 10 s and 40 words, through a tokenizer of 128,256 ids as
+Llama 3's, beside what a training step of a tiny Higgs of that vocabulary takes in, on one thread."""
 
 import argparse
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,30 +27,38 @@ import torch
 from datasets import Dataset
 from datasets.arrow_writer import ArrowWriter
 
+from benchmarks.gpu import step_of
+from earnest.data.chatml import Cloning
 from earnest.data.clip import Clip
+from earnest.data.clips import Clips
 from earnest.data.corpus import Corpus, layout_of, length_of
+from earnest.data.row import Vary
 from earnest.data.store import FEATURES, CodeTable
-from earnest.models.higgs import HiggsShape
+from earnest.data.vary import Variation
+from earnest.models.higgs import Higgs, HiggsShape
 from earnest.models.system import System
+from earnest.training.precision import train_in_float32
+from tests.equipment.released import Released
 
 SIZES = (10_000, 100_000, 1_000_000)
 CODEBOOKS, CODES, FRAMES = 8, 1024, 10
 WORDS = ("seven", "three", "nine", "one", "eight")
 
 
-def stored(folder: Path, rows: int) -> Dataset:
+def stored(folder: Path, rows: int, frames: int = FRAMES) -> Dataset:
     """A table of random codes on disk."""
+    folder.mkdir(exist_ok=True)
     path = folder / "table.arrow"
     random = np.random.default_rng(0)
     with ArrowWriter(path=str(path), features=FEATURES) as writer:
         for start in range(0, rows, 50_000):
             count = min(50_000, rows - start)
-            codes = random.integers(0, CODES, count * CODEBOOKS * FRAMES, dtype=np.uint16)
-            ends = np.arange(count + 1, dtype=np.int32) * CODEBOOKS * FRAMES
+            codes = random.integers(0, CODES, count * CODEBOOKS * frames, dtype=np.uint16)
+            ends = np.arange(count + 1, dtype=np.int32) * CODEBOOKS * frames
             columns = [
                 pa.array([f"{start + row:064x}" for row in range(count)]),
                 pa.ListArray.from_arrays(pa.array(ends), pa.array(codes)),
-                pa.array(np.full(count, FRAMES, np.int32)),
+                pa.array(np.full(count, frames, np.int32)),
                 pa.array([""] * count),
             ]
             writer.write_table(pa.table(columns, schema=FEATURES.arrow_schema))
@@ -52,39 +66,46 @@ def stored(folder: Path, rows: int) -> Dataset:
     return Dataset.from_file(str(path))
 
 
-def clips(rows: int) -> list[Clip]:
-    return [
-        Clip(Path(f"clips/{row}.wav"), f"{row}.wav", " ".join(WORDS[(row + at) % 5] for at in range(4)))
-        for row in range(rows)
-    ]
+def clips(rows: int, words: int = 4) -> Iterator[Clip]:
+    for row in range(rows):
+        text = " ".join(WORDS[(row + at) % 5] for at in range(words))
+        yield Clip(Path(f"clips/{row}.wav"), f"{row}.wav", text, speaker=f"{row % 1000}")
 
 
 def model() -> System:
     return HiggsShape(width=32, layers=1, heads=2, ffn=32).build(CODEBOOKS, CODES)
 
 
-def corpus_of(table: CodeTable, higgs: System) -> Corpus:
+def corpus_of(table: CodeTable, higgs: System, vary: Vary | None = None) -> Corpus:
     lay_out = layout_of(higgs)
-    return Corpus(table, lay_out, higgs.pad_id, 2048, length=length_of(higgs, lay_out))
+    return Corpus(table, lay_out, higgs.pad_id, 2048, vary, length=length_of(higgs, lay_out))
 
 
 def measure(rows: int) -> None:
     torch.set_num_threads(1)
     process, higgs = psutil.Process(), model()
 
+    def held() -> tuple[float, int]:
+        memory = process.memory_info()
+        return time.process_time(), memory.rss - memory.shared  # of mapped files the kernel drops what it likes
+
     def lap(name: str, since: tuple[float, int]) -> tuple[float, int]:
-        now = time.process_time(), process.memory_info().rss
+        now = held()
         seconds, grown = now[0] - since[0], now[1] - since[1]
         print(f"  {name:<7} {seconds:7.2f} s {1e6 * seconds / rows:7.1f} µs a clip, {grown / rows:7.1f} bytes a clip")
         return now
 
     with tempfile.TemporaryDirectory() as folder:
         dataset = stored(Path(folder), rows)
-        start = time.process_time(), process.memory_info().rss
-        named = clips(rows)
+        start = held()
+        named = Clips.of(clips(rows))
         start = lap("clips", start)
         table = CodeTable([dataset], np.arange(rows), named, {"codebooks": CODEBOOKS})
         start = lap("table", start)
+        vary = Cloning(table, Variation(), 0.5, FRAMES, higgs.instruction)
+        cloning = corpus_of(table, higgs, vary)
+        start = lap("cloning", start)
+        del cloning
         corpus = corpus_of(table, higgs)
         start = lap("corpus", start)
         plan = corpus.plan(seed=0)
@@ -93,11 +114,42 @@ def measure(rows: int) -> None:
         lap("batch", start)
 
 
+def speed(rows: int = 400, frames: int = 250, words: int = 40, batches: int = 20, steps: int = 5) -> None:
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        higgs = Higgs.from_pretrained(Released(Path(folder))("higgs"))
+        train_in_float32(higgs)
+        assert len(higgs.tokenizer) == 128_256
+        table = CodeTable(
+            [stored(Path(folder) / "store", rows, frames)], np.arange(rows), list(clips(rows, words)), {"codebooks": 8}
+        )
+        corpus = corpus_of(table, higgs)
+        plan = corpus.plan(seed=0)[:batches]
+        corpus.batch(plan[0], seed=0)  # what is kept of headers and the system turn
+        start = time.process_time()
+        made = [corpus.batch(clips, seed=0) for clips in plan]
+        making_s = time.process_time() - start
+        tokens = sum(int(batch.exists_BS.sum()) + int(batch.is_audio_BS.sum()) * (CODEBOOKS - 1) for batch in made)
+        step = step_of(higgs, made[0])
+        step()
+        start = time.process_time()
+        for _ in range(steps):
+            step()
+        of_step = int(made[0].exists_BS.sum()) + int(made[0].is_audio_BS.sum()) * (CODEBOOKS - 1)
+        eaten = steps * of_step / (time.process_time() - start)
+        print(f"batches {tokens / making_s:,.0f} tokens/s ({1e6 * making_s / sum(map(len, plan)):.0f} µs a clip)")
+        print(f"a step takes in {eaten:,.0f} tokens/s; batches are made {tokens / making_s / eaten:.1f} times as fast")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", type=int, default=SIZES)
+    parser.add_argument("--speed", action="store_true", help="tokens a second of batches, beside those of a step")
     parser.add_argument("--here", action="store_true", help="measure in this process")
     given = parser.parse_args()
+    if given.speed:
+        speed()
+        return
     for rows in given.rows:
         print(f"{rows:,} clips", flush=True)
         if given.here:

@@ -153,8 +153,7 @@ def speaking(name: str, model: System, clips: int, frames: int, frame_rate_hz: f
     requests = [Request(model.prompt("a slow piano"), 1.0, seed) for seed in range(clips)]
 
     def speak() -> None:
-        # packed weights of a CPU take no other type than their own
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=model.device.type != "cpu"):
+        with torch.autocast(model.device.type, torch.bfloat16):
             generate(model, requests, max_frames=frames)
 
     seconds = timed(speak, model.device, 1, 1)

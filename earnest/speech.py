@@ -1,7 +1,8 @@
 """Saying a text with any checkpoint: where model and codec come from, whose voice it is, and how it is sampled."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from earnest.models import load_model
 from earnest.models.system import System
 from earnest.run import read_run
 from earnest.sampling import USUAL, Sampling, Weights
+from earnest.training.precision import Precision, computed_in, fast_float32, under
 
 TRAINED_NULL_FRAC = 0.02  # of the clips trained without their text: below it guidance is off unless it is asked for
 
@@ -46,7 +48,8 @@ class Speech:
 
     request, sampling: how they are drawn (`resolved`); the request's prompt is not used · speaker: one of the run's,
     empty if it has none · voice: audio of a voice to clone in place of a speaker, and what it says · piece_words: a
-    long text is said in pieces of at most so many words; `max_frames` is then that of a piece."""
+    long text is said in pieces of at most so many words; `max_frames` is then that of a piece · autocast: in what the
+    codes are generated (`precision_of`)."""
 
     model: System
     codec: Codec
@@ -56,6 +59,7 @@ class Speech:
     speaker: str = ""
     voice: tuple[Path, str] | None = None
     piece_words: int = 0
+    autocast: Callable[[], AbstractContextManager[object]] = nullcontext
 
     def __post_init__(self) -> None:
         """Raises UserError for a voice or pieces, if the model cannot take them."""
@@ -76,6 +80,9 @@ class Speech:
 
     def pieces(self, text: str) -> Iterator[Tensor]:
         """Pieces of codes of a text, as they are generated. Raises UserError for a reference that cannot be read."""
+        return under(self.autocast, self._pieces(text))
+
+    def _pieces(self, text: str) -> Iterator[Tensor]:
         if self.model.reads_conversations and (self.voice or self.piece_words):
             return self._conversation(text)
         request = replace(self.request, prompt=self.model.prompt(text, self.speaker))
@@ -204,6 +211,7 @@ def load_run(
     another than the model was trained on · checkpoint: of the run; the newest if None. Raises UserError if one is
     missing."""
     facts, weights = Facts(), path
+    fast_float32()
     if not _is_model(path):
         facts, weights = read_run(path).facts, latest_checkpoint(path)
     elif (path.parent.parent / "run.json").is_file() and path.parent.name == "checkpoints":
@@ -214,6 +222,12 @@ def load_run(
     loaded = load_codec(str(name), device)
     check_codec(model, loaded)
     return model.to(device), loaded, facts
+
+
+def precision_of(facts: Facts, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
+    """In what a model speaks: as its run trains it; a released checkpoint as its weights are."""
+    wanted: Precision = (facts.config or {}).get("mixed_precision", "no")
+    return computed_in(device, wanted)
 
 
 def _is_model(path: Path) -> bool:

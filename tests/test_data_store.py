@@ -3,6 +3,7 @@ nothing."""
 
 import json
 import os
+import threading
 
 import numpy as np
 import pytest
@@ -10,14 +11,18 @@ import soundfile
 import torch
 
 from earnest.codecs import load_codec
+from earnest.codecs.pretrained import FAMILIES, PretrainedCodec
+from earnest.data.ahead import WORKERS
 from earnest.data.audio import read_wave
 from earnest.data.clip import Clip
+from earnest.data.folder import read_clips
 from earnest.data.sides import split_clips
-from earnest.data.store import encode_clips
+from earnest.data.store import TRIED_CLIPS, encode_clips, takes_padding
 from earnest.errors import UserError
 from earnest.files import cache_dir, fingerprint
 from earnest.training.tokens.config import Data
 from earnest.training.tokens.preparation import within
+from tests.equipment.codecs import tiny_dac, tiny_mimi
 
 HOP = 80
 
@@ -55,6 +60,12 @@ def clips(tmp_path):
     return clips
 
 
+@pytest.fixture
+def untried(monkeypatch):
+    """No clip is encoded to see whether the codec takes padding, so that clips can be counted."""
+    monkeypatch.setattr("earnest.data.store.takes_padding", lambda codec, waves: False)
+
+
 def test_rows_hold_the_facts_of_their_clips_and_the_codes_that_each_has_alone(clips, tmp_path):
     codec = CountingCodec()
     table, skipped = encode_clips(clips, codec, tmp_path / "codes")
@@ -74,7 +85,7 @@ def test_rows_hold_the_facts_of_their_clips_and_the_codes_that_each_has_alone(cl
     assert table.codec.items() >= facts.items()
 
 
-def test_a_second_run_encodes_nothing_and_other_weights_everything(clips, tmp_path):
+def test_a_second_run_encodes_nothing_and_other_weights_everything(clips, tmp_path, untried):
     codec = CountingCodec()
     first, _ = encode_clips(clips, codec, tmp_path / "codes")
     codec.train()
@@ -93,7 +104,7 @@ def test_a_second_run_encodes_nothing_and_other_weights_everything(clips, tmp_pa
     assert sorted(fact["codebook_size"] for fact in facts) == [50, 50, 60]
 
 
-def test_only_new_and_changed_files_are_encoded_and_texts_come_from_the_clips(clips, tmp_path):
+def test_only_new_and_changed_files_are_encoded_and_texts_come_from_the_clips(clips, tmp_path, untried):
     codec = CountingCodec()
     encode_clips(clips[:30], codec, tmp_path / "codes")
     encode_clips(clips, codec, tmp_path / "codes")
@@ -103,13 +114,61 @@ def test_only_new_and_changed_files_are_encoded_and_texts_come_from_the_clips(cl
     assert codec.given == 41 and table[0].frames == 5 and table[0].text == "another text"
 
 
-def test_batches_are_of_one_length_and_progress_is_told(clips, tmp_path):
+def test_batches_are_of_one_length_and_progress_is_told(clips, tmp_path, untried):
     codec, told = CountingCodec(), []
     encode_clips(clips, codec, tmp_path / "codes", lambda done, total: told.append((done, total)))
     assert told[-1] == (40, 40) and [done for done, _ in told] == sorted(done for done, _ in told)
-    assert len(set(codec.batches)) == len(codec.batches) < 40 and all(
-        samples % HOP == 0 for _, samples in codec.batches
-    )
+    batches = codec.batches
+    assert len(set(batches)) == len(batches) < 40 and all(samples % HOP == 0 for _, samples in batches)
+
+
+class Padding(CountingCodec):
+    """The same without the mean of the whole: what is behind a frame does not change it."""
+
+    def encode(self, wave_BN):
+        super().encode(wave_BN)
+        frames_BT = wave_BN.unflatten(1, (-1, HOP)).mean(2)
+        return ((frames_BT[:, None] * self.weight_C[:, None] + 1) * 24).long()
+
+
+def test_a_codec_that_takes_padding_is_given_clips_of_all_lengths(clips, tmp_path, monkeypatch):
+    monkeypatch.setattr("earnest.data.store.BATCH_S", 2.0)
+    codec = Padding()
+    table, _ = encode_clips(clips, codec, tmp_path / "codes")
+    batches = codec.batches[1 + TRIED_CLIPS :]
+    assert len(batches) < 10 and sum(count for count, _ in batches) == 40
+    assert all(count == 1 or count * samples <= 2.0 * 8000 for count, samples in batches)
+    for clip, row in zip(clips, table, strict=True):
+        alone, _ = encode_clips([clip], Padding(seed=0), tmp_path / "alone")
+        assert np.array_equal(row.codes_CT, alone[0].codes_CT)
+
+
+def test_which_released_codecs_take_padding():
+    random = np.random.default_rng(0)
+    waves = [random.normal(0, 0.1, samples).astype(np.float32) for samples in (2000, 3500, 4800)]
+    torch.manual_seed(0)
+    models = {"mimi": tiny_mimi(), "dac": tiny_dac()}  # causal, and not
+    codecs = {name: PretrainedCodec(name, model, FAMILIES[name]) for name, model in models.items()}
+    assert {name: takes_padding(codec, waves) for name, codec in codecs.items()} == {"mimi": True, "dac": False}
+    assert takes_padding(load_codec("amy-tiny"), waves) is False
+    assert takes_padding(codecs["mimi"], waves[:1]) is None
+
+
+def test_audio_is_read_ahead_in_the_order_of_the_clips(clips, monkeypatch):
+    started, gate = list[str](), threading.Event()
+    real = read_wave
+
+    def slow(path, *args):
+        started.append(path.name)
+        assert gate.wait(10)
+        return real(path, *args)
+
+    monkeypatch.setattr("earnest.data.folder.read_wave", slow)
+    threading.Timer(0.2, gate.set).start()
+    read = read_clips(clips, 8000, [])
+    first, _ = next(read)
+    assert first == clips[0] and len(started) >= WORKERS  # more than the one that was asked for
+    assert [clip for clip, _ in read] == clips[1:]
 
 
 def test_what_was_encoded_before_an_interruption_is_kept(clips, tmp_path, monkeypatch):

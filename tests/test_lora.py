@@ -188,7 +188,7 @@ def test_our_own_forward_and_loss_train_the_adapters_and_nothing_else(tmp_path):
     model.save_pretrained(tmp_path / "adapter")
     again = load_model(tmp_path / "adapter")
     assert not any(parameter.requires_grad for parameter in again.parameters())
-    train_adapters(again)
+    train_adapters(again, Lora())
     wanted = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert {name for name, parameter in again.named_parameters() if parameter.requires_grad} == wanted
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed import DistNetworkError
 
 from earnest.checkpoints import checkpoints
 from earnest.cli import main
@@ -18,6 +20,8 @@ from earnest.data.audio import write_wave
 from earnest.data.sources import SAMPLE_RATE_HZ, Voice, speak
 from earnest.models import load_model
 from earnest.run import read_run
+from earnest.training.processes import is_lost
+from earnest.training.tokens.sharding import on_device
 
 OPTIONS = [
     *("--shape.width", "32", "--shape.layers", "1", "--shape.heads", "2", "--shape.ffn", "64"),
@@ -46,9 +50,13 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def train(processes: int, cache: Path, *args, program: Sequence[str | Path] = ("-m", "earnest.cli"), **env: str):
+def command_of(
+    processes: int, cache: Path, *args, program: Sequence[str | Path] = ("-m", "earnest.cli"), **env: str
+) -> tuple[list[str], dict[str, str]]:
+    """The command of a training by so many processes, and its environment."""
     launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", f"--master-port={free_port()}"]
-    command = [sys.executable, *(launcher if processes > 1 else []), *program, "train", "higgs-tiny", *map(str, args)]
+    words = ["train", "higgs-tiny", *map(str, args)]
+    command = [sys.executable, *(launcher if processes > 1 else []), *map(str, program), *words]
     env = {
         **os.environ,
         **env,
@@ -56,6 +64,11 @@ def train(processes: int, cache: Path, *args, program: Sequence[str | Path] = ("
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(Path(__file__).parent.parent),
     }
+    return command, env
+
+
+def train(*args, **kwargs):
+    command, env = command_of(*args, **kwargs)
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=240)
 
 
@@ -89,6 +102,29 @@ def test_two_processes_are_one(speech, tmp_path):
     assert series(resumed, "train/loss") == pytest.approx(series(two, "train/loss"), rel=1e-5)
 
 
+def test_errors_of_collectives_are_known_from_others():
+    gone = "[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1"
+    assert is_lost(RuntimeError(gone)) and is_lost(DistNetworkError("no answer"))
+    assert not is_lost(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_a_whole_copy_is_on_the_device_while_it_is_evaluated_if_there_is_room(monkeypatch):
+    class Moved(torch.nn.Linear):
+        def to(self, device):
+            moves.append(str(device))
+            return self
+
+    moves, model, gpu = list[str](), Moved(4, 4), torch.device("cuda")
+    for free, expected in ((10**6, ["cuda", "cpu"]), (100, [])):
+        moves.clear()
+        monkeypatch.setattr("earnest.training.tokens.sharding._free", lambda device, free=free: free)
+        with pytest.raises(KeyError), on_device(model, gpu):
+            raise KeyError
+        assert moves == expected
+    with on_device(model, torch.device("cpu")):
+        assert moves == []
+
+
 def test_several_processes_need_a_directory_that_all_know(monkeypatch, capsys):
     monkeypatch.setenv("RANK", "1")
     assert main(["train", "higgs-tiny"]) == 2
@@ -97,17 +133,33 @@ def test_several_processes_need_a_directory_that_all_know(monkeypatch, capsys):
 
 ON_A_CPU = """
 import sys
+import torch
+import torch.distributed.fsdp as fsdp
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from earnest.cli import main
+from earnest.models.system import System
 
 def begin_sharded(self, *args, fsdp_plugin=None, begin=AcceleratorState.__init__, **kwargs):
     begin(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
     if fsdp_plugin is not None:
         self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
 
+def shard(module, *args, real=fsdp.fully_shard, **kwargs):
+    for part in module if isinstance(module, list) else [module]:
+        where.update(parameter.device.type for parameter in part.parameters())
+    return real(module, *args, **kwargs)
+
+def to(self, *args, real=torch.nn.Module.to, **kwargs):
+    whole.append(args[0]) if isinstance(self, System) else None
+    return real(self, *args, **kwargs)
+
+where, whole = set(), []
+fsdp.fully_shard, torch.nn.Module.to = shard, to
 AcceleratorState.__init__ = begin_sharded
-sys.exit(main(sys.argv[1:]))
+code = main(sys.argv[1:])
+print(f"sharded on {'+'.join(sorted(where))}, whole models moved: {len(whole)}", flush=True)
+sys.exit(code)
 """
 FSDP2 = {  # what `accelerate launch --use_fsdp --fsdp_version 2 --fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP` sets
     **{"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"},
@@ -125,6 +177,10 @@ def test_two_processes_with_half_of_the_weights_each_are_one(speech, tmp_path):
     assert ended.returncode == 0, ended.stderr
     ended = train(2, tmp_path / "cache", *options, "--out", two, program=[tmp_path / "on_a_cpu.py"], **FSDP2)
     assert ended.returncode == 0, ended.stderr
+    # no device is given the whole model: it is sharded without weights, and filled afterwards; the one that is moved is
+    # what the first process reads back from its checkpoint, to compare
+    moved = sorted(re.findall(r"sharded on (.*), whole models moved: (\d)", ended.stdout))
+    assert moved == [("meta", "0"), ("meta", "1")], ended.stdout[-500:]
     for name in (
         "train/loss",
         "train/ce_nats/codebook_3",

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import transformers
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -24,7 +25,7 @@ from transformers import (
 
 from earnest.checkpoints import checkpoints, latest_checkpoint
 from earnest.cli import main
-from earnest.codecs.pretrained import load_pretrained
+from earnest.codecs.pretrained import load_pretrained, model_class
 from earnest.codecs.resampling import as_torchaudio
 from earnest.data.audio import write_wave
 from earnest.data.chatml import load_conversations
@@ -171,7 +172,24 @@ def higgs_run(released, voices, tmp_path_factory):
     return out
 
 
-def test_higgs_with_adapters_is_resumed_bit_by_bit_merged_and_opened_by_transformers(higgs_run, released, tmp_path):
+def _processes_as(original, ours, monkeypatch) -> None:
+    """A checkpoint's processor gives text and audio as the released one's does."""
+    name = "HiggsAudioV2TokenizerModel"
+    monkeypatch.setattr(transformers, name, model_class(name))  # as it is where torchaudio is installed
+    wave_N = np.random.default_rng(0).normal(0, 0.1, 24_000).astype(np.float32)
+    text = f"<|audio_out_bos|><|AUDIO_OUT|><|audio_eos|>{TEXT}"
+    theirs, found = (
+        AutoProcessor.from_pretrained(path)(text=text, audio=wave_N, return_tensors="pt", output_labels=True)
+        for path in (original, ours)
+    )
+    assert {"input_ids", "audio_input_ids", "labels", "audio_labels"} <= theirs.keys() == found.keys()
+    assert all(torch.equal(found[key], theirs[key]) for key in theirs)
+    assert theirs["audio_input_ids"].shape == (1, 25 + 2 + 7, 8)
+
+
+def test_higgs_with_adapters_is_resumed_bit_by_bit_merged_and_opened_by_transformers(
+    higgs_run, released, tmp_path, monkeypatch
+):
     trained = read_run(higgs_run)
     assert "C107" not in [finding.rule for finding in diagnose(trained).findings]
     assert trained.facts.config["optimizer"]["learning_rate"] is None
@@ -195,6 +213,7 @@ def test_higgs_with_adapters_is_resumed_bit_by_bit_merged_and_opened_by_transfor
     for path in (merged, latest_checkpoint(higgs_run)):
         assert json.loads((path / "processor_config.json").read_text())["processor_class"] == "HiggsAudioV2Processor"
         assert "held-out cross-entropy" in (path / "README.md").read_text()
+    _processes_as(released("higgs"), merged, monkeypatch)
     plain, report = HiggsAudioV2ForConditionalGeneration.from_pretrained(
         merged, use_text_head=True, output_loading_info=True
     )

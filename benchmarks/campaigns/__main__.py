@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-NAMES = ("kills", "disks", "damage", "races", "bombs", "folders", "fuzz")
+NAMES = ("kills", "disks", "damage", "races", "bombs", "folders", "fuzz", "ranks")
 
 
 def main(names: Sequence[str], seconds: float, seed: int) -> int:

@@ -79,7 +79,7 @@ def generate(
 
     from earnest.commands.devices import device as named_device
     from earnest.data.audio import check_output
-    from earnest.speech import Speech, Wish, check_speaker, load_run, resolved
+    from earnest.speech import Speech, Wish, check_speaker, load_run, precision_of, resolved
 
     if (reference is None) != (reference_text is None):
         raise UserError(
@@ -96,9 +96,8 @@ def generate(
     wish = Wish(temperature, guidance, top_k, top_p, filtered, seed, dtype)
     voice = None if reference is None or reference_text is None else (reference, reference_text)
     frames = max(1, round(max_duration_s * loaded.frame_rate_hz))
-    speech = Speech(
-        model, loaded, *resolved(model, facts, wish), frames, check_speaker(speaker, facts), voice, piece_words
-    )
+    said_by, precision = check_speaker(speaker, facts), precision_of(facts, model.device)
+    speech = Speech(model, loaded, *resolved(model, facts, wish), frames, said_by, voice, piece_words, precision)
     for number, each in enumerate(text, 1):
         path = out if len(text) == 1 else out.with_name(f"{out.stem}-{number}{out.suffix}")
         _write(speech.pieces(each), loaded, path, max_duration_s, speech.most_frames(each))

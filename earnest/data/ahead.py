@@ -1,12 +1,16 @@
-"""Batches that are made while the step before them is computed."""
+"""Batches that are made while the step before them is computed, and files that are read while others are used."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Queue
 from threading import Event, Thread
 from typing import TypeVar
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 DEPTH = 2  # items that wait
+WORKERS = 4  # threads that read files (assumed: an encoder on a GPU takes in less than four of them decode)
 
 
 def ahead(items: Iterator[Item], depth: int = DEPTH) -> Iterator[Item]:
@@ -42,3 +46,20 @@ def ahead(items: Iterator[Item], depth: int = DEPTH) -> Iterator[Item]:
         stopped.set()
         while not made.empty():
             made.get_nowait()
+
+
+def in_order(function: Callable[[Item], Result], items: Iterable[Item], workers: int = WORKERS) -> Iterator[Result]:
+    """`function` of each item, in the order of the items, computed by threads up to `workers` items ahead. What it
+    raises is raised in its place; what is ahead of that, or of the end of this iterator, is given up."""
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(workers, "earnest-reader") as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

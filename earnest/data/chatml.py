@@ -7,7 +7,8 @@ A file (.json, or .jsonl with one object a line) holds conversations ``{"message
 
 import json
 import os
-from bisect import bisect_left, bisect_right
+from array import array
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -95,12 +96,13 @@ class Cloning:
 
     def __init__(self, rows: Sequence[Row], vary: Vary, frac: float, max_frames: int, instruction: str = INSTRUCTION):
         self.vary, self.frac, self.instruction = vary, frac, instruction
-        self.rows, self.references = rows, dict[str, list[int]]()  # speaker -> places of rows, by their sources
+        self.rows = rows
+        self.references: dict[str, array[int]] = {}  # speaker -> places of rows, by their sources
         for place, row in enumerate(rows):
             if row.frames <= max_frames:
-                self.references.setdefault(row.speaker, []).append(place)
-        for places in self.references.values():
-            places.sort(key=self._source)
+                self.references.setdefault(row.speaker, array("i")).append(place)
+        for speaker, places in self.references.items():
+            self.references[speaker] = array("i", sorted(places, key=self._source))
 
     def __call__(self, row: Row, random: np.random.Generator | None = None) -> Row:
         varied = self.vary(row, random)
@@ -116,9 +118,10 @@ class Cloning:
     def reference(self, row: Row, random: np.random.Generator | None = None) -> Row | None:
         """Another row of the speaker, drawn; without `random` the next one in the order of sources, so that every
         evaluation sees the same. None if there is no other."""
-        places = self.references.get(row.speaker, [])
-        start = bisect_left(places, row.source, key=self._source)
-        end = bisect_right(places, row.source, key=self._source)
+        places = self.references.get(row.speaker, array("i"))
+        start = end = bisect_left(places, row.source, key=self._source)
+        while end < len(places) and self._source(places[end]) == row.source:
+            end += 1
         others = len(places) - (end - start)
         if not others:
             return None

@@ -28,6 +28,8 @@ class LaysOut(Protocol):
 
     def positions(self, frames: int, text: str | None, speaker: str = "") -> int: ...
 
+    def positions_of(self, turns: Sequence[Turn[Tensor]]) -> int: ...
+
     def lay_out(
         self, codes_CT: Tensor | None, text: str | None, speaker: str = "", turns: Sequence[Turn[Tensor]] | None = None
     ) -> Example: ...
@@ -46,13 +48,13 @@ def layout_of(model: LaysOut) -> Layout:
 
 
 def length_of(model: LaysOut, lay_out: Layout) -> Callable[[Row], int]:
-    """Positions of a row in the model's layout. A clip's follow from its frames and its text, so its codes are not
-    read; raises TooLongError as `lay_out` does."""
+    """Positions of a row in the model's layout. They follow from frames and texts, so that it need not be laid out;
+    raises TooLongError as `lay_out` does."""
 
     def length(row: Row) -> int:
-        if row.turns or not (row.ends or model.eos_id is None):
+        if not (row.ends or model.eos_id is None):
             return len(lay_out(row))
-        return model.positions(row.frames, row.text, row.speaker)
+        return model.positions_of(row.turns) if row.turns else model.positions(row.frames, row.text, row.speaker)
 
     return length
 
@@ -62,7 +64,7 @@ class Chosen(Sequence[Row]):
 
     def __init__(self, table: Sequence[Row], index_N: Sequence[int], frames: Mapping[int, int]):
         """frames: number of a chosen row -> the frames that are left of it."""
-        self.table, self.index_N, self.cut = table, np.asarray(index_N, np.int64), frames
+        self.table, self.index_N, self.cut = table, np.asarray(index_N, np.int32), frames
 
     def __len__(self) -> int:
         return len(self.index_N)
@@ -106,8 +108,7 @@ class Corpus:
         self.pad_id = pad_id
         self.positions_per_batch = positions_per_batch
         self.vary = vary or Variation()
-        chosen, cut = array("q"), dict[int, int]()
-        lengths = array("q")
+        chosen, lengths, cut = array("i"), array("i"), dict[int, int]()
         self.left_out: list[str] = []
         for index, row in enumerate(rows):
             try:

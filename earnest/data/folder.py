@@ -9,13 +9,14 @@ splits. Parquet, `save_to_disk` and the Hub: `hub.py`.
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from earnest.data import archives, hub
+from earnest.data.ahead import in_order
 from earnest.data.audio import AUDIO_SUFFIXES, ClipError, read_wave
 from earnest.data.clip import BAD_CLIPS_FRAC, Clip, allowed_bad, log, log_left_out, some
 from earnest.data.lists import is_list
@@ -87,23 +88,32 @@ def skip(error: ClipError, skipped: list[ClipError], total: int) -> None:
 
 
 def read_clips(
-    clips: Sequence[Clip], sample_rate_hz: int, skipped: list[ClipError], total: int | None = None, channels: int = 1
+    clips: Iterable[Clip], sample_rate_hz: int, skipped: list[ClipError], total: int | None = None, channels: int = 1
 ) -> Iterator[tuple[Clip, np.ndarray]]:
     """Yield (clip, wave_N), or wave_2N, at `sample_rate_hz`; a clip that cannot be used is appended to `skipped`
     instead, and logged at the end, as are clips that had to be scaled.
 
-    Raises UserError as soon as more than 5 % of the clips are in `skipped`; it names the first ten. `total`: how many
-    clips there are, if `clips` are only those of one side, or that were not read before.
+    Files are read, decoded and resampled by threads, some clips ahead of the one that is asked for. Raises UserError as
+    soon as more than 5 % of the clips are in `skipped`; it names the first ten. `total`: how many clips there are, if
+    `clips` are only those of one side, or that were not read before.
     """
-    total, bad, scaled = total or len(clips), list[ClipError](), list[str]()
-    for clip in clips:
+    if total is None:
+        clips = list(clips)
+        total = len(clips)
+    bad, scaled = list[ClipError](), list[str]()
+
+    def read(clip: Clip) -> tuple[Clip, np.ndarray | ClipError]:
         try:
-            wave_N = read_wave(clip.path, sample_rate_hz, channels, clip.segment, scaled.append)
+            return clip, read_wave(clip.path, sample_rate_hz, channels, clip.segment, scaled.append)
         except ClipError as error:
-            bad.append(error)
-            skip(error, skipped, total)
-            continue
-        yield clip, wave_N
+            return clip, error
+
+    for clip, wave_N in in_order(read, clips):
+        if isinstance(wave_N, np.ndarray):
+            yield clip, wave_N
+        else:
+            bad.append(wave_N)
+            skip(wave_N, skipped, total)
     log_left_out("that cannot be used", [str(error) for error in bad])
     if scaled:
         log.warning("scaled %d clips with samples outside [-1, 1]: %s", len(scaled), some(scaled))

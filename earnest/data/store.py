@@ -9,19 +9,23 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain, groupby, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast, overload
 
 import numpy as np
+import pyarrow as pa
 import torch
 from datasets import Dataset, Features, List, Value
 from datasets.arrow_writer import ArrowWriter
+from pyarrow import compute
 
+from earnest.data.ahead import ahead
 from earnest.data.audio import ClipError, is_long, read_wave, wave_pieces
 from earnest.data.clip import Clip
+from earnest.data.clips import taken
 from earnest.data.folder import read_clips, skip
 from earnest.data.row import Row
 from earnest.files import fingerprint, whole_file, write_whole
@@ -33,19 +37,20 @@ FEATURES = Features(
 )
 STRETCH_SAMPLES = 2**24  # audio read before it is encoded and written: 17 minutes at 16 kHz, 64 MiB
 PIECE_S, CONTEXT_S = 300, 2  # a longer clip is encoded in such pieces; each hears so much of its neighbours (assumed)
+TRIED_CLIPS = 4  # of different lengths, on which a codec shows whether it takes padding
 BATCH_S = 60.0  # audio in one call of the codec; assumed to fit the memory of a laptop
 
 
 class CodeTable(Sequence[Row]):
     """Encoded clips, in the order asked for, each a `Row` whose codes (uint16) are a view of the table on disk: nothing
-    of them is in memory until they are laid out, and a clip takes 16 bytes here.
+    of them is in memory until they are laid out, and a clip takes 12 bytes here.
 
     `codec` says what encoded them: name, fingerprint, sample_rate_hz, hop_samples, codebooks, codebook_size.
     """
 
     def __init__(self, tables: Sequence[Dataset], place_N: np.ndarray, clips: Sequence[Clip], codec: dict[str, Any]):
         """place_N: which row of the tables, one after the other, each clip has."""
-        self.clips, self.codec, self._tables, self._place_N = clips, codec, tables, place_N
+        self.clips, self.codec = clips, codec
         chunks = [chunk for table in tables for chunk in cast(Any, table.data).column("codes").chunks]
         self._values = [chunk.values.to_numpy(zero_copy_only=True) for chunk in chunks]
         offsets = [chunk.offsets.to_numpy() for chunk in chunks]
@@ -53,13 +58,6 @@ class CodeTable(Sequence[Row]):
         starts = np.concatenate([ends[:-1] for ends in offsets] or [np.zeros(0, np.int64)])
         sizes = np.concatenate([np.diff(ends) for ends in offsets] or [np.zeros(0, np.int64)])
         self._chunk_N, self._start_N, self._size_N = chunk_N[place_N], starts[place_N], sizes[place_N]
-
-    def of(self, clips: Sequence[Clip]) -> "CodeTable":
-        """The rows of some clips, in their order; of those that are here."""
-        place = {clip: index for index, clip in enumerate(self.clips)}
-        kept = [(clip, place[clip]) for clip in clips if clip in place]
-        place_N = np.array([index for _, index in kept], np.int64)
-        return CodeTable(self._tables, self._place_N[place_N], [clip for clip, _ in kept], self.codec)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -80,49 +78,78 @@ class CodeTable(Sequence[Row]):
 def encode_clips(
     clips: Sequence[Clip], codec: Any, cache: Path, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> tuple[CodeTable, list[str]]:
-    """The codes of clips, encoded or read from the store: (table, one line for each clip that was skipped).
+    """`encode_sides` of one side."""
+    (table,), skipped = encode_sides([clips], codec, cache, on_progress)
+    return table, skipped
+
+
+def encode_sides(
+    sides: Sequence[Sequence[Clip]],
+    codec: Any,
+    cache: Path,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[list[CodeTable], list[str]]:
+    """The codes of the clips of each side, encoded or read from the store: (tables, one line for each clip that was
+    skipped). Of `Clips` no objects are kept.
 
     `codec` is a torch module with the Codec protocol. A clip is found again as long as its path, size and time of
-    change are the same; a codec with other weights has a store of its own. Only clips with the same number of frames
-    share a batch, so that a clip's codes are those of the clip alone, up to rounding: with more padding its last frames
-    would differ (measured: 12 % of the codes of the last five). `on_progress(done, total)` counts the clips that have
-    to be encoded. Raises UserError if more than 5 % of the clips cannot be used, ValueError if the codec breaks its
-    protocol.
+    change are the same; a codec with other weights has a store of its own. Audio is read by threads, a stretch ahead of
+    the encoder. A clip's codes are those of the clip alone, up to rounding: clips of different lengths share a batch
+    only of a codec that gives the same codes of padded clips (`takes_padding`), else clips with the same number of
+    frames do. `on_progress(done, total)` counts the clips that have to be encoded. Raises UserError if more than 5 % of
+    the clips cannot be used, ValueError if the codec breaks its protocol.
     """
     facts = _codec_facts(codec)
     store = Path(cache) / f"{codec.name.replace('/', '--')}-{facts['fingerprint'][:16]}"
     store.mkdir(parents=True, exist_ok=True)
     if not (store / "codec.json").exists():
         write_whole(store / "codec.json", json.dumps(facts, indent=1))
-    known = {key for table in _tables(store) for key in _keys(table)}
-    keys = [_key(clip) for clip in clips]
-    wanted = {clip: key for clip, key in zip(clips, keys, strict=True) if key not in known}
+    known = _all_keys(_tables(store))
+    missing = [taken(side, np.flatnonzero(_rows_of(side, known) < 0)) for side in sides]
+    total, wanted = sum(map(len, sides)), sum(map(len, missing))
     skipped: list[ClipError] = []
-    done = 0
+    done, padded = 0, None
     with _evaluating(codec):
-        long = [clip for clip in wanted if is_long(clip.path, clip.segment)]
+        long = [clip for clip in chain(*missing) if is_long(clip.path, clip.segment)]
         for clip in long:
             try:
-                _add(store, [_encode_long(clip, codec, wanted[clip])])
+                _add(store, [_encode_long(clip, codec)])
             except ClipError as error:
-                skip(error, skipped, len(clips))
+                skip(error, skipped, total)
             done += 1
-            on_progress(done, len(wanted))
-        rest = [clip for clip in wanted if clip not in set(long)]
-        waves = read_clips(rest, codec.sample_rate_hz, skipped, len(clips), codec.channels)
-        for stretch in _stretches(waves):
+            on_progress(done, wanted)
+        left = set(long)
+        rest = (clip for clip in chain(*missing) if clip not in left)
+        waves = read_clips(rest, codec.sample_rate_hz, skipped, total, codec.channels)
+        for stretch in ahead(_stretches(waves), depth=1):
             rows: list[dict[str, Any]] = []
-            for batch in _batches(stretch, codec):
-                rows += _encode(batch, codec, wanted)
+            padded = takes_padding(codec, [wave_N for _, wave_N in stretch]) if padded is None else padded
+            for batch in _batches(stretch, codec, bool(padded)):
+                rows += _encode(batch, codec)
                 done += len(batch)
-                on_progress(done, len(wanted))
+                on_progress(done, wanted)
             _add(store, rows)
-
     tables = _tables(store)
-    place = {key: index for index, key in enumerate(key for table in tables for key in _keys(table))}
-    kept = [(clip, place[key]) for clip, key in zip(clips, keys, strict=True) if key in place]
-    place_N = np.array([index for _, index in kept], np.int64)
-    return CodeTable(tables, place_N, [clip for clip, _ in kept], facts), [str(error) for error in skipped]
+    known = _all_keys(tables)
+    found = list[CodeTable]()
+    for side in sides:
+        row_N = _rows_of(side, known)
+        kept_N = np.flatnonzero(row_N >= 0)
+        found.append(CodeTable(tables, row_N[kept_N], taken(side, kept_N), facts))
+    return found, [str(error) for error in skipped]
+
+
+def _all_keys(tables: Sequence[Dataset]) -> pa.ChunkedArray:
+    """The keys of all rows, one table after the other; of a key that comes twice the first row counts."""
+    return pa.chunked_array(
+        [chunk for table in tables for chunk in cast(Any, table.data).column("key").chunks], pa.string()
+    )
+
+
+def _rows_of(clips: Sequence[Clip], known: pa.ChunkedArray) -> np.ndarray:
+    """Which row each clip has, -1 for none."""
+    rows: Any = cast(Any, compute).index_in(pa.array(map(_key, clips), pa.string()), value_set=known)
+    return rows.fill_null(-1).to_numpy()
 
 
 def _codec_facts(codec: Any) -> dict[str, Any]:
@@ -165,10 +192,6 @@ def _tables(store: Path) -> list[Dataset]:
     return tables
 
 
-def _keys(table: Dataset) -> list[str]:
-    return cast(Any, table.data).column("key").to_pylist()
-
-
 def _add(store: Path, rows: list[dict[str, Any]]) -> None:
     name = hashlib.sha256("".join(row["key"] for row in rows).encode()).hexdigest()[:16]
     with (
@@ -206,50 +229,78 @@ def _stretches(waves: Iterable[tuple[Clip, np.ndarray]]) -> Iterator[list[tuple[
         yield stretch
 
 
-def _batches(stretch: list[tuple[Clip, np.ndarray]], codec: Any) -> Iterator[list[tuple[Clip, np.ndarray]]]:
-    """Gather clips of the same number of frames, at most BATCH_S of audio (or one clip) together."""
+def takes_padding(codec: Any, waves: Sequence[np.ndarray]) -> bool | None:
+    """Whether a codec gives the same codes of clips that are padded to one length as of each alone, tried on the
+    shortest of these waves that differ in length; None if all are of one length.
 
-    def frames(pair: tuple[Clip, np.ndarray]) -> int:
-        return math.ceil(pair[1].shape[-1] / codec.hop_samples)
+    Causal codecs do (Mimi, EnCodec at 24 kHz). Of others the last frames of a padded clip differ, as the encoder sees
+    silence where it alone met the end (the embedded one: 12 % of the codes of the last five frames), or all do (the
+    Higgs tokenizer, whose semantic encoder attends over the whole row)."""
+    by_frames = {_frames(codec, wave_N): wave_N for wave_N in waves}
+    tried = [by_frames[frames] for frames in sorted(by_frames)[:TRIED_CLIPS]]
+    if len(tried) < 2:
+        return None
+    together = _codes(tried, codec)
+    return all(
+        np.array_equal(codes_CT, _codes([wave_N], codec)[0]) for codes_CT, wave_N in zip(together, tried, strict=True)
+    )
 
-    for count, group in groupby(sorted(stretch, key=frames), key=frames):
-        together = max(1, int(BATCH_S * codec.sample_rate_hz / (count * codec.hop_samples)))
-        while batch := list(islice(group, together)):
+
+def _frames(codec: Any, wave_N: np.ndarray) -> int:
+    return math.ceil(wave_N.shape[-1] / codec.hop_samples)
+
+
+def _batches(
+    stretch: list[tuple[Clip, np.ndarray]], codec: Any, padded: bool
+) -> Iterator[list[tuple[Clip, np.ndarray]]]:
+    """Gather clips from short to long, at most BATCH_S of audio (or one clip) together, padding counted; if they may
+    not be padded, clips of the same number of frames."""
+    most = BATCH_S * codec.sample_rate_hz / codec.hop_samples
+    batch: list[tuple[Clip, np.ndarray]] = []
+    last = 0
+    for frames, clip, wave_N in sorted(
+        ((_frames(codec, wave_N), clip, wave_N) for clip, wave_N in stretch), key=lambda one: one[0]
+    ):
+        if batch and ((frames != last and not padded) or frames * (len(batch) + 1) > most):
             yield batch
+            batch = []
+        batch.append((clip, wave_N))
+        last = frames
+    if batch:
+        yield batch
 
 
-def _encode(batch: Sequence[tuple[Clip, np.ndarray]], codec: Any, keys: Mapping[Clip, str]) -> list[dict[str, Any]]:
-    """Encode one batch of clips of the same number of frames: the rows of the table. Raises ValueError when the codec
-    breaks its protocol."""
+def _encode(batch: Sequence[tuple[Clip, np.ndarray]], codec: Any) -> list[dict[str, Any]]:
+    """Encode one batch of clips: the rows of the table. Raises ValueError when the codec breaks its protocol."""
     waves = [wave_N for _, wave_N in batch]
     is_above = len(batch) == 1 and waves[0].shape[-1] > PIECE_S * codec.sample_rate_hz
-    codes_BCT = codes_in_pieces(waves, codec)[None] if is_above else _codes(waves, codec)
+    codes = [codes_in_pieces(waves, codec)] if is_above else _codes(waves, codec)
     return [
         {
-            "key": keys[clip],
+            "key": _key(clip),
             "codes": codes_CT.astype(np.uint16).ravel(),
             "frames": codes_CT.shape[1],
             "wave_sha256": hashlib.sha256(wave_N.tobytes()).hexdigest(),
         }
-        for (clip, wave_N), codes_CT in zip(batch, codes_BCT, strict=True)
+        for (clip, wave_N), codes_CT in zip(batch, codes, strict=True)
     ]
 
 
-def _codes(waves: Sequence[np.ndarray], codec: Any) -> np.ndarray:
-    """codes_BCT of waves (N,) or (channels, N) of the same number of frames."""
-    *channels, samples = waves[0].shape
-    frames = math.ceil(samples / codec.hop_samples)
-    wave_BN = torch.zeros(len(waves), *channels, frames * codec.hop_samples)
+def _codes(waves: Sequence[np.ndarray], codec: Any) -> list[np.ndarray]:
+    """codes_CT of each wave, (N,) or (channels, N), encoded together: behind a shorter one there is silence up to the
+    end of the longest."""
+    frames = [_frames(codec, wave_N) for wave_N in waves]
+    wave_BN = torch.zeros(len(waves), *waves[0].shape[:-1], max(frames) * codec.hop_samples)
     for index, wave_N in enumerate(waves):
         wave_BN[index, ..., : wave_N.shape[-1]] = torch.as_tensor(wave_N)
     codes_BCT: np.ndarray = codec.encode(wave_BN.to(codec.device)).cpu().numpy()
-    expected = (len(waves), codec.codebooks, frames)
+    expected = (len(waves), codec.codebooks, max(frames))
     if codes_BCT.shape != expected or codes_BCT.min() < 0 or codes_BCT.max() >= codec.codebook_size:
         raise ValueError(
             f"codec {codec.name} gave codes {codes_BCT.shape} from {codes_BCT.min(initial=0)} to "
             f"{codes_BCT.max(initial=0)}; it promises {expected} below {codec.codebook_size}"
         )
-    return codes_BCT
+    return [codes_CT[:, :count] for codes_CT, count in zip(codes_BCT, frames, strict=True)]
 
 
 def codes_in_pieces(waves: Iterable[np.ndarray], codec: Any) -> np.ndarray:
@@ -294,7 +345,7 @@ def codes_of_file(path: Path, codec: Any) -> tuple[np.ndarray, int]:
         return _codes([wave_N], codec)[0], wave_N.shape[-1]
 
 
-def _encode_long(clip: Clip, codec: Any, key: str) -> dict[str, Any]:
+def _encode_long(clip: Clip, codec: Any) -> dict[str, Any]:
     """The row of a clip that is never held whole."""
     digest = hashlib.sha256()
 
@@ -305,4 +356,4 @@ def _encode_long(clip: Clip, codec: Any, key: str) -> dict[str, Any]:
 
     codes_CT = codes_in_pieces(read(), codec)
     codes = codes_CT.astype(np.uint16).ravel()
-    return {"key": key, "codes": codes, "frames": codes_CT.shape[1], "wave_sha256": digest.hexdigest()}
+    return {"key": _key(clip), "codes": codes, "frames": codes_CT.shape[1], "wave_sha256": digest.hexdigest()}

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from earnest.models.four_bits import unpacked
 from earnest.sampling import Weights
 
 Project = Callable[[Tensor], Tensor]
@@ -36,8 +37,9 @@ def prepacked(*layers: nn.Linear | Tensor) -> Project:
     On a CPU the weights are copied into oneDNN's blocked layout once, as torch.compile's frozen graphs do: for 1 to 24
     rows of 512 to 2816 that is 1.3 to 5 times as fast as F.linear (measured: Zen 4, one thread, fp32), which copies
     them on every call. On Intel's processors it is 1.2 to 2 times as slow for one or two rows, and 1.3 to 1.6 times as
-    fast for 6 and more: there few rows take the plain weights. The copy does not follow the weights (adapters
-    included): make it anew after a training step.
+    fast for 6 and more: there few rows take the plain weights. Under autocast the copy has its type: autocast
+    itself would cast all weights again for every position. The copy does not follow the weights (adapters included):
+    make it anew after a training step.
     """
     weight_NK = torch.cat([layer if isinstance(layer, Tensor) else _weight(layer) for layer in layers]).detach()
     weights = _weights.get()
@@ -45,7 +47,9 @@ def prepacked(*layers: nn.Linear | Tensor) -> Project:
     if weights == "int8" and weight_NK.device.type == "cpu" and weight_NK.shape[1] % 16 == 0:
         return _Rounded(weight_NK)
     if weights == "exact":
-        return _Exact(weight_NK)
+        device = weight_NK.device.type
+        autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight_NK.dtype
+        return _Exact(weight_NK.to(autocast))
     exact = _Exact(weight_NK.bfloat16())
     return lambda rows_MK: exact(rows_MK.bfloat16()).to(rows_MK.dtype)
 
@@ -59,8 +63,10 @@ class _Exact:
         self.plain_rows = few_rows if can_pack else None  # None: however many
         self.weight_NK: Tensor | None = weight_NK
         self.packed: Tensor | None = None
+        self.dtype = weight_NK.dtype
 
     def __call__(self, rows_MK: Tensor) -> Tensor:
+        rows_MK = rows_MK.to(self.dtype)
         if self.weight_NK is not None and (self.plain_rows is None or len(rows_MK) <= self.plain_rows):
             return F.linear(rows_MK, self.weight_NK)
         if self.packed is None:
@@ -91,12 +97,12 @@ def _is_intel() -> bool:
 
 def _weight(layer: Any) -> Tensor:
     """A linear layer's weight; if it has adapters of peft that are not merged into it, with what they add."""
+    weight = base = unpacked(layer.weight)
     if not hasattr(layer, "get_delta_weight") or layer.merged or layer.disable_adapters:
-        return layer.weight
-    weight = layer.weight
+        return weight
     for name in layer.active_adapters:
         weight = weight + layer.get_delta_weight(name)
-    return weight.to(layer.weight.dtype)
+    return weight.to(base.dtype)
 
 
 class KeyValues:

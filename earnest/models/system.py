@@ -156,6 +156,10 @@ class System(nn.Module, ABC):
         codes_CT = torch.zeros(self.codebooks, frames, dtype=torch.long)
         return len(self.lay_out(codes_CT, text, speaker))
 
+    def positions_of(self, turns: Sequence[Turn[Tensor]]) -> int:
+        """`positions` of a conversation; raises UserError if the model takes none."""
+        return len(self.lay_out(None, None, turns=turns))
+
     @abstractmethod
     def outputs(self, batch: Batch) -> Mapping[Stream, Output]:
         """What each stream of the batch is predicted from; a stream that is never scored may be left out."""

@@ -2,8 +2,10 @@
 of them."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +43,16 @@ class DemoSet:
     """The demos of a run, generated in one batch. Raises UserError at once if the model does not take a text."""
 
     def __init__(
-        self, model: System, codec: Codec, demos: Sequence[Demo], max_duration_s: float, train_rows: Sequence[Row]
+        self,
+        model: System,
+        codec: Codec,
+        demos: Sequence[Demo],
+        max_duration_s: float,
+        train_rows: Sequence[Row],
+        autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
     ):
-        self.model, self.codec, self.demos, self.train_rows = model, codec, demos, train_rows
+        """autocast: in what the codes are generated; the codec keeps its own precision, as its noise is heard."""
+        self.model, self.codec, self.demos, self.train_rows, self.autocast = model, codec, demos, train_rows, autocast
         self.max_frames = round(max_duration_s * codec.frame_rate_hz)
         self.requests = [
             Request(
@@ -58,9 +67,9 @@ class DemoSet:
 
     def make(self, step: int, writer: RunWriter) -> None:
         """Generate them, write the wavs and name them as artifacts of the run, with what was measured."""
-        generated = generate(
-            self.model, self.requests, max_frames=self.max_frames, sampling=self.model.published.sampling
-        )
+        with self.autocast():
+            sampling = self.model.published.sampling
+            generated = generate(self.model, self.requests, max_frames=self.max_frames, sampling=sampling)
         folder = writer.path / "demos" / f"step_{step:07d}"
         folder.mkdir(parents=True, exist_ok=True)
         for demo, result in zip(self.demos, generated, strict=True):
@@ -80,11 +89,11 @@ class DemoSet:
             }
             writer.artifact(Artifact("demo", path.relative_to(writer.path).as_posix(), step, facts))
 
-    def write_originals(self, rows: Sequence[Row], writer: RunWriter) -> None:
-        """Write, for every text that one of these clips says, the recording and what the codec makes of its codes: what
-        the demos can be compared with."""
+    def write_originals(self, sides: Sequence[Sequence[Row]], writer: RunWriter) -> None:
+        """Write, for every text that one of these clips says (of an earlier side rather than a later one), the
+        recording and what the codec makes of its codes: what the demos can be compared with."""
         for demo in {demo.text: demo for demo in self.demos}.values():
-            same = [row for row in rows if row.text == demo.text and not row.turns]
+            same = [row for row in chain(*sides) if row.text == demo.text and not row.turns]
             row = min(same, key=lambda row: row.speaker != demo.speaker, default=None)
             if row is not None:
                 self._write_originals(row, writer)

@@ -93,7 +93,7 @@ def load(config: DiaConfig, checkpoint: Path) -> Dia:
     model = load_model(checkpoint)
     assert isinstance(model, Dia)
     if config.lora.rank:
-        train_adapters(model.lm)
+        train_adapters(model.lm, config.lora)
     return model
 
 

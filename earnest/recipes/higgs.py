@@ -83,7 +83,7 @@ def load(config: HiggsConfig, checkpoint: Path) -> Higgs:
     model = load_model(checkpoint)
     assert isinstance(model, Higgs)
     if config.lora.rank:
-        train_adapters(model.lm)
+        train_adapters(model.lm, config.lora)
     return _instructed(config, model)
 
 

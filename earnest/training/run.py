@@ -28,7 +28,7 @@ from earnest.run import RunWriter, Step, read_run
 from earnest.signals import key
 from earnest.training.checkpoint import load_training_state
 from earnest.training.config import Config
-from earnest.training.precision import resolve_precision
+from earnest.training.precision import fast_float32, resolve_precision
 from earnest.training.reporter import Reporter
 from earnest.training.tracking import Tracking, chosen
 
@@ -136,8 +136,7 @@ def started(config: Config, run_dir: Path, resume: bool, recipe: str = "") -> Ge
     with another configuration, or another process is at work in it; and if there is none to resume.
     """
     trackers = chosen(config.tracker)
-    if torch.cuda.is_available():
-        torch.set_float32_matmul_precision("high")  # what is not autocast: TF32, some eight times as fast
+    fast_float32()
     accelerator = Accelerator(
         mixed_precision=resolve_precision(config.mixed_precision),
         cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),

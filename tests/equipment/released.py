@@ -59,8 +59,9 @@ def llama_tokenizer() -> hf.PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(name, normalized=False) for name in names])
     return hf.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=SPECIALS[0], eos_token=SPECIALS[9], clean_up_tokenization_spaces=False
-    )
+        tokenizer_object=tokenizer, bos_token=SPECIALS[0], eos_token=SPECIALS[9], pad_token=SPECIALS[1],
+        clean_up_tokenization_spaces=False,
+    )  # fmt: skip
 
 
 def higgs_codec(path: Path) -> None:

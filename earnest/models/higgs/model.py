@@ -215,11 +215,19 @@ class Higgs(System):
         return laid
 
     def positions(self, frames: int, text: str | None, speaker: str = "") -> int:
-        audio = frames + 2 + max(self.delays)
-        marks = 2  # before the audio and behind it
-        texts = 1 + marks + len(self._header("assistant")) + 1
-        for turn in self._turns(text, speaker):
-            texts += len(self._header(turn.role)) + len(self._words(turn.role, str(turn.parts[0]))) + 1
+        shape_CT = torch.empty(self.codebooks, frames, device="meta")  # nothing but its frames is asked for
+        return self.positions_of((*self._turns(text, speaker), Turn("assistant", (shape_CT,))))
+
+    def positions_of(self, turns: Sequence[Turn[Tensor]]) -> int:
+        texts, audio = 1, 0
+        for turn in turns:
+            texts += len(self._header(turn.role)) + 1
+            for part in _joined(turn.parts):
+                if isinstance(part, str):
+                    texts += len(self._words(turn.role, part))
+                else:
+                    texts += 2  # the marks before the audio and behind it
+                    audio += part.shape[-1] + 2 + max(self.delays)
         if texts + audio > self.max_positions:
             raise self._too_many(texts, audio, self.max_positions)
         return texts + audio

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, cast
 
 import torch
@@ -14,7 +15,12 @@ from earnest.models.system import System
 from earnest.streams import Stream
 from earnest.training.optim import adamw, running_average, warmup_cosine
 from earnest.training.tokens.config import Optimizer, TokenConfig
-from earnest.training.tokens.sharding import gather_weights, load_optimizer_state, optimizer_state
+from earnest.training.tokens.sharding import (
+    buffers_set_aside,
+    gather_weights,
+    load_optimizer_state,
+    optimizer_state,
+)
 
 
 class Learner:
@@ -47,7 +53,8 @@ class Learner:
 
     def distribute(self) -> None:
         """Give objective and optimizer to accelerate, which wraps them for several processes."""
-        self.objective, self.optimizer = self.accelerator.prepare(self.objective, self.optimizer)
+        with buffers_set_aside(self.objective) if self.sharded else nullcontext():
+            self.objective, self.optimizer = self.accelerator.prepare(self.objective, self.optimizer)
 
     def stepped(self) -> None:
         """To be called after every step of the optimizer."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from peft import LoraConfig, PeftModel
@@ -21,6 +21,7 @@ from transformers import AutoConfig, DiaForConditionalGeneration, HiggsAudioV2Fo
 from earnest.errors import UserError
 from earnest.models.adapters import in_float32
 from earnest.models.companions import read_companions, write_companions
+from earnest.models.four_bits import in_four_bits
 
 # The linear layers of each model, by what they do; "all" is every group. Dia's encoder and decoder name theirs alike.
 GROUPS = {
@@ -56,6 +57,9 @@ class Lora:
     """Scale of the adapters: their product counts alpha / rank."""
     dropout: float = 0.0
     """Of the adapters' input."""
+    base: Literal["released", "nf4"] = "released"
+    """In what the frozen layers below and beside the adapters are kept: as released, or in four bits (QLoRA), which
+    takes a quarter of bf16 and needs the package bitsandbytes."""
     targets: tuple[str, ...] = ("attention", "audio_mlp")
     """Higgs: attention, audio_mlp, mlp (the text's), all; or a layer's name such as self_attn.q_proj. Dia: attention,
     cross_attention, audio_mlp (the decoder's), text (the encoder), all."""
@@ -98,6 +102,8 @@ def add_lora(lm: PreTrainedModel, lora: Lora) -> None:
             f"{expected} adapted layers ({', '.join(names)}), every input used, and the output unchanged",
             "install a version of peft and transformers that constraints.txt names",
         )
+    if lora.base == "nf4":
+        in_four_bits(lm)
 
 
 def target_names(lm: nn.Module, targets: Sequence[str]) -> dict[str, list[str]]:
@@ -143,10 +149,12 @@ def dropped_inputs(
     return [name for name, other in others.items() if torch.equal(forward(**{**inputs, name: other}), before)]
 
 
-def train_adapters(lm: nn.Module) -> None:
+def train_adapters(lm: nn.Module, lora: Lora) -> None:
     """Let the adapters of a loaded model be trained on, and nothing else."""
     for name, parameter in lm.named_parameters():
         parameter.requires_grad_("lora_" in name)
+    if lora.base == "nf4":
+        in_four_bits(lm)
 
 
 def merge(checkpoint: Path, out: Path) -> None:

@@ -1,18 +1,20 @@
 """From the place that a configuration names to the two corpora of a run: clips found, encoded, split and laid out."""
 
 import logging
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 from earnest.codecs import Codec
 from earnest.data.audio import Segment, length_s
 from earnest.data.chatml import Conversation
 from earnest.data.clip import Clip
+from earnest.data.clips import Clips, taken
 from earnest.data.corpus import NAMED, Corpus, layout_of, length_of
 from earnest.data.row import Row
-from earnest.data.sides import split_clips
-from earnest.data.store import CodeTable, encode_clips
+from earnest.data.sides import sides_of
+from earnest.data.store import encode_clips, encode_sides
 from earnest.errors import TooLongError, UserError
 from earnest.facts import Facts
 from earnest.files import cache_dir
@@ -78,34 +80,39 @@ def encode_share(
     config: TokenConfig, assembly: TokenAssembly, codec: Codec, rank: int, ranks: int, on_progress: OnProgress = silent
 ) -> None:
     """Encode every `ranks`-th clip into the store: of several processes each encodes its own."""
-    kept = [clip for side in _sides(config, assembly) for clip in within(side, config.data)[0]]
-    encoded([kept[rank::ranks]], codec, on_progress)
+    sides = [within(side, config.data)[0] for side in _sides(config, assembly)]
+    encoded([side[rank::ranks] for side in sides], codec, on_progress)
 
 
-def _sides(config: TokenConfig, assembly: TokenAssembly) -> tuple[list[Clip | Conversation], list[Clip | Conversation]]:
+Side = Sequence[Clip | Conversation]  # of one kind
+
+
+def _sides(config: TokenConfig, assembly: TokenAssembly) -> tuple[Side, Side]:
     """The clips to train on, and those held out."""
     data = config.data
     clips = find_clips(data, assembly.variation.described_by)
     _check_kind(clips, assembly.model, data)
     _check_demos(config.demos, clips)
     by: Literal["name", "speaker"] = "speaker" if data.held_out == "speakers" else "name"
-    return split_clips([*clips], data.held_out_frac, config.seed, by)
+    columns = clips if isinstance(clips[0], Conversation) else Clips.of(cast(list[Clip], clips))
+    train, held_out = sides_of(columns, data.held_out_frac, config.seed, by)
+    return taken(columns, train), taken(columns, held_out)
 
 
-def within(clips: Sequence[Clip | Conversation], data: Data) -> tuple[list[Clip | Conversation], list[str]]:
+def within(clips: Side, data: Data) -> tuple[Side, list[str]]:
     """Clips that may be short enough, and a line for each that is longer than `data.max_duration_s` by what its header
     says: neither its audio nor its codes are then made. Of one that is to be cut, the beginning is read.
 
     Raises UserError if clips that are too long are to be refused.
     """
-    kept, left_out = list[Clip | Conversation](), list[str]()
-    for clip in clips:
+    kept, parts, left_out = array("i"), dict[int, Segment](), list[str]()
+    for place, clip in enumerate(clips):
         length = length_s(clip.path, clip.segment) if isinstance(clip, Clip) and data.window_s is None else None
         if length is None or not isinstance(clip, Clip) or length <= data.max_duration_s + SPARE_S:
-            kept.append(clip)
+            kept.append(place)
         elif data.too_long == "cut":
-            part = clip.segment or Segment()
-            kept.append(replace(clip, segment=replace(part, duration_s=data.max_duration_s + SPARE_S)))
+            kept.append(place)
+            parts[place] = replace(clip.segment or Segment(), duration_s=data.max_duration_s + SPARE_S)
         else:
             left_out.append(f"{clip.place}: {length:.1f} s, longer than {data.max_duration_s:g} s")
     if left_out and data.too_long == "refuse":
@@ -115,35 +122,30 @@ def within(clips: Sequence[Clip | Conversation], data: Data) -> tuple[list[Clip 
             "clips that can be taken whole",
             "shorten them, raise data.max_duration_s, or set data.too_long to cut or leave_out",
         )
-    return kept, left_out
+    if parts:
+        clips = Clips.of(cast(Sequence[Clip], clips)).with_segments(parts)
+    return taken(clips, kept), left_out
 
 
 def encoded(
-    sides: Sequence[Sequence[Clip | Conversation]], codec: Codec, on_progress: OnProgress = silent
+    sides: Sequence[Side], codec: Codec, on_progress: OnProgress = silent
 ) -> tuple[list[Sequence[Row]], list[str]]:
     """The rows of each side with the codes of their audio, and a line for each clip that was skipped; a conversation
     that lacks one is left out. Broken clips are counted over all sides."""
-    audio = [part for side in sides for clip in side for part in _parts(clip)]
-    table, skipped = encode_clips(
-        list(dict.fromkeys(audio)),
-        codec,
-        cache_dir() / "codes",
-        lambda done, total: on_progress("encode", done, total, "clips"),
-    )
-    return [_rows(side, table) for side in sides], skipped
+    store = cache_dir() / "codes"
 
+    def progress(done: int, total: int) -> None:
+        on_progress("encode", done, total, "clips")
 
-def _parts(clip: Clip | Conversation) -> list[Clip]:
-    return clip.clips if isinstance(clip, Conversation) else [clip]
-
-
-def _rows(side: Sequence[Clip | Conversation], table: CodeTable) -> Sequence[Row]:
-    conversations = [clip for clip in side if isinstance(clip, Conversation)]
-    if not conversations:
-        return table.of([clip for clip in side if isinstance(clip, Clip)])
+    talks = [[clip for clip in side if isinstance(clip, Conversation)] for side in sides]
+    if not any(talks):
+        tables, skipped = encode_sides([cast(Sequence[Clip], side) for side in sides], codec, store, progress)
+        return [*tables], skipped
+    audio = dict.fromkeys(clip for side in talks for talk in side for clip in talk.clips)
+    table, skipped = encode_clips(list(audio), codec, store, progress)
     codes = {clip.path: row.codes_CT for clip, row in zip(table.clips, table, strict=True)}
-    whole = [talk for talk in conversations if all(clip.path in codes for clip in talk.clips)]
-    return [talk.row(codes) for talk in whole]
+    whole = [[talk for talk in side if all(clip.path in codes for clip in talk.clips)] for side in talks]
+    return [[talk.row(codes) for talk in side] for side in whole], skipped
 
 
 def limited(of_row: Callable[[Row], Result], data: Data, frame_rate_hz: float) -> Callable[[Row], Result]:

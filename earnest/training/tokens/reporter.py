@@ -1,7 +1,6 @@
 """What a language model's run shows beside its steps, made and written by the first process."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from earnest.probes.suite import at_end, at_start
 from earnest.run import Step
 from earnest.signals import key
 from earnest.streams import Stream
+from earnest.training.precision import computed_in
 from earnest.training.reporter import Reporter, facts_of_run
 from earnest.training.tokens.assembly import TokenAssembly
 from earnest.training.tokens.card import card
@@ -28,6 +28,7 @@ from earnest.training.tokens.config import TokenConfig
 from earnest.training.tokens.evaluate import Rungs, clip_sums, gaps, mean_nats
 from earnest.training.tokens.lora import CARD
 from earnest.training.tokens.preparation import Corpora
+from earnest.training.tokens.sharding import on_device
 
 MEASURED_CLIPS = 20_000  # evenly spaced clips that unigram and bigram are fitted on: minutes of one core (assumed)
 
@@ -43,11 +44,11 @@ class TokenReporter(Reporter[TokenConfig]):
         model: System,
         codec: Codec,
         corpora: Corpora,
-        autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
+        device: torch.device,
     ):
-        """autocast: in what the model is evaluated and played."""
+        """device: where the model is evaluated and played, in the run's precision."""
         super().__init__(config, run_dir)
-        self.autocast = autocast
+        self.device, self.autocast = device, computed_in(device, config.mixed_precision)
         self.assembly, self.model, self.codec, self.corpora = assembly, model, codec, corpora
         self.train, self.held_out = corpora.train, corpora.held_out
         self.demo_set = self._demo_set()
@@ -66,7 +67,7 @@ class TokenReporter(Reporter[TokenConfig]):
             for text in wanted.texts
             for temperature in wanted.temperatures
         ]
-        return DemoSet(self.model, self.codec, demos, wanted.max_duration_s, self.train.rows)
+        return DemoSet(self.model, self.codec, demos, wanted.max_duration_s, self.train.rows, self.autocast)
 
     def facts(self) -> Facts:
         config, model, codec = self.config, self.model, self.codec
@@ -99,17 +100,18 @@ class TokenReporter(Reporter[TokenConfig]):
         """Before the first step: what is skipped, the probes of data and wiring, and how a model that has learnt
         nothing scores."""
         self.writer.step(0, {key("skipped_clips"): self.corpora.facts.skipped_clips or 0})
-        self.writer.probes(at_start(objective, optimizer, self.train, self.held_out))
+        with on_device(objective, self.device):
+            self.writer.probes(at_start(objective, optimizer, self.train, self.held_out))
         self.evaluate(0)
         if self.demo_set:
-            self.demo_set.write_originals([*self.held_out.rows, *self.train.rows], self.writer)
+            self.demo_set.write_originals([self.held_out.rows, self.train.rows], self.writer)
         if self.assembly.pretrained:
             self.demos(0)  # what it says before it is trained on
 
     def at_end(self, frozen: Frozen, of_ranks: Sequence[Mapping[str, str]], step: int) -> None:
         """After the last checkpoint. of_ranks: fingerprints of the parameters on every process."""
         checkpoint = checkpoint_path(self.run_dir, step)
-        with self.autocast():
+        with on_device(self.model, self.device), self.autocast():
             probes = at_end(self.model, frozen, of_ranks, self.assembly.load, checkpoint, self.held_out, step)
         self.writer.probes(probes)
 
@@ -118,7 +120,7 @@ class TokenReporter(Reporter[TokenConfig]):
         self.writer.step(step.index, step.signals)
 
     def evaluate(self, step: int) -> None:
-        with self.autocast():
+        with on_device(self.model, self.device), self.autocast():
             self._evaluate(step)
 
     def _evaluate(self, step: int) -> None:
@@ -146,7 +148,7 @@ class TokenReporter(Reporter[TokenConfig]):
 
     def demos(self, step: int) -> None:
         if self.demo_set:
-            with self.autocast():
+            with on_device(self.model, self.device):
                 self.demo_set.make(step, self.writer)
 
     def save_model(self, directory: Path) -> None:

@@ -1,8 +1,12 @@
 """Weights in shards on several devices (FSDP2, `fully_shard`): gathered to be evaluated or saved.
 
-All processes must call these functions together; the first one gets the whole tensors.
+No device ever holds the whole model twice: it stays on the CPU until accelerate shards it (on the meta device, then
+filled tensor by tensor), and so does the first process's whole copy, but while it is evaluated. All processes must call
+`gather_weights` and `optimizer_state` together; the first one gets the whole tensors.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,6 +19,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.fsdp import FSDPModule
 
+ROOM_FRAC = 0.7  # of the memory that is free, for a whole copy's weights; the rest is for what it computes (assumed)
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
@@ -52,3 +57,48 @@ def _sharded(objective: nn.Module) -> bool:
 def _plain(optimizer: Any) -> torch.optim.Optimizer:
     """The optimizer within accelerate's."""
     return getattr(optimizer, "optimizer", optimizer)
+
+
+@contextmanager
+def buffers_set_aside(module: nn.Module) -> Iterator[None]:
+    """While accelerate shards a module: it fills in what a checkpoint would hold, and takes all of that for shards; so
+    buffers are as if no checkpoint held them, which it keeps as they are."""
+    held = [
+        (part, name)
+        for part in module.modules()
+        for name in part._buffers
+        if name not in part._non_persistent_buffers_set
+    ]
+    for part, name in held:
+        part._non_persistent_buffers_set.add(name)
+    try:
+        yield
+    finally:
+        for part, name in held:
+            part._non_persistent_buffers_set.discard(name)
+
+
+@contextmanager
+def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """A model that lies on the CPU is on `device` meanwhile, if there is room for it; if not, it stays, and what is
+    computed with it takes long."""
+    moves = next(model.parameters()).device.type == "cpu" != device.type and _bytes(model) < ROOM_FRAC * _free(device)
+    if moves:
+        model.to(device)
+    try:
+        yield
+    finally:
+        if moves:
+            model.to("cpu")
+
+
+def _bytes(model: nn.Module) -> int:
+    return sum(parameter.nbytes for parameter in model.parameters())
+
+
+def _free(device: torch.device) -> int:
+    """Bytes of a GPU that are free, those that torch keeps for itself included; 0 if nobody can say."""
+    if device.type != "cuda":
+        return 0
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept

@@ -19,7 +19,8 @@ from earnest.monitors.draws import Targets
 from earnest.monitors.gradients import Reached, Updates
 from earnest.probes.parameters import Frozen, fingerprints, not_trained
 from earnest.run import Step
-from earnest.training.precision import evaluated_in, train_in_float32
+from earnest.training.precision import train_in_float32
+from earnest.training.processes import is_lost, lost
 from earnest.training.run import OnProgress, Outcome, Start, Training, finished, run, silent, started
 from earnest.training.tokens.assembly import AssembleTokens, TokenAssembly
 from earnest.training.tokens.config import TokenConfig
@@ -58,11 +59,16 @@ def train_tokens(
         corpora = prepare(config, assembly, codec, on_progress)
         if assembly.before_training and not start.checkpoint:
             assembly.before_training(corpora.train)
-        assembly.model.to(start.accelerator.device)
+        if not start.accelerator.is_fsdp2:  # accelerate brings each process its shards, and no whole model
+            assembly.model.to(start.accelerator.device)
         try:
             outcome = run(TokenTraining(config, assembly, codec, corpora, start), start, on_progress)
         except torch.OutOfMemoryError as error:
             raise UserError(*out_of_memory(config, error)) from error
+        except RuntimeError as error:
+            if ranks == 1 or not is_lost(error):
+                raise
+            raise UserError(*lost(run_dir, ranks, error)) from error
     return outcome
 
 
@@ -82,7 +88,7 @@ class TokenTraining(Training[TokenReporter]):
         self.reporter = None
         if start.accelerator.is_main_process:
             self.reporter = TokenReporter(
-                config, start.run_dir, assembly, learner.evaluated, codec, corpora, evaluated_in(start.accelerator)
+                config, start.run_dir, assembly, learner.evaluated, codec, corpora, start.accelerator.device
             )
         self.clock, self.targets = Clock(), Targets(model.codebooks, model.codes)
         self.monitors = [self.targets, self.clock, corpora.draws]
