@@ -16,8 +16,8 @@ import torch
 from earnest.data.batch import Batch, collate
 from earnest.losses.tokens import TokenObjective, stream_weights
 from earnest.models.higgs import Higgs
+from earnest.models.precision import train_in_float32
 from earnest.training.optim import adamw
-from earnest.training.precision import train_in_float32
 from earnest.training.tokens.assembly import ADAPTER_RATE, WHOLE_RATE
 from earnest.training.tokens.lora import Lora, add_lora
 

@@ -36,8 +36,8 @@ from earnest.data.row import Vary
 from earnest.data.store import FEATURES, CodeTable
 from earnest.data.vary import Variation
 from earnest.models.higgs import Higgs, HiggsShape
+from earnest.models.precision import train_in_float32
 from earnest.models.system import System
-from earnest.training.precision import train_in_float32
 from tests.equipment.released import Released
 
 SIZES = (10_000, 100_000, 1_000_000)

@@ -29,10 +29,10 @@ from earnest.losses.tokens import TokenObjective, stream_weights
 from earnest.models.dia import DiaShape
 from earnest.models.higgs import Higgs, HiggsShape
 from earnest.models.mot import MoT, MoTDesign, MoTShape
+from earnest.models.precision import train_in_float32
 from earnest.models.shapes import DIA, HIGGS, MOT, released
 from earnest.models.system import System
 from earnest.training.optim import adamw
-from earnest.training.precision import train_in_float32
 from earnest.training.tokens.lora import Lora, add_lora
 
 SYNCS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "aten::_local_scalar_dense")

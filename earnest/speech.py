@@ -21,10 +21,10 @@ from earnest.errors import UserError
 from earnest.facts import Facts
 from earnest.generate import Request, check_codec, check_guidance, generate_pieces
 from earnest.models import load_model
+from earnest.models.precision import Precision, computed_in, fast_float32, under
 from earnest.models.system import System
 from earnest.run import read_run
 from earnest.sampling import USUAL, Sampling, Weights
-from earnest.training.precision import Precision, computed_in, fast_float32, under
 
 TRAINED_NULL_FRAC = 0.02  # of the clips trained without their text: below it guidance is off unless it is asked for
 

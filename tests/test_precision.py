@@ -8,9 +8,9 @@ import torch
 from earnest.codecs import load_codec
 from earnest.facts import Facts
 from earnest.generate import Request, generate
+from earnest.models.precision import computed_in, under
 from earnest.models.prepacked import prepacked
 from earnest.speech import Speech, Wish, precision_of, resolved
-from earnest.training.precision import computed_in, under
 from tests.equipment.tiny import tiny_higgs
 from tests.equipment.tiny_dia import tiny_dia
 from tests.equipment.tiny_mot import tiny_mot

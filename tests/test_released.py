@@ -34,10 +34,10 @@ from earnest.data.patterns import undelay
 from earnest.errors import UserError
 from earnest.generate import Request, generate
 from earnest.models import load_model
+from earnest.models.precision import train_in_float32
 from earnest.rules import diagnose
 from earnest.run import read_run
 from earnest.sampling import Repetition, Sampling
-from earnest.training.precision import train_in_float32
 from tests.equipment import released as released_formats
 
 TEXT = "The quick brown fox jumps over the lazy dog, and sleeps."

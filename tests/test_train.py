@@ -21,10 +21,10 @@ from earnest.checkpoints import checkpoints
 from earnest.cli import main
 from earnest.codecs import load_codec
 from earnest.errors import UserError
+from earnest.models.precision import resolve_precision
 from earnest.recipes.higgs import HiggsConfig, assemble
 from earnest.run import read_run
 from earnest.streams import TEXT, codebooks
-from earnest.training.precision import resolve_precision
 from earnest.training.reporter import started_by
 from earnest.training.tokens.config import Data
 from earnest.training.tokens.preparation import prepare

@@ -18,11 +18,11 @@ from earnest.lines import aligned
 from earnest.losses.adversarial import feature_matching
 from earnest.losses.codec import CodecBatch
 from earnest.losses.tokens import TokenObjective
+from earnest.models.precision import train_in_float32
 from earnest.models.shapes import CODECS
 from earnest.training.codec.assembly import CodecAssembly
 from earnest.training.codec.config import CodecConfig
 from earnest.training.codec.gan_steps import weighted_sum
-from earnest.training.precision import train_in_float32
 from earnest.training.tokens.assembly import TokenAssembly
 from earnest.training.tokens.memory import memory_plan
 

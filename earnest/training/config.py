@@ -3,7 +3,7 @@
 from dataclasses import Field
 from typing import Any, ClassVar, Protocol
 
-from earnest.training.precision import Precision
+from earnest.models.precision import Precision
 
 
 class Optimizer(Protocol):

@@ -18,13 +18,13 @@ from torch import nn
 
 from earnest.checkpoints import About
 from earnest.facts import Facts
+from earnest.models.precision import resolve_precision
 from earnest.run import RunWriter, Step
 from earnest.signals import key
 from earnest.streams import Stream
 from earnest.threads import machine
 from earnest.training.checkpoint import save_checkpoint
 from earnest.training.config import Config
-from earnest.training.precision import resolve_precision
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 

@@ -6,7 +6,7 @@ A recipe's `configure` returns one, of its codec's own kind of `CodecConfig`; `a
 from dataclasses import dataclass, field
 
 from earnest.data.paths import Source
-from earnest.training.precision import Precision
+from earnest.models.precision import Precision
 
 
 @dataclass(frozen=True)

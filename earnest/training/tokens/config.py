@@ -8,7 +8,7 @@ from typing import Literal
 
 from earnest.data.corpus import TooLong
 from earnest.data.paths import Source
-from earnest.training.precision import Precision
+from earnest.models.precision import Precision
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from torch import nn
 
 from earnest.data.batch import collate
 from earnest.losses.tokens import TokenObjective
+from earnest.models.precision import resolve_precision
 from earnest.models.system import System
-from earnest.training.precision import resolve_precision
 from earnest.training.tokens.assembly import TokenAssembly
 from earnest.training.tokens.config import TokenConfig
 

@@ -11,6 +11,7 @@ from earnest.codecs import Codec
 from earnest.data.corpus import Corpus
 from earnest.facts import Facts
 from earnest.losses.tokens import TokenObjective
+from earnest.models.precision import computed_in
 from earnest.models.system import System
 from earnest.monitors.demos import Demo, DemoSet
 from earnest.monitors.predictions import log_predictions
@@ -20,7 +21,6 @@ from earnest.probes.suite import at_end, at_start
 from earnest.run import Step
 from earnest.signals import key
 from earnest.streams import Stream
-from earnest.training.precision import computed_in
 from earnest.training.reporter import Reporter, facts_of_run
 from earnest.training.tokens.assembly import TokenAssembly
 from earnest.training.tokens.card import card

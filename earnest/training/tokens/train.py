@@ -14,12 +14,12 @@ from earnest.data.ahead import ahead
 from earnest.data.batch import Batch
 from earnest.errors import UserError
 from earnest.generate import check_guidance
+from earnest.models.precision import train_in_float32
 from earnest.monitors.clock import Clock
 from earnest.monitors.draws import Targets
 from earnest.monitors.gradients import Reached, Updates
 from earnest.probes.parameters import Frozen, fingerprints, not_trained
 from earnest.run import Step
-from earnest.training.precision import train_in_float32
 from earnest.training.processes import is_lost, lost
 from earnest.training.run import OnProgress, Outcome, Start, Training, finished, run, silent, started
 from earnest.training.tokens.assembly import AssembleTokens, TokenAssembly
