@@ -51,7 +51,7 @@ def trace(recipe: str, args: list[str]) -> int:
 def check(recipe: str, args: list[str]) -> int:
     """Look before training: earnest check RECIPE [--any.field VALUE ...], what is trained; or earnest check
     [--config FILE] [--seconds S] [--end-id ID] SCRIPT [ARGS], what anybody's training script does to its first step."""
-    words = [recipe, *args]
+    words = [recipe, *args] if recipe else args  # --config may come first
     script = next((place for place, word in enumerate(words) if word.endswith(".py")), None)
     if script is not None:
         from earnest.loops.script import Options, report_script

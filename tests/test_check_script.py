@@ -54,7 +54,13 @@ def test_the_command_on_a_right_script(folder):
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         assert main(["check", "--seconds", "50", "plain.py", "--labels", "shifted"]) == 0
-    assert "no findings" in said.getvalue() and "lm_head.weight (32000 classes)" in " ".join(said.getvalue().split())
+    assert "no findings" in said.getvalue() and "lm_head.weight (128256 classes)" in " ".join(said.getvalue().split())
+
+
+def test_a_configuration_that_is_given_comes_before_the_script(folder, capsys):
+    (folder / "config.json").write_text('{"model_type": "llama", "vocab_size": 4000, "num_hidden_layers": 16}')
+    assert main(["check", "--config", "config.json", "plain.py", "--labels", "shifted"]) == 0
+    assert "lm_head.weight (4000 classes)" in " ".join(capsys.readouterr().out.split())
 
 
 START = """
@@ -119,6 +125,44 @@ def test_the_tokenizer_that_stands_in():
     assert made.decode(ids).startswith("wörter")
     assert made.convert_tokens_to_ids(made.convert_ids_to_tokens(151656)) == 151656
     assert made.convert_tokens_to_ids("[SPEAKER]") == made.convert_tokens_to_ids("[SPEAKER]") is not None
+
+
+def test_the_tokenizer_that_stands_in_is_as_long_as_the_vocabulary():
+    """Ids of added tokens, which scripts write as numbers, begin behind those of the checkpoint; a token that is asked
+    for without being added is one of its own."""
+    made = tokenizer.stand_in(size=128256)
+    assert len(made) == 128256 and made.convert_tokens_to_ids("<|speech_start|>") == 260
+    assert made.add_tokens([f"<custom_token_{n}>" for n in range(10)]) == 10 and len(made) == 128266
+    assert made.convert_tokens_to_ids("<custom_token_0>") == 128256
+
+
+def test_packages_in_whose_place_nothing_is_done_are_named(folder):
+    with pytest.raises(UserError, match="the script ended") as error:
+        check_script(script(folder, "from no_such_trainer import main\nmain()"))
+    assert "install no_such_trainer" in error.value.fix
+
+
+EVALUATES = START + (
+    "torch.manual_seed(0)\n"
+    "ids = torch.randperm(16)[None]\n"
+    "optimizer = torch.optim.SGD(model.parameters(), 0.1)\n"
+    "teacher, answers = torch.nn.Linear(4, 4).eval(), set()\n"
+    "x = torch.zeros(2, 4).pin_memory().to('cuda', non_blocking=True)\n"
+    "model.eval(), model[1].register_forward_hook(lambda *_: calls.append(1))\n"
+    "with torch.no_grad():\n"
+    "    for n in range(100):\n"
+    "        model(ids), answers.add(float(teacher(x + n).sum()))\n"
+    "assert len(calls) == 3 and len(answers) == 100\n"
+    "model.train()\n"
+    "torch.nn.functional.cross_entropy(model(ids)[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).backward()\n"
+    "optimizer.step()\n"
+)
+
+
+def test_evaluation_before_the_first_step_is_cut_short(folder):
+    """A model that is to be trained answers three times; one that no optimizer holds, always."""
+    found = check_script(script(folder, "calls = []\n" + EVALUATES))
+    assert not found.diagnosis.findings and any("cut short" in note for note in found.run.notes)
 
 
 def test_no_loss_within_the_limit(folder):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import types
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,7 +26,20 @@ from earnest.loops.subject import copied, loss_of_model, scalar
 from earnest.loops.watching import TrainingStopped
 from earnest.monitors.tokens import Tokens
 from earnest.run import read_run
-from tests.equipment.loops import CLASSES, PAD, Unshifted, WithSpeaker, Wrapper, clips, collate, gan, unshifted
+from tests.equipment.loops import (
+    BEGIN,
+    CLASSES,
+    END,
+    PAD,
+    Unshifted,
+    WithSpeaker,
+    Wrapper,
+    clips,
+    collate,
+    gan,
+    unshifted,
+)
+from tests.equipment.processes import in_a_process
 from tests.trainers import CASES
 from tests.trainers.case import Case, llama
 
@@ -133,6 +147,91 @@ def test_accumulation_scaling_and_functions_imported_by_name(tmp_path):
     assert run["train/loss"].value == pytest.approx(expected, rel=1e-5)
     assert run["train/ce_nats/tokens"].value == pytest.approx(expected, rel=1e-5)
     assert run.facts.accumulation_steps == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "severity"), [(None, None), ("zeroed", "critical"), ("zeroed at last", "critical"), ("added", "note")]
+)
+def test_micro_batches_of_a_plain_loop(fault, severity, tmp_path):
+    """Means of three micro-batches, divided by three; or with what goes wrong."""
+    model = llama(CLASSES, pad_token_id=PAD)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with earnest.watch(model, optimizer, tmp_path / "run") as watch:
+        for n, batch in enumerate(lm_batches(9)):
+            if fault == "zeroed":
+                optimizer.zero_grad(set_to_none=False)
+            (model(**batch).loss / (1 if fault == "added" else 3)).backward()
+            if n % 3 == 2:
+                if fault == "zeroed at last":
+                    model.zero_grad()
+                optimizer.step()
+                optimizer.zero_grad()
+    assert not watch.guard.broken and read_run(tmp_path / "run").facts.accumulation_steps == 3
+    found = [one for one in watch.diagnosis().findings if one.rule == "D404"]
+    assert [one.severity for one in found] == ([severity] if fault else [])
+    if severity == "critical":
+        assert f"gradients of {2 if fault == 'zeroed' else 3} of 3" in found[0].summary
+
+
+def test_steps_that_a_scaler_skips_lose_no_micro_batches(tmp_path):
+    """In half precision the first gradients are often infinite: the scaler takes no step, and they are thrown away."""
+    model = llama(CLASSES, pad_token_id=PAD)
+    optimizer, scaler = torch.optim.SGD(model.parameters(), 0.1), torch.amp.GradScaler("cpu", init_scale=1e38)
+    with earnest.watch(model, optimizer, tmp_path / "run") as watch:
+        for batch in lm_batches(8):
+            optimizer.zero_grad()
+            scaler.scale(1e3 * model(**batch).loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+    assert watch.step < 8 and not [one for one in watch.findings if one.rule == "D404"]
+
+
+@pytest.mark.parametrize("layer", ["reentrant", "not reentrant"])
+def test_checkpointing_is_one_backward_pass(layer, tmp_path):
+    model = llama(CLASSES, pad_token_id=PAD)
+    model.gradient_checkpointing_enable({"use_reentrant": layer == "reentrant"})
+    model.enable_input_require_grads()
+    watch = trained(model, None, lm_batches(4), tmp_path / "run")
+    assert not watch.findings and read_run(tmp_path / "run").facts.accumulation_steps == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "found"), [({}, "critical"), ({"modules_to_save": ["embed_tokens", "lm_head"]}, None), ("rows", None)]
+)
+def test_new_tokens_under_adapters(more, found, tmp_path):
+    """Resizing draws the new rows around the mean of the old ones; adapters freeze the table, unless told otherwise."""
+    model, added = llama(CLASSES - 40, pad_token_id=PAD), list(range(CLASSES - 40, CLASSES))
+    model.resize_token_embeddings(CLASSES)
+    options = {"trainable_token_indices": {"embed_tokens": added}} if more == "rows" else more
+    adapted = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj", "v_proj"], **options)
+    model = get_peft_model(model, adapted)
+    checked = earnest.check(model, lm_batches(1)[0]).findings
+    watched = trained(model, None, lm_batches(4), tmp_path / "run").findings
+    for findings in (checked, watched):
+        assert [one.severity for one in findings if one.rule == "C108"] == ([found] if found else [])
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_labels_padded_as_whisper_pads_them(right, tmp_path):
+    """Padding and the end of a clip share an id: what stands behind the first end is no target, or all of it is."""
+    from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+    torch.manual_seed(0)
+    config = WhisperConfig(
+        vocab_size=100, num_mel_bins=8, encoder_layers=1, decoder_layers=1, d_model=16, encoder_ffn_dim=16,
+        decoder_ffn_dim=16, encoder_attention_heads=2, decoder_attention_heads=2, max_source_positions=50,
+        max_target_positions=64, pad_token_id=END, bos_token_id=END, eos_token_id=END, decoder_start_token_id=BEGIN,
+    )  # fmt: skip
+    labels = nn.utils.rnn.pad_sequence([ids[1:] for ids in clips(4)], batch_first=True, padding_value=END)
+    if right:
+        behind = torch.arange(labels.shape[1]) > labels.eq(END).int().argmax(1)[:, None]
+        labels = labels.masked_fill(behind, -100)
+    batch = {"input_features": torch.randn(4, 8, 100), "labels": labels}
+    model = WhisperForConditionalGeneration(config)
+    checked = earnest.check(model, batch).findings
+    watched = trained(model.train(), None, [batch] * 4, tmp_path / "run").findings
+    for findings in (checked, watched):
+        assert [one.rule for one in findings if one.severity != "note"] == ([] if right else ["A305"])
 
 
 @pytest.mark.parametrize("form", ["mean", "sum", "none", "smoothed", "of codebooks"])
@@ -482,3 +581,19 @@ def test_of_several_processes_the_first_one_writes(tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["run"]
     run = read_run(tmp_path / "run")
     assert run["train/loss"].step.tolist() == [*range(1, 7)] and len(run["train/ce_nats/tokens"]) == 6
+
+
+def _under_ddp(out: Path) -> list[list[str]]:
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    found = []
+    for loss_fn in (None, unshifted):
+        model = nn.parallel.DistributedDataParallel(llama(CLASSES, pad_token_id=PAD))
+        watch = trained(model, loss_fn, lm_batches(4), out / str(loss_fn))
+        found.append([one.rule for one in watch.findings])
+    torch.distributed.destroy_process_group()
+    return found
+
+
+def test_a_model_that_is_wrapped_for_several_processes(tmp_path):
+    """DistributedDataParallel hides the model behind its own forward pass and sums gradients by hooks."""
+    assert in_a_process(_under_ddp, tmp_path) == [[], ["A203"]]

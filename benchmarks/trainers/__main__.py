@@ -16,7 +16,8 @@ from typing import Any
 
 import earnest
 from benchmarks.trainers.classes import CLASSES, Parts
-from benchmarks.trainers.scripts import SCRIPTS, SOURCES, Script
+from benchmarks.trainers.script import SOURCES, Script
+from benchmarks.trainers.scripts import SCRIPTS
 from earnest.errors import UserError
 from earnest.loops.script import Options, check_script
 from earnest.loops.stage import packages, replaced

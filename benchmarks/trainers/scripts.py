@@ -5,35 +5,14 @@ import json
 import re
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.trainers import data
-
-SOURCES: list[Path] = []  # where the repositories lie: some trainers want another one beside theirs
-
-
-SOURCES: list[Path] = []  # where the repositories lie: some trainers want another one beside theirs
-
-
-@dataclass(frozen=True)
-class Script:
-    """name: as in `tests/trainers` · source: folder of the repository at its commit · cwd: in it · prepare: writes data
-    there · configs: as of ``--config`` · seconds: of CPU."""
-
-    name: str
-    source: str
-    cwd: str
-    script: str
-    args: str = ""
-    prepare: Callable[[Path], None] = lambda folder: None
-    configs: tuple[str, ...] = ()
-    seconds: float = 60.0
-
+from benchmarks.trainers import data, unseen
+from benchmarks.trainers.script import SOURCES, Script
 
 QWEN = (
     "--init_model_path Qwen/Qwen3-TTS-12Hz-1.7B-Base --output_model_path out --train_jsonl train.jsonl --batch_size 3"
@@ -303,4 +282,5 @@ SCRIPTS = [
         "--config config_v3.json --input_wavs_dir . --input_training_file files.txt --input_validation_file files.txt",
         hifi_gan,
     ),
+    *unseen.SCRIPTS,
 ]

@@ -16,7 +16,7 @@ from torch.overrides import _get_current_function_mode_stack
 
 from earnest.loops.judge import judged
 from earnest.loops.keep import random_state, set_random_state
-from earnest.probes.results import Inputs, Optimizer, Results
+from earnest.probes.results import Inputs, MicroBatches, Optimizer, Results
 from earnest.probes.trace.match import Ids
 from earnest.probes.trace.read import Reading
 from earnest.probes.trace.record import Changes, Key, Record, Recorder
@@ -86,6 +86,9 @@ class FirstStep:
         self._entered = self.recorded = False
         self._looks = 0
         self._names: dict[int, str] = {}
+        self._count = self._lost = self._waiting = 0  # micro-batches; set to zero unused; neither that nor used yet
+        self._reached: Tensor | None = None  # a parameter that the first backward pass has reached
+        self.may_skip = False  # whether the loop throws gradients away on purpose, that are not finite
 
     def called(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before a model's forward pass, of the first micro-batch. Within somebody else's mode nothing is traced."""
@@ -99,10 +102,34 @@ class FirstStep:
             self.calls.append((module, args, kwargs))
 
     def scored(self) -> None:
-        """Before the first backward pass: what follows is not written down, but for the gradients of the logits."""
+        """Before a backward pass: what follows the first is not written down, but for the gradients of the logits."""
         self.recorded = True
         if self.recorder is not None:
             self.recorder.off = True
+        self._count_lost()
+
+    def went_back(self, models: Mapping[str, nn.Module]) -> None:
+        """After a backward pass."""
+        self._count, self._waiting = self._count + 1, self._waiting + 1
+        if self._reached is None:
+            every = (p for model in models.values() for p in model.parameters() if p.grad is not None)
+            self._reached = next((p for p in every if p.grad is not None and p.grad.any()), None)
+        if self._reached is not None and self._reached.grad is not None:
+            self.may_skip |= not bool(self._reached.grad.isfinite().all())
+
+    def _count_lost(self) -> None:
+        if self._waiting and self._reached is not None and (self._reached.grad is None or not self._reached.grad.any()):
+            self._lost, self._waiting = self._lost + self._waiting, 0
+
+    def _micro_batches(self, optimizers: Sequence[torch.optim.Optimizer]) -> MicroBatches | None:
+        """None if there are several optimizers, each with micro-batches of its own, or if it cannot be told."""
+        held = [id(one) for optimizer in optimizers for group in optimizer.param_groups for one in group["params"]]
+        if len(optimizers) != 1 or self.may_skip or id(self._reached) not in held:
+            return None
+        self._count_lost()
+        record = self.record_of_run
+        weights = [float(one.weight.sum()) for one in record.scores.values()] if record is not None else []
+        return MicroBatches(self._count, self._lost, weights[0] if len(weights) == 1 else None)
 
     def leave(self) -> None:
         """Take the recorder off torch's stack, unless somebody has put another mode on it since. Not to be called
@@ -126,6 +153,7 @@ class FirstStep:
                 reading.offset = at_least_two(reading, traced.arrays, self.recorder.reached)
         self.named = {stream: reading.scores.classes for stream, reading in streams(traced.readings).items()}
         of_batch = judged(root, traced)
+        found = found.updated(Results(micro_batches=self._micro_batches(optimizers)))
         dropped = (*self._unread(), *self._not_handed_on(root))
         return found.updated(of_batch).updated(Results(inputs=Inputs(dropped) if traced.readings or dropped else None))
 
@@ -133,7 +161,7 @@ class FirstStep:
         """Lets go of the batch and of what was written down."""
         if self.recorder is not None:
             self.recorder.let_go()
-        self.calls, self.recorder = [], None
+        self.calls, self.recorder, self._reached = [], None, None
 
     def _unread(self) -> tuple[str, ...]:
         """Tensors that a model was given by name, and that no function read."""

@@ -124,13 +124,19 @@ def _loss_function(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _backward(original: Callable[..., None]) -> Callable[..., None]:
+    inside = [False]
+
     def backward(tensors: Any, *args: Any, **kwargs: Any) -> None:
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or inside[0]:  # checkpointing calls it within itself, in a thread of its own
             return original(tensors, *args, **kwargs)
         roots = [tensors] if isinstance(tensors, Tensor) else list(tensors)
         for listener in tuple(LISTENERS):
             listener.before_backward(roots)
-        original(tensors, *args, **kwargs)
+        inside[0] = True
+        try:
+            original(tensors, *args, **kwargs)
+        finally:
+            inside[0] = False
         for listener in tuple(LISTENERS):
             listener.after_backward(roots)
         return None

@@ -28,6 +28,7 @@ def judged(model: nn.Module, traced: Traced, end_id: int | None = None) -> Resul
         alignment=_alignment(named),
         targets=targets(model, named, traced.arrays, end_id) or None,
         delays=delays(model, named, traced.arrays),
+        alike_rows=traced.record.alike or None,
     )
 
 

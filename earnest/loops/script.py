@@ -207,7 +207,7 @@ def _told(staged: Staged, scratch: Path, script: Path, seconds: float) -> Checke
             if -staged.code in (signal.SIGXCPU, signal.SIGKILL)
             else f"exit code {staged.code}"
         )
-        fix = "pass arguments that make the first step early: no evaluation first, little data, short clips"
+        fix = "pass arguments that make the first step early: a small model, small batches, short clips"
         found = {"refused": [f"{script}: {ended}", "a forward and backward pass, and an optimizer step", fix]}
     plain: dict[str, Any] = json.loads(json.dumps(found).replace(tree, ""))
     if "fault" in plain:

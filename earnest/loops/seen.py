@@ -130,6 +130,8 @@ class Seen:
 
     def after_backward(self, roots: Sequence[Tensor]) -> None:
         self._micro_batches += 1
+        if (first := self.first) is not None:
+            self.guard.call("FirstStep", lambda: first.went_back(self.models), None)
         self.calls.begin()
         losses = [self._unscaled.get(id(root), root).detach().float().sum() for root in roots]
         self._unscaled.clear()
@@ -137,6 +139,8 @@ class Seen:
 
     def scaled(self, loss: Tensor, result: Tensor) -> None:
         self._unscaled[id(result)] = loss
+        if self.first is not None:
+            self.first.may_skip = True
 
     def clipped(self, parameters: Sequence[Tensor], most: float, norm: Tensor) -> None:
         if parameters:

@@ -176,6 +176,17 @@ class Gradients:
 
 
 @dataclass(frozen=True)
+class AlikeRows:
+    """Ids of a batch that are looked up in a table without a gradient, and whose rows there are the same: their number,
+    that of all ids of the batch in this table, and some of them."""
+
+    table: str
+    alike: int
+    ids: int
+    some: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class FrozenTensors:
     """Which of the tensors that are not trained have changed since training began."""
 
@@ -308,6 +319,7 @@ class Results:
     targets: Mapping[Stream, Targets] | None = None
     delays: Delays | None = None
     micro_batches: MicroBatches | None = None
+    alike_rows: tuple[AlikeRows, ...] | None = None
 
     @classmethod
     def read(

@@ -25,6 +25,7 @@ ENVIRONMENT = {
     "PYTHONDONTWRITEBYTECODE": "1",
 }
 SHAPES = re.compile(r"size|shape|dimension|mat1|expected \d+", re.IGNORECASE)  # in what a wrong width raises
+NOBODYS = re.compile("/earnest/|^<frozen")  # frames that are no place in a script
 os.environ |= ENVIRONMENT  # before torch is imported
 
 import torch  # noqa: E402
@@ -33,7 +34,7 @@ from earnest import records  # noqa: E402
 from earnest.errors import UserError  # noqa: E402
 from earnest.loops.judge import judged, told  # noqa: E402
 from earnest.loops.keep import fill_zeros  # noqa: E402
-from earnest.loops.stage import devices, forks, guard, hub, imports, models, packages, replaced, settings  # noqa: E402
+from earnest.loops.stage import devices, evaluation, forks, guard, hub, imports, models, packages, replaced, settings  # noqa: E402
 from earnest.probes.trace.tracing import trace  # noqa: E402
 
 
@@ -64,6 +65,7 @@ def main(plan_path: Path) -> None:
     changes |= hub.Hub(Path(plan["scratch"]) / "hub", checkpoints).changes() | hub.torchtune_builders()
     imports.install({**changes, "transformers.training_args": settings.of_training_args, **checkpoints.changes()})
     settings.install()
+    evaluation.Evaluation().install()
     guard.install(Path(plan["scratch"]))
     with devices.install(), forks.Forking(_weights_ready, begin):
         error = _run(plan)
@@ -105,17 +107,16 @@ def _run(plan: dict[str, Any]) -> UserError:
             raise
         traceback.print_exc()
         ended = _in_words(error)
-    return UserError(
-        f"the script {ended}",
-        "a forward and backward pass, and an optimizer step",
-        "run it by hand with these arguments; what it printed is above",
-    )
+    fix = "run it by hand with these arguments; what it printed is above"
+    if missing := replaced.packages():
+        fix = f"install {', '.join(missing)}, in whose place nothing is done here; or {fix}"
+    return UserError(f"the script {ended}", "a forward and backward pass, and an optimizer step", fix)
 
 
 def _in_words(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         return f"has a {type(error).__name__}: {error.msg} at {error.filename}:{error.lineno}"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/earnest/" not in frame.filename]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not NOBODYS.search(frame.filename)]
     own = [frame for frame in frames if "site-packages" not in frame.filename and "/lib/python" not in frame.filename]
     place = next(reversed(own or frames), None)
     at = f" at {place.filename}:{place.lineno}" if place else ""

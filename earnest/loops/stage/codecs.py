@@ -1,5 +1,5 @@
-"""Stand-ins for packages of audio that are not installed, where codes or samples are wanted from them: torchaudio's
-files are read by soundfile, and a codec's codes are random."""
+"""Stand-ins for packages of audio that are not installed, where codes, samples or phonemes are wanted from them:
+torchaudio's files are read by soundfile, a codec's codes are random, and the letters of a text are its phonemes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -97,7 +97,21 @@ def mel_filters(sr: float, n_fft: int, n_mels: int = 128, *args: Any, **kwargs: 
     return (bins[None] * n_mels // len(bins) == torch.arange(n_mels)[:, None]).float().numpy()
 
 
+def spelled(text: Any, *args: Any, **kwargs: Any) -> Any:
+    """phonemizer.phonemize: the text itself, or the list of texts."""
+    return text
+
+
+class Phonemizer:
+    """phonemizer.backend.EspeakBackend."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        self.phonemize = spelled
+
+
 KNOWN: Mapping[str, Any] = {
+    "phonemizer.phonemize": spelled,
+    "phonemizer.backend.EspeakBackend": Phonemizer,
     "torchaudio.load": load,
     "torchaudio.functional.resample": resample,
     "torchaudio.transforms.Resample": Resample,

@@ -33,7 +33,7 @@ class OnProcessor(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is Tensor.cuda:
+        if func in (Tensor.cuda, Tensor.pin_memory):
             return args[0]
         if func in (Tensor.half, Tensor.bfloat16):
             return args[0].float()

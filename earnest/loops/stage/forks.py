@@ -190,7 +190,7 @@ def with_id(number: int) -> list[Tensor]:
 
 
 def model_of(weights: Sequence[Tensor]) -> torch.nn.Module:
-    """The largest module that holds the first of these; of wrappers around one model, the model."""
+    """The largest module that holds the first of these; of wrappers, which hold a single module, what they hold."""
     holding: list[torch.nn.Module] = []
     for module in alive(torch.nn.Module):
         if any(parameter is weight for parameter in module.parameters() for weight in weights[:1]):
@@ -199,7 +199,10 @@ def model_of(weights: Sequence[Tensor]) -> torch.nn.Module:
         return torch.nn.Module()
     most = max(sum(parameter.numel() for parameter in module.parameters()) for module in holding)
     whole = [module for module in holding if sum(parameter.numel() for parameter in module.parameters()) == most]
-    return min(whole, key=lambda module: sum(len(name) for name, _ in module.named_parameters()))
+    model = max(whole, key=lambda module: sum(len(name) for name, _ in module.named_parameters()))
+    while (inner := list(model.children())) and len(inner) == 1 and any(inner[0] is one for one in whole):
+        model = inner[0]
+    return model
 
 
 class ForkedReplay:
@@ -261,7 +264,7 @@ def _receive(reading: int, wait_s: float) -> Any:
             raise UserError(
                 "no loss from the script" + ("" if ready else f" within {wait_s:.0f} s"),
                 "a forward and backward pass, and an optimizer step",
-                "pass arguments that make the first step early: no evaluation first, little data, short clips",
+                "pass arguments that make the first step early: a small model, small batches, short clips",
             )
         data += part
     return pickle.loads(data[8:])

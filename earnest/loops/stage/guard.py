@@ -61,7 +61,9 @@ def _refuse_outside(path: str, allowed: list[str], scratch: Path) -> None:
         shutil.copyfile(original, here)
     real = os.path.realpath(path)
     if not any(real == one or real.startswith(one + os.sep) for one in allowed):
-        raise PermissionError(f"earnest check: the script writes to {path}, outside of its scratch folder")
+        raise PermissionError(
+            f"earnest check: the script writes to {path}, outside of its scratch folder; pass a folder beneath its own"
+        )
 
 
 def _no_network(*args: Any, **kwargs: Any) -> NoReturn:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from earnest.loops.stage.models import Checkpoints, draw_all, drawn_weights
+from earnest.errors import UserError
+from earnest.loops.stage.models import Checkpoints, draw_all, drawn_weights, not_here
 from earnest.loops.stage.replaced import tell
 
 THEIRS = ("transformers", "huggingface_hub", "peft", "diffusers", "datasets", "tokenizers", "sentence_transformers")
@@ -51,8 +52,11 @@ class Hub:
 
         def from_pretrained(cls: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
             if not Path(str(name)).is_dir() and (config := self.checkpoints.stored_path(str(name))) is not None:
-                name = config.parent
-            return original(cls, name, *args, **kwargs)
+                name = self._named(config).parent
+            try:
+                return original(cls, name, *args, **kwargs)
+            except OSError as error:
+                raise UserError(*not_here(str(name))) from error
 
         def _from_pretrained(cls: Any, *, model_id: Any = None, **kwargs: Any) -> Any:
             known = ("revision", "cache_dir", "force_download", "proxies", "resume_download", "local_files_only")
@@ -64,6 +68,15 @@ class Hub:
 
         mixin.from_pretrained = classmethod(from_pretrained)
         hub_mixin.PyTorchModelHubMixin._from_pretrained = classmethod(_from_pretrained)
+
+    def _named(self, config: Path) -> Path:
+        """The file under the name by which it is looked for."""
+        if config.name == "config.json":
+            return config
+        named = self.folder / config.stem / "config.json"
+        named.parent.mkdir(parents=True, exist_ok=True)
+        named.write_bytes(config.read_bytes())
+        return named
 
     def _safetensors(self, module: Any) -> None:
         for name in ("load_file", "load_model"):

@@ -29,7 +29,15 @@ FAMILIES: Mapping[str, str] = {
     "llasa": "llama",
     "smollm": "llama",
     "vicuna": "llama",
+    "neutts": "qwen2",
+    "sparktts": "qwen2",
+    "outetts": "llama",
     "parler": "musicgen",
+}
+ROWS: Mapping[str, int] = {  # of vocabularies that differ from their family's default, by the checkpoint's name
+    "llama3": 128256,
+    "orpheus": 156940,
+    "llasa": 193800,
 }
 
 
@@ -52,6 +60,10 @@ class Checkpoints:
             "transformers.models.auto.configuration_auto": lambda m: self._instead(m.AutoConfig, self._config),
             "transformers.tokenization_utils_base": lambda m: self._instead(m.PreTrainedTokenizerBase, self._tokenizer),
             "transformers.models.auto.tokenization_auto": lambda m: self._instead(m.AutoTokenizer, self._tokenizer),
+            "transformers.feature_extraction_utils": lambda m: self._instead(m.FeatureExtractionMixin, self._extractor),
+            "transformers.models.auto.feature_extraction_auto": lambda m: self._instead(
+                m.AutoFeatureExtractor, self._extractor
+            ),
             "transformers.models.auto.processing_auto": lambda m: self._instead(m.AutoProcessor, self._auto_processor),
             "transformers.processing_utils": lambda m: self._instead(m.ProcessorMixin, self._processor),
             "transformers.generation.configuration_utils": lambda m: self._instead(
@@ -120,7 +132,8 @@ class Checkpoints:
             return self._small(config_class())
         family = _family(name, self._auto().CONFIG_MAPPING)
         tell(f"{name} is not here: a {family} of the default configuration, by its name")
-        return self._small(self._auto().AutoConfig.for_model(family))
+        rows = next((rows for word, rows in ROWS.items() if word in _plain(name)), None)
+        return self._small(self._auto().AutoConfig.for_model(family, **({"vocab_size": rows} if rows else {})))
 
     def _small(self, config: Any) -> Any:
         self.narrowed |= self.widths
@@ -156,7 +169,27 @@ class Checkpoints:
             raise ValueError("an empty tokenizer")
         except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError):
             tell(f"tokenizer of {name}: a byte-level stand-in; special tokens get ids when they are asked for")
-            return tokenizer.stand_in()
+            return tokenizer_of(_family_of(cls), self._rows(name))
+
+    def _rows(self, name: str) -> int:
+        """Of a checkpoint's vocabulary, 0 if nothing tells."""
+        try:
+            config: Any = self.config(name, None)
+        except (UserError, ImportError, ValueError, KeyError):
+            return 0
+        rows = getattr(config, "vocab_size", None)
+        return rows if isinstance(rows, int) else 0
+
+    def _extractor(self, cls: Any, name: str, original: Callable[[], Any], kwargs: dict[str, Any]) -> Any:
+        try:
+            return original()
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError):
+            if not _family_of(cls):
+                cls = getattr(
+                    importlib.import_module("transformers"), _extractors()[self.config(name, None).model_type]
+                )
+            tell(f"feature extractor of {name}: {cls.__name__} of its defaults")
+            return cls()
 
     def _auto_processor(self, cls: Any, name: str, original: Callable[[], Any], kwargs: dict[str, Any]) -> Any:
         try:
@@ -181,7 +214,7 @@ class Checkpoints:
 def made_processor(cls: Any, name: str) -> Any:
     """A processor of this class, each part by its default."""
     transformers = importlib.import_module("transformers")
-    family = cls.__module__.split(".")[-2]  # transformers.models.FAMILY.processing_FAMILY
+    family = _family_of(cls)
     parts: dict[str, Any] = {}
     for part in getattr(cls, "attributes", None) or [
         name for name in inspect.signature(cls).parameters if "kwargs" not in name
@@ -192,24 +225,31 @@ def made_processor(cls: Any, name: str) -> Any:
         if part in HEARS and (not hasattr(transformers, known) or known.startswith("Auto")):
             known = _extractors().get(family, known)
         if part == "tokenizer":
-            parts[part] = _tokenizer_of(family)
+            parts[part] = tokenizer_of(family)
         elif hasattr(transformers, known) and not known.startswith("Auto"):
             part_class = getattr(transformers, known)
             parts[part] = part_class(*_small_config(part_class))
     tell(f"processor of {name}: a {cls.__name__} of its parts' defaults, with a byte-level tokenizer")
     cls.check_argument_for_proper_class = lambda self, name, part: None
+    cls.tokenizer_class = "PreTrainedTokenizerBase"  # before transformers 4.50 nothing else says what is proper
     return cls(**parts)
 
 
-def _tokenizer_of(family: str) -> Any:
-    """A stand-in whose special tokens have the ids of the family's default configuration."""
+def _family_of(cls: Any) -> str:
+    """FAMILY of a class in transformers.models.FAMILY, "" for those of all families."""
+    parts = str(cls.__module__).split(".")
+    return parts[-2] if len(parts) > 2 and parts[-3] == "models" and parts[-2] != "auto" else ""
+
+
+def tokenizer_of(family: str, rows: int = 0) -> Any:
+    """A stand-in whose special tokens have the ids of the family's default configuration. rows: of the vocabulary."""
     known = importlib.import_module("transformers.models.auto.configuration_auto").CONFIG_MAPPING
     if family not in known:
-        return tokenizer.stand_in()
+        return tokenizer.stand_in(size=rows)
     config: Any = known[family]()
     ids = {name: getattr(config, f"{name}_id", None) for name in tokenizer.SPECIAL}
     given = {name: number for name, number in ids.items() if isinstance(number, int)}
-    return tokenizer.stand_in(given, "eos_token" in given and bool(getattr(config, "is_encoder_decoder", False)))
+    return tokenizer.stand_in(given, "eos_token" in given and bool(getattr(config, "is_encoder_decoder", False)), rows)
 
 
 def _architectures(config: Any) -> list[str] | None:
@@ -252,17 +292,26 @@ def _brought(model_type: str | None = None) -> Any:
 
 def _family(name: str, families: Any) -> str:
     """The model type that a checkpoint's name speaks of."""
-    plain = re.sub(r"[^a-z0-9]", "", name.lower())
-    known = {re.sub(r"[^a-z0-9]", "", one): one for one in families}
+    plain = _plain(name)
+    known = {_plain(one): one for one in families}
     found = [one for one in known if len(one) > 2 and one in plain] or [one for one in FAMILIES if one in plain]
     if not found:
-        raise UserError(
-            f"{name}, which is neither here nor of a family that its name tells",
-            "the configuration of the model that the script trains",
-            "pass its config.json: earnest check --config config.json SCRIPT",
-        )
+        raise UserError(*not_here(name))
     longest = max(found, key=len)
     return known.get(longest, FAMILIES.get(longest, longest))
+
+
+def not_here(name: str) -> tuple[str, str, str]:
+    """What is said of a checkpoint of which nothing tells the configuration."""
+    return (
+        f"{name}, which is neither here nor of a family that its name tells",
+        "the configuration of the model that the script trains",
+        "pass its config.json: earnest check --config config.json SCRIPT",
+    )
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _is_small(name: str) -> bool:

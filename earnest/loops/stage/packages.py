@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from earnest.loops.stage import codecs
-from earnest.loops.stage.replaced import tell
+from earnest.loops.stage.replaced import tell, tell_package
 
 TRACKERS = (  # stand-ins, installed or not
     "torch.utils.tensorboard",
@@ -106,7 +106,7 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             return None
         if not parent and _expected_to_fail():
             return None
-        tell(f"package {fullname.partition('.')[0]} (not installed): a stand-in that does nothing")
+        tell_package(fullname.partition(".")[0])
         return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:

@@ -1,6 +1,7 @@
 """What was replaced, to be told."""
 
 _WORDS: dict[str, None] = {}
+_PACKAGES: dict[str, None] = {}
 
 
 def tell(words: str) -> None:
@@ -8,5 +9,16 @@ def tell(words: str) -> None:
     _WORDS[words] = None
 
 
+def tell_package(name: str) -> None:
+    """Note that a package is not installed."""
+    tell(f"package {name} (not installed): a stand-in that does nothing")
+    _PACKAGES[name] = None
+
+
 def told() -> list[str]:
     return list(_WORDS)
+
+
+def packages() -> list[str]:
+    """Packages that the script imports and that are not installed."""
+    return list(_PACKAGES)

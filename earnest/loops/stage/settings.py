@@ -4,6 +4,8 @@ import contextlib
 import functools
 import importlib
 import multiprocessing
+import os
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +26,7 @@ ARGUMENTS: dict[str, Any] = {
     "tf32": None,
     "torch_compile": False,
     "deepspeed": None,
+    "fsdp": "",
     "report_to": [],
     "dataloader_num_workers": 0,
     "dataloader_pin_memory": False,
@@ -57,6 +60,8 @@ def of_training_args(module: Any) -> None:
             if name == "optim" and str(self.optim).startswith(("adamw_torch", "OptimizerNames.ADAMW_TORCH")):
                 continue
             setattr(self, name, value)
+        if os.path.isabs(str(self.output_dir)):  # a folder of somebody else's machine
+            self.output_dir = tempfile.mkdtemp()
         after(self)
 
     arguments.__post_init__ = __post_init__

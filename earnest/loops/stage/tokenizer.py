@@ -14,9 +14,10 @@ TEMPLATE = (
 BRACKETS = r"<[!-;=?-~]+>"  # how most special tokens are written: without spaces, within < and >
 
 
-def stand_in(ids: Mapping[str, int] = MappingProxyType({}), ends: bool = False) -> Any:
+def stand_in(ids: Mapping[str, int] = MappingProxyType({}), ends: bool = False, size: int = 0) -> Any:
     """Of transformers' fast kind, with a chat template. ids: of special tokens, by their names in `SPECIAL`, as a
-    model's configuration has them · ends: whether every text gets the token that ends it, as for encoder-decoders.
+    model's configuration has them · ends: whether every text gets the token that ends it, as for encoder-decoders ·
+    size: rows of the model's vocabulary, which its length is at least; tokens that are added get the ids from there on.
 
     Tokens in < and > are put into the vocabulary itself: of tens of thousands (one for each code), the library's own
     `add_tokens` takes half a minute.
@@ -41,17 +42,24 @@ def stand_in(ids: Mapping[str, int] = MappingProxyType({}), ends: bool = False) 
                 token = f"<|{name.removesuffix('_id').removesuffix('_token')}|>"
                 return self.convert_tokens_to_ids(token) if name.endswith("_id") else token
 
+        def __len__(self) -> int:
+            return max(super().__len__(), size, *(number + 1 for number in vocabulary.values()))
+
         def add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:
+            return self._put(new_tokens, special_tokens, max(len(vocabulary), size))
+
+        def _put(self, new_tokens: Any, special_tokens: bool, first: int) -> int:
+            """Add tokens; the first free id is sought from `first` on."""
             every = [new_tokens] if isinstance(new_tokens, str | AddedToken) else list(new_tokens)
             words = [str(one) if isinstance(one, str) else str(one.content) for one in every]
-            if len(self) > len(vocabulary) or not all(re.fullmatch(BRACKETS, word) for word in words):
+            if self.backend_tokenizer.get_vocab_size() > len(vocabulary) or not all(
+                re.fullmatch(BRACKETS, word) for word in words
+            ):
                 return int(super().add_tokens(new_tokens, special_tokens=special_tokens))
             before = len(vocabulary)
             taken = set(vocabulary.values())
-            for word in dict.fromkeys(words):
-                if word not in vocabulary:
-                    vocabulary[word] = next(n for n in itertools.count(len(vocabulary)) if n not in taken)
-                    taken.add(vocabulary[word])
+            free = (n for n in itertools.count(first) if n not in taken)
+            vocabulary.update({word: next(free) for word in dict.fromkeys(words) if word not in vocabulary})
             self._tokenizer.model = model()  # type: ignore[union-attr]
             return len(vocabulary) - before
 
@@ -65,10 +73,9 @@ def stand_in(ids: Mapping[str, int] = MappingProxyType({}), ends: bool = False) 
             return super().convert_ids_to_tokens(ids, skip_special_tokens)
 
         def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
-            known = self.get_vocab()
             for token in [tokens] if isinstance(tokens, str) else tokens:
-                if token not in known:
-                    self.add_tokens(AddedToken(token, special=True), special_tokens=True)
+                if self.backend_tokenizer.token_to_id(token) is None:
+                    self._put(AddedToken(token, special=True), True, len(vocabulary))  # the checkpoint has it
             return super().convert_tokens_to_ids(tokens if isinstance(tokens, str) else list(tokens))
 
     end = special["eos_token"]

@@ -3,7 +3,7 @@
 import os
 import sys
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 import earnest
+from earnest.probes.alike import alike_rows
+from earnest.probes.results import AlikeRows
 from earnest.probes.trace import graph
 from earnest.probes.trace.scores import Scores, scores_of
 
@@ -90,7 +92,8 @@ class Record:
 
     scores, layers, lines: by output layer in order of the calls: its scored rows, the name of its weights, and the
     lines of the loss call that its logits reach, innermost first · losses: loss functions that were called · used:
-    parameters that were computed with while gradients were on.
+    parameters that were computed with while gradients were on · alike: of tables without a gradient, ids that share a
+    row.
     """
 
     lookups: list[Lookup]
@@ -99,6 +102,7 @@ class Record:
     lines: dict[Key, tuple[Line, ...]]
     losses: tuple[str, ...]
     used: frozenset[str]
+    alike: tuple[AlikeRows, ...] = ()
 
 
 Changes = Mapping[int, tuple[np.ndarray, np.ndarray]]  # number of a lookup -> (flat places, what is added to their ids)
@@ -169,6 +173,7 @@ class Recorder(TorchFunctionMode):
         self._nodes: dict[Key, Any] = {}  # the output layers' places in the graph
         self._scores: dict[Key, Scores] = {}
         self._used: dict[int, Tensor] = {}
+        self._frozen: dict[int, tuple[Tensor, list[Tensor]]] = {}  # tables without gradient; their ids
         self._thrown_away = ThrownAway()
         self._hooks: list[RemovableHandle] = []
 
@@ -212,16 +217,27 @@ class Recorder(TorchFunctionMode):
             ),
             tuple(dict.fromkeys(function for function, _, _ in self._losses)),
             frozenset(names[number] for number in self._used if number in names and number in self._thrown_away.read),
+            tuple(self._alike(names)),
         )
         self.let_go()
         return record
+
+    def _alike(self, names: Mapping[int, str]) -> Iterator[AlikeRows]:
+        """Of the model's tables, in which the ids are looked up alone: an adapter's table would tell them apart."""
+        for number, (table, looked_up) in self._frozen.items():
+            of_others = [index for index, other in self._lookups if other is not table and other.requires_grad]
+            ids = torch.cat([one.reshape(-1).to(table.device) for one in looked_up])
+            if number in names and not any(one.size == ids.numel() for one in of_others):
+                found = alike_rows(names[number], table, ids)
+                if found is not None:
+                    yield found
 
     def let_go(self) -> None:
         """Hold no tensor and no graph any more. A hook and the graph that it stands in hold each other, unseen by
         Python's collector of garbage."""
         for hook in self._hooks:
             hook.remove()
-        for held in (self._hooks, self._nodes, self._losses, self._lookups, self._used):
+        for held in (self._hooks, self._nodes, self._losses, self._lookups, self._used, self._frozen):
             held.clear()
 
     def _lookup(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
@@ -240,6 +256,8 @@ class Recorder(TorchFunctionMode):
                 args = (*args[:at], index, *args[at + 1 :])
             else:
                 kwargs[given[at]] = index
+        if self._printed is None and torch.is_grad_enabled() and _is_frozen(table):
+            self._frozen.setdefault(id(table), (table, []))[1].append(index.detach())
         self._lookups.append((index.detach().cpu().numpy().astype(np.int64), table))
         return args
 
@@ -270,6 +288,10 @@ class Recorder(TorchFunctionMode):
 
         self._nodes[key] = result.grad_fn
         self._hooks.append(result.register_hook(scored))
+
+
+def _is_frozen(table: Tensor) -> bool:
+    return isinstance(table, nn.Parameter) and not table.requires_grad
 
 
 def _is_index(index: Any) -> bool:

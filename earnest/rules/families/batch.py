@@ -3,14 +3,16 @@
 import math
 from collections.abc import Mapping
 
-from earnest.probes.results import Alignment, Delays, MicroBatches, Targets
+from earnest.probes.results import Alignment, AlikeRows, Delays, MicroBatches, Targets
 from earnest.records import plain
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
+from earnest.rules.finding import Severity
 from earnest.rules.needs import Probe
 from earnest.streams import TEXT, Codebook, Stream
 
 TargetsByStream = Mapping[Stream, Targets]
+NEW_SHARE = 0.1  # of a batch's ids that cannot be told apart (assumed)
 FEWEST_CLIPS = 3  # of unequal length, for a question about padding
 
 
@@ -208,6 +210,30 @@ def beginning_is_taught(targets: Probe[TargetsByStream]) -> Answers:
             across = f", {seen.begin_after_end} of them behind the end of another clip"
             words, severity = (words + across, "warning") if seen.begin_after_end else (words, None)
             yield Evidence(0, words, EXACT, [_row(stream, seen)], stream, severity)
+
+
+@rule("C108", "warning", explains=("B102", "C302"))
+def new_rows_are_frozen(alike_rows: Probe[tuple[AlikeRows, ...]]) -> Answers:
+    """Ids of the batch share one row of an embedding that is not trained.
+
+    ## What it sees
+    Of the ids of a batch that are looked up in a table without a gradient, some have the same row, to one percent of
+    its length. Critical if they are a tenth of the ids or more.
+    ## Likely causes
+    - tokens were added and the embedding resized, and LoRA freezes it (no modules_to_save, no trainable_token_indices)
+    - reserved tokens of a checkpoint, which were never trained, stand for something, and the embedding is frozen
+    ## Next probe
+    Print the rows of two new tokens, and requires_grad of the embedding: new rows are the mean of the old ones.
+    ## Fix
+    Train the new rows: `modules_to_save=["embed_tokens", "lm_head"]`, or `trainable_token_indices` for these ids alone.
+    ## References
+    huggingface/peft, "Add new tokens to the model": the embedding must be trained or saved with the adapter.
+    """
+    yield Looked()
+    for found in alike_rows:
+        words = f"{found.alike} of {found.ids} ids of the batch have one row in {found.table}, which is not trained"
+        severity: Severity | None = "critical" if found.alike >= found.ids * NEW_SHARE else None
+        yield Evidence(0, words, EXACT, [plain(found)], None, severity)
 
 
 @rule("D403", "warning")
