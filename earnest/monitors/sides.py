@@ -1,6 +1,7 @@
-"""Two optimizers in one loop: whose loss leaves gradients where, and whether they are cleared in time.
+"""The optimizers of a loop: whose loss leaves gradients where, and whether they are cleared in time.
 
-Told from the versions of a few gradients before and after each backward pass; nothing is copied and no graph is walked.
+Told from a few gradients, and their versions, before and after each backward pass; nothing is copied and no graph is
+walked.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from earnest.monitors import Monitor
-from earnest.probes.results import GeneratorStep, Results
+from earnest.probes.results import GeneratorStep, KeptGradients, Results
 from earnest.streams import Part
 
 PROBES = 4  # tensors of each side that are looked at
 CYCLES = 3  # that must show the same fault
+LOOKED = 2 * CYCLES  # steps of an optimizer until which its gradients are looked at for what is old
 WORDS = ("discriminator", "disc", "critic", "netd", "adversary", "judge")
 
 
@@ -33,7 +35,8 @@ class Pass:
 @dataclass
 class Side:
     """One optimizer. given: passes whose gradients are in place; own: the last pass that it stepped on by itself;
-    calls: of its modules since anybody's step."""
+    calls: of its modules since anybody's step; reached: by a pass since its own step; holds_old: gradients of before
+    that step; kept: steps that used such."""
 
     optimizer: torch.optim.Optimizer
     modules: tuple[nn.Module, ...]
@@ -44,6 +47,13 @@ class Side:
     calls: int = 0
     most_calls: int = 0
     steps: int = 0
+    reached: bool = False
+    holds_old: bool = False
+    kept: int = 0
+
+    @property
+    def holds_any(self) -> bool:
+        return any(p.grad is not None and bool(p.grad.any()) for p in self.probes)
 
 
 class Sides(Monitor):
@@ -82,11 +92,14 @@ class Sides(Monitor):
         side.calls += torch.is_grad_enabled()
 
     def before_backward(self) -> None:
+        for side in self.sides.values():
+            if 0 < side.steps <= LOOKED:
+                side.holds_old = side.holds_any and (side.holds_old or not side.reached)
         if len(self.sides) < 2:
             return
         for name, side in self.sides.items():
             self._before[name] = [_version(p) for p in side.probes]
-            if side.given and all(p.grad is None or not p.grad.any() for p in side.probes):
+            if side.given and not side.holds_any:
                 side.given = []
 
     def after_backward(self, loss: Tensor) -> None:
@@ -100,6 +113,7 @@ class Sides(Monitor):
         self._pending.append(made)
         for name in touched:
             self.sides[name].given.append(made)
+            self.sides[name].reached = True
 
     def before_step(self, name: str) -> None:
         """Called before an optimizer's step, with the gradients in place."""
@@ -110,7 +124,8 @@ class Sides(Monitor):
         if own:
             side.own = own[-1]
             self.losses.setdefault(name, []).append(torch.stack([one.loss for one in own]).sum())
-        side.steps += 1
+        side.kept += side.holds_old
+        side.steps, side.reached, side.holds_old = side.steps + 1, False, False
         side.most_calls = max(side.most_calls, side.calls)
         if len(self.sides) == 2:
             self._look(name)
@@ -167,13 +182,16 @@ class Sides(Monitor):
         return {name: Part("loss_d" if name == judge else "loss_g") for name in self.sides}
 
     def probes(self) -> Results:
-        """The probe ``generator_step``, once the loop has gone round a few times."""
-        if len(self.sides) != 2 or min(side.steps for side in self.sides.values()) <= CYCLES or not self.roles():
+        """The probes ``kept_gradients`` and ``generator_step``, once the loop has gone round a few times."""
+        steps = [side.steps for side in self.sides.values()]
+        if not steps or min(steps) <= CYCLES:
             return Results()
+        kept = KeptGradients(tuple(name for name, side in self.sides.items() if side.kept >= CYCLES), max(steps))
+        if len(steps) != 2 or not self.roles():
+            return Results(kept_gradients=kept)
         attached = self._attached >= CYCLES
-        return Results(
-            generator_step=GeneratorStep(self._polluted >= CYCLES, attached, attached and self._cleared >= CYCLES)
-        )
+        generator_step = GeneratorStep(self._polluted >= CYCLES, attached, attached and self._cleared >= CYCLES)
+        return Results(kept_gradients=kept, generator_step=generator_step)
 
 
 def modules_of(models: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict[str, nn.Module]:

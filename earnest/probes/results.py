@@ -294,6 +294,15 @@ class GeneratorStep:
 
 
 @dataclass(frozen=True)
+class KeptGradients:
+    """Optimizers, by their names, whose steps used gradients that were there before the step before. steps: of the
+    optimizer that made most."""
+
+    optimizers: tuple[str, ...]
+    steps: int
+
+
+@dataclass(frozen=True)
 class Results:
     """Every probe's result, None if that probe did not run."""
 
@@ -320,6 +329,7 @@ class Results:
     delays: Delays | None = None
     micro_batches: MicroBatches | None = None
     alike_rows: tuple[AlikeRows, ...] | None = None
+    kept_gradients: KeptGradients | None = None
 
     @classmethod
     def read(

@@ -347,7 +347,7 @@ def _largest(parts: Parts) -> Answers:
         yield Evidence(None, f"{parts.share(name):.1%} of all parts, and as large as the total", FAIR, rows, name)
 
 
-@rule("F403", "critical", explains=("F101", "F104"))
+@rule("F403", "critical", explains=("C109", "F101", "F104"))
 def generator_step_changes_discriminator(generator_step: Probe[GeneratorStep]) -> Answers:
     """The generator's step leaves gradients in the discriminator.
 

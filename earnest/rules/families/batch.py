@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from earnest.probes.results import Alignment, AlikeRows, Delays, MicroBatches, Targets
+from earnest.probes.results import Alignment, AlikeRows, Delays, KeptGradients, MicroBatches, Targets
 from earnest.records import plain
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
@@ -234,6 +234,29 @@ def new_rows_are_frozen(alike_rows: Probe[tuple[AlikeRows, ...]]) -> Answers:
         words = f"{found.alike} of {found.ids} ids of the batch have one row in {found.table}, which is not trained"
         severity: Severity | None = "critical" if found.alike >= found.ids * NEW_SHARE else None
         yield Evidence(0, words, EXACT, [plain(found)], None, severity)
+
+
+@rule("C109", "critical", explains=("D201", "D204"))
+def gradients_are_never_cleared(kept_gradients: Probe[KeptGradients]) -> Answers:
+    """Each step uses the gradients of all steps before it too.
+
+    ## What it sees
+    After an optimizer's step its gradients are still there when the next backward pass adds to them, and nothing sets
+    them to zero before the next step: in three of the first steps or more.
+    ## Likely causes
+    - `optimizer.zero_grad()` is missing, or is called on another optimizer or model
+    - gradients are accumulated, and only the step waits for it
+    ## Next probe
+    Print the gradient's norm before each `loss.backward()`: it should be 0, or there should be no gradient.
+    ## Fix
+    Call `optimizer.zero_grad()` right after `optimizer.step()`.
+    ## References
+    torch.optim.Optimizer.zero_grad; Karpathy, "most common neural net mistakes" (2018): "you forgot to .zero_grad()".
+    """
+    yield Looked()
+    for name in kept_gradients.optimizers:
+        words = f"the gradients of {name or 'the optimizer'} are not set to zero between steps: each step uses old ones"
+        yield Evidence(0, words, EXACT, [plain(kept_gradients)])
 
 
 @rule("D403", "warning")
