@@ -1,7 +1,7 @@
 """What a loss does: where it stands now, since when, whether it is flat, falls, rises again, or is nothing at all."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -105,13 +105,13 @@ class Course:
     @property
     def never_moved_after_the_start(self) -> bool:
         """The same of all levels but the first, which may be higher."""
-        return self.never_moved or (self.start > self.end and _still(self.levels[1:], 0.0))
+        return self.never_moved or (self.flat_since is not None and _still(self.levels[1:], 0.0))
 
     @property
     def settled_at_once(self) -> bool:
         """After the first of ten stretches nothing moved, and that one is within 2 % of the rest (assumed)."""
-        rest = replace(self, levels=self.levels[1:])
-        return len(self.levels) == STRETCHES and rest.never_moved and abs(self.start - rest.start) < 0.02 * rest.start
+        near = abs(self.start - self.levels[1]) < 0.02 * abs(self.levels[1])
+        return len(self.levels) == STRETCHES and bool(near) and self.never_moved_after_the_start
 
     @property
     def gets_worse(self) -> bool:
@@ -154,6 +154,8 @@ def course(series: Series | None) -> Course | None:
     since = int(steps[int(levels.argmin())][-1])
     falls = trend(series.binned.value).falls
     flat = next((k for k in range(1, len(levels) // 2 + 1) if _still(levels[k:], 0.0)), None)
+    if flat is not None and trend(np.concatenate(stretches[flat:])).falls:
+        flat = None
     return Course(levels, error, since, len(values), falls, None if flat is None else int(steps[flat][0]))
 
 

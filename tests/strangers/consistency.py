@@ -184,7 +184,10 @@ def constant_column(item: Item) -> Item | None:
 
 
 def noise_rows(item: Item) -> Item | None:
-    """Rows between the others, in which nothing stands but a column of noise; lines of a text without a number."""
+    """Rows between the others, in which nothing stands but a column of noise; lines of a text without a number, but not
+    inside an array, which one call prints."""
+    if item.text is not None and "array([" in item.text:
+        return None
     if item.text is not None:
         lines = item.text.splitlines(keepends=True)
         return item.with_content(

@@ -244,10 +244,11 @@ def training_starts_anew(series: Loss) -> Answers:
     yield Looked()
     value, step = series.finite.value, series.finite.step
     fall = value[0] - value[:-1]
-    for at in (1 + np.flatnonzero((np.diff(value) > 0.7 * fall) & (fall > 0.1 * np.abs(value[:-1])))).tolist():
-        first, again, off = value[:AGAIN], value[at : at + AGAIN], 0.25 * fall[at - 1]
-        slow = len(again) == AGAIN <= at and first[AGAIN // 2] - value[at - 1] > off  # a spike is over sooner
-        if slow and (np.abs(again - first) < off).all():
-            words = f"{value[at - 1]:.4g} before, {value[at]:.4g} from then on, as {value[0]:.4g} at the start"
-            yield Evidence(int(step[at]), words, STRONG, series.rows(int(step[at - AGAIN]), int(step[at + AGAIN - 1])))
-            return
+    jumps = 1 + np.flatnonzero((np.diff(value) > 0.7 * fall) & (fall > 0.1 * np.abs(value[:-1])))
+    jumps = jumps[(jumps >= AGAIN) & (jumps <= len(value) - AGAIN)]
+    first, again = value[:AGAIN], value[jumps[:, None] + np.arange(AGAIN)]
+    off = 0.25 * fall[jumps - 1]
+    slow = value[AGAIN // 2] - value[jumps - 1] > off  # a spike is over sooner
+    for at in jumps[slow & (np.abs(again - first) < off[:, None]).all(1)][:1].tolist():
+        words = f"{value[at - 1]:.4g} before, {value[at]:.4g} from then on, as {value[0]:.4g} at the start"
+        yield Evidence(int(step[at]), words, STRONG, series.rows(int(step[at - AGAIN]), int(step[at + AGAIN - 1])))

@@ -45,7 +45,7 @@ def loss_never_changes(series: Loss) -> Answers:
         yield Evidence(start, words, EXACT, series.rows(start))
         return
     level, times = _again_and_again(values.value)
-    if times >= max(SAME_ROWS, len(values) / 4) and abs(level) > 1e-3 * abs(values.value[0]):
+    if times and abs(level) > 1e-3 * abs(values.value[0]):
         start = int(values.step[int(np.argmax(values.value == level))])
         words = f"exactly {level:.8g} in {times} of {len(values)} rows"
         clip = next((power for power in CLIPS if abs(level + math.log(10.0**power)) < 1e-4 * level), None)
@@ -57,13 +57,15 @@ def loss_never_changes(series: Loss) -> Answers:
 
 
 def _again_and_again(value: Values) -> tuple[float, int]:
-    """The number of five printed digits or more that stands most often in a series, and how often."""
+    """The number of five printed digits or more that stands in a quarter of a series, and in how many rows it does; 0
+    rows if there is none."""
     numbers, counts = np.unique(value, return_counts=True)
-    told = np.array([len(f"{number:.8g}".replace(".", "").lstrip("0-")) >= 5 for number in numbers.tolist()])
-    if not told.any():
-        return 0.0, 0
-    most = int(np.argmax(np.where(told, counts, 0)))
-    return float(numbers[most]), int(counts[most])
+    often = np.flatnonzero(counts >= max(SAME_ROWS, len(value) / 4))
+    often = often[np.argsort(-counts[often], kind="stable")]
+    for number, count in zip(numbers[often].tolist(), counts[often].tolist(), strict=True):
+        if len(f"{number:.8g}".replace(".", "").lstrip("0-")) >= 5:
+            return number, count
+    return 0.0, 0
 
 
 @rule("C302", "critical", points=3, explains=("B102", "E107"))
