@@ -252,9 +252,11 @@ class AtChance(NamedTuple):
     sure: bool
 
 
-def chance_near(level: float, accuracy: float | None) -> AtChance | None:
+def chance_near(level: float, accuracy: float | None, guess: bool) -> AtChance | None:
     """A uniform guess among a familiar number of classes, among few of which an accuracy says the same, or of several
-    codebooks together."""
+    codebooks together. guess: whether classes may be guessed that no accuracy bears out."""
+    if not guess and (accuracy is None or abs(accuracy * math.exp(min(level, 10.0)) - 1) > 0.1):
+        return None
     nearest, few = min(FAMILIAR, key=lambda classes: abs(level - math.log(classes))), round(math.exp(min(level, 10.0)))
     if abs(level - math.log(nearest)) < 0.003 * level:
         return _guess_among(nearest, True)
@@ -317,7 +319,7 @@ def loss_never_moved(judged: AllJudged, accuracy_frac: PerStream | None, learnin
         enough = course.points >= UNMOVED_POINTS and (span >= UNMOVED_STEPS or not view.run.counts_steps)
         right = (accuracy_frac or {}).get(None if view.stream == TOTAL else view.stream)
         accuracy = float(np.median(right.finite.value)) if right is not None and len(right.finite) else None
-        chance = chance_near(course.end, accuracy)
+        chance = chance_near(course.end, accuracy, guess=view.chance is None)
         at_chance = chance is not None and course.never_moved_after_the_start
         level = float(np.median(course.levels)) if course.flat_since is not None else math.inf
         came_there = chance is not None and abs(level / chance.nats - 1) < 1.5e-3
