@@ -89,6 +89,16 @@ def test_any_form_of_batch(form):
     assert offset_of(llama(CLASSES), made, loss) == "a label at position t is predicted from t itself, not t - 1"
 
 
+@pytest.mark.parametrize("slope", [1, 3])
+def test_ids_that_count_up_are_their_own_labels(slope):
+    """A label is the id before it and one more, too: that is no other place."""
+    ids = torch.arange(12).repeat(3, 1) * slope + torch.tensor([[3], [17], [40]])
+    counting = {"input_ids": ids, "labels": ids}
+    found = earnest.check(llama(CLASSES), counting, lambda model, batch: model(**batch).loss)
+    assert "A203" not in [one.rule for one in found.findings]
+    assert "itself" in offset_of(llama(CLASSES), counting, unshifted)
+
+
 def test_several_losses_and_a_loss_that_calls_backward_itself():
     def several(model, batch):
         return {"loss_a": unshifted(model, batch), "loss_b": model(**batch).loss, "step": torch.tensor(3.0)}

@@ -172,7 +172,8 @@ def _aligned(labels_N: np.ndarray, ids_M: np.ndarray) -> np.ndarray:
     if not len(at_N):
         return np.stack([found_N, found_N])
     offsets, votes = np.unique(ids_M[at_M] - labels_N[at_N], return_counts=True)
-    offset = offsets[votes.argmax()]
+    plain = int(votes[offsets == 0].sum())  # ids that count up look like themselves with an offset
+    offset = 0 if plain >= FOUND_FRAC * votes.max() else offsets[votes.argmax()]
     keep = ids_M[at_M] - labels_N[at_N] == offset
     moves, votes = np.unique((at_M - at_N)[keep], return_counts=True)
     scored_N = labels_N >= 0
