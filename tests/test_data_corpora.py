@@ -412,7 +412,9 @@ def test_a_list_in_an_old_encoding_names_the_way_out(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"\x1f\x8b damaged", gzip.compress(b"[1, 2]"), gzip.compress(b'{"audio": "a"}')[:-9]]
+    "content",
+    [b"\x1f\x8b damaged", gzip.compress(b"[1, 2]"), gzip.compress(b'{"audio": "a"}')[:-9]],
+    ids=["no stream", "numbers", "cut short"],
 )
 def test_damaged_gzip_ends_in_three_lines(content, tmp_path):
     tone(tmp_path / "a.wav")
