@@ -31,7 +31,7 @@ from earnest.training.tokens import learner, preparation
 from earnest.training.tokens.config import Data, Demos, Optimizer
 
 CLIPS = 60
-adamw, split_clips = learner.adamw, preparation.split_clips
+adamw, sides_of = learner.adamw, preparation.sides_of
 score_objective, states = TokenObjective.forward, Higgs.states
 
 
@@ -49,7 +49,7 @@ def without_first(model, *args):
 
 
 def same_clips_on_both_sides(*args):
-    train, held_out = split_clips(*args)
+    train, held_out = sides_of(*args)
     return train, [*held_out, *train[:3]]
 
 
@@ -70,15 +70,17 @@ def looks_ahead(self, batch):
 FAULTS = [
     Fault("none", None),
     Fault(
-        "labels shifted twice", "A203", lambda: patch("earnest.models.higgs.shift", lambda labels: shift(shift(labels)))
+        "labels shifted twice",
+        "A203",
+        lambda: patch("earnest.models.higgs.model.shift", lambda labels: shift(shift(labels))),
     ),
-    Fault("labels not shifted", "A203", lambda: patch("earnest.models.higgs.shift", lambda labels: labels)),
+    Fault("labels not shifted", "A203", lambda: patch("earnest.models.higgs.model.shift", lambda labels: labels)),
     Fault("logits see the next position", "A203", lambda: patch.object(Higgs, "states", looks_ahead)),
     Fault("text does not reach the model", "C106", lambda: patch.object(Higgs, "states", deaf)),
     Fault("a tensor missing in the optimizer", "C105", lambda: patch.object(learner, "adamw", without_first)),
     Fault("means per micro-batch", "D402", lambda: patch.object(TokenObjective, "forward", mean_of_means)),
     Fault(
-        "held-out clips in training", "E203", lambda: patch.object(preparation, "split_clips", same_clips_on_both_sides)
+        "held-out clips in training", "E203", lambda: patch.object(preparation, "sides_of", same_clips_on_both_sides)
     ),
 ]
 
