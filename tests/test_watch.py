@@ -402,6 +402,22 @@ def test_a_bias_whose_gradient_cancels_is_reached(tmp_path):
     assert not watch.findings and found is not None and not found.without_gradient
 
 
+@pytest.mark.parametrize("micro_batches", [1, 2])
+@pytest.mark.parametrize("clears", [True, False])
+def test_gradients_that_nothing_clears(clears, micro_batches, tmp_path):
+    torch.manual_seed(0)
+    model = nn.Linear(8, 6)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    with earnest.watch(model, optimizer, tmp_path / "run") as watch:
+        for _ in range(8):
+            for _ in range(micro_batches):
+                (F.cross_entropy(model(torch.randn(16, 8)), torch.randint(0, 6, (16,))) / micro_batches).backward()
+            optimizer.step()
+            if clears:
+                optimizer.zero_grad()
+    assert not watch.guard.broken and [one.rule for one in watch.findings] == ([] if clears else ["C109"])
+
+
 def test_two_optimizers_of_one_loss_are_no_gan(tmp_path):
     torch.manual_seed(0)
     body, head = nn.Linear(8, 8), nn.Linear(8, 6)

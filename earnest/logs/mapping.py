@@ -52,7 +52,7 @@ def to_run(log: Log, overrides: dict[str, str], run: str | None, known: Known = 
     _splits_for_losses(guesses)
     _count_codebooks_from_0(log, guesses)
     _language_model_beside_codebooks(guesses)
-    _parts_beside_losses(log, guesses)
+    _parts_beside_losses(guesses)
     _total_of_a_model(guesses)
     ambiguous = _of_several_folders(guesses)
     keys = {name: known.key for name, known in guesses.items() if known and name not in ambiguous}
@@ -236,7 +236,7 @@ def _language_model_beside_codebooks(guesses: dict[str, Guess | None]) -> None:
                 guesses[name] = Guess(known.key._replace(stream=TEXT))
 
 
-def _parts_beside_losses(log: Log, guesses: dict[str, Guess | None]) -> None:
+def _parts_beside_losses(guesses: dict[str, Guess | None]) -> None:
     """disc, gen, fm and kl beside mel are losses too, and total is their sum: a bare word is one in such company."""
     parts = [known for known in guesses.values() if known and known.key.name == "loss" and known.key.stream]
     bare = {name: _bare(name) for name, known in guesses.items() if known is None}

@@ -16,7 +16,7 @@ BLOCKS = ".layers."  # in the name of what is packed: embeddings and output laye
 def in_four_bits(lm: nn.Module) -> None:
     """Pack the frozen linear layers of a model's blocks, those below adapters too: a weight takes 0.52 bytes, and is
     computed with in the type that it had. Raises UserError without bitsandbytes."""
-    linear: Any = _package().nn
+    linear: Any = bitsandbytes("--lora.base nf4").nn
     for name, layer in list(lm.named_modules()):
         if BLOCKS not in name or type(layer) is not nn.Linear or layer.weight.requires_grad:
             continue
@@ -33,15 +33,16 @@ def in_four_bits(lm: nn.Module) -> None:
 def unpacked(weight: Tensor) -> Tensor:
     """A weight (N, K) of any linear layer; of a packed one, what its four bits mean."""
     state = getattr(weight, "quant_state", None)
-    return weight if state is None else _package().functional.dequantize_4bit(weight.data, state)
+    return weight if state is None else bitsandbytes("--lora.base nf4").functional.dequantize_4bit(weight.data, state)
 
 
-def _package() -> ModuleType:
+def bitsandbytes(option: str) -> ModuleType:
+    """The package that an option needs. Raises UserError without it."""
     try:
         return import_module("bitsandbytes")
     except (ImportError, OSError, RuntimeError) as error:
         raise UserError(
-            f"--lora.base nf4, and no bitsandbytes ({' '.join(str(error).split())[:100]})",
+            f"{option}, and no bitsandbytes ({' '.join(str(error).split())[:100]})",
             "the package bitsandbytes, for this machine",
-            'pip install "earnest[low-memory]", or leave --lora.base out',
+            f'pip install "earnest[low-memory]", or leave {option.split()[0]} out',
         ) from error

@@ -1,13 +1,12 @@
 """AdamW and the schedule: linear warm-up, then cosine to a floor."""
 
 import math
-from importlib import import_module
 from typing import Any, Literal
 
 import torch
 from torch.optim.swa_utils import AveragedModel
 
-from earnest.errors import UserError
+from earnest.models.four_bits import bitsandbytes
 
 
 def adamw(
@@ -29,14 +28,7 @@ def adamw(
 
 def _in_int8(groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
     """bitsandbytes' AdamW (Dettmers et al. 2021, arXiv:2110.02861). Raises UserError without the package."""
-    try:
-        optim = import_module("bitsandbytes").optim
-    except (ImportError, OSError, RuntimeError) as error:
-        raise UserError(
-            f"--optimizer.states int8, and no bitsandbytes ({' '.join(str(error).split())[:100]})",
-            "the package bitsandbytes, for this machine",
-            'pip install "earnest[low-memory]", or leave --optimizer.states out',
-        ) from error
+    optim = bitsandbytes("--optimizer.states int8").optim
     return optim.AdamW8bit(groups, lr=learning_rate, betas=(0.9, 0.95))
 
 
