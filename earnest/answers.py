@@ -43,7 +43,7 @@ class Answer(Diagnosis):
 
     def json(self, full: bool = False) -> str:
         """The JSON of ``earnest diagnose --format json``, with `full` that of ``--full``."""
-        plain = Diagnosis(**{one.name: getattr(self, one.name) for one in fields(Diagnosis)})
+        plain = Diagnosis(**{part.name: getattr(self, part.name) for part in fields(Diagnosis)})
         return (as_json.render if full else as_json.small)(self.run or Run(), plain)
 
 
@@ -59,9 +59,9 @@ def diagnose(
 ) -> Answer:
     """Diagnose a run from its log, ours or anybody's, as ``earnest diagnose`` does.
 
-    facts: what the log does not hold, {"audio_vocab": 1026} · map: column -> signal · run: which one, if there are
-    several · trainer, model, config: what stands for facts, as on the command line. Raises UserError if there is
-    nothing to read.
+    facts: what the log does not hold, {"audio_vocab": 1026} · map: column -> signal · run: the name of one run, if the
+    path holds several · trainer, model, config: where further facts are read from, as on the command line. Raises
+    UserError if there is nothing to read.
     """
     facts = {**(facts or {}), **({} if trainer is None else {"trainer": trainer})}
     config = None if config is None else Path(config)

@@ -95,7 +95,11 @@ def export(run: Positional[Path], out: Positional[Path], checkpoint: CHECKPOINT 
     path = chosen(run, checkpoint)
     codec = load_codec(str(path))
     if not isinstance(codec, Amy):
-        raise UserError(f"{path}: a {type(codec).__name__}", "a run of amy-tiny", "take the checkpoint as it is")
+        raise UserError(
+            f"{path} holds a {type(codec).__name__} codec, which export does not shrink",
+            "a run of amy-tiny",
+            "use the checkpoint itself: --codec takes it as it is",
+        )
     codec.export(out)
     print(out)
     return 0
@@ -264,7 +268,7 @@ def main(argv: list[str] | None = None) -> int:
             return _fault(error)
         needed = "earnest with its training part"
         return _refused(UserError(f"no package {error.name}", needed, 'pip install "earnest[train]"'))
-    except BrokenPipeError:  # whoever read the output went away: nobody is left to be told
+    except BrokenPipeError:  # the reader of the output has gone, so a message would reach nobody
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except OSError as error:
@@ -355,7 +359,7 @@ def _refused(error: UserError) -> int:
 def _no_such_model(error: Exception) -> UserError:
     """transformers refuses a configuration: of a checkpoint, or of --shape options that have no check of their own."""
     told = " ".join(str(error).split()).rpartition("ValueError: ")[2]
-    return UserError(told[:300], "sizes that fit each other", "change the --shape options, or check config.json")
+    return UserError(told[:300], "sizes that fit together", "change the --shape options, or check config.json")
 
 
 def _fault(error: Exception) -> int:
@@ -365,7 +369,7 @@ def _fault(error: Exception) -> int:
         traceback.print_exception(error, file=file)
     seen = f"a fault of earnest itself: {type(error).__name__} {' '.join(str(error).split())[:200]}"
     fix = f"please report it as a bug; the traceback is in {file.name}"
-    print(UserError(seen, "that no input leads here", fix), file=sys.stderr)
+    print(UserError(seen, "a result, or a message about the input", fix), file=sys.stderr)
     return EXIT_FAULT
 
 

@@ -62,7 +62,7 @@ def _rules() -> dict[str, Callable[[], str]]:
 
 @cache
 def _named() -> dict[str, Callable[[], str]]:
-    """Signals, facts, probes, recipes and trainers; of two of one name both are told."""
+    """Signals, facts, probes, recipes and trainers; if a signal shares its name with another of these, both texts."""
     found: dict[str, Callable[[], str]] = {name: lambda one=one: trainer_page(one) for name, one in profiles().items()}
     found |= {name: lambda name=name: _recipe(name) for name in recipes()}
     found |= {name: lambda name=name: f"# {name}\n\n*A probe*\n\n{probes()[name]}\n" for name in probes()}
@@ -76,11 +76,13 @@ def _named() -> dict[str, Callable[[], str]]:
 def _signal(signal: Signal) -> str:
     needing = [rule.code for rule in catalogue() if any(signal.name in asked.need.words() for asked in rule.asks)]
     told = [f"# {signal.name}", f"*A signal, in {signal.unit}*", f"{signal.meaning}."]
-    told += [f"To compare it with: {signal.baseline}."] * bool(signal.baseline)
+    if signal.baseline:
+        told.append(f"To compare it with: {signal.baseline}.")
     told += [f"In a log: `train/{signal.name}`, `eval/{signal.name}/codebook_0`."]
     if signal.name in ALIASES:
         told.append("Read as it: " + ", ".join(f"`{name}`" for name in ALIASES[signal.name].split()) + ".")
-    told += [f"Looked at by: {', '.join(needing)}."] * bool(needing)
+    if needing:
+        told.append(f"Looked at by: {', '.join(needing)}.")
     return "\n\n".join(told) + "\n"
 
 

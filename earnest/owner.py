@@ -18,7 +18,7 @@ from earnest.errors import UserError
 from earnest.files import read_small, write_whole
 
 LOCK, OWNER = ".lock", ".owner"
-PATIENCE_S = 2.0  # somebody may be looking whether it is held
+PATIENCE_S = 2.0  # another process takes the lock for a moment to see whether it is held (`is_held`)
 MOST_BYTES = 10_000  # of .owner
 
 
@@ -38,11 +38,12 @@ class Owner(NamedTuple):
 
 @contextmanager
 def owned(directory: Path, doing: str) -> Generator[None, None, None]:
-    """Hold a directory, which is made if it is not there. A dead owner is succeeded.
+    """Hold a directory, which is made if it is not there, while the block runs. A lock of a dead process is taken over.
 
-    Raises UserError, which says who holds it, if a living process does.
+    doing: what the process does, for the message to others. Raises UserError, which says who holds the directory, if a
+    living process does.
     """
-    from filelock import FileLock, Timeout  # needed by those who write
+    from filelock import FileLock, Timeout  # only writers need it; reading a run imports this module too
 
     made = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
@@ -57,15 +58,15 @@ def owned(directory: Path, doing: str) -> Generator[None, None, None]:
         ) from error
     last, rows = owner(directory), _rows(directory)
     try:
-        _say(directory, Owner(os.getpid(), platform.node(), time.time(), doing))
+        _write_owner(directory, Owner(os.getpid(), platform.node(), time.time(), doing))
         yield
         (directory / OWNER).unlink(missing_ok=True)
     except UserError:
         if _rows(directory) == rows:  # refused: the directory is as it was
-            _say(directory, last)
+            _write_owner(directory, last)
         raise
     finally:
-        if not (directory / "run.json").exists():  # no run that failed, but none
+        if not (directory / "run.json").exists():  # there is no run yet that could have failed
             (directory / OWNER).unlink(missing_ok=True)
         if made and [path.name for path in directory.iterdir()] == [LOCK]:  # nothing came of it
             (directory / LOCK).unlink()
@@ -73,7 +74,7 @@ def owned(directory: Path, doing: str) -> Generator[None, None, None]:
         lock.release()
 
 
-def _say(directory: Path, who: Owner | None) -> None:
+def _write_owner(directory: Path, who: Owner | None) -> None:
     if who is None:
         (directory / OWNER).unlink(missing_ok=True)
     else:
@@ -87,7 +88,7 @@ def _rows(directory: Path) -> int:
 
 
 def owner(directory: Path) -> Owner | None:
-    """Who said last that it holds a directory; None if nobody does, or it was given back in order."""
+    """The last owner that ``.owner`` names; None if there is none, or the last one gave the directory back in order."""
     try:
         return msgspec.json.decode(read_small(directory / OWNER, MOST_BYTES), type=Owner)
     except (OSError, msgspec.DecodeError):

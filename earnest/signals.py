@@ -13,8 +13,7 @@ from earnest.streams import Stream
 
 
 class Key(NamedTuple):
-    """Which signal: split (train, eval, test), name in the vocabulary, and stream; without a stream, of the whole
-    run."""
+    """Which signal: its split (train, eval, test), its name in the vocabulary, and its stream; None: the whole run."""
 
     split: str
     name: str

@@ -67,7 +67,7 @@ class Speech:
             raise UserError(
                 f"--piece-words for a {self.model.name} model",
                 "a Higgs model: each piece is a turn of a conversation",
-                "leave it out, and give several --text",
+                "leave it out, and pass several short --text instead",
             )
         if self.voice and not (self.model.reads_conversations or self.model.continues_audio):
             raise UserError(
@@ -121,7 +121,7 @@ def check_speaker(wanted: str | None, facts: Facts) -> str:
     if wanted is not None and wanted not in speakers:
         raise UserError(
             f"speaker {wanted!r}",
-            f"one of {', '.join(speakers)}" if speakers else "none: no run says who was trained on",
+            f"one of {', '.join(speakers)}" if speakers else "no speaker: the run names none",
             "leave --speaker out for the first of these" if speakers else "leave --speaker out",
         )
     return wanted or next(iter(speakers), "")

@@ -370,7 +370,7 @@ def test_settings_that_cannot_be_are_refused(folder, taught, tmp_path, monkeypat
     one = replace(configure(folder, wavlm=taught["wavlm"]), shape=replace(SHAPE, codebooks=1))
     with pytest.raises(UserError, match="1 codebook and --wavlm"):
         train(one, tmp_path / "b")
-    with pytest.raises(UserError, match="2 codebooks, parallel"):
+    with pytest.raises(UserError, match="codebooks 2 with --shape"):
         build_tiny(replace(amy_tiny(), shape=replace(SHAPE, parallel=True)))
     with pytest.raises(UserError, match="9 semantic dimensions of a latent of 8"):
         build_tiny(replace(amy_tiny(), llm=taught["llm"], shape=replace(SHAPE, semantic_dim=9)))

@@ -37,12 +37,12 @@ class Codec(Protocol):
 
     @property
     def context_frames(self) -> tuple[float, float]:
-        """How many frames before and behind a frame its audio depends on; inf: on all."""
+        """(before, after): how many frames on either side of a frame its audio depends on; inf if on all of them."""
         ...
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are, and where the codes and waves must be that it is given."""
+        """The device of its weights; codes and waves that are passed in must be there too."""
         ...
 
     def encode(self, wave_BN: Tensor) -> Tensor:

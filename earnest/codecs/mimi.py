@@ -22,7 +22,7 @@ from earnest.codecs.rvq import ResidualVQ
 from earnest.codecs.trainable import TrainableCodec
 from earnest.errors import UserError
 
-# all of the encoder but its last, strided convolution
+# The whole encoder except its last, strided convolution.
 ENCODER = ("encoder.encoder_seanet", "encoder.encoder_transformer")
 
 
@@ -89,17 +89,16 @@ class AmyMimi(TrainableCodec[ResidualVQ]):
                 codec.quantiser.inwards[index].load_state_dict(side.input_proj.state_dict())
                 codec.quantiser.outwards[index].load_state_dict(side.output_proj.state_dict())
             for k, layer in zip(members, side.layers, strict=False):
-                if layer.codebook.initialized:
-                    embed_VD = (
-                        layer.codebook.embed_sum
-                        / layer.codebook.cluster_usage.clamp(min=layer.codebook.epsilon)[:, None]
-                    )
-                    codec.quantiser.place(k, embed_VD, 1.0 if fixed else frames_per_step / codec.codebook_size)
-                    codec.fix(*codec.quantiser.fixed, *((k,) if fixed else ()))
+                stored = layer.codebook
+                if stored.initialized:
+                    entries_VD = stored.embed_sum / stored.cluster_usage.clamp(min=stored.epsilon)[:, None]
+                    codec.quantiser.place(k, entries_VD, 1.0 if fixed else frames_per_step / codec.codebook_size)
+                    if fixed:
+                        codec.fix(*codec.quantiser.fixed, k)
         return codec
 
     def fix(self, *codebooks: int) -> None:
-        """Let these codebooks, and no others, keep their entries in training; what is saved says so too."""
+        """Keep the entries of these codebooks, and no others, as they are in training; the saved config names them."""
         self.quantiser.fixed = self.config.fixed_codebooks = codebooks  # type: ignore[attr-defined]
 
     @classmethod
@@ -109,10 +108,8 @@ class AmyMimi(TrainableCodec[ResidualVQ]):
         codec = cls.from_mimi(mimi, (mimi.config.num_semantic_quantizers, mimi.quantizer.num_acoustic_quantizers), 1)
         for side, members in zip(_sides(mimi), codec.quantiser.ranges, strict=True):
             for k, layer in zip(members, side.layers, strict=True):
-                codec.quantiser.total_CVD[k], codec.quantiser.count_CV[k] = (
-                    layer.codebook.embed_sum,
-                    layer.codebook.cluster_usage,
-                )
+                codec.quantiser.total_CVD[k] = layer.codebook.embed_sum
+                codec.quantiser.count_CV[k] = layer.codebook.cluster_usage
         codec.quantiser.codebook_CVD.copy_(
             codec.quantiser.total_CVD / codec.quantiser.count_CV.clamp_min(1e-5)[..., None]
         )
@@ -144,4 +141,5 @@ class AmyMimi(TrainableCodec[ResidualVQ]):
 
 
 def _sides(mimi: Any) -> tuple[Any, Any]:
+    """Mimi's two quantisers: (semantic, acoustic)."""
     return mimi.quantizer.semantic_residual_vector_quantizer, mimi.quantizer.acoustic_residual_vector_quantizer

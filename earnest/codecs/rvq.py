@@ -83,9 +83,9 @@ class ResidualVQ(Quantiser):
         key_dim: int = 0,
     ):
         """`latent_dim` None: the latent has `dim` dimensions and is not projected. `decay` of the EMA per step.
-        An entry is dead if nothing chose it while an entry with an even share was chosen `dead_hits` times: one that
-        the data uses at a twentieth of an even share is taken for dead once in 400,000 times (e^-12.8). A share of the
-        EMA's count said so of one that is merely rare, whenever the EMA forgot its last hit.
+        An entry is dead if nothing chose it while an entry with an even share was chosen `dead_hits` times: an entry
+        that the data uses at a twentieth of an even share is taken for dead once in 400,000 times (e^-12.8). A limit on
+        the EMA's count would also restart entries that are merely rare, as soon as the EMA forgets their last hit.
         `dropout_frac` of the clips train with a random number of codebooks, `bypass_frac` of them unquantised."""
         super().__init__()
         self.groups, self.latent_dim = groups, latent_dim or dim
@@ -131,7 +131,7 @@ class ResidualVQ(Quantiser):
             self.erasure.learn(latent_BDT, pitch_and_level_BT2)
 
     def training_state(self) -> dict[str, Tensor]:
-        """The frames collected so far, and by entry those since its last hit."""
+        """The frames collected so far, and how many hits an even share has had since each entry's last one."""
         return {"collected_ND": self.collected_ND, "unhit_CV": self.unhit_CV}
 
     def load_training_state(self, state: Mapping[str, Tensor]) -> None:
@@ -177,11 +177,8 @@ class ResidualVQ(Quantiser):
                 vectors_ND = _frames(residual_BDT)
                 if placed[k]:
                     query_NK = _frames(key_BKT) if key_BKT is not None and k == 0 else None
-                    code_N = (
-                        nearest(vectors_ND, self.codebook_CVD[k])
-                        if query_NK is None
-                        else nearest(query_NK, self.keys_VK)
-                    )
+                    by_key = query_NK is not None
+                    code_N = nearest(query_NK, self.keys_VK) if by_key else nearest(vectors_ND, self.codebook_CVD[k])
                     chosen_BDT = self.codebook_CVD[k][code_N].view(B, T, -1).transpose(1, 2)
                     left_B = (residual_BDT - chosen_BDT).square().mean((1, 2))
                     commitment = commitment + (left_B * keep_CB[k]).mean()
@@ -191,10 +188,8 @@ class ResidualVQ(Quantiser):
                     if self.training and k not in self.fixed:
                         self._update(k, code_N, vectors_ND, query_NK)
                 else:
-                    code_N, chosen_BDT = (
-                        torch.zeros(B * T, dtype=torch.long, device=latent_BDT.device),
-                        residual_BDT.detach(),
-                    )
+                    code_N = torch.zeros(B * T, dtype=torch.long, device=latent_BDT.device)
+                    chosen_BDT = residual_BDT.detach()
                 residual_BDT = residual_BDT - chosen_BDT
                 prefix_BDT = prefix_BDT + chosen_BDT
                 kept_BDT = kept_BDT + chosen_BDT * keep_CB[k][:, None, None]
@@ -208,11 +203,11 @@ class ResidualVQ(Quantiser):
         )
 
     def _queries(self, latent_BDT: Tensor) -> Tensor | None:
-        """Where codebook 0's keys are looked for, (B, K, T)."""
+        """The vectors (B, K, T) that codebook 0 compares with its keys; None if it has no keys."""
         return None if self.erasure is None or self.into_keys is None else self.into_keys(self.erasure(latent_BDT))
 
     def unquantised(self, latent_BDT: Tensor) -> Tensor:
-        """The latent through the projections: what the decoder would get of infinitely fine codebooks."""
+        """The latent through the projections: what the decoder would get from infinitely fine codebooks."""
         return torch.stack(
             [back(into(latent_BDT)) for into, back in zip(self.inwards, self.outwards, strict=True)]
         ).sum(0)
@@ -268,6 +263,7 @@ class ResidualVQ(Quantiser):
 
     @torch.no_grad()
     def _collect(self, latent_BDT: Tensor) -> None:
+        """Keep these frames; once there are `init_frames`, place the entries of every codebook by k-means."""
         vectors_ND = _frames(latent_BDT.float())
         self.collected_ND = torch.cat([self.collected_ND, vectors_ND])
         if len(self.collected_ND) < self.init_frames:

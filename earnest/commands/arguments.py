@@ -31,8 +31,8 @@ from earnest.facts import FACTS, checked
 from earnest.records import loads, plain
 
 T = TypeVar("T")
-NONE_OR = re.compile(r"\{None\}\|(\w+)(?=  )")  # in a column, beside its help
-NO_DEFAULT = re.compile(r"\s+\(default:\s+None\)")  # wrapped too
+NONE_OR = re.compile(r"\{None\}\|(\w+)(?=  )")  # "{None}|INT  the help": what follows must stay in its column
+NO_DEFAULT = re.compile(r"\s+\(default:\s+None\)")  # "(default: None)", which may be wrapped
 METAVARS = {"INT": "a whole number", "FLOAT": "a number", "PATH": "a path", "STR": "a text", "{None}": "None"}
 
 
@@ -55,8 +55,8 @@ def parse(target: Callable[..., T], args: Sequence[str], prog: str, flag_pairs: 
 
 @contextmanager
 def _narrow_help(args: Sequence[str]) -> Generator[None, None, None]:
-    """Help in 80 columns: tyro puts the description of a command in one line, whatever its length. What may be left
-    out bears no word for that: it stands in the usage."""
+    """Help in 80 columns: tyro puts the description of a command in one line, whatever its length. Options without a
+    default are shown without "None": the usage line already says that they may be left out."""
     if not {"-h", "--help"} & set(args):
         yield
         return

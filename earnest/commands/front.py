@@ -65,7 +65,7 @@ def page() -> str:
 
 
 def version() -> str:
-    """With what a report of a bug needs."""
+    """The version, with what else a bug report needs: Python and platform."""
     import platform
 
     return f"earnest {__version__} (Python {platform.python_version()}, {platform.system()} {platform.machine()})"
@@ -76,23 +76,13 @@ def train_help() -> str:
     from earnest.explain import recipes
 
     width = max(map(len, FIRST_OPTIONS)) + 2
-    return "\n".join(
-        [
-            "usage: earnest train RECIPE [--config FILE] [--print-config] [--resume] [...]",
-            "",
-            "options that matter first:",
-            *(
-                line
-                for name, told in FIRST_OPTIONS.items()
-                for line in _wrapped(told, f"  {name:<{width}}", " " * (width + 2))
-            ),
-            "",
-            "recipes:",
-            *(f"  {name}" for name in recipes()),
-            "",
-            "earnest recipes describes them; earnest train RECIPE --help lists every option",
-        ]
-    )
+    lines = ["usage: earnest train RECIPE [--config FILE] [--print-config] [--resume] [...]"]
+    lines += ["", "options that matter first:"]
+    for name, told in FIRST_OPTIONS.items():
+        lines += _wrapped(told, f"  {name:<{width}}", " " * (width + 2))
+    lines += ["", "recipes:", *(f"  {name}" for name in recipes())]
+    lines += ["", "earnest recipes describes them; earnest train RECIPE --help lists every option"]
+    return "\n".join(lines)
 
 
 def recipe_list() -> str:
@@ -125,7 +115,7 @@ def completion(shell: str, commands: Mapping[str, Callable[..., Any]], take_a_re
     names = Literal[tuple(recipes())]  # type: ignore[valid-type]
 
     def with_recipe(recipe: names, out: Path | None = None, resume: bool = False) -> None:  # type: ignore[valid-type]
-        """What is completed of a command that takes a recipe."""
+        """Arguments of a command that takes a recipe, as far as the shell completes them."""
 
     known = {name: with_recipe if command in take_a_recipe else command for name, command in commands.items()}
     told = io.StringIO()

@@ -72,7 +72,8 @@ def as_words(values: Mapping[str, Any], config: Any, prefix: str = "") -> Iterat
         option = f"--{prefix}{name}".replace("_", "-")
         if dataclasses.is_dataclass(fields[name]):
             if not isinstance(value, Mapping):
-                raise UserError(f"{prefix}{name}: {value}", f"names below {name}", f"indent them below {name}:")
+                known = ", ".join(field.name for field in dataclasses.fields(fields[name]))
+                raise UserError(f"{prefix}{name}: {value}", f"its settings: {known}", f"indent them below {name}:")
             yield from as_words(cast(Mapping[str, Any], value), fields[name], f"{prefix}{name}.")
         elif isinstance(fields[name], bool):
             if not isinstance(value, bool):
@@ -82,7 +83,7 @@ def as_words(values: Mapping[str, Any], config: Any, prefix: str = "") -> Iterat
             if value != fields[name]:  # a flag has one word, for what is not its default
                 yield option if value else f"--{prefix}no-{name}".replace("_", "-")
         elif isinstance(value, list | dict) and not isinstance(fields[name], tuple):
-            raise UserError(f"{prefix}{name}: {value}", "one value", f"write {name}: {fields[name]}")
+            raise UserError(f"{prefix}{name}: {value}", "one value, no list", f"write {name}: {fields[name]}")
         elif isinstance(value, list):
             yield from (option, *map(str, cast(list[Any], value)))
         else:

@@ -119,7 +119,7 @@ def _corpus(config: TokenConfig, assembly: TokenAssembly, codec: Codec, clips: S
     if not corpus.rows:
         raise UserError(
             "; ".join(corpus.left_out[:3]),
-            "a clip that is not left out",
+            "at least one clip that fits",
             "shorten the clips, or set data.too_long to cut",
         )
     return corpus

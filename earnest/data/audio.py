@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 SNDFILE_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64"})
 FFMPEG_SUFFIXES = frozenset({".m4a", ".aac", ".mp4", ".m4b", ".webm", ".wma", ".amr", ".mka", ".3gp"})  # through PyAV
 AUDIO_SUFFIXES = SNDFILE_SUFFIXES | FFMPEG_SUFFIXES | {".g722"}  # which has no header and goes through the g722 package
-# Samples outside [-1, 1]: up to 12 dB above it a mastering or a lossy codec went over, and the clip is divided by its
-# peak; far above, samples of 16 bits were stored as they are; anything else has an unknown unit.
+# Samples outside [-1, 1]. Up to 12 dB over: mastering or a lossy codec overshot, and the clip is divided by its peak.
+# Between 256 and 32768: 16-bit samples that were stored without scaling. Anything else is in an unknown unit.
 OVER_PEAK, LEAST_16_BIT_PEAK, FULL_SCALE_16_BIT = 4.0, 256.0, 32768.0
 G722_HZ, G722_BITS_PER_S = 16000, 64000  # ITU-T G.722 at its usual rate; the file itself says neither
 
@@ -144,8 +144,8 @@ def wave_pieces(
 
 
 def opened_as(path: str | Path) -> Any:
-    """A path as soundfile takes it: it encodes names strictly, and on POSIX a name need not be UTF-8 (its types know no
-    bytes)."""
+    """A path as soundfile takes it. soundfile encodes text as UTF-8, which a POSIX name need not be, so it gets bytes;
+    its type hints do not allow them, hence Any."""
     return os.fsencode(path) if os.name == "posix" else str(path)
 
 
@@ -223,11 +223,11 @@ def check_output(path: str | os.PathLike[str]) -> WrittenAs:
     path = Path(path)
     if str(path) == "-":
         return WrittenAs()
-    format = path.suffix.lower().removeprefix(".").replace("aif", "aiff").replace("aifff", "aiff").upper()
-    format = {"OGA": "OGG", "OPUS": "OGG"}.get(format, format)
+    ending = path.suffix.removeprefix(".").upper()
+    format = {"AIF": "AIFF", "OGA": "OGG", "OPUS": "OGG"}.get(ending, ending)
     if format not in soundfile.available_formats() or format == "RAW":
         raise UserError(
-            f"{path}", "a name that ends in .wav, .flac, .mp3 or .ogg", "rename it: the end names the format"
+            f"{path}", "a name that ends in .wav, .flac, .mp3 or .ogg", "rename it: its ending selects the format"
         )
     if not path.parent.is_dir() or path.is_dir():
         where = f"{path} is a directory" if path.is_dir() else f"no directory {path.parent}"
@@ -252,9 +252,8 @@ def write_pieces(path: str | os.PathLike[str], pieces: Iterable[np.ndarray], sam
             if name == "-":
                 if not samples:
                     channels = pcm_N.shape[1] if pcm_N.ndim > 1 else 1
-                    sys.stdout.buffer.write(
-                        b".snd" + np.array([24, 2**32 - 1, 3, sample_rate_hz, channels], ">u4").tobytes()
-                    )
+                    header = [24, 2**32 - 1, 3, sample_rate_hz, channels]  # its bytes, length unknown, 16-bit PCM
+                    sys.stdout.buffer.write(b".snd" + np.array(header, ">u4").tobytes())
                 sys.stdout.buffer.write(pcm_N.astype(">i2").tobytes())
                 sys.stdout.buffer.flush()
             elif not samples:

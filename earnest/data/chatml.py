@@ -170,7 +170,7 @@ def _samples(path: Path) -> Iterator[dict[str, Any]]:
         for inner in _list(outer.get("samples", [outer])):
             fields = _object(inner)
             if fields is None:
-                raise UserError(f"{path} holds the sample {str(inner)[:80]}", expected, "mend it")
+                raise UserError(f"{path} holds the sample {str(inner)[:80]}", expected, "correct it, or remove it")
             yield fields
 
 
@@ -210,7 +210,8 @@ class _Stored:
         for index, value in enumerate(_list(self.fields["messages"])):
             message = _object(value)
             if message is None:
-                raise UserError(f"{self.source}: a message {str(value)[:80]}", '{"role", "content"}', "mend it")
+                expected = 'an object: {"role": ..., "content": ...}'
+                raise UserError(f"{self.source}: a message {str(value)[:80]}", expected, "correct it, or remove it")
             role, content = message.get("role"), _list(message.get("content") or [])
             parts = tuple(part for item in content for part in self._parts(item, audios))
             if role == "scene":  # transformers' template: a description of the scene ends the system turn
@@ -225,7 +226,11 @@ class _Stored:
     def _start_index(self) -> int:
         start = self.fields.get("start_index") or 0
         if not isinstance(start, int):
-            raise UserError(f"{self.source}: start_index {str(start)[:80]!r}", "the number of a message", "mend it")
+            raise UserError(
+                f"{self.source}: start_index {str(start)[:80]!r}",
+                "the number of the first message to train on, from 0",
+                "write a whole number, or leave it out",
+            )
         return start
 
     def _parts(self, item: Any, audios: Iterator[Any]) -> Iterator[str | Clip]:
@@ -251,8 +256,8 @@ class _Stored:
         else:
             raise UserError(
                 f"{self.source}: a part {str(item)[:80]}",
-                '{"type": "text", "text"} or {"type": "audio", "audio_url"}',
-                "mend it",
+                '{"type": "text", "text": ...} or {"type": "audio", "audio_url": ...}',
+                "correct it, or remove it",
             )
 
     def _listed(self) -> tuple[Turn[Clip], ...]:
@@ -281,7 +286,9 @@ class _Stored:
         except (OSError, ValueError) as error:
             raise UserError(f"{self.source}: {path}: {error}", "a transcript in UTF-8", "mend the file") from error
         raise UserError(
-            f"{self.source}: no text for {audio.name}", f"its transcript, a text file in {self.folder}", "write it down"
+            f"{self.source}: no text for {audio.name}",
+            f"its transcript: a field of the JSON, or a text file in {self.folder}",
+            f"write what is said into {Path(audio.name).with_suffix('.txt')}",
         )
 
     def _inside(self, file: Any) -> Path | None:

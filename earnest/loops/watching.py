@@ -183,7 +183,7 @@ class Watch:
     def diagnosis(self) -> Diagnosis:
         """The run, judged as it is now. Raises UserError on a process that writes none."""
         if self.out is None:
-            raise UserError("another process than the first", "the process that writes the run", "ask rank 0")
+            raise UserError("a process that writes no run", "the first process (rank 0)", "ask for it on rank 0 only")
         return diagnose(read_run(self.out))
 
     def close(self, how: str = "finished") -> None:

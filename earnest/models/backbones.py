@@ -72,8 +72,8 @@ def load_experts(name_or_path: str) -> tuple[list[dict[str, Tensor]], str]:
     if len(layers) != decoder.num_hidden_layers:
         raise UserError(
             f"feed-forward networks of {len(layers)} layers in {name_or_path}",
-            f"{decoder.num_hidden_layers}",
-            "download it anew",
+            f"those of all {decoder.num_hidden_layers} layers that config.json names",
+            "download the checkpoint again",
         )
     return [layers[index] for index in sorted(layers)], decoder.activation_function
 

@@ -123,8 +123,8 @@ def build_tiny(config: AmyTinyConfig) -> Amy:
     """The codec to start from."""
     if config.shape.parallel and config.shape.codebooks < 3:
         raise UserError(
-            f"{config.shape.codebooks} codebooks, parallel",
-            "two and at least one beside them",
+            f"--shape.codebooks {config.shape.codebooks} with --shape.parallel",
+            "3 or more: two in the semantic group, and at least one beside them",
             "set --shape.codebooks 3",
         )
     shape = config.shape if config.llm else replace(config.shape, semantic_dim=0)

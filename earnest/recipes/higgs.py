@@ -21,9 +21,11 @@ from earnest.training.tokens.lora import Lora, add_lora, refuse_from_scratch, tr
 
 @dataclass(frozen=True)
 class References:
+    """Voice cloning: training clips that follow a reference of the same speaker."""
+
     frac: float = 0.0
-    """Share of the training clips that follow a reference: another clip of the same speaker, and its text. Above 0
-    every held-out clip does."""
+    """Share of the training clips that follow a reference: another clip of the same speaker, and its text. If it is
+    above 0, every held-out clip follows one."""
     max_duration_s: float = 5.0
     """Longer clips are not taken as references."""
 
@@ -96,8 +98,8 @@ def _instructed(config: HiggsConfig, model: Higgs) -> Higgs:
 
 def higgs_tiny() -> HiggsConfig:
     """A Higgs of 8.5 million parameters that learns to say digits and short phrases on two CPU cores in minutes."""
-    # The first codebooks hold the words, the others are mostly noise to so small a model: with equal weights its speech
-    # was understood less well (docs/log.md).
+    # The first codebooks carry the words; the others are mostly noise to so small a model. With equal weights fewer of
+    # its words were recognised (docs/log.md).
     return HiggsConfig(codebook_weights=(6.0, 3.0, 2.0, 1.0))
 
 

@@ -21,8 +21,9 @@ SCHEMA = 2
 ANSWER = 1  # of the small answer
 EVIDENCE, CAUSES, NOTES = 3, 3, 5  # rows, causes and notes of the small answer
 COMMAND = re.compile(r"`(earnest [^`]+)`")
+# remove_unused_columns=False, or data.window_s = 4
 SETTING = re.compile(r"`?\b([a-z][a-z0-9_]*(?:\.[a-z0-9_]+)*)\s*=\s*(True|False|None|[-+]?\d[\d.e+-]*|\"[^\"]*\")`?")
-FACT = re.compile(r"--fact (\w+)=|or (\w+)=\.\.\.")
+FACT = re.compile(r"--fact (\w+)=|or (\w+)=\.\.\.")  # --fact audio_vocab=... or text_vocab=...
 
 
 def render(run: Run, diagnosis: Diagnosis) -> str:

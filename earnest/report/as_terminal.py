@@ -24,7 +24,8 @@ MOST_COLUMNS = 12  # of a foreign log's columns are named here; the JSON names a
 def print_report(run: Run, diagnosis: Diagnosis, console: Console) -> None:
     """Print verdicts, findings, what was not checked, and how the run was read."""
     if hasattr(console.file, "reconfigure"):
-        console.file.reconfigure(errors="replace")  # type: ignore  # a terminal that knows ASCII only shows "?" for "→", not a traceback
+        # A terminal that knows ASCII only shows "?" for "→" then, not a traceback.
+        console.file.reconfigure(errors="replace")  # type: ignore
     for part in _parts(run, diagnosis, console.width):
         console.print(part, highlight=False)
 
@@ -41,7 +42,8 @@ def _parts(run: Run, diagnosis: Diagnosis, width: int) -> Iterator[RenderableTyp
     if diagnosis.findings:
         yield Text("\nFindings", style="bold")
         for number, finding in enumerate(view.in_order(diagnosis.findings)):
-            yield from [Text()] * bool(number)
+            if number:
+                yield Text()
             yield from _finding(finding, width)
     if diagnosis.asks:
         yield Text("\nTo judge more", style="bold")
@@ -58,8 +60,10 @@ def _parts(run: Run, diagnosis: Diagnosis, width: int) -> Iterator[RenderableTyp
         yield _indented(Text(view.line(note)), 2)
     if diagnosis.mapping:
         columns = [f"{view.line(column)} → {view.line(signal)}" for column, signal in diagnosis.mapping.items()]
-        more = [f"and {len(columns) - MOST_COLUMNS} more"] * (len(columns) > MOST_COLUMNS)
-        yield _indented(Text(" · ".join(columns[:MOST_COLUMNS] + more)), 2)
+        shown = columns[:MOST_COLUMNS]
+        if len(columns) > MOST_COLUMNS:
+            shown.append(f"and {len(columns) - MOST_COLUMNS} more")
+        yield _indented(Text(" · ".join(shown)), 2)
 
 
 def _indented(text: Text, by: int) -> Padding:

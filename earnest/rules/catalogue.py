@@ -168,7 +168,7 @@ def answers(rule: Rule, case: Case) -> list[Evidence | Looked | NotChecked]:
     try:
         return list(apply(rule, case))
     except Exception as error:
-        return [NotChecked(rule.code, f"a mended earnest: it {fault(error)}", fault=True)]
+        return [NotChecked(rule.code, f"a version of earnest without this fault: it {fault(error)}", fault=True)]
 
 
 def apply(rule: Rule, case: Case) -> Iterator[Evidence | Looked | NotChecked]:

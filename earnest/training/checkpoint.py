@@ -41,4 +41,5 @@ def save_checkpoint(
 
 
 def load_training_state(checkpoint: Path) -> dict[str, Any]:
+    """What `save_checkpoint` wrote beside the model, with ``step`` and ``torch_rng``; tensors and plain values only."""
     return torch.load(checkpoint / "training_state.pt", weights_only=True)

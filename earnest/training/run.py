@@ -292,8 +292,8 @@ def run(training: Training[Any], start: Start, on_progress: OnProgress) -> Outco
     if start.step > training.last_step:
         raise UserError(
             f"a run of {training.last_step} steps that has made {start.step}",
-            "as many steps as are made, or more",
-            f"--steps {start.step} or more extends it",
+            f"at least the {start.step} steps that are made",
+            f"--steps {start.step} keeps them; a larger number continues the run",
         )
     training.guard = start.tracking.guard if start.tracking else Guard()
     if training.reporter and start.tracking:

@@ -21,8 +21,8 @@ from earnest.monitors.guard import Guard
 from earnest.run import read_run
 from earnest.training.config import Config
 
-PROJECT = "earnest"  # or what the tracker's own environment variable says
-START_FIX = {  # what a tracker that does not start most often wants
+PROJECT = "earnest"  # unless the tracker's own environment variable names another
+START_FIX = {  # the most common reason why each tracker does not start
     "wandb": "wandb login, or WANDB_MODE=offline",
     "mlflow": "check MLFLOW_TRACKING_URI",
     "trackio": "check TRACKIO_DIR",
@@ -56,7 +56,7 @@ class Tracker(Protocol):
 
 
 class Opened(NamedTuple):
-    """A tracker, and whether it goes on with a run whose configuration it keeps."""
+    """A tracker; configured: it continues a run, and has its configuration already."""
 
     tracker: Tracker
     configured: bool = False

@@ -50,7 +50,9 @@ class DiaContinuation(Continuation):
         model's context."""
         if self.positions == self.model.max_audio_positions:
             raise UserError(
-                f"audio of more than {self.positions} positions", "what the model was made for", "generate fewer frames"
+                f"audio of more than {self.positions} positions",
+                f"at most {self.positions}: the model knows no further ones",
+                "generate fewer frames",
             )
         hidden_BD = self.embeddings.embed(frame_BC + self.embeddings.offsets).sum(1)
         for layer in self.layers:

@@ -128,13 +128,13 @@ def check(design: MoTDesign, codebooks: int, context: int) -> None:
         )
     if design.attention == "shared" and "attention" in design.trained:
         raise UserError(
-            "attention among what is trained, and shared with the backbone",
-            "attention of the audio's own, or a trained backbone",
-            "set --design.attention copied, or name backbone instead",
+            "--design.trained names attention, which the audio shares with the frozen backbone",
+            "attention of the audio's own, or a backbone that is trained",
+            "set --design.attention copied, or name backbone in --design.trained instead",
         )
     if design.attention == "new" and "attention" not in design.trained:
         raise UserError(
-            "new attention that is not among what is trained",
-            "new attention that is trained, or the backbone's",
+            "--design.attention new, and --design.trained does not name attention: it would stay random",
+            "new attention that is trained, or a copy of the backbone's",
             "name attention in --design.trained, or set --design.attention copied",
         )

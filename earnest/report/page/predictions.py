@@ -87,5 +87,6 @@ def _shares(row: Mapping[str, Any]) -> str:
     for whose in ("target", "predicted"):
         shares = {kind: row.get(f"{whose}_{kind}_frac") for kind in KINDS}
         known = [f"{kind} {view.percent(share)}" for kind, share in shares.items() if share]
-        told += [f"{whose} {', '.join(known)}"] * bool(known)
+        if known:
+            told.append(f"{whose} {', '.join(known)}")
     return " · ".join(told)

@@ -1,5 +1,4 @@
-"""Tables that break no number and no name: each knows how wide it must be, and is shown row by row where that is
-missing."""
+"""Tables that break no number and no name: each knows how wide it must be, and a narrower page shows it row by row."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +26,10 @@ class Cell:
     def digits(self) -> float:
         """How wide it is if nothing in it breaks."""
         length = self.letters or len(str(self.text))
-        length = min(length, PROSE) if self.kind == "prose" else length if length <= LONG else BROKEN
+        if self.kind == "prose":
+            length = min(length, PROSE)
+        elif length > LONG:
+            length = BROKEN
         return length * (BOLD if self.kind == "name" else LETTER)
 
     @property
@@ -56,7 +58,7 @@ class Table:
 
     @property
     def fit(self) -> str:
-        """The classes that say from which width on it stands as a table, and how wide its names are if it does not."""
+        """The classes that say from which width on it is shown as a table, and how wide its names are if it is not."""
         names = max(map(len, self.head), default=0)
         width = next((width for width in WIDTHS if width >= self.digits), WIDTHS[-1])
         return f"n{width} l{next((label for label in LABELS if label >= names), LABELS[-1])}"
@@ -66,6 +68,7 @@ def of_words(head: Sequence[str], rows: Sequence[Sequence[str]], named: bool = T
     """A table of plain text: a column is one of numbers and names, which do not break, or of words."""
     longest = [max(map(len, column)) for column in zip(*rows, strict=True)] if rows else []
     kinds = ["num" if length < WORDS else "prose" for length in longest]
-    kinds[:1] = ["name"] * named or kinds[:1]
+    if named:
+        kinds[:1] = ["name"]
     cells = [[Cell(value, kind) for value, kind in zip(row, kinds, strict=True)] for row in rows]
     return Table(head, cells, named, classes)
