@@ -31,7 +31,7 @@ TRAINED_NULL_FRAC = 0.02  # of the clips trained without their text: below it gu
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked of the sampling; what is None is as the model was published."""
+    """The sampling that the user asks for; a field that is None takes the value that the model was published with."""
 
     temperature: float | None = None
     guidance: float | None = None

@@ -1,5 +1,4 @@
-"""The clips of a large corpus without an object for each: what its name and text take, where an object takes 600 bytes
-more."""
+"""The clips of a large corpus in columns: each takes the bytes of its name and text, and a `Clip` object 600 more."""
 
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,8 +17,8 @@ SHARED = ("speaker", "language", "split", "source")  # with many others
 
 
 class Clips(Sequence[Clip]):
-    """Clips that are made when they are asked for, equal to those that were given. What clips share (speaker, language,
-    folder) is kept once; few are parts of files."""
+    """A sequence that makes each `Clip` when it is asked for, equal to the one that was given. What clips share
+    (speaker, language, folder) is kept once; parts of files are few, so their segments are in a dictionary."""
 
     def __init__(self, columns: "_Columns", segments: Mapping[int, Segment], place_N: np.ndarray):
         """place_N: which clips of the columns these are; segments: place in the columns -> which part of its file the
@@ -41,7 +40,7 @@ class Clips(Sequence[Clip]):
         return Clips(self._columns, self._segments, self._place_N[np.asarray(places, np.int32)])
 
     def with_segments(self, segments: Mapping[int, Segment]) -> "Clips":
-        """The same clips, some of them (by their places here) another part of their file."""
+        """The same clips; those whose places here are in `segments` become that part of their file."""
         own = {int(self._place_N[place]): segment for place, segment in segments.items()}
         return Clips(self._columns, {**self._segments, **own}, self._place_N)
 
@@ -63,14 +62,14 @@ class Clips(Sequence[Clip]):
 
 
 def taken(clips: Sequence[Item], places: Sequence[int] | np.ndarray) -> Sequence[Item]:
-    """Some of these, by their places; of `Clips` no objects are made."""
+    """The items at these places; if they are `Clips`, no `Clip` is made."""
     if isinstance(clips, Clips):
         return cast(Sequence[Item], clips.take(places))
     return [clips[int(place)] for place in places]
 
 
 class _Columns:
-    """Fields of clips: texts one after the other in one block of bytes, and numbers of those that are shared."""
+    """Fields of clips: own texts one after the other in one block of bytes, shared ones as numbers into a list."""
 
     def __init__(self) -> None:
         self.block, self.ends = bytearray(), array("Q", [0])

@@ -102,14 +102,14 @@ def _loaded(wanted: Source) -> Any:
     if arrows:  # F5-TTS writes raw.arrow
         return {"train": datasets.concatenate_datasets([datasets.Dataset.from_file(str(file)) for file in arrows])}
     options: dict[str, Any] = {"streaming": wanted.streaming, "split": wanted.split or None}
-    with _quiet(), _known_to_be_there(name):
+    with _quiet(), _offline_if_unreachable(name):
         loaded: Any = datasets.load_dataset(name, _configuration(name, config), **options)
     return {re.sub(r"\W", "_", wanted.split): loaded} if wanted.split else loaded
 
 
 @contextmanager
 def _quiet() -> Generator[None, None, None]:
-    """The libraries' retries and fallbacks are told in three lines, or not at all."""
+    """Silence the libraries' warnings on retries and fallbacks: a failure is told in three lines (`_refused`)."""
     loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub", "fsspec")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -122,9 +122,9 @@ def _quiet() -> Generator[None, None, None]:
 
 
 @contextmanager
-def _known_to_be_there(name: str) -> Generator[None, None, None]:
-    """Asks the Hub once for a data set. If it cannot be reached, the block runs offline, from what was downloaded
-    before: the libraries would ask for half a minute. Raises the Hub's error for a data set that it does not have."""
+def _offline_if_unreachable(name: str) -> Generator[None, None, None]:
+    """Ask the Hub once for a data set. If it cannot be reached, the block runs offline, on what was downloaded before:
+    otherwise the libraries would retry for half a minute. Raises the Hub's error for a data set that it lacks."""
     from datasets import config as datasets_config
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import RepositoryNotFoundError
@@ -147,7 +147,8 @@ def _known_to_be_there(name: str) -> Generator[None, None, None]:
 
 
 def _configuration(name: str, config: str) -> str | None:
-    """The configuration's full name: `ar` means `ar_eg` if no other begins so."""
+    """The configuration's full name: `ar` means `ar_eg` if no other name begins with it. Raises UserError for one that
+    the data set lacks, or an ambiguous beginning."""
     if not config:
         return None
     from datasets import get_dataset_config_names
@@ -162,6 +163,7 @@ def _configuration(name: str, config: str) -> str | None:
 
 
 def _refused(wanted: Source, error: Exception) -> UserError:
+    """The three lines for a table that cannot be read, or a name that is neither a folder nor on the Hub."""
     reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
     if Path(wanted.path).exists() or Path(wanted.path.rpartition(":")[0] or "-").exists():
         return UserError(
@@ -235,7 +237,7 @@ def _write_split(table: Any, name: str, folder: Path, wanted: Source) -> None:
 
 
 def _in_order(columns: Sequence[str], names: Mapping[str, str]) -> Iterable[str]:
-    """The columns that the user chose last: they win over one that has the name already."""
+    """The columns, those that the user chose at the end: they replace another that has the same name already."""
     return sorted(columns, key=lambda column: column in names)
 
 
@@ -259,7 +261,7 @@ def _audio_column(table: Any, columns: Sequence[str], name: str) -> str:
 
 
 def _bytes(audio: Any, where: str, beside: Path) -> tuple[bytes, str]:
-    """The bytes of an audio file and its suffix, of a cell {bytes, path} or a path."""
+    """(bytes, suffix) of the audio file in a cell: {bytes, path}, or a path. No bytes if the file is missing."""
     cell: Mapping[str, Any] = audio if isinstance(audio, Mapping) else {"path": audio}
     path = str(cell.get("path") or "")
     suffix = Path(path).suffix.lower()
@@ -272,7 +274,7 @@ def _bytes(audio: Any, where: str, beside: Path) -> tuple[bytes, str]:
 
 
 def _plain(value: Any, label: Any = None) -> Any:
-    """What JSON can hold; of a class its name."""
+    """A cell as JSON can hold it; the number of a class becomes its name, by the `ClassLabel` of its column."""
     if label is not None and isinstance(value, int):
         return label.int2str(value) if value >= 0 else None
     return value if isinstance(value, str | int | float | bool | list | None) else str(value)

@@ -13,8 +13,8 @@ from earnest.rules.finding import Finding, Severity
 class AccelerateTracker(GeneralTracker):
     """``Accelerator(log_with=["wandb", earnest.AccelerateTracker()])``: see `earnest.watch` for the arguments.
 
-    It watches from here on: models and optimizers are found when they first run, so that scripts which log nothing are
-    seen too. What the script logs is added under the names that logs have for it.
+    It watches as soon as it is made: models and optimizers are found when they first run, so scripts that log nothing
+    are seen too. What the script logs itself is added under the names of signals (`logs.names.guess`).
     """
 
     name = "earnest"
@@ -44,7 +44,7 @@ class AccelerateTracker(GeneralTracker):
         return self.watch
 
     def start(self) -> None:
-        """It has started already."""
+        """Nothing: accelerate calls this later than `__init__`, where watching has begun."""
 
     def store_init_configuration(self, values: dict[str, Any]) -> None:
         """Keep the configuration among the run's facts."""

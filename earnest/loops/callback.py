@@ -33,8 +33,8 @@ class Callback:
         return self.watch.findings if self.watch else []
 
     def _begin(self, model: Any, optimizer: Any, folder: str, facts: Mapping[str, Any], step: int) -> Watch:
-        """Watch from here on. folder: of the training, whose earnest/ is `out` if none was given · facts: what the
-        trainer says; the user's go before them · step: the training goes on after it, 0 if it is new."""
+        """Begin to watch. folder: the training's; its earnest/ is the run directory if no `out` was given · facts: what
+        the trainer says; the user's own replace them · step: the last one made before a resume, 0 for a new run."""
         self.watch = Watch(
             named(model, "model"),
             named(optimizer, "optimizer"),

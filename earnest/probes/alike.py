@@ -11,10 +11,10 @@ SHOWN = 6  # ids that are named
 
 
 def alike_rows(name: str, table: Tensor, ids: Tensor) -> AlikeRows | None:
-    """ids: those of a batch, in any shape; table (V, D). None if every id has a row of its own.
+    """The ids of a batch (any shape) whose rows in `table` (V, D) are the same; None if every id has a row of its own.
 
-    Resizing an embedding draws the new rows so near to the mean of the old ones that they are one and the same, as they
-    are where it fills them with zeros. Trained rows lie far apart.
+    Resizing an embedding fills the new rows with zeros, or draws them so near to the mean of the old ones that they
+    cannot be told apart. Trained rows lie far apart.
     """
     known = ids.unique()
     known = known[(known >= 0) & (known < len(table))][-MOST_IDS:]

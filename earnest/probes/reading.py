@@ -1,4 +1,4 @@
-"""What a trained model makes of its condition, and of its own checkpoint."""
+"""Two probes that score held-out clips again: with exchanged texts, and with the model that its checkpoint gives."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -46,12 +46,13 @@ def conditioning(model: System, held_out: Corpus, step: int) -> dict[str, Condit
 
 
 def _same(row: Row, random: np.random.Generator | None) -> Row:
+    """The variation that changes nothing."""
     return row
 
 
 def reload(model: System, loaded: System, held_out: Corpus, step: int) -> Reload:
-    """One held-out batch scored by the model and by what its checkpoint gave; tensors that only one of the two has, or
-    that differ."""
+    """One held-out batch scored by the model and by the one that its checkpoint gave, and the names of tensors that
+    only one of the two has."""
     before, after = model.state_dict(), loaded.state_dict()
     batches = list(islice(held_out.batches(), 1))
     nats, counted = _audio_nats(model, batches, len(held_out))

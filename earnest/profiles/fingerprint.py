@@ -1,5 +1,5 @@
-"""`recognise`: whose log is this? By the names of its columns and the form of its lines; by a value only if the form is
-no one's alone."""
+"""`recognise`: which trainer wrote a log, by the names of its columns and the form of its lines. A value counts only if
+several trainers print the same form."""
 
 import re
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ ANYTHING = r"[^\n]{0,300}?"
 
 @dataclass(frozen=True)
 class Shown:
-    """What a log shows of its trainer. columns: the names of its columns, as logged and without their split · text: as
-    it was printed, or parts of it; empty if the log is no text."""
+    """What a log shows of its trainer. columns: the names of its columns, both as logged and without their split ·
+    text: what was printed, or parts of it; empty if the log is no text."""
 
     columns: frozenset[str]
     text: str = ""
@@ -22,7 +22,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Match:
-    """A profile whose fingerprints the log bears; weight: how many names and words they are; by: these, in words."""
+    """A profile whose fingerprints are in the log. weight: how many names and words match · by: which, in words."""
 
     profile: Profile
     weight: int
@@ -31,8 +31,8 @@ class Match:
 
 @dataclass(frozen=True)
 class Recognised:
-    """The trainer whose log it is, or None; note: by what, or why not, for the user; empty if nothing speaks for any
-    trainer."""
+    """The trainer that wrote the log, or None. note: what tells it, or why it cannot be told, for the user; empty if no
+    profile matches."""
 
     profile: Profile | None
     note: str

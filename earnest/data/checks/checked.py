@@ -10,12 +10,12 @@ from earnest.data.checks.measure import Measured, is_copy, measure
 from earnest.data.clip import Clip
 
 Severity = Literal["critical", "warning", "note"]
-"""A note is true and told, but nothing has to be mended before a training: exit 0."""
+"""A note is reported, but needs no mending before a training, so that the command still exits with 0."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with some clips: worst first."""
+    """One kind of fault in a data set: a sentence on it, its fix, and the clips that have it, the worst first."""
 
     kind: str
     severity: Severity

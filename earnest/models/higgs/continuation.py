@@ -33,7 +33,7 @@ class HiggsContinuation(Continuation):
 
         lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
         self.positions = int(lengths_B.max())
-        self.first_B1 = (self.positions - lengths_B)[:, None]  # position at which the prompt begins, behind its padding
+        self.first_B1 = (self.positions - lengths_B)[:, None]  # position at which the prompt begins, after its padding
         self.padded = bool(self.first_B1.any())
         place_S = torch.arange(self.positions, device=device)
         cache: Any = DynamicCache(config=model.lm.config)

@@ -54,8 +54,8 @@ class MoTContinuation(Continuation):
         self.rows = [prepacked(head.own_rows_VD) for head in self.heads]
 
     def rounds(self, frame_BC: Tensor) -> Generator[Round, Tensor, None]:
-        """One round per codebook. Only the last token of the frame is appended here: the others were, when they were
-        drawn."""
+        """One round per codebook. Of the frame only the last token is appended here: each of the others was appended
+        when the one after it was drawn."""
         token_B1 = frame_BC[:, -1:]
         for c in range(self.model.codebooks):
             token_B1 = yield Round(slice(c, c + 1), self.advance(token_B1))

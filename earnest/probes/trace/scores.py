@@ -11,9 +11,7 @@ FEWEST_CLASSES = 5
 MOST_CODEBOOKS = 128
 CHUNK = 2**22  # entries worked on at once
 DOMINATES = 0.7  # of a row's negative gradient is at its label, also with label smoothing (assumed)
-BALANCED = (
-    0.25  # |sum| of a row's gradient against the sum of |.|: 0 for a softmax, small where logits are capped (assumed)
-)
+BALANCED = 0.25  # |sum| of a row's gradient over the sum of |.|: 0 for a softmax, small if logits are capped (assumed)
 SAMPLED = 64  # rows looked at before all are
 
 
@@ -37,7 +35,7 @@ class Scores:
     axis: int | None = None  # of the rows' own shape, if its indices were taken for codebooks (`by_codebook`)
 
     def joined(self, other: "Scores") -> "Scores":
-        """Of two backward passes through the same logits."""
+        """The rows of both, of two backward passes through the same logits; these alone if the shapes differ."""
         if (self.shape, self.classes) != (other.shape, other.classes):
             return self
         return Scores(
@@ -66,7 +64,7 @@ class Scores:
         return replace(self, shape=shape, codebooks=self.shape[axis], row=row, codebook=at[axis], axis=axis)
 
     def columns(self, prints: np.ndarray) -> np.ndarray:
-        """What was computed for every row and codebook of the product, (rows, codebooks, n), in the order of these."""
+        """prints (rows, codebooks, n) of the output layer's product, in the order of these rows and codebooks."""
         if self.axis is None:
             return prints
         own = (*self.shape[: self.axis], self.codebooks, *self.shape[self.axis :])

@@ -1,4 +1,4 @@
-"""Which inputs a scored row of logits has seen: an id is changed, and the rows whose logits move have seen it."""
+"""Which inputs a row of logits depends on: one id is changed at a time, and the rows whose logits move have seen it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from earnest.probes.trace.scores import Scores
 REACH = 3  # neighbours of a changed id whose rows are looked at, on either side
 MOST_LOOKS = 96  # runs with one changed id each
 SHARES = (0.382, 0.618, 0.854)  # of what a column scores; no simple fractions, at which clips of one length end
-NOISE = 10.0  # a row moves if its logits change by more than this many times what a second run changes
+NOISE = 10.0  # a row has moved if its logits change by this many times what repeating the same run changes
 
 Prints = Mapping[Key, np.ndarray]
 Look = Callable[[Changes], Prints]  # the user's loss, run once more with other ids

@@ -24,8 +24,8 @@ from earnest.training.tokens.sharding import (
 
 
 class Learner:
-    """`model` is trained. `evaluated` is the model that is evaluated, played and saved: the running average of the
-    trained one, a whole copy of its shards on the first process, or itself."""
+    """`model` is trained; `evaluated` is what is evaluated, used for demos and saved: the running average of `model`, a
+    whole copy of its shards on the first process, or `model` itself."""
 
     def __init__(
         self,

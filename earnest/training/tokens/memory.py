@@ -16,7 +16,7 @@ from earnest.training.tokens.assembly import TokenAssembly
 from earnest.training.tokens.config import TokenConfig
 
 GB = 1e9
-MEASURED_FRAMES = (12, 24)  # of two clips: what the longer keeps more is what its positions take
+MEASURED_FRAMES = (12, 24)  # two lengths are measured: the difference is what the additional positions take
 STATE_BYTES = {"float32": 8, "int8": 2}  # AdamW's two means of an entry
 ADAPTERS_FRAC = 0.005  # of a model's weights, in adapters of rank 16 (measured: 24 of 5771 million in Higgs)
 
@@ -43,7 +43,8 @@ class Plan:
 
 def memory_plan(assembly: TokenAssembly, config: TokenConfig, counts_only: bool = False) -> Iterator[str]:
     """Lines that say what a step of `data.positions_per_batch` positions takes, how much this machine has, and, if that
-    is too little, what would take less. Activations are measured on the model; counts_only: they cannot be."""
+    is too little, what would take less. Activations are measured by running the model; not if counts_only, as its
+    weights are then not loaded."""
     model, positions = assembly.model, config.data.positions_per_batch
     per_position = {} if counts_only else {flag: kept_bytes(assembly, config, flag) for flag in (False, True)}
 
@@ -129,6 +130,7 @@ def out_of_memory(config: TokenConfig, error: BaseException) -> tuple[str, str, 
 
 
 def _room() -> tuple[str, int]:
+    """(name, bytes) of the memory that a step must fit into: the GPU's, or this machine's."""
     if torch.cuda.is_available():
         properties = cast(Any, torch.cuda).get_device_properties(0)
         return properties.name, properties.total_memory

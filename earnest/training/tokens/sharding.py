@@ -1,8 +1,8 @@
 """Weights in shards on several devices (FSDP2, `fully_shard`): gathered to be evaluated or saved.
 
-No device ever holds the whole model twice: it stays on the CPU until accelerate shards it (on the meta device, then
-filled tensor by tensor), and so does the first process's whole copy, but while it is evaluated. All processes must call
-`gather_weights` and `optimizer_state` together; the first one gets the whole tensors.
+No device ever holds the whole model twice: the model stays on the CPU until accelerate shards it (on the meta device,
+then filled tensor by tensor). The first process's whole copy stays there too, except while it is evaluated. All
+processes must call `gather_weights` and `optimizer_state` together; the first one gets the whole tensors.
 """
 
 from collections.abc import Iterator
@@ -61,8 +61,11 @@ def _plain(optimizer: Any) -> torch.optim.Optimizer:
 
 @contextmanager
 def buffers_set_aside(module: nn.Module) -> Iterator[None]:
-    """While accelerate shards a module: it fills in what a checkpoint would hold, and takes all of that for shards; so
-    buffers are as if no checkpoint held them, which it keeps as they are."""
+    """Mark all buffers as not persistent while accelerate shards a module.
+
+    accelerate treats everything that a checkpoint would hold as shards, buffers too; what no checkpoint holds it leaves
+    as it is.
+    """
     held = [
         (part, name)
         for part in module.modules()
@@ -80,8 +83,7 @@ def buffers_set_aside(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """A model that lies on the CPU is on `device` meanwhile, if there is room for it; if not, it stays, and what is
-    computed with it takes long."""
+    """Move a model from the CPU to `device` while the block runs, if there is room; else it stays, and is slow."""
     moves = next(model.parameters()).device.type == "cpu" != device.type and _bytes(model) < ROOM_FRAC * _free(device)
     if moves:
         model.to(device)
