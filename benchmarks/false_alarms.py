@@ -52,7 +52,7 @@ def reports(first: int, runs: int) -> Iterator[tuple[str, int, Report]]:
 
 
 def report_of(table: Table) -> Report:
-    """What is said of a table."""
+    """The diagnosis of a simulated table, by the command line."""
     text, facts = table
     with tempfile.TemporaryDirectory() as folder:
         path = write({"log.csv": text}, Path(folder)) / "log.csv"

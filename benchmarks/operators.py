@@ -58,7 +58,7 @@ def trained(model: LlamaForCausalLM, seed: int, steps: int, extractor: Any = Non
 
 
 def told(model: LlamaForCausalLM, seed: int, steps: int) -> str:
-    """Rules that spoke above a note."""
+    """The findings of a watched training that are warnings or worse."""
     with tempfile.TemporaryDirectory() as folder, earnest.watch(model, out=Path(folder) / "run") as watch:
         trained(model, seed, steps)
         watch.close()
@@ -66,7 +66,7 @@ def told(model: LlamaForCausalLM, seed: int, steps: int) -> str:
 
 
 def features_of(model: LlamaForCausalLM, seed: int, steps: int) -> dict[str, float]:
-    """Of the same training once more: the extractor computes losses of its own, which a watch would see."""
+    """The extractor's features of the same training, run again: its own losses would be seen by a watch beside it."""
     with FeatureExtractor(model, arch="decoder") as extractor:
         trained(model, seed, steps, extractor)
         return extractor.finalize()

@@ -3,8 +3,8 @@
     python -m benchmarks.rivals FOLDER [--python PYTHON] [--aside]
 
 PYTHON is the interpreter of an environment with ``pip install trainproof runmedic losslint``, one that can be thrown
-away; a tool that is not there is named and skipped. FOLDER is that of `benchmarks.strangers`, and nobody is passed a
-fact. Counted are, for each tool:
+away; a tool that is missing is named and skipped. FOLDER is that of `benchmarks.strangers`; no tool is told any fact.
+For each tool it counts:
 
 - *read*: the logs of which it made anything;
 - *named*: sick logs with a warning or worse whose own words hold the fault (`about` of the index, and the words of
@@ -152,10 +152,11 @@ def _judged(entry: Entry, answer: Answer, counts: Counter[str]) -> str:
 
 
 def _names(entry: Entry, text: str) -> bool:
+    """Whether a tool's words name the fault of a log: words of its codes' families or, without codes, its `about`."""
     closest = (max((one for one in FAMILIES if code.startswith(one)), key=len, default="") for code in entry["codes"])
     families = [FAMILIES[family] for family in dict.fromkeys(closest) if family]
-    wanted = ["|".join(families)] * bool(families) + [entry["about"]] * (bool(entry["about"]) and not families)
-    return all(re.search(words, text, re.IGNORECASE) for words in wanted)
+    wanted = "|".join(families) or entry["about"] or ""
+    return re.search(wanted, text, re.IGNORECASE) is not None
 
 
 def _print_table(counts: dict[str, Counter[str]], labels: Counter[str]) -> None:

@@ -1,7 +1,7 @@
 """How a benchmark compares: ours and a peer's in one process, in turns, by CPU time of one thread.
 
-Wall time swings with whatever else runs on a machine, CPU time of one thread far less; what is left swings for both, so
-that the ratio of a turn is steadier than its times, and the median over turns is what is told.
+Wall time swings with whatever else runs on a machine, CPU time of one thread far less. What is left of the swing hits
+both alike, so the ratio of a turn is steadier than its times; the median ratio over all turns is reported.
 """
 
 import resource

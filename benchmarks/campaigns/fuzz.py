@@ -90,7 +90,7 @@ def seeds(reader: str) -> list[bytes]:
 
 
 def target(reader: str, folder: Path) -> Callable[[bytes], None]:
-    """What is done with the bytes of one input; a UserError is an answer."""
+    """reader's test of the bytes of one input: it returns if earnest answers, with a result or a UserError."""
     name = {"tfevents": "events.out.tfevents.1.a", "text": "a.log", "sqlite": "a.db"}.get(reader, f"a.{reader}")
 
     def settings(data: bytes) -> None:
@@ -139,6 +139,7 @@ def judged(path: Path) -> None:
 
 
 def mutate(data: bytes, other: bytes, random_: random.Random) -> bytes:
+    """One to six random edits of an input: bits, bytes, words, cuts, repeats, another input's end, or digits."""
     out = bytearray(data)
     for _ in range(random_.randint(1, 6)):
         at, span = random_.randrange(len(out) or 1), random_.choice([1, 2, 7, 100, 4096])

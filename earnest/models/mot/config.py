@@ -128,7 +128,7 @@ def check(design: MoTDesign, codebooks: int, context: int) -> None:
         )
     if design.attention == "shared" and "attention" in design.trained:
         raise UserError(
-            "--design.trained names attention, which the audio shares with the frozen backbone",
+            "--design.trained names attention, which is shared with the backbone, and that is frozen",
             "attention of the audio's own, or a backbone that is trained",
             "set --design.attention copied, or name backbone in --design.trained instead",
         )

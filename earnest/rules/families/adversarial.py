@@ -272,7 +272,7 @@ def discriminators_at_zero(losses: PlainLosses) -> Answers:
 
     ## What it sees
     Every loss of a discriminator is exactly 0 in every row, and the total is 50 times the sum of the other parts that
-    are logged, or more: no weight of reconstruction in use is as large, so that the adversary's part is in the total.
+    are logged, or more: no reconstruction weight in use is that large, so the adversary's part must be in the total.
     ## Likely causes
     - the discriminators have won: they tell all apart, and adversarial and feature matching losses, which are not
       logged, are nearly all of the total

@@ -93,7 +93,8 @@ def delay_is_missing(delays: Probe[Delays]) -> Answers:
     """The codebooks of a batch are not delayed as the model's configuration says.
 
     ## What it sees
-    Every codebook begins with the begin-of-stream id; in how many rows differs from the configuration's delay pattern.
+    Every codebook begins with rows of the begin-of-stream id, and how many rows these are differs from the delays that
+    the configuration names.
     ## Likely causes
     - the data set hands raw codes to a model that was pretrained on delayed ones
     - the pattern is applied twice, or with other delays
@@ -139,8 +140,8 @@ def padding_is_taught_as_the_end(targets: Probe[TargetsByStream]) -> Answers:
     """The positions behind shorter clips are targets too: all of them, of one id.
 
     ## What it sees
-    In a batch of clips of unequal length, the shorter ones end in a run of one id that occurs nowhere else, and longer
-    the shorter they are.
+    In a batch of clips of unequal length, each shorter clip ends in a run of one id that occurs nowhere else; the
+    shorter the clip, the longer the run.
     ## Likely causes
     - labels are padded with the end-of-stream id, and the loss has no ignore_index
     - padding and end of stream share an id and none of it is masked
@@ -167,8 +168,8 @@ def first_token_untaught(targets: Probe[TargetsByStream]) -> Answers:
     """The first token of every clip is no target, though there is a row that should predict it.
 
     ## What it sees
-    The token before the first target of each clip is one like the targets, and differs between clips; what comes
-    before it (text, a begin-of-stream id) is not.
+    In each clip the token right before the first target is a token like the targets, and it differs between clips; what
+    comes before that token (text, a begin-of-stream id) is not like them.
     ## Likely causes
     - labels were masked up to and with the first token: an off-by-one in the length of the prompt
     - a shift by hand before a shift in the model, at the beginning

@@ -113,10 +113,11 @@ def held_out_far_above_training(loss: LossInBothSplits, series: AllSeries | None
 
     ## What it sees
     At the end the two are further apart than at the first evaluation, by more than a quarter of what training has
-    gained since then and a tenth of the held-out loss. Fewer than five evaluations, or few rows: each is half as high
-    again as training beside it, or more; a single one is five times as high. Twenty times is a warning, in few rows or
-    past the lowest level; so is three times, 5 % past it, if what is measured on the output (word errors, an accuracy)
-    has not become better since. A part of a loss is a note.
+    gained since then and a tenth of the held-out loss. With fewer than five evaluations, or few training rows: each
+    held-out loss is more than 1.5 times the training loss beside it, or 5 times if there is only one. It is a note, and
+    a warning if the held-out loss is more than 20 times the training loss (with enough rows: and past its lowest
+    level), or more than 3 times, 5 % past its lowest level, while no error rate or accuracy has improved since. A part
+    of a loss stays a note.
     ## Likely causes
     - the training clips are being memorised: few clips, many passes
     - training and held-out clips differ: other speakers, another recording, another text form
@@ -193,7 +194,7 @@ def held_out_as_low_as_memory(
     ## What it sees
     After ten passes or more the cross-entropy of training is below 0.05 nats and a tenth of its start; the held-out
     loss is no more than twice as high, is below 0.05 too, and still falls, by a third in the second half of the run.
-    That it is a cross-entropy is known by a vocabulary, by an accuracy or an error rate, or by the trainer.
+    A vocabulary, an accuracy or error rate beside it, or the trainer says that it is a cross-entropy.
     ## Likely causes
     - held-out clips, or copies of them, are among the training clips: split by row of a table with duplicates
     - held-out and training clips have the same sentences

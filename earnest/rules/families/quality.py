@@ -20,9 +20,9 @@ def quality_gets_worse(series: AllSeries, mapping: Fact[Mapping[str, str]] | Non
     """What is measured on the output gets worse while the loss falls.
 
     ## What it sees
-    An error rate (wer, cer) or a score (pesq, mos, sdr, similarity) of evaluation was better by a tenth and more than
-    four errors of a level, and is worse now, beside a training loss that falls. Fewer than eight rows: an error rate
-    has doubled, and is above one half.
+    An error rate (wer, cer) or a score (pesq, mos, sdr, similarity) of evaluation is worse than its best level by more
+    than a tenth of that level and four standard errors, while the training loss falls. With fewer than eight rows: an
+    error rate is twice its best, and above one half.
     ## Likely causes
     - the model memorises, or forgets what it could before the fine-tune
     - the loss counts something that the output does not need

@@ -25,9 +25,9 @@ def running_mean_logged(series: Loss) -> Answers:
     """What is logged is a mean since the start, not the loss of the last steps.
 
     ## What it sees
-    The step-to-step noise shrinks like 1/n over the whole run, undoing the mean, n m_n - (n-1) m_(n-1), gives noise of
-    constant size, and the total n m_n never falls: a loss that itself falls by orders of magnitude, as in memorising,
-    loses its noise too, but not so.
+    Three signs together. The step-to-step noise shrinks like 1/n over the whole run; if the mean is undone,
+    n m_n - (n-1) m_(n-1), the noise has a constant size; and the total n m_n never falls. A loss that falls by orders
+    of magnitude, as in memorising, loses its noise too, but lacks the other signs.
     ## Likely causes
     - the loop prints total_loss / steps, with a total that is never reset
     - a progress bar's average is logged
@@ -283,14 +283,14 @@ def loss_never_moved(judged: AllJudged, accuracy_frac: PerStream | None, learnin
     """A loss is where it was at the first rows, at what may be chance.
 
     ## What it sees
-    Of ten stretches of the training loss (a total, or a loss of tokens) none differs from the first by more than half
-    a percent of it, or by more than its own error; the first itself may be higher. A warning if it is near the
-    logarithm of a familiar number of classes, or of a small one beside an accuracy of one in as many; a note if that is
-    seen in fewer than 20 rows or 40 steps, if it is near what codebooks at chance add up to, or if it came there later
-    and has stood for half of the run within 0.15 %. If no vocabulary is known, a note above 5.5 nats, which is high for
-    anything learnt, or if the learning rate was never above 2e-6: a model that had converged before may stand still
-    elsewhere. A warning, at any level, if it is one of several numbered losses and most of the others fell by a tenth
-    and more.
+    The training loss (a total, or a loss of tokens) is cut into ten stretches; none differs from the first by more than
+    half a percent of it, or by more than its own error; the first itself may be higher. A warning if the level is near
+    the logarithm of a familiar number of classes, or of a small number of classes beside an accuracy of one in as many;
+    also, at any level, if it is one of several numbered losses and most of the others fell by a tenth or more. A note
+    if the level is seen in fewer than 20 rows or 40 steps, if it is near what codebooks at chance add up to, or if the
+    loss came there later and has stood for half of the run within 0.15 %. Without a known vocabulary: a note above 5.5
+    nats, which is high for anything learnt, or if the learning rate was never above 2e-6; a model that had converged
+    before may stand still at other levels.
     ## Likely causes
     - the optimizer does not hold the parameters, or its learning rate is 0 or far too small
     - no gradient reaches what is trained: frozen, detached, or a loss that does not depend on it
