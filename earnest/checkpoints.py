@@ -23,8 +23,8 @@ NOT_SCORED = "no checkpoint was scored: make --save-every-steps a multiple of --
 
 
 class About(NamedTuple):
-    """What is told of a checkpoint. ranks: processes that trained · held_out_loss: what it scored on the held-out
-    clips, None if they were not scored at its step."""
+    """What checkpoint.json records of a checkpoint. ranks: processes that trained · held_out_loss: the loss on the
+    held-out clips, None if they were not scored at its step."""
 
     config: Mapping[str, Any]
     ranks: int = 1
@@ -153,8 +153,8 @@ def _is_broken(path: Path) -> bool:
 
 
 def save(run_dir: Path, step: int, fill: Callable[[Path], None], about: About, keep: int = 2) -> None:
-    """Write ``checkpoints/step_N`` whole or not at all, with what `fill` puts into it; then drop all of ours but the
-    newest `keep` and the best. Raises UserError if something that is not ours has its name."""
+    """Write ``checkpoints/step_N`` whole or not at all, with what `fill` puts into it; then delete all of this run's
+    checkpoints except the newest `keep` and the best. Raises UserError if something else has its name."""
     path = checkpoint_path(run_dir, step)
     if path.exists() and not _is_ours(path):
         raise UserError(f"{path}, which this run did not write", "a free name for its checkpoint", "rename it")

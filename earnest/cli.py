@@ -322,8 +322,8 @@ DISK = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.E
 
 
 def _is_of_disk(error: BaseException | None) -> bool:
-    """Whether an error of a library stands for one of the disk: by its cause, or its words (safetensors, libsndfile and
-    torch have exceptions of their own)."""
+    """Whether a library's error is really one of the disk: by its cause, or by its words (safetensors, libsndfile and
+    torch raise exceptions of their own for it)."""
     while error is not None:
         if isinstance(error, OSError) or any(os.strerror(number) in str(error) for number in DISK):
             return True

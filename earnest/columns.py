@@ -184,7 +184,7 @@ def _together(parts: list[Column]) -> Column:
 
 
 def _ordered(column: Column) -> Column:
-    """By row: cells of one column that came in two turns (rows of one split after those of another) are put in
+    """The column sorted by row: cells that came in two turns (rows of one split after those of another) are put in
     order."""
     if (np.diff(column.row) < 0).any():
         order = np.argsort(column.row, kind="stable")
@@ -193,8 +193,8 @@ def _ordered(column: Column) -> Column:
 
 
 class JsonLines:
-    """Blocks of JSON lines -> frames of their numbers as Float64 columns, nested objects as name/leaf; columns of text
-    whose names are `labels` in lower case stay.
+    """Blocks of JSON lines -> frames of their numbers as Float64 columns, nested objects as name/leaf. Columns of text
+    are kept if their names, in lower case, are among `labels`.
 
     The names and types of a block are tried on the next: finding them out takes polars longer than reading. A block is
     read so only if every key in it became a cell; else its own are found out.
@@ -246,7 +246,7 @@ class JsonLines:
         return frame.select(column for column in frame if column.null_count() < len(frame))
 
     def _by_itself(self, block: bytes) -> "pl.DataFrame | None":
-        """A block whose names and types are found out, and kept for those to come."""
+        """A block whose names and types are inferred from it, and remembered for the blocks to come."""
         import polars as pl
 
         if len(set(NAMES.findall(block))) * block.count(b"\n") > MOST_CELLS or _is_deep(block):

@@ -71,12 +71,13 @@ class Contest:
 
     @property
     def best(self) -> int:
-        """The run with the lowest loss, of those whose loss says something if there is one."""
+        """The index of the run with the lowest loss, among runs that are not `void` if there is one."""
         found = [(index in self.void, measure.value, index) for index, measure in enumerate(self.measures) if measure]
         return min(found)[2]
 
     def gap(self, index: int) -> Gap | None:
-        """Of a run to the best; None if it has no value, or one that says nothing."""
+        """How far a run's value lies above the best run's, with the interval; None if the run has no value or is
+        `void`."""
         one, best = self.measures[index], self.measures[self.best]
         if one is None or best is None or index in self.void:
             return None

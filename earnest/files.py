@@ -94,7 +94,7 @@ def whole_directory(path: Path, replace: bool = False) -> Generator[Path, None, 
 
 
 def cache_dir() -> Path:
-    """Where what can be made again is kept: $EARNEST_CACHE, else earnest/ in the user's cache directory."""
+    """The directory for what can be made again: $EARNEST_CACHE, else earnest/ in the user's cache directory."""
     if "EARNEST_CACHE" in os.environ:
         return Path(os.environ["EARNEST_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "earnest"

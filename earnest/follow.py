@@ -1,4 +1,4 @@
-"""``earnest watch LOG``: a log that grows, judged as it does; what is new is told once.
+"""``earnest watch LOG``: a log that grows is judged again and again, and each finding is printed once.
 
 A run directory of ours is read on from where it was left. Other formats are read again once they have grown, as what
 their columns are is told from the whole; a log so long that this takes time is read less often.

@@ -159,8 +159,8 @@ def _sent(rounds: Generator[Round, Tensor, None], tokens_BK: Tensor) -> Round | 
 
 
 class _Ends:
-    """Where each row ends, and which tokens are not drawn but given: BOS before a codebook's start, and from its end on
-    what the model was trained with.
+    """Where each row ends, and which tokens are given instead of drawn: BOS before a codebook's start, and after its
+    end what the model was trained to read there.
 
     Positions count from the first BOS: codebook c has BOS at delays[c], then its codes, and EOS at end + delays[c].
     Where the rows end is read every `every` positions, so that a GPU is not waited for at each.

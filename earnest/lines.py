@@ -27,8 +27,8 @@ def aligned(rows: Sequence[Sequence[str]], width: int, right: Collection[int] = 
 
 
 def without_wide_tables(markdown: str, width: int) -> str:
-    """The text with a list in place of each table whose words would be broken in so many columns: a point a row, its
-    first cell in bold."""
+    """The text with a list in place of each table that would have to break words at `width` columns: one item for each
+    row, its first cell in bold."""
     return TABLE.sub(lambda found: _as_list(found[0]) if _breaks(found[0], width) else found[0], markdown)
 
 

@@ -250,7 +250,7 @@ def remember(path: Path, run: Run, diagnosis: "Diagnosis") -> None:
 
 
 def _kept(path: Path, files: tuple[tuple[str, int, int], ...]) -> _Kept | None:
-    """What is kept of a log, if it was made of the files as they are, by the code as it is."""
+    """What the cache holds for a log, if log files and earnest's code are unchanged since; else None."""
     try:
         kept = msgspec.json.decode(_place(path).read_bytes(), type=_Kept)
     except (OSError, msgspec.DecodeError):

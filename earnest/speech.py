@@ -225,7 +225,7 @@ def load_run(
 
 
 def precision_of(facts: Facts, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
-    """In what a model speaks: as its run trains it; a released checkpoint as its weights are."""
+    """The precision in which a model generates: that of its run, or of a released checkpoint's weights."""
     wanted: Precision = (facts.config or {}).get("mixed_precision", "no")
     return computed_in(device, wanted)
 

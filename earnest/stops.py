@@ -54,8 +54,8 @@ def raised() -> Generator[None, None, None]:
 
 @contextmanager
 def asked(say: Callable[[str], None]) -> Generator[Callable[[], int | None], None, None]:
-    """Yield a question: by which signal was an end asked for? The first one is told by `say` at once, by its name; the
-    next one raises `Stopped`."""
+    """Yield a function that returns the number of the signal that asked for an end, or None. The first signal is
+    reported by `say` at once, by its name; a second one raises `Stopped`."""
     first: list[int] = []
 
     def ask(signum: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Where things run."""
+"""The device that a command runs on."""
 
 import torch
 

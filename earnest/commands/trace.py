@@ -126,7 +126,7 @@ def _corpus(config: TokenConfig, assembly: TokenAssembly, codec: Codec, clips: S
 
 
 def _audio_of(row: Row, clips: Sequence[Clip | Conversation]) -> Clip:
-    """The clip whose codes are the row's."""
+    """The clip whose codes a row holds."""
     for clip in clips:
         if isinstance(clip, Conversation) and clip.name == row.source:
             return clip.clips[-1]

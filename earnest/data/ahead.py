@@ -14,8 +14,8 @@ WORKERS = 4  # threads that read files (assumed: an encoder on a GPU takes in le
 
 
 def ahead(items: Iterator[Item], depth: int = DEPTH) -> Iterator[Item]:
-    """The same items in the same order, made by a thread up to `depth` before they are asked for. What it raises is
-    raised here; it ends with this iterator.
+    """The same items in the same order, made by a thread up to `depth` items before they are asked for. An exception in
+    the thread is raised here; the thread ends with this iterator.
 
     A thread is enough: reading, tokenizers and torch do their work outside of Python's lock, and a clip takes 0.2 ms.
     """

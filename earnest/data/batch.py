@@ -174,7 +174,8 @@ class Batch:
         return moved
 
     def pinned(self) -> "Batch":
-        """In memory from which a GPU copies while it computes; the same without one."""
+        """The tensor in page-locked memory, from which a GPU copies while it computes; the tensor itself if there is no
+        GPU."""
         if not torch.cuda.is_available():
             return self
         return replace(self, **{field.name: getattr(self, field.name).pin_memory() for field in fields(self)})

@@ -68,7 +68,7 @@ class Beside:
         ]
 
     def _is_near(self, name: PurePosixPath, audio: PurePosixPath) -> bool:
-        """In the same folder, or where the folders differ in one name: wav48/p225 and txt/p225."""
+        """Whether two files are in the same folder, or in folders that differ in one name: wav48/p225 and txt/p225."""
         mine, others = audio.parts[:-1], name.parts[:-1]
         return mine == others or (len(mine) == len(others) and sum(map(str.__ne__, mine, others)) == 1)
 

@@ -38,7 +38,7 @@ class Clip:
 
 
 def allowed_bad(clips: int) -> float:
-    """How many of so many clips may be broken or missing: 5 %; one of a few, but not all of them."""
+    """How many of `clips` clips may be broken or missing: 5 %, or one if that is less than one; never all of them."""
     return min(max(1, BAD_CLIPS_FRAC * clips), clips - 1)
 
 

@@ -60,7 +60,7 @@ def is_fairseq(path: Path) -> bool:
 
 
 def fairseq_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """The manifest, and the texts that stand in the same lines of the file beside it."""
+    """The rows of the manifest, each with the text on the same line of the file beside it."""
     beside = next((file for end in (WORDS, LETTERS) if (file := path.with_suffix(end)).is_file()), None)
     texts = [text for _, text in full_lines(beside)] if beside else []
     for place, (number, line) in enumerate(pair for pair in full_lines(path) if pair[0] > 1):

@@ -186,7 +186,8 @@ def _cells(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _unquoted(cell: str) -> str:
-    """Quotes are letters between bars and tabs, but for those of a writer that doubled the ones inside."""
+    """A cell between bars or tabs. Quotes there are letters of the text, unless a CSV writer put the cell in quotes and
+    doubled those inside."""
     inner = cell[1:-1]
     quoted = len(cell) > 1 and cell[0] == cell[-1] == '"' and '""' in inner and '"' not in inner.replace('""', "")
     return inner.replace('""', '"') if quoted else cell

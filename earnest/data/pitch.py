@@ -13,14 +13,13 @@ AUDIBLE = 1e-4  # of the energy of the loudest frame: 40 dB below it is silence 
 
 @dataclass(frozen=True)
 class PitchAndLevel:
-    """Of each codec frame the pitch, as log2 of Hz and NaN if unvoiced, and the level in dB of full scale, NaN in
-    silence."""
+    """Pitch and level of each codec frame: log2 of Hz, NaN if unvoiced; dB of full scale, NaN in silence."""
 
     pitch_log2_hz_T: np.ndarray
     level_db_T: np.ndarray
 
     def features_T2(self) -> np.ndarray:
-        """Both, as the columns of one matrix."""
+        """Pitch and level as the two columns of one matrix."""
         return np.stack([self.pitch_log2_hz_T, self.level_db_T], axis=1)
 
 
@@ -51,7 +50,7 @@ def pitch_and_level(wave_N: np.ndarray, sample_rate_hz: int, hop_samples: int) -
 
 
 def _normalised_autocorrelation(pieces_TW: np.ndarray) -> np.ndarray:
-    """By lag, 1 at lag 0, with the window's own decay divided out: (T, W)."""
+    """Autocorrelation by lag, 1 at lag 0, with the window's own decay divided out: (T, W)."""
     window = pieces_TW.shape[1]
     tapered_TW = (pieces_TW - pieces_TW.mean(1, keepdims=True)) * np.hanning(window)
     correlation_TL = np.fft.irfft(np.abs(np.fft.rfft(tapered_TW, 2 * window)) ** 2)[:, :window]

@@ -109,7 +109,8 @@ class Reading:
         return chosen
 
     def _meant(self, lists: Sequence[ClipList]) -> list[ClipList]:
-        """Of several lists those that find files and say what is needed; then those named by splits, if any are."""
+        """The lists that are to be read: those that find files and have the columns that are needed; among these, those
+        named by a split if there are any."""
         found = [each for each in lists if each.found]
         lists = found or ([] if self.audio.names and not self.needed else list(lists))
         if self.needed:
@@ -184,8 +185,8 @@ class Reading:
             )
 
     def _with_true_starts(self, clip_list: ClipList) -> dict[Role, tuple[str, ...]]:
-        """The roles of a list. A start that lies behind the end of its file is that of a part in another recording, of
-        which the file is already cut (MusicCaps): then no start counts."""
+        """The roles of a list. If a start lies behind the end of its file, the file is a part that was cut out of
+        another recording already (MusicCaps), and starts and ends are ignored."""
         roles = dict(clip_list.roles)
         for _, row in islice(clip_list.rows(), STARTS) if "start_s" in roles else ():
             start_s = _number(first_filled(row, roles["start_s"]))
@@ -270,7 +271,8 @@ class Reading:
         return described
 
     def _of_split(self, clips: list[Clip]) -> list[Clip]:
-        """Those of the split that is wanted: then they are all there is, and a share of them is held out."""
+        """The clips of the split that is wanted, without the name of that split: they are then all the data, of which a
+        share is held out. Raises UserError for an unknown split."""
         wanted = self.wanted.split
         if not wanted:
             return clips

@@ -324,7 +324,7 @@ def _fresh_espeak() -> Generator[tuple[ctypes.CDLL, int, list[np.ndarray]], None
 
 
 def _trim(wave_N: np.ndarray, sample_rate_hz: int, before_s: float = 0.02, after_s: float = 0.06) -> np.ndarray:
-    """Cut what lies below -40 dB of the peak at both ends, but for a little before and after."""
+    """Cut what lies below -40 dB of the peak at both ends, and leave a little of it before and after."""
     loud = np.flatnonzero(np.abs(wave_N) > 0.01 * np.abs(wave_N).max())
     return wave_N[max(0, loud[0] - round(before_s * sample_rate_hz)) : loud[-1] + round(after_s * sample_rate_hz)]
 

@@ -27,7 +27,7 @@ class Variation:
 
     @property
     def described_by(self) -> tuple[str, ...]:
-        """Columns of which a clip needs one."""
+        """The columns of which a clip must have at least one."""
         return ("text", "tags") if self.words == "both" else (self.words,)
 
     def __call__(self, row: Row, random: np.random.Generator | None = None) -> Row:

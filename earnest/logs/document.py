@@ -89,7 +89,8 @@ def _salvaged(text: str) -> Json:
 
 
 def _last_state(paths: Sequence[Path]) -> Sequence[Path]:
-    """Of the checkpoints of one run the last state tells all; the trainer's own, above them, is the last."""
+    """The last of one run's states: each repeats the rows before it. The trainer's own state, in the folder above the
+    checkpoints, is the last of all."""
     states = [path for path in paths if path.name == "trainer_state.json"]
     return [max(states, key=lambda path: (-len(path.parts), _number_in(path.parent.name)))] if states else paths
 

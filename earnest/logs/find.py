@@ -129,7 +129,8 @@ def discover(path: Path, formats: Sequence[Format]) -> dict[str, Found]:
 
 
 def _with_signals(runs: dict[str, Found]) -> dict[str, Found]:
-    """Of several runs those that hold a signal, by the names at the beginning; all of them if none does."""
+    """The runs that hold a signal, by the names at the beginning of each log; all runs if none does, or if there is
+    only one."""
     if len(runs) < 2:
         return runs
     kept = {name: found for name, found in runs.items() if found.source.is_dir or _has_signal(found)}

@@ -47,7 +47,7 @@ def _groups(frame: pl.DataFrame, column: str | None) -> Iterator[tuple[str | Non
 
 
 def _is_run(cells: pl.Series, at_least: int) -> bool:
-    """Whether a column tells runs: words or whole numbers, each in at least so many rows on average."""
+    """Whether a column names runs: words or whole numbers, each of them in at least `at_least` rows on average."""
     if cells.dtype != pl.String and not (cells.dtype == pl.Float64 and (cells.drop_nulls() % 1 == 0).all()):
         return False
     return at_least * cells.n_unique() <= len(cells)

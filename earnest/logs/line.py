@@ -271,7 +271,7 @@ def _is_loss(name: str) -> bool:
 
 
 def _told_apart(cells: list[tuple[Cell, int]], text: str) -> list[Cell]:
-    """Of two cells of one name those in a bracket that has a name are called bracket/name."""
+    """Cells of which two have one name: those in a bracket that has a name are called bracket/name."""
     names = [cell.name for cell, _ in cells]
     if len(set(names)) == len(names):
         return [cell for cell, _ in cells]

@@ -34,7 +34,8 @@ MILLISECONDS = 1e11  # of a time since 1970 that is larger
 
 
 def choose_beside(log: Log, run: str | None) -> str | None:
-    """Of runs side by side the columns of one stay; the run that is still to be chosen, if any."""
+    """Keep the columns of one run, if a log holds several side by side. Returns the run that is still to be chosen, or
+    None. Raises UserError if `run` is none of them."""
     if not log.runs:
         return run
     log.columns = {name: log.columns[column] for name, column in _beside(log, run).items()}
@@ -84,7 +85,8 @@ def to_run(log: Log, overrides: dict[str, str], run: str | None, known: Known = 
 
 
 def _ends_in_nan(log: Log, name: str) -> bool:
-    """Whether a loss that need not be read, a running mean of another, is no number in the end: that is told."""
+    """Whether a column that the trainer's page leaves out (a running mean of another) is a loss that ends in NaN: then
+    it is read, so that the NaN is reported."""
     column, known = log.columns.get(name), guess(name)
     return (
         column is not None

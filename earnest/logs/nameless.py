@@ -18,7 +18,7 @@ RISES = 1.02  # times its level at first: no loss of a run that is worth reading
 
 
 def shown(log: Log) -> Known | None:
-    """The step and the loss of a table whose columns have no names, with a note; None if that is not clear.
+    """The columns of step and loss, in a table whose columns have no names, with a note; None if they cannot be told.
 
     The step: a first column of whole numbers that grow from row to row. The loss: of the others the roughest
     one that is positive and no higher in its last third than in its first.

@@ -38,7 +38,8 @@ def read(source: Source) -> Log:
 
 
 def _must_fit(source: Source, height: int, width: int) -> None:
-    """A few bytes can stand for any number of equal cells, and as numbers they would fill the memory."""
+    """Raise UserError for more numbers than fit into memory: a few bytes of Parquet may stand for any number of equal
+    cells."""
     if height * width > MOST_CELLS:
         raise UserError(
             f"{source.path.name} holds {height:,} rows of {width:,} columns of numbers",

@@ -1,4 +1,4 @@
-"""The rows of free text: lines one after another, of which line.py reads each."""
+"""The rows of free text. `line.py` reads a single line; here lines are joined into rows."""
 
 import re
 from functools import lru_cache
@@ -252,8 +252,8 @@ def _settle_counters(log: Log) -> None:
 
 
 def _settle_bars(log: Log) -> None:
-    """Of several bars (training, an evaluation within it) the one that counts steps; its falls are epochs if nothing
-    else tells them."""
+    """Of several progress bars (training, and an evaluation within it), the one that counts steps becomes the step
+    column. Where it starts again a new epoch begins, if nothing else tells epochs."""
     bars = [name for name in log.columns if name.startswith("bar/")]
     if not bars:
         return

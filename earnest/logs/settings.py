@@ -284,7 +284,7 @@ def _mappings(config: Mapping[str, Json]) -> Iterator[dict[str, Json]]:
 
 
 def _with_specials(node: Mapping[str, Json], size: Json) -> Json:
-    """A codebook of 1024 whose stream begins and ends with ids 1024 and 1025 has 1026 that can occur."""
+    """The vocabulary of a codebook: 1026 if it has 1024 codes and its stream begins and ends with ids 1024 and 1025."""
     if not isinstance(size, int):
         return size
     ids = [

@@ -244,7 +244,7 @@ def _cut_within_a_number(before: bytes, last: bytes) -> bool:
 
 
 def _controls(data: bytes) -> float:
-    """Share of bytes that no text log holds: controls but for tab, newlines, backspace and escape."""
+    """Share of control characters that no text log holds: all except tab, newlines, backspace and escape."""
     text = data.translate(None, bytes(range(0, 8)) + bytes([11, 12, *range(14, 27), *range(28, 32), 127]))
     holes = len(data) - len(data.strip(b"\0"))
     return (len(data) - len(text) - holes) / (len(data) - holes) if holes < len(data) else 1.0

@@ -163,7 +163,8 @@ def _within_epoch(step: np.ndarray, epoch: np.ndarray) -> np.ndarray:
 def _one_run(
     log: Log, step: np.ndarray, row: np.ndarray, falls: np.ndarray, count: int, run: str | None
 ) -> tuple[int, int]:
-    """Where a fall goes back to the first step, another run begins; choose one of them, by default the last."""
+    """(first row, row after the last) of one run. A fall of the steps to the first step or below begins another run;
+    without `run`, the last one is chosen."""
     starts, first = [0], step[0]
     for fall in falls:
         if step[fall + 1] <= first:

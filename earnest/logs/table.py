@@ -201,8 +201,8 @@ def split_plainly(text: str, separator: str) -> list[list[str]]:
 
 
 def numbers_of(cells: Sequence[str | None], name: str, wrapped: dict[str, str]) -> Sequence[float | str | None]:
-    """Text cells as numbers, missing ones as None; as they are if most of them hold no number. In what the numbers of
-    the column `name` were wrapped is told in `wrapped`."""
+    """Text cells as numbers, missing ones as None; the cells themselves if most of them hold no number. If numbers of
+    the column `name` were wrapped (%, tensor(...), commas), `wrapped[name]` becomes a sentence on it."""
     plain = [None if cell is None or (bare := cell.strip(' "')) in MISSING else bare for cell in cells]
     values = [None if cell is None else _number(cell) for cell in plain]
     lost = [cell for cell, value in zip(plain, values, strict=True) if cell is not None and value is None]

@@ -79,7 +79,8 @@ def read(source: Source) -> Log:
 
 
 def _joined(gathered: dict[str, list[Column]]) -> dict[str, Column]:
-    """The pieces of each column as one; columns whose rows were one array have one again."""
+    """The pieces of each column joined into one column. Columns that shared arrays of rows share the joined array
+    too."""
     rows: dict[tuple[int, ...], np.ndarray] = {}
     columns: dict[str, Column] = {}
     for name, pieces in gathered.items():
@@ -253,8 +254,8 @@ def _chain(data: bytes) -> tuple[np.ndarray, np.ndarray, int, bool]:
 def _of_one_length(
     data: bytes, start_N: np.ndarray, length: int, row_N: np.ndarray, step_N: np.ndarray, rows: int, pieces: Pieces
 ) -> None:
-    """Records of one length as a matrix: those whose bytes but for wall time, step and the last four agree are a
-    group."""
+    """Decode records of one length as a matrix. Records are grouped if all their bytes agree except wall time, step and
+    the last four, which hold the value."""
     if length < 11:
         return
     windows = np.lib.stride_tricks.sliding_window_view(np.frombuffer(data, np.uint8), length)

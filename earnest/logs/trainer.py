@@ -1,4 +1,4 @@
-"""Whose log it is, and what follows: the profile of a public trainer names columns, and gives facts that nobody else
+"""The trainer that wrote a log, and what its profile adds: the meaning of columns, and facts that nothing else
 states."""
 
 from collections.abc import Collection, Iterable, Mapping

@@ -45,7 +45,7 @@ def unused(log: Log, unmapped: Mapping[str, str], has_loss: bool) -> list[str]:
 
 
 def may_be_loss(log: Log, names: Iterable[str]) -> str:
-    """Of some columns the one that falls most, or the first."""
+    """The column that falls most, of those given; the first if none falls."""
     return max(names, key=lambda name: _fall(log.columns[name].value))
 
 
@@ -72,7 +72,7 @@ def _split(name: str) -> str:
 
 
 def _fall(value: np.ndarray) -> float:
-    """By which share a positive column falls from its first third to its last; 0 for any other."""
+    """The share by which a positive column falls from its first third to its last; 0 for any other."""
     value = value[np.isfinite(value)]
     if len(value) < 3 or (value <= 0).any():
         return 0.0

@@ -1,5 +1,4 @@
-"""The tracker in use: what is believed of a run is told where its curves are looked at. Nothing is imported that the
-training has not imported itself."""
+"""Alerts in the tracker that a training uses. No tracker is imported that the training has not imported itself."""
 
 import gc
 import sys

@@ -53,7 +53,8 @@ def check(
 
 
 def _not_optimized(subject: Subject, optimizer: torch.optim.Optimizer) -> Optimizer:
-    """Of the parameters that get a gradient; what gets none would not be trained by an optimizer either."""
+    """The parameters that get a gradient and are not in the optimizer. Those without a gradient are left out: an
+    optimizer would not train them either."""
     found = not_optimized(subject.model, optimizer)
     return replace(
         found, missing=tuple(name for name in found.missing if name not in subject.gradients.without_gradient)
@@ -61,7 +62,7 @@ def _not_optimized(subject: Subject, optimizer: torch.optim.Optimizer) -> Optimi
 
 
 def _moved(model: nn.Module, kept: Kept) -> FrozenTensors:
-    """Buffers that a run moved, in modules of which nothing is trained although the model is."""
+    """Buffers that a run of the model changed, in modules without a trained parameter."""
     moved = {id(buffer) for buffer in kept.moved_buffers()}
     modules: dict[str, nn.Module] = dict(model.named_modules())
     frozen = [

@@ -1,5 +1,5 @@
-"""Which modules of a training are called from outside, and models and optimizers that nobody handed over: found when
-they first run."""
+"""Finds the models and optimizers of a training that were not handed over, when they first run, and which modules are
+called from outside."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,8 +14,8 @@ STEPS = 8  # optimizer steps after which no further model is looked for
 
 
 class Discovery:
-    """A root is a module that trains and that nobody else's forward pass calls: `Seen.called` hears of its calls. If no
-    model is known, the roots of which an optimizer holds parameters are taken for the models.
+    """Looks for roots: modules that train and that no other module's forward pass calls. Their calls are passed to
+    `Seen.called`. If no model is known, the roots whose parameters an optimizer holds become the models.
 
     Calls of all modules are looked at for the first few steps only.
     """
@@ -77,7 +77,7 @@ class Discovery:
             self._stop_looking()
 
     def _adopt(self, optimizer: torch.optim.Optimizer) -> None:
-        """Take the roots of which this optimizer holds parameters."""
+        """Take as models the roots whose parameters this optimizer holds."""
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         inside = {id(part) for model in self.seen.models.values() for part in model.modules()}
         for root in list(self.roots.values()):

@@ -102,7 +102,8 @@ class FirstStep:
             self.calls.append((module, args, kwargs))
 
     def scored(self) -> None:
-        """Before a backward pass: what follows the first is not written down, but for the gradients of the logits."""
+        """To be called before a backward pass: the recording ends with the first one, except for the gradients of the
+        logits."""
         self.recorded = True
         if self.recorder is not None:
             self.recorder.off = True
@@ -260,7 +261,8 @@ def not_given(models: Mapping[str, nn.Module], optimizers: Sequence[torch.optim.
 
 
 class PutBack:
-    """Random numbers and buffers are afterwards as they were, and every run inside begins with the same numbers."""
+    """Restores random numbers and buffers when the block ends, whatever ran inside; each block begins with the same
+    random numbers."""
 
     def __init__(self, modules: Sequence[nn.Module]):
         self.buffers = {id(one): one for module in modules for one in module.buffers()}.values()

@@ -1,4 +1,5 @@
-"""Where every training in PyTorch passes by: loss functions, backward passes, clipping of gradients, scaling of losses.
+"""Hooks on the functions of torch that every training calls: losses, backward passes, clipping of gradients, scaling of
+losses.
 
 The functions are replaced while somebody listens, also where a module has imported them by name, and put back
 afterwards. What they compute is untouched, and a listener that raises is not heard of here (`guard.py`).
@@ -82,7 +83,8 @@ def _install() -> None:
 
 
 def _replace_everywhere(original: Any, new: Any) -> None:
-    """In every module that holds the function under some name, as after ``from torch.nn.functional import ...``."""
+    """Put `new` in place of a function in every module that holds it under some name, as after ``from
+    torch.nn.functional import ...``."""
     for module in list(sys.modules.values()):
         for name, value in list(getattr(module, "__dict__", {}).items()):
             if value is original:

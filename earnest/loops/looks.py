@@ -15,7 +15,7 @@ FEW_STEPS = 50  # before them, only what a healthy training cannot show is belie
 
 @dataclass
 class Looks:
-    """alerts: whether trackers are told · believed: what has been told so far."""
+    """The looks at one run directory. alerts: whether trackers are alerted · believed: the findings reported so far."""
 
     run_dir: Path
     guard: Guard

@@ -1,5 +1,4 @@
-"""`earnest.watch`: anybody's training, watched while it runs: a run directory of ours is written, and judged as it
-grows.
+"""`earnest.watch`: any training, watched while it runs. A run directory is written, and judged as it grows.
 
 The training is not changed: functions of torch are listened to (`hooks.py`), everything that is measured runs under a
 guard, and only the first process of several watches.
@@ -303,7 +302,8 @@ def place() -> tuple[int, int]:
 
 
 def free_directory(path: Path, goes_on: bool) -> Path:
-    """This directory, or the first of path-2, path-3, ... that holds no run."""
+    """`path`, or the first of path-2, path-3, ... that holds no run. goes_on: the run continues, and `path` is taken as
+    it is."""
     number, free = 1, path
     while not goes_on and (free / "run.json").exists():
         number += 1

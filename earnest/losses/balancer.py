@@ -23,7 +23,8 @@ class Balancer:
     def __call__(
         self, losses: Mapping[str, Tensor], weights: Mapping[str, float], wave_BN: Tensor
     ) -> tuple[Tensor, dict[str, float]]:
-        """The losses of `streams` -> a loss whose gradient at wave_BN is the balanced one, and the share of each in it.
+        """The losses of `streams` -> a loss whose gradient at wave_BN is the balanced one, and each loss's share of
+        that gradient.
 
         The balanced gradient has about norm 1 per clip, whatever the weights sum to. A loss of weight 0 has no part.
         """

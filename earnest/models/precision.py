@@ -25,21 +25,22 @@ def resolve_precision(wanted: Precision) -> str:
 
 
 def fast_float32() -> None:
-    """What is not autocast goes through TF32 on a GPU: some eight times as fast."""
+    """Let a GPU multiply float32 matrices, where autocast is off, in TF32: some eight times as fast."""
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
 
 
 def computed_in(device: torch.device, wanted: Precision) -> Callable[[], AbstractContextManager[object]]:
-    """In what a run's model is computed outside of its training: on an accelerator in the run's precision, as float32
-    takes some ten times as long there; on a CPU in that of the weights."""
+    """The context in which a run's model computes outside of its training: on an accelerator the run's precision, as
+    float32 takes some ten times as long there; on a CPU the precision of the weights."""
     if device.type == "cpu" or resolve_precision(wanted) != "bf16":
         return nullcontext
     return lambda: torch.autocast(device.type, torch.bfloat16)
 
 
 def under(context: Callable[[], AbstractContextManager[object]], items: Iterable[Item]) -> Iterator[Item]:
-    """The same items, each of them made under a context of its own; what is done with them is not under it."""
+    """The same items, each of them made under a context of its own. What the caller does with an item is not under the
+    context."""
     iterator = iter(items)
     while True:
         with context():

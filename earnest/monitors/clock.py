@@ -22,7 +22,7 @@ class Clock(Monitor):
         self.process = psutil.Process()
 
     def timed(self, groups: Iterable[Group]) -> Iterator[Group]:
-        """The same groups; how long each was waited for is remembered."""
+        """The same groups; the time for which each was waited is kept."""
         waiting = iter(groups)
         while True:
             self.asked = time.perf_counter()

@@ -56,7 +56,7 @@ class Targets(Monitor):
         self.counts_CV = torch.zeros(codebooks, codes, dtype=torch.long)
 
     def counted(self, groups: Iterable[Sequence[Batch]]) -> Iterator[Sequence[Batch]]:
-        """The same groups, counted as they pass."""
+        """The same groups; what they hold is counted as they pass."""
         codebooks, codes = self.counts_CV.shape
         for group in groups:
             for batch in group:

@@ -69,7 +69,8 @@ class Sides(Monitor):
         self._hooks: list[Callable[[], None]] = []
 
     def add(self, name: str, optimizer: torch.optim.Optimizer, modules: Mapping[str, nn.Module]) -> None:
-        """modules: by name, the largest of which all parameters are this optimizer's."""
+        """Watch one more optimizer. modules: the largest modules, by name, whose parameters all belong to this
+        optimizer."""
         named = any(
             word in f"{name} {path} {type(module).__name__}".lower()
             for path, module in modules.items()
@@ -144,8 +145,8 @@ class Sides(Monitor):
         ) or any(other in one.touched and self.sides[other].own is None for other in others)
 
     def _look(self, name: str) -> None:
-        """At the step of the discriminator: whose gradients does it step on? At that of the generator: does the
-        discriminator's loss reach it?"""
+        """Called at each step. Does the discriminator step on gradients of another side's loss? Does the
+        discriminator's loss reach the generator?"""
         discriminator = self._discriminator()
         if discriminator is None:
             return
@@ -160,7 +161,8 @@ class Sides(Monitor):
             self._cleared += judge.own not in self.sides[other].given
 
     def _discriminator(self) -> str | None:
-        """By its name, or called more often than the other for its own step: on what is real and what is not."""
+        """The side that is the discriminator: by its name, or because it is called more often before its own step, on
+        real and on generated audio."""
         named = [name for name, side in self.sides.items() if side.named]
         if len(named) == 1:
             return named[0]
@@ -195,7 +197,7 @@ class Sides(Monitor):
 
 
 def modules_of(models: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict[str, nn.Module]:
-    """The largest modules, by their names, of which the optimizer holds every parameter that is trained."""
+    """The largest modules, by name, of which the optimizer holds every trained parameter."""
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     found: dict[str, nn.Module] = {}
 

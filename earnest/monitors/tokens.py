@@ -48,7 +48,7 @@ class Shares(NamedTuple):
 
 @torch.no_grad()
 def shares(scored: Scored) -> Shares:
-    """Of at most `ROWS` counted rows."""
+    """The sums over at most `ROWS` counted rows, spread evenly."""
     logits_NV, target_N, ids_N, ignored = scored
     counted = (target_N != ignored).nonzero()[:, 0]
     most = max(1, min(ROWS, ENTRIES // logits_NV.shape[-1]))
@@ -107,7 +107,7 @@ def measure(
 
 
 class _Sums:
-    """Of one stream, since the last row."""
+    """What was seen of one stream since the last row was written."""
 
     def __init__(self) -> None:
         self.ce: list[Tensor] = []  # sum of nats, and number of targets that count, of each call
@@ -182,7 +182,7 @@ class Tokens(Monitor):
         self._labels = {names.get(stream, stream): seen for stream, seen in self._labels.items()}
 
     def label_counts(self) -> dict[Stream, dict[int, int]]:
-        """stream -> {id: how often}, of the streams of which enough has been seen."""
+        """stream -> {id: how often}, for streams of which enough targets were seen."""
         found: dict[Stream, dict[int, int]] = {}
         for stream, seen in self._labels.items():
             ids = np.flatnonzero(seen)

@@ -157,7 +157,7 @@ class _Seen:
 
     @torch.no_grad()
     def moved_by(self, clip: int, place: int, from_codebook: int = 0) -> dict[Stream, Tensor]:
-        """By how much each state of a clip moves if its input at `place` is another, or only some of its codebooks."""
+        """How far each state of a clip moves if the input at `place` is changed, or only some of its codebooks."""
         if clip not in self.alone:
             columns = {field.name: getattr(self.batch, field.name) for field in fields(self.batch)}
             only = Batch(**{name: tensor[clip : clip + 1] for name, tensor in columns.items()})

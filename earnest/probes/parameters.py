@@ -17,7 +17,7 @@ HASHED = 2**20  # of a tensor's entries: the tables of 128256 rows of a frozen b
 
 
 class Frozen:
-    """Tensors that training should not change: whether they stay as they are."""
+    """Tensors that training should not change, and a check whether they have changed."""
 
     def __init__(self, tensors: Mapping[str, torch.Tensor]):
         self.tensors = tensors

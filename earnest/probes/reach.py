@@ -10,7 +10,7 @@ from earnest.probes.results import Gradients, Optimizer
 
 
 def not_optimized(model: nn.Module, optimizer: torch.optim.Optimizer) -> Optimizer:
-    """Parameters that require a gradient and stand in no group of the optimizer, and how many do."""
+    """Parameters that require a gradient and are in no group of the optimizer, and how many parameters require one."""
     given = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     missing = tuple(name for name, parameter in trained.items() if id(parameter) not in given)

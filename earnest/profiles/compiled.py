@@ -25,7 +25,7 @@ def _tables() -> Mapping[str, Mapping[str, dict[str, Any]]]:
 
 
 def compiled() -> str:
-    """The text of `FILE`, from the pages as they are written."""
+    """The text of `FILE`, made from the pages."""
     import tomllib
 
     names = sorted(path.stem for path in (HERE / "trainers").glob("*.toml"))

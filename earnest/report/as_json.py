@@ -76,7 +76,8 @@ def small(run: Run, diagnosis: Diagnosis) -> str:
 
 
 def finding_id(finding: Finding) -> str:
-    """The same for the same fault of the same streams, however long the run has become: ``A203-codebook_0+text``."""
+    """An id that stays the same for the same fault of the same streams, however long the run becomes:
+    ``A203-codebook_0+text``."""
     return f"{finding.rule}-{'+'.join(sorted(map(str, finding.streams))) or 'run'}"
 
 

@@ -88,7 +88,7 @@ class Chart:
 
     @property
     def described(self) -> str:
-        """The chart in words, for those who do not see it."""
+        """The chart in words, for readers who cannot see it."""
         rungs = ", ".join(rung.label for rung in self.rungs)
         return f"{self.title} over steps: {self.latest}" + (f"; baselines: {rungs}" if rungs else "")
 
@@ -187,7 +187,7 @@ def _lost(name: str, series: Series) -> list[str]:
 
 
 def _step_tick(x: float, name: str) -> tuple[float, str, str]:
-    """Where a step's name stands: below it, or ending at the edge of the drawing."""
+    """Where the label of a step is drawn: centred below its tick, or ending at the edge of the drawing."""
     half = len(name) * LETTER / 2
     return (WIDTH - 2, name, "end") if x + half > WIDTH - 2 else (x, name, "middle")
 

@@ -16,7 +16,7 @@ AGAINST_AS_A_WARNING = re.compile(r"B10[123]|C1..|D201|D203|D302")
 
 
 def agreed(verdicts: Sequence[Verdict], findings: Sequence[Finding]) -> list[Verdict]:
-    """The verdicts, of which those that no finding bears out, or that one contradicts, are "cannot-judge"."""
+    """The verdicts; one that no finding supports, or that a finding contradicts, becomes "cannot-judge"."""
     return [_agreed(verdict, [one for one in findings if _concerns(one, verdict.stream)]) for verdict in verdicts]
 
 

@@ -52,7 +52,7 @@ class Need(ABC):
 
     @abstractmethod
     def words(self) -> str:
-        """How to give it, for whoever is told that it is missing."""
+        """How a user provides what is missing: a fact to pass, a signal to log, a probe to run."""
 
     @abstractmethod
     def find(self, case: Case, stream: Stream | None) -> object:

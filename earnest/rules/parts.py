@@ -49,7 +49,8 @@ class Parts:
 
     @cached_property
     def parts(self) -> dict[Stream, Series]:
-        """What the total may be a sum of, by stream: no codebook, whose mean it is, and no discriminator's loss."""
+        """The losses that the total may be the sum of, by stream. Codebooks are left out, as the audio loss is their
+        mean, and so are discriminators' losses."""
         return {
             stream: series
             for stream, series in self.losses.items()

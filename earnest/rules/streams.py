@@ -201,7 +201,7 @@ class StreamView:
 
     @property
     def audio_part(self) -> Baseline | None:
-        """In a joint vocabulary: the lowest level that is reached by knowing which ids may follow, and no more."""
+        """In a joint vocabulary: the lowest level that a model reaches by knowing only which ids may follow."""
         return self.rung(ONE_CODEBOOK) or self.rung(AUDIO_IDS)
 
     def rung(self, name: str) -> Baseline | None:

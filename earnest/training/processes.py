@@ -1,4 +1,4 @@
-"""Several processes that train together, of which one is gone."""
+"""What happens if one of several processes that train together is lost."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ def is_lost(error: RuntimeError) -> bool:
 
 
 def lost(run_dir: Path, ranks: int, error: RuntimeError) -> tuple[str, str, str]:
-    """The three lines of a process whose fellow is gone."""
+    """The three lines that a process prints if another one of the training is lost."""
     saved = checkpoints.checkpoints(run_dir)
     kept = f"kept up to {saved[-1]}" if saved else "no checkpoint was written yet"
     return (

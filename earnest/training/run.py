@@ -129,8 +129,8 @@ def measured(step: Step, monitors: Iterable[Monitor]) -> Step:
 
 @contextmanager
 def started(config: Config, run_dir: Path, resume: bool, recipe: str = "") -> Generator[Start, None, None]:
-    """Where the run starts, with its seed set; afterwards the processes part. From here on the directory has an owner,
-    and says what it holds.
+    """Seed and open a run, and say where it starts: from then on the directory has an owner and holds the
+    configuration. Processes that train together part after this.
 
     Raises UserError if that would mix two runs in one directory: one is there and is not to be resumed, it was started
     with another configuration, or another process is at work in it; and if there is none to resume.
@@ -252,8 +252,8 @@ def starting_point(config: Config, run_dir: Path, resume: bool) -> Path | None:
 
 
 def check_same(stored: Mapping[str, Any], config: Config) -> None:
-    """Raises UserError if a run would be continued with another configuration than it was started with, but for its
-    length."""
+    """Raises UserError if a run would continue with another configuration than it was started with; only its length may
+    change."""
     changed = _differences(stored, config)
     if changed:
         raise UserError(
@@ -264,7 +264,7 @@ def check_same(stored: Mapping[str, Any], config: Config) -> None:
 
 
 def _differences(stored: Mapping[str, Any], wanted: Any, besides: Sequence[str] = MAY_CHANGE) -> list[str]:
-    """Fields in which a stored configuration differs from another one, but for some."""
+    """The fields in which a stored configuration differs from another one, except those that may differ."""
     values = cast(Mapping[str, Any], wanted) if isinstance(wanted, Mapping) else asdict(wanted)
     before, after = ({name: each[name] for name in each if name not in besides} for each in (stored, values))
     return differences(before, after)

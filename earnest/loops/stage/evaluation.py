@@ -12,9 +12,9 @@ ASKED = 3  # times that a model answers by itself to arguments of one shape
 
 
 class Evaluation:
-    """In eval mode, without gradients, a model that an optimizer holds gives its last answer again, from the fourth
-    call on. Codecs and teachers, which no optimizer holds, and models that generate, whose inputs grow, are not
-    touched."""
+    """Shortens an evaluation: from the fourth call on, a model that an optimizer holds repeats its last answer, in eval
+    mode without gradients. Codecs and teachers, which no optimizer holds, and models that generate, whose inputs grow,
+    run as they are."""
 
     def __init__(self) -> None:
         self._answers: dict[tuple[Any, ...], tuple[int, Any]] = {}  # how often it answered, and its last answer

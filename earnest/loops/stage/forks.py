@@ -73,7 +73,7 @@ def _begins(func: Callable[..., Any], args: tuple[Any, ...]) -> bool:
 
 
 class ToTheStep(Recorder):
-    """In a child: writes down the first micro-batch, and sends a `Step` before the first optimizer step."""
+    """Runs in a child process: records the first micro-batch, and sends a `Step` before the first optimizer step."""
 
     def __init__(self, send: Callable[[Any], None]):
         super().__init__()
@@ -133,7 +133,8 @@ class ToTheStep(Recorder):
 
 
 class ToThePrints(Recorder):
-    """In a child: goes on with other ids, and sends what the output layers print as soon as all have."""
+    """Runs in a child process: continues with other ids, and sends what the output layers give as soon as all have been
+    called."""
 
     def __init__(self, changes: Changes, printed: Mapping[Key, int], send: Callable[[Any], None]):
         super().__init__(changes, printed)
@@ -245,7 +246,7 @@ class ForkedReplay:
 
 
 class GoOn(BaseException):
-    """In a child: leave what the parent was doing, and go on with the script."""
+    """Raised in a child process, to leave the parent's work and continue with the script."""
 
 
 def _send(writing: int, found: Any) -> None:

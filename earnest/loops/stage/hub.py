@@ -20,7 +20,7 @@ class Hub:
         self.folder, self.checkpoints = folder, checkpoints
 
     def changes(self) -> dict[str, Callable[[Any], None]]:
-        """By module, what is done to it when it has been imported."""
+        """Module name -> the change that is made to it once it has been imported."""
         return {
             "huggingface_hub": self._downloads,
             "huggingface_hub.hub_mixin": self._mixin,

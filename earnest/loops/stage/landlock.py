@@ -14,7 +14,7 @@ ABI_WITH_TRUNCATE = 3
 
 
 def version() -> int:
-    """Of landlock's interface, 0 if this kernel has none."""
+    """The version of landlock's interface; 0 if this kernel has none."""
     try:
         return max(0, ctypes.CDLL(None, use_errno=True).syscall(CREATE_RULESET, None, 0, 1))
     except (OSError, AttributeError):

@@ -50,7 +50,8 @@ class Checkpoints:
         self.narrowed = False
 
     def changes(self) -> dict[str, Callable[[Any], None]]:
-        """By module of transformers, what is put in place of its own `from_pretrained`, which is asked first."""
+        """Module of transformers -> the change to it: its `from_pretrained` is asked first, and ours answers for what
+        is missing."""
         return {
             "transformers.modeling_utils": lambda m: self._instead(m.PreTrainedModel, self._model),
             "transformers.models.auto.auto_factory": lambda m: self._instead(m._BaseAutoModelClass, self._auto_model),
@@ -172,7 +173,7 @@ class Checkpoints:
             return tokenizer_of(_family_of(cls), self._rows(name))
 
     def _rows(self, name: str) -> int:
-        """Of a checkpoint's vocabulary, 0 if nothing tells."""
+        """The size of a checkpoint's vocabulary; 0 if nothing tells."""
         try:
             config: Any = self.config(name, None)
         except (UserError, ImportError, ValueError, KeyError):
@@ -242,7 +243,8 @@ def _family_of(cls: Any) -> str:
 
 
 def tokenizer_of(family: str, rows: int = 0) -> Any:
-    """A stand-in whose special tokens have the ids of the family's default configuration. rows: of the vocabulary."""
+    """A stand-in for a tokenizer, whose special tokens have the ids of the family's default configuration. rows: size
+    of the vocabulary, 0 if not known."""
     known = importlib.import_module("transformers.models.auto.configuration_auto").CONFIG_MAPPING
     if family not in known:
         return tokenizer.stand_in(size=rows)
@@ -253,7 +255,8 @@ def tokenizer_of(family: str, rows: int = 0) -> Any:
 
 
 def _architectures(config: Any) -> list[str] | None:
-    """The class that a checkpoint of this configuration would name, as trl looks it up: that which generates text."""
+    """The class that a checkpoint of this configuration would name, for callers such as trl: the one that generates
+    text."""
     auto = importlib.import_module("transformers.models.auto.modeling_auto")
     for names in (auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES):
         if (found := names.get(config.model_type)) is not None:
@@ -302,7 +305,8 @@ def _family(name: str, families: Any) -> str:
 
 
 def not_here(name: str) -> tuple[str, str, str]:
-    """What is said of a checkpoint of which nothing tells the configuration."""
+    """The three lines of an error on a checkpoint that is not on this machine, and whose configuration its name does
+    not tell."""
     return (
         f"{name}, which is neither here nor of a family that its name tells",
         "the configuration of the model that the script trains",
@@ -332,7 +336,7 @@ def _cached(name: str) -> list[Path]:
 
 
 class DrawnWeights(dict[str, Any]):
-    """In place of a file of weights that is not there: whoever loads it is drawn anew."""
+    """Stands in for a file of weights that is missing: a model that loads it is drawn at random."""
 
 
 def drawn_weights(file: str | os.PathLike[str]) -> DrawnWeights:

@@ -5,7 +5,7 @@ _PACKAGES: dict[str, None] = {}
 
 
 def tell(words: str) -> None:
-    """Note that something stands in for something else; the same is told once."""
+    """Note, once for each, that something stands in for something else."""
     _WORDS[words] = None
 
 

@@ -172,8 +172,8 @@ def _answered(name: str, answer: Any) -> None:
 
 
 class OneProcess(torch.nn.Module):
-    """In place of DistributedDataParallel: the threads that it sums gradients with do not live on in a forked process,
-    which would wait for them."""
+    """Stands in for DistributedDataParallel, whose threads for summing gradients do not survive a fork, so that a
+    forked process would wait for them."""
 
     def __init__(self, module: torch.nn.Module, *args: Any, **kwargs: Any):
         super().__init__()

@@ -40,8 +40,8 @@ class MoTLayer(GradientCheckpointingLayer):
     def forward(
         self, text_ND: Tensor, audio_MD: Tensor, block: LlamaDecoderLayer, route: Route
     ) -> tuple[Tensor, Tensor]:
-        """Both blocks through one layer. Nothing is detached: gradients of later positions reach earlier ones through
-        keys and values."""
+        """Text and audio positions through one layer. Nothing is detached: gradients of later positions reach earlier
+        ones through keys and values."""
         text_attention, audio_attention = block.self_attn, self.attention or block.self_attn
         text_in_ND, audio_in_MD = block.input_layernorm(text_ND), block.input_layernorm(audio_MD)
         q_PHD, k_PHD, v_PHD = (

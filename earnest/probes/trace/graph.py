@@ -27,8 +27,8 @@ VIEW_NODES = (
 
 
 def loss_lines(losses: Sequence[tuple[Any, V]], layers: Mapping[Any, K]) -> dict[K, V]:
-    """By output layer, what is known of the loss call that its logits reach. losses: place in the graph, and that ·
-    layers: place in the graph -> output layer."""
+    """Output layer -> what is known of the loss call that its logits reach. losses: (place in the graph, what is known)
+    of each call · layers: place in the graph -> output layer."""
     found: dict[K, V] = {}
     for start, lines in losses:
         for node in _first_below(start, layers):

@@ -23,7 +23,7 @@ CHUNK = 2**22  # entries worked on at once
 
 
 class HiddenRecorder(Recorder):
-    """Writes down hidden states in place of logits: the last ones whose gradient is that of a cross-entropy.
+    """Records hidden states in place of logits: the last ones whose gradient is that of a cross-entropy.
 
     model: its tables are tried as output layers.
     """

@@ -147,13 +147,14 @@ def places(labels: np.ndarray, ids: Sequence[Ids]) -> list[Place]:
 
 
 def _in_runs(string: np.ndarray) -> np.ndarray:
-    """Entries of runs of one value (padding, silence), of which none can be told from its neighbours."""
+    """Entries within runs of one value (padding, silence), which cannot be told from their neighbours."""
     same = _long_runs(np.diff(string) == 0, GRAM - 1)
     return np.append(same, False) | np.append(False, same)
 
 
 def _orders(array: np.ndarray) -> Iterator[np.ndarray]:
-    """Orders in which an array may be read as one string: each axis in turn innermost, other axes as they are."""
+    """The orders in which an array may be read as one string: each axis in turn as the innermost, the others in their
+    order."""
     flat = np.arange(array.size).reshape(array.shape)
     seen: set[tuple[int, ...]] = set()
     for inner in reversed(range(array.ndim)):
@@ -205,7 +206,7 @@ def _far(at_N: np.ndarray, move_N: np.ndarray, moves: np.ndarray) -> np.ndarray:
 
 
 def _same(labels_N: np.ndarray, ids_M: np.ndarray, move: int, offset: int) -> np.ndarray:
-    """Labels that are the id so many places further."""
+    """(N,) whether each label that counts, plus `offset`, is the id `move` places further on."""
     there_N = np.arange(len(labels_N)) + move
     inside_N = (there_N >= 0) & (there_N < len(ids_M))
     return (labels_N >= 0) & inside_N & (ids_M[there_N.clip(0, len(ids_M) - 1)] == labels_N + offset)

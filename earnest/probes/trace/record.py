@@ -130,8 +130,8 @@ def _handed_on() -> Callable[..., Any] | None:
 
 
 class ThrownAway:
-    """Which parameters only made results that nobody read, such as logits beside the hidden states that a model is
-    asked for. A result is read by a loss, or by a function that cuts the gradient off.
+    """Finds parameters whose results nothing reads, such as those of logits when a model is only asked for hidden
+    states. A result is read by a loss, or by a function that cuts the gradient off.
 
     read: ids of parameters of which something was read.
     """
@@ -223,7 +223,8 @@ class Recorder(TorchFunctionMode):
         return record
 
     def _alike(self, names: Mapping[int, str]) -> Iterator[AlikeRows]:
-        """Of the model's tables, in which the ids are looked up alone: an adapter's table would tell them apart."""
+        """Equal rows in the model's frozen tables. A table is left out if a trained table, such as an adapter's, is
+        looked up with the same ids: it tells them apart."""
         for number, (table, looked_up) in self._frozen.items():
             of_others = [index for index, other in self._lookups if other is not table and other.requires_grad]
             ids = torch.cat([one.reshape(-1).to(table.device) for one in looked_up])
@@ -233,8 +234,8 @@ class Recorder(TorchFunctionMode):
                     yield found
 
     def let_go(self) -> None:
-        """Hold no tensor and no graph any more. A hook and the graph that it stands in hold each other, unseen by
-        Python's collector of garbage."""
+        """Drop all tensors and graphs. A hook and the graph that holds it refer to each other in a cycle that Python's
+        garbage collector cannot see."""
         for hook in self._hooks:
             hook.remove()
         for held in (self._hooks, self._nodes, self._losses, self._lookups, self._used, self._frozen):
@@ -333,7 +334,7 @@ def _directions(width: int) -> Tensor:
 
 
 def lines() -> tuple[Line, ...]:
-    """Where we are in other people's code, innermost line first; torch and earnest are left out."""
+    """The lines of other people's code that we were called from, innermost first; torch and earnest are left out."""
     frame, found = sys._getframe(2), list[Line]()
     while frame is not None and len(found) < FRAMES:
         path = frame.f_code.co_filename

@@ -56,7 +56,7 @@ class Scores:
         return all_.reshape(*self.shape, self.codebooks)
 
     def by_codebook(self, axis: int) -> "Scores":
-        """The same with one axis of the rows taken for codebooks."""
+        """The same scores, with one axis of the rows read as codebooks."""
         at = np.unravel_index(self.row, self.shape)
         shape = (*self.shape[:axis], *self.shape[axis + 1 :])
         rest = at[:axis] + at[axis + 1 :]

@@ -40,7 +40,8 @@ def streams(readings: Sequence[Reading]) -> dict[Stream, Reading]:
 
 
 def _is_text(reading: Reading, readings: Sequence[Reading]) -> bool:
-    """By the name of the output layer, else of the table, else by the size of the vocabulary."""
+    """Whether a stream is text: by the name of its output layer, else of its table, else by the size of its
+    vocabulary."""
     for words, text in ((TEXT_WORDS, True), (AUDIO_WORDS, False)):
         if any(word in reading.layer.lower() for word in words):
             return text

@@ -27,7 +27,7 @@ class Clips:
 def targets(
     model: nn.Module, named: Mapping[Stream, Reading], arrays: Sequence[Ids], end_id: int | None = None
 ) -> dict[Stream, Targets]:
-    """By stream. end_id: of audio, if the caller knows it."""
+    """Stream -> what its counted targets are. end_id: the id that ends audio, if the caller knows it."""
     return {
         stream: _of_stream(model, stream, reading, arrays, len(named) == 1, end_id) for stream, reading in named.items()
     }
@@ -145,8 +145,8 @@ def _end(labels: np.ndarray, clips: Clips | None, ends: Mapping[int, str]) -> in
 
 
 def first_untaught(reading: Reading, clips: Clips, arrays: Sequence[Ids]) -> int:
-    """Clips whose first token is no target, though a row stands before it: the one before the first target is a token
-    like the targets, and the one before that is not."""
+    """How many clips leave their first token out of the targets although a row precedes it: the token before the first
+    target is one like the targets, and the token before that is not."""
     if reading.time is None:
         return 0
     ids, axis = arrays[reading.time[0]], reading.time[1]

@@ -78,7 +78,7 @@ def _by_codebook(scores: Scores, found: list[Place], arrays: Sequence[Ids]) -> t
 
 
 def _turned(place: Place, shape: tuple[int, ...], axis: int) -> Place:
-    """The same with one axis of the rows taken for codebooks."""
+    """The same place, with one axis of the rows read as codebooks."""
 
     def turn(flat: np.ndarray) -> np.ndarray:
         return np.moveaxis(flat.reshape(shape), axis, -1).reshape(-1, shape[axis])

@@ -40,7 +40,7 @@ def fragments(run: Run, diagnosis: Diagnosis) -> list[Fragment]:
 
 
 def _made(section: Section, run: Run, diagnosis: Diagnosis) -> Fragment:
-    """A section; one that cannot be made for a fault is told in its place."""
+    """One section; if a fault of earnest keeps it from being made, its place says so."""
     try:
         return section(run, diagnosis)
     except Exception as error:

@@ -26,7 +26,7 @@ def section(run: Run, diagnosis: Diagnosis) -> Fragment:
 
 
 def _rows(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str, str]]:
-    """With the meaning of what is a fact."""
+    """The rows of a record; a name that is a fact gets its meaning."""
     return [(name, words, FACTS[name].meaning if name in FACTS else "") for name, words in pairs]
 
 

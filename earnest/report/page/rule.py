@@ -1,4 +1,4 @@
-"""The text of a rule, on the page: nobody has to look a code up elsewhere."""
+"""The text of a rule on the page, so that a reader need not look a code up elsewhere."""
 
 import re
 from functools import cache

@@ -163,7 +163,7 @@ def _falls_to_nothing(loss: Series, gan: Gan) -> Answers:
 
 
 def _generator_pays(gan: Gan) -> str:
-    """In words, if the generator's loss rises."""
+    """Words for the summary if the generator's loss rises, else an empty text."""
     for loss, words in ((gan.adversarial, "adversarial loss"), (gan.run.get("train", "loss", GENERATOR), "loss")):
         if loss is not None and trend(loss.binned.value).rises:
             return f", and the generator's {words} rises"

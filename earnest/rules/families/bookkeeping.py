@@ -314,7 +314,7 @@ def _scale_told(words: str) -> float | None:
 
 
 def _covered(series: Series) -> int:
-    """How many steps were made from the first logged one to the last: a row may stand for hundreds of them."""
+    """How many steps were made from the first logged row to the last: a row may cover hundreds of steps."""
     return max(len(series), int(series.step[-1] - series.step[0])) if len(series) else 0
 
 

@@ -239,7 +239,7 @@ def _is_outweighed(series: Series, losses: PlainLosses | None) -> bool:
 
 
 def _rate_at(onset: int, learning_rate: Series | None) -> str:
-    """In words, if the learning rate had just reached its peak."""
+    """Words for the summary if the learning rate had just reached its peak, else an empty text."""
     if learning_rate is None or len(learning_rate) <= 3:
         return ""
     peak, before = learning_rate.value.max(), learning_rate.where(learning_rate.step <= onset).value
@@ -249,7 +249,7 @@ def _rate_at(onset: int, learning_rate: Series | None) -> str:
 
 
 def _norm_around(onset: int, grad_norm: Series | None) -> str:
-    """In words, if the gradient norm rose with the loss."""
+    """Words for the summary if the gradient norm rose with the loss, else an empty text."""
     if grad_norm is None or len(grad_norm.finite) <= 10:
         return ""
     finite = grad_norm.finite

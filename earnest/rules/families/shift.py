@@ -74,7 +74,8 @@ def labels_not_shifted(judged: AllJudged, copy_frac: PerStream | None) -> Answer
 
 
 def _text_above_chance(text: StreamView | None) -> str | None:
-    """In words, if text is above chance; beside an audio loss that is impossibly low, a short start above it tells."""
+    """Words for the summary if text is above chance, else an empty text. Beside an audio loss that is impossibly low, a
+    short stretch above chance at the start is enough."""
     if text is None or text.train is None or text.chance is None or len(text.train.finite) < 3:
         return None
     until = began_above(text.train, text.chance, run_frac=0.05)

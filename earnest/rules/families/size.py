@@ -105,7 +105,8 @@ def _higher_ever_since(series: Series) -> Answers:
 
 
 def _swings(series: Series) -> Answers:
-    """To and fro by more than a hundred: twice or more a row is that far above the one before it or after it."""
+    """Evidence if a short series goes up and down by more than a hundred: at least twice a row is that far from the row
+    before it."""
     value = series.finite.value
     if len(value) < 3 or value.min() < LEVEL:
         return

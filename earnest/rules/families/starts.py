@@ -253,8 +253,9 @@ class AtChance(NamedTuple):
 
 
 def chance_near(level: float, accuracy: float | None, guess: bool) -> AtChance | None:
-    """A uniform guess among a familiar number of classes, among few of which an accuracy says the same, or of several
-    codebooks together. guess: whether classes may be guessed that no accuracy bears out."""
+    """The level of chance that a loss lies at, if any: a uniform guess among a familiar number of classes; among a few
+    classes if the accuracy agrees; or the sum of several codebooks' guesses. guess: whether a number of classes counts
+    without an accuracy that agrees."""
     if not guess and (accuracy is None or abs(accuracy * math.exp(min(level, 10.0)) - 1) > 0.1):
         return None
     nearest, few = min(FAMILIAR, key=lambda classes: abs(level - math.log(classes))), round(math.exp(min(level, 10.0)))
@@ -353,7 +354,7 @@ def _alike(views: Sequence[StreamView]) -> dict[str, list[StreamView]]:
 
 
 def _falls_beside(family: Sequence[StreamView]) -> list[float]:
-    """By which share the others of a family fell, if that is most of it and a tenth or more."""
+    """The shares by which the others of a family fell, if most of them fell, by a tenth or more; else empty."""
     courses = [view.course for view in family if view.course and view.course.start > 0]
     falls = [1 - course.end / course.start for course in courses if not course.never_moved]
     return falls if len(falls) > len(courses) / 2 and float(np.median(falls)) > FELL else []

@@ -65,7 +65,7 @@ def _place(series: Series, sign: Sign) -> Series | None:
 
 
 def with_known_causes(findings: Iterable[Finding], trainer: str | None) -> list[Finding]:
-    """Findings whose rule a known defect of the trainer may set off name it as their first cause."""
+    """The findings; one whose rule a known defect of the trainer may set off names that defect as its first cause."""
     told = [(defect.rules, _told(trainer, defect)) for defect in known_defects(trainer)]
     return [
         replace(finding, causes=[*(cause for rules, cause in told if finding.rule in rules), *finding.causes])
@@ -74,5 +74,5 @@ def with_known_causes(findings: Iterable[Finding], trainer: str | None) -> list[
 
 
 def _told(trainer: str | None, defect: Defect) -> str:
-    """A defect as a cause: whose, what, and where it is discussed."""
+    """A known defect in the words of a cause: its trainer, what it is, and where it is discussed."""
     return f"known of {trainer}: {defect.what} ({defect.issue or 'read in its code, no public thread'})"

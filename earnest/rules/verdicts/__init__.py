@@ -31,7 +31,7 @@ class Judged:
 
     @property
     def mean_of(self) -> int:
-        """Of how many last values of training the verdict's value is the mean; 1 if it is a single one."""
+        """How many of the last training values the verdict's value is the mean of; 1 if it is a single one."""
         train = self.view.train
         if train is None or not len(train.finite) or self.verdict.value is None:
             return 1

@@ -1,4 +1,4 @@
-"""The verdict of a stream of tokens: named steps, of which the first that has an answer gives it."""
+"""The verdict of a stream of tokens: a list of named steps, the first of which that has an answer gives the verdict."""
 
 import math
 from collections.abc import Callable
@@ -73,7 +73,8 @@ def has_no_level(view: StreamView) -> Verdict | None:
 
 
 def _printed_divided(view: StreamView) -> Verdict:
-    """By its fall alone: what began at chance or below (assumed) is now at most its share of the start below it."""
+    """The verdict of a loss that is printed divided by unknown accumulation steps: only its fall, relative to its
+    start, can be judged, and only if it began at chance or below (assumed)."""
     now, started = _now(view), float(view.train.head(3).value.max()) if view.train else 0.0
     door = "training is printed divided by the accumulation steps: --fact accumulation_steps=..."
     worse, share = direction(view), now.value / started if started > 0 else 1.0

@@ -142,7 +142,7 @@ def latent_gradients(
 
 
 def random_stretch(waves: list[Tensor], samples: int | None) -> list[Tensor]:
-    """The same `samples` samples of each wave (B, N), from a random place; all of it if `samples` is None or N is
+    """The same `samples` samples of each wave (B, N), from a random place; the whole wave if `samples` is None or N is
     less."""
     N = waves[0].shape[1]
     if samples is None or samples >= N:

@@ -57,7 +57,7 @@ class Learner:
             self.objective, self.optimizer = self.accelerator.prepare(self.objective, self.optimizer)
 
     def stepped(self) -> None:
-        """To be called after every step of the optimizer."""
+        """Update the running average, if there is one; called after every optimizer step."""
         if self.average:
             self.average.update_parameters(self.model)
 

@@ -205,7 +205,7 @@ def _check_sides(train: Corpus, held_out: Corpus, left_out: Sequence[str]) -> No
 
 
 def _tell_left_out(left_out: Sequence[str], kept: int, cut: int, cut_texts: int) -> None:
-    """On the terminal, before anything is trained: what of the data is not used."""
+    """Print, before anything is trained, what part of the data is not used."""
     if left_out:
         shown = "; ".join(left_out[:3]) + ("; ..." if len(left_out) > 3 else "")
         log.warning("%d of %d clips are left out: %s", len(left_out), kept + len(left_out), shown)

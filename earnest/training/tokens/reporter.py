@@ -158,7 +158,7 @@ class TokenReporter(Reporter[TokenConfig]):
 
 
 def without_text(corpus: Corpus) -> Corpus:
-    """The same clips with the null input in place of their texts."""
+    """The same corpus with the null input in place of its texts."""
     vary = corpus.vary
     return Corpus(
         corpus.rows,

@@ -99,7 +99,7 @@ def _bytes(model: nn.Module) -> int:
 
 
 def _free(device: torch.device) -> int:
-    """Bytes of a GPU that are free, those that torch keeps for itself included; 0 if nobody can say."""
+    """Free bytes of a GPU, including those that torch has reserved and does not use; 0 for any other device."""
     if device.type != "cuda":
         return 0
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
