@@ -130,7 +130,7 @@ def measured(step: Step, monitors: Iterable[Monitor]) -> Step:
 @contextmanager
 def started(config: Config, run_dir: Path, resume: bool, recipe: str = "") -> Generator[Start, None, None]:
     """Seed and open a run, and say where it starts: from then on the directory has an owner and holds the
-    configuration. Processes that train together part after this.
+    configuration. At the end of the block the group of processes that train together is taken apart.
 
     Raises UserError if that would mix two runs in one directory: one is there and is not to be resumed, it was started
     with another configuration, or another process is at work in it; and if there is none to resume.
