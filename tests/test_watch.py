@@ -613,3 +613,114 @@ def _under_ddp(out: Path) -> list[list[str]]:
 def test_a_model_that_is_wrapped_for_several_processes(tmp_path):
     """DistributedDataParallel hides the model behind its own forward pass and sums gradients by hooks."""
     assert in_a_process(_under_ddp, tmp_path) == [[], ["A203"]]
+
+
+def one_loop(step, tmp_path, model=None, steps=8):
+    """`step(model, optimizer, loss)` under watch, on random classes; the findings."""
+    torch.manual_seed(0)
+    model = model or nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.2), nn.Linear(16, 6))
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    with earnest.watch(model, optimizer, tmp_path / "run") as watch:
+        for number in range(steps):
+            logits, target = model(torch.randn(16, 8)), torch.randint(0, 6, (16,))
+            step(number, model, optimizer, logits, target)
+    assert not watch.guard.broken
+    return [one.rule for one in watch.findings]
+
+
+def plain_step(model, optimizer, loss, clip=None):
+    optimizer.zero_grad()
+    loss.backward()
+    if clip:
+        nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+
+
+@pytest.mark.parametrize(
+    "loss, found",
+    [
+        (lambda z, y: F.cross_entropy(z, y), []),
+        (lambda z, y: F.cross_entropy(z.log_softmax(-1), y), []),
+        (lambda z, y: F.nll_loss(z.log_softmax(-1), y), []),
+        (lambda z, y: F.nll_loss((z.softmax(-1) + 1e-6).log(), y), []),
+        (lambda z, y: F.binary_cross_entropy_with_logits(z[:, 0], y.float().clamp(max=1)), []),
+        (lambda z, y: F.kl_div(z.log_softmax(-1), F.one_hot(y, 6).float(), reduction="batchmean"), []),
+        (lambda z, y: F.cross_entropy(z.softmax(-1), y), ["A208"]),
+        (lambda z, y: F.cross_entropy(z.softmax(-1)[None].movedim(1, 2), y[None]), ["A208"]),
+        (lambda z, y: F.nll_loss(z, y), ["A208"]),
+        (lambda z, y: F.nll_loss(z.softmax(-1), y), ["A208"]),
+        (lambda z, y: F.kl_div(z.softmax(-1), F.one_hot(y, 6).float(), reduction="batchmean"), ["A208"]),
+        (
+            lambda z, y: F.binary_cross_entropy_with_logits(
+                z.sigmoid()[:, 0].unsqueeze(1), y.float().clamp(max=1)[:, None]
+            ),
+            ["A208"],
+        ),
+    ],
+)
+def test_what_a_loss_is_given(loss, found, tmp_path):
+    def step(number, model, optimizer, logits, target):
+        plain_step(model, optimizer, loss(logits, target))
+
+    assert one_loop(step, tmp_path) == found
+
+
+@pytest.mark.parametrize("forgets_no_grad", [False, True])
+@pytest.mark.parametrize("forgets, from_step", [(False, 0), (True, 0), (True, 4)])
+def test_training_in_evaluation_mode(forgets, from_step, forgets_no_grad, tmp_path):
+    def step(number, model, optimizer, logits, target):
+        plain_step(model, optimizer, F.cross_entropy(logits, target))
+        if number + 1 >= from_step:
+            model.eval()
+            with torch.set_grad_enabled(forgets_no_grad):
+                F.cross_entropy(model(torch.randn(4, 8)), torch.randint(0, 6, (4,)))
+            model.train(not forgets)
+
+    model = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.2), nn.Linear(16, 6))
+    model.train(not (forgets and from_step == 0))
+    assert one_loop(step, tmp_path, model) == (["C110"] if forgets else [])
+    run = read_run(tmp_path / "run")
+    assert {str(name.stream) for name in run.series if name.split == "eval"} <= {"tokens"}
+    assert run.facts.classes, "the first step is traced all the same"
+    if forgets:
+        assert run.probes.evaluation_mode[0].since_step == from_step + 1
+
+
+def test_a_part_in_evaluation_mode_is_a_choice(tmp_path):
+    model = nn.Sequential(nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16)), nn.Linear(16, 6))
+    model[0].eval()
+
+    def step(number, model, optimizer, logits, target):
+        plain_step(model, optimizer, F.cross_entropy(logits, target))
+
+    assert one_loop(step, tmp_path, model) == []
+
+
+@pytest.mark.parametrize("clips", ["before", "between", "after"])
+def test_where_gradients_are_clipped(clips, tmp_path):
+    def step(number, model, optimizer, logits, target):
+        optimizer.zero_grad()
+        if clips == "before":
+            nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        F.cross_entropy(logits, target).backward()
+        if clips == "between":
+            nn.utils.clip_grad_norm_(model.parameters(), 50.0)
+        optimizer.step()
+        if clips == "after":
+            nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+
+    assert one_loop(step, tmp_path) == ([] if clips == "between" else ["D306"])
+    norms = {str(name): series.value for name, series in read_run(tmp_path / "run").series.items()}["train/grad_norm"]
+    assert norms.min() > 0, "of the gradients that the step uses"
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_a_loop_without_a_step(moves, tmp_path):
+    def step(number, model, optimizer, logits, target):
+        F.cross_entropy(logits, target).backward()
+        if moves:  # an optimizer of somebody's own
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter -= 1e-3 * parameter.grad
+
+    assert one_loop(step, tmp_path, steps=210) == ([] if moves else ["C111"])

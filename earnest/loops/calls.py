@@ -24,17 +24,19 @@ class Calls:
         """A micro-batch begins."""
         self._here.clear()
 
-    def stream(self, call: LossCall) -> Stream:
+    def stream(self, call: LossCall, trains: bool) -> Stream:
+        """trains: the call is no evaluation, which may stand at a line of its own."""
         number = self._here[call.place]
         self._here[call.place] += 1
         place = (*call.place, number, int(call.logits.shape[1]))
         if place not in self.named:
-            self.named[place] = Part(f"call_{len(self.named)}")
+            alike = list(dict.fromkeys(stream for known, stream in self.named.items() if known[2:] == place[2:]))
+            self.named[place] = alike[0] if len(alike) == 1 and not trains else Part(f"call_{len(self.named)}")
         return self.named[place]
 
     def number(self, stream: Stream) -> int:
         """Which of the calls it is."""
-        return next(number for number, own in enumerate(self.named.values()) if own == stream)
+        return list(dict.fromkeys(self.named.values())).index(stream)
 
     def name(self, traced: Mapping[Stream, int]) -> dict[Stream, Stream]:
         """Name what has been called so far; returns old name -> new one. traced: streams that were told from what was

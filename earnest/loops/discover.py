@@ -49,7 +49,7 @@ class Discovery:
         def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             if torch.compiler.is_compiling():
                 return original(module, *args, **kwargs)
-            if not self._depth and torch.is_grad_enabled() and module.training:
+            if not self._depth and torch.is_grad_enabled():
                 self.seen.guard.call("Discovery", lambda: self._root(module), None)
             self._depth += 1
             try:

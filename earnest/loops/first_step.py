@@ -83,7 +83,8 @@ class FirstStep:
         self.recorder: Reader | None = None
         self.record_of_run: Record | None = None
         self.named: dict[Stream, int] = {}  # stream -> classes, in the order of their output layers
-        self._entered = self.recorded = False
+        self._entered = self._waited = self.recorded = False
+        self._evaluated = self._trains_in_evaluation_mode = False
         self._looks = 0
         self._names: dict[int, str] = {}
         self._count = self._lost = self._waiting = 0  # micro-batches; set to zero unused; neither that nor used yet
@@ -92,7 +93,10 @@ class FirstStep:
 
     def called(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before a model's forward pass, of the first micro-batch. Within somebody else's mode nothing is traced."""
-        if self.recorded or not torch.is_grad_enabled() or not module.training:
+        if self.recorded or not torch.is_grad_enabled():
+            return
+        if not module.training and not self._trains_in_evaluation_mode:
+            self._evaluated = True  # or trained in evaluation mode, which the backward pass will tell
             return
         if self.recorder is None and not _get_current_function_mode_stack():
             self.recorder = Reader()
@@ -104,16 +108,17 @@ class FirstStep:
     def scored(self) -> None:
         """To be called before a backward pass: the recording ends with the first one, except for the gradients of the
         logits."""
-        self.recorded = True
+        self._trains_in_evaluation_mode = self._evaluated and not self.calls
+        self.recorded = not self._trains_in_evaluation_mode
         if self.recorder is not None:
             self.recorder.off = True
         self._count_lost()
 
-    def went_back(self, models: Mapping[str, nn.Module]) -> None:
+    def went_back(self) -> None:
         """After a backward pass."""
         self._count, self._waiting = self._count + 1, self._waiting + 1
         if self._reached is None:
-            every = (p for model in models.values() for p in model.parameters() if p.grad is not None)
+            every = (p for model, _, _ in self.calls for p in model.parameters())
             self._reached = next((p for p in every if p.grad is not None and p.grad.any()), None)
         if self._reached is not None and self._reached.grad is not None:
             self.may_skip |= not bool(self._reached.grad.isfinite().all())
@@ -131,6 +136,14 @@ class FirstStep:
         record = self.record_of_run
         weights = [float(one.weight.sum()) for one in record.scores.values()] if record is not None else []
         return MicroBatches(self._count, self._lost, weights[0] if len(weights) == 1 else None)
+
+    def waits(self) -> bool:
+        """Whether the step that comes is not the one to look at: the model was in evaluation mode so far, and its calls
+        from now on are known to be training."""
+        if not self._trains_in_evaluation_mode or self._waited:
+            return False
+        self._waited, self._count, self._waiting, self._reached = True, 0, 0, None
+        return True
 
     def leave(self) -> None:
         """Take the recorder off torch's stack, unless somebody has put another mode on it since. Not to be called

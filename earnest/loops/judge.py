@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from earnest.probes.results import Alignment, Results
+from earnest.probes.given import EXPECTED
+from earnest.probes.results import Alignment, Results, WrongInput
 from earnest.probes.trace.read import Reading, where
 from earnest.probes.trace.streams import streams
 from earnest.probes.trace.targets import delays, targets
@@ -29,6 +30,7 @@ def judged(model: nn.Module, traced: Traced, end_id: int | None = None) -> Resul
         targets=targets(model, named, traced.arrays, end_id) or None,
         delays=delays(model, named, traced.arrays),
         alike_rows=traced.record.alike or None,
+        wrong_inputs=_wrong_inputs(traced) or None,
     )
 
 
@@ -47,6 +49,13 @@ def _alignment(named: Mapping[Stream, Reading]) -> dict[Stream, Alignment] | Non
         if reading.offset is not None or reading.itself or reading.behind is not None
     }
     return found or None
+
+
+def _wrong_inputs(traced: Traced) -> tuple[WrongInput, ...]:
+    found = (
+        WrongInput(one.function, EXPECTED[one.function], one.instead, where(one.lines)) for one in traced.record.given
+    )
+    return tuple(dict.fromkeys(found))
 
 
 def told(traced: Traced) -> dict[str, str]:

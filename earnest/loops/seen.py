@@ -13,15 +13,18 @@ from earnest.loops.first_step import FirstStep, named_parameters, prefixed
 from earnest.loops.hooks import LossCall
 from earnest.monitors.gradients import REACHED_STEPS, Updates
 from earnest.monitors.guard import Guard
+from earnest.monitors.modes import Modes
 from earnest.monitors.sides import Sides, modules_of
 from earnest.monitors.tokens import Scored, Tokens, rows_of_ids
 from earnest.probes.reach import sorted_by_kind
-from earnest.probes.results import Results
+from earnest.probes.results import NoStep, Results
 from earnest.run import Step
 from earnest.signals import key
 from earnest.streams import AUDIO, TEXT, Codebook, Part
 
 EARLY = 20  # steps that are all looked at
+PASSES_WITHOUT_STEP = 200  # more micro-batches than anybody accumulates before the first step (assumed)
+PROBED = 16  # parameters, and entries of each
 
 
 class Receiver(Protocol):
@@ -44,21 +47,20 @@ class Seen:
         self.models: dict[str, nn.Module] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.first: FirstStep | None = first_step
-        self.calls, self.tokens, self.sides = Calls(names), Tokens(), Sides()
+        self.calls, self.tokens, self.sides, self.modes = Calls(names), Tokens(), Sides(), Modes()
         self.updates: dict[str, Updates] = {}
         self._moved: dict[str, float] = {}
         self._norms: dict[str, list[Tensor]] = {}
         self._clips: dict[str, list[Tensor]] = {}
-        self._clipped: list[tuple[int, float, Tensor]] = []  # first parameter, limit, norm
         self._told_most: float | None = None
-        self._held: dict[str, set[int]] = {}
         self._waiting: dict[str, Tensor] = {}
         self._reach_steps: dict[str, int] = {}
         self._inputs: list[Tensor] = []
         self._root: nn.Module | None = None
         self._unscaled: dict[int, Tensor] = {}
         self._micro_batches = 0
-        self._evaluated = False
+        self._first_weights: list[tuple[Tensor, Tensor]] = []
+        self._evaluated = self._stays_in_evaluation = False
         self._began_s, self._rows_from, self._from = time.perf_counter(), index, index
         self.used: frozenset[str] = frozenset()
 
@@ -69,7 +71,6 @@ class Seen:
 
     def add_optimizer(self, name: str, optimizer: torch.optim.Optimizer) -> None:
         self.optimizers[name] = optimizer
-        self._held[name] = {id(p) for group in optimizer.param_groups for p in group["params"]}
         names = named_parameters(self.models)
         self._waiting |= {
             names[id(p)]: p
@@ -107,35 +108,57 @@ class Seen:
         self.guard.call("Tokens", lambda: self._scored(call), None)
 
     def _scored(self, call: LossCall) -> None:
-        trains = torch.is_grad_enabled() and call.result.requires_grad
-        if not trains and (self._root is None or self._root.training or torch.is_grad_enabled()):
+        learns = torch.is_grad_enabled() and call.result.requires_grad
+        evaluates = self._root is not None and not self._root.training and not (learns and self._stays_in_evaluation)
+        trains = learns and not evaluates
+        if not trains and not evaluates:
             return  # a teacher's loss, or one that is only looked at
-        if not trains and self.index == 0 and not self.calls.named:
+        if not trains and not self.calls.named:
             return
-        stream = self.calls.stream(call)
+        stream = self.calls.stream(call, trains)
         logits, target = call.logits.detach(), call.target.reshape(-1)
         if logits.ndim > 2:
             logits = logits.movedim(1, -1)
         logits_NV = logits.reshape(-1, logits.shape[-1])
-        number, count = self.calls.number(stream), len(self.calls.named)
+        number, count = self.calls.number(stream), len(set(self.calls.named.values()))
         ids = rows_of_ids(self._inputs, len(target), number, count) if self.tokens.looks or not trains else None
         self._evaluated |= not trains
         scored = Scored(logits_NV, target, ids, call.ignored)
         self.tokens.score(stream, scored, mean_nats(call), "train" if trains else "eval")
 
     def before_backward(self, roots: Sequence[Tensor]) -> None:
+        in_evaluation = self._root is not None and not self._root.training
+        if in_evaluation and not self._stays_in_evaluation:  # what was taken for an evaluation is trained on
+            self.tokens.take("eval")
+            self._evaluated = False
+        elif self._evaluated and in_evaluation:
+            self._evaluated = False
+            self._report_evaluation()
+        self._stays_in_evaluation = in_evaluation
         if self.first is not None:
             self.guard.call("FirstStep", self.first.scored, None)
         self.guard.call("Sides", self.sides.before_backward, None)
 
     def after_backward(self, roots: Sequence[Tensor]) -> None:
         self._micro_batches += 1
-        if (first := self.first) is not None:
-            self.guard.call("FirstStep", lambda: first.went_back(self.models), None)
+        if not self.optimizers or not self.index:
+            self.guard.call("NoStep", self._look_for_a_step, None)
+        if self.first is not None:
+            self.guard.call("FirstStep", self.first.went_back, None)
         self.calls.begin()
         losses = [self._unscaled.get(id(root), root).detach().float().sum() for root in roots]
         self._unscaled.clear()
         self.guard.call("Sides", lambda: self.sides.after_backward(torch.stack(losses).sum()), None)
+
+    def _look_for_a_step(self) -> None:
+        """Of the weights that the first backward pass gave gradients, a few are kept, and looked at later."""
+        if self._micro_batches == 1 and self._root is not None:
+            reached = [p for p in self._root.parameters() if p.grad is not None and p.grad.any()][:PROBED]
+            self._first_weights = [(p, p.detach().reshape(-1)[:PROBED].clone()) for p in reached]
+        if self._micro_batches == PASSES_WITHOUT_STEP and self._first_weights:
+            same = all(torch.equal(p.detach().reshape(-1)[:PROBED], was) for p, was in self._first_weights)
+            self.to.probes(Results(no_step=NoStep(self._micro_batches, same)))
+            self.to.stepped(self.index)
 
     def scaled(self, loss: Tensor, result: Tensor) -> None:
         self._unscaled[id(result)] = loss
@@ -143,14 +166,11 @@ class Seen:
             self.first.may_skip = True
 
     def clipped(self, parameters: Sequence[Tensor], most: float, norm: Tensor) -> None:
-        if parameters:
-            self._clipped = [*self._clipped[-20:], (id(parameters[0]), most, norm.detach())]
+        self.guard.call("Sides", lambda: self.sides.clips(parameters, most, norm), None)
 
     def _sort_clips(self, name: str) -> None:
-        """Give this optimizer the norms that were clipped since its last step."""
-        mine = [one for one in self._clipped if one[0] in self._held[name]]
-        self._clipped = [one for one in self._clipped if one[0] not in self._held[name]]
-        for _, most, norm in mine:
+        """Give this optimizer the norms that were clipped before its step."""
+        for most, norm in self.sides.sides[name].clips:
             self._norms.setdefault(name, []).append(norm)
             if most < float("inf"):
                 self._clips.setdefault(name, []).append((norm > most).float())
@@ -160,7 +180,7 @@ class Seen:
 
     def before_step(self, name: str) -> None:
         """Before an optimizer's step, with the gradients in place."""
-        if self.first is not None:
+        if self.first is not None and not self.first.waits():
             first, self.first = self.first, None
             results = lambda: first.results(self.models, list(self.optimizers.values()))  # noqa: E731
             found = self.guard.call("FirstStep", results, Results())
@@ -171,6 +191,7 @@ class Seen:
         self.guard.call("Norms", lambda: self._sort_clips(name), None)
         self.guard.call("Reached", lambda: self._reached(name), None)
         if self.looks:
+            self.guard.call("Modes", lambda: self.modes.look(self.models, self.optimizers[name], self.index + 1), None)
             if name not in self._norms:
                 self.guard.call("Norms", lambda: self._measure_norm(name), None)
             self.guard.call("Updates", lambda: self._begin_updates(name), None)
@@ -214,6 +235,7 @@ class Seen:
         self._began_s, self._rows_from = now, self.index
         self.to.row(Step(self.index, signals))
         self.to.probes(self.guard.call("Sides", self.sides.probes, Results()))
+        self.to.probes(self.guard.call("Modes", self.modes.probes, Results()))
 
     def _report_evaluation(self) -> None:
         signals = self.guard.call("Tokens", lambda: self.tokens.take("eval"), {})

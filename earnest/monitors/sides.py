@@ -4,7 +4,7 @@ Told from a few gradients, and their versions, before and after each backward pa
 walked.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from earnest.monitors import Monitor
-from earnest.probes.results import GeneratorStep, KeptGradients, Results
+from earnest.probes.results import GeneratorStep, KeptGradients, LostClips, Results
 from earnest.streams import Part
 
 PROBES = 4  # tensors of each side that are looked at
@@ -34,13 +34,18 @@ class Pass:
 
 @dataclass
 class Side:
-    """One optimizer. given: passes whose gradients are in place; own: the last pass that it stepped on by itself;
-    calls: of its modules since anybody's step; reached: by a pass since its own step; holds_old: gradients of before
-    that step; kept: steps that used such."""
+    """One optimizer.
+
+    held: ids of its parameters; given: passes whose gradients are in place; own: the last pass that it stepped on by
+    itself; calls: of its modules since anybody's step; reached: by a pass since its own step; holds_old: gradients of
+    before that step; kept: steps that used such; clips: limits and norms since the last pass that reached it; clipped:
+    steps that used such; unclipped: steps before which a later pass had made all of them void.
+    """
 
     optimizer: torch.optim.Optimizer
     modules: tuple[nn.Module, ...]
     named: bool
+    held: frozenset[int]
     probes: list[Tensor] = field(default_factory=list[Tensor])
     given: list[Pass] = field(default_factory=list[Pass])
     own: Pass | None = None
@@ -50,6 +55,10 @@ class Side:
     reached: bool = False
     holds_old: bool = False
     kept: int = 0
+    clips: list[tuple[float, Tensor]] = field(default_factory=list[tuple[float, Tensor]])
+    clips_are_void: bool = False
+    clipped: int = 0
+    unclipped: int = 0
 
     @property
     def holds_any(self) -> bool:
@@ -76,8 +85,8 @@ class Sides(Monitor):
             for path, module in modules.items()
             for word in WORDS
         ) or any(word in name.lower() for word in WORDS)
-        side = Side(optimizer, tuple(modules.values()), named)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        side = Side(optimizer, tuple(modules.values()), named, frozenset(map(id, parameters)))
         by_size = sorted(parameters, key=lambda parameter: parameter.numel())[: max(PROBES, len(parameters) // 2)]
         side.probes = by_size[:: max(1, len(by_size) // PROBES)][:PROBES]
         self.sides[name] = side
@@ -91,6 +100,12 @@ class Sides(Monitor):
 
     def _called(self, side: Side, module: nn.Module, args: object) -> None:
         side.calls += torch.is_grad_enabled()
+
+    def clips(self, parameters: Sequence[Tensor], most: float, norm: Tensor) -> None:
+        """The gradients of parameters are clipped at a norm of `most`; norm: what it was."""
+        for side in self.sides.values():
+            if parameters and id(parameters[0]) in side.held:
+                side.clips = [*side.clips[-20:], (most, norm.detach())]
 
     def before_backward(self) -> None:
         for side in self.sides.values():
@@ -115,6 +130,8 @@ class Sides(Monitor):
         for name in touched:
             self.sides[name].given.append(made)
             self.sides[name].reached = True
+            self.sides[name].clips_are_void |= bool(self.sides[name].clips)
+            self.sides[name].clips = []
 
     def before_step(self, name: str) -> None:
         """Called before an optimizer's step, with the gradients in place."""
@@ -126,6 +143,8 @@ class Sides(Monitor):
             side.own = own[-1]
             self.losses.setdefault(name, []).append(torch.stack([one.loss for one in own]).sum())
         side.kept += side.holds_old
+        side.clipped, side.unclipped = side.clipped + bool(side.clips), side.unclipped + side.clips_are_void
+        side.clips_are_void = False
         side.steps, side.reached, side.holds_old = side.steps + 1, False, False
         side.most_calls = max(side.most_calls, side.calls)
         if len(self.sides) == 2:
@@ -135,6 +154,7 @@ class Sides(Monitor):
 
     def after_step(self, name: str) -> None:
         """What has been stepped on by this side is behind it; what others wait for stays."""
+        self.sides[name].clips = []
         others = {one for one in self.sides if one != name}
         self._pending = [one for one in self._pending if self._is_waited_for(one, others)]
 
@@ -184,16 +204,18 @@ class Sides(Monitor):
         return {name: Part("loss_d" if name == judge else "loss_g") for name in self.sides}
 
     def probes(self) -> Results:
-        """The probes ``kept_gradients`` and ``generator_step``, once the loop has gone round a few times."""
+        """The probes ``kept_gradients``, ``lost_clips`` and ``generator_step``, after a few rounds of the loop."""
         steps = [side.steps for side in self.sides.values()]
         if not steps or min(steps) <= CYCLES:
             return Results()
         kept = KeptGradients(tuple(name for name, side in self.sides.items() if side.kept >= CYCLES), max(steps))
+        void = [name for name, side in self.sides.items() if side.unclipped >= CYCLES and not side.clipped]
+        found = Results(kept_gradients=kept, lost_clips=LostClips(tuple(void), max(steps)))
         if len(steps) != 2 or not self.roles():
-            return Results(kept_gradients=kept)
+            return found
         attached = self._attached >= CYCLES
         generator_step = GeneratorStep(self._polluted >= CYCLES, attached, attached and self._cleared >= CYCLES)
-        return Results(kept_gradients=kept, generator_step=generator_step)
+        return found.updated(Results(generator_step=generator_step))
 
 
 def modules_of(models: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict[str, nn.Module]:

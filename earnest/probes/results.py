@@ -303,6 +303,43 @@ class KeptGradients:
 
 
 @dataclass(frozen=True)
+class WrongInput:
+    """A loss function, what its input should be, and what it is instead. where: file and line of the call."""
+
+    function: str
+    expected: str
+    given: str
+    where: str | None = None
+
+
+@dataclass(frozen=True)
+class EvaluationMode:
+    """A model whose trained parameters were stepped on in evaluation mode: its dropout and batch normalisation layers,
+    and the first of the steps since which that is so at every look. steps: how many were looked at since."""
+
+    model: str
+    layers: tuple[str, ...]
+    since_step: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class LostClips:
+    """Optimizers, by their names, whose gradients were clipped, but never between a backward pass and the step."""
+
+    optimizers: tuple[str, ...]
+    steps: int
+
+
+@dataclass(frozen=True)
+class NoStep:
+    """Backward passes after which no optimizer has made a step, and whether the weights are as they were."""
+
+    passes: int
+    same_weights: bool
+
+
+@dataclass(frozen=True)
 class Results:
     """Every probe's result, None if that probe did not run."""
 
@@ -330,6 +367,10 @@ class Results:
     micro_batches: MicroBatches | None = None
     alike_rows: tuple[AlikeRows, ...] | None = None
     kept_gradients: KeptGradients | None = None
+    wrong_inputs: tuple[WrongInput, ...] | None = None
+    evaluation_mode: tuple[EvaluationMode, ...] | None = None
+    lost_clips: LostClips | None = None
+    no_step: NoStep | None = None
 
     @classmethod
     def read(

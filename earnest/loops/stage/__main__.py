@@ -35,6 +35,7 @@ from earnest.errors import UserError  # noqa: E402
 from earnest.loops.judge import judged, told  # noqa: E402
 from earnest.loops.keep import fill_zeros  # noqa: E402
 from earnest.loops.stage import devices, evaluation, forks, guard, hub, imports, models, packages, replaced, settings  # noqa: E402
+from earnest.monitors.modes import in_evaluation_mode  # noqa: E402
 from earnest.probes.trace.tracing import trace  # noqa: E402
 
 
@@ -134,6 +135,7 @@ def _traced(plan: dict[str, Any]) -> dict[str, Any]:
     results = judged(model, traced, plan["end_id"])
     found = {**results.known(), "gradients": replay.step.gradients, "optimizer": replay.step.optimizer}
     found["micro_batches"] = replay.step.micro_batches
+    found["evaluation_mode"] = in_evaluation_mode(model)
     count = replay.step.micro_batches.count
     told_ = {"model": type(model).__name__, "first step": f"after {count} micro-batches", **told(traced)}
     return {"probes": {name: records.plain(value) for name, value in found.items()}, "told": told_}

@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 import earnest
 from earnest.probes.alike import alike_rows
+from earnest.probes.given import given_instead
 from earnest.probes.results import AlikeRows
 from earnest.probes.trace import graph
 from earnest.probes.trace.scores import Scores, scores_of
@@ -86,6 +87,14 @@ class Lookup:
     number: int
 
 
+class Given(NamedTuple):
+    """A loss function, what it was given instead of what it expects, and the lines of the call."""
+
+    function: str
+    instead: str
+    lines: tuple[Line, ...]
+
+
 @dataclass(frozen=True)
 class Record:
     """What one run did, in plain values.
@@ -93,7 +102,7 @@ class Record:
     scores, layers, lines: by output layer in order of the calls: its scored rows, the name of its weights, and the
     lines of the loss call that its logits reach, innermost first · losses: loss functions that were called · used:
     parameters that were computed with while gradients were on · alike: of tables without a gradient, ids that share a
-    row.
+    row · given: inputs of loss functions that are not what these expect.
     """
 
     lookups: list[Lookup]
@@ -103,6 +112,7 @@ class Record:
     losses: tuple[str, ...]
     used: frozenset[str]
     alike: tuple[AlikeRows, ...] = ()
+    given: tuple[Given, ...] = ()
 
 
 Changes = Mapping[int, tuple[np.ndarray, np.ndarray]]  # number of a lookup -> (flat places, what is added to their ids)
@@ -174,6 +184,7 @@ class Recorder(TorchFunctionMode):
         self._scores: dict[Key, Scores] = {}
         self._used: dict[int, Tensor] = {}
         self._frozen: dict[int, tuple[Tensor, list[Tensor]]] = {}  # tables without gradient; their ids
+        self._given: list[Given] = []
         self._thrown_away = ThrownAway()
         self._hooks: list[RemovableHandle] = []
 
@@ -192,7 +203,11 @@ class Recorder(TorchFunctionMode):
         if func in PRODUCTS and result.is_floating_point():
             self._product(func, args, kwargs, result)
         elif func in LOSSES and result.requires_grad and self._printed is None:
-            self._losses.append((LOSSES[func], result.grad_fn, lines()))
+            called_at = lines()
+            self._losses.append((LOSSES[func], result.grad_fn, called_at))
+            instead = given_instead(LOSSES[func], args[0] if args else kwargs.get("input"))
+            if instead is not None:
+                self._given.append(Given(LOSSES[func], instead, called_at))
         return result
 
     @property
@@ -218,6 +233,7 @@ class Recorder(TorchFunctionMode):
             tuple(dict.fromkeys(function for function, _, _ in self._losses)),
             frozenset(names[number] for number in self._used if number in names and number in self._thrown_away.read),
             tuple(self._alike(names)),
+            tuple(self._given),
         )
         self.let_go()
         return record

@@ -292,7 +292,7 @@ def mean_over_padding(targets: Probe[TargetsByStream]) -> Answers:
                 yield Evidence(0, words, EXACT, [_row(stream, seen)], stream)
 
 
-@rule("D404", "critical")
+@rule("D404", "critical", explains=("B102", "B103", "B110", "C102"))
 def micro_batches_are_lost(micro_batches: Probe[MicroBatches]) -> Answers:
     """Gradients are set to zero before the optimizer has used them, or micro-batches are added instead of averaged.
 

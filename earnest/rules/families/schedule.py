@@ -35,8 +35,8 @@ def clipping_nearly_always(
     Plot the gradient norm per group: one group that dominates points to its initialisation, all of them to the scale of
     the loss.
     ## Fix
-    Halve the learning rate and lengthen the warm-up; if the loss falls well, raise the limit to the 90th percentile of
-    the norm.
+    If the limit is a hundredth of the norm or less, or the loss falls well, raise the limit to the 90th percentile of
+    the norm; else halve the learning rate and lengthen the warm-up.
     ## References
     Clipping keeps the direction (Pascanu et al. 2013): it loses no information, but then the learning rate no longer
     sets the step's size for SGD; Adam hides it.
