@@ -81,6 +81,13 @@ class _Cells:
             self._pieces.append((row, value))
         self.count += len(row)
 
+    def copy(self) -> "_Cells":
+        """Cells to which others may be added; arrays of blocks are shared."""
+        other = _Cells()
+        other.count, other._pieces = self.count, [*self._pieces]
+        other._row, other._value = self._row[:], self._value[:]
+        return other
+
     def column(self, every_row: np.ndarray) -> Column:
         """All cells by row, in arrays of their own; of a column without a gap the rows are `every_row` itself."""
         self._close()
@@ -134,6 +141,13 @@ class Table:
     def cells(self, name: str, row: np.ndarray, value: np.ndarray) -> None:
         if column := self._column(name):
             column.block(row.astype(np.int64, copy=False), value.astype(np.float64, copy=False))
+
+    def copy(self) -> "Table":
+        """A table that grows by itself from here on."""
+        other = Table([*self.notes])
+        other.rows, other.runs = self.rows, {run: {**names} for run, names in self.runs.items()}
+        other._cells = {name: cells.copy() for name, cells in self._cells.items()}
+        return other
 
     def of_run(self, run: str, name: str) -> str:
         """What the column `name` of one of several runs is called."""
@@ -204,6 +218,12 @@ class JsonLines:
         self._labels = labels
         self._schema: dict[str, PolarsDataType] = {}
         self.nulls = False  # whether the last block may hold nulls
+
+    def copy(self) -> "JsonLines":
+        """Reads on as this one would."""
+        other = JsonLines(self._labels)
+        other._schema, other.nulls = {**self._schema}, self.nulls
+        return other
 
     def frame(self, block: bytes) -> "pl.DataFrame | None":
         """None if the standard library should read the block: NaN in odd places, changing types, broken lines, rows

@@ -1,7 +1,7 @@
 """``earnest watch LOG``: a log that grows is judged again and again, and each finding is printed once.
 
-A run directory of ours is read on from where it was left. Other formats are read again once they have grown, as what
-their columns are is told from the whole; a log so long that this takes time is read less often.
+Of a run directory of ours, and of CSV, JSONL and printed text, only what was appended is read (`logs.pieces`). Other
+formats are read again once they have grown. The longer a look takes, the less often one is taken.
 """
 
 import json
@@ -17,6 +17,7 @@ import numpy as np
 from earnest import logs
 from earnest.columns import Json
 from earnest.errors import UserError
+from earnest.logs.pieces import Progress
 from earnest.report import view
 from earnest.report.told import told
 from earnest.rules import diagnose
@@ -27,9 +28,7 @@ from earnest.signals import Key, parse
 
 POLL_S = 1.0
 SETTLED_S = 10.0  # without a new row: what there is is judged, however little it has grown
-READ_SHARE = 0.05  # of the time may be spent on reading a long log again
-QUICK_S = 0.5  # a log that is read in less is read at every change
-LONGEST_S = 60.0  # between two readings
+SHARE = 0.1  # of the time may be spent on looking, of one core
 ENDED_S = 600.0  # without a new row: a log that cannot say so has ended
 
 
@@ -94,30 +93,27 @@ class OwnRun:
 
 
 class AnyLog:
-    """A log in any other format: read again once a file of it has grown."""
+    """A log in any other format: read on, or again, once a file of it has grown."""
 
     ended = ""
 
     def __init__(self, path: Path, options: Mapping[str, Any]):
         self.path, self.options = path, options
         self.sizes: dict[Path, tuple[int, int]] = {}
-        self.again_s = 0.0
+        self.progress = Progress()
 
     def read(self) -> Run | None:
         files = [self.path] if self.path.is_file() else [file for file in self.path.rglob("*") if file.is_file()]
         sizes = {file: (file.stat().st_size, file.stat().st_mtime_ns) for file in files}
-        if sizes == self.sizes or (began_s := time.monotonic()) < self.again_s:
+        if sizes == self.sizes:
             return None
         self.sizes = sizes
         try:
-            return logs.read(self.path, **self.options)
+            return logs.read(self.path, **self.options, progress=self.progress)
         except UserError:
             if self.path.exists():  # a log that has only begun holds nothing that can be read yet
                 return None
             raise
-        finally:
-            took_s = time.monotonic() - began_s
-            self.again_s = began_s + (min(took_s / READ_SHARE, LONGEST_S) if took_s > QUICK_S else 0.0)
 
 
 @dataclass
@@ -142,6 +138,7 @@ class Follower:
         logs.read(self.path, **self.options) if isinstance(self.log, AnyLog) else None
         grown_s, run, stale = self.clock(), None, False
         while True:
+            began_s = self.clock()
             now = self.log.read()
             if now is not None:
                 grown_s, run, stale = self.clock(), now, True
@@ -153,7 +150,7 @@ class Follower:
                 yield look
             if ended:
                 return
-            self.sleep(self.poll_s)
+            self.sleep(max(self.poll_s, (self.clock() - began_s) * (1 / SHARE - 1)))
 
     def _end(self, silent_s: float) -> str | None:
         if self.log.ended in ("finished", "interrupted"):

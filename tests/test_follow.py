@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 import earnest
-from earnest import agents, follow
+from earnest import agents, follow, logs
 from earnest.cli import main
 from earnest.facts import Facts
 from earnest.follow import Follower, OwnRun
+from earnest.logs.pieces import Progress
 from earnest.report.live import Page, state_of
 from earnest.rules import diagnose
 from earnest.rules.decision import confidence
@@ -387,24 +388,87 @@ def test_a_browser_shows_a_finding_as_it_comes(tmp_path):
     assert not said["errors"] and not said["wide"] and not said["images"]
 
 
-@pytest.mark.parametrize("takes_s, readings", [(0.1, 40), (1.0, 3), (30.0, 2)])
-def test_a_log_that_takes_long_to_read_is_read_less_often(takes_s, readings, tmp_path, monkeypatch):
-    now_s, read = [100.0], list[int]()
+@pytest.mark.parametrize("takes_s, looks", [(0.0, 40), (0.1, 36), (1.0, 4), (30.0, 1)])
+def test_looking_takes_a_tenth_of_a_core_at_most(takes_s, looks, tmp_path, monkeypatch):
+    now_s, read = [100.0], list[float]()
 
     def slow(path: Path, **options: object) -> Run:
+        read.append(now_s[0])
         now_s[0] += takes_s
-        read.append(path.stat().st_size)
         return Run()
 
-    monkeypatch.setattr(follow.time, "monotonic", lambda: now_s[0])
-    monkeypatch.setattr(follow.logs, "read", slow)
-    log = follow.AnyLog(tmp_path / "log.csv", {})
-    for _ in range(40):
-        with open(log.path, "a") as file:
+    def sleep(seconds: float) -> None:
+        now_s[0] += seconds
+        with open(tmp_path / "log.csv", "a") as file:
             file.write("1,2\n")
-        log.read()
-        now_s[0] += 1
-    assert len(read) == readings
-    now_s[0] += follow.LONGEST_S
-    log.read()
-    assert read[-1] == 160
+
+    monkeypatch.setattr(follow.logs, "read", slow)
+    (tmp_path / "log.csv").write_text("step,loss\n")
+    for look in Follower(tmp_path / "log.csv", clock=lambda: now_s[0], sleep=sleep).looks():
+        if now_s[0] > 140.0 or look.ended:
+            break
+    following_s = now_s[0] - read[1]  # before the first there is one that tells whether anything can be read
+    assert looks <= len(read[1:]) <= looks + 2 and takes_s * len(read[1:-1]) <= 0.11 * following_s
+
+
+def grown(path: Path, lines: list[str], at: list[float]) -> tuple[Run, Progress, Run]:
+    """A log that was read after each part of its lines, with half a line behind; the same, read whole."""
+    progress, begin = Progress(), 0
+    for share in at:
+        end = int(share * len(lines))
+        half = len(lines[end]) // 2
+        with open(path, "a") as file:
+            file.write("".join(lines[begin:end]) + lines[end][:half])
+        logs.read(path, progress=progress)
+        with open(path, "a") as file:
+            file.write(lines[end][half:])
+        begin = end + 1
+    with open(path, "a") as file:
+        file.write("".join(lines[begin:]))
+    return logs.read(path, progress=progress), progress, logs.read(path)
+
+
+def values_of(run: Run) -> dict[str, list[tuple[int, str]]]:
+    return {str(key): [*zip(one.step.tolist(), map(str, one.value), strict=True)] for key, one in run.series.items()}
+
+
+@pytest.mark.parametrize("kind", ["csv", "gaps", "jsonl", "nested", "text", "bar", "texts", "odd", "changes", "split"])
+def test_what_was_appended_is_read_and_nothing_else(kind, tmp_path):
+    header = {"texts": "step,loss,third", "gaps": "step,loss,eval_loss"}.get(kind, "step,loss,lr")
+    noise, lines = random.Random(0), list[str]()
+    for step in range(1, 5501):
+        loss, rate = round(2 + 4 / step + 0.1 * noise.random(), 4), f"{1e-3 * (1 - step / 6000):.3e}"
+        evaluated = round(loss + 0.2, 4) if step % 50 == 0 else ""
+        split = "eval" if step % 50 == 0 else "train"
+        lines.append(
+            {
+                "csv": f"{step},{loss},{rate}",
+                "gaps": f"{step},{loss},{evaluated}",
+                "texts": f"{step},{loss},epoch {step // 100}",
+                "odd": f"{step},{loss},{step / 9:.0f}%",
+                "changes": f"{step},{loss},{rate if step < 5200 else 'off'}",
+                "split": f'{{"step": {step}, "loss": {loss}, "split": "{split}"}}',
+                "jsonl": f'{{"step": {step}, "loss": {loss if step % 40 else "NaN"}, "lr": {rate}}}',
+                "nested": f'{{"step": {step}, "train": {{"loss": {loss}, "lr": {rate}}}, "note": null}}',
+                "text": f"[12:00] step {step}/4000 | loss {loss} | lr {rate} | gradient overflow, skipping step",
+                "bar": f"epoch 1:  50%|###   | {step}/4000 [00:01<00:01, 20.1it/s, loss={loss}]\r",
+            }[kind]
+        )
+    path = tmp_path / ("a.log" if kind in ("text", "bar") else "a.jsonl" if lines[0][0] == "{" else "a.csv")
+    path.write_text(header + "\n" if path.suffix == ".csv" else "")
+    followed, progress, whole = grown(path, [f"{line}\n" for line in lines], [0.9, 0.93, 0.95, 0.96, 0.99])
+    assert values_of(followed) == values_of(whole) and followed.messages == whole.messages
+    assert sorted(followed.notes) == sorted(whole.notes)
+    assert str(diagnose(followed).findings) == str(diagnose(whole).findings)  # NaN among the evidence
+    size = path.stat().st_size
+    assert size > 1 << 16 and bool(progress.kept) == (kind not in ("odd", "changes", "split"))
+    if progress.kept:
+        assert size <= progress.bytes_read < 1.02 * size
+
+
+def test_a_log_that_was_written_anew_is_read_anew(tmp_path):
+    path, progress = tmp_path / "log.csv", Progress()
+    for first in (1, 2):  # the second is longer, so that only its bytes tell
+        path.write_text("step,loss\n" + "".join(f"{n},{first + 1 / n:.5f}\n" for n in range(first, 8000 * first)))
+        assert values_of(logs.read(path, progress=progress)) == values_of(logs.read(path))
+    assert progress.kept

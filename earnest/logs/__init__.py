@@ -19,6 +19,7 @@ from earnest.logs.format import Format
 from earnest.logs.log import Log
 from earnest.logs.mapping import choose_beside, to_run
 from earnest.logs.nameless import shown
+from earnest.logs.pieces import Progress
 from earnest.logs.settings import Settings, facts_beside, facts_in, facts_of, facts_of_model
 from earnest.logs.source import EXPECTED, FIX, Source, standard_input
 from earnest.logs.splits import joined_splits, splits_of_one
@@ -50,6 +51,7 @@ def read(
     run: str | None = None,
     model: str | None = None,
     config: Path | None = None,
+    progress: Progress | None = None,
 ) -> Run:
     """Read the log at `path`, a file or a directory, as a `Run`; "-" is standard input.
 
@@ -58,6 +60,7 @@ def read(
     model's configuration, that over the facts of a known `model`, that over a configuration in or beside the log, and
     that over the page on the trainer whose log it is.
     `run`: which of several runs, by the name that the error for several lists.
+    `progress`: of whoever reads the same log again and again while it grows; only what was appended is read then.
     Raises UserError if there is no log to read, and `SeveralRuns` if a directory holds several and `run` names none.
     """
     if str(path) == "-":
@@ -72,8 +75,9 @@ def read(
         of_splits = splits_of_one(several.paths)
         if not of_splits:
             raise
-        each = partial(read, overrides=overrides, facts=facts, model=model, config=config)
+        each = partial(read, overrides=overrides, facts=facts, model=model, config=config, progress=progress)
         return joined_splits(Path(path), {split: each(at) for split, at in of_splits.items()})
+    source.progress = progress
     log = format.read(source)
     if isinstance(log, Run):
         log.messages = source.messages

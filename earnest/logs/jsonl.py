@@ -3,6 +3,7 @@
 import re
 
 from earnest.columns import Json, JsonLines, Table
+from earnest.logs import pieces
 from earnest.logs.format import Format
 from earnest.logs.log import Log, add_row
 from earnest.logs.source import Source
@@ -24,30 +25,51 @@ def claims(source: Source) -> bool:
 
 
 def read(source: Source) -> Log:
-    table, broken, nulls = Table(source.notes), 0, 0
-    lines = JsonLines(LABELS_OF_ROWS)
-    for block in source.lines():
-        frame = lines.frame(block)
-        nulls += len(NULL_LOSS.findall(block)) if lines.nulls else 0
+    return pieces.read(source, lambda _: Lines())
+
+
+class Lines:
+    """Blocks of JSON lines -> a log. A column that names a row's split or its run is told from all rows."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.table, self.lines = Table(self.notes), JsonLines(LABELS_OF_ROWS)
+        self.broken = self.nulls = 0
+        self.steady = True
+
+    def copy(self) -> "Lines":
+        other = Lines()
+        other.table, other.lines = self.table.copy(), self.lines.copy()
+        other.notes = other.table.notes
+        other.broken, other.nulls, other.steady = self.broken, self.nulls, self.steady
+        return other
+
+    def block(self, block: bytes) -> None:
+        frame = self.lines.frame(block)
+        self.nulls += len(NULL_LOSS.findall(block)) if self.lines.nulls else 0
         if frame is None:
             for line in block.splitlines():
                 if line.strip():
                     row = _loads(line)
                     if isinstance(row, dict):
-                        add_row(table, row)
+                        self.steady &= LABELS_OF_ROWS.isdisjoint(map(str.lower, row))
+                        add_row(self.table, row)
                     else:
-                        broken += 1
-            continue
+                        self.broken += 1
+            return
         from earnest.logs.frames import add_frame
 
-        add_frame(table, frame)
-    notes = source.notes
-    if broken:
-        notes.append(f"{broken} lines are no JSON objects (cut short?) and were left out")
-    if nulls:
-        notes.append(f"{nulls} losses are null and were taken for not logged; some loggers write NaN so")
-    columns = table.columns()
-    return Log("wandb history" if "_step" in columns else NAME, columns, notes=notes, runs=table.runs)
+        self.steady &= LABELS_OF_ROWS.isdisjoint(map(str.lower, frame.columns))
+        add_frame(self.table, frame)
+
+    def log(self, source: Source) -> Log:
+        columns = self.table.columns()
+        if self.broken:
+            self.notes.append(f"{self.broken} lines are no JSON objects (cut short?) and were left out")
+        if self.nulls:
+            self.notes.append(f"{self.nulls} losses are null and were taken for not logged; some loggers write NaN so")
+        name = "wandb history" if "_step" in columns else NAME
+        return Log(name, columns, notes=self.notes, runs=self.table.runs)
 
 
 def _loads(line: bytes) -> Json:

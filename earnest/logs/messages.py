@@ -1,6 +1,7 @@
 """What a log says in words: steps that were skipped, overflow, a crash, too little memory, a stop; counted, quoted."""
 
 import re
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -104,6 +105,10 @@ class Messages:
         self.kinds: dict[Kind, _Seen] = {}
         self._looked = dict.fromkeys(WORDS, 0)
         self._lines, self._end = 0, ""
+
+    def copy(self) -> "Messages":
+        """Gathers on by itself."""
+        return deepcopy(self)
 
     def block(self, data: bytes) -> None:
         lines = data.replace(b"\r", b"\n") if b"\r" in data else data

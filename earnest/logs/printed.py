@@ -1,6 +1,7 @@
 """The rows of free text. `line.py` reads a single line; here lines are joined into rows."""
 
 import re
+from copy import copy, deepcopy
 from functools import lru_cache
 from itertools import chain
 from typing import NamedTuple
@@ -8,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from earnest.columns import Column, Table, joined
+from earnest.logs import pieces
 from earnest.logs.arrays import Arrays, has_arrays
 from earnest.logs.line import (
     ENDLESS,
@@ -49,31 +51,48 @@ def has_rows(source: Source) -> bool:
 
 def read(source: Source) -> Log:
     """The rows of a text, its settings and its messages."""
-    log = Log(NAME, {}, notes=source.notes)
-    head = ANSI.sub("", source.head.decode("utf-8", "replace"))
-    commas = re.search(r"[=:]\s*\d+,(?:\d\d?|\d{4,})(?!\d)", head) is not None and not re.search(r"\d\.\d", head)
-    if commas:
-        log.notes.append("decimal commas read as points")
-    rows, messages = _Rows(NUMBER_COMMA if commas else NUMBER, source.notes), Messages()
-    for block in source.lines():
-        messages.block(block)
+    return pieces.read(source, Printed)
+
+
+class Printed:
+    """Blocks of printed lines -> a log. steady: a line is read by itself and by those before it."""
+
+    steady = True
+
+    def __init__(self, source: Source):
+        head = ANSI.sub("", source.head.decode("utf-8", "replace"))
+        commas = re.search(r"[=:]\s*\d+,(?:\d\d?|\d{4,})(?!\d)", head) is not None and not re.search(r"\d\.\d", head)
+        self.notes = ["decimal commas read as points"] if commas else []
+        self.rows, self.messages = _Rows(NUMBER_COMMA if commas else NUMBER, self.notes), Messages()
+
+    def copy(self) -> "Printed":
+        other = copy(self)
+        other.rows, other.messages = self.rows.copy(), self.messages.copy()
+        other.notes = other.rows.table.notes
+        return other
+
+    def block(self, block: bytes) -> None:
+        self.messages.block(block)
         for line in _lines(block.decode("utf-8", "replace")):
-            rows.line(line)
-    rows.end()
-    source.messages += messages.all()
-    if len(rows.plans) >= MOST_SKELETONS:
-        log.notes.append(f"over {MOST_SKELETONS:,} kinds of lines: lines of further kinds were passed over")
-    log.columns, config = rows.below_headings(rows.table.columns()), rows.config
-    _settle_counters(log)
-    _settle_bars(log)
-    for name in [
-        name
-        for name, column in log.columns.items()
-        if len(column.row) == 1 and rows.table.rows > 3 and guess(name) is None
-    ]:
-        config.setdefault(name, float(log.columns.pop(name).value[0]))  # printed once: a setting, not a measurement
-    log.config = {name: int(value) if float(value).is_integer() else value for name, value in config.items()}
-    return log
+            self.rows.line(line)
+
+    def log(self, source: Source) -> Log:
+        rows, log = self.rows, Log(NAME, {}, notes=self.notes)
+        rows.end()
+        source.messages += self.messages.all()
+        if len(rows.plans) >= MOST_SKELETONS:
+            log.notes.append(f"over {MOST_SKELETONS:,} kinds of lines: lines of further kinds were passed over")
+        log.columns, config = rows.below_headings(rows.table.columns()), rows.config
+        _settle_counters(log)
+        _settle_bars(log)
+        for name in [
+            name
+            for name, column in log.columns.items()
+            if len(column.row) == 1 and rows.table.rows > 3 and guess(name) is None
+        ]:
+            config.setdefault(name, float(log.columns.pop(name).value[0]))  # printed once: no measurement
+        log.config = {name: int(value) if float(value).is_integer() else value for name, value in config.items()}
+        return log
 
 
 class _Rows:
@@ -93,6 +112,14 @@ class _Rows:
         self.alike: _Alike | None = None
         self.waiting: list[tuple[str, ...]] = []
         self.arrays = Arrays()
+
+    def copy(self) -> "_Rows":
+        """Reads on as this one would; the plans, which are found again, are shared."""
+        other = copy(self)
+        other.table, other.arrays = self.table.copy(), deepcopy(self.arrays)
+        other.config, other.current = {**self.config}, {**self.current}
+        other.bars, other.headings, other.waiting = {**self.bars}, {**self.headings}, [*self.waiting]
+        return other
 
     def line(self, line: str) -> None:
         if self.alike is not None:

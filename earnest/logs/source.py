@@ -16,11 +16,14 @@ from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from earnest.errors import UserError
 from earnest.files import open_regular
 from earnest.messages import Message
+
+if TYPE_CHECKING:
+    from earnest.logs.pieces import Progress
 
 HEAD_BYTES = 1 << 16
 WIDE_HEAD_BYTES = 4 << 20
@@ -31,6 +34,7 @@ LONGEST_LINE_BYTES = 64 << 20
 # assumed: a text log above this is thinned by its owner; binary logs are skipped through instead
 LARGEST_TEXT_BYTES = 2 << 30
 LARGEST_RATIO = 500  # assumed: text logs shrink 5 to 40 times under gzip, a bomb a thousand times
+CUT = "the last line is cut short and was left out"
 HOLE = "the file goes over into NUL bytes (a disk's hole after a crash?); reading stopped there"
 EXPECTED = "a training log: numbers with names, over steps"
 FIX = "pass the log that your trainer wrote, or the directory that holds it"
@@ -72,13 +76,15 @@ def standard_input() -> Generator[Path, None, None]:
 class Source:
     """One file or directory; `head` is its beginning, unpacked, and in UTF-8 if it is text.
 
-    notes: what was repaired or left out on reading · messages: what the log says in words.
+    notes: what was repaired or left out on reading · messages: what the log says in words · progress: what was read of
+    it before, of a log that is followed.
     """
 
     def __init__(self, path: Path):
         self.path = path
         self.notes: list[str] = []
         self.messages: list[Message] = []
+        self.progress: Progress | None = None
         self.is_dir = path.is_dir()
 
     @property
@@ -168,8 +174,8 @@ class Source:
             if sum(map(len, rest)) > LONGEST_LINE_BYTES:
                 raise UserError(f"{self.path.name} has a line of over {LONGEST_LINE_BYTES >> 20} MB", EXPECTED, FIX)
         last = b"".join(rest)
-        if _cut_within_a_number(before, last):
-            self.notes.append("the last line is cut short and was left out")
+        if cut_within_a_number(before, last):
+            self.notes.append(CUT)
         elif last:
             yield last
 
@@ -232,7 +238,7 @@ class Joined(Source):
             yield from Source(path).blocks(size)
 
 
-def _cut_within_a_number(before: bytes, last: bytes) -> bool:
+def cut_within_a_number(before: bytes, last: bytes) -> bool:
     """Whether a line without an end stops within its last number, going by the line before: `1.5e-0` after `1.5e-05`
     would be 1.5."""
     number = rb"(\d+(?:\.\d*)?(?:[eE][-+]?\d*)?)\s*$"

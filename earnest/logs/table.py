@@ -7,13 +7,15 @@ numbers (decimal commas, ``53%``, ``tensor(2.3, device='cuda:0')``) are cleaned 
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 
 from earnest import columns
 from earnest.columns import Json, Table
+from earnest.logs import pieces
 from earnest.logs.format import Format
 from earnest.logs.log import Log, add_row
-from earnest.logs.source import Source
+from earnest.logs.source import CUT, Source
 from earnest.logs.words import LABELS_OF_ROWS, LABELS_OF_RUNS
 
 NAME = "csv"
@@ -137,39 +139,74 @@ def _is_number(cell: str) -> bool:
 
 
 def read(source: Source) -> Log:
-    shape = _shape(source)
-    assert shape is not None
-    separator, names, skip = shape
-    table, notes = Table(source.notes), source.notes
-    wrapped: dict[str, str] = {}
-    header_line = None
-    for number, block in enumerate(source.lines()):
+    return pieces.read(source, Rows)
+
+
+class Rows:
+    """Blocks of a table's lines -> a log. Whether a column of odd cells is one of numbers is told from most of them."""
+
+    def __init__(self, source: Source):
+        shape = _shape(source)
+        assert shape is not None
+        self.separator, self.names, self.skip = shape
+        self.notes: list[str] = []
+        self.table = Table(self.notes)
+        self.wrapped: dict[str, str] = {}
+        self.texts: dict[str, bool] = {}  # column -> whether its cells are texts
+        self.header_line: bytes | None = None
+        self.begun, self.steady = False, True
+
+    def copy(self) -> "Rows":
+        other = copy(self)
+        other.table, other.wrapped, other.texts = self.table.copy(), {**self.wrapped}, {**self.texts}
+        other.notes = other.table.notes
+        return other
+
+    def block(self, block: bytes) -> None:
         if b"\r" in block:
             block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        if number == 0:
-            *dropped, block = block.split(b"\n", skip)
-            header_line = dropped[-1] + b"\n" if dropped else None
-        if header_line is not None and block.count(header_line):
-            notes.append("the header occurs more than once: several logs in one file")
-            block = block.replace(header_line, b"")
-        if not block.endswith(b"\n") and block.rpartition(b"\n")[2].count(separator.encode()) < len(names) - 1:
-            notes.append("the last line is cut short and was left out")
+        if not self.begun:
+            *dropped, block = block.split(b"\n", self.skip)
+            self.header_line = dropped[-1] + b"\n" if dropped else None
+            self.begun = True
+        if self.header_line is not None and block.count(self.header_line):
+            self.notes.append("the header occurs more than once: several logs in one file")
+            block = block.replace(self.header_line, b"")
+        if (
+            not block.endswith(b"\n")
+            and block.rpartition(b"\n")[2].count(self.separator.encode()) < len(self.names) - 1
+        ):
+            self.notes.append(CUT)
             block = block[: block.rfind(b"\n") + 1]
         if not block.strip():
-            continue
+            return
         if len(block) < columns.SMALL_BYTES:
-            for row in _rows(block, separator, names, wrapped):
-                add_row(table, row)
+            for row in _rows(block, self.separator, self.names, self.wrapped, self._told):
+                add_row(self.table, row)
         else:
             from earnest.logs import frames
 
-            frames.add_frame(table, frames.frame_of_csv(block, separator, names, wrapped))
-    notes += [f"column {name!r}: {how}" for name, how in list(wrapped.items())[:20]]
-    return _wandb_export(Log(NAME, table.columns(), notes=notes, runs=table.runs))
+            frame = frames.frame_of_csv(block, self.separator, self.names, self.wrapped)
+            for name in frame.columns:
+                if frame[name].null_count() < len(frame):
+                    self._told(name, not frame[name].dtype.is_float())
+            frames.add_frame(self.table, frame)
+
+    def _told(self, name: str, is_text: bool) -> None:
+        """What the cells of a column were in this block: a piece must agree with what came before."""
+        labels = name.lower() in (LABELS_OF_ROWS if is_text else LABELS_OF_RUNS)
+        self.steady &= self.texts.setdefault(name, is_text) == is_text and not self.wrapped and not labels
+
+    def log(self, source: Source) -> Log:
+        self.notes += [f"column {name!r}: {how}" for name, how in list(self.wrapped.items())[:20]]
+        return _wandb_export(Log(NAME, self.table.columns(), notes=self.notes, runs=self.table.runs))
 
 
-def _rows(block: bytes, separator: str, names: list[str], wrapped: dict[str, str]) -> Iterator[dict[str, Json]]:
-    """The rows of a small block; a column is numbers, or text if most of its cells hold none."""
+def _rows(
+    block: bytes, separator: str, names: list[str], wrapped: dict[str, str], told: Callable[[str, bool], None]
+) -> Iterator[dict[str, Json]]:
+    """The rows of a small block; a column is numbers, or text if most of its cells hold none. told: is handed the names
+    of columns with cells, and whether these are texts."""
     text = block.decode("utf-8", "replace")
     try:
         lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
@@ -181,6 +218,9 @@ def _rows(block: bytes, separator: str, names: list[str], wrapped: dict[str, str
     if not lines:
         return
     cells = [numbers_of(column, name, wrapped) for name, column in zip(names, zip(*lines, strict=True), strict=True)]
+    for name, column in zip(names, cells, strict=True):
+        if any(cell is not None for cell in column):
+            told(name, any(isinstance(cell, str) for cell in column))
     kept = {name: cell for name, column in zip(names, cells, strict=True) if (cell := _column(name, column))}
     for row in zip(*kept.values(), strict=True):
         yield {name: cell for name, cell in zip(kept, row, strict=True) if cell is not None}

@@ -93,6 +93,8 @@ class Checkpoints:
         config = kwargs.get("config")
         config = self.config(name, None) if config is None or isinstance(config, str) else self._small(config)
         mapping = cls._model_mapping
+        if type(config) not in mapping:  # as transformers says it: its pipelines try one class after another
+            raise ValueError(f"Unrecognized configuration class {type(config)} for {cls.__name__}")
         model_class = mapping[type(config)]
         return self._drawn(model_class[0] if isinstance(model_class, tuple) else model_class, config, name)
 
@@ -122,6 +124,7 @@ class Checkpoints:
         config_class = config_class or getattr(model_class, "config_class", None)
         if stored is not None:
             config_class = config_class or _brought(str(stored.get("model_type")))
+        if stored is not None and (config_class or "model_type" in stored):  # others are no models of transformers
             return self._small(
                 config_class.from_dict(stored) if config_class else self._auto().AutoConfig.for_model(**stored)
             )
