@@ -81,10 +81,14 @@ def orpheus_pretrain(folder: Path) -> None:
 
 
 def csm(folder: Path) -> None:
-    """Clips of noise, and the released model's configuration."""
+    """Clips of noise, what they say, as the script keeps it, and the released model's configuration."""
     (folder / "audio_data").mkdir()
+    said: dict[str, str] = {}
     for clip in range(6):
-        data.sound(folder / "audio_data" / f"{clip}.wav", 1 + 0.3 * clip, 24_000)
+        path = folder / "audio_data" / f"{clip}.wav"
+        data.sound(path, 1 + 0.3 * clip, 24_000)
+        said[f"{path.relative_to(folder)}_{path.stat().st_mtime}_{path.stat().st_size}"] = data.text(clip)
+    data.lines(folder / "audio_data" / "transcription_cache.json", [said])
     flavors = {"backbone_flavor": "llama-1B", "decoder_flavor": "llama-100M"}
     sizes = {"text_vocab_size": 128_256, "audio_vocab_size": 2051, "audio_num_codebooks": 32}
     data.lines(folder / "csm.json", [flavors | sizes])

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -28,6 +29,8 @@ from earnest.run import Run
 COPIED_BYTES = 2**20  # larger files of the script's folder are linked
 MOST_FILES = 20_000
 PASSED_OVER = (".git", "__pycache__", "node_modules", ".venv", "venv", "wandb", "outputs", "runs", ".mypy_cache")
+SHAPES = re.compile(r"size|shape|dimension|mat1|expected \d+", re.IGNORECASE)  # in what a wrong width raises
+WRONG_SHAPE = re.compile(r"Error: .*(?:\bmat1\b|\bshapes?\b|\bsizes?\b)")
 TAIL_LINES = 8  # of what the script printed, if it cannot be checked
 
 
@@ -66,7 +69,7 @@ def check_script(script: Path, args: Sequence[str] = (), options: Options = Opti
         with tempfile.TemporaryDirectory(prefix="earnest-check-") as name:
             scratch, before = Path(name), _children_s()
             staged = _staged(scratch, script.resolve(), args, options, widths)
-            if staged.found is None or not staged.found.get("wider"):
+            if not staged.wants_widths:
                 return _told(staged, scratch, script, options.seconds)
             options = replace(options, seconds=max(1.0, options.seconds - (_children_s() - before)))
     raise AssertionError("the second time nothing is made narrow")
@@ -79,6 +82,14 @@ class Staged:
     found: dict[str, Any] | None
     printed: str
     code: int
+
+    @property
+    def wants_widths(self) -> bool:
+        """Whether the script stopped over a shape that was made small, or caught such an error and came to no loss."""
+        found = self.found or {}
+        if "refused" not in found or not found["narrowed"]:
+            return False
+        return bool(SHAPES.search(found["refused"][0]) or WRONG_SHAPE.search(self.printed))
 
 
 def _staged(scratch: Path, script: Path, args: Sequence[str], options: Options, widths: bool) -> Staged:
@@ -166,6 +177,7 @@ def _mirror(source: Path, target: Path, budget: list[int]) -> None:
                 _mirror(Path(entry.path), place, budget)
             elif entry.is_file() and budget[0] > 0 and entry.stat().st_size <= COPIED_BYTES:
                 shutil.copyfile(entry.path, place)
+                os.utime(place, ns=(entry.stat().st_atime_ns, entry.stat().st_mtime_ns))  # caches go by it
             else:
                 place.symlink_to(os.path.realpath(entry.path))
         except OSError:  # what cannot be read here cannot be read by the script either

@@ -24,7 +24,6 @@ ENVIRONMENT = {
     "ACCELERATE_USE_CPU": "true",
     "PYTHONDONTWRITEBYTECODE": "1",
 }
-SHAPES = re.compile(r"size|shape|dimension|mat1|expected \d+", re.IGNORECASE)  # in what a wrong width raises
 NOBODYS = re.compile("/earnest/|^<frozen")  # frames that are no place in a script
 os.environ |= ENVIRONMENT  # before torch is imported
 
@@ -43,9 +42,14 @@ def main(plan_path: Path) -> None:
     plan: dict[str, Any] = json.loads(plan_path.read_text(encoding="utf-8"))
     result = plan_path.with_name("result.json")
 
+    configs = [Path(path) for path in plan["configs"]]
+    checkpoints = models.Checkpoints(configs, Path(plan["folder"]), plan["widths"])
+
     def write(**found: Any) -> None:
         aside = result.with_suffix(".tmp")
-        aside.write_text(json.dumps({"replaced": replaced.told(), **found}), encoding="utf-8")
+        aside.write_text(
+            json.dumps({"replaced": replaced.told(), "narrowed": checkpoints.narrowed, **found}), encoding="utf-8"
+        )
         os.replace(aside, result)
         os._exit(0)
 
@@ -58,12 +62,15 @@ def main(plan_path: Path) -> None:
             write(fault=traceback.format_exc())
 
     torch.set_num_threads(1)
-    configs = [Path(path) for path in plan["configs"]]
-    checkpoints = models.Checkpoints(configs, Path(plan["folder"]), plan["widths"])
     packages.install()
     models.install()
-    changes = {"accelerate": settings.of_accelerate, "datasets": settings.of_datasets, **settings.LIGHTNING}
-    changes |= hub.Hub(Path(plan["scratch"]) / "hub", checkpoints).changes() | hub.torchtune_builders()
+    changes = {
+        "accelerate": settings.of_accelerate,
+        "datasets": settings.of_datasets,
+        "transformers.pipelines": settings.of_pipelines,
+        **settings.LIGHTNING,
+    }
+    changes |= hub.Hub(Path(plan["scratch"]) / "hub", checkpoints).changes() | hub.torchtune_builders(checkpoints)
     imports.install({**changes, "transformers.training_args": settings.of_training_args, **checkpoints.changes()})
     settings.install()
     evaluation.Evaluation().install()
@@ -72,8 +79,6 @@ def main(plan_path: Path) -> None:
         error = _run(plan)
     for end in forks.ending:
         end(error)
-    if plan["widths"] and checkpoints.narrowed and SHAPES.search(error.seen):
-        write(wider=True)
     write(refused=[error.seen, error.expected, error.fix])
 
 

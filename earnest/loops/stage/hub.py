@@ -1,14 +1,15 @@
 """Files that a script fetches from the Hub by itself, and models that are loaded by the Hub's own class."""
 
-import importlib
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from earnest.errors import UserError
 from earnest.loops.stage.models import Checkpoints, draw_all, drawn_weights, not_here
 from earnest.loops.stage.replaced import tell
+from earnest.loops.stage.shrink import shrink
 
 THEIRS = ("transformers", "huggingface_hub", "peft", "diffusers", "datasets", "tokenizers", "sentence_transformers")
 
@@ -96,15 +97,20 @@ class Hub:
         return load
 
 
-def torchtune_builders() -> dict[str, Callable[[Any], None]]:
+def _made_small(builder: Callable[..., Any], checkpoints: Checkpoints, *args: Any, **kwargs: Any) -> Any:
+    checkpoints.narrowed |= checkpoints.widths
+    return builder(*args, **shrink(dict(kwargs), checkpoints.widths))
+
+
+def torchtune_builders(checkpoints: Checkpoints) -> dict[str, Callable[[Any], None]]:
     """torchtune makes models by functions of numbers, which are made small."""
-    shrink = importlib.import_module("earnest.loops.stage.shrink")
 
     def change(builder: str) -> Callable[[Any], None]:
         def wrap(module: Any) -> None:
             original = getattr(module, builder, None)
+
             if callable(original):
-                setattr(module, builder, lambda *args, **kwargs: original(*args, **shrink.shrink(dict(kwargs))))
+                setattr(module, builder, partial(_made_small, original, checkpoints))
 
         return wrap
 

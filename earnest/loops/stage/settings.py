@@ -116,6 +116,12 @@ LIGHTNING: dict[str, Callable[[Any], None]] = {
 } | {f"{package}.fabric": of_lightning for package in ("lightning_fabric", "lightning.fabric")}
 
 
+def of_pipelines(pipelines: Any) -> None:
+    """transformers 5 asks the Hub whether a checkpoint for speech has an n-gram model beside it."""
+    if hasattr(pipelines, "_maybe_load_ctc_decoder"):
+        pipelines._maybe_load_ctc_decoder = lambda *args, **kwargs: None
+
+
 def of_datasets(datasets: Any) -> None:
     for name in ("map", "filter"):
         _with(datasets.Dataset, name, {"num_proc": None})
