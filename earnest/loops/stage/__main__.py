@@ -64,12 +64,8 @@ def main(plan_path: Path) -> None:
     torch.set_num_threads(1)
     packages.install()
     models.install()
-    changes = {
-        "accelerate": settings.of_accelerate,
-        "datasets": settings.of_datasets,
-        "transformers.pipelines": settings.of_pipelines,
-        **settings.LIGHTNING,
-    }
+    changes = {"accelerate": settings.of_accelerate, "datasets": settings.of_datasets, **settings.LIGHTNING}
+    changes["transformers.pipelines"] = settings.of_pipelines
     changes |= hub.Hub(Path(plan["scratch"]) / "hub", checkpoints).changes() | hub.torchtune_builders(checkpoints)
     imports.install({**changes, "transformers.training_args": settings.of_training_args, **checkpoints.changes()})
     settings.install()
