@@ -84,9 +84,9 @@ def csm(folder: Path) -> None:
     """Clips of noise, what they say, as the script keeps it, and the released model's configuration."""
     (folder / "audio_data").mkdir()
     said: dict[str, str] = {}
-    for clip in range(6):
+    for clip in range(9):  # 8 make a step
         path = folder / "audio_data" / f"{clip}.wav"
-        data.sound(path, 1 + 0.3 * clip, 24_000)
+        data.sound(path, 0.5 + 0.1 * clip, 24_000)
         said[f"{path.relative_to(folder)}_{path.stat().st_mtime}_{path.stat().st_size}"] = data.text(clip)
     data.lines(folder / "audio_data" / "transcription_cache.json", [said])
     flavors = {"backbone_flavor": "llama-1B", "decoder_flavor": "llama-100M"}

@@ -65,7 +65,7 @@ def main(plan_path: Path) -> None:
     packages.install()
     models.install()
     changes = {"accelerate": settings.of_accelerate, "datasets": settings.of_datasets, **settings.LIGHTNING}
-    changes["transformers.pipelines"] = settings.of_pipelines
+    changes |= {"transformers.pipelines": settings.of_pipelines, "tiktoken": settings.of_tiktoken}
     changes |= hub.Hub(Path(plan["scratch"]) / "hub", checkpoints).changes() | hub.torchtune_builders(checkpoints)
     imports.install({**changes, "transformers.training_args": settings.of_training_args, **checkpoints.changes()})
     settings.install()

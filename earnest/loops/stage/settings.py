@@ -39,6 +39,8 @@ ARGUMENTS: dict[str, Any] = {
     "ddp_backend": None,
 }
 
+END_OF_TEXT = {"gpt2": 50256, "r50k_base": 50256, "p50k_base": 50256, "cl100k_base": 100257, "o200k_base": 199999}
+
 
 def install() -> None:
     """From here on; transformers and accelerate are changed when they are imported (`on_import`)."""
@@ -114,6 +116,22 @@ LIGHTNING: dict[str, Callable[[Any], None]] = {
     for package in ("pytorch_lightning", "lightning.pytorch")
     for module, change in (("trainer", of_lightning), ("loggers", of_lightning_loggers))
 } | {f"{package}.fabric": of_lightning for package in ("lightning_fabric", "lightning.fabric")}
+
+
+def of_tiktoken(tiktoken: Any) -> None:
+    """Vocabularies that are fetched at first use: bytes, with the id that ends a text where it stands in theirs."""
+    original = tiktoken.get_encoding
+
+    def get_encoding(name: str) -> Any:
+        try:
+            return original(name)
+        except (OSError, ValueError):  # those of requests are OSErrors
+            end = END_OF_TEXT.get(name, max(END_OF_TEXT.values()))
+            tell(f"vocabulary {name} of tiktoken: bytes")
+            ranks = {bytes([byte]): byte for byte in range(256)}
+            return tiktoken.Encoding(name, pat_str=".", mergeable_ranks=ranks, special_tokens={"<|endoftext|>": end})
+
+    tiktoken.get_encoding = get_encoding
 
 
 def of_pipelines(pipelines: Any) -> None:
