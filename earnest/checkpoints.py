@@ -161,8 +161,8 @@ def save(run_dir: Path, step: int, fill: Callable[[Path], None], about: About, k
     with whole_directory(path, replace=True) as aside:
         fill(aside)
         files = {file.relative_to(aside).as_posix(): _digest(file) for file in aside.rglob("*") if file.is_file()}
-        said = {"step": step, **about._asdict(), "files": files}
-        (aside / NAME).write_text(json.dumps(said, indent=1), encoding="utf-8")
+        record = {"step": step, **about._asdict(), "files": files}
+        (aside / NAME).write_text(json.dumps(record, indent=1), encoding="utf-8")
     stays = best(run_dir)
     for old in [path for path in checkpoints(run_dir)[:-keep] if path != stays]:
         hidden = old.with_name(f".{old.name}.old.tmp")  # out of sight first: a kill here leaves no half of one

@@ -338,9 +338,9 @@ def _is_of_memory(error: BaseException) -> bool:
 
 
 def _out_of_memory(error: Exception) -> UserError:
-    told = " ".join(str(error).split())[:200]
+    reason = " ".join(str(error).split())[:200]
     return UserError(
-        f"memory ran out: {told or type(error).__name__}",
+        f"memory ran out: {reason or type(error).__name__}",
         "room for the weights, their gradients, AdamW's two means, and the activations of a batch",
         "lower --data.positions-per-batch and the --shape options, or train adapters (--lora.rank); --resume goes on",
     )
@@ -358,8 +358,8 @@ def _refused(error: UserError) -> int:
 
 def _no_such_model(error: Exception) -> UserError:
     """transformers refuses a configuration: of a checkpoint, or of --shape options that have no check of their own."""
-    told = " ".join(str(error).split()).rpartition("ValueError: ")[2]
-    return UserError(told[:300], "sizes that fit together", "change the --shape options, or check config.json")
+    reason = " ".join(str(error).split()).rpartition("ValueError: ")[2]
+    return UserError(reason[:300], "sizes that fit together", "change the --shape options, or check config.json")
 
 
 def _fault(error: Exception) -> int:

@@ -75,15 +75,15 @@ def _named() -> dict[str, Callable[[], str]]:
 
 def _signal(signal: Signal) -> str:
     needing = [rule.code for rule in catalogue() if any(signal.name in asked.need.words() for asked in rule.asks)]
-    told = [f"# {signal.name}", f"*A signal, in {signal.unit}*", f"{signal.meaning}."]
+    parts = [f"# {signal.name}", f"*A signal, in {signal.unit}*", f"{signal.meaning}."]
     if signal.baseline:
-        told.append(f"To compare it with: {signal.baseline}.")
-    told += [f"In a log: `train/{signal.name}`, `eval/{signal.name}/codebook_0`."]
+        parts.append(f"To compare it with: {signal.baseline}.")
+    parts += [f"In a log: `train/{signal.name}`, `eval/{signal.name}/codebook_0`."]
     if signal.name in ALIASES:
-        told.append("Read as it: " + ", ".join(f"`{name}`" for name in ALIASES[signal.name].split()) + ".")
+        parts.append("Read as it: " + ", ".join(f"`{name}`" for name in ALIASES[signal.name].split()) + ".")
     if needing:
-        told.append(f"Looked at by: {', '.join(needing)}.")
-    return "\n\n".join(told) + "\n"
+        parts.append(f"Looked at by: {', '.join(needing)}.")
+    return "\n\n".join(parts) + "\n"
 
 
 def _fact(fact: Fact) -> str:
@@ -104,12 +104,12 @@ def recipes() -> dict[str, str]:
     module = ast.parse((HOME / "recipes" / "__init__.py").read_text(encoding="utf-8"))
     [table] = [node.value for node in module.body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)]
     names = [key.value for key in table.keys if isinstance(key, ast.Constant) and isinstance(key.value, str)]
-    told: dict[str, str] = {}
+    docstrings: dict[str, str] = {}
     for path in (HOME / "recipes").glob("*.py"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef):
-                told[node.name] = ast.get_docstring(node) or ""
-    return {name: told[name.replace("-", "_")] for name in names}
+                docstrings[node.name] = ast.get_docstring(node) or ""
+    return {name: docstrings[name.replace("-", "_")] for name in names}
 
 
 @cache
@@ -118,8 +118,8 @@ def probes() -> dict[str, str]:
     hints = get_type_hints(Results)
     found: dict[str, str] = {}
     for field in fields(Results):
-        told = [doc for kind in _classes(hints[field.name]) if (doc := " ".join((kind.__doc__ or "").split()))]
-        found[field.name] = told[0] if told else ""
+        docstrings = [doc for kind in _classes(hints[field.name]) if (doc := " ".join((kind.__doc__ or "").split()))]
+        found[field.name] = docstrings[0] if docstrings else ""
     return found
 
 

@@ -225,7 +225,7 @@ class _Kept:
 
 def keep(entry: Entry, run: Run, diagnosis: "Diagnosis") -> Entry:
     """The entry with what is said of its run, kept in the cache for the next look."""
-    said = Judged(
+    judged = Judged(
         Counter(verdict.verdict for verdict in diagnosis.verdicts),
         Counter(finding.severity for finding in diagnosis.findings),
         tuple(finding.rule for finding in diagnosis.findings),
@@ -234,12 +234,12 @@ def keep(entry: Entry, run: Run, diagnosis: "Diagnosis") -> Entry:
         key: float(one.finite.value[-1]) for key, one in run.series.items() if key.split == "eval" and len(one.finite)
     }
     system = run.facts.trainer or run.facts.system or run.facts.format or ""
-    kept = _Kept(_files(entry.path), _code(), system, run.last_step, said, entry.held_out or held_out(newest))
+    kept = _Kept(_files(entry.path), _code(), system, run.last_step, judged, entry.held_out or held_out(newest))
     place = _place(entry.path)
     place.parent.mkdir(parents=True, exist_ok=True)
     write_whole(place, json.dumps(records.plain(kept)))
     return replace(
-        entry, system=entry.system if entry.own else system, step=kept.step, judged=said, held_out=kept.held_out
+        entry, system=entry.system if entry.own else system, step=kept.step, judged=judged, held_out=kept.held_out
     )
 
 

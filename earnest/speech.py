@@ -185,17 +185,17 @@ def generate_long(
 ) -> Iterator[Tensor]:
     """Pieces of codes of a long text, each said after the turns `before` and the last `context` pieces with their
     audio, as boson-ai's own script does; `max_frames` for each piece. request: its prompt is not used."""
-    said: list[tuple[Turn[Tensor], Turn[Tensor]]] = []
+    earlier: list[tuple[Turn[Tensor], Turn[Tensor]]] = []
     for piece in pieces:
         user: Turn[Tensor] = Turn("user", (piece,))
-        turns = (*before, *(turn for pair in said[-context:] for turn in pair), user)
+        turns = (*before, *(turn for pair in earlier[-context:] for turn in pair), user)
         spoken: list[Tensor] = []
         one = replace(request, prompt=model.prompt(piece, turns=turns))
         for codes_CT in generate_pieces(model, one, max_frames=max_frames, sampling=sampling):
             spoken.append(codes_CT.cpu())
             yield codes_CT
         if spoken:
-            said.append((user, Turn("assistant", (torch.cat(spoken, dim=1),), counts=False)))
+            earlier.append((user, Turn("assistant", (torch.cat(spoken, dim=1),), counts=False)))
 
 
 CODECS = {"higgs": "bosonai/higgs-audio-v2-tokenizer", "dia": "descript/dac_44khz", "mot": "facebook/encodec_32khz"}

@@ -31,14 +31,8 @@ from tests.equipment.texts import REFERENCE_TEXT, TARGET_TEXT
 
 SHAPE = ("--shape.width", "32", "--shape.layers", "1", "--shape.heads", "2", "--shape.ffn", "64")
 QUICK = (
-    "--demos.every-steps",
-    "0",
-    "--evaluate-every-steps",
-    "100",
-    "--optimizer.warmup-steps",
-    "1",
-    "--data.positions-per-batch",
-    "600",
+    *("--demos.every-steps", "0", "--evaluate-every-steps", "100"),
+    *("--optimizer.warmup-steps", "1", "--data.positions-per-batch", "600"),
 )
 SPEAKERS = ("anna", "ben", "carla")
 
@@ -97,36 +91,19 @@ def test_conversations_are_trained_on_and_a_voice_is_cloned(base, voices, tmp_pa
     written = json.loads(predicted.splitlines()[0])["written"]
     assert REFERENCE_TEXT in written and TARGET_TEXT in written  # through tokens and back, letter by letter
     out = tmp_path / "cloned.wav"
-    said = [
-        "--text",
-        TARGET_TEXT,
-        "--reference",
-        str(voices / "4.wav"),
-        "--reference-text",
-        REFERENCE_TEXT,
-        "--max-duration-s",
-        "0.2",
-    ]
-    assert main(["generate", str(base), *said, "--out", str(out)]) == 0
+    reference = ["--reference", str(voices / "4.wav"), "--reference-text", REFERENCE_TEXT]
+    words = ["--text", TARGET_TEXT, *reference, "--max-duration-s", "0.2"]
+    assert main(["generate", str(base), *words, "--out", str(out)]) == 0
     assert soundfile.info(out).samplerate == 16000
-    assert main(["generate", str(base), *said, "--out", str(tmp_path / "again.wav")]) == 0
+    assert main(["generate", str(base), *words, "--out", str(tmp_path / "again.wav")]) == 0
     assert (tmp_path / "again.wav").read_bytes() == out.read_bytes()
 
 
 def test_lora_from_a_checkpoint_resumed_merged_and_loaded_by_plain_transformers(base, voices, tmp_path, monkeypatch):
     monkeypatch.chdir(base.parent)
     model, run_dir, resumed = latest_checkpoint(base).relative_to(base.parent), tmp_path / "lora", tmp_path / "resumed"
-    options = [
-        "higgs-tiny",
-        "--model",
-        str(model),
-        "--lora.rank",
-        "4",
-        "--lora.dropout",
-        "0.1",
-        "--cloning.frac",
-        "0.5",
-    ]
+    options = ["higgs-tiny", "--model", str(model), "--lora.rank", "4", "--lora.dropout", "0.1"]
+    options += ["--cloning.frac", "0.5"]
     options += ["--data.path", str(voices), "--steps", "4", "--save-every-steps", "2", *QUICK]
     assert main(["train", *options, "--out", str(run_dir)]) == 0
     facts = read_run(run_dir).facts
@@ -149,13 +126,8 @@ def test_lora_from_a_checkpoint_resumed_merged_and_loaded_by_plain_transformers(
     }
     with torch.no_grad():
         torch.testing.assert_close(plain(**inputs).logits, adapted.lm(**inputs).logits, rtol=1e-4, atol=1e-5)
-    out = tmp_path / "said.wav"
-    assert (
-        main(
-            ["generate", str(run_dir), "--text", "x", "--speaker", "anna", "--out", str(out), "--max-duration-s", "0.1"]
-        )
-        == 0
-    )
+    words = ["--text", "x", "--speaker", "anna", "--out", str(tmp_path / "said.wav"), "--max-duration-s", "0.1"]
+    assert main(["generate", str(run_dir), *words]) == 0
     assert main(["merge", str(base), str(tmp_path / "nothing")]) == 2
 
 

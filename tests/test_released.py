@@ -151,16 +151,8 @@ def run(*words) -> None:
 
 
 QUICK = ("--steps", 2, "--optimizer.warmup-steps", 1, "--evaluate-every-steps", 100, "--demos.every-steps", 100)
-QUICK += (
-    "--demos.max-duration-s",
-    0.1,
-    "--demos.temperatures",
-    0,
-    "--predictions",
-    1,
-    "--data.positions-per-batch",
-    900,
-)
+QUICK += ("--demos.max-duration-s", 0.1, "--demos.temperatures", 0)
+QUICK += ("--predictions", 1, "--data.positions-per-batch", 900)
 
 
 @pytest.fixture(scope="module")
@@ -228,31 +220,13 @@ def test_higgs_with_adapters_is_resumed_bit_by_bit_merged_and_opened_by_transfor
     undelayed_CT = undelay(audio[0].T, ours.delays)[:, 1:]
     frames = min(undelayed_CT.shape[1], 8)
     assert torch.equal(undelayed_CT[:, :frames], generated.codes_CT[:, :frames])
-    run(
-        "generate",
-        merged,
-        "--text",
-        TEXT,
-        "--codec",
-        released("higgs_codec"),
-        "--max-duration-s",
-        0.2,
-        "--out",
-        tmp_path / "a.wav",
-    )
+    words = ("--text", TEXT, "--codec", released("higgs_codec"), "--max-duration-s", 0.2)
+    run("generate", merged, *words, "--out", tmp_path / "a.wav")
 
 
 def test_a_voice_is_cloned_from_the_run_and_from_the_released_checkpoint(higgs_run, released, voices, tmp_path):
-    reference = (
-        "--reference",
-        voices / "0.wav",
-        "--reference-text",
-        "word 0.",
-        "--max-duration-s",
-        0.1,
-        "--device",
-        "cpu",
-    )
+    reference = ("--reference", voices / "0.wav", "--reference-text", "word 0.")
+    reference += ("--max-duration-s", 0.1, "--device", "cpu")
     run("generate", higgs_run, "--text", "x", *reference, "--out", tmp_path / "a.wav", "--checkpoint", 1)
     codec = ("--codec", released("higgs_codec"))
     run("generate", released("higgs"), "--text", "x", *codec, *reference, "--out", tmp_path / "b.wav")

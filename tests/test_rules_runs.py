@@ -235,36 +235,11 @@ NUMBERS = st.floats(allow_nan=True, allow_infinity=True, width=32) | st.sampled_
     [0.0, 1.0, -1.0, 1e300, -1e300, 1e-300]
 )
 KEYS = [
-    "loss",
-    "loss/audio",
-    "ce_nats/text",
-    "ce_nats/codebook_0",
-    "grad_norm",
-    "learning_rate",
-    "clipped_frac",
-    "counted_frac/text",
-    "copy_frac/audio",
-]
-KEYS += [
-    "loss/loss_d",
-    "loss/adv_g",
-    "loss/feat",
-    "loss/loss_g",
-    "loss/wavlm",
-    "d_real",
-    "d_fake",
-    "used_frac/codebook_0",
-    "perplexity/codebook_0",
-]
-KEYS += [
-    "residual_frac/codebook_0",
-    "residual_frac/codebook_1",
-    "step_s",
-    "data_s",
-    "memory_bytes",
-    "entropy_nats/audio",
-    "loss_scale",
-    "update_frac",
+    *("loss", "loss/audio", "loss/loss_d", "loss/adv_g", "loss/feat", "loss/loss_g", "loss/wavlm", "loss_scale"),
+    *("ce_nats/text", "ce_nats/codebook_0", "entropy_nats/audio", "counted_frac/text", "copy_frac/audio"),
+    *("grad_norm", "learning_rate", "clipped_frac", "update_frac", "d_real", "d_fake"),
+    *("used_frac/codebook_0", "perplexity/codebook_0", "residual_frac/codebook_0", "residual_frac/codebook_1"),
+    *("step_s", "data_s", "memory_bytes"),
 ]
 
 

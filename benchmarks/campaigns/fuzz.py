@@ -36,22 +36,8 @@ ENDINGS = {
     "mlflow": (),
 }  # fmt: skip
 WORDS = [
-    b"step",
-    b"loss",
-    b"nan",
-    b"1e999",
-    b"9" * 400,
-    b"{",
-    b"}",
-    b"[",
-    b"'",
-    b'"',
-    b",",
-    b"\t",
-    b"=",
-    b": ",
-    b"\n",
-    b"\0",
+    *(b"step", b"loss", b"nan", b"1e999", b"9" * 400),
+    *(b"{", b"}", b"[", b"'", b'"', b",", b"\t", b"=", b": ", b"\n", b"\0"),
 ]
 
 

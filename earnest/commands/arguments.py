@@ -121,8 +121,8 @@ def configured(
         )
     name = name or file.recipe
     if name in ("-h", "--help"):
-        told = textwrap.fill(f"recipes: {', '.join(names)}", 80, subsequent_indent=" " * 9, break_on_hyphens=False)
-        print(f"usage: earnest {command} RECIPE ...\n\n{told}\n")
+        listed = textwrap.fill(f"recipes: {', '.join(names)}", 80, subsequent_indent=" " * 9, break_on_hyphens=False)
+        print(f"usage: earnest {command} RECIPE ...\n\n{listed}\n")
         print(f"earnest {command} RECIPE --help lists the options of a recipe")
         raise SystemExit(0)
     if name not in names:  # a mistake is told before torch is imported

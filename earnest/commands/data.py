@@ -77,9 +77,9 @@ def check_data(
     if tokenizer:
         limits = replace(limits, unknown=unknown_to(tokenizer))
     with bars() as on_progress:
-        told, faults = check_data(Source(folder, columns, split, limit), limits, out, on_progress)
+        summary, faults = check_data(Source(folder, columns, split, limit), limits, out, on_progress)
     console = Console()
-    console.print(Text(told))
+    console.print(Text(summary))
     for fault in faults:
         mark = {"critical": "✗", "warning": "!", "note": "·"}[fault.severity]
         console.print(Text(f"\n{mark} {clean(fault.kind)}: {clean(fault.sentence)}"))

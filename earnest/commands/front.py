@@ -58,7 +58,7 @@ SHELLS = ("bash", "zsh")
 def page() -> str:
     lines = ["usage: earnest COMMAND ...   (earnest COMMAND --help lists its options)"]
     for group, commands in COMMANDS.items():
-        lines += ["", f"{group}:", *(f"  {name:<9} {told}" for name, told in commands.items())]
+        lines += ["", f"{group}:", *(f"  {name:<9} {purpose}" for name, purpose in commands.items())]
     lines += ["", "Exit codes:", *(f"  {code:<9} {meaning}" for code, meaning in EXIT_CODES.items())]
     lines += ["", "earnest --version; earnest --completion bash|zsh"]
     return "\n".join(lines)
@@ -78,8 +78,8 @@ def train_help() -> str:
     width = max(map(len, FIRST_OPTIONS)) + 2
     lines = ["usage: earnest train RECIPE [--config FILE] [--print-config] [--resume] [...]"]
     lines += ["", "options that matter first:"]
-    for name, told in FIRST_OPTIONS.items():
-        lines += _wrapped(told, f"  {name:<{width}}", " " * (width + 2))
+    for name, purpose in FIRST_OPTIONS.items():
+        lines += _wrapped(purpose, f"  {name:<{width}}", " " * (width + 2))
     lines += ["", "recipes:", *(f"  {name}" for name in recipes())]
     lines += ["", "earnest recipes describes them; earnest train RECIPE --help lists every option"]
     return "\n".join(lines)
@@ -118,9 +118,9 @@ def completion(shell: str, commands: Mapping[str, Callable[..., Any]], take_a_re
         """Arguments of a command that takes a recipe, as far as the shell completes them."""
 
     known = {name: with_recipe if command in take_a_recipe else command for name, command in commands.items()}
-    told = io.StringIO()
-    with contextlib.redirect_stdout(told), contextlib.suppress(SystemExit):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
         tyro.extras.subcommand_cli_from_dict(
             dict(known), prog="earnest", args=["--tyro-print-completion", shell], sort_subcommands=False
         )
-    return told.getvalue()
+    return output.getvalue()

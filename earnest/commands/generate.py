@@ -130,8 +130,8 @@ def _write(pieces: "Iterator[Tensor]", codec: "Codec", out: Path, max_duration_s
         else f"cut at --max-duration-s {max_duration_s:g}"
     )
     duration_s = samples / codec.sample_rate_hz
-    told = f"{out}: {duration_s:.2f} s, {ended}\n  first sound after {written[0][1]:.2f} s, all after {took_s:.2f} s"
-    print(told, file=sys.stderr if str(out) == "-" else sys.stdout)
+    message = f"{out}: {duration_s:.2f} s, {ended}\n  first sound after {written[0][1]:.2f} s, all after {took_s:.2f} s"
+    print(message, file=sys.stderr if str(out) == "-" else sys.stdout)
 
 
 def _checkpoint(run: Path, wanted: str | None) -> Path | None:

@@ -54,10 +54,10 @@ def split_in(words: str) -> str | None:
     """The split that a name says: train-clean-100, dev, ljs_audio_text_val_filelist, 92_manifest_clean_train; None if
     it says two, or that it is the rest (`tr_no_dev`)."""
     parts = [part for part in re.split(r"[\W_\d]+", words.lower()) if part]
-    said = {
+    splits = {
         SPLITS[part] for before, part in zip(["", *parts], parts, strict=False) if part in SPLITS and before != "no"
     }
-    return said.pop() if len(said) == 1 else None
+    return splits.pop() if len(splits) == 1 else None
 
 
 def split_of(name: str) -> str | None:

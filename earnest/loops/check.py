@@ -65,13 +65,12 @@ def _moved(model: nn.Module, kept: Kept) -> FrozenTensors:
     """Buffers that a run of the model changed, in modules without a trained parameter."""
     moved = {id(buffer) for buffer in kept.moved_buffers()}
     modules: dict[str, nn.Module] = dict(model.named_modules())
-    frozen = [
-        f"{name}.{own}" if name else own
-        for name, module in modules.items()
-        if next(module.parameters(), None) is not None and not any(p.requires_grad for p in module.parameters())
-        for own, buffer in module.named_buffers(recurse=False)
-        if id(buffer) in moved
-    ]
+    frozen: list[str] = []
+    for name, module in modules.items():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            own = [own for own, buffer in module.named_buffers(recurse=False) if id(buffer) in moved]
+            frozen += [f"{name}.{each}" if name else each for each in own]
     return FrozenTensors(tuple(frozen), len(list(model.buffers())), 0)
 
 

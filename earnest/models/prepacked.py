@@ -91,8 +91,8 @@ class _Rounded:
 def _is_intel() -> bool:
     """Whether MKL runs on its maker's processor: elsewhere it takes slower ways."""
     cpuinfo = Path("/proc/cpuinfo")
-    told = cpuinfo.read_text(errors="replace") if cpuinfo.is_file() else platform.processor()
-    return torch.backends.mkl.is_available() and "GenuineIntel" in told
+    processor = cpuinfo.read_text(errors="replace") if cpuinfo.is_file() else platform.processor()
+    return torch.backends.mkl.is_available() and "GenuineIntel" in processor
 
 
 def _weight(layer: Any) -> Tensor:

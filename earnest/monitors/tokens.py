@@ -87,23 +87,23 @@ def measure(
         )
     found = shares(Scored(flat, target, None if ids is None else ids.reshape(-1), ignored))
     counted = target != ignored
-    said: dict[str, float | dict[int, int]] = {"chance_nats": math.log(logits.shape[-1])}
-    said["counted_frac"] = float(counted.float().mean()) if len(target) else 0.0
+    signals: dict[str, float | dict[int, int]] = {"chance_nats": math.log(logits.shape[-1])}
+    signals["counted_frac"] = float(counted.float().mean()) if len(target) else 0.0
     if rows := float(found.rows):
-        said |= {
+        signals |= {
             "ce_nats": float(found.ce) / rows,
             "accuracy_frac": float(found.hits) / rows,
             "entropy_nats": float(found.entropy) / rows,
         }
-        said |= (
+        signals |= (
             {"copy_frac": float(found.copies) / rows, "repeat_frac": float(found.repeats) / rows}
             if (ids is not None)
             else {}
         )
     values, counts = torch.unique(target[counted], return_counts=True)
     label_counts: dict[int, int] = dict(zip(values.tolist(), counts.tolist(), strict=True))
-    said["label_counts"] = label_counts
-    return said
+    signals["label_counts"] = label_counts
+    return signals
 
 
 class _Sums:
@@ -152,11 +152,11 @@ class Tokens(Monitor):
 
     def take(self, split: str) -> dict[str, float]:
         """The signals of one split since they were taken last."""
-        taken = {stream: of for (own, stream), of in self._sums.items() if own == split}
-        self._sums = {place: of for place, of in self._sums.items() if place[0] != split}
+        taken = {stream: sums for (own, stream), sums in self._sums.items() if own == split}
+        self._sums = {place: sums for place, sums in self._sums.items() if place[0] != split}
         signals: dict[str, float] = {}
-        for stream, of in taken.items():
-            signals |= {key(name, stream, split): value for name, value in self._signals(stream, of).items()}
+        for stream, sums in taken.items():
+            signals |= {key(name, stream, split): value for name, value in self._signals(stream, sums).items()}
         return signals
 
     def _signals(self, stream: Stream, of: "_Sums") -> dict[str, float]:

@@ -30,7 +30,7 @@ def render(run: Run, diagnosis: Diagnosis) -> str:
     """The whole report as JSON that any strict parser reads."""
     facts = run.facts.known()
     facts.pop("label_counts", None)  # megabytes, and in run.json already
-    said = {
+    content = {
         "schema": SCHEMA,
         "run": {
             "path": str(run.path) if run.path else None,
@@ -41,13 +41,13 @@ def render(run: Run, diagnosis: Diagnosis) -> str:
         },
         **vars(replace(diagnosis, findings=view.in_order(diagnosis.findings))),
     }
-    return json.dumps(plain(said), indent=1, allow_nan=False) + "\n"
+    return json.dumps(plain(content), indent=1, allow_nan=False) + "\n"
 
 
 def small(run: Run, diagnosis: Diagnosis) -> str:
     """The small answer: verdicts, findings with stable ids, settings and commands where they exist, and the facts that
     would let more be judged."""
-    said = {
+    content = {
         "schema": f"answer-{ANSWER}",
         "run": {
             "path": str(run.path) if run.path else None,
@@ -72,7 +72,7 @@ def small(run: Run, diagnosis: Diagnosis) -> str:
         "ask": asked(diagnosis),
         "not_checked": len({one.rule for one in diagnosis.not_checked}),
     }
-    return json.dumps(plain(said), indent=1, allow_nan=False) + "\n"
+    return json.dumps(plain(content), indent=1, allow_nan=False) + "\n"
 
 
 def finding_id(finding: Finding) -> str:

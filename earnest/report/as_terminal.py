@@ -102,7 +102,7 @@ def _finding(finding: Finding, width: int) -> Iterator[RenderableType]:
 
 def _evidence(finding: Finding, room: int) -> list[str]:
     """Evidence over steps as aligned lines, one for each quantity, where that fits; else one line a row."""
-    said: list[str] = []
+    shown: list[str] = []
     for rows in view.evidence(finding):
         columns = [[name, *(row[index] for row in rows.values)] for index, name in enumerate(rows.names)]
         widths = [max(cell_len(cell) for cell in cells) for cells in zip(*columns, strict=True)]
@@ -110,6 +110,6 @@ def _evidence(finding: Finding, room: int) -> list[str]:
             "  ".join(" " * (width - cell_len(cell)) + cell for cell, width in zip(cells, widths, strict=True))
             for cells in columns
         ]
-        said += lines if len(rows.values) > 1 and cell_len(lines[0]) <= room else rows.lines
-    left_out = len(said) - MOST_EVIDENCE
-    return [*said[:MOST_EVIDENCE], f"and {left_out} more lines in the other formats"] if left_out > 1 else said
+        shown += lines if len(rows.values) > 1 and cell_len(lines[0]) <= room else rows.lines
+    left_out = len(shown) - MOST_EVIDENCE
+    return [*shown[:MOST_EVIDENCE], f"and {left_out} more lines in the other formats"] if left_out > 1 else shown

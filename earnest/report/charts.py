@@ -145,12 +145,12 @@ def _chart(
         return None
     ladder = [rung for rung in ladder if abs(rung.value) <= LARGEST]
     values = np.concatenate(finite) if finite else np.zeros(0)
-    low, high, log, said = _range(values, [rung.value for rung in ladder], may_log)
+    low, high, log, notes = _range(values, [rung.value for rung in ladder], may_log)
     first = min(0, *(int(one.step[0]) for one in series.values()))
     last = first + max(last_step - first, 1)
     right = WIDTH - max([RIGHT, *(len(_label(rung)) * LETTER + 8 for rung in ladder)])
     x, y = _across(first, last, right), _upwards(low, high, log)
-    said += [words for name, one in series.items() for words in _lost(name, one)]
+    notes += [words for name, one in series.items() for words in _lost(name, one)]
     steps = [tick for tick in _ticks(first, last, 4) if tick == int(tick)]
     return Chart(
         title,
@@ -160,7 +160,7 @@ def _chart(
         [_step_tick(float(x(tick)), _short(tick)) for tick in steps],
         [(float(y(tick)), _short(tick)) for tick in (_decades(low, high) if log else _ticks(low, high, 4))],
         [(float(x(step)), label) for step, label in marks if first <= step <= last],
-        said,
+        notes,
         verdict,
         WINDOW | {"right": right, "first": first, "last": last},
         {"low": low, "high": high, "log": log, "marks": [[step, label] for step, label in marks]},
@@ -271,15 +271,15 @@ def _range(values: np.ndarray, rungs: list[float], may_log: bool) -> tuple[float
     if may_log and min([low, *rungs]) > 0 and high / low > 50:
         low, high = min([low, *rungs]), max([high, *rungs])
         return low / 1.1, high * 1.1, True, ["log scale"]
-    said: list[str] = []
+    notes: list[str] = []
     usual_low, usual_high = np.percentile(values, [2, 98]) if len(values) > 50 else (low, high)
     top = max([usual_low + (usual_high - usual_low) * ROBUST, *rungs])
     if high > top > low:
-        said.append(f"highest value {view.number(high)} is off the scale")
+        notes.append(f"highest value {view.number(high)} is off the scale")
         high = top
     low, high = min([low, *rungs]), max([high, *rungs])
     margin = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
-    return low - margin, high + margin, False, said
+    return low - margin, high + margin, False, notes
 
 
 def _rungs(ladder: Sequence[Baseline], y: Scale) -> list[Rung]:

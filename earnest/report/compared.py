@@ -59,8 +59,8 @@ def _standing(contest: Contest) -> str:
     if gap.interval is None:
         return f"unknown: {best} lower by {view.number(by)}, too few values for an interval"
     worse = ", ".join(letter(index) for _, index, gap in gaps if gap.is_real)
-    told = f"none: {best} lower than {letter(second)} by {view.number(by)}, within {room}"
-    return told + (f"; worse than {best}: {worse}" if worse else "")
+    why = f"none: {best} lower than {letter(second)} by {view.number(by)}, within {room}"
+    return why + (f"; worse than {best}: {worse}" if worse else "")
 
 
 def _half(size: float) -> str:
@@ -73,12 +73,12 @@ def headline(contests: Sequence[Contest]) -> str:
     if not judged:
         return "No loss of these runs can be compared."
     wins = Counter(contest.winner for contest in judged)
-    told = [f"{letter(index)} on {wins[index]}" for index in sorted(index for index in wins if index is not None)]
+    clauses = [f"{letter(index)} on {wins[index]}" for index in sorted(index for index in wins if index is not None)]
     streams = f"{len(judged)} stream" + "s" * (len(judged) != 1)
-    if not told:
+    if not clauses:
         return f"On none of {streams} is a run better by more than the interval."
     rest = f"; no run on {wins[None]}" if wins[None] else ""
-    return f"Better by more than the interval, of {streams}: {', '.join(told)}{rest}."
+    return f"Better by more than the interval, of {streams}: {', '.join(clauses)}{rest}."
 
 
 def about(one: One) -> str:
@@ -123,8 +123,8 @@ def titled(comparison: Comparison) -> Iterator[tuple[str, Sequence[Contest]]]:
         (comparison.at_common, f"at step {view.number(comparison.common_step)}, which all have reached"),
     ):
         for source in dict.fromkeys(contest.source for contest in contests):
-            of = [contest for contest in contests if contest.source == source]
-            yield f"Loss {place}, of {SOURCES.get(source, 'different kinds')}", of
+            chosen = [contest for contest in contests if contest.source == source]
+            yield f"Loss {place}, of {SOURCES.get(source, 'different kinds')}", chosen
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
@@ -168,9 +168,9 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str | Text]], runs: int)
         return
     if runs > MOST_COLUMNS:
         for name, *cells in rows:
-            told = [Text.assemble(f"{letter(index)} ", cell) for index, cell in enumerate(cells[:runs])]
+            texts = [Text.assemble(f"{letter(index)} ", cell) for index, cell in enumerate(cells[:runs])]
             more = [Text(str(cell)) for cell in cells[runs:]]
-            yield Padding(Text.assemble((str(name), "bold"), "  ", Text(" · ").join([*told, *more])), (0, 0, 0, 2))
+            yield Padding(Text.assemble((str(name), "bold"), "  ", Text(" · ").join([*texts, *more])), (0, 0, 0, 2))
         return
     grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     grid.add_column(head[0], overflow="fold")
@@ -185,7 +185,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str | Text]], runs: int)
 
 def as_json(comparison: Comparison) -> str:
     """The comparison as JSON."""
-    said = {
+    content = {
         "schema": SCHEMA,
         "runs": [
             {"name": view.clean(one.name), "last_step": one.run.last_step, "findings": one.diagnosis.findings}
@@ -197,12 +197,12 @@ def as_json(comparison: Comparison) -> str:
         "verdicts": verdicts(comparison),
         "differences": [difference._asdict() for difference in comparison.differences],
     }
-    return json.dumps(plain(said), indent=1, allow_nan=False) + "\n"
+    return json.dumps(plain(content), indent=1, allow_nan=False) + "\n"
 
 
 def _plain(contest: Contest) -> dict[str, Any]:
     values = [measure and {"value": measure.value, "interval": measure.interval} for measure in contest.measures]
     gaps = [gap and gap._asdict() for gap in map(contest.gap, range(len(contest.measures)))]
-    told = {"stream": contest.stream, "source": contest.source, "values": values, "above_best": gaps}
-    told["degenerate"] = sorted(contest.void)
-    return told | {"best": contest.best, "better": contest.winner, "not_comparable": contest.why_not or None}
+    entry = {"stream": contest.stream, "source": contest.source, "values": values, "above_best": gaps}
+    entry["degenerate"] = sorted(contest.void)
+    return entry | {"best": contest.best, "better": contest.winner, "not_comparable": contest.why_not or None}

@@ -93,18 +93,18 @@ def when(time_s: float) -> str:
 
 def notes(entries: Sequence[Entry]) -> list[str]:
     """What the table's words mean, if they stand in it, and what is not in it."""
-    said: list[str] = []
+    lines: list[str] = []
     kinds = list(dict.fromkeys(entry.held_out.of for entry in entries if entry.held_out))
     if kinds:
-        said.append("held out: the newest evaluation" + (f" ({view.line(kinds[0])})" if len(kinds) == 1 else ""))
+        lines.append("held out: the newest evaluation" + (f" ({view.line(kinds[0])})" if len(kinds) == 1 else ""))
     if any(entry.history and entry.history.state() == "killed" for entry in entries):
-        said.append("killed: it wrote no end, and nothing else for a while")
+        lines.append("killed: it wrote no end, and nothing else for a while")
     if waiting := sum(entry.judged is None and not entry.problem for entry in entries):
-        said.append(f"{waiting} not judged yet: --judge does so")
-    said += [f"{view.line(entry.name)}: {view.line(entry.problem)}" for entry in entries if entry.problem][
+        lines.append(f"{waiting} not judged yet: --judge does so")
+    lines += [f"{view.line(entry.name)}: {view.line(entry.problem)}" for entry in entries if entry.problem][
         :MOST_PROBLEMS
     ]
-    return said
+    return lines
 
 
 def as_json(entries: Sequence[Entry]) -> str:

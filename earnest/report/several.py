@@ -36,9 +36,9 @@ def present(runs: Sequence[One], unread: Mapping[str, UserError], format: str, o
     elif format == "markdown":
         print("\n".join(as_markdown.render(one.run, one.diagnosis) for one in runs), file=file)
     else:
-        said = {one.name: json.loads(as_json.render(one.run, one.diagnosis)) for one in runs}
+        contents = {one.name: json.loads(as_json.render(one.run, one.diagnosis)) for one in runs}
         problems = {name: {"seen": error.seen, "fix": error.fix} for name, error in unread.items()}
-        print(json.dumps(as_json.plain({"schema": SCHEMA, "runs": said, "unread": problems}), indent=1), file=file)
+        print(json.dumps(as_json.plain({"schema": SCHEMA, "runs": contents, "unread": problems}), indent=1), file=file)
     if out:
         write_whole(out, text.getvalue())
 
@@ -70,9 +70,9 @@ def pages(runs: Sequence[One], unread: Mapping[str, UserError], directory: Path)
         page = f"{page}-{len(rows) + 1}.html"
         html(one.run, one.diagnosis, directory / page)
         link = Markup('<a href="{}">{}</a>').format(page, view.clean(one.name))
-        said = Cell(view.headline(one.diagnosis), "prose")
+        summary = Cell(view.headline(one.diagnosis), "prose")
         worst = ", ".join(finding.rule for finding in view.in_order(one.diagnosis.findings)) or "–"
-        rows.append([Cell(kind="name", html=link, letters=len(one.name)), said, Cell(view.line(worst), "prose")])
+        rows.append([Cell(kind="name", html=link, letters=len(one.name)), summary, Cell(view.line(worst), "prose")])
     rows += [
         [Cell(name, "name"), Cell(f"not read: {error.seen}", "prose"), Cell("–")] for name, error in unread.items()
     ]

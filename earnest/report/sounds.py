@@ -56,13 +56,16 @@ def load(path: Path) -> Sound:
         raise ValueError("it holds no samples")
     peak = float(np.abs(wave_N).max())
     rms_db = 20 * np.log10(max(float(np.sqrt(np.mean(wave_N**2))), 1e-9))
-    said = [f"{length_s:.1f} s", "silent" if rms_db < SILENT_DB else f"{rms_db:.0f} dBFS"]
-    said += ["reaches full scale"] * (peak >= 0.999) + [f"first {LONGEST_S} s"] * cut
+    parts = [f"{length_s:.1f} s", "silent" if rms_db < SILENT_DB else f"{rms_db:.0f} dBFS"]
+    if peak >= 0.999:
+        parts.append("reaches full scale")
+    if cut:
+        parts.append(f"first {LONGEST_S} s")
     return Sound(
         _uri("audio/wav", _wav(wave_N)),
         _uri("image/png", spectrogram(wave_N)),
         min(length_s, LONGEST_S),
-        " · ".join(said),
+        " · ".join(parts),
     )
 
 

@@ -177,11 +177,11 @@ def counts(diagnosis: Diagnosis) -> list[tuple[str, list[tuple[int, str]]]]:
 
 def headline(diagnosis: Diagnosis) -> str:
     """`counts` in one line, with the number of rules that could not run."""
-    said = [
+    clauses = [
         what + (": " if parts else "") + ", ".join(f"{count} {word}" for count, word in parts)
         for what, parts in counts(diagnosis)
     ]
-    return " · ".join([*said, unchecked(diagnosis)] if diagnosis.not_checked else said)
+    return " · ".join([*clauses, unchecked(diagnosis)] if diagnosis.not_checked else clauses)
 
 
 def unchecked(diagnosis: Diagnosis) -> str:
@@ -212,8 +212,8 @@ def lacking(diagnosis: Diagnosis) -> list[tuple[list[str], str]]:
 def most_helpful(diagnosis: Diagnosis, most: int = 3) -> list[tuple[str, int]]:
     """What would let most rules look: [(what to log or to pass, how many rules lack it)], the most helpful first."""
     wanted = Counter(line(one.needs) for one in diagnosis.not_checked)
-    told = [(needs, count) for needs, count in wanted.most_common() if len(needs) <= LONGEST_NEED]
-    return told[:most]
+    ranked = [(needs, count) for needs, count in wanted.most_common() if len(needs) <= LONGEST_NEED]
+    return ranked[:most]
 
 
 def in_short(diagnosis: Diagnosis) -> str:
@@ -239,21 +239,20 @@ def title(run: Run) -> str:
 
 
 def origin(run: Run) -> list[tuple[str, str, str]]:
-    """What run this is: [(name, in words, how it is set)]; what is not known is left out."""
+    """What run this is: [(name, value in words, how it is printed: state, plain or code)], without unknown values."""
     facts, past = run.facts, run.history
-    told: list[tuple[str, str, str]] = []
+    rows: list[tuple[str, str, str]] = []
     if past:
-        told.append(("state", state(run), "state"))
-        told.append(("started", when(past.started_s), "plain"))
-        told.append(("trained for", duration(past.trained_s), "plain"))
+        rows.append(("state", state(run), "state"))
+        rows.append(("started", when(past.started_s), "plain"))
+        rows.append(("trained for", duration(past.trained_s), "plain"))
     if facts.format and facts.format != "earnest":
-        told.append(("log of", line(facts.trainer or facts.format), "plain"))
-    told += [("checkpoints", words, "plain")] if (words := kept(run)) else []
-    told += [("command", line(facts.command), "code")] if facts.command else []
-    told += [("commit", line(facts.commit), "code")] if facts.commit else []
-    device = facts.device or facts.machine
-    told += [("device", line(device), "plain")] if device else []
-    return told
+        rows.append(("log of", line(facts.trainer or facts.format), "plain"))
+    rows.append(("checkpoints", kept(run), "plain"))
+    rows.append(("command", line(facts.command or ""), "code"))
+    rows.append(("commit", line(facts.commit or ""), "code"))
+    rows.append(("device", line(facts.device or facts.machine or ""), "plain"))
+    return [row for row in rows if row[1]]
 
 
 def state(run: Run) -> str:
@@ -261,9 +260,9 @@ def state(run: Run) -> str:
     if run.history is None:
         return ""
     word, planned = run.history.state(), run.facts.schedule_steps
-    of = f" of {number(planned)}" if planned and run.last_step < planned else ""
+    planned_steps = f" of {number(planned)}" if planned and run.last_step < planned else ""
     ended = {"running": "", "finished": ""}.get(word, f", last written {when(run.history.written_s)}")
-    return f"{word} at step {number(run.last_step)}{of}{ended}"
+    return f"{word} at step {number(run.last_step)}{planned_steps}{ended}"
 
 
 def kept(run: Run) -> str:
@@ -273,12 +272,12 @@ def kept(run: Run) -> str:
     if run.path is None or not saved:
         return ""
     of_best, last = checkpoints.best(run.path), saved[-1]
-    told = {last: ["the last"]}
+    marks = {last: ["the last"]}
     if of_best:
         loss = checkpoints.described(of_best).held_out_loss
-        told.setdefault(of_best, []).append(f"the best, held-out loss {number(loss)}")
+        marks.setdefault(of_best, []).append(f"the best, held-out loss {number(loss)}")
     return ", ".join(
-        f"step {number(checkpoints.described(path).step)} ({'; '.join(words)})" for path, words in told.items()
+        f"step {number(checkpoints.described(path).step)} ({'; '.join(words)})" for path, words in marks.items()
     )
 
 
@@ -291,11 +290,12 @@ def when(time_s: float) -> str:
 def duration(time_s: float) -> str:
     """``6 min 10 s``, ``2 h 5 min``, ``3 d 4 h``: the two largest units."""
     units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
-    left, told = round(time_s), list[str]()
+    left, parts = round(time_s), list[str]()
     for name, size in units:
         count, left = divmod(left, size)
-        told += [f"{count} {name}"] * (count > 0 or (name == "s" and not told))
-    return " ".join(told[:2])
+        if count > 0 or (name == "s" and not parts):
+            parts.append(f"{count} {name}")
+    return " ".join(parts[:2])
 
 
 def _many(count: int, word: str) -> str:

@@ -188,8 +188,8 @@ class JudgedStreams(Need):
     kind: Literal["tokens", "audio", "text"]
 
     def words(self) -> str:
-        of = {"tokens": "text or audio, or of the whole run", "audio": "an audio stream", "text": "text"}
-        return f"train/ce_nats or train/loss of {of[self.kind]}"
+        kinds = {"tokens": "text or audio, or of the whole run", "audio": "an audio stream", "text": "text"}
+        return f"train/ce_nats or train/loss of {kinds[self.kind]}"
 
     def streams(self, case: Case) -> Sequence[Stream | None]:
         return [one.stream for one in case.judged if self._asks_for(one)]

@@ -100,8 +100,8 @@ class StreamView:
         evaluated = course(self.evaluated)
         if self.train is None or evaluated is None:
             return self.course.in_words
-        of = "evaluation" if evaluated.gets_worse or course(self.train) is None else "training"
-        return f"{of}: {self.course.in_words}"
+        split = "evaluation" if evaluated.gets_worse or course(self.train) is None else "training"
+        return f"{split}: {self.course.in_words}"
 
     @property
     def any(self) -> Series | None:

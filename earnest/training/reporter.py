@@ -123,4 +123,4 @@ def _commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     commit, changed = (one.stdout.strip() if one.returncode == 0 else "" for one in done)
-    return commit[:12] + "+" * bool(changed) if commit else None
+    return f"{commit[:12]}{'+' if changed else ''}" if commit else None

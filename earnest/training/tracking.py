@@ -78,8 +78,8 @@ class Tracking:
                 tracker, configured = TRACKERS[name](self.run_dir, run, resumed)
                 tracker.start()
             except Exception as error:
-                told = " ".join(str(error).split())[:200] or type(error).__name__
-                raise UserError(f"{name} did not start: {told}", "a tracker that starts", START_FIX[name]) from error
+                reason = " ".join(str(error).split())[:200] or type(error).__name__
+                raise UserError(f"{name} did not start: {reason}", "a tracker that starts", START_FIX[name]) from error
             self.trackers[name] = tracker
             if not configured:
                 self._call(name, partial(tracker.store_init_configuration, dict(_flat(asdict(config)))))

@@ -74,26 +74,37 @@ def _chosen(scores: Mapping[Key, Scores], found: Mapping[Key, list[Place]], arra
     """(array of ids, flat place) to change: in the middle of what each column scores, then just before that along each
     axis (which may be no label itself), then elsewhere, while there is room."""
     wanted: dict[tuple[int, int], None] = {}
+    columns = _scored_places(scores, found)
     for share in SHARES:
-        chosen = [
-            (place.ids, int(there[int(share * (len(there) - 1))]))
-            for key, of_key in found.items()
-            for place in of_key
-            for codebook in range(scores[key].codebooks)
-            if len(there := place.flat[:, codebook][place.flat[:, codebook] >= 0])
-        ]
+        chosen = [(ids, int(flat_N[int(share * (len(flat_N) - 1))])) for ids, flat_N in columns]
         wanted |= dict.fromkeys(chosen)
         if share == SHARES[0]:
-            copies = [
-                (place.ids, _middle(place.copy)) for of in found.values() for place in of if place.copy is not None
-            ]
+            places = [place for each in found.values() for place in each]
+            copies = [(place.ids, _middle(place.copy)) for place in places if place.copy is not None]
             wanted |= dict.fromkeys(copies)
             wanted |= dict.fromkeys((ids, before) for ids, flat in chosen for before in _before(flat, arrays[ids]))
-    keep = np.unique(np.linspace(0, len(wanted) - 1, min(len(wanted), MOST_LOOKS)).astype(int))
-    return [list(wanted)[k] for k in (keep if len(chosen) > MOST_LOOKS // 2 else range(min(len(wanted), MOST_LOOKS)))]
+    listed = list(wanted)
+    if len(columns) > MOST_LOOKS // 2:  # more than can be looked at: spread evenly over the columns
+        even = np.linspace(0, len(listed) - 1, min(len(listed), MOST_LOOKS)).astype(int)
+        return [listed[k] for k in np.unique(even)]
+    return listed[:MOST_LOOKS]
+
+
+def _scored_places(scores: Mapping[Key, Scores], found: Mapping[Key, list[Place]]) -> list[tuple[int, np.ndarray]]:
+    """(array of ids, flat places in it, (N,)) of what each column scores; columns that score nothing there left out."""
+    columns: list[tuple[int, np.ndarray]] = []
+    for key, places in found.items():
+        for place in places:
+            for codebook in range(scores[key].codebooks):
+                flat_N = place.flat[:, codebook]
+                flat_N = flat_N[flat_N >= 0]
+                if len(flat_N):
+                    columns.append((place.ids, flat_N))
+    return columns
 
 
 def _middle(flat: np.ndarray) -> int:
+    """The middle one of the flat places that are known."""
     known = flat[flat >= 0]
     return int(known[len(known) // 2])
 

@@ -110,14 +110,12 @@ def _loss(comparison: Comparison, split: str, stream: Stream) -> charts.Chart | 
 
 
 def _shared(comparison: Comparison, stream: Stream) -> list[Baseline]:
-    """The baselines of a stream that all runs share."""
+    """The baselines of a stream that are the same in all runs."""
     ladders = [ladder(one) for run in comparison.runs for one in run.diagnosis.verdicts if one.stream == stream]
-    alike = [
-        rung
-        for rung in (ladders[0] if ladders else [])
-        if all(any(other.name == rung.name and other.value == rung.value for other in of) for of in ladders)
-    ]
-    return alike
+    if not ladders:
+        return []
+    levels = [{(rung.name, rung.value) for rung in each} for each in ladders]
+    return [rung for rung in ladders[0] if all((rung.name, rung.value) in each for each in levels)]
 
 
 def _chart(

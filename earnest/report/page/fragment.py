@@ -77,9 +77,9 @@ def prose(value: Any) -> Markup:
 
 def word(value: str, words: str | None = None) -> Markup:
     """A word of the glossary, with its meaning where it stands. words: what is written, if that is more than it."""
-    said = glossary.meaning(value) or glossary.meaning(value.lower())
+    meaning = glossary.meaning(value) or glossary.meaning(value.lower())
     shown = words or value
-    return Markup('<abbr title="{}">{}</abbr>').format(said, shown) if said else escape(shown)
+    return Markup('<abbr title="{}">{}</abbr>').format(meaning, shown) if meaning else escape(shown)
 
 
 def csp_hash(code: str) -> str:

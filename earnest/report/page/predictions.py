@@ -83,10 +83,10 @@ def _ids(row: Mapping[str, Any], end: str) -> tuple[list[str], list[str]]:
 
 def _shares(row: Mapping[str, Any]) -> str:
     """Which kinds of ids are among the targets and the predictions, in words."""
-    told: list[str] = []
+    parts: list[str] = []
     for whose in ("target", "predicted"):
         shares = {kind: row.get(f"{whose}_{kind}_frac") for kind in KINDS}
         known = [f"{kind} {view.percent(share)}" for kind, share in shares.items() if share]
         if known:
-            told.append(f"{whose} {', '.join(known)}")
-    return " · ".join(told)
+            parts.append(f"{whose} {', '.join(known)}")
+    return " · ".join(parts)

@@ -103,31 +103,35 @@ def _clip(run: Run, artifact: Artifact, subject: str, room: int) -> Clip:
     return clip
 
 
+FAULTY = {
+    "clipping_frac": "clipped",
+    "silence_frac": "silence",
+    "repeat_frac": "of its frames repeat earlier ones",
+}
+
+
 def in_words(facts: Mapping[str, Any]) -> list[str]:
-    """What is known of a demo, in words; what is as it should be is not told."""
-    told: list[str] = []
+    """What is known of a demo, in words; measures that are as they should be are left out."""
+    parts: list[str] = []
     for name, fact in facts.items():
         share = fact if _is_number(fact) else 0
         match name:
             case "stopped":
-                told.append("ended by itself" if fact else "cut at the longest that was allowed")
-            case "clipping_frac" if _is_number(fact):
-                told += [f"{view.percent(share)} clipped"] * (share > 0)
-            case "silence_frac" if _is_number(fact):
-                told += [f"{view.percent(share)} silence"] * (share > 0)
-            case "repeat_frac" if _is_number(fact):
-                told += [f"{view.percent(share)} of its frames repeat earlier ones"] * (share > 0)
+                parts.append("ended by itself" if fact else "cut at the longest that was allowed")
+            case "clipping_frac" | "silence_frac" | "repeat_frac" if _is_number(fact):
+                if share > 0:
+                    parts.append(f"{view.percent(share)} {FAULTY[name]}")
             case "match_frac" if _is_number(fact):
                 nearest = facts.get("nearest")
-                of = f" ({Path(str(nearest)).name})" if nearest else ""
-                told.append(f"{view.percent(share)} of its codes are those of the nearest training clip{of}")
+                file = f" ({Path(str(nearest)).name})" if nearest else ""
+                parts.append(f"{view.percent(share)} of its codes are those of the nearest training clip{file}")
             case "nearest" | "temperature":
                 pass
             case _ if name not in UNTOLD:
-                told.append(f"{view.line(name).replace('_', ' ')} {view.shown(fact)}")
+                parts.append(f"{view.line(name).replace('_', ' ')} {view.shown(fact)}")
             case _:
                 pass
-    return told
+    return parts
 
 
 def _match_chart(run: Run) -> charts.Chart | None:
