@@ -1,5 +1,5 @@
-"""The words that earnest says of a run, each with its meaning: ``earnest explain WORD``, the page and docs/concepts.md
-show these texts."""
+"""The words of a report, each with its meaning: ``earnest explain WORD``, the page and docs/concepts.md show these
+texts."""
 
 from typing import NamedTuple
 
@@ -28,14 +28,14 @@ _VERDICTS = {
     "what the run has gained.",
     "unigram-only": "The loss is below chance and not below the unigram baseline: the model has learnt how often each "
     "token occurs, and nothing about when.",
-    "at-chance": "The loss is where a model lies that has learnt nothing: every token is as likely as any other.",
+    "at-chance": "The loss is that of a model which has learnt nothing: every token is as likely as any other.",
     "worse-than-chance": "The loss is above that of a uniform guess. A healthy model never stays there; labels or "
     "inputs are wrong, or the model is sure of the wrong tokens.",
     "never-moved": "No part of the curve differs from its beginning by more than noise: nothing was trained, or "
-    "nothing that this loss sees.",
-    "getting-worse": "The loss has been lower before, by more than noise: stop, and take the checkpoint at the "
-    "lowest held-out loss.",
-    "memorising": "The loss of training goes on falling, that of held-out clips does not, or rises: the model learns "
+    "nothing that this loss depends on.",
+    "getting-worse": "The loss was lower before, by more than noise: stop, and take the checkpoint at the lowest "
+    "held-out loss.",
+    "memorising": "The training loss goes on falling, while the held-out loss stands still or rises: the model learns "
     "the training clips by heart.",
     "degenerate": "The loss says nothing: it is not a number, exactly 0, or lower than anything real can be, so that "
     "the target must be among the inputs.",
@@ -56,8 +56,8 @@ _BASELINES = {
     "bigram": "The token is guessed from the one before it in the same codebook: the least that a model of sequences "
     "should beat.",
     "constant mean": "The best constant prediction: what a regression loss scores if the input is ignored.",
-    "silence": "What a codec's reconstruction loss is if it puts out silence.",
-    "mean frame": "What a reconstruction loss is if every frame is the average frame of the data.",
+    "silence": "A codec's reconstruction loss if its output is silence.",
+    "mean frame": "A codec's reconstruction loss if every frame of its output is the average frame of the data.",
 }
 
 _MEASURES = {
@@ -67,8 +67,8 @@ _MEASURES = {
     "number alone claims too much. Differences within the interval say nothing.",
     "held out": "Measured on clips that were not trained on. Only such a loss says what the model would do with new "
     "clips.",
-    "counted": "A target that the loss is computed on. Padding, prompts and what fills the front of delayed codebooks "
-    "have the label -100 and are not counted.",
+    "counted": "A counted target is one that the loss is computed on. Padding, prompts and the fill in front of "
+    "delayed codebooks have the label -100 and are not counted.",
     "copy rate": "How often the likeliest token is the input token of the same position. Near 1, labels are not "
     "shifted and the model repeats what it was just given.",
     "cross-entropy": "The mean of -ln(probability that the model gives the right token) over counted targets, in nats.",
@@ -95,12 +95,12 @@ _RUNS = {
     "demos. Our own training writes one, and any log is read as one.",
     "stream": "One loss with its own baseline: the text, each codebook, or a part of a codec's loss. A total hides "
     "that one of them learns and another does not.",
-    "total": "The stream of the loss that was stepped on. It is judged alone if the log tells no parts.",
-    "codebook": "One of the tables that a codec quantises a frame with; codebook 0 says the most. A language model of "
-    "audio predicts one token a frame for each.",
+    "total": "The stream of the loss that the optimizer steps on. It is judged alone if the log has no parts of it.",
+    "codebook": "One of the tables that a codec quantises a frame with; codebook 0 holds the most of it. A language "
+    "model of audio predicts one token a frame for each codebook.",
     "signal": "A number that is logged over steps, such as train/ce_nats/codebook_0 or train/grad_norm.",
     "fact": "Something known of a run that does not change over steps: sizes of vocabularies, the schedule, the "
-    "configuration. `earnest diagnose LOG --fact NAME=VALUE` says one that the log lacks.",
+    "configuration. `earnest diagnose LOG --fact NAME=VALUE` gives one that the log lacks.",
     "probe": "An experiment on the model and a batch, such as which input a label is predicted from. Our training runs "
     "them at the start and the end; `earnest.check` runs them on any model.",
     "frame": "One step of the codec's time: 1/25 s for Higgs, 1/86 s for Dia.",
@@ -133,7 +133,7 @@ TERMS: dict[str, Term] = {
 
 
 def meaning(word: str) -> str:
-    """What a word means; empty if it is none of ours."""
+    """What a word means; empty if the glossary does not have it."""
     term = TERMS.get(word)
     return term.meaning if term else ""
 
