@@ -8,6 +8,6 @@ EXIT_CODES = {
     EXIT_FAULT: "a fault of earnest itself, with a file to report",
     129: "stopped by SIGHUP: the terminal was closed",
     130: "stopped by Ctrl-C",
-    141: "whoever read the output went away",
+    141: "the program that read the output has closed it",
     143: "stopped by SIGTERM, as Slurm and timeout send it",
 }
