@@ -140,6 +140,17 @@ def mot_tiny() -> MoTConfig:
     )
 
 
+# The arrangement that learns over a frozen backbone: attention, adapters, experts and output rows of the audio's own.
+NEW_ATTENTION = MoTDesign(
+    trained=("adapters", "output", "embeddings", "experts", "attention"),
+    attention="new",
+    output="audio",
+    output_multiplier=0.25,
+    rows_per_codebook=True,
+    max_positions=2048,
+)
+
+
 def mot_smol() -> MoTConfig:
     """The real SmolLM2-135M, frozen; the audio has an expert and an attention of its own in each of the 30 layers, on
     the same music.
@@ -152,14 +163,7 @@ def mot_smol() -> MoTConfig:
     """
     return MoTConfig(
         backbone="smollm2",
-        design=MoTDesign(
-            trained=("adapters", "output", "embeddings", "experts", "attention"),
-            attention="new",
-            output="audio",
-            output_multiplier=0.25,
-            rows_per_codebook=True,
-            max_positions=2048,
-        ),
+        design=NEW_ATTENTION,
         shape=MoTShape(expert_width=192, expert_ffn=768),
         data=Data(path="music", window_s=1.0, positions_per_batch=3400),
         steps=250,
@@ -181,18 +185,7 @@ def mot() -> MoTConfig:
     The arrangement of SLM-MoT is `mot-published`: with the backbone's frozen attention nothing was learnt in 30,000
     frames, with new attention codebooks were (docs/log.md, 2026-11-21).
     """
-    return replace(
-        mot_published(),
-        design=MoTDesign(
-            trained=("adapters", "output", "embeddings", "experts", "attention"),
-            attention="new",
-            output="audio",
-            output_multiplier=0.25,
-            rows_per_codebook=True,
-            text_window=64,
-            max_positions=2048,
-        ),
-    )
+    return replace(mot_published(), design=replace(NEW_ATTENTION, text_window=64))
 
 
 def mot_published() -> MoTConfig:
