@@ -13,23 +13,17 @@ from copy import copy
 from earnest import columns
 from earnest.columns import Json, Table
 from earnest.logs import pieces
+from earnest.logs.cells import MISSING, is_number, numbers_of, split_plainly
 from earnest.logs.format import Format
 from earnest.logs.log import Log, add_row
 from earnest.logs.source import CUT, Source
 from earnest.logs.words import LABELS_OF_ROWS, LABELS_OF_RUNS
 
 NAME = "csv"
-MISSING = ["", "null", "NULL", "None", "none", "NA", "N/A", "n/a", "-", "--", "<NA>"]
 SEPARATORS = ",\t;|"
 RULED = re.compile(r"^[\s|:]*-{2,}[-|:\s]*\|[-|:\s]*$")  # the line below the header of a Markdown table
 MOST_PROSE = 20  # lines before a table
 HEADER = re.compile(r"\s*[A-Za-z_#][\w\s./#@%()+-]{0,60}")  # a cell of a header below prose
-DECIMAL_COMMA = re.compile(r"^\s*[-+]?\d+,\d+(?:[eE][-+]?\d+)?\s*$")
-THOUSANDS = re.compile(r"^\s*[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?\s*$")
-WRAPPED = re.compile(
-    r"^\s*(?:(?:\w+\.)*(?:tensor|array|float\d*)\(\[?)?\s*([-+]?(?:[\d.]+(?:[eE][-+]?\d+)?|nan|NaN|inf|Infinity))\s*%?"
-    r"\s*(?:[,\])].*)?$"
-)
 
 
 def claims(source: Source) -> bool:
@@ -65,7 +59,7 @@ def _shape(source: Source) -> tuple[str, list[str], int] | None:
     if best is None:
         return None
     separator, header = best
-    if all(_is_number(cell) or cell in MISSING for cell in header):  # no header
+    if all(is_number(cell) or cell in MISSING for cell in header):  # no header
         return separator, [f"column_{index}" for index in range(1, len(header) + 1)], skipped
     names: dict[str, None] = {}
     for cell in header:
@@ -100,7 +94,7 @@ def _is_prose(line: str) -> bool:
 
 def _is_printed(row: list[str]) -> bool:
     """Whether a line between the rows is no row of the table, but what a program printed: one cell, and no number."""
-    return len(row) == 1 and not _is_number(row[0])
+    return len(row) == 1 and not is_number(row[0])
 
 
 def _comment(line: str, following: list[str]) -> bool:
@@ -115,14 +109,14 @@ def _comment(line: str, following: list[str]) -> bool:
 def _table_like(header: list[str], rows: list[list[str]]) -> bool:
     """A header of names (or all numbers) over rows with at least one column of numbers; one row under a header is a
     table too."""
-    numeric = [_is_number(cell) for cell in header]
+    numeric = [is_number(cell) for cell in header]
     if any(numeric) and not all(value or cell in MISSING for value, cell in zip(numeric, header, strict=True)):
         return False
     if any("{" in cell or len(cell) > 300 for cell in header) or (len(header) == 1 and re.search(r"[:=]", header[0])):
         return False
     columns = list(zip(*rows, strict=True)) if rows else []
     numbers = any(
-        sum(_is_number(cell) for cell in column) >= max(1, 0.8 * sum(cell not in MISSING for cell in column))
+        sum(is_number(cell) for cell in column) >= max(1, 0.8 * sum(cell not in MISSING for cell in column))
         for column in columns
     )
     return numbers or (
@@ -131,11 +125,6 @@ def _table_like(header: list[str], rows: list[list[str]]) -> bool:
         and len(header) > 1
         and all(re.fullmatch(r'[\w\s./#@%()"-]{1,80}', cell) for cell in header)
     )
-
-
-def _is_number(cell: str) -> bool:
-    cell = cell.strip()[:200]
-    return WRAPPED.match(cell) is not None or DECIMAL_COMMA.match(cell) is not None
 
 
 def read(source: Source) -> Log:
@@ -234,39 +223,6 @@ def _column(name: str, cells: Sequence[float | str | None]) -> Sequence[float | 
     if name.lower() in LABELS_OF_RUNS and all(map(float.is_integer, numbers)):
         return [cell if cell is None else int(cell) for cell in cells]
     return cells
-
-
-def split_plainly(text: str, separator: str) -> list[list[str]]:
-    return [line.split(separator) for line in text.split("\n") if line]
-
-
-def numbers_of(cells: Sequence[str | None], name: str, wrapped: dict[str, str]) -> Sequence[float | str | None]:
-    """Text cells as numbers, missing ones as None; the cells themselves if most of them hold no number. If numbers of
-    the column `name` were wrapped (%, tensor(...), commas), `wrapped[name]` becomes a sentence on it."""
-    plain = [None if cell is None or (bare := cell.strip(' "')) in MISSING else bare for cell in cells]
-    values = [None if cell is None else _number(cell) for cell in plain]
-    lost = [cell for cell, value in zip(plain, values, strict=True) if cell is not None and value is None]
-    if not lost:
-        return values
-    thousands = all(map(THOUSANDS.match, lost))
-    if any(map(DECIMAL_COMMA.match, lost)):
-        how = "commas read as thousands" if thousands else "decimal commas read as points"
-        better = [cell and (cell.replace(",", "") if thousands else cell.replace(",", ".", 1)) for cell in plain]
-    else:
-        how = "numbers taken out of their wrapping (%, tensor(...)); what holds none was left out"
-        better = [cell and (match[1] if (match := WRAPPED.match(cell)) else "") for cell in plain]
-    values = [None if cell is None else _number(cell) for cell in better]
-    if values.count(None) > 0.5 * len(cells) + 0.5 * plain.count(None):
-        return plain
-    wrapped[name] = how
-    return values
-
-
-def _number(cell: str) -> float | None:
-    try:
-        return None if "_" in cell else float(cell)
-    except ValueError:
-        return None
 
 
 def _wandb_export(log: Log) -> Log:
