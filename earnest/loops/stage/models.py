@@ -50,8 +50,7 @@ class Checkpoints:
         self.narrowed = False
 
     def changes(self) -> dict[str, Callable[[Any], None]]:
-        """Module of transformers -> the change to it: its `from_pretrained` is asked first, and ours answers for what
-        is missing."""
+        """Module of transformers -> the change to it: ours answers if its own `from_pretrained` fails."""
         return {
             "transformers.modeling_utils": lambda m: self._instead(m.PreTrainedModel, self._model),
             "transformers.models.auto.auto_factory": lambda m: self._instead(m._BaseAutoModelClass, self._auto_model),
@@ -246,8 +245,7 @@ def _family_of(cls: Any) -> str:
 
 
 def tokenizer_of(family: str, rows: int = 0) -> Any:
-    """A stand-in for a tokenizer, whose special tokens have the ids of the family's default configuration. rows: size
-    of the vocabulary, 0 if not known."""
+    """A stand-in whose special tokens have the ids of the family's default configuration. rows: of the vocabulary."""
     known = importlib.import_module("transformers.models.auto.configuration_auto").CONFIG_MAPPING
     if family not in known:
         return tokenizer.stand_in(size=rows)
@@ -258,8 +256,7 @@ def tokenizer_of(family: str, rows: int = 0) -> Any:
 
 
 def _architectures(config: Any) -> list[str] | None:
-    """The class that a checkpoint of this configuration would name, for callers such as trl: the one that generates
-    text."""
+    """The class that a checkpoint of this configuration would name (trl asks): the one that generates text."""
     auto = importlib.import_module("transformers.models.auto.modeling_auto")
     for names in (auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES):
         if (found := names.get(config.model_type)) is not None:
@@ -308,8 +305,7 @@ def _family(name: str, families: Any) -> str:
 
 
 def not_here(name: str) -> tuple[str, str, str]:
-    """The three lines of an error on a checkpoint that is not on this machine, and whose configuration its name does
-    not tell."""
+    """The three lines on a checkpoint that is not here, and whose configuration its name does not tell."""
     return (
         f"{name}, which is neither here nor of a family that its name tells",
         "the configuration of the model that the script trains",
@@ -339,7 +335,7 @@ def _cached(name: str) -> list[Path]:
 
 
 class DrawnWeights(dict[str, Any]):
-    """Stands in for a file of weights that is missing: a model that loads it is drawn at random."""
+    """Stands in for a missing file of weights: a model that loads it is drawn at random."""
 
 
 def drawn_weights(file: str | os.PathLike[str]) -> DrawnWeights:
