@@ -30,6 +30,12 @@ READ = {  # example -> the rows that it gives
         {"train_loss/loss": "75.2", "tot_loss/loss": "75.1"}
     ],
     "Avg : g 1.3729 d 0.0000 ad 0.0000| step 5976": [{"loss_g": "1.3729", "loss_d": "0.0000", "step": "5976"}],
+    "[0/20][10/32]\tLoss_D: 1.8010\tLoss_G: 8.0963": [
+        {"epoch": "0", "step": "10", "Loss_D": "1.8010", "Loss_G": "8.0963"}
+    ],
+    "40245, 4.021: 6.907692, 6.910023 avg, 0.081346 rate, 0.38 seconds, 5151360 images": [
+        {"step": "40245", "loss": "6.907692", "loss_avg": "6.910023", "learning_rate": "0.081346"}
+    ],
     " --> EVAL PERFORMANCE": [],
     "2026-01-01 (trainer:87) INFO: loss = 3.5": [{"loss": "3.5"}],
     "Namespace(lr=0.0001, max_grad_norm=1.0)": [{"lr": "0.0001", "max_grad_norm": "1.0"}],

@@ -138,6 +138,23 @@ LOGS: dict[str, tuple[str | None, int, Line]] = {
         20,
         lambda i, noise: f"epoch {i} train_loss {1 + 5 * decay(i, 8) + noise(0.01):.4f} val_loss 6.2147",
     ),
+    "one class is predicted for everything": (
+        "E111",
+        8,
+        lambda i, noise: f"Epoch {i}: loss={1.27 + noise(0.02):.4f} val_loss={1.26 + noise(0.02):.4f} val_acc=0.4455",
+    ),
+    "three epochs learn by heart": ("E101", 3, lambda i, noise: f"Epoch {i + 1}: loss={0.32 - 0.1 * i:.3f} "
+        f"val_loss={0.265 + 0.03 * i:.3f}"),
+    "a minimum is left slowly": (
+        "D201",
+        400,
+        lambda i, noise: f"ITER {500 * i} loss: {3.4 * decay(i, 2) + 0.08 + max(0, i - 30) * 0.0015 + noise(0.02):.4f}",
+    ),
+    "the loss scale comes down from its start": (
+        "H110",
+        8,
+        lambda i, noise: f"step {i} OVERFLOW! Skipping step. Attempted loss scale: {2 ** (32 - i)}, reducing to 5",
+    ),
     "a language model learns": (
         None,
         90,
@@ -164,6 +181,38 @@ def test_a_model_that_is_known_keeps_the_finding(tmp_path):
     path.write_text("\n".join(line(i, lambda size: numbers.gauss(0, size)) for i in range(rows)))
     found = diagnose(path, model="orpheus-3b").findings
     assert [one.rule for one in found if one.severity == "warning"] == ["B103"]
+
+
+def test_forms_of_public_programs_are_read(tmp_path):
+    forms = {
+        "players.txt": (
+            lambda i: (
+                f"(epoch: {i // 4 % 3 + 1}, iters: {100 * (i % 4 + 1)}, time: 0.2, data: 0.1) D_A: 0.2{i} "
+                f"G_A: 0.3 cycle_A: {9 - i / 4} idt_A: 1.5"
+            ),
+            {"D_A": "train/loss/disc_a", "G_A": "train/loss/adv_a", "cycle_A": "train/loss/cycle_a"},
+        ),
+        "perplexity.txt": (
+            lambda i: f"global step {200 * i} learning rate 0.5 perplexity {9 - i / 4}",
+            {"perplexity": "train/loss"},
+        ),
+        "curve.txt": (lambda i: f"{i % 12 + 1},{6 - i / 10}", {"column_2": "train/loss"}),
+        "settings.txt": (
+            lambda i: f"|- iter\t{40_000 + i}" if i < 3 else f"ITER {500 * i} loss: {6 - i / 10}",
+            {"ITER": "step", "loss": "train/loss"},
+        ),
+        "source.txt": (
+            lambda i: f"[loss_scaler.py:183:update_scale] step {i} loss {6 - i / 10}",
+            {"loss": "train/loss"},
+        ),
+    }
+    for name, (line, expected) in forms.items():
+        (tmp_path / name).write_text("\n".join(line(i) for i in range(20)))
+        assert _mapping(tmp_path / name).items() >= expected.items(), name
+    (tmp_path / "losses.txt").write_text(str([6 - i / 10 for i in range(20)]))
+    assert _mapping(tmp_path / "losses.txt") == {"loss": "train/loss"}
+    run = diagnose(tmp_path / "players.txt").run
+    assert run is not None and run.facts.steps_per_epoch == 400
 
 
 def test_a_bare_word_is_a_loss_beside_other_parts_alone(tmp_path):

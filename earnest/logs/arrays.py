@@ -40,6 +40,8 @@ class Arrays:
                 self._sentence = line if line.strip() else self._sentence
                 return False
             name, values = self._name(match["before"]), []
+            if name is None and not match["before"].strip() and not self._sentence and self._is_curve(match):
+                name = "loss"  # nothing but numbers, and they fall: a program wrote its list of losses
             if name is None or (match["end"] and len(NUMBER.findall(match["body"])) < FEWEST_ON_A_LINE):
                 return False  # the parts of a report, or anything else
             self._open = name, values
@@ -60,6 +62,18 @@ class Arrays:
         """What was found, an epoch a row."""
         length = max(map(len, self.found.values()), default=0)
         return [{name: one[at] for name, one in self.found.items() if at < len(one)} for at in range(length)]
+
+    def _is_curve(self, match: re.Match[str]) -> bool:
+        """Whether the numbers of a list on one line are positive, not whole, and end below their beginning."""
+        values = [float(text) for text in NUMBER.findall(match["body"])]
+        third = len(values) // 3
+        fall = third and sum(values[-third:]) < sum(values[:third])
+        return (
+            bool(fall)
+            and len(values) >= FEWEST_ON_A_LINE
+            and min(values) > 0
+            and not all(value.is_integer() for value in values)
+        )
 
     def _name(self, before: str) -> str | None:
         """A loss or another signal, as the text before an array or the sentence above it calls it."""

@@ -75,6 +75,15 @@ ROW = _for(
     "│       │ mel/loss   │ 31.500 │ 31.600 │",
     rf"^\s*[|│][^|│\ue000-\uf8ff]*[|│]?\s*([A-Za-z][\w/. \-]*?)\s*[|│]\s*({N})\s*[|│]",
 )
+BRACKETED = _for(
+    "[0/20][10/32]\tLoss_D: 1.8010\tLoss_G: 8.0963",
+    rf"^\W*(?:epoch\s*[:=]?\s*)?\[\s*({N})\s*/\s*{N}\s*\]\s*\[\s*({N})\s*/\s*{N}\s*\]",
+    re.IGNORECASE,
+)
+DARKNET = _for(
+    "40245, 4.021: 6.907692, 6.910023 avg, 0.081346 rate, 0.38 seconds, 5151360 images",
+    rf"^\s*({N})(?:,\s*{N})?:\s*({N}),\s*({N}) avg(?: loss)?,\s*({N}) rate,",
+)
 BARE_GAN = _for(
     "Avg : g 1.3729 d 0.0000 ad 0.0000| step 5976", rf"(?<![\w.])[gG]\s*[:=]?\s*({N})\s*[,|]?\s*[dD]\s*[:=]?\s*({N})"
 )
@@ -82,7 +91,10 @@ LIST = _for("INFO [1.4626, 3.100, 54.2840]", rf"(?P<named>[:=]\s*)?[\[(]\s*({N}(
 LOSSES = _for(
     "Losses: [2.56, 2.11, 8.75], step: 200", rf"(?i:\b(loss(?:es)?))\s*[:=]\s*\[\s*({N}(?:\s*,\s*{N}){{2,}})\s*\]"
 )
-SOURCE = _for("2026-01-01 (trainer:87) INFO: loss = 3.5", rf"\([\w./\-]+:{N}\)|\[[\w./\-]+\.py:{N}\]")
+SOURCE = _for(
+    "2026-01-01 (trainer:87) INFO: loss = 3.5",
+    rf"\([\w./\-]+:{N}\)|\[[\w./\-]+\.py:{N}(?::[\w.<>]+)?\]",  # [loss_scaler.py:183:update_scale] too
+)
 BRACKET = _for("train_loss[loss=75.2, over 900 frames], tot_loss[loss=75.1]", r"([A-Za-z_]\w*)\[[^\[\]]*\]")
 HEADING = _for(
     " --> EVAL PERFORMANCE",
@@ -162,6 +174,7 @@ def _plan(skeleton: str) -> Plan:
     line = marked(skeleton.split("\0"))
     if CONFIG_LINE.match(line):
         return Plan([_pairs(line, "", known_only=False)], config=True)
+    line = DARKNET.sub(r"step: \1, loss: \2, loss_avg: \3, learning_rate: \4,", line)
     line = BARE_GAN.sub(r"loss_g \1 loss_d \2", line)
     for pattern in (BAR, ENDLESS_BAR):
         if bar := pattern.match(line):
@@ -196,6 +209,8 @@ def _counters(line: str) -> tuple[list[Cell], str]:
         return [Cell("epoch", _index(match[1])), *steps], f"{match[2]}: " + line[match.end() :]
     if match := ESPNET_RESULTS.search(line):
         return [Cell("epoch", _index(match[1]))], line[match.end() :]
+    if match := BRACKETED.match(line):
+        return [Cell("epoch", _index(match[1])), Cell("step", _index(match[2]))], line[match.end() :]
     if (match := WITHIN_EPOCH.search(line)) and not line[match.end() :].lstrip().startswith("/"):
         cells = [Cell("epoch", _index(match[1])), Cell("step", _index(match[2]))]
         return cells, line[: match.start()] + " " + line[match.end() :]

@@ -4,6 +4,7 @@ A column that is not understood stays unmapped, with the reason.
 """
 
 import difflib
+import re
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from earnest.logs.log import Log
 from earnest.logs.names import Guess, guess, split_of
 from earnest.logs.steps import Rows, stitch
 from earnest.logs.trainer import NOTHING, Known
-from earnest.logs.units import settle_perplexities, settle_stated
+from earnest.logs.units import logarithms, settle_perplexities, settle_stated
 from earnest.logs.unused import UNKNOWN, unused
 from earnest.logs.words import BOOKKEEPING, CLOCKS, SPLITS, axis_of, words
 from earnest.run import Run, Series
@@ -24,8 +25,14 @@ GENERATOR = Part("loss_g")
 # words that name a part of a loss, or the whole, only beside other parts
 BARE_PARTS = {
     "disc", "discriminator", "d", "gen", "generator", "g", "fm", "fmap", "kl", "kld", "recon", "reconstruction", "rec",
-    "spec", "vq", "l1", "l2", "mse",
+    "spec", "vq", "l1", "l2", "mse", "cyc", "cycle", "idt", "identity",
 }  # fmt: skip
+# of the two players of a translation between images or voices, as CycleGAN's and pix2pix's programs print them: `D_A`,
+# `G_GAN`, `cycle_B`
+PLAYERS = re.compile(
+    r"(?P<player>[dg])_(?P<what>[ab]|gan|adv|l1|l2|real|fake|vgg|feat|rec|cyc|cycle|idt|tv|cls)(?P<of>_\w+)?"
+)
+BESIDE_PLAYERS = re.compile(r"(?:cycle|cyc|idt|identity|z|kl)(?:_(?:a|b|l1|l2))?|fake|[dg]")
 BARE_TOTALS = {"total", "sum", "all", "overall"}
 FRACTIONS = {"accuracy_frac", "clipped_frac", "used_frac", "padding_frac", "counted_frac", "copy_frac"}
 
@@ -54,6 +61,7 @@ def to_run(log: Log, overrides: dict[str, str], run: str | None, known: Known = 
     _count_codebooks_from_0(log, guesses)
     _language_model_beside_codebooks(guesses)
     _parts_beside_losses(guesses)
+    _players(guesses)
     _total_of_a_model(guesses)
     ambiguous = _of_several_folders(guesses)
     keys = {name: known.key for name, known in guesses.items() if known and name not in ambiguous}
@@ -70,6 +78,7 @@ def to_run(log: Log, overrides: dict[str, str], run: str | None, known: Known = 
     settle_perplexities(log, keys, unmapped)
     settle_stated(log, keys, known.in_bits)
     series, mapping = _series(log, rows, keys, unmapped, dict.fromkeys(told, 1) | dict.fromkeys(chosen, 0))
+    logarithms(log, rows, series, mapping, unmapped)
     facts = {
         "format": log.format,
         "mapping": {name: mapping[name] for name in log.columns if name in mapping},
@@ -78,7 +87,7 @@ def to_run(log: Log, overrides: dict[str, str], run: str | None, known: Known = 
     facts |= log.facts | _steps_per_epoch(log, rows)
     if any("avg" in words(name) or "average" in words(name) for name in mapping):
         log.notes.append("a column is called an average: a mean since the start always looks like a plateau")
-    log.notes += unused(log, unmapped, any(key.name in ("loss", "ce_nats") for key in keys.values()))
+    log.notes += unused(log, unmapped, any(key.name in ("loss", "ce_nats") for key in series))
     return Run(
         Facts().updated(facts), series, notes=log.notes, elapsed=_elapsed(log, rows), counts_steps=rows.counts_steps
     )
@@ -248,6 +257,23 @@ def _parts_beside_losses(guesses: dict[str, Guess | None]) -> None:
     for name, word in bare.items():
         if word in BARE_PARTS or (word in BARE_TOTALS and parts):
             guesses[name] = guess(f"{split_of(name)}/{word if word in BARE_PARTS else ''} loss")
+
+
+def _players(guesses: dict[str, Guess | None]) -> None:
+    """`D_A: 0.25 G_A: 0.32 cycle_A: 6.3`, without the word loss: what two players and those beside them score."""
+    bare = {name: _bare(name) for name, known in guesses.items() if known is None}
+    if sum(PLAYERS.fullmatch(word) is not None for word in bare.values()) < 2:
+        return
+    for name, word in bare.items():
+        player = PLAYERS.fullmatch(word)
+        if player is not None:
+            what = player["what"] + (player["of"] or "")
+            to_fool = player["what"] in ("a", "b", "gan", "adv", "real", "fake")
+            part = f"disc_{what}" if player["player"] == "d" else f"adv_{what}" if to_fool else what
+            guesses[name] = Guess(Key(split_of(name), "loss", Part(part)))
+        elif BESIDE_PLAYERS.fullmatch(word):
+            part = {"d": "disc", "g": "adv", "fake": "disc_fake"}.get(word, word)
+            guesses[name] = Guess(Key(split_of(name), "loss", Part(part)))
 
 
 def _bare(column: str) -> str:

@@ -14,6 +14,7 @@ from earnest.signals import Key
 NAMELESS = re.compile(r"column_\d+")
 FEWEST_ROWS = 8  # of which a loss can be told from a rate or an accuracy (assumed)
 ROUGH = 0.2  # share of changes against the trend, from which on a column is measured and no schedule (assumed)
+FALLS = 0.98  # times its level at first: a curve that stands alone, and falls (assumed)
 RISES = 1.02  # times its level at first: no loss of a run that is worth reading by guess (assumed)
 
 
@@ -21,7 +22,7 @@ def shown(log: Log) -> Known | None:
     """The columns of step and loss, in a table whose columns have no names, with a note; None if they cannot be told.
 
     The step: a first column of whole numbers that grow from row to row. The loss: of the others the roughest
-    one that is positive and no higher in its last third than in its first.
+    one that is positive and no higher in its last third than in its first; the only other one if it falls.
     """
     if not log.columns or not all(map(NAMELESS.fullmatch, log.columns)):
         return None
@@ -29,6 +30,8 @@ def shown(log: Log) -> Known | None:
     if not _counts(log.columns[first]):
         return None
     losses = {name: rough for name in others if (rough := _roughness(log.columns[name].value)) is not None}
+    if len(others) == 1 and _falls(log.columns[others[0]].value):  # a curve and nothing else: there is no choice
+        losses = {others[0]: 0.0}
     if not losses:
         return None
     loss = max(losses, key=lambda name: losses[name])
@@ -40,8 +43,23 @@ def shown(log: Log) -> Known | None:
 
 
 def _counts(column: Column) -> bool:
+    """Whether it counts up, or does so again from where it began."""
     value = column.value
-    return len(value) >= FEWEST_ROWS and bool((value == np.floor(value)).all() and (np.diff(value) > 0).all())
+    up = np.diff(value) > 0
+    again = value[1:] <= value[0]
+    return len(value) >= FEWEST_ROWS and bool(
+        (value == np.floor(value)).all() and (up | again).all() and up.mean() > 0.5
+    )
+
+
+def _falls(value: Values) -> bool:
+    """Whether a column is positive, moves in most rows and ends below its beginning."""
+    value = value[np.isfinite(value)]
+    if len(value) < FEWEST_ROWS or (value <= 0).any():
+        return False
+    third = len(value) // 3
+    moves = float((np.diff(value) != 0).mean()) > 0.5
+    return moves and bool(np.median(value[-third:]) < FALLS * np.median(value[:third]))
 
 
 def _roughness(value: Values) -> float | None:

@@ -7,7 +7,9 @@ import numpy as np
 
 from earnest.columns import Column
 from earnest.logs.log import Log
+from earnest.logs.steps import Rows
 from earnest.logs.words import SPLITS, words
+from earnest.run import Series
 from earnest.signals import Key
 from earnest.streams import TOTAL, Part, Stream
 
@@ -43,6 +45,24 @@ def settle_perplexities(log: Log, keys: dict[str, Key], unmapped: dict[str, str]
                 log.notes.append(
                     f"{name!r} is beside the losses of a codec and is the exponential of none: taken for codebook usage"
                 )
+
+
+def logarithms(
+    log: Log, rows: Rows, series: dict[Key, Series], mapping: dict[str, str], unmapped: dict[str, str]
+) -> None:
+    """Of a log without any loss a perplexity is one: its logarithm is the loss in nats."""
+    alone = [name for name, why in unmapped.items() if why == UNKNOWN_PERPLEXITY]
+    if not alone or any(key.name in LOSSES for key in series):
+        return
+    for name in alone:
+        step, value = rows.series(log.columns[name])
+        split = next((SPLITS[word] for word in words(name) if word in SPLITS), "train")
+        key = Key(split, "loss")
+        if not len(step) or key in series or not (value[np.isfinite(value)] >= 1).all():
+            continue
+        series[key], mapping[name] = Series(step, np.log(value), key), str(key)
+        unmapped.pop(name)
+        log.notes.append(f"no loss is in the log; the logarithm of {name!r}, a perplexity, is read as one, in nats")
 
 
 def settle_stated(log: Log, keys: dict[str, Key], in_bits: Collection[Stream]) -> None:

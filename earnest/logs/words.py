@@ -35,7 +35,7 @@ LABELS_OF_ROWS = LABELS | LABELS_OF_RUNS
 # words of a name that do not change which signal it is
 AVERAGING = {
     "epoch", "step", "avg", "average", "mean", "running", "smoothed", "iter", "batch", "cur", "current", "unweighted",
-    "raw", "total", "all", "reduced", "computed", "final", "is", "value", "per", "now", "rank",
+    "raw", "total", "all", "reduced", "computed", "final", "is", "value", "per", "now", "rank", "with", "avr",
 }  # fmt: skip
 # words that make of a signal's name a setting, or a record of it
 BOOKKEEPING = {

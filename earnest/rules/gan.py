@@ -1,6 +1,7 @@
 """The two sides of an adversarial training, as a log shows them: `Gan`."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +15,8 @@ DISCRIMINATOR = (Part("loss_d"), Part("discriminator"))
 ADVERSARIAL, FEATURES = (Part("adv_g"), Part("adversarial")), (Part("feat"), Part("features"))
 CRITIC = re.compile(r"(?:.*_)?(?:discr?|discriminators?|critic)(?:_|$)(?!.*gen)")  # in the name of a part
 ADVERSARY = re.compile(r"(?:^|_)(?:adv|adversarial|adversary|gan|fool|critic)(?:_|$)")  # f_adv, adv_mpd
+# Rows of two players that are judged, and losses that are next to nothing and far from any tie (assumed)
+FEWEST_OF_A_GAME, WON, LOST = 5, 1e-3, 5.0
 HINGE_NEEDS = "a hinge discriminator: --fact gan_loss=hinge, lsgan or vanilla says which it is"
 
 
@@ -25,6 +28,25 @@ def is_of_discriminator(stream: Stream | None) -> bool:
 def is_adversarial(stream: Stream | None) -> bool:
     """Whether a loss is one of two players', by whatever name: it may rise as the other learns."""
     return stream in ADVERSARIAL or is_of_discriminator(stream) or ADVERSARY.search(str(stream or "")) is not None
+
+
+def beaten_by(critic: Series, generator: Series | None) -> Iterator[tuple[Series, str]]:
+    """Where one of two players has nothing to learn, and the other is far from its aim."""
+    if generator is None or min(len(critic.finite), len(generator.finite)) < FEWEST_OF_A_GAME:
+        return
+    of_critic, of_generator = critic.finite.value, generator.finite.value
+    if not of_generator.any() and float(np.median(of_critic)) > LOST:
+        yield (
+            generator,
+            f"the generator's loss is exactly 0 in {len(of_generator)} rows, the discriminator's "
+            + (f"{np.median(of_critic):.3g}: it calls everything real, or the labels are the wrong way round"),
+        )
+    elif (np.abs(of_critic[-3:]) < WON).all() and (of_generator[-3:] > 2 * LOST).all():
+        yield (
+            critic,
+            f"the discriminator's loss is {of_critic[-1]:.2g}, the generator's {of_generator[-1]:.3g}: "
+            + ("it tells all apart, and the generator has no gradient left"),
+        )
 
 
 @dataclass(frozen=True)

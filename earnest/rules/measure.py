@@ -64,6 +64,7 @@ def last_of(series: Series, source: str) -> Measure:
 
 
 FEWEST_POINTS = 8  # of a series whose course is told (assumed)
+FIRST_SCALE = 65_536  # where the loss scale of half precision begins, in most trainers, or comes down to
 STRETCHES = 10
 FELL = 0.1  # share by which others have fallen beside what stands still (assumed)
 

@@ -10,7 +10,7 @@ from earnest.records import plain
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
 from earnest.rules.finding import Severity
-from earnest.rules.gan import HINGE_NEEDS, Gan, is_of_discriminator
+from earnest.rules.gan import HINGE_NEEDS, Gan, beaten_by, is_of_discriminator
 from earnest.rules.measure import course
 from earnest.rules.needs import Fact, GanSides, LastStep, PlainLosses, Probe
 from earnest.rules.parts import GENERATOR, Parts
@@ -267,12 +267,14 @@ def discriminator_out_of_range(losses: PlainLosses, gan: GanSides | None) -> Ans
 
 
 @rule("F106", "warning", points=1)
-def discriminators_at_zero(losses: PlainLosses) -> Answers:
-    """The discriminators' losses are exactly 0, and the total is many times the other parts.
+def one_player_at_zero(losses: PlainLosses) -> Answers:
+    """One of the two players has a loss of 0 that leaves it nothing to learn, and the other one's is large.
 
     ## What it sees
     Every loss of a discriminator is exactly 0 in every row, and the total is 50 times the sum of the other parts that
     are logged, or more: no reconstruction weight in use is that large, so the adversary's part must be in the total.
+    Or five rows or more in which a generator's loss is exactly 0 and a discriminator's above 5; or the last three rows
+    in which a discriminator's is below 0.001 and a generator's above 10: no cross-entropy is as large beside a tie.
     ## Likely causes
     - the discriminators have won: they tell all apart, and adversarial and feature matching losses, which are not
       logged, are nearly all of the total
@@ -286,6 +288,12 @@ def discriminators_at_zero(losses: PlainLosses) -> Answers:
     lucidrains/audiolm-pytorch#64: 0 beside a total of 177; its author lowered the rate. HiFi-GAN's weight of mel is 45.
     """
     critics = {stream: one for stream, one in losses.items() if is_of_discriminator(stream)}
+    beaten = [words for one in critics.values() for words in beaten_by(one, losses.get(GENERATOR))]
+    for where, words in beaten:
+        yield Looked()
+        yield Evidence(int(where.step[0]), words, FAIR, where.rows(), where.stream)
+    if beaten:
+        return
     total, parts = Parts(losses).total, Parts(losses).at_the_end
     others = sum(size for stream, size in parts.items() if stream not in critics)
     if not critics or total is None or others <= 0:

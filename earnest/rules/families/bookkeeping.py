@@ -9,7 +9,7 @@ from earnest.probes.results import Ranks
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
 from earnest.rules.finding import Severity
-from earnest.rules.measure import falling
+from earnest.rules.measure import FIRST_SCALE, falling
 from earnest.rules.needs import AllSeries, Fact, LastStep, Loss, LossInBothSplits, Messages, PlainLosses, Probe, Signal
 from earnest.rules.statistics import trend
 from earnest.run import Series
@@ -278,8 +278,8 @@ def log_tells_of_trouble(messages: Messages, series: AllSeries | None, losses: P
     What the program printed between its numbers: steps skipped as a loss or gradient was not finite, overflow in half
     precision, a bare "nan", too little memory, a stop from outside, an error. Each kind is counted and quoted. Skipped
     steps and overflows are critical if there are as many of them as there were steps from the first logged one to the
-    last, or if the loss scale that they name is below a thousandth; a note if there are few. Few overflows while the
-    loss falls on are how a loss scaler finds its level.
+    last, or if the loss scale that they name is below a thousandth; a note if there are few, or if the loss scale is
+    still above 65536, where it begins. Few overflows while the loss falls on are how a loss scaler finds its level.
     ## Likely causes
     - what the quoted line says
     ## Next probe
@@ -300,7 +300,9 @@ def log_tells_of_trouble(messages: Messages, series: AllSeries | None, losses: P
             few = message.count <= max(1, 0.02 * steps) or (learns and message.count <= 0.1 * steps)
             scale = _scale_told(message.words) if message.kind == "overflow" else None
             collapsed = scale is not None and scale < COLLAPSED_SCALE
-            severity = "critical" if message.count >= steps or collapsed else "note" if few else None
+            high = scale is not None and scale > FIRST_SCALE
+            hopeless = collapsed or (message.count >= steps and not high)
+            severity = "critical" if hopeless else "note" if few or high else None
             if few and learns and message.kind == "overflow" and not collapsed:  # a loss scaler finds its level so
                 continue
         lines = {"kind": message.kind, "count": message.count, "line": message.place.last, "says": message.words}

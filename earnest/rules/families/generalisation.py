@@ -42,10 +42,12 @@ FEWEST_EVALUATIONS, APART, BEYOND_DOUBT = 5, 1.5, 5.0
 MEMORISED, FAR, PAST_ITS_BEST, FAR_PAST = 20.0, 3.0, 0.03, 0.05
 MANY_PASSES, BY_HEART = 10, 0.05  # passes over the data, and nats, from which on clips are known by heart (assumed)
 OF_TOKENS = "hf-trainer"  # whose models are trained by cross-entropy, but for a few
+FEWEST_TO_OVERFIT, AT_ONCE = 5, 7 / 6  # evaluations of a trend, and by what fewer must rise (assumed)
+ABOVE_ZERO = 0.5  # nats held out, beside a training loss that is printed as 0 (assumed)
 EPOCHS = 3  # boundaries at which a loss must drop (assumed)
 
 
-@rule("E101", "warning", points=5, explains=("D204", "E107"))
+@rule("E101", "warning", points=3, explains=("D204", "E107"))
 def overfitting(
     loss: LossInBothSplits,
     judged: AllJudged | None,
@@ -58,6 +60,8 @@ def overfitting(
     After its minimum the held-out loss rises over at least four evaluations, by more than its noise and 2 % of chance
     (1 % of its lowest value if that is unknown), while the training loss still falls, or is not in the log at all. A
     note if that is a part of a total that does not rise, or a rise by less than a twentieth (a tenth if it is smooth).
+    In three or four evaluations: each is above the one before, the last by a sixth above the first, and the training
+    loss falls from each to the next, by a third in all.
     ## Likely causes
     - few clips, many passes: the model memorises them
     - fixed crops: the same frames in every epoch
@@ -70,6 +74,9 @@ def overfitting(
     Prechelt 1998, "Early Stopping - But When?".
     """
     evaluated, train = loss.evaluated, loss.train
+    if len(evaluated.finite) < FEWEST_TO_OVERFIT:
+        yield from _overfits_at_once(evaluated, train)
+        return
     view = next((one.view for one in judged or () if one.stream == evaluated.stream), None)
     chance = view.chance if view else None
     scale = chance.value if chance else 0.5 * abs(float(evaluated.finite.value.min()))
@@ -93,6 +100,20 @@ def overfitting(
         mild = rise < (0.1 if smooth else 0.05) or _part_only(evaluated, losses)
         odds = STRONG if train else FAIR
         yield Evidence(rising[0], words, odds, evaluated.rows(), severity="note" if mild else None)
+
+
+def _overfits_at_once(evaluated: Series, train: Series | None) -> Answers:
+    """Three or four evaluations that rise from the first on, while the training loss falls."""
+    held, taught = evaluated.finite.value, train.finite.value if train is not None else np.zeros(0)
+    if not 3 <= len(taught) <= len(held) + 1:
+        yield TooEarly(f"{FEWEST_TO_OVERFIT} points of {evaluated.key}")
+        return
+    yield Looked()
+    rises = (np.diff(held) > 0).all() and held[-1] > AT_ONCE * held[0] > 0
+    if rises and (np.diff(taught) < 0).all() and taught[-1] < taught[0] / 1.5 and _must_fall(evaluated):
+        words = f"{held[0]:.3f} at step {int(evaluated.finite.step[0])}, {held[-1]:.3f} now, above its first value of "
+        words += f"{held[0]:.3f}; seen in {len(held)} rows only"
+        yield Evidence(int(evaluated.finite.step[0]), words, FAIR, evaluated.rows())
 
 
 def _must_fall(evaluated: Series) -> bool:
@@ -171,7 +192,8 @@ def _far_apart(evaluated: Series, train: Series) -> Answers:
     since = evaluated.since(int(train.step[0]))
     beside = np.interp(since.step, train.step, train.value)
     by = APART if len(since) > 1 else BEYOND_DOUBT
-    if len(since) and (beside > 0).all() and (since.value > by * beside).all():
+    least = np.where(beside > 0, by * beside, ABOVE_ZERO)  # a perplexity of 1.00 is a loss of 0
+    if len(since) and (beside >= 0).all() and (since.value > least).all():
         rows = "a single row" if len(since) == 1 else f"{len(since)} rows only"
         words = f"{since.value[-1]:.4g} held out beside {beside[-1]:.4g} in training, seen in {rows}"
         causes: list[str] | None = None

@@ -10,7 +10,7 @@ from earnest.rules.finding import Severity
 from earnest.rules.gan import ADVERSARIAL, DISCRIMINATOR, is_adversarial
 from earnest.rules.measure import FEWEST_POINTS, falling, is_off, order_of_clips, zero_since
 from earnest.rules.needs import AllJudged, Fact, LastStep, Loss, PlainLosses, Signal
-from earnest.rules.parts import ADVERSARIES, EXPLODED, Parts
+from earnest.rules.parts import ADVERSARIES, EXPLODED, MAY_STAND, Parts
 from earnest.rules.statistics import noise, page_hinkley, spikes, trend
 from earnest.run import Series, Values
 from earnest.streams import TEXT, TOTAL, Part, Stream
@@ -198,7 +198,9 @@ def diverged(
     if _may_rise(series, losses) or _is_outweighed(series, losses):
         return
     first, rest = float(series.finite.value[0]), series.finite.value[1:]
-    if first > 0 and np.median(rest[-max(3, len(rest) // 5) :]) > 1.5 * first and np.quantile(rest, 0.05) > 1.5 * first:
+    later = float(np.median(rest[-max(3, len(rest) // 5) :]))
+    # a divergence is near 0 before anything is encoded
+    if later > 1.5 * first > 0 and np.quantile(rest, 0.05) > 1.5 * first and series.stream not in MAY_STAND:
         words = f"{first:.3g} at first, {np.median(rest):.3g} in the median ever after"
         yield Evidence(int(series.finite.step[1]), words, STRONG, series.rows())
         return
@@ -216,8 +218,9 @@ def diverged(
     scale = max(gained, 0.05 * abs(lowest))  # a loss that never fell has gained nothing to lose
     rise = min(float(np.median(end)), float(np.median(series.finite.value[-3:]))) - lowest
     apart = np.quantile(end, 0.05) > np.quantile(value[best : best + width], 0.95)
-    # the noise, and the slow wandering of the level around its best (autocorrelated batches)
-    sigma = max(noise(value[: best + width]), 0.5 * float(value[max(0, best - 3 * width) : best + width].std()))
+    # the noise, and the slow wandering of the level around its best; the steep first fall, if it is near, is neither
+    low, high = np.quantile(value[max(0, best - 3 * width) : best + width], [0.25, 0.75])
+    sigma = max(noise(value[: best + width]), 0.5 * float(high - low) / 1.35)
     if not (apart and rise > scale / 3 and rise > 0.15 * abs(lowest) and rise > 8 * sigma):
         return
     shifted = page_hinkley(value[best:], max(sigma, 0.02 * scale))

@@ -12,6 +12,7 @@ from earnest.streams import Part
 
 SIMILARITY, OPPOSITE = Part("similarity"), -0.3  # a similarity below is of opposites (assumed; percent or fraction)
 UPSIDE_DOWN = "the output becomes the target upside down, as a loss of magnitudes (mel, STFT, SI-SDR) sees no sign"
+FEWEST_ACCURACIES, EIGHT, LOW = 5, 8, 0.75  # rows of one accuracy, and below which it is low (assumed)
 FEWEST_RATES, NOTHING = 3, 0.9  # rows of an error rate, and the rate above which nothing is recognised (assumed)
 
 
@@ -67,12 +68,14 @@ def _doubled(rate: Series) -> bool:
 
 @rule("E111", "warning")
 def nothing_is_recognised(series: AllSeries) -> Answers:
-    """The error rate stands at nearly one in every row, or the accuracy at 0: nothing is recognised.
+    """The error rate stands at nearly one in every row, or the accuracy at one low value: nothing is recognised.
 
     ## What it sees
     Three rows or more of an error rate (wer, cer), all of them above 0.9, or eight or more of an accuracy that is
-    exactly 0. A note while the loss still falls, by a twentieth in the second half: a recogniser says nothing at first.
+    exactly 0, or the same value below 0.75 to the last digit (five rows, if it is no whole number of percent). A note
+    while the loss still falls, by a twentieth in the second half: a recogniser says nothing at first.
     ## Likely causes
+    - one class is predicted for everything: the rate is too high, or the classes are not balanced
     - only blanks are predicted (CTC at its plateau): the rate is too high or too low, or the warm-up too short
     - texts and clips do not belong together, or the texts are in another alphabet than the tokens
     - predictions or references are empty, or compared in another form (case, punctuation)
@@ -85,17 +88,21 @@ def nothing_is_recognised(series: AllSeries) -> Answers:
     """
     rates = [one for key, one in series.items() if key.name == "error_frac" and len(one.finite) >= FEWEST_RATES]
     accuracies = [
-        one for key, one in series.items() if key.name == "accuracy_frac" and len(one.finite) >= FEWEST_POINTS
+        one for key, one in series.items() if key.name == "accuracy_frac" and len(one.finite) >= FEWEST_ACCURACIES
     ]
     if not rates and not accuracies:
-        yield TooEarly(f"{FEWEST_RATES} points of eval/error_frac (wer, cer), or {FEWEST_POINTS} of eval/accuracy_frac")
+        yield TooEarly(
+            f"{FEWEST_RATES} points of eval/error_frac (wer, cer), or {FEWEST_ACCURACIES} of eval/accuracy_frac"
+        )
         return
     yield Looked()
     losses = [one.finite.value for key, one in series.items() if key.name in LOSSES and key.stream is None]
     falls = any(len(value) > 1 and value[-1] < 0.95 * value[len(value) // 2] for value in losses)
     for one in accuracies:
-        if not one.finite.value.any():
-            words = f"an accuracy of exactly 0 in {len(one.finite)} rows"
+        level, rows = float(one.finite.value[0]), len(one.finite)
+        unrounded = abs(100 * level - round(100 * level)) > 1e-3
+        if (one.finite.value == level).all() and level < LOW and rows >= (FEWEST_ACCURACIES if unrounded else EIGHT):
+            words = f"an accuracy of exactly {level:.4g} in {rows} rows"
             severity: Severity | None = "note" if falls else None
             yield Evidence(int(one.finite.step[0]), words, FAIR, one.rows(), one.stream, severity)
     for one in rates:

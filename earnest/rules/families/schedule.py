@@ -8,7 +8,7 @@ from earnest.probes.results import Accumulation
 from earnest.records import plain
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
-from earnest.rules.measure import COARSE, printed_unit
+from earnest.rules.measure import COARSE, FIRST_SCALE, printed_unit
 from earnest.rules.needs import AllJudged, Fact, LastStep, Loss, OfWholeRun, Probe, Signal
 from earnest.run import Series
 
@@ -179,7 +179,7 @@ def loss_scale_collapses(loss_scale: Signal) -> Answers:
 
     ## What it sees
     The loss scale ends below 1, and below a thousandth of its start; or it is halved in every logged row, four times
-    or more: each step so far overflowed.
+    or more, to less than 65536, from where it is expected to come down: each step so far overflowed.
     ## Likely causes
     - gradients overflow at every scale: NaN in the model, or values beyond 65504
     ## Next probe
@@ -194,7 +194,7 @@ def loss_scale_collapses(loss_scale: Signal) -> Answers:
     if value[-1] < 1 and value[-1] < 1e-3 * value.max():
         words = f"from {value.max():g} to {value[-1]:g}"
         yield Evidence(int(step[np.argmax(value < 1)]), words, STRONG, loss_scale.rows())
-    elif (value[1:] <= 0.5 * value[:-1]).all() and value[-1] > 0:
+    elif (value[1:] <= 0.5 * value[:-1]).all() and 0 < value[-1] < FIRST_SCALE:
         words = f"from {value[0]:g} to {value[-1]:g}, lower in each of {len(value)} logged rows: every step overflows"
         yield Evidence(int(step[0]), words, FAIR, loss_scale.rows())
 

@@ -241,6 +241,10 @@ EARLY_POINTS = 5  # of a start that is judged (assumed)
 UNMOVED_POINTS, UNMOVED_STEPS = 20, 40
 UNLEARNT = 5.5  # nats; what has learnt anything is rarely above (assumed)
 HARDLY_ANY = 2e-6  # learning rate that may be too low to move anything, and rounds to nothing in bfloat16 (assumed)
+NEAR_ONE = 0.02  # of 1.0, the square error of a predictor of nothing, or a margin (assumed)
+OF_NOTHING = (
+    "1.0 is what a constant scores: a square error of noise or of normalised targets, or the margin of triplets"
+)
 FEW_CLASSES, CERTAIN_CLASSES = range(2, 31), 10  # beyond ten, logarithms are too close to tell without an accuracy
 
 
@@ -291,7 +295,7 @@ def loss_never_moved(judged: AllJudged, accuracy_frac: PerStream | None, learnin
     if the level is seen in fewer than 20 rows or 40 steps, if it is near what codebooks at chance add up to, or if the
     loss came there later and has stood for half of the run within 0.15 %. Without a known vocabulary: a note above 5.5
     nats, which is high for anything learnt, or if the learning rate was never above 2e-6; a model that had converged
-    before may stand still at other levels.
+    before may stand still at other levels. A note also within 2 % of 1.0, which noise or a margin scores.
     ## Likely causes
     - the optimizer does not hold the parameters, or its learning rate is 0 or far too small
     - no gradient reaches what is trained: frozen, detached, or a loss that does not depend on it
@@ -327,12 +331,13 @@ def loss_never_moved(judged: AllJudged, accuracy_frac: PerStream | None, learnin
         unlearnt = view.chance is None and not view.no_mean and not has_adversary
         unlearnt = unlearnt and (course.end > UNLEARNT or rate <= HARDLY_ANY)
         stands = course.never_moved or course.settled_at_once
-        if at_chance or came_there or beside or (stands and enough and unlearnt):
+        normalised = course.never_moved and abs(course.end - 1) < NEAR_ONE and not has_adversary
+        if at_chance or came_there or beside or normalised or (stands and unlearnt):
             words = f"{course.start:.4g} in the first of {course.points} values, {course.end:.4g} in the last"
             words += ": it never moved" if course.never_moved else f": it has not moved since step {course.flat_since}"
             words += f", at a learning rate of {rate:.2g} at most" if rate <= HARDLY_ANY else ""
             words += f", while {len(beside)} losses of its kind fell by {np.median(beside):.0%}" if beside else ""
-            words += f". That is {chance.words}" if chance else ""
+            words += f". That is {chance.words}" if chance else f". {OF_NOTHING}" if normalised else ""
             sure = beside or (at_chance and chance is not None and chance.sure)
             severity = None if enough and sure else "note"
             yield Evidence(int(view.train.step[0]), words, FAIR, view.train.rows(), view.stream, severity)
