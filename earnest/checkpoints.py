@@ -42,6 +42,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
 
 
 def checkpoint_path(run_dir: Path, step: int) -> Path:
+    """The directory of a run's checkpoint after `step` optimizer steps."""
     return run_dir / "checkpoints" / f"step_{step:07d}"
 
 

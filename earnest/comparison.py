@@ -153,6 +153,8 @@ def names_of(paths: Sequence[Path]) -> list[str]:
 
 
 def compare(runs: Sequence[One]) -> Comparison:
+    """Compare runs stream by stream. Runs of different length are compared at the last step that all have reached
+    too."""
     last = [one.run.last_step for one in runs]
     common = min(last) if min(last) < (1 - SAME_LENGTH) * max(last) else None
     cut = [one._replace(run=_until(one.run, common)) for one in runs] if common is not None else []

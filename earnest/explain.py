@@ -154,6 +154,7 @@ def concepts() -> str:
 
 
 def signals() -> str:
+    """The table of all signals, as Markdown."""
     rows = [
         (f"`{one.name}`", one.unit, one.meaning, one.baseline or "-", ALIASES.get(one.name, "-").replace(" ", ", "))
         for one in SIGNALS.values()
@@ -164,6 +165,7 @@ def signals() -> str:
 
 
 def all_recipes() -> str:
+    """The table of all recipes, as Markdown."""
     rows = [(f"`{name}`", " ".join(text.partition("\n\n")[0].split())) for name, text in recipes().items()]
     table = _table(["recipe", "what it trains"], rows)
     return f"# Recipes\n\n`earnest train NAME`; every field of its configuration is an option.\n\n{table}\n"

@@ -139,4 +139,5 @@ def meaning(word: str) -> str:
 
 
 def terms_of(kind: str) -> list[Term]:
+    """The terms of one kind (`KINDS`), in the order of the glossary."""
     return [term for term in TERMS.values() if term.kind == kind]

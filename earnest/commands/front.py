@@ -56,6 +56,7 @@ SHELLS = ("bash", "zsh")
 
 
 def page() -> str:
+    """What `earnest --help` prints: every command in a line, and the exit codes."""
     lines = ["usage: earnest COMMAND ...   (earnest COMMAND --help lists its options)"]
     for group, commands in COMMANDS.items():
         lines += ["", f"{group}:", *(f"  {name:<9} {purpose}" for name, purpose in commands.items())]
@@ -86,6 +87,7 @@ def train_help() -> str:
 
 
 def recipe_list() -> str:
+    """What `earnest recipes` prints: each recipe, and the first paragraph of its text."""
     from earnest.explain import recipes
 
     width = max(map(len, recipes())) + 4

@@ -91,6 +91,7 @@ def as_words(values: Mapping[str, Any], config: Any, prefix: str = "") -> Iterat
 
 
 def as_yaml(recipe: str, config: Any) -> str:
+    """A whole configuration as the YAML that --config reads: what --print-config prints."""
     import yaml
 
     return yaml.safe_dump({RECIPE: recipe, **_whole(config)}, sort_keys=False, allow_unicode=True, width=100)

@@ -107,6 +107,7 @@ class Settings:
 
 
 def is_setting(name: str) -> bool:
+    """Whether a name is that of a setting which states a fact."""
     return "_".join(words(name)) in _FACT
 
 

@@ -50,6 +50,7 @@ def may_be_loss(log: Log, names: Iterable[str]) -> str:
 
 
 def option(column: str, signal: str) -> str:
+    """The words of the command line that map a column to a signal, quoted for a shell."""
     return f"--map {shlex.quote(f'{column}={signal}')}"
 
 

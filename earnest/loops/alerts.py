@@ -21,10 +21,12 @@ def alert(finding: Finding, step: int, guard: Guard) -> list[str]:
 
 
 def title_of(finding: Finding) -> str:
+    """The title of a finding's alert: its rule, by code and name."""
     return f"earnest {finding.rule} {finding.name}"
 
 
 def text_of(finding: Finding) -> str:
+    """The text of a finding's alert: summary, streams, confidence and fix."""
     streams = ", ".join(map(str, finding.streams)) or "whole run"
     return f"{finding.summary} ({streams}; confidence {finding.confidence:.2f}). Fix: {finding.fix}"
 

@@ -250,6 +250,7 @@ def at_least_two(reading: Reading, arrays: Sequence[Ids], reached: Mapping[int, 
 
 
 def prefixed(model: str, path: str) -> str:
+    """The path of a module or parameter behind its model's name; the path alone if the model has none."""
     return f"{model}.{path}" if model else path
 
 

@@ -49,12 +49,14 @@ _undo: list[Callable[[], None]] = []
 
 
 def listen(listener: Listener) -> None:
+    """Call this listener from torch's functions. The first listener puts the hooks in place."""
     if not LISTENERS:
         _install()
     LISTENERS.append(listener)
 
 
 def unlisten(listener: Listener) -> None:
+    """Call this listener no more. When the last one goes, torch's functions are as they were."""
     if listener in LISTENERS:
         LISTENERS.remove(listener)
         if not LISTENERS:

@@ -66,11 +66,13 @@ def fill_zeros(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
 
 
 def random_state() -> tuple[Any, ...]:
+    """The states of Python's, numpy's and torch's random numbers, and those of all GPUs."""
     devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
     return random.getstate(), np.random.get_state(), torch.get_rng_state(), devices
 
 
 def set_random_state(state: tuple[Any, ...]) -> None:
+    """Set what `random_state` returned."""
     random.setstate(state[0])
     np.random.set_state(state[1])
     torch.set_rng_state(state[2])

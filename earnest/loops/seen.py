@@ -322,10 +322,12 @@ class Seen:
 
 
 def trained_names(name: str, model: nn.Module) -> list[str]:
+    """The names of the parameters of a model that are trained, behind the model's name."""
     return [prefixed(name, path) for path, p in model.named_parameters() if p.requires_grad]
 
 
 def is_due(index: int, every: int) -> bool:
+    """Whether a row is written at this step: at each of the first ones, then at every `every`-th."""
     return index <= EARLY or index % every == 0
 
 

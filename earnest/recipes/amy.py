@@ -110,10 +110,12 @@ class AmyConfig(_AmyConfig):
 
 
 def assemble_tiny(config: AmyTinyConfig, checkpoint: Path | None = None) -> CodecAssembly:
+    """What a run of amy-tiny is made of; with `checkpoint`, the codec as it was saved there."""
     return _assembly(config, Amy.from_pretrained(checkpoint) if checkpoint else build_tiny(config), pretrained=False)
 
 
 def assemble(config: AmyConfig, checkpoint: Path | None = None) -> CodecAssembly:
+    """What a run of amy is made of; with `checkpoint`, the codec as it was saved there."""
     codec = AmyMimi.from_pretrained(checkpoint) if checkpoint else build(config)
     codec.freeze(() if config.codec.train_encoder else ENCODER)
     return _assembly(config, codec, pretrained=True)

@@ -50,6 +50,7 @@ class DiaConfig(TokenConfig):
 
 
 def assemble(config: DiaConfig, codec: Codec, checkpoint: Path | None = None) -> TokenAssembly:
+    """What a run is made of: model, weights of the streams, variation; with `checkpoint`, the model as saved there."""
     model = load(config, checkpoint) if checkpoint else build(config, codec)
     data = config.data
     weights = weights_of(config, model.codebooks)

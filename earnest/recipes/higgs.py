@@ -45,6 +45,7 @@ class HiggsConfig(TokenConfig):
 
 
 def assemble(config: HiggsConfig, codec: Codec, checkpoint: Path | None = None) -> TokenAssembly:
+    """What a run is made of: model, weights of the streams, variation; with `checkpoint`, the model as saved there."""
     model = load(config, checkpoint) if checkpoint else build(config, codec)
     variation = Variation(window_frames(config.data, codec))
 

@@ -45,6 +45,7 @@ class MoTConfig(TokenConfig):
 
 
 def assemble(config: MoTConfig, codec: Codec, checkpoint: Path | None = None) -> TokenAssembly:
+    """What a run is made of: model, weights of the streams, variation; with `checkpoint`, the model as saved there."""
     model = load(checkpoint) if checkpoint else build(config, codec)
     weights = weights_of(config, model.codebooks)
     del weights[TEXT]  # audio alone is scored

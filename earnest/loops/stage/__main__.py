@@ -39,6 +39,7 @@ from earnest.probes.trace.tracing import trace  # noqa: E402
 
 
 def main(plan_path: Path) -> None:
+    """Run the script that a plan (JSON) names to its first optimizer step, and write result.json beside the plan."""
     plan: dict[str, Any] = json.loads(plan_path.read_text(encoding="utf-8"))
     result = plan_path.with_name("result.json")
 

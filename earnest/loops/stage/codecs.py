@@ -65,12 +65,16 @@ class Codec(nn.Module):
 
 
 class Dac(Codec):
+    """Stands in for descript-audio-codec's `DAC`: random codes of the right shape."""
+
     def encode(self, audio: Tensor, n_quantizers: int | None = None, *args: Any) -> tuple[Tensor, ...]:
         codes, nothing = self.codes(audio)[:, :n_quantizers], torch.zeros(1)
         return codes.float(), codes, nothing, nothing, nothing
 
 
 class Snac(Codec):
+    """Stands in for `snac.SNAC`: random codes, each codebook at its own rate."""
+
     classes, codebooks, sampling_rate = SNAC_CLASSES, len(SNAC_SHARES), 24000
 
     def encode(self, audio: Tensor) -> list[Tensor]:

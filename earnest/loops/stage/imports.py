@@ -35,6 +35,7 @@ class OnImport(importlib.abc.MetaPathFinder):
 
 
 def install(changes: Mapping[str, Callable[[Any], None]]) -> None:
+    """Apply each change to its module: now if it is imported already, else when it is."""
     for name in list(changes):
         if name in sys.modules:
             changes[name](sys.modules[name])

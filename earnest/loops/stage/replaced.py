@@ -16,6 +16,7 @@ def tell_package(name: str) -> None:
 
 
 def told() -> list[str]:
+    """What was replaced so far, in words."""
     return list(_WORDS)
 
 

@@ -107,6 +107,7 @@ def _always(owner: Any, fixed: dict[str, Any], package: str) -> None:
 
 
 def of_lightning_loggers(loggers: Any) -> None:
+    """Every logger of Lightning becomes a stand-in that writes nothing."""
     for name in loggers.__all__:
         setattr(loggers, name, StandIn)
 
@@ -141,6 +142,7 @@ def of_pipelines(pipelines: Any) -> None:
 
 
 def of_datasets(datasets: Any) -> None:
+    """`map` and `filter` start no further processes."""
     for name in ("map", "filter"):
         _with(datasets.Dataset, name, {"num_proc": None})
         _with(datasets.DatasetDict, name, {"num_proc": None})

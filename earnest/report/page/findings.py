@@ -21,6 +21,7 @@ class Rows(NamedTuple):
 
 
 def section(run: Run, diagnosis: Diagnosis) -> Fragment:
+    """The findings, each with evidence, causes, next probe, fix, and the text of its rule."""
     found = [(one, _evidence(one), _rule(one)) for one in view.in_order(diagnosis.findings)]
     html = fill("findings.html", findings=found, unchecked=diagnosis.not_checked)
     return Fragment("findings", "Findings", html)

@@ -7,4 +7,5 @@ from earnest.run import Run
 
 
 def section(run: Run, diagnosis: Diagnosis) -> Fragment:
+    """The head of the page: title, headline, and where the run comes from."""
     return Fragment("head", "Head", fill("head.html", run=run, diagnosis=diagnosis, origin=view.origin(run)))

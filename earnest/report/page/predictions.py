@@ -42,6 +42,7 @@ class Predicted:
 
 
 def section(run: Run, diagnosis: Diagnosis) -> Fragment:
+    """What the model predicted for held-out clips, beside their targets; empty if none were written."""
     found, problem = _clips(run)
     clips = list(found.values())[:MOST_CLIPS]
     html = fill("predictions.html", clips=clips, problem=problem) if clips or problem else ""

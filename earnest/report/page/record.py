@@ -15,6 +15,7 @@ ELSEWHERE = ("mapping", "unmapped")
 
 
 def section(run: Run, diagnosis: Diagnosis) -> Fragment:
+    """Everything else that is known of the run: columns, probes, facts and configuration."""
     facts = {name: fact for name, fact in run.facts.known().items() if name not in ELSEWHERE}
     parts = [
         ("Columns and what they were read as", _rows(diagnosis.mapping.items())),

@@ -21,6 +21,7 @@ class RulePage(NamedTuple):
 
 @cache
 def rule_page(code: str) -> RulePage:
+    """The page of a rule by its code; without a text if there is no such rule."""
     if code not in RULES:
         return RulePage(code)
     rule = RULES[code]

@@ -45,6 +45,7 @@ class Prompt:
 
 
 def section(run: Run, diagnosis: Diagnosis) -> Fragment:
+    """The demos, by prompt, with players; empty if there are none."""
     prompts, left_out = _prompts(run)
     matches = _match_chart(run)
     if not prompts and not left_out:

@@ -13,6 +13,7 @@ LADDER_LETTERS = 18
 
 
 def section(run: Run, diagnosis: Diagnosis) -> Fragment:
+    """The table of verdicts, one row a stream."""
     rows = [_row(verdict) for verdict in diagnosis.verdicts]
     head = ["Stream", "Verdict", "Value", "Baseline", "Ladder", "Why"]
     table = Table(head, rows, classes="streams", title="Verdict of each stream") if rows else None
