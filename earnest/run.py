@@ -38,8 +38,8 @@ from earnest.streams import Stream
 SCHEMA = 1
 LARGEST_BYTES = 64 << 20  # of run.json
 NUMBER_OF_DEMO = re.compile(r"_frac$|_ratio$|_nats$|temperature$|^wer$|^stopped$|^frames$")
-TAIL_BYTES = 1 << 16  # looked at for the last end of a line
-BINS = 256  # of a series whose shape is asked for
+TAIL_BYTES = 1 << 16  # read at a time, from the end, to find the last end of a line
+BINS = 256  # the most points that `Series.binned` has
 Steps, Values, Mask = NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]
 
 
@@ -80,12 +80,15 @@ class Series:
 
     @cached_property
     def finite(self) -> "Series":
+        """The points that are numbers."""
         return self.where(np.isfinite(self.value))
 
     def where(self, keep: Mask) -> "Series":
+        """The points for which `keep` (S,) is true."""
         return self if keep.all() else Series(self.step[keep], self.value[keep], self.key)
 
     def since(self, step: int) -> "Series":
+        """The points from this step on."""
         return self.where(self.step >= step)
 
     def tail(self, share: float, at_least: int = 1) -> "Series":
@@ -95,6 +98,7 @@ class Series:
         return Series(finite.step[first:], finite.value[first:], self.key)
 
     def head(self, count: int) -> "Series":
+        """The first `count` finite points."""
         finite = self.finite
         return Series(finite.step[:count], finite.value[:count], self.key)
 
@@ -119,9 +123,11 @@ class Series:
                 yield Stretch(first, last, float(worst(self.value[start:stop])), stop - start)
 
     def runs_below(self, level: float, at_least: int = 1) -> Iterator[Stretch]:
+        """`runs` of values below a level; their worst value is the lowest."""
         return self.runs(self.value < level, at_least, np.min)
 
     def runs_above(self, level: float, at_least: int = 1) -> Iterator[Stretch]:
+        """`runs` of values above a level; their worst value is the highest."""
         return self.runs(self.value > level, at_least, np.max)
 
     def rows(self, start: int | None = None, stop: int | None = None, most: int = 6) -> list[dict[str, Any]]:
@@ -157,8 +163,9 @@ class Run:
     """Everything known about a run, ours or anybody's.
 
     `notes`: what the reader repaired, stitched or could not read, in words · `messages`: what the program printed in
-    words · `history`: None of a log that tells no times · `elapsed`: seconds trained at each step, without the pauses
-    before a resume; None of such a log · `counts_steps`: False of a log whose steps are numbers of its epochs or rows.
+    words · `history`: when it was written; None if a log has no times · `elapsed`: seconds trained at each step,
+    without the pauses before a resume; None if a log has no times · `counts_steps`: False if the steps are numbers of
+    epochs or rows.
     """
 
     facts: Facts = NO_FACTS
@@ -231,6 +238,7 @@ class RunWriter:
         self._save()
 
     def step(self, index: int, signals: Mapping[str, float]) -> None:
+        """Write a row of signals after step `index`, and hand it to the listeners. Raises OSError on a full disk."""
         self._append(self._steps, {"step": index, "time_s": time.time(), **signals})
         for listener in self.listeners:
             listener(index, signals)
@@ -240,6 +248,7 @@ class RunWriter:
         self._append(self._steps, {"step": index, "time_s": time.time(), "event": name})
 
     def artifact(self, artifact: Artifact) -> None:
+        """Write down that a file belongs to the run."""
         self._append(self._artifacts, vars(artifact))
 
     def close(self) -> None:
