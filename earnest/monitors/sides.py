@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from earnest.monitors import Monitor
-from earnest.probes.results import GeneratorStep, KeptGradients, LostClips, Results
+from earnest.probes.results import GeneratorStep, KeptGradients, LostClipping, Results
 from earnest.streams import Part
 
 PROBES = 4  # tensors of each side that are looked at
@@ -204,13 +204,13 @@ class Sides(Monitor):
         return {name: Part("loss_d" if name == judge else "loss_g") for name in self.sides}
 
     def probes(self) -> Results:
-        """The probes ``kept_gradients``, ``lost_clips`` and ``generator_step``, after a few rounds of the loop."""
+        """The probes ``kept_gradients``, ``lost_clipping`` and ``generator_step``, after a few rounds of the loop."""
         steps = [side.steps for side in self.sides.values()]
         if not steps or min(steps) <= CYCLES:
             return Results()
         kept = KeptGradients(tuple(name for name, side in self.sides.items() if side.kept >= CYCLES), max(steps))
         void = [name for name, side in self.sides.items() if side.unclipped >= CYCLES and not side.clipped]
-        found = Results(kept_gradients=kept, lost_clips=LostClips(tuple(void), max(steps)))
+        found = Results(kept_gradients=kept, lost_clipping=LostClipping(tuple(void), max(steps)))
         if len(steps) != 2 or not self.roles():
             return found
         attached = self._attached >= CYCLES

@@ -324,7 +324,7 @@ class EvaluationMode:
 
 
 @dataclass(frozen=True)
-class LostClips:
+class LostClipping:
     """Optimizers, by their names, whose gradients were clipped, but never between a backward pass and the step."""
 
     optimizers: tuple[str, ...]
@@ -369,7 +369,7 @@ class Results:
     kept_gradients: KeptGradients | None = None
     wrong_inputs: tuple[WrongInput, ...] | None = None
     evaluation_mode: tuple[EvaluationMode, ...] | None = None
-    lost_clips: LostClips | None = None
+    lost_clipping: LostClipping | None = None
     no_step: NoStep | None = None
 
     @classmethod

@@ -1,7 +1,7 @@
 """Families A, C and D, what a training loop does (`earnest.watch`, `earnest check SCRIPT`): what it hands to its loss,
 and in which mode and order it works."""
 
-from earnest.probes.results import EvaluationMode, LostClips, NoStep, WrongInput
+from earnest.probes.results import EvaluationMode, LostClipping, NoStep, WrongInput
 from earnest.records import plain
 from earnest.rules.catalogue import Answers, Evidence, Looked, rule
 from earnest.rules.decision import EXACT
@@ -83,7 +83,7 @@ def optimizer_never_steps(no_step: Probe[NoStep]) -> Answers:
 
 
 @rule("D306", "warning", explains=("C101", "D301"))
-def clipping_is_lost(lost_clips: Probe[LostClips]) -> Answers:
+def clipping_is_lost(lost_clipping: Probe[LostClipping]) -> Answers:
     """Gradients are clipped where it changes nothing.
 
     ## What it sees
@@ -99,6 +99,6 @@ def clipping_is_lost(lost_clips: Probe[LostClips]) -> Answers:
     torch.nn.utils.clip_grad_norm_: "Clip the gradient norm": it changes the gradients that are there when it is called.
     """
     yield Looked()
-    for name in lost_clips.optimizers:
+    for name in lost_clipping.optimizers:
         words = f"the gradients of {name or 'the optimizer'} are never clipped between backward() and step()"
-        yield Evidence(0, words, EXACT, [plain(lost_clips)])
+        yield Evidence(0, words, EXACT, [plain(lost_clipping)])
