@@ -724,3 +724,78 @@ def test_a_loop_without_a_step(moves, tmp_path):
                     parameter -= 1e-3 * parameter.grad
 
     assert one_loop(step, tmp_path, steps=210) == ([] if moves else ["C111"])
+
+
+class Quantiser(nn.Module):
+    """One codebook without restarts."""
+
+    def __init__(self, size, spread):
+        super().__init__()
+        self.codebook = nn.Embedding(size, 4)
+        self.codebook.weight.data.mul_(spread)
+
+    def forward(self, z_ND):
+        codes_N = torch.cdist(z_ND, self.codebook.weight).argmin(1)
+        return z_ND + (self.codebook(codes_N) - z_ND).detach(), {"codes": codes_N}
+
+
+class ResidualQuantiser(nn.Module):
+    def __init__(self, *layers):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, z_ND):
+        total_ND, codes = torch.zeros_like(z_ND), []
+        for layer in self.layers:
+            part_ND, found = layer(z_ND - total_ND.detach())
+            total_ND = total_ND + part_ND
+            codes.append(found["codes"])
+        return total_ND, torch.stack(codes)
+
+
+@pytest.mark.parametrize("collapses", [False, True])
+def test_use_of_codebooks(collapses, tmp_path):
+    """Of a residual quantiser its layers count, one codebook each; of one that collapses all vectors take one entry."""
+    torch.manual_seed(0)
+    first = Quantiser(32, 1.0)
+    if collapses:
+        first.codebook.weight.data[1:] += 100
+    model = nn.Sequential(nn.Linear(8, 4), ResidualQuantiser(first, Quantiser(16, 0.5)))
+    optimizer = torch.optim.SGD(model[0].parameters(), 1e-4)
+    with earnest.watch(model, optimizer, tmp_path / "run") as watch:
+        for _ in range(60):
+            optimizer.zero_grad()
+            z_ND, codes_KN = model(torch.randn(200, 8))
+            z_ND.square().mean().backward()
+            optimizer.step()
+    assert not watch.guard.broken and codes_KN.shape == (2, 200)
+    run = read_run(tmp_path / "run")
+    used = {str(name): series.value for name, series in run.series.items() if name.name in ("used_frac", "perplexity")}
+    assert set(used) == {f"train/{signal}/codebook_{k}" for signal in ("used_frac", "perplexity") for k in (0, 1)}
+    assert used["train/used_frac/codebook_0"][0] == (1 / 32 if collapses else pytest.approx(1, abs=0.6))
+    assert (run.facts.codebook_size, run.facts.usage_window_frames) == (32, 200)
+    assert ("F301" in [one.rule for one in watch.findings]) == collapses
+
+
+@pytest.mark.parametrize("detached, frozen, rules", [(False, False, []), (True, False, ["F405"]), (False, True, [])])
+def test_an_adversarial_loss_that_reaches_nobody(detached, frozen, rules, tmp_path):
+    torch.manual_seed(0)
+    generator, discriminator = nn.Linear(8, 8), nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1))
+    models = {"generator": generator, "discriminator": discriminator}
+    optimizers = {name: torch.optim.Adam(model.parameters(), 1e-4) for name, model in models.items()}
+    with earnest.watch(models, optimizers, tmp_path / "run") as watch:
+        for _ in range(60):
+            real = torch.randn(16, 8)
+            fake = generator(real + 0.1 * torch.randn(16, 8))
+            optimizers["discriminator"].zero_grad()
+            loss = F.relu(1 - discriminator(real)).mean() + F.relu(1 + discriminator(fake.detach())).mean()
+            loss.backward()
+            optimizers["discriminator"].step()
+            optimizers["generator"].zero_grad()
+            discriminator.requires_grad_(not frozen)
+            scores = discriminator(fake.detach() if detached else fake)
+            ((fake - real).square().mean() - 0.1 * scores.mean()).backward()
+            discriminator.requires_grad_(True)
+            optimizers["generator"].step()
+            optimizers["discriminator"].zero_grad()
+    assert not watch.guard.broken and [one.rule for one in watch.findings] == rules

@@ -14,6 +14,7 @@ from earnest.loops.hooks import LossCall
 from earnest.monitors.gradients import REACHED_STEPS, Updates
 from earnest.monitors.guard import Guard
 from earnest.monitors.modes import Modes
+from earnest.monitors.quantisers import Quantisers
 from earnest.monitors.sides import Sides, modules_of
 from earnest.monitors.tokens import Scored, Tokens, rows_of_ids
 from earnest.probes.reach import sorted_by_kind
@@ -48,6 +49,7 @@ class Seen:
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.first: FirstStep | None = first_step
         self.calls, self.tokens, self.sides, self.modes = Calls(names), Tokens(), Sides(), Modes()
+        self.quantisers = Quantisers(guard)
         self.updates: dict[str, Updates] = {}
         self._moved: dict[str, float] = {}
         self._norms: dict[str, list[Tensor]] = {}
@@ -68,6 +70,7 @@ class Seen:
 
     def add_model(self, name: str, model: nn.Module) -> None:
         self.models[name] = model
+        self.guard.call("Quantisers", lambda: self.quantisers.add(model), None)
 
     def add_optimizer(self, name: str, optimizer: torch.optim.Optimizer) -> None:
         self.optimizers[name] = optimizer
@@ -215,7 +218,7 @@ class Seen:
         self._micro_batches = 0
         if is_due(self.index, self.every):
             self.report()
-        self.tokens.looks = self.looks
+        self.tokens.looks = self.quantisers.looks = self.looks
         self.to.stepped(self.index)
 
     # what comes of it
@@ -227,6 +230,7 @@ class Seen:
         signals |= self.guard.call("Sides", self._losses, {})
         signals |= self.guard.call("Tokens", lambda: self.tokens.step(step), {})
         signals |= self.guard.call("Norms", self._norm_signals, {})
+        signals |= self._code_signals(step)
         signals |= self._moved
         self._moved = {}
         now = time.perf_counter()
@@ -236,6 +240,13 @@ class Seen:
         self.to.row(Step(self.index, signals))
         self.to.probes(self.guard.call("Sides", self.sides.probes, Results()))
         self.to.probes(self.guard.call("Modes", self.modes.probes, Results()))
+
+    def _code_signals(self, step: Step) -> dict[str, float]:
+        first = self.quantisers.window is None
+        signals = self.guard.call("Quantisers", lambda: self.quantisers.step(step), {})
+        if first and signals:
+            self.to.facts(self.guard.call("Quantisers", self.quantisers.facts, Facts()))
+        return dict(signals)
 
     def _report_evaluation(self) -> None:
         signals = self.guard.call("Tokens", lambda: self.tokens.take("eval"), {})
@@ -251,6 +262,7 @@ class Seen:
             self.first.leave()
             self.first.done()
         self.sides.close()
+        self.quantisers.close()
 
     def counts(self) -> Facts:
         """What has been counted of the targets."""

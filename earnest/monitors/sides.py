@@ -7,6 +7,7 @@ walked.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from earnest.streams import Part
 
 PROBES = 4  # tensors of each side that are looked at
 CYCLES = 3  # that must show the same fault
+UNJUDGED = 50  # steps of a generator that a discriminator, which is trained already, has no part in (assumed)
 LOOKED = 2 * CYCLES  # steps of an optimizer until which its gradients are looked at for what is old
 WORDS = ("discriminator", "disc", "critic", "netd", "adversary", "judge")
 
@@ -37,9 +39,10 @@ class Side:
     """One optimizer.
 
     held: ids of its parameters; given: passes whose gradients are in place; own: the last pass that it stepped on by
-    itself; calls: of its modules since anybody's step; reached: by a pass since its own step; holds_old: gradients of
-    before that step; kept: steps that used such; clips: limits and norms since the last pass that reached it; clipped:
-    steps that used such; unclipped: steps before which a later pass had made all of them void.
+    itself; calls: of its modules since anybody's step; fed: one of them with what a gradient could go back through,
+    since the other side's step; reached: by a pass since its own step; holds_old: gradients of before that step; kept:
+    steps that used such; clips: limits and norms since the last pass that reached it; clipped: steps that used such;
+    unclipped: steps before which a later pass had made all of them void.
     """
 
     optimizer: torch.optim.Optimizer
@@ -50,6 +53,7 @@ class Side:
     given: list[Pass] = field(default_factory=list[Pass])
     own: Pass | None = None
     calls: int = 0
+    fed: bool = False
     most_calls: int = 0
     steps: int = 0
     reached: bool = False
@@ -74,7 +78,7 @@ class Sides(Monitor):
         self._pending: list[Pass] = []  # since anybody's step
         self._before: dict[str, list[tuple[int, int]]] = {}
         self._passes = 0
-        self._polluted = self._attached = self._cleared = 0
+        self._polluted = self._attached = self._cleared = self._judged = self._unjudged = 0
         self._hooks: list[Callable[[], None]] = []
 
     def add(self, name: str, optimizer: torch.optim.Optimizer, modules: Mapping[str, nn.Module]) -> None:
@@ -91,15 +95,16 @@ class Sides(Monitor):
         side.probes = by_size[:: max(1, len(by_size) // PROBES)][:PROBES]
         self.sides[name] = side
         for module in side.modules:
-            handle = module.register_forward_pre_hook(partial(self._called, side))
+            handle = module.register_forward_pre_hook(partial(self._called, side), with_kwargs=True)
             self._hooks.append(handle.remove)
 
     def close(self) -> None:
         while self._hooks:
             self._hooks.pop()()
 
-    def _called(self, side: Side, module: nn.Module, args: object) -> None:
+    def _called(self, side: Side, module: nn.Module, args: object, kwargs: Mapping[str, object]) -> None:
         side.calls += torch.is_grad_enabled()
+        side.fed |= torch.is_grad_enabled() and (_requires_grad(args) or _requires_grad(tuple(kwargs.values())))
 
     def clips(self, parameters: Sequence[Tensor], most: float, norm: Tensor) -> None:
         """The gradients of parameters are clipped at a norm of `most`; norm: what it was."""
@@ -177,8 +182,11 @@ class Sides(Monitor):
             sure = judge.named or any(one.number < judge.own.number for one in foreign)
             self._polluted += bool(foreign) and sure and judge.own.touched == {discriminator}
             self._attached += other in judge.own.touched and (judge.calls > 1 or judge.named)
-        elif name == other and judge.own is not None and other in judge.own.touched:
-            self._cleared += judge.own not in self.sides[other].given
+        elif name == other and judge.own is not None:
+            self._cleared += other in judge.own.touched and judge.own not in self.sides[other].given
+            self._judged += judge.fed
+            self._unjudged += judge.most_calls > 0 and not judge.fed
+            judge.fed = False
 
     def _discriminator(self) -> str | None:
         """The side that is the discriminator: by its name, or because it is called more often before its own step, on
@@ -214,7 +222,12 @@ class Sides(Monitor):
         if len(steps) != 2 or not self.roles():
             return found
         attached = self._attached >= CYCLES
-        generator_step = GeneratorStep(self._polluted >= CYCLES, attached, attached and self._cleared >= CYCLES)
+        generator_step = GeneratorStep(
+            self._polluted >= CYCLES,
+            attached,
+            attached and self._cleared >= CYCLES,
+            self._unjudged if self._unjudged >= UNJUDGED and not self._judged else 0,
+        )
         return found.updated(Results(generator_step=generator_step))
 
 
@@ -234,6 +247,12 @@ def modules_of(models: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer
     for path, module in models.items():
         visit(path, module)
     return found
+
+
+def _requires_grad(given: object) -> bool:
+    if isinstance(given, Tensor):
+        return given.requires_grad
+    return isinstance(given, list | tuple) and any(map(_requires_grad, cast(Sequence[object], given)))
 
 
 def _version(parameter: Tensor) -> tuple[int, int]:

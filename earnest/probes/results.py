@@ -285,12 +285,15 @@ class GeneratorStep:
     """Whether the generator's step left gradients in the discriminator that its own step then used, and whether
     generated audio stays attached to the generator in the discriminator's step.
 
-    cleared: what the discriminator's loss leaves in the generator is set to zero before the generator's step.
+    cleared: what the discriminator's loss leaves in the generator is set to zero before the generator's step ·
+    unjudged: steps of the generator, all so far, before which a discriminator that is trained was given nothing that a
+    gradient could go back through.
     """
 
     discriminator_changed: bool = False
     fake_attached: bool = False
     cleared: bool = False
+    unjudged: int = 0
 
 
 @dataclass(frozen=True)

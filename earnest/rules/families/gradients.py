@@ -8,11 +8,13 @@ from earnest.probes.results import FrozenTensors, Gradients, Inputs, LowPrecisio
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
 from earnest.rules.finding import Severity
+from earnest.rules.gan import DISCRIMINATOR
 from earnest.rules.measure import falling, start_of_last
 from earnest.rules.needs import Fact, LastStep, Losses, PlainLosses, Probe, Signal
 from earnest.run import Series
 from earnest.streams import Stream
 
+SEPARATES = 0.1  # loss of a discriminator that tells nearly all apart (hinge: 2 by chance)
 EARLY_STEPS = 20  # within them a part may not be logged yet, and weights hardly move (assumed)
 
 
@@ -23,7 +25,7 @@ def gradient_is_zero(grad_norm: Signal, losses: PlainLosses | None) -> Answers:
     ## What it sees
     The gradient norm is exactly 0 in the last three logged steps or in a tenth of all; a warning if there are fewer
     than three. With a stream, of that group of parameters. Not if the loss falls meanwhile: then the number is wrong,
-    not the gradient.
+    not the gradient; nor of a discriminator whose loss is next to 0 there: F102 speaks of it.
     ## Likely causes
     - the loss does not depend on the trainable parameters: detached, frozen, or computed under no_grad
     - gradient checkpointing over a frozen embedding without enable_input_require_grads
@@ -44,6 +46,11 @@ def gradient_is_zero(grad_norm: Signal, losses: PlainLosses | None) -> Answers:
         total = (losses or {}).get(None)
         if grad_norm.stream is None and total is not None and _falls(total.since(start).finite):
             return
+        own = next((losses[one] for one in DISCRIMINATOR if losses and one in losses), None)
+        if grad_norm.stream in DISCRIMINATOR and own is not None:
+            then = own.value[np.isin(own.step, values.step[zero])]
+            if len(then) and np.median(then) < SEPARATES:
+                return
         words = f"gradient norm exactly 0 in {zero.mean():.0%} of the logged steps"
         if len(zero) < 3:
             words = f"gradient norm exactly 0 in {zero.sum()} of {len(zero)} logged rows"

@@ -1,7 +1,7 @@
-"""Families A, C and D, what a training loop does (`earnest.watch`, `earnest check SCRIPT`): what it hands to its loss,
-and in which mode and order it works."""
+"""Families A, C, D and F, what a training loop does (`earnest.watch`, `earnest check SCRIPT`): what it hands
+to its loss, and in which mode and order it works."""
 
-from earnest.probes.results import EvaluationMode, LostClipping, NoStep, WrongInput
+from earnest.probes.results import EvaluationMode, GeneratorStep, LostClipping, NoStep, WrongInput
 from earnest.records import plain
 from earnest.rules.catalogue import Answers, Evidence, Looked, rule
 from earnest.rules.decision import EXACT
@@ -102,3 +102,26 @@ def clipping_is_lost(lost_clipping: Probe[LostClipping]) -> Answers:
     for name in lost_clipping.optimizers:
         words = f"the gradients of {name or 'the optimizer'} are never clipped between backward() and step()"
         yield Evidence(0, words, EXACT, [plain(lost_clipping)])
+
+
+@rule("F405", "warning")
+def discriminator_teaches_nobody(generator_step: Probe[GeneratorStep]) -> Answers:
+    """The discriminator is trained, and the generator's loss does not depend on it.
+
+    ## What it sees
+    Before every step of the generator so far, 50 or more, the discriminator was called with detached inputs only.
+    ## Likely causes
+    - the generated audio is detached in the adversarial loss too, or the scores of the discriminator's step are used
+    - the adversarial loss is not added, or its weight is 0 from a condition that never ends
+    - the adversarial phase has not begun, and the discriminator is trained before it on purpose
+    ## Next probe
+    Print the gradient's norm at the generated audio from the adversarial loss alone.
+    ## Fix
+    Run the discriminator anew on the generated audio, not detached, in the generator's step, and add that loss.
+    ## References
+    Goodfellow et al. 2014, algorithm 1: the generator descends the gradient through the discriminator.
+    """
+    yield Looked()
+    if generator_step.unjudged:
+        words = f"before {generator_step.unjudged} steps of the generator the discriminator saw detached audio only"
+        yield Evidence(0, words, EXACT, [plain(generator_step)])

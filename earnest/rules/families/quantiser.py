@@ -7,6 +7,7 @@ import numpy as np
 
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import FAIR, STRONG
+from earnest.rules.finding import Severity
 from earnest.rules.needs import AllJudged, Fact, OneOf, PerStream, PlainLosses, Signal
 from earnest.rules.statistics import expected_used, trend
 from earnest.run import Series
@@ -92,8 +93,8 @@ def codebook_collapse(
 
     ## What it sees
     Over the last three logged values or more: a perplexity below 2, or less than a tenth of the entries in use that as
-    many draws from an even codebook would touch. One or two values are enough after a thousand steps. A perplexity that
-    rises from a low start is normal and is left alone.
+    many draws from an even codebook would touch. One or two values are enough after a thousand steps; before them it is
+    a warning. A perplexity that rises from a low start is normal and is left alone.
     ## Likely causes
     - dead codes are not restarted, or the codebook was initialised on too few vectors
     - the commitment weight is too low and the encoder runs away from its codes
@@ -117,11 +118,12 @@ def codebook_collapse(
         return
     ppl = usage if usage.key.name == "perplexity" else perplexity
     small = codebook_size is not None and codebook_size <= 8
+    severity: Severity | None = None if usage.last_step >= SETTLED else "warning"
     if ppl is not None and len(ppl.finite) and not small and _end(ppl) < 2:
         level = float(np.median(ppl.finite.value[-3:]))
         start = next(iter(ppl.runs_below(2, at_least=1 if few else 3)), None)
         words = f"perplexity {level:.4g}: one entry does all the work"
-        yield Evidence(start.start if start else None, words, FAIR if few else STRONG, ppl.rows())
+        yield Evidence(start.start if start else None, words, FAIR if few else STRONG, ppl.rows(), severity=severity)
     elif usage.key.name == "used_frac":
         expected = 1.0
         if codebook_size and usage_window_frames:
@@ -129,7 +131,7 @@ def codebook_collapse(
         if end < 0.1 * expected:
             start = next(iter(usage.runs_below(0.1 * expected, at_least=3)), None)
             words = f"{end:.1%} of the entries in use, {expected:.0%} expected of an even codebook at this sample size"
-            yield Evidence(start.start if start else None, words, STRONG, usage.rows())
+            yield Evidence(start.start if start else None, words, STRONG, usage.rows(), severity=severity)
 
 
 def _end(series: Series) -> float:
