@@ -2,11 +2,12 @@
 
 import errno
 import hashlib
+import mmap
 import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -91,6 +92,16 @@ def whole_directory(path: Path, replace: bool = False) -> Generator[Path, None, 
         _sync(path.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def mapped(pieces: Iterable[bytes]) -> mmap.mmap | bytes:
+    """These bytes one after the other in a file without a name, below `cache_dir`, mapped: they take no memory that the
+    system cannot take back, and are gone with the process."""
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=cache_dir()) as file:
+        file.writelines(pieces)
+        file.flush()
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if file.tell() else b""
 
 
 def cache_dir() -> Path:

@@ -1,5 +1,6 @@
 """Clips in columns are the clips that were given."""
 
+import mmap
 import os
 from pathlib import Path
 
@@ -48,8 +49,15 @@ def test_sides_are_the_same_by_places():
         assert ([clips[at] for at in train], [clips[at] for at in held_out]) == split_clips(clips, 0.2, 0, by)
 
 
-def test_a_clip_takes_little_beside_its_words():
-    clips = (Clip(Path(f"data/{n:07}.wav"), f"{n:07}.wav", "four words of text", f"{n % 9}") for n in range(3000))
-    columns = Clips.of(clips)._columns
-    held = len(columns.block) + sum(each.itemsize * len(each) for each in (columns.ends, *columns.shared.values()))
-    assert held / 3000 < 11 + 18 + 50
+def test_a_clip_takes_four_bytes_and_its_words_lie_in_a_file():
+    clips = [Clip(Path(f"data/{n:07}.wav"), f"{n:07}.wav", "four words of text", f"{n % 9}") for n in range(3000)]
+    columns = Clips.of(clips)
+    assert isinstance(columns._records._block, mmap.mmap)
+    assert columns._place_N.nbytes == 4 * 3000
+
+
+def test_more_voices_than_are_kept_once_come_out_as_well(monkeypatch):
+    monkeypatch.setattr("earnest.data.clips.MOST_SHARED", 3)
+    clips = [Clip(Path(f"{n}.wav"), f"{n}.wav", speaker=f"voice {n % 7}") for n in range(20)]
+    columns = Clips.of(clips)
+    assert [*columns] == clips and len(columns._records.values["speaker"]) == 3

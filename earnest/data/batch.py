@@ -1,8 +1,9 @@
 """`Batch`: what a model sees and what it is scored on, and how clips are gathered into batches."""
 
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Self, overload
 
 import numpy as np
 import torch
@@ -203,9 +204,27 @@ def collate(examples: Sequence[Example], clips: Sequence[int], pad_id: int) -> B
     )
 
 
-def bucketed(
-    lengths: Sequence[int], positions_per_batch: int, seed: int | None = None, epoch: int = 0
-) -> list[list[int]]:
+class Plan(Sequence[list[int]]):
+    """One epoch as lists of clips, in 4 bytes a clip."""
+
+    def __init__(self, order_N: np.ndarray, start_B: np.ndarray, end_B: np.ndarray):
+        """order_N: clips; batch b holds those from start_B[b] to end_B[b]."""
+        self._order_N, self._start_B, self._end_B = order_N, start_B, end_B
+
+    def __len__(self) -> int:
+        return len(self._start_B)
+
+    @overload
+    def __getitem__(self, index: int) -> list[int]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[list[int]]: ...
+    def __getitem__(self, index: int | slice) -> list[int] | list[list[int]]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        return self._order_N[self._start_B[index] : self._end_B[index]].tolist()
+
+
+def bucketed(lengths: Sequence[int], positions_per_batch: int, seed: int | None = None, epoch: int = 0) -> Plan:
     """Plan one epoch: clips of similar length share a batch of at most `positions_per_batch` positions, padding
     counted.
 
@@ -214,20 +233,25 @@ def bucketed(
     budget alone.
     """
     random = None if seed is None else np.random.default_rng([seed, epoch])
+    length_N = np.asarray(lengths)
     if random is not None:
         # A jitter of up to 5 % of the length mixes neighbours without spending much on padding (assumed, not tuned).
-        order = np.argsort(np.asarray(lengths) * random.uniform(0.95, 1.05, len(lengths)), kind="stable")
+        keys_N = random.uniform(0.95, 1.05, len(length_N))
+        keys_N *= length_N
     else:
-        order = np.argsort(np.asarray(lengths), kind="stable")
-    batches: list[list[int]] = [[]]
-    longest = 0
-    clips: list[int] = order.tolist()
-    for clip in clips:
-        longest = max(longest, lengths[clip])
-        if batches[-1] and longest * (len(batches[-1]) + 1) > positions_per_batch:
-            batches.append([])
-            longest = lengths[clip]
-        batches[-1].append(clip)
+        keys_N = length_N
+    order_N = np.argsort(keys_N, kind="stable").astype(np.int32)
+    starts, longest = array("i", [0]), 0
+    for at in range(len(order_N)):
+        length = lengths[order_N[at]]
+        longest = max(longest, length)
+        if at > starts[-1] and longest * (at + 1 - starts[-1]) > positions_per_batch:
+            starts.append(at)
+            longest = length
+    start_B = np.asarray(starts)
+    end_B = np.append(start_B[1:], len(order_N))
     if random is not None:
-        random.shuffle(batches)
-    return batches
+        shuffled = [*range(len(start_B))]
+        random.shuffle(shuffled)
+        start_B, end_B = start_B[shuffled], end_B[shuffled]
+    return Plan(order_N, start_B, end_B)

@@ -8,7 +8,7 @@ A file (.json, or .jsonl with one object a line) holds conversations ``{"message
 import json
 import os
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,12 +97,11 @@ class Cloning:
     def __init__(self, rows: Sequence[Row], vary: Vary, frac: float, max_frames: int, instruction: str = INSTRUCTION):
         self.vary, self.frac, self.instruction = vary, frac, instruction
         self.rows = rows
-        self.references: dict[str, array[int]] = {}  # speaker -> places of rows, by their sources
+        places: dict[str, array[int]] = {}
         for place, row in enumerate(rows):
             if row.frames <= max_frames:
-                self.references.setdefault(row.speaker, array("i")).append(place)
-        for speaker, places in self.references.items():
-            self.references[speaker] = array("i", sorted(places, key=self._source))
+                places.setdefault(row.speaker, array("i")).append(place)
+        self.references = {speaker: _References(rows, each) for speaker, each in places.items()}
 
     def __call__(self, row: Row, random: np.random.Generator | None = None) -> Row:
         varied = self.vary(row, random)
@@ -118,10 +117,10 @@ class Cloning:
     def reference(self, row: Row, random: np.random.Generator | None = None) -> Row | None:
         """Another row of the speaker, drawn; without `random` the next one in the order of sources, so that every
         evaluation sees the same. None if there is no other."""
-        places = self.references.get(row.speaker, array("i"))
-        start = end = bisect_left(places, row.source, key=self._source)
-        while end < len(places) and self._source(places[end]) == row.source:
-            end += 1
+        if row.speaker not in self.references:
+            return None
+        references = self.references[row.speaker]
+        places, (start, end) = references.places, references.of_source(row.source)
         others = len(places) - (end - start)
         if not others:
             return None
@@ -130,8 +129,29 @@ class Cloning:
         drawn = int(random.integers(others))
         return self.rows[places[drawn if drawn < start else drawn + end - start]]
 
-    def _source(self, place: int) -> str:
-        return self.rows[place].source
+
+class _References:
+    """Rows of one speaker in the order of their sources, which are not kept: their hashes find a row without making
+    others."""
+
+    def __init__(self, rows: Sequence[Row], places: Sequence[int]):
+        self._rows = rows
+        sources = sorted((rows[place].source, place) for place in places)
+        self.places = array("i", (place for _, place in sources))
+        hashes = np.array([hash(source) for source, _ in sources])
+        self._ranks = array("i", np.argsort(hashes, kind="stable").astype(np.int32).tobytes())
+        self._hashes = array("q", np.sort(hashes).tobytes())
+
+    def of_source(self, source: str) -> tuple[int, int]:
+        """Where the rows of a source stand, from the first to behind the last; of one that is not here, twice where it
+        would."""
+        first = bisect_left(self._hashes, hash(source))
+        count = bisect_right(self._hashes, hash(source), first) - first
+        if not count:
+            start = bisect_left(self.places, source, key=lambda place: self._rows[place].source)
+            return start, start
+        start = min(self._ranks[first : first + count])
+        return start, start + count
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

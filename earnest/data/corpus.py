@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from earnest.data.batch import Batch, Example, bucketed, collate
+from earnest.data.batch import Batch, Example, Plan, bucketed, collate
 from earnest.data.masks import IGNORE
 from earnest.data.row import Row, Turn, Vary
 from earnest.data.vary import Variation
@@ -60,11 +60,11 @@ def length_of(model: LaysOut, lay_out: Layout) -> Callable[[Row], int]:
 
 
 class Chosen(Sequence[Row]):
-    """Some rows of a table, some of them cut: nothing of a row is kept but its number."""
+    """Some rows of a table, some of them cut: nothing of a row is kept but its number, if not all are chosen."""
 
     def __init__(self, table: Sequence[Row], index_N: Sequence[int], frames: Mapping[int, int]):
         """frames: number of a chosen row -> the frames that are left of it."""
-        self.table, self.index_N, self.cut = table, np.asarray(index_N, np.int32), frames
+        self.table, self.index_N, self.cut = table, index_N, frames
 
     def __len__(self) -> int:
         return len(self.index_N)
@@ -77,9 +77,9 @@ class Chosen(Sequence[Row]):
         if isinstance(index, slice):
             places = range(*index.indices(len(self)))
             cut = {new: self.cut[old] for new, old in enumerate(places) if old in self.cut}
-            return Chosen(self.table, self.index_N[index].tolist(), cut)
+            return Chosen(self.table, self.index_N[index], cut)
         place = range(len(self))[index]
-        row = self.table[int(self.index_N[place])]
+        row = self.table[self.index_N[place]]
         frames = self.cut.get(place)
         return row if frames is None else replace(row, codes_CT=row.codes_CT[:, :frames], ends=False)
 
@@ -110,6 +110,7 @@ class Corpus:
         self.vary = vary or Variation()
         chosen, lengths, cut = array("i"), array("i"), dict[int, int]()
         self.left_out: list[str] = []
+        speakers = set[str]()
         for index, row in enumerate(rows):
             try:
                 positions = self.length(self.vary(row, None))
@@ -122,8 +123,10 @@ class Corpus:
                 positions = self._length_of_first(row, frames)
             chosen.append(index)
             lengths.append(positions)
+            speakers.add(row.speaker)
         self.lengths: Sequence[int] = lengths
-        self.rows = Chosen(rows, chosen, cut)
+        self.rows = Chosen(rows, chosen if self.left_out else range(len(rows)), cut)
+        self.speakers = tuple(sorted(speakers))
         self.cut = len(cut)
         if too_long == "refuse" and self.left_out:
             more = f"; and {len(self.left_out) - NAMED} more" if len(self.left_out) > NAMED else ""
@@ -137,7 +140,7 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def plan(self, seed: int | None = None, epoch: int = 0) -> list[list[int]]:
+    def plan(self, seed: int | None = None, epoch: int = 0) -> Plan:
         """One epoch as lists of clips: shuffled by (seed, epoch), or from short to long without a seed."""
         return bucketed(self.lengths, self.positions_per_batch, seed, epoch)
 

@@ -5,6 +5,8 @@ from array import array
 from collections.abc import Sequence
 from typing import Literal, Protocol, TypeVar
 
+import numpy as np
+
 from earnest.errors import UserError
 
 Item = TypeVar("Item", bound="Named")
@@ -45,13 +47,13 @@ def sides_of(
         elif clip.split in (None, "train"):
             train.append(at)
     if not held_out:
-        names = [clips[at].name if by == "name" else clips[at].speaker for at in train]
-        uniform = {name: _uniform(f"{seed}/{name}") for name in names}
-        ordered = sorted(uniform, key=uniform.__getitem__)
-        count = sum(at < held_out_frac for at in uniform.values())
-        chosen = set(ordered[: min(max(count, 1), len(ordered) - 1)])
-        held_out = array("i", (at for at, name in zip(train, names, strict=True) if name in chosen))
-        train = array("i", (at for at, name in zip(train, names, strict=True) if name not in chosen))
+        names = (clips[at].name if by == "name" else clips[at].speaker for at in train)
+        uniform_N = np.fromiter((_uniform(f"{seed}/{name}") for name in names), np.float64, len(train))
+        ordered = np.unique(uniform_N)  # one for each name
+        count = min(max(int(np.searchsorted(ordered, held_out_frac)), 1), len(ordered) - 1)
+        is_held_out_N = uniform_N < (ordered[count] if count > 0 else 0)
+        held_out = array("i", np.asarray(train)[is_held_out_N].tobytes())
+        train = array("i", np.asarray(train)[~is_held_out_N].tobytes())
     if not train or not held_out:
         few = f"clips of {len({clip.speaker for clip in clips})} speaker(s)" if by == "speaker" else "clip(s)"
         raise UserError(

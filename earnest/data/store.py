@@ -9,9 +9,10 @@ import hashlib
 import json
 import logging
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any, cast, overload
 
@@ -43,7 +44,7 @@ BATCH_S = 60.0  # audio in one call of the codec; assumed to fit the memory of a
 
 class CodeTable(Sequence[Row]):
     """Encoded clips, in the order asked for, each a `Row` whose codes (uint16) are a view of the table on disk: nothing
-    of them is in memory until they are laid out, and a clip takes 12 bytes here.
+    of them is in memory until they are laid out, and a clip takes 4 bytes here.
 
     `codec` says what encoded them: name, fingerprint, sample_rate_hz, hop_samples, codebooks, codebook_size.
     """
@@ -53,11 +54,9 @@ class CodeTable(Sequence[Row]):
         self.clips, self.codec = clips, codec
         chunks = [chunk for table in tables for chunk in cast(Any, table.data).column("codes").chunks]
         self._values = [chunk.values.to_numpy(zero_copy_only=True) for chunk in chunks]
-        offsets = [chunk.offsets.to_numpy() for chunk in chunks]
-        chunk_N = np.repeat(np.arange(len(chunks), dtype=np.int32), [len(ends) - 1 for ends in offsets])
-        starts = np.concatenate([ends[:-1] for ends in offsets] or [np.zeros(0, np.int64)])
-        sizes = np.concatenate([np.diff(ends) for ends in offsets] or [np.zeros(0, np.int64)])
-        self._chunk_N, self._start_N, self._size_N = chunk_N[place_N], starts[place_N], sizes[place_N]
+        self._offsets = [chunk.offsets.to_numpy(zero_copy_only=True) for chunk in chunks]
+        self._first_rows = [0, *accumulate(len(chunk) for chunk in chunks)]
+        self._place_N = np.asarray(place_N, np.int32)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -70,8 +69,10 @@ class CodeTable(Sequence[Row]):
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(len(self)))]
         clip = self.clips[index]
-        start, size = int(self._start_N[index]), int(self._size_N[index])
-        codes_CT = self._values[self._chunk_N[index]][start : start + size].reshape(self.codec["codebooks"], -1)
+        place = int(self._place_N[index])
+        chunk = bisect_right(self._first_rows, place) - 1
+        start, end = self._offsets[chunk][place - self._first_rows[chunk] :][:2]
+        codes_CT = self._values[chunk][start:end].reshape(self.codec["codebooks"], -1)
         return Row(codes_CT, clip.text, clip.speaker, clip.language, clip.tags, clip.place)
 
 

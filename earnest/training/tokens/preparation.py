@@ -70,8 +70,8 @@ def prepare(config: TokenConfig, assembly: TokenAssembly, codec: Codec, on_progr
         cut_clips=train.cut + held_out.cut,
         cut_texts=len(model.cut_texts),
         skipped_clips=len(unread),
-        speakers=tuple(sorted({row.speaker for row in train.rows})),
-        held_out_speakers=tuple(sorted({row.speaker for row in held_out.rows})),
+        speakers=train.speakers,
+        held_out_speakers=held_out.speakers,
     )
     return Corpora(train, held_out, draws, facts)
 
@@ -216,7 +216,7 @@ def _tell_left_out(left_out: Sequence[str], kept: int, cut: int, cut_texts: int)
 
 
 def _check_windows(window_frames: int | None, train: Corpus) -> None:
-    longest = max((row.frames for row in train.rows), default=0)
+    longest = max((row.frames for row in train.rows), default=0) if window_frames else 0
     if window_frames and longest and window_frames > longest:
         raise UserError(
             f"windows of {window_frames} frames, and no clip longer than {longest}",
