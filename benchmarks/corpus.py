@@ -1,13 +1,13 @@
 """What a corpus costs before its first batch: time and memory for 10,000, 100,000 and 1,000,000 clips.
 
-    python -m benchmarks.corpus [ROWS ...]
+    python -m benchmarks.corpus [ROWS ...] [--cloning]
     python -m benchmarks.corpus --speed
 
 Rows are synthetic: short code tables (8 codebooks of 10 frames) in a store as `encode_clips` writes it, texts of four
 words, a Higgs with a byte tokenizer. Each size runs in a process of its own. `clips`: the list of clips as the folder's
 reader gives it, in columns; `corpus`: lengths, what is left out, the plan of an epoch; `batch`: the first one, laid
-out; `cloning`: the corpus once more, each clip behind a reference of its speaker (--cloning.frac). Memory is that of
-the process, beyond what it has before, without mapped files.
+out; `cloning`: the corpus once more, each clip behind a reference of its speaker (as --cloning.frac of a recipe).
+Memory is that of the process, beyond what it has before, without mapped files; `peak` is the most of it at any moment.
 
 --speed: tokens a second of batches from such a store, clips of 10 s and 40 words, through a tokenizer of 128,256 ids as
 Llama 3's, beside what a training step of a tiny Higgs of that vocabulary takes in, on one thread."""
@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import psutil
@@ -81,13 +82,32 @@ def corpus_of(table: CodeTable, higgs: System, vary: Vary | None = None) -> Corp
     return Corpus(table, lay_out, higgs.pad_id, 2048, vary, length=length_of(higgs, lay_out))
 
 
-def measure(rows: int) -> None:
+def own(process: psutil.Process) -> int:
+    """Bytes of memory without mapped files, of which the kernel drops what it likes."""
+    memory = process.memory_info()
+    return memory.rss - memory.shared
+
+
+class Peak(Thread):
+    """The most that a process ever held, looked at every 5 ms from now on."""
+
+    def __init__(self, process: psutil.Process):
+        super().__init__(daemon=True)
+        self.process, self.bytes = process, 0
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            self.bytes = max(self.bytes, own(self.process))
+            time.sleep(0.005)
+
+
+def measure(rows: int, cloning: bool = False) -> None:
     torch.set_num_threads(1)
     process, higgs = psutil.Process(), model()
 
     def held() -> tuple[float, int]:
-        memory = process.memory_info()
-        return time.process_time(), memory.rss - memory.shared  # of mapped files the kernel drops what it likes
+        return time.process_time(), own(process)
 
     def lap(name: str, since: tuple[float, int]) -> tuple[float, int]:
         now = held()
@@ -97,21 +117,26 @@ def measure(rows: int) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         dataset = stored(Path(folder), rows)
-        start = held()
+        few = CodeTable([dataset], np.arange(8), list(clips(8)), {"codebooks": CODEBOOKS})
+        corpus_of(few, higgs).batch([0])  # what the first batch of a process makes once
+            [0]
+        )  # imports
+        peak, first = Peak(process), held()
+        start = first
         named = Clips.of(clips(rows))
         start = lap("clips", start)
         table = CodeTable([dataset], np.arange(rows), named, {"codebooks": CODEBOOKS})
         start = lap("table", start)
-        vary = Cloning(table, Variation(), 0.5, FRAMES, higgs.instruction)
-        cloning = corpus_of(table, higgs, vary)
-        start = lap("cloning", start)
-        del cloning
         corpus = corpus_of(table, higgs)
         start = lap("corpus", start)
         plan = corpus.plan(seed=0)
         start = lap("plan", start)
         corpus.batch(plan[0], seed=0)
-        lap("batch", start)
+        start = lap("batch", start)
+        if cloning:
+            corpus_of(table, higgs, Cloning(table, Variation(), 0.5, FRAMES, higgs.instruction))
+            lap("cloning", start)
+        print(f"  in all {(held()[1] - first[1]) / rows:.1f} bytes a clip, peak {(peak.bytes - first[1]) / rows:.1f}")
 
 
 def speed(rows: int = 400, frames: int = 250, words: int = 40, batches: int = 20, steps: int = 5) -> None:
@@ -145,6 +170,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", type=int, default=SIZES)
     parser.add_argument("--speed", action="store_true", help="tokens a second of batches, beside those of a step")
+    parser.add_argument("--cloning", action="store_true", help="measure clips behind references as well")
     parser.add_argument("--here", action="store_true", help="measure in this process")
     given = parser.parse_args()
     if given.speed:
@@ -153,9 +179,10 @@ def main() -> None:
     for rows in given.rows:
         print(f"{rows:,} clips", flush=True)
         if given.here:
-            measure(rows)
+            measure(rows, given.cloning)
         else:
-            subprocess.run([sys.executable, "-m", "benchmarks.corpus", str(rows), "--here"], check=True)
+            cloning = ["--cloning"] if given.cloning else []
+            subprocess.run([sys.executable, "-m", "benchmarks.corpus", str(rows), "--here", *cloning], check=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 nothing."""
 
 import json
+import math
 import os
 import threading
 
@@ -17,12 +18,12 @@ from earnest.data.audio import read_wave
 from earnest.data.clip import Clip
 from earnest.data.folder import read_clips
 from earnest.data.sides import split_clips
-from earnest.data.store import TRIED_CLIPS, encode_clips, takes_padding
+from earnest.data.store import TRIED_CLIPS, encode_clips, frames_to_redo
 from earnest.errors import UserError
 from earnest.files import cache_dir, fingerprint
 from earnest.training.tokens.config import Data
 from earnest.training.tokens.preparation import within
-from tests.equipment.codecs import tiny_dac, tiny_mimi
+from tests.equipment.codecs import tiny_mimi, with_drawn_entries
 
 HOP = 80
 
@@ -33,6 +34,7 @@ class CountingCodec(torch.nn.Module):
 
     name, sample_rate_hz, hop_samples, codebooks, codebook_size = "owner/counting", 8000, HOP, 3, 50
     channels, device = 1, torch.device("cpu")
+    context_frames = math.inf, math.inf
 
     def __init__(self, seed=0):
         super().__init__()
@@ -63,7 +65,7 @@ def clips(tmp_path):
 @pytest.fixture
 def untried(monkeypatch):
     """No clip is encoded to see whether the codec takes padding, so that clips can be counted."""
-    monkeypatch.setattr("earnest.data.store.takes_padding", lambda codec, waves: False)
+    monkeypatch.setattr("earnest.data.store.frames_to_redo", lambda codec, waves: math.inf)
 
 
 def test_rows_hold_the_facts_of_their_clips_and_the_codes_that_each_has_alone(clips, tmp_path):
@@ -143,15 +145,33 @@ def test_a_codec_that_takes_padding_is_given_clips_of_all_lengths(clips, tmp_pat
         assert np.array_equal(row.codes_CT, alone[0].codes_CT)
 
 
-def test_which_released_codecs_take_padding():
+def test_padded_batches_of_released_codecs_give_the_codes_of_each_clip_alone(released, tmp_path, monkeypatch):
+    """Mimi as it is; of DAC and of the embedded codec the ends are encoded again; of the Higgs tokenizer clips of one
+    length alone share a batch."""
+    monkeypatch.setattr("earnest.data.store.BATCH_S", 600.0)
     random = np.random.default_rng(0)
-    waves = [random.normal(0, 0.1, samples).astype(np.float32) for samples in (2000, 3500, 4800)]
     torch.manual_seed(0)
-    models = {"mimi": tiny_mimi(), "dac": tiny_dac()}  # causal, and not
-    codecs = {name: PretrainedCodec(name, model, FAMILIES[name]) for name, model in models.items()}
-    assert {name: takes_padding(codec, waves) for name, codec in codecs.items()} == {"mimi": True, "dac": False}
-    assert takes_padding(load_codec("amy-tiny"), waves) is False
-    assert takes_padding(codecs["mimi"], waves[:1]) is None
+    codecs = {"mimi": PretrainedCodec("mimi", tiny_mimi(), FAMILIES["mimi"]), "dac": load_codec(released("dac"))}
+    codecs |= {"amy": load_codec("amy-tiny"), "higgs": with_drawn_entries(load_codec(released("higgs_codec")))}
+    redone = {}
+    for name, codec in codecs.items():
+        hop = codec.hop_samples
+        waves = [random.normal(0, 0.1, frames * hop - 3).astype(np.float32) for frames in (40, 40, 47, 60, 61)]
+        redone[name] = frames_to_redo(codec, waves)
+        assert frames_to_redo(codec, waves[:2]) is None
+        for number, wave_N in enumerate(waves):
+            soundfile.write(tmp_path / f"{name}{number}.wav", wave_N, codec.sample_rate_hz, "FLOAT")
+        clips = [Clip(tmp_path / f"{name}{number}.wav", f"{number}.wav") for number in range(len(waves))]
+        table, _ = encode_clips(clips, codec, tmp_path / "codes")
+        other = [np.mean(row.codes_CT != alone(wave_N, codec)) for row, wave_N in zip(table, waves, strict=True)]
+        assert max(other) < 0.01, f"{name}: {other}"  # a sum in another order may choose the next entry
+        assert len(np.unique(table[0].codes_CT)) > 5
+    assert redone == {"mimi": 0, "dac": 10, "amy": 8, "higgs": math.inf}
+
+
+def alone(wave_N: np.ndarray, codec) -> np.ndarray:
+    with torch.inference_mode():
+        return codec.encode(torch.from_numpy(wave_N)[None])[0].numpy()
 
 
 def test_audio_is_read_ahead_in_the_order_of_the_clips(clips, monkeypatch):

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 import torch
 from torch.distributed import DistNetworkError
 
-from earnest.checkpoints import checkpoints
+from earnest.checkpoints import checkpoints, damage, described, latest_checkpoint
 from earnest.cli import main
 from earnest.data.audio import write_wave
 from earnest.data.sources import SAMPLE_RATE_HZ, Voice, speak
@@ -100,6 +101,37 @@ def test_two_processes_are_one(speech, tmp_path):
     ended = train(2, tmp_path / "cache", *options, "--out", resumed, "--resume")
     assert ended.returncode == 0, ended.stderr
     assert series(resumed, "train/loss") == pytest.approx(series(two, "train/loss"), rel=1e-5)
+
+
+def test_a_process_that_dies_ends_the_other_with_what_was_kept(speech, tmp_path):
+    """No launcher ends the other one here: it finds out by itself, says so in three lines, and what it kept goes on."""
+    run_dir, told = tmp_path / "run", [tmp_path / "0.txt", tmp_path / "1.txt"]
+    words = [*OPTIONS[:-2], "--data.path", speech, "--save-every-steps", "2", "--out", run_dir]
+    command, env = command_of(1, tmp_path / "cache", *words, "--steps", "100000")
+    env |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    pair = list[subprocess.Popen]()
+    try:
+        for rank, path in enumerate(told):
+            of_rank = {**env, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            with open(path, "w") as file:
+                pair.append(subprocess.Popen(command, env=of_rank, stdout=file, stderr=subprocess.STDOUT))
+        while not checkpoints(run_dir):
+            assert pair[0].poll() is None and pair[1].poll() is None, told[0].read_text()[-2000:]
+            time.sleep(0.05)
+        pair[1].kill()
+        assert pair[0].wait(timeout=200) == 2
+    finally:
+        for process in pair:
+            process.kill()
+    seen, expected, fix = told[0].read_text().strip().splitlines()[-3:]
+    assert "another of the 2 processes is gone" in seen
+    kept = latest_checkpoint(run_dir)
+    assert "kept up to" in expected and kept.name in expected and damage(kept) is None
+    assert "--resume" in fix
+    steps = described(kept).step + 2
+    ended = train(2, tmp_path / "cache", *words, "--steps", steps, "--resume")
+    assert ended.returncode == 0, ended.stderr
+    assert read_run(run_dir)["train/loss"].step.tolist() == list(range(1, steps + 1))
 
 
 def test_errors_of_collectives_are_known_from_others():

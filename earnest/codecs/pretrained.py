@@ -106,6 +106,7 @@ class PretrainedCodec(nn.Module):
         self.codebook_size = int(model.config.codebook_size)
         # asked, as each config counts them in its own way
         self.codebooks = self.encode(torch.zeros(1, self.sample_rate_hz)).shape[1]
+        self.eval()  # itself too: who puts it back as it was must not wake the dropout of its parts
 
     @property
     def device(self) -> torch.device:

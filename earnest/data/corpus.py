@@ -108,7 +108,8 @@ class Corpus:
         self.pad_id = pad_id
         self.positions_per_batch = positions_per_batch
         self.vary = vary or Variation()
-        chosen, lengths, cut = array("i"), array("i"), dict[int, int]()
+        length_N = np.full(len(rows), -1, np.int32)  # -1: left out
+        kept, cut = 0, dict[int, int]()
         self.left_out: list[str] = []
         speakers = set[str]()
         for index, row in enumerate(rows):
@@ -119,13 +120,14 @@ class Corpus:
                 if not frames:
                     self.left_out.append(f"{row.source}: {error.seen}")
                     continue
-                cut[len(chosen)] = frames
+                cut[kept] = frames
                 positions = self._length_of_first(row, frames)
-            chosen.append(index)
-            lengths.append(positions)
+            length_N[index] = positions
+            kept += 1
             speakers.add(row.speaker)
-        self.lengths: Sequence[int] = lengths
-        self.rows = Chosen(rows, chosen if self.left_out else range(len(rows)), cut)
+        chosen = range(len(rows)) if kept == len(rows) else array("i", np.flatnonzero(length_N >= 0).tolist())
+        self.lengths: Sequence[int] = memoryview(length_N[length_N >= 0] if self.left_out else length_N)
+        self.rows = Chosen(rows, chosen, cut)
         self.speakers = tuple(sorted(speakers))
         self.cut = len(cut)
         if too_long == "refuse" and self.left_out:

@@ -96,8 +96,7 @@ def encode_sides(
     `codec` is a torch module with the Codec protocol. A clip is found again as long as its path, size and time of
     change are the same; a codec with other weights has a store of its own. Audio is read by threads, a stretch ahead of
     the encoder. A clip's codes are those of the clip alone, up to rounding: clips of different lengths share a batch
-    only of a codec that gives the same codes of padded clips (`takes_padding`), else clips with the same number of
-    frames do. `on_progress(done, total)` counts the clips that have to be encoded. Raises UserError if more than 5 % of
+    only of a codec that then gives the same codes (`frames_to_redo`), else clips with the same number of frames do. `on_progress(done, total)` counts the clips that have to be encoded. Raises UserError if more than 5 % of
     the clips cannot be used, ValueError if the codec breaks its protocol.
     """
     facts = _codec_facts(codec)
@@ -109,7 +108,7 @@ def encode_sides(
     missing = [taken(side, np.flatnonzero(_rows_of(side, known) < 0)) for side in sides]
     total, wanted = sum(map(len, sides)), sum(map(len, missing))
     skipped: list[ClipError] = []
-    done, padded = 0, None
+    done, redone = 0, None
     with _evaluating(codec):
         long = [clip for clip in chain(*missing) if is_long(clip.path, clip.segment)]
         for clip in long:
@@ -124,9 +123,9 @@ def encode_sides(
         waves = read_clips(rest, codec.sample_rate_hz, skipped, total, codec.channels)
         for stretch in ahead(_stretches(waves), depth=1):
             rows: list[dict[str, Any]] = []
-            padded = takes_padding(codec, [wave_N for _, wave_N in stretch]) if padded is None else padded
-            for batch in _batches(stretch, codec, bool(padded)):
-                rows += _encode(batch, codec)
+            redone = frames_to_redo(codec, [wave_N for _, wave_N in stretch]) if redone is None else redone
+            for batch in _batches(stretch, codec, math.inf if redone is None else redone):
+                rows += _encode(batch, codec, redone)
                 done += len(batch)
                 on_progress(done, wanted)
             _add(store, rows)
@@ -230,21 +229,39 @@ def _stretches(waves: Iterable[tuple[Clip, np.ndarray]]) -> Iterator[list[tuple[
         yield stretch
 
 
-def takes_padding(codec: Any, waves: Sequence[np.ndarray]) -> bool | None:
-    """Whether a codec gives the same codes of clips that are padded to one length as of each alone, tried on the
-    shortest of these waves that differ in length; None if all are of one length.
+def frames_to_redo(codec: Any, waves: Sequence[np.ndarray]) -> float | None:
+    """How many frames at a clip's end are to be encoded again, with nothing behind them, so that a padded batch gives
+    the codes that each clip has alone: 0 if none, inf if no number is enough. Tried on the shortest of these waves that
+    differ in length; None if all are of one length.
 
-    Causal codecs do (Mimi, EnCodec at 24 kHz). Of others the last frames of a padded clip differ, as the encoder sees
-    silence where it alone met the end (the embedded one: 12 % of the codes of the last five frames), or all do (the
-    Higgs tokenizer, whose semantic encoder attends over the whole row)."""
-    by_frames = {_frames(codec, wave_N): wave_N for wave_N in waves}
-    tried = [by_frames[frames] for frames in sorted(by_frames)[:TRIED_CLIPS]]
-    if len(tried) < 2:
-        return None
-    together = _codes(tried, codec)
-    return all(
-        np.array_equal(codes_CT, _codes([wave_N], codec)[0]) for codes_CT, wave_N in zip(together, tried, strict=True)
-    )
+    Of a causal codec (Mimi, EnCodec at 24 kHz) none; of one that is made of convolutions (DAC, the embedded one) as
+    many as one of them sees. The Higgs tokenizer's semantic encoder attends over the whole row."""
+    reach = max(codec.context_frames)  # of its decoder; an encoder sees as far, which is tried here
+    for redone in (0, math.ceil(reach) if math.isfinite(reach) else 0):
+        by_frames = {frames: wave_N for wave_N in waves if (frames := _frames(codec, wave_N)) >= 2 * redone}
+        tried = [by_frames[frames] for frames in sorted(by_frames)[:TRIED_CLIPS]]
+        if len(tried) < 2:
+            return None
+        together = _padded_codes(tried, codec, redone)
+        if all(
+            np.array_equal(codes_CT, _codes([each], codec)[0]) for codes_CT, each in zip(together, tried, strict=True)
+        ):
+            return redone
+    return math.inf
+
+
+def _padded_codes(waves: Sequence[np.ndarray], codec: Any, redone: float) -> list[np.ndarray]:
+    """codes_CT of waves of different lengths in one batch, the last `redone` frames of each from a batch of ends twice
+    as long; of waves of one length, or with `redone` 0 or inf, as they come."""
+    codes = _codes(waves, codec)
+    if not redone or len({codes_CT.shape[1] for codes_CT in codes}) == 1:
+        return codes
+    last = int(redone)
+    ends = [wave_N[..., (_frames(codec, wave_N) - 2 * last) * codec.hop_samples :] for wave_N in waves]
+    return [
+        np.concatenate([codes_CT[:, :-last], end_CT[:, -last:]], axis=1)
+        for codes_CT, end_CT in zip(codes, _codes(ends, codec), strict=True)
+    ]
 
 
 def _frames(codec: Any, wave_N: np.ndarray) -> int:
@@ -252,17 +269,17 @@ def _frames(codec: Any, wave_N: np.ndarray) -> int:
 
 
 def _batches(
-    stretch: list[tuple[Clip, np.ndarray]], codec: Any, padded: bool
+    stretch: list[tuple[Clip, np.ndarray]], codec: Any, redone: float
 ) -> Iterator[list[tuple[Clip, np.ndarray]]]:
-    """Gather clips from short to long, at most BATCH_S of audio (or one clip) together, padding counted; if they may
-    not be padded, clips of the same number of frames."""
+    """Gather clips from short to long, at most BATCH_S of audio (or one clip) together, padding counted. Clips that are
+    too short to have so many frames encoded again share a batch with those of the same number of frames only."""
     most = BATCH_S * codec.sample_rate_hz / codec.hop_samples
     batch: list[tuple[Clip, np.ndarray]] = []
     last = 0
     for frames, clip, wave_N in sorted(
         ((_frames(codec, wave_N), clip, wave_N) for clip, wave_N in stretch), key=lambda one: one[0]
     ):
-        if batch and ((frames != last and not padded) or frames * (len(batch) + 1) > most):
+        if batch and ((frames != last and last < 2 * redone) or frames * (len(batch) + 1) > most):
             yield batch
             batch = []
         batch.append((clip, wave_N))
@@ -271,11 +288,11 @@ def _batches(
         yield batch
 
 
-def _encode(batch: Sequence[tuple[Clip, np.ndarray]], codec: Any) -> list[dict[str, Any]]:
+def _encode(batch: Sequence[tuple[Clip, np.ndarray]], codec: Any, redone: float | None) -> list[dict[str, Any]]:
     """Encode one batch of clips: the rows of the table. Raises ValueError when the codec breaks its protocol."""
     waves = [wave_N for _, wave_N in batch]
     is_above = len(batch) == 1 and waves[0].shape[-1] > PIECE_S * codec.sample_rate_hz
-    codes = [codes_in_pieces(waves, codec)] if is_above else _codes(waves, codec)
+    codes = [codes_in_pieces(waves, codec)] if is_above else _padded_codes(waves, codec, redone or 0)
     return [
         {
             "key": _key(clip),

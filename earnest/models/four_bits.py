@@ -18,7 +18,8 @@ def in_four_bits(lm: nn.Module) -> None:
     computed with in the type that it had. Raises UserError without bitsandbytes."""
     linear: Any = bitsandbytes("--lora.base nf4").nn
     for name, layer in list(lm.named_modules()):
-        if BLOCKS not in name or type(layer) is not nn.Linear or layer.weight.requires_grad:
+        is_adapter = "lora_" in name  # which stays as it is, frozen too
+        if BLOCKS not in name or is_adapter or type(layer) is not nn.Linear or layer.weight.requires_grad:
             continue
         weight, parent, _, child = layer.weight, *name.rpartition(".")
         packed = linear.Linear4bit(

@@ -3,6 +3,8 @@
 import torch
 from transformers import DacConfig, DacModel, MimiConfig, MimiModel
 
+from earnest.codecs.pretrained import PretrainedCodec
+
 
 def tiny_dac() -> DacModel:
     """16 kHz, 8 samples a frame, 3 codebooks of 16."""
@@ -43,3 +45,20 @@ def tiny_mimi(acoustic: int = 3, **changes) -> MimiModel:
         if "embed_sum" in name:
             tensor.copy_(0.1 * torch.randn_like(tensor))
     return mimi
+
+
+def with_drawn_entries(codec: PretrainedCodec) -> PretrainedCodec:
+    """A Higgs tokenizer whose entries are drawn from what its own encoder makes of noise: with random weights it has
+    one entry for everything."""
+    noise_1N = 0.1 * torch.randn(1, 3 * codec.sample_rate_hz)
+    for quantizer in codec.model.quantizer.quantizers:
+        seen = []
+        hook = quantizer.project_in.register_forward_hook(
+            lambda module, given, out_BTD, seen=seen: seen.append(out_BTD)
+        )
+        codec.encode(noise_1N)
+        hook.remove()
+        rows_ND = seen[0].flatten(0, 1)
+        drawn_V = torch.randint(len(rows_ND), (len(quantizer.codebook.embed),))
+        quantizer.codebook.embed.copy_(rows_ND[drawn_V] + 0.1 * rows_ND.std(0) * torch.randn(len(drawn_V), 1))
+    return codec
