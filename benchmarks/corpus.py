@@ -119,8 +119,6 @@ def measure(rows: int, cloning: bool = False) -> None:
         dataset = stored(Path(folder), rows)
         few = CodeTable([dataset], np.arange(8), list(clips(8)), {"codebooks": CODEBOOKS})
         corpus_of(few, higgs).batch([0])  # what the first batch of a process makes once
-            [0]
-        )  # imports
         peak, first = Peak(process), held()
         start = first
         named = Clips.of(clips(rows))

@@ -12,7 +12,7 @@ import soundfile
 import torch
 
 from earnest.codecs import load_codec
-from earnest.codecs.pretrained import FAMILIES, PretrainedCodec
+from earnest.codecs.pretrained import FAMILIES, PretrainedCodec, load_pretrained
 from earnest.data.ahead import WORKERS
 from earnest.data.audio import read_wave
 from earnest.data.clip import Clip
@@ -152,7 +152,7 @@ def test_padded_batches_of_released_codecs_give_the_codes_of_each_clip_alone(rel
     random = np.random.default_rng(0)
     torch.manual_seed(0)
     codecs = {"mimi": PretrainedCodec("mimi", tiny_mimi(), FAMILIES["mimi"]), "dac": load_codec(released("dac"))}
-    codecs |= {"amy": load_codec("amy-tiny"), "higgs": with_drawn_entries(load_codec(released("higgs_codec")))}
+    codecs |= {"amy": load_codec("amy-tiny"), "higgs": with_drawn_entries(load_pretrained(released("higgs_codec")))}
     redone = {}
     for name, codec in codecs.items():
         hop = codec.hop_samples

@@ -49,16 +49,8 @@ def test_adapters_learn_on_a_base_in_four_bits(released, tmp_path, monkeypatch):
     pytest.importorskip("bitsandbytes", reason="the extra low-memory is not installed")
     monkeypatch.setenv("EARNEST_CACHE", str(tmp_path / "cache"))
     run, data = tmp_path / "run", write_tones(tmp_path / "tones")
-    words = [
-        "train",
-        "higgs",
-        "--model",
-        released("higgs"),
-        "--codec",
-        released("higgs_codec"),
-        "--data.path",
-        str(data),
-    ]
+    words = ["train", "higgs", "--model", released("higgs"), "--codec", released("higgs_codec")]
+    words += ["--data.path", str(data)]
     words += ["--lora.rank", "4", "--lora.base", "nf4", *WORDS[:2], *WORDS[8:], "--steps", "2"]
     words += ["--optimizer.learning-rate", "1e-2"]
     assert main([*words, "--out", str(run)]) == 0

@@ -96,8 +96,9 @@ def encode_sides(
     `codec` is a torch module with the Codec protocol. A clip is found again as long as its path, size and time of
     change are the same; a codec with other weights has a store of its own. Audio is read by threads, a stretch ahead of
     the encoder. A clip's codes are those of the clip alone, up to rounding: clips of different lengths share a batch
-    only of a codec that then gives the same codes (`frames_to_redo`), else clips with the same number of frames do. `on_progress(done, total)` counts the clips that have to be encoded. Raises UserError if more than 5 % of
-    the clips cannot be used, ValueError if the codec breaks its protocol.
+    only of a codec that then gives the same codes (`frames_to_redo`), else clips with the same number of frames do.
+    `on_progress(done, total)` counts the clips that have to be encoded. Raises UserError if more than 5 % of the clips
+    cannot be used, ValueError if the codec breaks its protocol.
     """
     facts = _codec_facts(codec)
     store = Path(cache) / f"{codec.name.replace('/', '--')}-{facts['fingerprint'][:16]}"
@@ -242,10 +243,8 @@ def frames_to_redo(codec: Any, waves: Sequence[np.ndarray]) -> float | None:
         tried = [by_frames[frames] for frames in sorted(by_frames)[:TRIED_CLIPS]]
         if len(tried) < 2:
             return None
-        together = _padded_codes(tried, codec, redone)
-        if all(
-            np.array_equal(codes_CT, _codes([each], codec)[0]) for codes_CT, each in zip(together, tried, strict=True)
-        ):
+        pairs = zip(_padded_codes(tried, codec, redone), tried, strict=True)
+        if all(np.array_equal(codes_CT, _codes([wave_N], codec)[0]) for codes_CT, wave_N in pairs):
             return redone
     return math.inf
 

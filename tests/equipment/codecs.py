@@ -52,10 +52,9 @@ def with_drawn_entries(codec: PretrainedCodec) -> PretrainedCodec:
     one entry for everything."""
     noise_1N = 0.1 * torch.randn(1, 3 * codec.sample_rate_hz)
     for quantizer in codec.model.quantizer.quantizers:
-        seen = []
-        hook = quantizer.project_in.register_forward_hook(
-            lambda module, given, out_BTD, seen=seen: seen.append(out_BTD)
-        )
+        seen: list[torch.Tensor] = []
+        project = quantizer.project_in
+        hook = project.register_forward_hook(lambda module, given, out_BTD, seen=seen: seen.append(out_BTD))
         codec.encode(noise_1N)
         hook.remove()
         rows_ND = seen[0].flatten(0, 1)
