@@ -112,7 +112,7 @@ class _Records:
     def clip(self, place: int, segment: Segment | None) -> Clip:
         cells = DECODER.decode(memoryview(self._block)[self._end_N[place] : self._end_N[place + 1]])
         speaker, language, split, source, folder = (
-            _text(values[cell] if isinstance(cell, int) else cell)
+            _text(values[cell] if isinstance(cell, int) else cast(bytes, cell))
             for values, cell in zip(self.values.values(), cells, strict=False)
         )
         name, text, tags, words, file = (_text(cast(bytes, cell)) for cell in cells[len(self.values) :])

@@ -126,7 +126,7 @@ class Corpus:
             kept += 1
             speakers.add(row.speaker)
         chosen = range(len(rows)) if kept == len(rows) else array("i", np.flatnonzero(length_N >= 0).tolist())
-        self.lengths: Sequence[int] = memoryview(length_N[length_N >= 0] if self.left_out else length_N)
+        self.lengths: Sequence[int] = (length_N[length_N >= 0] if self.left_out else length_N).data
         self.rows = Chosen(rows, chosen, cut)
         self.speakers = tuple(sorted(speakers))
         self.cut = len(cut)
