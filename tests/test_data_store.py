@@ -166,7 +166,7 @@ def test_padded_batches_of_released_codecs_give_the_codes_of_each_clip_alone(rel
         other = [np.mean(row.codes_CT != alone(wave_N, codec)) for row, wave_N in zip(table, waves, strict=True)]
         assert max(other) < 0.01, f"{name}: {other}"  # a sum in another order may choose the next entry
         assert len(np.unique(table[0].codes_CT)) > 5
-    assert redone == {"mimi": 0, "dac": 10, "amy": 8, "higgs": math.inf}
+    assert redone == {"mimi": 0, "dac": 10, "amy": 11, "higgs": math.inf}
 
 
 def alone(wave_N: np.ndarray, codec) -> np.ndarray:

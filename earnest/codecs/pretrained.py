@@ -94,8 +94,9 @@ class PretrainedCodec(nn.Module):
     """A transformers codec behind the `Codec` protocol, for inference.
 
     Of clips that are padded to twice their length (noise, random weights, a second each) DAC gives 1 % other codes, all
-    in the last frame, and the Higgs tokenizer, whose semantic encoder attends over the whole row, 54 to 82 %
-    (docs/log.md): `data.store` encodes the ends of the one again, and of the other clips of one length together.
+    in the last frame, and the Higgs tokenizer, whose semantic encoder attends over the whole row, 87 %
+    (`python -m benchmarks.padding`): `data.store` encodes the ends of the one again, and of the other clips of one
+    length together.
     """
 
     def __init__(self, name: str, model: Any, family: Family):

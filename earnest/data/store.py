@@ -244,7 +244,7 @@ def frames_to_redo(codec: Any, waves: Sequence[np.ndarray]) -> float | None:
         if len(tried) < 2:
             return None
         pairs = zip(_padded_codes(tried, codec, redone), tried, strict=True)
-        if all(np.array_equal(codes_CT, _codes([wave_N], codec)[0]) for codes_CT, wave_N in pairs):
+        if all(np.array_equal(codes_CT, codes_together([wave_N], codec)[0]) for codes_CT, wave_N in pairs):
             return redone
     return math.inf
 
@@ -252,14 +252,14 @@ def frames_to_redo(codec: Any, waves: Sequence[np.ndarray]) -> float | None:
 def _padded_codes(waves: Sequence[np.ndarray], codec: Any, redone: float) -> list[np.ndarray]:
     """codes_CT of waves of different lengths in one batch, the last `redone` frames of each from a batch of ends twice
     as long; of waves of one length, or with `redone` 0 or inf, as they come."""
-    codes = _codes(waves, codec)
+    codes = codes_together(waves, codec)
     if not redone or len({codes_CT.shape[1] for codes_CT in codes}) == 1:
         return codes
     last = int(redone)
     ends = [wave_N[..., (_frames(codec, wave_N) - 2 * last) * codec.hop_samples :] for wave_N in waves]
     return [
         np.concatenate([codes_CT[:, :-last], end_CT[:, -last:]], axis=1)
-        for codes_CT, end_CT in zip(codes, _codes(ends, codec), strict=True)
+        for codes_CT, end_CT in zip(codes, codes_together(ends, codec), strict=True)
     ]
 
 
@@ -303,7 +303,7 @@ def _encode(batch: Sequence[tuple[Clip, np.ndarray]], codec: Any, redone: float 
     ]
 
 
-def _codes(waves: Sequence[np.ndarray], codec: Any) -> list[np.ndarray]:
+def codes_together(waves: Sequence[np.ndarray], codec: Any) -> list[np.ndarray]:
     """codes_CT of each wave, (N,) or (channels, N), encoded together: behind a shorter one there is silence up to the
     end of the longest."""
     frames = [_frames(codec, wave_N) for wave_N in waves]
@@ -336,7 +336,7 @@ def codes_in_pieces(waves: Iterable[np.ndarray], codec: Any) -> np.ndarray:
             last = first + piece if wave_N is not None else min(math.ceil(frames), first + piece)
             if frames < last + context if wave_N is not None else first >= last:
                 break
-            codes_CT = _codes([held[..., : (last + context - start) * hop]], codec)[0]
+            codes_CT = codes_together([held[..., : (last + context - start) * hop]], codec)[0]
             codes.append(codes_CT[:, first - start : last - start])
             first, before = last, start
             start = max(start, first - context)
@@ -359,7 +359,7 @@ def codes_of_file(path: Path, codec: Any) -> tuple[np.ndarray, int]:
         if is_long(path):
             return codes_in_pieces(counted(), codec), samples
         wave_N = read_wave(path, codec.sample_rate_hz, codec.channels)
-        return _codes([wave_N], codec)[0], wave_N.shape[-1]
+        return codes_together([wave_N], codec)[0], wave_N.shape[-1]
 
 
 def _encode_long(clip: Clip, codec: Any) -> dict[str, Any]:
