@@ -21,8 +21,8 @@ DECODER = msgspec.msgpack.Decoder(list[int | bytes])
 
 
 class Clips(Sequence[Clip]):
-    """A sequence that makes each `Clip` when it is asked for, equal to the one that was given. Parts of files are few, so
-    their segments are in a dictionary."""
+    """A sequence that makes each `Clip` when it is asked for, equal to the one that was given. Parts of files are few,
+    so their segments are in a dictionary."""
 
     def __init__(self, records: "_Records", segments: Mapping[int, Segment], place_N: np.ndarray):
         """place_N: which of the records these are; segments: place in the records -> which part of its file the
