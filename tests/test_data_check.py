@@ -264,6 +264,87 @@ def test_characters_that_the_tokenizer_does_not_know(planted):
     )
 
 
+def of(folder: Path, waves: list[np.ndarray], rate_hz: int = 16000, suffix: str = "wav") -> list[tuple[str, str]]:
+    """(kind, severity) of what is said of these recordings, each with a text of its own."""
+    clips = []
+    for n, wave_N in enumerate(waves):
+        soundfile.write(folder / f"{n}.{suffix}", wave_N, rate_hz)
+        clips.append(Clip(folder / f"{n}.{suffix}", f"{n}.{suffix}", f"the words of clip {n}"))
+    limits = replace(SHORT, max_positions=10_000)
+    return [(fault.kind, fault.severity) for fault in faults(look_at(clips, limits, silent))]
+
+
+def notes(rng: np.random.Generator, length: int, rate_hz: int) -> np.ndarray:
+    """Four voices of notes that ring, for so many half seconds: music has quiet frames, and no pauses."""
+    seconds_N = np.arange(rate_hz // 2) / rate_hz
+    voices = [
+        np.concatenate(
+            [
+                sum(np.sin(2 * np.pi * hz * k * seconds_N) / k for k in range(1, 9)) * np.exp(-2 * seconds_N)
+                for hz in 110 * 2 ** (rng.integers(0, 36, length) / 12)
+            ]
+        )
+        for _ in range(4)
+    ]
+    return 0.04 * np.sum(voices, axis=0)
+
+
+def test_music_has_no_noise_in_pauses(tmp_path):
+    rng = np.random.default_rng(0)
+    tracks = [notes(rng, 10, 16000) for _ in range(8)]
+    assert of(tmp_path, tracks) == []
+    loudness = np.std(tracks[0])
+    tracks[0] *= np.repeat(np.arange(10) % 2, 8000)  # rests
+    tracks[0] += 0.3 * loudness * rng.standard_normal(len(tracks[0]))
+    assert of(tmp_path, tracks) == [("noise", "warning")]
+
+
+@pytest.mark.parametrize("colour", ["white", "pink", "brown"])
+def test_noise_of_any_colour_in_pauses_is_named(planted, colour):
+    rng = np.random.default_rng(0)
+    for index in (2, 9, 20):
+        wave_N = planted.waves[index]
+        spectrum_F = np.fft.rfft(rng.standard_normal(len(wave_N)))
+        hz_F = np.maximum(np.arange(len(spectrum_F)) * 16000 / len(wave_N), 20)
+        spectrum_F *= {"white": 1, "pink": hz_F**-0.5, "brown": 1 / (1 + hz_F / 200)}[colour]
+        noise_N = np.fft.irfft(spectrum_F, len(wave_N))
+        planted.waves[index] = wave_N + noise_N * np.std(wave_N) / np.std(noise_N) / 10 ** (10 / 20)
+    assert kinds(planted.write()).keys() == {"noise"}
+    assert sorted(kinds(planted.folder)["noise"]) == ["02.wav", "09.wav", "20.wav"]
+
+
+def test_a_bass_and_strokes_of_a_drum_are_whole_recordings(tmp_path):
+    """A bass that ends at 400 Hz was not sent over a telephone, and strokes of a tenth of a second are no copies."""
+    seconds_N = np.arange(16000) / 16000
+    bass = 0.5 * np.sin(2 * np.pi * 55 * seconds_N) + 0.2 * np.sin(2 * np.pi * 400 * seconds_N)
+    strokes = [0.5 * np.sin(2 * np.pi * hz * seconds_N[:2400]) * np.exp(-20 * seconds_N[:2400]) for hz in (300, 700)]
+    assert of(tmp_path, [bass, *strokes]) == []
+
+
+def test_a_song_may_end_in_silence(tmp_path):
+    song = notes(np.random.default_rng(0), 90, 8000)
+    assert of(tmp_path, [np.concatenate([song, np.zeros(18000)])], 8000) == []
+    assert of(tmp_path, [np.concatenate([song, np.zeros(4 * 8000)])], 8000) == [("silence", "warning")]
+
+
+def test_a_loud_recording_of_a_lossy_format_is_a_note(tmp_path):
+    loud = [0.999 * np.sign(notes(np.random.default_rng(n), 4, 16000)) for n in range(2)]
+    assert ("out of range", "note") in of(tmp_path, loud, suffix="ogg")
+
+
+def test_texts_that_come_again_and_again_are_labels(tmp_path):
+    """Captions of parts of tracks, and commands: they are held out with the same texts."""
+    rng, labels, clips = np.random.default_rng(0), ["a slow tune for a piano", "a fast dance for a drum"], []
+    for n in range(24):
+        soundfile.write(tmp_path / f"{n}.wav", notes(rng, 3, 8000), 8000)
+        split = "validation" if n % 3 == 0 else "train"
+        clips.append(Clip(tmp_path / f"{n}.wav", f"{n}.wav", labels[n % 2], split=split))
+    assert faults(look_at(clips, SHORT, silent)) == []
+    said = [replace(clip, text=f"{clip.text}, number {n}") for n, clip in enumerate(clips)]
+    takes = [replace(clip, text=said[n + 2 * (n % 3 == 0)].text) for n, clip in enumerate(said)]
+    assert [fault.kind for fault in faults(look_at(takes, SHORT, silent))] == ["held-out texts in training"]
+
+
 def test_the_command_prints_writes_a_page_and_exits(planted, tmp_path, capsys):
     limits, whole_N = ("--max-duration-s", "60"), planted.waves[7]
     clip(planted)

@@ -9,6 +9,8 @@ from earnest.data.clip import Clip
 
 CLIPPED_FRAC = 0.0005  # assumed: one sample in two thousand is heard as a crackle
 LONG_SILENCE_S, MOSTLY_SILENT_FRAC = 2.0, 0.6
+EDGE_FRAC = 0.05  # of a long recording: a song fades out
+LOSSY = frozenset({".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".mp4", ".webm", ".wma"})
 QUIET_PEAK = 0.02  # -34 dB
 BAND_FRAC = 0.65  # of half the sample rate; MP3 at 128 kbit/s ends at 0.73 of it
 NOISY_CONTRAST_DB, NOISY_PAUSE_DB = 21.0, 5.5  # clean prompts that are cut as closely differ by 7.6 dB and more
@@ -42,14 +44,18 @@ def clipping(checked: Checked) -> Iterator[Fault]:
 
 
 def out_of_range(checked: Checked) -> Iterator[Fault]:
+    """The decoder of a lossy format returns more than 1 for a recording that was nearly as loud: that is a note."""
     clips = checked.worst(lambda _, measured: measured.peak - 1.0)
     if clips:
+        is_decoded = all(clip.path.suffix.lower() in LOSSY for clip in clips)
         yield Fault(
             "out of range",
-            "warning",
+            "note" if is_decoded else "warning",
             f"{share(clips, len(checked.clips))} have samples outside [-1, 1], up to "
             f"{checked.measured[clips[0]].peak:.4g} in {clips[0].name}; training scales them",
-            "write them in [-1, 1]: divide samples of 16 bits by 32768",
+            "nothing has to be done: a decoder returns such samples for a recording that is loud"
+            if is_decoded
+            else "write them in [-1, 1]: divide samples of 16 bits by 32768",
             tuple(clips),
         )
 
@@ -58,9 +64,9 @@ def silence(checked: Checked) -> Iterator[Fault]:
     def badness(_: Clip, measured: Measured) -> float:
         if measured.peak < 0.001 or measured.silent_frac == 1:
             return 100.0
-        edge_s = max(measured.lead_s, measured.tail_s)
+        edge_s, most_s = max(measured.lead_s, measured.tail_s), max(LONG_SILENCE_S, EDGE_FRAC * measured.duration_s)
         mostly = measured.silent_frac > MOSTLY_SILENT_FRAC and measured.duration_s > 1
-        return max(edge_s - LONG_SILENCE_S, 0) + (measured.silent_frac if mostly else 0)
+        return max(edge_s - most_s, 0) + (measured.silent_frac if mostly else 0)
 
     clips = checked.worst(badness)
     if clips:
@@ -114,11 +120,12 @@ def band_limit(checked: Checked) -> Iterator[Fault]:
 
 
 def noise(checked: Checked) -> Iterator[Fault]:
-    """Speech has pauses; if all of them have one level, hardly below the speech, noise fills them."""
+    """Speech has pauses; if all have one level, hardly below the speech, and sound as noise does, it fills them. Music
+    has none, and neither has a word that is cut closely."""
 
     def badness(clip: Clip, measured: Measured) -> float:
         is_judged = clip.text and measured.duration_s >= NOISE_MIN_S and measured.floor_db >= SILENT_DB
-        if not is_judged or measured.pause_db > NOISY_PAUSE_DB:
+        if not is_judged or not measured.has_noise or measured.pause_db > NOISY_PAUSE_DB:
             return 0.0
         return max(NOISY_CONTRAST_DB - measured.contrast_db, 0)
 
