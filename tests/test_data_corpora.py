@@ -322,6 +322,38 @@ def test_a_corpus_is_read_as_it_was_unpacked(layout, tmp_path):
     assert all(split_clips(clips, 0.1, seed=0))
 
 
+@pytest.mark.parametrize("split", ["", "train/"])
+def test_an_audiofolder_may_have_its_list_in_parquet(split, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    tones(tmp_path, split + "{}.wav")
+    table = {"file_name": [f"{i}.wav" for i in ALL], "transcription": TEXTS, "speaker_id": 3, "vector": [[0.5]] * 12}
+    pandas.DataFrame(table).to_parquet(tmp_path / split / "metadata.parquet")
+    clips = load_clips(tmp_path)
+    assert [(clip.text, clip.speaker) for clip in clips] == [(text, "3") for _, text in sorted(
+        zip(map(str, ALL), TEXTS, strict=True), key=lambda pair: f"{pair[0]}.wav")]  # fmt: skip
+    assert {clip.split for clip in clips} == {"train" if split else None}
+    (tmp_path / split / "metadata.parquet").write_bytes(b"PAR1 cut")
+    with pytest.raises(UserError, match=r"metadata\.parquet"):
+        load_clips(tmp_path)
+
+
+def test_a_list_beside_the_archive_of_its_audio(tmp_path):
+    packed({f"wavs/{i}.flac": encoded(i) for i in ALL}, tmp_path / "wavs.zip")
+    lines(tmp_path / "metadata.csv", [f"{i}|{text}|{text}" for i, text in enumerate(TEXTS)])
+    assert sorted(clip.text for clip in load_clips(tmp_path)) == sorted(TEXTS)
+    lines(tmp_path / "metadata.csv", [f"{i}|{text}, again" for i, text in enumerate(TEXTS)])  # and what it says now
+    assert sorted(clip.text for clip in load_clips(tmp_path)) == sorted(f"{text}, again" for text in TEXTS)
+
+
+def test_lists_as_windows_writes_them(tmp_path):
+    """A mark, semicolons, ends of lines of two characters; absolute paths of another machine."""
+    tones(tmp_path, "wavs/{}.wav")
+    cells = [text.replace('"', '""') for text in TEXTS]
+    rows = "".join(f'D:\\data\\wavs\\{i}.wav;"{text}";Ann\r\n' for i, text in enumerate(cells))
+    (tmp_path / "list.csv").write_bytes(("\ufefffile;sentence;speaker\r\n" + rows).encode())
+    assert {(clip.text, clip.speaker) for clip in load_clips(tmp_path)} == {(text, "Ann") for text in TEXTS}
+
+
 # --- music and sounds
 
 

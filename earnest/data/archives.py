@@ -10,7 +10,7 @@ import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -35,12 +35,13 @@ def packed(path: Path) -> list[Path]:
     return [file for file in files if file.is_file() and file.name.lower().endswith(READ)]
 
 
-def unpacked(archives: list[Path]) -> Path:
-    """The folder in the cache with what archives hold, each in a folder of its own; made once.
+def unpacked(archives: list[Path], lists: Sequence[Path] = ()) -> Path:
+    """The folder in the cache with what archives hold, each in a folder of its own, and the lists that lie beside them;
+    made once.
 
     Raises UserError for an archive that is damaged, or that holds much more than its size.
     """
-    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in archives]
+    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in [*archives, *lists]]
     digest = hashlib.sha256(repr((archives[0].parent.absolute().as_posix(), stats)).encode("utf-8", "replace"))
     folder = cache_dir() / "unpacked" / digest.hexdigest()[:16]
     if folder.is_dir():
@@ -60,6 +61,9 @@ def unpacked(archives: list[Path]) -> Path:
                 ValueError,
             ) as error:
                 raise UserError(f"{archive}: {error}", "a whole archive", "download it again") from error
+        for file in lists:
+            if not (aside / file.name).exists():
+                shutil.copyfile(file, aside / file.name)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Lists of clips in JSON: a row for each object, or for each part of a recording that an object names.
+"""Lists of clips in JSON or parquet: a row for each object, or for each part of a recording that an object names.
 
 Manifests of NeMo, Qwen3-TTS and moshi are flat. Lhotse's cuts name their audio under `recording`, and what is said
 under `supervisions`; GigaSpeech and whisper give a recording and the `segments` of it: whatever the nesting, a row is
@@ -26,6 +26,21 @@ def json_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     for number, fields in json_objects(path):
         for row in _parts(fields, {}, 0.0):
             yield number, row
+
+
+def parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """`json_rows` of metadata.parquet, which audiofolders of the Hub may have. Raises UserError for what is not
+    parquet."""
+    from pyarrow import ArrowInvalid, parquet, types
+
+    try:
+        schema = parquet.read_schema(path)
+        plain = [field.name for field in schema if not types.is_nested(field.type) and not types.is_binary(field.type)]
+        rows = parquet.read_table(path, columns=plain).to_pylist()
+    except ArrowInvalid as error:
+        raise unreadable(path, 0, error, "a table in parquet", "download it again") from error
+    for number, row in enumerate(rows, 1):
+        yield number, {name: as_cell(value) for name, value in row.items() if value is not None}
 
 
 def _parts(fields: Mapping[str, Any], around: Mapping[str, str], start_s: float) -> Iterator[dict[str, str]]:

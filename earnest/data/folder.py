@@ -51,9 +51,9 @@ def listed_clips(source: Source | str | os.PathLike[str], needed: Sequence[str] 
     if path.is_file() and is_list(path):
         return Reading(path.parent, wanted, needed, path).clips()
     if (packed := archives.packed(path)) and not _holds_audio(path):
-        return [
-            replace(clip, source=wanted.path) for clip in Reading(archives.unpacked(packed), wanted, needed).clips()
-        ]
+        beside = [file for file in sorted(path.iterdir()) if file.is_file() and is_list(file)] if path.is_dir() else []
+        unpacked = archives.unpacked(packed, beside)
+        return [replace(clip, source=wanted.path) for clip in Reading(unpacked, wanted, needed).clips()]
     if address := re.match(r"https?://(?:huggingface\.co/datasets/([\w.-]+/[\w.-]+))?", wanted.path):
         name = address[1] or "owner/name"
         raise UserError(

@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
-from earnest.data.documents import json_objects, json_rows
+from earnest.data.documents import json_objects, json_rows, parquet_rows
 from earnest.data.joined import WAVES, fairseq_rows, is_fairseq, kaldi_rows
 from earnest.data.opened import full_lines, opened, unreadable
 from earnest.data.paths import AudioFiles
 from earnest.data.roles import Role, chosen_columns, guessed_names, is_header, named_roles, names_audio, plain_name
 from earnest.errors import UserError
 
-SUFFIXES = (".csv", ".tsv", ".txt", ".list", ".lst", ".psv", ".data", ".json", ".jsonl", ".ndjson", ".manifest")
+SUFFIXES = frozenset(
+    (".csv", ".tsv", ".txt", ".list", ".lst", ".psv", ".data", ".json", ".jsonl", ".ndjson", ".manifest", ".parquet")
+)
 NAMES = ("text", "transcript", "transcripts", WAVES)  # Kaldi's `text` has no suffix
 WEAK = ("source", "recording_id", "ytid", "youtube_id")  # which name many things; they count if they find files
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson", ".manifest")
@@ -111,6 +113,8 @@ def _form(path: Path, is_audio: Callable[[str], bool]) -> Form | None:
         return Form(read=kaldi_rows)
     if is_fairseq(path):
         return Form(read=fairseq_rows)
+    if path.suffix.lower() == ".parquet":
+        return Form(read=parquet_rows)
     return Form(read=json_rows) if _is_json(path) else _form_of_text(path, is_audio)
 
 
