@@ -12,7 +12,10 @@ from earnest.codecs import load_codec
 from earnest.codecs.amy import Amy, AmyShape
 from earnest.codecs.discriminators import MultiScaleSTFTDiscriminator
 from earnest.codecs.trainable import TrainableCodec
-from earnest.data.audio import write_wave
+from earnest.data import audio
+from earnest.data.audio import ClipError, is_long, read_wave, write_wave
+from earnest.data.folder import load_clips
+from earnest.data.waves import Waves, store_waves
 from earnest.errors import UserError
 from earnest.losses.adversarial import HINGE
 from earnest.losses.codec import CodecBatch
@@ -142,6 +145,50 @@ def test_windows_for_teachers_begin_with_a_frame():
                 and row_N[0] == pytest.approx((start + 1) / 32767)
                 and start <= max(len(waves[clip]) - 8000, 0)
             )
+
+
+def test_windows_of_waves_on_disk_are_those_of_waves_in_memory(tmp_path, monkeypatch):
+    """Clips of another rate and one that is read in pieces among them; with a teacher floats are stored."""
+    monkeypatch.setattr(audio, "LONG_S", 0.6)
+    monkeypatch.setattr(audio, "LEAST_BYTES_PER_S", 1)
+    random = np.random.default_rng(0)
+    for name, rate_hz, samples in (("a", 16_000, 4000), ("b", 44_100, 9000), ("c", 16_000, 14_000), ("d", 16_000, 500)):
+        write_wave(tmp_path / f"{name}.wav", random.uniform(-0.9, 0.9, samples), rate_hz)
+    (tmp_path / "e.wav").write_bytes(b"RIFF")
+    clips = load_clips(tmp_path, needed=())
+    assert [is_long(clip.path) for clip in clips] == [False, False, True, False, False]
+    in_memory = [read_wave(clip.path, 16_000) for clip in clips[:4]]
+    for stored in (Waves(), Waves(in_16_bits=True)):
+        skipped: list[ClipError] = []
+        kept = store_waves(clips, stored, 16_000, skipped, len(clips))
+        assert kept == clips[:4] and [error.path.name for error in skipped] == ["e.wav"]
+        rounded = [np.rint(wave_N.clip(-1, 1) * 32767).astype(np.int16) for wave_N in in_memory]
+        ours, theirs = (random_windows(waves, 1600, clips=5, seed=3) for waves in (stored.in_16_bits(), rounded))
+        for _, (wave_BN, places), (expected_BN, expected) in zip(range(20), ours, theirs, strict=False):
+            assert torch.equal(wave_BN, expected_BN) and places == expected
+        assert stored.samples == sum(map(len, rounded)) and len(stored.cut(700)[2][:]) == 700
+    floats = Waves()
+    store_waves(clips[:4], floats, 16_000, [], 4)
+    assert all(np.array_equal(wave[:], wave_N) for wave, wave_N in zip(floats, in_memory, strict=True))
+
+
+def test_a_disk_without_room_for_the_waves_is_told_and_a_broken_wave_leaves_nothing(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("EARNEST_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(UserError, match="EARNEST_CACHE"):
+        Waves()
+    monkeypatch.setenv("EARNEST_CACHE", str(tmp_path / "cache"))
+    waves = Waves()
+
+    def breaks():
+        yield np.ones(5, np.float32)
+        raise ClipError("a.wav", "unreadable")
+
+    with pytest.raises(ClipError):
+        waves.add(breaks())
+    waves.add([np.zeros(2, np.float32), np.full(2, 0.5, np.float32)])
+    assert len(waves) == 1 and waves[0][:].tolist() == [0, 0, 0.5, 0.5] and waves[0][1:3].tolist() == [0, 0.5]
+    assert not list((tmp_path / "cache").iterdir())
 
 
 def recipe_of(config) -> Recipe:

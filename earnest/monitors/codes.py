@@ -13,6 +13,7 @@ from earnest.codecs.codec import Codec
 from earnest.data.clip import Clip
 from earnest.data.pitch import pitch_and_level
 from earnest.data.teachers import word_times
+from earnest.data.waves import StoredWave
 from earnest.signals import key
 from earnest.streams import Codebook
 
@@ -24,17 +25,22 @@ class CodeProbes:
     """The probes of codes on clips that are labelled once."""
 
     def __init__(
-        self, codec: Codec, train: Sequence[tuple[Clip, np.ndarray]], held_out: Sequence[tuple[Clip, np.ndarray]]
+        self,
+        codec: Codec,
+        train: Sequence[tuple[Clip, np.ndarray]],
+        held_out: Sequence[tuple[Clip, np.ndarray]] | Sequence[tuple[Clip, StoredWave]],
     ):
         self.train, self.held_out = (
-            [(torch.as_tensor(wave_N), labels_of(clip, wave_N, codec)) for clip, wave_N in side]
-            for side in (train, held_out)
+            [(wave, labels_of(clip, wave[:], codec)) for clip, wave in side] for side in (train, held_out)
         )
 
     def score(self, codec: Codec) -> dict[str, float]:
         """`probe` of the codes that the codec gives now."""
         fit, test = (
-            [(codec.encode(wave_N[None].to(codec.device))[0].cpu().numpy(), labels) for wave_N, labels in side]
+            [
+                (codec.encode(torch.as_tensor(wave[:])[None].to(codec.device))[0].cpu().numpy(), labels)
+                for wave, labels in side
+            ]
             for side in (self.train, self.held_out)
         )
         return probe(fit, test, codec.codebook_size)

@@ -14,10 +14,10 @@ from earnest.codecs.trainable import TrainableCodec
 from earnest.data.audio import ClipError
 from earnest.data.chatml import Conversation
 from earnest.data.clip import Clip
-from earnest.data.folder import read_clips
 from earnest.data.pitch import pitch_and_level
 from earnest.data.sides import split_clips
 from earnest.data.teachers import FeatureTable, load_teacher, teach
+from earnest.data.waves import FULL_SCALE, StoredWave, Waves, store_waves
 from earnest.errors import UserError
 from earnest.facts import Facts
 from earnest.files import cache_dir
@@ -28,16 +28,15 @@ from earnest.training.codec.config import CodecConfig, CodecData
 from earnest.training.run import OnProgress
 
 HELD_OUT_S = 10  # of a held-out clip: scores are means over clips, and a long one would take the time of many
-FULL_SCALE = np.float32(32767)
 
 
 @dataclass(frozen=True)
 class ClipSide:
-    """The clips of one side, and by stream the features that its teachers have of them. Training waves are int16 (115
-    MB an hour, kept in memory), held-out ones float32 and cut at HELD_OUT_S."""
+    """The clips of one side, and by stream the features that its teachers have of them. Training waves are read as
+    int16, held-out ones as float32 and cut at HELD_OUT_S."""
 
     clips: Sequence[Clip]
-    waves: Sequence[np.ndarray]
+    waves: Waves
     features: Mapping[str, FeatureTable] = field(default_factory=dict[str, FeatureTable])
 
     def target_features(self, clip: int, first_frame: int, frames: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -65,7 +64,10 @@ def read_and_teach(
     rate_hz, skipped = assembly.codec.sample_rate_hz, list[ClipError]()
     sides = split_clips(_clips(config.data)[:most], config.data.held_out_frac, config.seed)
     total = sum(map(len, sides))
-    train, held_out = (_side(list(read_clips(side, rate_hz, skipped, total))) for side in sides)
+    train, held_out = (
+        ClipSide(store_waves(side, waves, rate_hz, skipped, total), waves)
+        for side, waves in zip(sides, (Waves(in_16_bits=not assembly.teachers), Waves()), strict=True)
+    )
     teachers: dict[str, dict[str, Any]] = {}
     for stream, teaching in assembly.teachers.items():
         train, held_out, teachers[stream] = _taught(
@@ -77,11 +79,11 @@ def read_and_teach(
                 "transcripts that a language model can read: a column text in metadata.csv or metadata.jsonl",
                 f"add them, or leave --{stream} out",
             )
-    train = replace(train, waves=[_as_int16(wave_N) for wave_N in train.waves])
-    held_out = replace(held_out, waves=[wave_N[: HELD_OUT_S * rate_hz] for wave_N in held_out.waves])
+    train = replace(train, waves=train.waves.in_16_bits())
+    held_out = replace(held_out, waves=held_out.waves.cut(HELD_OUT_S * rate_hz))
     facts = Facts(
         train_clips=len(train.clips),
-        train_s=sum(len(wave_N) for wave_N in train.waves) / rate_hz,
+        train_s=train.waves.samples / rate_hz,
         held_out_clips=len(held_out.clips),
         left_out_clips=tuple(str(error) for error in skipped),
         teachers=teachers,
@@ -94,14 +96,6 @@ def _clips(data: CodecData) -> list[Clip]:
     if any(isinstance(clip, Conversation) for clip in clips):
         raise UserError(f"conversations in {data.path} for a codec", "a folder of audio", "name one with --data.path")
     return [clip for clip in clips if isinstance(clip, Clip)]
-
-
-def _side(pairs: Sequence[tuple[Clip, np.ndarray]]) -> ClipSide:
-    return ClipSide([clip for clip, _ in pairs], [wave_N for _, wave_N in pairs])
-
-
-def _as_int16(wave_N: np.ndarray) -> np.ndarray:
-    return np.rint(wave_N.clip(-1, 1) * FULL_SCALE).astype(np.int16)
 
 
 def _taught(
@@ -123,8 +117,9 @@ def _taught(
     teacher = load_teacher(teaching.name, teaching.layer, device)
 
     def with_features(side: ClipSide, kind: str) -> ClipSide:
+        waves = (wave[:] for wave in side.waves)
         table = teach(
-            *(teacher, side.clips, side.waves, codec.sample_rate_hz, codec.hop_samples, cache_dir() / "teachers"),
+            *(teacher, side.clips, waves, codec.sample_rate_hz, codec.hop_samples, cache_dir() / "teachers"),
             lambda done, total: on_progress(f"teacher {stream}", done, total, kind),
         )
         return replace(side, features={**side.features, stream: table})
@@ -167,7 +162,12 @@ def batches(
 
 
 def random_windows(
-    waves: Sequence[np.ndarray], window: int, clips: int, seed: int, every: int = 1, skip: int = 0
+    waves: Sequence[np.ndarray] | Sequence[StoredWave],
+    window: int,
+    clips: int,
+    seed: int,
+    every: int = 1,
+    skip: int = 0,
 ) -> Iterator[tuple[Tensor, list[tuple[int, int]]]]:
     """Yield wave_BN and (clip, first sample) of each row, without end: windows at random places of clips drawn in
     proportion to their durations, beginning at a multiple of `every` samples.
@@ -183,6 +183,6 @@ def random_windows(
         for row_N, clip in zip(wave_BN, chosen, strict=True):
             start = every * int(random.integers(max(len(waves[clip]) - window, 0) // every + 1))
             piece_N = waves[clip][start : start + window]
-            row_N[: len(piece_N)] = piece_N / 32767
+            row_N[: len(piece_N)] = piece_N / FULL_SCALE
             places.append((clip, start))
         yield torch.as_tensor(wave_BN), places

@@ -1,7 +1,7 @@
 """What a codec's run shows beside its steps: rows of signals, evaluations, reconstructions."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from earnest.data.audio import write_wave
+from earnest.data.waves import FULL_SCALE
 from earnest.facts import Facts
 from earnest.losses.adversarial import STREAMS as ADVERSARIAL
 from earnest.losses.codec import CodecBatch, CodecObjective
@@ -20,7 +21,7 @@ from earnest.run import Artifact, Step
 from earnest.signals import key
 from earnest.streams import Stream, parse
 from earnest.training.codec.assembly import CodecAssembly
-from earnest.training.codec.clips import FULL_SCALE, CodecClips
+from earnest.training.codec.clips import CodecClips
 from earnest.training.codec.config import CodecConfig
 from earnest.training.reporter import Reporter, facts_of_run
 
@@ -43,7 +44,6 @@ class CodecReporter(Reporter[CodecConfig]):
         self.assembly, self.codec, self.objective, self.clips = assembly, assembly.codec, objective, clips
         self.discriminator = discriminator
         self.held_out = clips.held_out
-        self.waves = [torch.as_tensor(wave_N).to(self.codec.device) for wave_N in self.held_out.waves]
         tensors = self.codec.state_dict(keep_vars=True)
         self.frozen = Frozen({name: tensors[name] for name in tensors if name.startswith(self.codec.frozen)})
         self.probes = _code_probes(config, assembly, clips) if config.probe_s else None
@@ -72,7 +72,7 @@ class CodecReporter(Reporter[CodecConfig]):
     def begin(self, facts: Facts, step: int, resumed: bool) -> None:
         super().begin(facts, step, resumed)
         self.declare_weights(step + 1)
-        baselines = self.objective.baselines(self.waves[:BASELINE_CLIPS])
+        baselines = self.objective.baselines(list(self._waves(BASELINE_CLIPS)))
         self.writer.probes(Results(baselines={parse(name): scores for name, scores in baselines.items()}))
 
     def declare_weights(self, step: int) -> None:
@@ -108,9 +108,13 @@ class CodecReporter(Reporter[CodecConfig]):
     @torch.no_grad()
     def evaluate(self, step: int) -> None:
         self.codec.eval()
-        signals = means([self._score(index, wave_N) for index, wave_N in enumerate(self.waves)])
+        signals = means([self._score(index, wave_N) for index, wave_N in enumerate(self._waves())])
         self.writer.step(step, signals | (self.probes.score(self.codec) if self.probes else {}))
         self.writer.probes(Results(frozen=self.frozen.changed(step)))
+
+    def _waves(self, most: int | None = None) -> Iterator[torch.Tensor]:
+        """Of the held-out clips, or the first of them."""
+        return (torch.as_tensor(wave[:]).to(self.codec.device) for wave in self.held_out.waves[:most])
 
     def _score(self, clip: int, wave_N: torch.Tensor) -> dict[str, float]:
         """The losses of one held-out clip; those on the wave also without quantisation (`_bypass`)."""
@@ -134,7 +138,7 @@ class CodecReporter(Reporter[CodecConfig]):
         self.codec.eval()
         folder = self.writer.path / "demos" / f"step_{step:07d}"
         folder.mkdir(parents=True, exist_ok=True)
-        for index, wave_N in enumerate(self.waves[: self.config.demo_clips]):
+        for index, wave_N in enumerate(self._waves(self.config.demo_clips)):
             decoded_BN = self.codec.decode(self.codec.encode(wave_N[None]))[:, : len(wave_N)]
             for kind, sound_BN in (("reference", wave_N[None]), ("demo", decoded_BN)):
                 path = folder / f"clip_{index}_{kind}.wav"
@@ -149,12 +153,13 @@ class CodecReporter(Reporter[CodecConfig]):
 def _code_probes(config: CodecConfig, assembly: CodecAssembly, clips: CodecClips) -> CodeProbes:
     """Training clips, chosen once, up to `probe_s`, fill the tables; held-out ones are looked up."""
     train, codec = clips.train, assembly.codec
+    most = round(config.probe_s * codec.sample_rate_hz)
     order = np.random.default_rng(config.seed).permutation(len(train.waves))
     seconds = np.cumsum([len(train.waves[index]) / codec.sample_rate_hz for index in order])
     chosen = order[: int(np.searchsorted(seconds, config.probe_s)) + 1]
     return CodeProbes(
         codec,
-        [(train.clips[index], train.waves[index] / FULL_SCALE) for index in chosen],
+        [(train.clips[index], train.waves[index][:most] / FULL_SCALE) for index in chosen],
         list(zip(clips.held_out.clips, clips.held_out.waves, strict=True)),
     )
 
