@@ -14,6 +14,7 @@ import tempfile
 import textwrap
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -290,7 +291,11 @@ class _Clean(logging.Formatter):
 
 
 def _show_safely() -> None:
-    """Names of strangers steer no terminal in warnings either, and one that is not UTF-8 can be printed."""
+    """Names of strangers steer no terminal in warnings either, and one that is not UTF-8 can be printed. A stream that
+    was closed before the start leads nowhere."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for as long as it runs
     if logging.lastResort:
         logging.lastResort.setFormatter(_Clean())
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -352,7 +357,8 @@ def _refused(error: UserError) -> int:
         width = shutil.get_terminal_size().columns
         wrapper = textwrap.TextWrapper(width, "", " " * 10, break_long_words=False, break_on_hyphens=False)
         lines = [part for line in lines for part in wrapper.wrap(line)]
-    print(*lines, sep="\n", file=sys.stderr)
+    with suppress(OSError):  # the exit code says it, if this place is full too
+        print(*lines, sep="\n", file=sys.stderr)
     return EXIT_MISTAKE
 
 
@@ -369,7 +375,8 @@ def _fault(error: Exception) -> int:
         traceback.print_exception(error, file=file)
     seen = f"a fault of earnest itself: {type(error).__name__} {' '.join(str(error).split())[:200]}"
     fix = f"please report it as a bug; the traceback is in {file.name}"
-    print(UserError(seen, "a result, or a message about the input", fix), file=sys.stderr)
+    with suppress(OSError):
+        print(UserError(seen, "a result, or a message about the input", fix), file=sys.stderr)
     return EXIT_FAULT
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from earnest import logs
 from earnest.columns import Json
 from earnest.errors import UserError
+from earnest.files import open_regular
 from earnest.logs.pieces import Progress
 from earnest.report import view
 from earnest.report.told import told
@@ -74,7 +75,7 @@ class OwnRun:
 
     def _rows(self) -> list[dict[str, Any]]:
         """Whole rows that were appended since the last call."""
-        with open(self.path / "steps.jsonl", "rb") as file:
+        with open_regular(self.path / "steps.jsonl") as file:
             if file.seek(0, 2) < self.offset:  # written anew
                 self.offset, self.values = 0, {}
             file.seek(self.offset)
@@ -92,6 +93,15 @@ class OwnRun:
         return found
 
 
+def _size(file: Path) -> tuple[int, int] | None:
+    """Size and time of change of a file; None if it has just been removed."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
+    return stat.st_size, stat.st_mtime_ns
+
+
 class AnyLog:
     """A log in any other format: read on, or again, once a file of it has grown."""
 
@@ -104,7 +114,7 @@ class AnyLog:
 
     def read(self) -> Run | None:
         files = [self.path] if self.path.is_file() else [file for file in self.path.rglob("*") if file.is_file()]
-        sizes = {file: (file.stat().st_size, file.stat().st_mtime_ns) for file in files}
+        sizes = {file: size for file in files if (size := _size(file))}
         if sizes == self.sizes:
             return None
         self.sizes = sizes

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from earnest.owner import LATEST_S
 from earnest.records import loads
 
 State = Literal["running", "finished", "interrupted", "killed"]
@@ -56,8 +57,10 @@ class History:
 
 
 def history(times: ArrayLike, events: Sequence[Event]) -> History | None:
-    """The history that rows tell. times: of every row, in the order in which they were written."""
+    """The history that rows tell. times: of every row, in the order in which they were written; one that is no date, as
+    NaN, is passed over."""
     time_s = np.asarray(times, np.float64)
+    time_s = time_s[are_dates(time_s)]
     if not len(time_s):
         return None
     resumed = np.isin(time_s[1:], [event.time_s for event in events if event.name == "resumed"])
@@ -66,6 +69,11 @@ def history(times: ArrayLike, events: Sequence[Event]) -> History | None:
     ended: State | None = next((end for end in ENDS if last and last.name == end and last.time_s >= time_s[-1]), None)
     longest_s = float(pauses.max(initial=0.0))
     return History(float(time_s[0]), float(time_s[-1]), float(pauses.sum()), longest_s, tuple(events), ended)
+
+
+def are_dates(time_s: np.ndarray) -> np.ndarray:
+    """Which times are dates: NaN, infinity and years above 9999 are none."""
+    return (time_s >= 0) & (time_s < LATEST_S)
 
 
 def events_in(lines: bytes) -> Iterator[Event]:

@@ -23,10 +23,10 @@ import msgspec
 
 from earnest import logs, records
 from earnest.errors import UserError
-from earnest.files import cache_dir, write_whole
+from earnest.files import cache_dir, open_regular, read_small, write_whole
 from earnest.history import History, events_in, history
 from earnest.logs.find import discover
-from earnest.owner import is_held
+from earnest.owner import LATEST_S, is_held
 from earnest.records import loads
 from earnest.run import Run
 from earnest.signals import Key, parse
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 TAIL_BYTES, LONG_TAIL_BYTES = 1 << 17, 1 << 23
 BUDGET_S = 0.5  # in which runs that were not judged before are judged
 LARGEST_BYTES = 20 << 20  # of a log that is judged within the budget
+LARGEST_RUN_BYTES = 64 << 20  # of run.json
 MOST_FILES = 1000  # of one log, whose times are compared
 JUDGING = ("rules", "logs", "profiles", "facts.py", "run.py", "signals.py", "streams.py", "columns.py")
 TIMES = re.compile(rb'"time_s": ([\d.]+)')
@@ -144,7 +145,7 @@ class _RunFile(msgspec.Struct):
 def _own(entry: Entry) -> Entry:
     """What ``run.json`` and the ends of ``steps.jsonl`` say."""
     try:
-        facts = msgspec.json.decode((entry.path / "run.json").read_bytes(), type=_RunFile).facts
+        facts = msgspec.json.decode(read_small(entry.path / "run.json", LARGEST_RUN_BYTES), type=_RunFile).facts
     except (OSError, msgspec.DecodeError) as error:
         return replace(entry, problem=f"run.json cannot be read ({error})")
     past, step, evaluated = _ends(entry.path / "steps.jsonl")
@@ -160,7 +161,7 @@ def _own(entry: Entry) -> Entry:
 
 def _ends(path: Path) -> tuple[History | None, int, dict[Key, float]]:
     """The history of a run, its last step, and the numbers of its newest evaluation."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         head = file.readline(TAIL_BYTES)
         tail = b""
         for size in (TAIL_BYTES, LONG_TAIL_BYTES):
@@ -173,7 +174,7 @@ def _ends(path: Path) -> tuple[History | None, int, dict[Key, float]]:
     times = [float(time_s) for time_s in TIMES.findall(rows)]
     past = history(times, list(events_in(rows)))
     first = TIMES.search(head)
-    if past and first:
+    if past and first and float(first[1]) < LATEST_S:
         past = replace(past, started_s=float(first[1]))
     last, evaluation = _row(rows, len(rows)), _row(rows, rows.rfind(b'"eval/'))
     step = last.get("step", 0)
@@ -267,9 +268,10 @@ def _files(path: Path) -> tuple[tuple[str, int, int], ...]:
     found: list[tuple[str, int, int]] = []
     with os.scandir(path if path.is_dir() else path.parent) as listed:
         for file in islice(listed, MOST_FILES):
-            if file.is_file() and not file.name.startswith("report."):
-                stat = file.stat()
-                found.append((file.name, stat.st_size, stat.st_mtime_ns))
+            with suppress(OSError):  # a link to itself, or a file that was just removed
+                if file.is_file() and not file.name.startswith("report."):
+                    stat = file.stat()
+                    found.append((file.name, stat.st_size, stat.st_mtime_ns))
     return tuple(sorted(found))
 
 

@@ -20,6 +20,7 @@ from earnest.files import read_small, write_whole
 LOCK, OWNER = ".lock", ".owner"
 PATIENCE_S = 2.0  # another process takes the lock for a moment to see whether it is held (`is_held`)
 MOST_BYTES = 10_000  # of .owner
+LATEST_S = 2.5e11  # within the year 9999, the last that a date can name
 
 
 class Owner(NamedTuple):
@@ -90,9 +91,10 @@ def _rows(directory: Path) -> int:
 def owner(directory: Path) -> Owner | None:
     """The last owner that ``.owner`` names; None if there is none, or the last one gave the directory back in order."""
     try:
-        return msgspec.json.decode(read_small(directory / OWNER, MOST_BYTES), type=Owner)
+        last = msgspec.json.decode(read_small(directory / OWNER, MOST_BYTES), type=Owner)
     except (OSError, msgspec.DecodeError):
         return None
+    return last if 0 <= last.since_s < LATEST_S else None
 
 
 def is_held(directory: Path) -> bool | None:

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import msgspec
@@ -11,12 +12,14 @@ import msgspec
 from earnest import streams
 from earnest.columns import Json
 from earnest.errors import UserError
+from earnest.files import read_small
 from earnest.streams import Stream
 
 T = TypeVar("T")
 MOST_LEAVES = 64  # of one mapping that is taken apart; a longer one is a table
 # assumed: no log or configuration has so many lists and tables in one document; as objects they would fill 1 GB
 MOST_NODES = 3_000_000
+MOST_BYTES = 64 << 20  # of a configuration; tokenizers are read by their own library
 
 
 def loads(text: str | bytes) -> Json:
@@ -28,6 +31,20 @@ def loads(text: str | bytes) -> Json:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("nested too deep") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object that a configuration beside weights holds. Raises UserError for anything else, and if the file
+    cannot be read."""
+    expected, fix = "a configuration: one JSON object", "mend the file, or copy or download it again"
+    try:
+        stored = loads(read_small(path, MOST_BYTES).decode("utf-8-sig"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: {reason}", expected, fix) from error
+    if not isinstance(stored, dict):
+        raise UserError(f"{path} holds {shortened(stored)}", expected, fix)
+    return cast(dict[str, Any], stored)
 
 
 def read(type_: type[T], value: Any, what: str, fix: str) -> T:

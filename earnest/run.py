@@ -26,7 +26,7 @@ from earnest.columns import Column, Json, JsonLines, Table
 from earnest.errors import UserError
 from earnest.facts import FACTS, MOST, Facts
 from earnest.files import read_small, write_whole
-from earnest.history import Event, History, events_in, history
+from earnest.history import Event, History, are_dates, events_in, history
 from earnest.messages import Message
 from earnest.owner import is_held
 from earnest.probes.results import Results
@@ -362,7 +362,9 @@ def _read_steps(path: Path, notes: list[str]) -> tuple[dict[Key, Series], Histor
         notes.append("resumed; steps written twice count once, as last written")
     columns = table.columns()
     step = columns.pop("step", Column(np.zeros(0, np.int64), np.zeros(0)))
-    times = columns["time_s"].value if "time_s" in columns else ()
+    times = columns.get("time_s", Column(np.zeros(0, np.int64), np.zeros(0)))
+    kept = are_dates(times.value)
+    times = Column(times.row[kept], times.value[kept])
     series: dict[Key, Series] = {}
     for name in [name for name in columns if name not in ROW_WORDS]:
         try:
@@ -371,7 +373,7 @@ def _read_steps(path: Path, notes: list[str]) -> tuple[dict[Key, Series], Histor
             notes.append(f"{error}: it was left out")
             continue
         series[key] = _last_of_each_step(step, columns[name], key)
-    return series, history(times, events), _elapsed(step, columns["time_s"], events) if len(times) > 1 else None
+    return series, history(times.value, events), _elapsed(step, times, events) if len(times.value) > 1 else None
 
 
 def _elapsed(step: Column, times: Column, events: Iterable[Event]) -> Series:

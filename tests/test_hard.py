@@ -4,6 +4,8 @@ import json
 import os
 import sqlite3
 import struct
+import subprocess
+import sys
 import time
 import warnings
 import zlib
@@ -14,7 +16,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from earnest import columns, logs, report
+from earnest import codecs, columns, logs, report
 from earnest.cli import main
 from earnest.data.chatml import load_conversations
 from earnest.errors import UserError
@@ -426,3 +428,74 @@ def test_a_header_of_many_names_costs_time_in_proportion(tmp_path):
     started_s = time.process_time()
     separator, names, _ = table._shape(Source(tmp_path / "a.csv")) or ("", [], 0)
     assert separator == "," and len(names) == 40_002 and time.process_time() - started_s < 5
+
+
+# --- surroundings, and what lies where a command looks
+
+
+@pytest.mark.parametrize("time_s", ["NaN", "Infinity", "-1e308", "1e400", "9" * 400, "null", '"x"', "[1]"])
+def test_a_time_that_is_no_date_costs_itself(time_s, tmp_path):
+    run = own_run(tmp_path / "run")
+    rows = [f'{{"step": {step}, "time_s": {time_s}, "train/loss": {5 - step / 10}}}\n' for step in range(1, 9)]
+    (run / "steps.jsonl").write_text("".join(rows))
+    (run / ".owner").write_text(f'[1, "a", {time_s}, "training"]')
+    with warnings.catch_warnings(action="error"):
+        assert main(["diagnose", str(run), "--format", "html", "--out", str(tmp_path / "page.html")]) in (0, 1)
+        assert main(["runs", str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&-", "> /dev/full 2>&1"])
+def test_a_closed_or_full_stream_is_no_fault(closed, tmp_path):
+    command = f"{sys.executable} -m earnest.cli diagnose - {closed}"
+    assert (
+        subprocess.run(command, shell=True, stdin=subprocess.DEVNULL, cwd=Path(__file__).parent.parent).returncode == 2
+    )
+
+
+def test_a_link_to_itself_beside_runs_costs_itself(tmp_path, capsys):
+    (tmp_path / "a.csv").write_text("step,loss\n1,2\n2,1\n3,1\n")
+    (tmp_path / "b.csv").symlink_to("b.csv")
+    assert main(["runs", str(tmp_path)]) == 0 and "a.csv" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["run.json", "steps.jsonl"])
+def test_a_pipe_in_a_run_is_listed_as_what_cannot_be_read(name, tmp_path):
+    run = own_run(tmp_path / "run")
+    (run / name).unlink()
+    os.mkfifo(run / name)
+    assert main(["runs", str(tmp_path)]) in (0, 2)
+
+
+def test_a_configuration_that_is_a_pipe_is_refused(tmp_path, capsys):
+    os.mkfifo(tmp_path / "a.yaml")
+    assert main(["train", "higgs-tiny", "--config", str(tmp_path / "a.yaml")]) == 2
+    assert "no regular file" in capsys.readouterr().err
+
+
+CODEC = Path(codecs.__file__).parent / "weights" / "amy-tiny"
+SIZES = json.loads((CODEC / "config.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "config, weights",
+    [
+        ("{", None),
+        ("[]", None),
+        ("[" * 100_000, None),
+        (json.dumps(dict.fromkeys(SIZES) | {"model_type": "amy"}), None),
+        (json.dumps({name: -size if isinstance(size, int) else size for name, size in SIZES.items()}), None),
+        (json.dumps({name: 10**9 if isinstance(size, int) else size for name, size in SIZES.items()}), None),
+        (json.dumps(SIZES | {"encoder_blocks": 10**9}), None),
+        (json.dumps(SIZES | {"encoder_dim": "wide"}), None),
+        (json.dumps(SIZES), b""),
+        (json.dumps(SIZES), struct.pack("<Q", 8 << 60) + b"{}"),
+        (json.dumps(SIZES), b"\x80\x04cos\nsystem\n"),
+    ],
+)
+def test_a_codec_of_nonsense_is_refused_before_it_takes_memory(config, weights, tmp_path):
+    (tmp_path / "config.json").write_text(config)
+    (tmp_path / "model.safetensors").write_bytes(
+        (CODEC / "model.safetensors").read_bytes() if weights is None else weights
+    )
+    with pytest.raises(UserError):
+        codecs.load_codec(str(tmp_path))

@@ -1,6 +1,5 @@
 """Codecs: audio to codes and back."""
 
-import json
 from importlib import import_module
 from pathlib import Path
 from typing import cast
@@ -9,6 +8,7 @@ import torch
 
 from earnest.codecs.codec import Codec
 from earnest.errors import UserError
+from earnest.records import read_object
 
 __all__ = ["CLASSES", "Codec", "load_codec"]
 
@@ -37,7 +37,7 @@ def _loaded(name_or_path: str) -> Codec:
     embedded = sorted(path.parent.name for path in WEIGHTS.glob("*/config.json"))
     directory = WEIGHTS / name_or_path if name_or_path in embedded else Path(name_or_path)
     if (directory / "config.json").is_file():
-        model_type = json.loads((directory / "config.json").read_text()).get("model_type")
+        model_type = read_object(directory / "config.json").get("model_type")
         if model_type in CLASSES:
             module, name = CLASSES[model_type]
             return getattr(import_module(module), name).from_pretrained(directory)

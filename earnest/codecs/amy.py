@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 from earnest.codecs.rvq import ResidualVQ
 from earnest.codecs.trainable import TrainableCodec
 from earnest.errors import UserError
+from earnest.records import read, read_object
 
 
 @dataclass(frozen=True)
@@ -206,13 +208,21 @@ class Amy(TrainableCodec[ResidualVQ]):
 
         Raises UserError if the weights are not those of the configuration.
         """
-        config = json.loads((Path(directory) / "config.json").read_text())
-        codec = cls(
-            AmyShape(**{name: value for name, value in config.items() if name not in ("model_type", "name")}),
-            config["name"],
-        )
-        tensors = load_file(Path(directory) / "model.safetensors")
-        expected = {name: tuple(tensor.shape) for name, tensor in codec.state_dict().items()}
+        file = Path(directory) / "config.json"
+        config = read_object(file)
+        shape = read(AmyShape, config, str(file), "take both files of one codec")
+        name = str(config.get("name", file.parent.name))
+        try:
+            tensors = load_file(file.with_name("model.safetensors"))
+            if max(shape.encoder_blocks, shape.decoder_blocks) > len(tensors):
+                raise ValueError(f"{len(tensors)} tensors in model.safetensors")
+            with torch.device("meta"):  # sizes that do not fit the weights take no memory
+                expected = {name: tuple(tensor.shape) for name, tensor in cls(shape, name).state_dict().items()}
+        except (OSError, SafetensorError, RuntimeError, ValueError, TypeError, ZeroDivisionError) as error:
+            told = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{directory}: {told}", "config.json and model.safetensors of one codec", "copy both again"
+            ) from error
         wrong = [
             f"{name} {tuple(tensor.shape)} for {expected.get(name)}"
             for name, tensor in tensors.items()
@@ -225,6 +235,7 @@ class Amy(TrainableCodec[ResidualVQ]):
                 "the weights that config.json describes",
                 "take both files of one codec",
             )
+        codec = cls(shape, name)
         codec.load_state_dict(tensors, strict=False)
         return codec.eval()
 

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from earnest.errors import UserError
+from earnest.files import read_small
 from earnest.records import plain
 
+MOST_BYTES = 4 << 20  # of a configuration
 RECIPE = "recipe"  # the name under which a file says whose configuration it is
 
 
@@ -49,7 +51,7 @@ def _read(path: Path) -> dict[str, Any]:
 
     expected = "a configuration as `earnest train RECIPE --print-config` writes it (YAML or JSON)"
     try:
-        stored = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        stored = yaml.safe_load(read_small(path, MOST_BYTES).decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         raise UserError(f"--config {path}: {reason}", expected, "check the path and the file") from error

@@ -1,11 +1,11 @@
 """The language models: each is a `System` (system.py), from a `Batch` to what its streams are predicted from."""
 
-import json
 from importlib import import_module
 from pathlib import Path
 
 from earnest.errors import UserError
 from earnest.models.system import System
+from earnest.records import read_object
 
 # config.json's model_type -> its class, imported when it is needed, as each imports its part of transformers.
 CLASSES = {
@@ -23,8 +23,7 @@ def load_model(path: str | Path) -> System:
     """
     adapters = Path(path) / "adapter_config.json"
     file = (
-        Path(json.loads(adapters.read_text())["base_model_name_or_path"] if adapters.is_file() else path)
-        / "config.json"
+        Path(str(read_object(adapters).get("base_model_name_or_path")) if adapters.is_file() else path) / "config.json"
     )
     if not file.is_file():
         from huggingface_hub import hf_hub_download
@@ -38,7 +37,7 @@ def load_model(path: str | Path) -> System:
                 "a directory with config.json, or a name on the Hub (owner/name)",
                 "check the path, and the connection",
             ) from error
-    model_type = json.loads(file.read_text()).get("model_type")
+    model_type = read_object(file).get("model_type")
     if model_type == "higgs_audio":
         raise UserError(
             f"a Higgs in boson-ai's own format at {path}",
