@@ -15,10 +15,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import soundfile
 
 from earnest import codecs, columns, logs, report
 from earnest.cli import main
 from earnest.data.chatml import load_conversations
+from earnest.data.folder import load_clips
 from earnest.errors import UserError
 from earnest.facts import FACTS
 from earnest.logs import table
@@ -108,14 +110,14 @@ def test_a_nested_value_of_wandb_costs_that_value(tmp_path):
     assert logs.read(tmp_path / "run-a.wandb")["train/loss"].step.tolist() == [1, 2, 3]
 
 
-def test_a_damaged_parquet_is_refused(tmp_path):
+def test_a_damaged_parquet_is_refused_in_three_lines(tmp_path, capfd):
     pl.DataFrame({"step": [1.0, 2, 3], "loss": [3.0, 2, 1]}).write_parquet(tmp_path / "a.parquet")
     whole = (tmp_path / "a.parquet").read_bytes()
     outcomes = set()
     for place in range(4, len(whole) - 8, 7):
         (tmp_path / "b.parquet").write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
         outcomes.add(read(tmp_path / "b.parquet") is None)
-    assert outcomes == {True, False}
+    assert outcomes == {True, False} and not capfd.readouterr().err
 
 
 def test_a_parquet_that_expands_is_refused(tmp_path):
@@ -499,3 +501,30 @@ def test_a_codec_of_nonsense_is_refused_before_it_takes_memory(config, weights, 
     )
     with pytest.raises(UserError):
         codecs.load_codec(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl", "metadata.json", "list.txt"])
+def test_a_list_of_clips_that_is_a_hole_is_refused(name, tmp_path):
+    soundfile.write(tmp_path / "0.wav", np.zeros(800), 16_000)
+    rows = {"metadata.csv": "file_name,text\n0.wav,one\n", "list.txt": "0.wav one\n"}
+    (tmp_path / name).write_text(rows.get(name, '{"file_name": "0.wav", "text": "one"}\n'))
+    os.truncate(tmp_path / name, 10 << 30)
+    with pytest.raises(UserError):
+        load_clips(tmp_path)
+
+
+def test_conversations_that_are_a_hole_or_a_pipe_are_refused(tmp_path):
+    (tmp_path / "a.json").write_text('{"messages": [')
+    os.truncate(tmp_path / "a.json", 10 << 30)
+    os.mkfifo(tmp_path / "b.json")
+    for name in ("a.json", "b.json"):
+        with pytest.raises(UserError):
+            load_conversations(tmp_path / name)
+
+
+def test_a_page_of_clips_whose_names_are_not_utf8_is_written(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(8000), 16_000)
+    os.replace(tmp_path / "a.wav", os.fsencode(tmp_path) + b"/\xff.wav")
+    page_path = tmp_path / "page.html"
+    assert main(["data", "check", str(tmp_path), "--out", str(page_path)]) in (0, 1)
+    assert "\\udcff.wav" in page_path.read_text()

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from earnest.data.clip import Clip
+from earnest.data.opened import text_of
 from earnest.data.row import Audio, Row, Turn, Vary
 from earnest.errors import UserError
 from earnest.files import read_small
@@ -177,7 +178,7 @@ def _samples(path: Path) -> Iterator[dict[str, Any]]:
     """The fields of every conversation of a file."""
     expected = '{"messages": [...]} or {"samples": [...]}, a list of these, or one of these a line (.jsonl)'
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = text_of(path)
         lines = [line for line in text.splitlines() if line.strip()]
         stored = [loads(line) for line in lines] if path.suffix == ".jsonl" else loads(text)
     except (OSError, ValueError) as error:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from earnest.data.documents import json_objects, json_rows, parquet_rows
 from earnest.data.joined import WAVES, fairseq_rows, is_fairseq, kaldi_rows
-from earnest.data.opened import full_lines, opened, unreadable
+from earnest.data.opened import full_lines, lines_of, opened, unreadable
 from earnest.data.paths import AudioFiles
 from earnest.data.roles import Role, chosen_columns, guessed_names, is_header, named_roles, names_audio, plain_name
 from earnest.errors import UserError
@@ -201,7 +201,7 @@ def _csv_cells(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     line = 0
     try:
         with opened(path, newline="") as file:
-            reader = csv.reader(file, strict=True, delimiter=delimiter)
+            reader = csv.reader(lines_of(file, path), strict=True, delimiter=delimiter)
             for cells in reader:
                 line = reader.line_num
                 if cells:

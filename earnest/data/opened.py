@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import TextIO
 
 from earnest.errors import UserError
+from earnest.files import open_regular
 
-MOST_CHARACTERS = 2**30  # of one document: a list of a million clips has 200 MB
+MOST_CHARACTERS = 2**28  # of one document: a list of a million clips has 200 MB
+MOST_IN_LINE = 2**24  # characters: the words of three hours, each with its times, take a tenth of it
 
 
 @contextmanager
 def opened(path: Path, newline: str | None = None) -> Generator[TextIO, None, None]:
-    """A text file. Raises UserError for gzip that is damaged."""
+    """A text file. Raises UserError for gzip that is damaged, OSError for a pipe."""
+    open_regular(path).close()
     is_packed = path.suffix.lower() == ".gz"
     with gzip.open(path) if is_packed else open(path, "rb") as file:
         try:
@@ -34,12 +37,22 @@ def opened(path: Path, newline: str | None = None) -> Generator[TextIO, None, No
             raise _damaged(path, error) from error
 
 
+def lines_of(file: TextIO, path: Path) -> Iterator[str]:
+    """The lines of an opened file. Raises UserError for one that does not end, as a hole of zeros."""
+    while line := file.readline(MOST_IN_LINE + 1):
+        if len(line) > MOST_IN_LINE:
+            raise UserError(
+                f"{path} has a line of over {MOST_IN_LINE:,} characters", "a list with a line for each clip", "mend it"
+            )
+        yield line
+
+
 def full_lines(path: Path) -> Iterator[tuple[int, str]]:
     """(number, line) of a text file, without empty lines. Raises UserError for what is no text."""
     number = 0
     try:
         with opened(path) as file:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(lines_of(file, path), 1):
                 if line.strip():
                     yield number, line.rstrip("\r\n")
     except UnicodeError as error:
@@ -51,7 +64,9 @@ def text_of(path: Path) -> str:
     with opened(path) as file:
         text = file.read(MOST_CHARACTERS + 1)
     if len(text) > MOST_CHARACTERS:
-        raise UserError(f"{path} is longer than 1 GiB", "a list of clips", "write one JSON object a line")
+        raise UserError(
+            f"{path} is longer than {MOST_CHARACTERS >> 20} MiB", "a list of clips", "write one JSON object a line"
+        )
     return text
 
 

@@ -142,7 +142,8 @@ class Reading:
             )
 
     def _refuse_unknown(self, path: Path) -> None:
-        first = next(iter(path.read_text(encoding="utf-8-sig", errors="replace").splitlines()), "")
+        with open(path, encoding="utf-8-sig", errors="replace") as file:
+            first = file.readline(200).rstrip("\n")
         if not first:
             raise UserError(f"{path} has no rows", "a line for each audio file", "fill it in, or remove it")
         raise UserError(

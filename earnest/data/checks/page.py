@@ -12,6 +12,7 @@ import soundfile
 from earnest.data.audio import ClipError, Segment, read_wave
 from earnest.data.checks.checked import Checked, Fault
 from earnest.data.clip import Clip
+from earnest.errors import clean
 
 PLAYERS, PLAYED_S, PLAYED_HZ = 3, 15, 24_000  # of a fault: enough to hear what is meant, in a page that can be mailed
 
@@ -66,7 +67,7 @@ figure { margin: .75rem 0; } audio { display: block; width: min(30rem, 100%); ma
 def render(name: str, summary: str, checked: Checked, faults: Sequence[Fault]) -> str:
     players = [[_player(clip, checked) for clip in fault.clips[:PLAYERS]] for fault in faults]
     template = jinja2.Environment(autoescape=True).from_string(TEMPLATE)
-    return template.render(name=name, summary=summary, faults=faults, players=players)
+    return clean(template.render(name=name, summary=summary, faults=faults, players=players))
 
 
 def _player(clip: Clip, checked: Checked) -> tuple[Clip, str, str]:
