@@ -29,7 +29,6 @@ from earnest.commands.generate import generate
 from earnest.commands.runs import compare, diagnose_all, explain, mcp, recipes, rules, runs, skill, watch
 from earnest.commands.train import report, train
 from earnest.errors import UserError, clean, of_disk
-from earnest.files import whole_file
 
 Positional = tyro.conf.Positional
 COUNTS_ONLY = Annotated[
@@ -123,10 +122,10 @@ def encode(
         dtype: What it computes in; bfloat16 is faster, and some codes differ.
     """
     import torch
-    from safetensors.torch import save
 
     from earnest.codecs import load_codec
     from earnest.codecs.rounded import computing_in
+    from earnest.codecs.stored import Stored
     from earnest.commands.devices import device as named_device
     from earnest.data.audio import ClipError
     from earnest.data.store import codes_of_file
@@ -137,9 +136,7 @@ def encode(
             codes_CT, samples = codes_of_file(Path(audio), loaded)
     except ClipError as error:
         raise UserError(str(error), "a readable audio file with at least one sample", "check the file") from error
-    written = save({"codes_CT": torch.as_tensor(codes_CT)}, {"codec": codec, "samples": str(samples)})
-    with whole_file(out) as aside:
-        aside.write_bytes(written)
+    Stored(torch.as_tensor(codes_CT), codec, samples).write(out)
     kbit_s = loaded.codebooks * (loaded.codebook_size - 1).bit_length() * loaded.frame_rate_hz / 1000
     print(f"{out}: {codes_CT.shape[0]} codebooks × {codes_CT.shape[1]} frames, {kbit_s:g} kbit/s")
     return 0
@@ -160,29 +157,19 @@ def decode(
         dtype: What it computes in; bfloat16 is faster, and adds a little noise.
     """
     import torch
-    from safetensors import SafetensorError, safe_open
 
     from earnest.codecs import load_codec
     from earnest.codecs.rounded import computing_in
+    from earnest.codecs.stored import read_codes
     from earnest.commands.devices import device as named_device
     from earnest.data.audio import write_wave
 
-    try:
-        with safe_open(codes, "pt") as file:
-            metadata: dict[str, str] = file.metadata() or {}
-            codes_CT: torch.Tensor = file.get_tensor("codes_CT")
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"{codes}: {error}", "a safetensors file with codes_CT", "make one with `earnest encode`"
-        ) from error
-    if "codec" not in metadata:
-        raise UserError(
-            f"{codes} does not name its codec", "metadata written by `earnest encode`", "encode the audio again"
-        )
-    codec = load_codec(metadata["codec"], named_device(device))
+    stored = read_codes(codes)
+    codec = load_codec(stored.codec, named_device(device))
+    stored.check(codes, codec)
     with torch.inference_mode(), computing_in(dtype, codec):
-        wave_N = codec.decode(codes_CT[None].to(codec.device))[0].float().cpu().numpy().T
-    write_wave(out, wave_N[: int(metadata["samples"])], codec.sample_rate_hz)
+        wave_N = codec.decode(stored.codes_CT[None].to(codec.device))[0].float().cpu().numpy().T
+    write_wave(out, wave_N[: stored.samples], codec.sample_rate_hz)
     print(f"{out}: {len(wave_N) / codec.sample_rate_hz:.2f} s")
     return 0
 

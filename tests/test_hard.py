@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import safetensors.numpy
 import soundfile
 
 from earnest import codecs, columns, logs, report
@@ -25,11 +26,13 @@ from earnest.errors import UserError
 from earnest.facts import FACTS
 from earnest.logs import table
 from earnest.logs.source import Source
+from earnest.models.backbones import load_backbone
 from earnest.probes.results import Results
 from earnest.report import charts, page
 from earnest.rules import diagnose
 from earnest.rules.catalogue import RULES
 from earnest.run import Run
+from tests.equipment.tiny_mot import save_backbone
 
 LOGS = Path(__file__).parent / "logs"
 OWN = '{"schema":1,"facts":{},"probes":{}}'
@@ -528,3 +531,55 @@ def test_a_page_of_clips_whose_names_are_not_utf8_is_written(tmp_path):
     page_path = tmp_path / "page.html"
     assert main(["data", "check", str(tmp_path), "--out", str(page_path)]) in (0, 1)
     assert "\\udcff.wav" in page_path.read_text()
+
+
+HEADER_OF_8_EB = struct.pack("<Q", 8 << 60) + b"{}"
+
+
+@pytest.mark.parametrize(
+    "name, change",
+    [
+        ("model.safetensors", HEADER_OF_8_EB),
+        ("model.safetensors", b"\x80\x04cos\nsystem\n"),
+        ("config.json", b"[" * 100_000),
+        ("config.json", {"vocab_size": -269}),
+        ("config.json", {"hidden_size": 10**9}),
+        ("tokenizer.json", b'{"model": {"type": "x"}}'),
+        ("tokenizer.json", b"[" * 100_000),
+        ("tokenizer_config.json", b'{"tokenizer_class": 5}'),
+    ],
+)
+def test_a_checkpoint_of_nonsense_is_refused(name, change, tmp_path):
+    save_backbone(tmp_path)
+    if isinstance(change, dict):
+        change = json.dumps(json.loads((tmp_path / name).read_text()) | change).encode()
+    (tmp_path / name).write_bytes(change)
+    with pytest.raises(UserError):
+        load_backbone(str(tmp_path))
+
+
+CODES = np.zeros((8, 10), np.int64)
+NAMED = {"codec": "amy-tiny", "samples": "100"}
+
+
+@pytest.mark.parametrize(
+    "codes, named",
+    [
+        (CODES - 1, NAMED),
+        (CODES + 1024, NAMED),
+        (CODES * 1.0, NAMED),
+        (CODES[:3], NAMED),
+        (CODES[:, :0], NAMED),
+        (CODES[None], NAMED),
+        (CODES, {"codec": "amy-tiny"}),
+        (CODES, NAMED | {"samples": "1e400"}),
+        (CODES, NAMED | {"samples": "-5"}),
+        (CODES, NAMED | {"codec": "../../etc"}),
+        (None, HEADER_OF_8_EB),
+    ],
+)
+def test_codes_of_nonsense_are_refused(codes, named, tmp_path, capsys):
+    written = named if codes is None else safetensors.numpy.save({"codes_CT": codes}, named)
+    (tmp_path / "a.safetensors").write_bytes(written)
+    assert main(["decode", str(tmp_path / "a.safetensors"), str(tmp_path / "a.wav")]) == 2
+    assert capsys.readouterr().err.startswith("seen:") and not (tmp_path / "a.wav").exists()

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from earnest.codecs.resampling import as_torchaudio
 from earnest.errors import UserError
+from earnest.loading import checkpoint_of
 
 
 def _of_dac(upsampling_ratios: list[int]) -> tuple[float, float]:
@@ -153,7 +154,7 @@ def load_pretrained(name_or_path: str) -> PretrainedCodec:
 
     try:
         config: Any = transformers.AutoConfig.from_pretrained(name_or_path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"codec {name_or_path!r}: {str(error).splitlines()[0]}",
             "a checkpoint that transformers can read",
@@ -174,7 +175,10 @@ def load_pretrained(name_or_path: str) -> PretrainedCodec:
         )
     try:
         load = model_class(family.model_class).from_pretrained
-        model, report = load(name_or_path, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True)
+        with checkpoint_of(name_or_path):
+            model, report = load(
+                name_or_path, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
+            )
     except (OSError, ImportError) as error:
         raise UserError(
             f"codec {name_or_path!r}: {' '.join(str(error).split())}",

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 import soxr
 import torch
+from safetensors import SafetensorError
 
 from earnest.data.clip import Clip
 from earnest.errors import UserError
@@ -186,9 +187,9 @@ def load_teacher(name_or_path: str, layer: int | None = None, device: str | torc
         tokenizer = auto.AutoTokenizer.from_pretrained(name_or_path)
         model = auto.AutoModel.from_pretrained(name_or_path, dtype="auto").to(device)
         return TextTeacher(name_or_path, model, -2 if layer is None else layer, tokenizer)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(
-            f"teacher {name_or_path!r}: {str(error).splitlines()[0]}",
+            f"teacher {name_or_path!r}: {' '.join(str(error).split())[:200]}",
             "a speech encoder or a language model that transformers can read, with its tokenizer or feature extractor",
             "check the name and the network",
         ) from error

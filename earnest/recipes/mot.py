@@ -12,6 +12,7 @@ from earnest.data.baselines import collect_pairs, label_counts
 from earnest.data.batch import collate
 from earnest.data.corpus import Corpus
 from earnest.data.vary import Variation
+from earnest.loading import checkpoint_of
 from earnest.losses.tokens import score
 from earnest.models import load_model
 from earnest.models.mot import MoT, MoTDesign, MoTShape
@@ -66,7 +67,8 @@ def assemble(config: MoTConfig, codec: Codec, checkpoint: Path | None = None) ->
 def build(config: MoTConfig, codec: Codec) -> MoT:
     """The model to start from."""
     if config.model:
-        return MoT.from_pretrained(config.model)
+        with checkpoint_of(config.model):
+            return MoT.from_pretrained(config.model)
     if on_meta() and (config.backbone, config.experts) == (LLAMA, MUSICGEN):
         return MoT.assemble(codec.codebooks, codec.codebook_size, config.design, MOT)
     return MoT.assemble(

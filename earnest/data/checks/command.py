@@ -70,7 +70,7 @@ def unknown_to(tokenizer: str) -> Callable[[str], set[str]]:
 
     try:
         loaded = AutoTokenizer.from_pretrained(tokenizer)
-    except (OSError, ValueError) as error:
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(
             f"no tokenizer {tokenizer}", "a directory or a name on the Hub", "check the name and the network"
         ) from error

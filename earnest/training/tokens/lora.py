@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, DiaForConditionalGeneration, HiggsAudioV2ForConditionalGeneration, PreTrainedModel
 
 from earnest.errors import UserError
+from earnest.loading import checkpoint_of
 from earnest.models.adapters import in_float32
 from earnest.models.companions import read_companions, write_companions
 from earnest.models.four_bits import in_four_bits
@@ -169,9 +170,10 @@ def merge(checkpoint: Path, out: Path) -> None:
             "a checkpoint of adapters",
             "take it as it is: it is whole already",
         )
-    base = cast(str, cast(Any, LoraConfig).from_pretrained(str(checkpoint)).base_model_name_or_path)
-    whole = WHOLE[cast(Any, AutoConfig).from_pretrained(base).model_type](base)
-    merged = cast(Any, PeftModel).from_pretrained(whole, str(checkpoint)).merge_and_unload()
+    with checkpoint_of(checkpoint):
+        base = cast(str, cast(Any, LoraConfig).from_pretrained(str(checkpoint)).base_model_name_or_path)
+        whole = WHOLE[cast(Any, AutoConfig).from_pretrained(base).model_type](base)
+        merged = cast(Any, PeftModel).from_pretrained(whole, str(checkpoint)).merge_and_unload()
     merged.save_pretrained(out)
     write_companions({**read_companions(base), **read_companions(checkpoint)}, out)
     card = checkpoint / CARD
