@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from earnest.errors import UserError, clean
-from earnest.files import read_small, whole_directory
+from earnest.files import open_regular, read_small, whole_directory
 
 NAME = "checkpoint.json"
 PATTERN = "step_" + "[0-9]" * 7
@@ -102,7 +102,7 @@ def damage(path: Path) -> str | None:
     """What is wrong with a checkpoint, None if every file is as it was written."""
     try:
         for name, digest in described(path).files.items():
-            with open(path / name, "rb") as file:
+            with open_regular(path / name) as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                     return f"{name} is not as it was written"
     except OSError as error:

@@ -259,6 +259,10 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of the output has gone, so a message would reach nobody
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except SystemExit as end:  # rich ends a program that prints into a pipe without a reader, with 1
+        if isinstance(end.__context__, BrokenPipeError):
+            return 128 + signal.SIGPIPE
+        raise
     except OSError as error:
         return _refused(of_disk(error))
     except KeyboardInterrupt as error:

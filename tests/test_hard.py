@@ -457,6 +457,16 @@ def test_a_closed_or_full_stream_is_no_fault(closed, tmp_path):
     )
 
 
+def test_a_pipe_without_a_reader_ends_a_table_with_its_own_code(tmp_path):
+    for number in range(400):
+        (tmp_path / f"{number}.csv").write_text("step,loss\n1,2\n2,1\n3,1\n")
+    command = [sys.executable, "-m", "earnest.cli", "runs", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait() == 141
+
+
 def test_a_link_to_itself_beside_runs_costs_itself(tmp_path, capsys):
     (tmp_path / "a.csv").write_text("step,loss\n1,2\n2,1\n3,1\n")
     (tmp_path / "b.csv").symlink_to("b.csv")

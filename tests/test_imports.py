@@ -32,7 +32,7 @@ GROUND = {
 }
 BASE = GROUND | {"run", "sampling", "checkpoints"}
 DATA = BASE | {"data"}
-MODELS = DATA | {"models"}
+MODELS = DATA | {"models", "loading"}
 GENERATE = MODELS | {"codecs", "generate", "losses"}
 MONITORS = GENERATE | {"monitors", "probes"}
 TRAINING = MONITORS | {"losses", "training", "stops", "threads", "loops", "rules"}
@@ -54,7 +54,8 @@ ALLOWED = {
     "answers": BASE | {"logs", "rules", "report"},
     "agents": BASE | {"answers", "comparison", "explain", "logs", "loops", "rules", "report"},
     "data": DATA,
-    "codecs": BASE | {"codecs"},
+    "codecs": BASE | {"codecs", "loading"},
+    "loading": {"errors"},
     "models": MODELS,
     "losses": MODELS | {"codecs", "losses"},
     "generate": GENERATE,
