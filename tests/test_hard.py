@@ -22,6 +22,7 @@ from earnest import codecs, columns, logs, report
 from earnest.cli import main
 from earnest.data.chatml import load_conversations
 from earnest.data.folder import load_clips
+from earnest.data.sides import split_clips
 from earnest.errors import UserError
 from earnest.facts import FACTS
 from earnest.logs import table
@@ -593,3 +594,16 @@ def test_codes_of_nonsense_are_refused(codes, named, tmp_path, capsys):
     (tmp_path / "a.safetensors").write_bytes(written)
     assert main(["decode", str(tmp_path / "a.safetensors"), str(tmp_path / "a.wav")]) == 2
     assert capsys.readouterr().err.startswith("seen:") and not (tmp_path / "a.wav").exists()
+
+
+@pytest.mark.parametrize("field", ["text", "speaker", "language", "tags", "words"])
+def test_half_a_character_in_a_list_of_clips_is_no_fault(field, tmp_path):
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(tmp_path / name, np.zeros(800), 16_000)
+    rows = [{"file_name": name, "text": "one", field: "\ud800"} for name in ("a.wav", "b.wav")]
+    (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    try:
+        train, held_out = split_clips(load_clips(tmp_path), 0.5, seed=0)
+        assert len(train) + len(held_out) == 2
+    except UserError as error:
+        assert "\\ud800" in str(error)

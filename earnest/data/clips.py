@@ -121,8 +121,8 @@ class _Records:
 
 
 def _bytes(text: str) -> bytes:
-    return text.encode(errors="surrogateescape")
+    return text.encode(errors="surrogatepass")
 
 
 def _text(cell: bytes) -> str:
-    return cell.decode(errors="surrogateescape")
+    return cell.decode(errors="surrogatepass")
