@@ -799,3 +799,14 @@ def test_an_adversarial_loss_that_reaches_nobody(detached, frozen, rules, tmp_pa
             optimizers["generator"].step()
             optimizers["discriminator"].zero_grad()
     assert not watch.guard.broken and [one.rule for one in watch.findings] == rules
+
+
+def test_an_optimizer_of_another_model(tmp_path):
+    """The model was made anew after the optimizer, so that no optimizer holds what is trained."""
+    torch.manual_seed(0)
+    optimizer = torch.optim.SGD(nn.Linear(8, 6).parameters(), 1e-3)
+    model = nn.Linear(8, 6)
+    with earnest.watch(out=tmp_path / "run") as watch:
+        for _ in range(4):
+            plain_step(model, optimizer, F.cross_entropy(model(torch.randn(16, 8)), torch.randint(0, 6, (16,))))
+    assert not watch.guard.broken and [one.rule for one in watch.findings] == ["C105"]

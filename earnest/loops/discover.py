@@ -77,8 +77,12 @@ class Discovery:
             self._stop_looking()
 
     def _adopt(self, optimizer: torch.optim.Optimizer) -> None:
-        """Take as models the roots whose parameters this optimizer holds."""
-        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        """Take as models the roots whose parameters this optimizer holds; if it holds none that has a gradient, and no
+        model is known, those that have gradients, which no optimizer seems to hold."""
+        given = [p for group in optimizer.param_groups for p in group["params"]]
+        held = {id(p) for p in given}
+        if not self.seen.models and all(p.grad is None for p in given):
+            held = {id(p) for root in self.roots.values() for p in root.parameters() if p.grad is not None}
         inside = {id(part) for model in self.seen.models.values() for part in model.modules()}
         for root in list(self.roots.values()):
             if id(root) not in inside and any(id(p) in held for p in root.parameters()):
