@@ -377,3 +377,15 @@ def test_a_discriminator_is_judged_as_what_it_is_said_to_be(form, rules_said, wo
 def test_a_text_that_can_be_left_out_is_ignored(gap, named):
     run = Run.of(probes={"null_input": {"gaps": {"codebook_0": gap, "all": gap}, "step": 300}})
     assert ("B106" in rules(run)) == named
+
+
+@pytest.mark.parametrize("update_frac, asks", [(1e-9, "Raise"), (1e-3, "Divide")])
+def test_a_stream_at_chance_whose_weights_hardly_move_needs_a_higher_rate(update_frac, asks):
+    """At a learning rate of 0.1, which is far too high for Adam, and far too low where the gradient is clipped at 1e-6."""
+    steps = np.arange(1, 401, 10)
+    noise = 0.01 * np.random.default_rng(0).standard_normal(len(steps))
+    series = {"train/ce_nats/audio": math.log(1026) + noise, "train/learning_rate": np.full(len(steps), 0.1)}
+    series["train/update_frac/body"] = np.full(len(steps), update_frac)
+    run = Run.of({"audio_vocab": 1026}, {name: (steps, values) for name, values in series.items()})
+    found = {finding.rule: finding for finding in diagnose(run).findings}
+    assert found["B102"].fix.startswith(asks)

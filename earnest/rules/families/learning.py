@@ -10,7 +10,7 @@ from earnest.rules.catalogue import RULES, Answers, Evidence, Looked, TooEarly, 
 from earnest.rules.decision import FAIR, STRONG
 from earnest.rules.finding import Verdict
 from earnest.rules.measure import began_above
-from earnest.rules.needs import AllJudged, LastStep, Probe, Signal, Tokens
+from earnest.rules.needs import AllJudged, LastStep, PerStream, Probe, Signal, Tokens
 from earnest.rules.statistics import trend
 from earnest.rules.streams import StreamView
 from earnest.rules.verdicts import Judged
@@ -28,6 +28,10 @@ TRY_LOWER_RATE = (
     "Train the same steps again at a hundredth of the learning rate: a loss that then falls was held up by the rate."
 )
 LOWER_RATE = "Divide the learning rate by 100, warm up over the first steps, and clip the gradient norm at 1."
+HARDLY = 1e-6  # of the weights' norm, a step's update (C103)
+RAISE_RATE = (
+    "Raise the learning rate, or the limit that the gradient is clipped at, until a step changes 1e-3 of the weights."
+)
 STALLED_STEPS = 2000  # within them real training still falls (assumed)
 FREQUENCIES = "--fact label_counts=... or the probe held_out"
 ALL = Part("all")  # of the probe null_input: all streams together
@@ -101,7 +105,9 @@ def worse_than_chance(tokens: Tokens, last_step: LastStep) -> Answers:
 
 
 @rule("B102", "critical", explains=("B104", "B110"))
-def nothing_learnt(tokens: Tokens, last_step: LastStep, learning_rate: Signal | None) -> Answers:
+def nothing_learnt(
+    tokens: Tokens, last_step: LastStep, learning_rate: Signal | None, update_frac: PerStream | None
+) -> Answers:
     """A stream is still at chance.
 
     ## What it sees
@@ -128,6 +134,11 @@ def nothing_learnt(tokens: Tokens, last_step: LastStep, learning_rate: Signal | 
     else:
         rate = _highest(learning_rate)
         too_high: list[str] | None = None
+        moves = max((float(np.median(one.tail(0.5).value)) for one in (update_frac or {}).values()), default=None)
+        if moves is not None and moves < HARDLY:
+            cause = f"each step changes the weights by {moves:.1e} of them: the learning rate or a clipping limit"
+            yield replace(_evidence(tokens), causes=[cause, *RULES["B102"].causes[:-1]], fix=RAISE_RATE)
+            return
         if rate and rate > FAR_TOO_HIGH:
             others = RULES["B102"].causes[:-1]  # the last says that the rate is too low, or the data are noise
             too_high = [f"the learning rate: {rate:.2g} is far too high for Adam", *others, "the data are noise"]
