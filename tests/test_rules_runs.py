@@ -381,7 +381,7 @@ def test_a_text_that_can_be_left_out_is_ignored(gap, named):
 
 @pytest.mark.parametrize("update_frac, asks", [(1e-9, "Raise"), (1e-3, "Divide")])
 def test_a_stream_at_chance_whose_weights_hardly_move_needs_a_higher_rate(update_frac, asks):
-    """At a learning rate of 0.1, which is far too high for Adam, and far too low where the gradient is clipped at 1e-6."""
+    """A rate of 0.1 is far too high for Adam, and far too low where the gradient is clipped at 1e-6."""
     steps = np.arange(1, 401, 10)
     noise = 0.01 * np.random.default_rng(0).standard_normal(len(steps))
     series = {"train/ce_nats/audio": math.log(1026) + noise, "train/learning_rate": np.full(len(steps), 0.1)}
