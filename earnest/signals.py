@@ -151,10 +151,12 @@ ALIASES = {
     "ce_nats": "ce cross_entropy crossentropy xent ce_loss cross_entropy_loss loss_ce nll nll_loss lm_ce",
     "loss": (
         "total_loss loss_total lm_loss avg_loss loss_avg average_loss mean_loss smooth_loss batch_loss "
-        "running_loss combined_loss loss_sum loss_value current_loss global_loss tot_loss loss_tot"
+        "running_loss combined_loss loss_sum loss_value current_loss global_loss tot_loss loss_tot verlust perte "
+        "perdida"
     ),
     "accuracy_frac": (
-        "accuracy acc token_accuracy mean_token_accuracy top1 top_1 acc1 top1_accuracy next_token_accuracy token_acc"
+        "accuracy acc token_accuracy mean_token_accuracy top1 top_1 acc1 top1_accuracy next_token_accuracy token_acc "
+        "genauigkeit"
     ),
     "copy_frac": "copy_rate copy_ratio copied_frac",
     "counted_frac": "valid_label_frac valid_frac label_frac unmasked_frac",
@@ -167,7 +169,7 @@ ALIASES = {
     "clipped_frac": "clip_frac clip_fraction grad_clipped clipped clip clip_ratio grad_clip_frac",
     "learning_rate": (
         "lr learningrate learning_rate_0 lr_0 lr0 optim0_lr0 lr_group_0 current_lr last_lr lr_g lr_gen "
-        "lr_generator learning_rate_g base_lr gen_lr g_lr"
+        "lr_generator learning_rate_g base_lr gen_lr g_lr lernrate"
     ),
     "learning_rate/discriminator": "lr_d lr_disc lr_discriminator learning_rate_d disc_lr d_lr",
     "used_frac": (

@@ -32,7 +32,7 @@ def numbers_of(cells: Sequence[str | None], name: str, wrapped: dict[str, str]) 
     lost = [cell for cell, value in zip(plain, values, strict=True) if cell is not None and value is None]
     if not lost:
         return values
-    thousands = all(map(THOUSANDS.match, lost))
+    thousands = all(THOUSANDS.match(cell) for cell in lost if any(map(str.isdigit, cell)))  # others rule a line
     if any(map(DECIMAL_COMMA.match, lost)):
         how = "commas read as thousands" if thousands else "decimal commas read as points"
         better = [cell and (cell.replace(",", "") if thousands else cell.replace(",", ".", 1)) for cell in plain]

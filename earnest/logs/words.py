@@ -11,9 +11,9 @@ STEP_NAMES = (
     "trainer_global_step", "train_global_step", "global_step", "global_steps", "num_updates", "num_update",
     "current_step", "current_steps", "global_step_max_steps", "train_step", "step", "steps", "_step", "nb_steps",
     "train_iter", "train_iteration", "iteration", "iterations", "iter", "iters", "it", "itr", "n_iter", "update",
-    "updates", "batch", "batch_idx", "batch_index", "minibatch",
+    "updates", "batch", "batch_idx", "batch_index", "minibatch", "schritt", "schritte",
 )  # fmt: skip
-EPOCH_NAMES = ("epoch", "epochs", "current_epoch", "train_epoch", "trainer_epoch", "epoch_idx", "ep")
+EPOCH_NAMES = ("epoch", "epochs", "epoche", "current_epoch", "train_epoch", "trainer_epoch", "epoch_idx", "ep")
 # names that count the same thing as each other: not batches, nor W&B's log calls
 COUNTERS = {"step", "global_step", "iteration", "iter", "it", "update", "num_updates"}
 AXES = {**dict.fromkeys(STEP_NAMES, "step"), **dict.fromkeys(EPOCH_NAMES, "epoch")}

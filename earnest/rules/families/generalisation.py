@@ -60,8 +60,8 @@ def overfitting(
     After its minimum the held-out loss rises over at least four evaluations, by more than its noise and 2 % of chance
     (1 % of its lowest value if that is unknown), while the training loss still falls, or is not in the log at all. A
     note if that is a part of a total that does not rise, or a rise by less than a twentieth (a tenth if it is smooth).
-    In three or four evaluations: each is above the one before, the last by a sixth above the first, and the training
-    loss falls from each to the next, by a third in all.
+    In fewer than eight evaluations also: from the lowest on each is above the one before, twice or more, the last by a sixth
+    above the lowest, and the training loss falls from each to the next, by a third in all.
     ## Likely causes
     - few clips, many passes: the model memorises them
     - fixed crops: the same frames in every epoch
@@ -74,9 +74,6 @@ def overfitting(
     Prechelt 1998, "Early Stopping - But When?".
     """
     evaluated, train = loss.evaluated, loss.train
-    if len(evaluated.finite) < FEWEST_TO_OVERFIT:
-        yield from _overfits_at_once(evaluated, train)
-        return
     view = next((one.view for one in judged or () if one.stream == evaluated.stream), None)
     chance = view.chance if view else None
     scale = chance.value if chance else 0.5 * abs(float(evaluated.finite.value.min()))
@@ -84,6 +81,9 @@ def overfitting(
     went = course(evaluated)
     if rising is None and went is not None and went.best > 0 and went.gets_worse:  # a rise too smooth for a trend test
         smooth, rising = True, (went.since, went.end - went.best)
+    if rising is None and went is None:
+        yield from _overfits_in_few(evaluated, train)
+        return
     if rising and train is None and not _must_fall(evaluated):
         yield TooEarly(f"train/{evaluated.key.name} beside {evaluated.key}, which rises")
         return
@@ -102,18 +102,19 @@ def overfitting(
         yield Evidence(rising[0], words, odds, evaluated.rows(), severity="note" if mild else None)
 
 
-def _overfits_at_once(evaluated: Series, train: Series | None) -> Answers:
-    """Three or four evaluations that rise from the first on, while the training loss falls."""
+def _overfits_in_few(evaluated: Series, train: Series | None) -> Answers:
+    """Few evaluations, too few for a trend: twice and more in order above the lowest, while the training loss falls."""
     held, taught = evaluated.finite.value, train.finite.value if train is not None else np.zeros(0)
     if not 3 <= len(taught) <= len(held) + 1:
-        yield TooEarly(f"{FEWEST_TO_OVERFIT} points of {evaluated.key}")
+        yield Looked() if len(held) >= FEWEST_TO_OVERFIT else TooEarly(f"{FEWEST_TO_OVERFIT} points of {evaluated.key}")
         return
     yield Looked()
-    rises = (np.diff(held) > 0).all() and held[-1] > AT_ONCE * held[0] > 0
+    best, step = int(held.argmin()), evaluated.finite.step
+    rises = len(held) > best + 2 and (np.diff(held[best:]) > 0).all() and held[-1] > AT_ONCE * held[best] > 0
     if rises and (np.diff(taught) < 0).all() and taught[-1] < taught[0] / 1.5 and _must_fall(evaluated):
-        words = f"{held[0]:.3f} at step {int(evaluated.finite.step[0])}, {held[-1]:.3f} now, above its first value of "
-        words += f"{held[0]:.3f}; seen in {len(held)} rows only"
-        yield Evidence(int(evaluated.finite.step[0]), words, FAIR, evaluated.rows())
+        words = f"{held[best]:.3f} at step {int(step[best])}, {held[-1]:.3f} now"
+        words += f", above its first value of {held[0]:.3f}" if held[-1] > held[0] else ""
+        yield Evidence(int(step[best]), f"{words}; seen in {len(held)} rows only", FAIR, evaluated.rows())
 
 
 def _must_fall(evaluated: Series) -> bool:

@@ -72,8 +72,8 @@ def nothing_is_recognised(series: AllSeries) -> Answers:
 
     ## What it sees
     Three rows or more of an error rate (wer, cer), all of them above 0.9, or eight or more of an accuracy that is
-    exactly 0, or the same value below 0.75 to the last digit (five rows, if it is no whole number of percent). A note
-    while the loss still falls, by a twentieth in the second half: a recogniser says nothing at first.
+    exactly 0, or the same value below 0.75 to the last digit (five rows, if it is no whole number of percent). At 0,
+    and of an error rate, a note while the loss still falls, by a twentieth in the second half: it says nothing at first.
     ## Likely causes
     - one class is predicted for everything: the rate is too high, or the classes are not balanced
     - only blanks are predicted (CTC at its plateau): the rate is too high or too low, or the warm-up too short
@@ -103,7 +103,7 @@ def nothing_is_recognised(series: AllSeries) -> Answers:
         unrounded = abs(100 * level - round(100 * level)) > 1e-3
         if (one.finite.value == level).all() and level < LOW and rows >= (FEWEST_ACCURACIES if unrounded else EIGHT):
             words = f"an accuracy of exactly {level:.4g} in {rows} rows"
-            severity: Severity | None = "note" if falls else None
+            severity: Severity | None = "note" if falls and not level else None
             yield Evidence(int(one.finite.step[0]), words, FAIR, one.rows(), one.stream, severity)
     for one in rates:
         if (one.finite.value > NOTHING).all():
