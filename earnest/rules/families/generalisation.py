@@ -60,8 +60,8 @@ def overfitting(
     After its minimum the held-out loss rises over at least four evaluations, by more than its noise and 2 % of chance
     (1 % of its lowest value if that is unknown), while the training loss still falls, or is not in the log at all. A
     note if that is a part of a total that does not rise, or a rise by less than a twentieth (a tenth if it is smooth).
-    In fewer than eight evaluations also: from the lowest on each is above the one before, twice or more, the last by a sixth
-    above the lowest, and the training loss falls from each to the next, by a third in all.
+    In fewer than eight evaluations also: from the lowest on each is above the one before, twice or more, the last by a
+    sixth above the lowest, and the training loss falls from each to the next, by a third in all.
     ## Likely causes
     - few clips, many passes: the model memorises them
     - fixed crops: the same frames in every epoch

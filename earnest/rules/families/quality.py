@@ -73,7 +73,7 @@ def nothing_is_recognised(series: AllSeries) -> Answers:
     ## What it sees
     Three rows or more of an error rate (wer, cer), all of them above 0.9, or eight or more of an accuracy that is
     exactly 0, or the same value below 0.75 to the last digit (five rows, if it is no whole number of percent). At 0,
-    and of an error rate, a note while the loss still falls, by a twentieth in the second half: it says nothing at first.
+    and of an error rate, a note while the loss still falls, by a twentieth in the second half.
     ## Likely causes
     - one class is predicted for everything: the rate is too high, or the classes are not balanced
     - only blanks are predicted (CTC at its plateau): the rate is too high or too low, or the warm-up too short
