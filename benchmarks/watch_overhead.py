@@ -1,13 +1,20 @@
-"""What watching costs: the same training with and without it, in two processes that take their steps in turns, so that
-a busy machine slows both.
+"""What watching costs, told in two ways.
 
-``python -m benchmarks.watch_overhead [--only plain] [--parameters 50] [--steps 100]``: a Llama of so many million
-parameters on the CPU, in a plain loop, transformers' Trainer, Lightning and Accelerate. Printed: what watching adds to
-the CPU time of a step at the default interval (with its rows and its looks at the run), with a 95 % interval; what its
-probes add at the start (the traced first step, and rows at each of the first 20); and the memory that it takes.
+``python -m benchmarks.watch_overhead [--only plain] [--parameters 50] [--steps 100] [--no-twin]``: a Llama of so many
+million parameters on the CPU, in a plain loop, transformers' Trainer, Lightning and Accelerate.
+
+- By accounts: the CPU time that the training's thread spends within the functions by which watching is entered
+  (`ENTRIES`), beside that of the whole step. Both are of one step, so that a busy machine slows both alike.
+- By a twin: the same training without watching, in a process of its own; the two take their steps in turns. This
+  includes what no account holds (caches that are colder, wrappers around torch's functions), with all the machine's
+  noise. It tells the memory too.
+
+Printed: the share of a step at the default interval, after the first 20 steps (rows, and looks at the run, included),
+with a 95 % interval over stretches of 10 steps; and what the first 20 take (the traced first step, a row for each).
 """
 
 import contextlib
+import functools
 import io
 import multiprocessing
 import os
@@ -28,10 +35,21 @@ from torch.utils.data import DataLoader
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 import earnest
+from earnest.loops.discover import Discovery
+from earnest.loops.seen import Seen
+from earnest.monitors.sides import Sides
 
 VOCAB, POSITIONS, CLIPS = 8192, 128, 4
 EARLY, INTERVAL = 20, 10  # steps that are all looked at, and the default between two rows
 Batch = dict[str, torch.Tensor]
+ENTRIES: dict[type, tuple[str, ...]] = {
+    Seen: ("called", "scored", "before_backward", "after_backward", "scaled", "clipped", "before_step", "after_step"),
+    Sides: ("_called",),
+    Discovery: ("_before_step", "_root"),
+    earnest.TrainerCallback: ("on_step_end",),
+    earnest.LightningCallback: ("on_train_batch_end",),
+    earnest.AccelerateTracker: ("log",),
+}
 
 
 def model_of(millions: float) -> LlamaForCausalLM:
@@ -51,19 +69,43 @@ def rows(steps: int) -> list[Batch]:
     return [{"input_ids": one, "labels": one.clone()} for one in ids]
 
 
+class Accounts:
+    """Seconds of CPU that the training's thread has spent within `ENTRIES`, each counted once however they nest."""
+
+    def __init__(self) -> None:
+        self.spent_s, self.depth = 0.0, 0
+        for owner, names in ENTRIES.items():
+            for name in names:
+                setattr(owner, name, self._counted(getattr(owner, name)))
+
+    def _counted(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self.depth += 1
+            began_s = time.thread_time()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.depth -= 1
+                if self.depth == 0:
+                    self.spent_s += time.thread_time() - began_s
+
+        return counted
+
+
 class Turns:
-    """A process waits for its turn, takes a step, and tells how many seconds of CPU it took."""
+    """A process waits for its turn, takes a step, and tells how many seconds of CPU it took, and watching of these."""
 
     def __init__(self, connection: Connection):
-        self.connection = connection
+        self.connection, self.accounts = connection, Accounts()
 
     def begin(self) -> None:
         self.connection.recv()
-        self.began_s = time.process_time()
+        self.began_s, self.spent_s = time.process_time(), self.accounts.spent_s
 
     def end(self) -> None:
         """A step is over."""
-        self.connection.send(time.process_time() - self.began_s)
+        self.connection.send((time.process_time() - self.began_s, self.accounts.spent_s - self.spent_s))
         self.begin()
 
 
@@ -155,48 +197,62 @@ def train(name: str, millions: float, steps: int, watched: bool, folder: str, co
     connection.send((peak, psutil.Process().memory_info().rss, time.process_time() - turns.began_s))
 
 
-def compare(name: str, millions: float, steps: int) -> None:
+def compare(name: str, millions: float, steps: int, twin: bool) -> None:
     """Print what watching adds to one kind of loop."""
     context = multiprocessing.get_context("spawn")
+    sides = (False, True) if twin else (True,)
     times: dict[bool, list[float]] = {False: [], True: []}
+    ours: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         doors: dict[bool, Connection] = {}
-        for watched in (False, True):
+        for watched in sides:
             own = Path(folder) / str(watched)
             own.mkdir()
             doors[watched], theirs = context.Pipe()
             context.Process(target=train, args=(name, millions, steps, watched, str(own), theirs), daemon=True).start()
         for step in range(steps):
-            for watched in (False, True) if step % 2 else (True, False):
+            for watched in sides if step % 2 else sides[::-1]:
                 doors[watched].send(None)
-                times[watched].append(doors[watched].recv())
+                took_s, spent_s = doors[watched].recv()
+                times[watched].append(took_s)
+                ours += [spent_s] if watched else []
         ends: dict[bool, tuple[int, int, float]] = {}
         for watched, door in doors.items():
             door.send(None)
             ends[watched] = door.recv()
-    intervals = range(EARLY, steps - INTERVAL + 1, INTERVAL)
-    added = [sum(times[True][i : i + INTERVAL]) / sum(times[False][i : i + INTERVAL]) - 1 for i in intervals]
-    alone_s = statistics.mean(times[False][EARLY:])
-    wide = 1.96 * statistics.stdev(added) / len(added) ** 0.5
-    start_s = sum(times[True][:EARLY]) - sum(times[False][:EARLY])
-    per_run = (start_s + statistics.mean(added) * alone_s * 1000) / (1000 * alone_s)
-    peak, held = (ends[True][which] - ends[False][which] for which in (0, 1))
+    alone_s = statistics.median(took - spent for took, spent in zip(times[True][EARLY:], ours[EARLY:], strict=True))
     print(
-        f"{name}: a step {alone_s:.3f} s, watched {statistics.mean(added):+.1%} ± {wide:.1%}; "
-        f"the probes of the first {EARLY} steps {start_s:.1f} s ({start_s / alone_s:.1f} steps), "
-        f"so a run of 1000 steps {per_run:+.1%}; the end {ends[True][2] - ends[False][2]:+.1f} s; "
-        f"memory {held / 1e6:+.0f} MB, at its peak {peak / 1e6:+.0f} MB of {ends[False][0] / 1e6:.0f} MB",
+        f"{name}: a step {alone_s:.3f} s; by accounts {interval([spent / alone_s for spent in ours])}; "
+        f"the first {EARLY} steps {sum(ours[:EARLY]):.1f} s ({sum(ours[:EARLY]) / alone_s:.1f} steps), "
+        f"a run of 1000 steps {(sum(ours[:EARLY]) / alone_s + 980 * statistics.mean(ours[EARLY:]) / alone_s) / 1000:+.2%}; "
+        f"the end {ends[True][2]:.1f} s",
         flush=True,
     )
+    if twin:
+        added = [watched / plain - 1 for watched, plain in zip(times[True], times[False], strict=True)]
+        start_s = sum(times[True][:EARLY]) - sum(times[False][:EARLY])
+        peak, held = (ends[True][which] - ends[False][which] for which in (0, 1))
+        print(
+            f"{name}: by a twin {interval(added)}; the first {EARLY} steps {start_s:.1f} s; "
+            f"memory {held / 1e6:+.0f} MB, at its peak {peak / 1e6:+.0f} MB of {ends[False][0] / 1e6:.0f} MB",
+            flush=True,
+        )
 
 
-def main(parameters: float = 50, steps: int = 100, only: str = "") -> None:
+def interval(added: list[float]) -> str:
+    """The mean of what is added to a step after the first ones, with a 95 % interval over stretches."""
+    stretches = [statistics.mean(added[i : i + INTERVAL]) for i in range(EARLY, len(added) - INTERVAL + 1, INTERVAL)]
+    wide = 1.96 * statistics.stdev(stretches) / len(stretches) ** 0.5
+    return f"{statistics.mean(stretches):+.2%} ± {wide:.2%}"
+
+
+def main(parameters: float = 50, steps: int = 100, only: str = "", twin: bool = True) -> None:
     """parameters: in millions. only: one kind of loop."""
     count = sum(p.numel() for p in model_of(parameters).parameters()) / 1e6
     print(f"{count:.0f} M parameters, {CLIPS * POSITIONS} tokens a step, {steps} steps", flush=True)
     for name in LOOPS:
         if only in ("", name):
-            compare(name, parameters, steps)
+            compare(name, parameters, steps, twin)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def neutts(folder: Path) -> None:
         folder / "qwen2.json", [{"model_type": "qwen2", "vocab_size": 217_652, "num_hidden_layers": 24, **heads}]
     )
     settings = folder / "finetune_config.yaml"
-    settings.write_text(settings.read_text().replace("max_seq_len: 2048", "max_seq_len: 96"))
+    settings.write_text(settings.read_text().replace("max_seq_len: 2048", "max_seq_len: 320"))
 
 
 def vyvo(folder: Path) -> None:
