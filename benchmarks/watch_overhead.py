@@ -221,10 +221,11 @@ def compare(name: str, millions: float, steps: int, twin: bool) -> None:
             door.send(None)
             ends[watched] = door.recv()
     alone_s = statistics.median(took - spent for took, spent in zip(times[True][EARLY:], ours[EARLY:], strict=True))
+    start = sum(ours[:EARLY]) / alone_s  # in steps
+    per_run = (start + (1000 - EARLY) * statistics.mean(ours[EARLY:]) / alone_s) / 1000
     print(
         f"{name}: a step {alone_s:.3f} s; by accounts {interval([spent / alone_s for spent in ours])}; "
-        f"the first {EARLY} steps {sum(ours[:EARLY]):.1f} s ({sum(ours[:EARLY]) / alone_s:.1f} steps), "
-        f"a run of 1000 steps {(sum(ours[:EARLY]) / alone_s + 980 * statistics.mean(ours[EARLY:]) / alone_s) / 1000:+.2%}; "
+        f"the first {EARLY} steps {sum(ours[:EARLY]):.1f} s ({start:.1f} steps), a run of 1000 steps {per_run:+.2%}; "
         f"the end {ends[True][2]:.1f} s",
         flush=True,
     )
