@@ -61,7 +61,7 @@ def overfitting(
     (1 % of its lowest value if that is unknown), while the training loss still falls, or is not in the log at all. A
     note if that is a part of a total that does not rise, or a rise by less than a twentieth (a tenth if it is smooth).
     In fewer than eight evaluations also: from the lowest on each is above the one before, twice or more, the last by a
-    sixth above the lowest, and the training loss falls from each to the next, by a third in all.
+    sixth above all until the lowest, and the training loss falls from each to the next, by a third in all.
     ## Likely causes
     - few clips, many passes: the model memorises them
     - fixed crops: the same frames in every epoch
@@ -110,7 +110,9 @@ def _overfits_in_few(evaluated: Series, train: Series | None) -> Answers:
         return
     yield Looked()
     best, step = int(held.argmin()), evaluated.finite.step
-    rises = len(held) > best + 2 and (np.diff(held[best:]) > 0).all() and held[-1] > AT_ONCE * held[best] > 0
+    rises = (
+        len(held) > best + 2 and (np.diff(held[best:]) > 0).all() and held[-1] > AT_ONCE * held[: best + 1].max() > 0
+    )
     if rises and (np.diff(taught) < 0).all() and taught[-1] < taught[0] / 1.5 and _must_fall(evaluated):
         words = f"{held[best]:.3f} at step {int(step[best])}, {held[-1]:.3f} now"
         words += f", above its first value of {held[0]:.3f}" if held[-1] > held[0] else ""
