@@ -4,7 +4,6 @@
 the configuration and the number of processes. Whatever else lies there is the user's: it is neither read nor removed.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -102,9 +101,8 @@ def damage(path: Path) -> str | None:
     """What is wrong with a checkpoint, None if every file is as it was written."""
     try:
         for name, digest in described(path).files.items():
-            with open_regular(path / name) as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                    return f"{name} is not as it was written"
+            if _digest(path / name) != digest:
+                return f"{name} is not as it was written"
     except OSError as error:
         return f"{Path(error.filename or NAME).name}: {error.strerror}"
     except ValueError as error:
@@ -181,7 +179,9 @@ def tidy(run_dir: Path) -> None:
 
 
 def _digest(file: Path) -> str:
-    with open(file, "rb") as opened:
+    import hashlib
+
+    with open_regular(file) as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 

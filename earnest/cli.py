@@ -3,7 +3,10 @@
 What a command needs it imports when it is called, so that ``earnest diagnose`` starts without torch.
 """
 
+# ruff: noqa: E402
+
 import errno
+import gc
 import io
 import logging
 import os
@@ -18,6 +21,8 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
+
+gc.set_threshold(100_000)  # what is imported stays: looking through it again and again is a tenth of a short command
 
 import tyro
 

@@ -7,7 +7,6 @@ root.
 import ast
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -117,9 +116,9 @@ def probes() -> dict[str, str]:
     """Name -> what the record of its result says of itself."""
     hints = get_type_hints(Results)
     found: dict[str, str] = {}
-    for field in fields(Results):
-        docstrings = [doc for kind in _classes(hints[field.name]) if (doc := " ".join((kind.__doc__ or "").split()))]
-        found[field.name] = docstrings[0] if docstrings else ""
+    for name in Results.__struct_fields__:
+        docstrings = [doc for kind in _classes(hints[name]) if (doc := " ".join((kind.__doc__ or "").split()))]
+        found[name] = docstrings[0] if docstrings else ""
     return found
 
 

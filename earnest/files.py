@@ -1,7 +1,6 @@
 """Files that appear whole or not at all, the cache directory, and fingerprints: one implementation for everybody."""
 
 import errno
-import hashlib
 import mmap
 import os
 import shutil
@@ -113,6 +112,8 @@ def cache_dir() -> Path:
 
 def fingerprint(tensors: Mapping[str, "Tensor"]) -> str:
     """sha256 over names, types, shapes and values of a model's tensors."""
+    import hashlib
+
     import torch  # whoever has tensors has imported it: the ground floor itself does without
 
     digest = hashlib.sha256()

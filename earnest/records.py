@@ -1,4 +1,5 @@
-"""Typed records from JSON and back: `read` checks what was said against a dataclass, `plain` writes it."""
+"""Typed records from JSON and back: `read` checks what was said against a dataclass or a record of msgspec's, `plain`
+writes it."""
 
 import json
 import re
@@ -63,8 +64,10 @@ def read(type_: type[T], value: Any, what: str, fix: str) -> T:
 
 
 def plain(value: Any) -> Any:
-    """A record -> what JSON holds: dataclasses and mappings become objects, tuples and numpy's arrays lists, streams
-    their names; a field that is None is left out."""
+    """A record -> what JSON holds: dataclasses, msgspec's records and mappings become objects, tuples and numpy's
+    arrays lists, streams their names; a field that is None is left out."""
+    if isinstance(value, msgspec.Struct):
+        return {name: plain(item) for name, item in msgspec.structs.asdict(value).items() if item is not None}
     if is_dataclass(value) and not isinstance(value, type | Stream):
         named = {field.name: getattr(value, field.name) for field in fields(value)}
         return {name: plain(item) for name, item in named.items() if item is not None}

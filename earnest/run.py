@@ -134,7 +134,7 @@ class Series:
         """Evidence: at most `most` points, evenly chosen, from step `start` to step `stop`."""
         keep = np.flatnonzero((self.step >= (start or 0)) & (self.step <= (self.last_step if stop is None else stop)))
         if len(keep):
-            keep = keep[np.unique(np.linspace(0, len(keep) - 1, min(most, len(keep))).round().astype(int))]
+            keep = keep[sorted(set(np.linspace(0, len(keep) - 1, min(most, len(keep))).round().astype(int).tolist()))]
         name = str(self.key)
         return [{"step": int(self.step[i]), name: float(self.value[i])} for i in keep.tolist()]
 

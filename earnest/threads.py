@@ -7,7 +7,6 @@ for each core of the machine. What the environment says already is kept.
 
 import math
 import os
-import platform
 from collections.abc import MutableMapping
 from pathlib import Path
 
@@ -36,5 +35,7 @@ def quota(cgroup: Path) -> int | None:
 
 def machine(threads: int) -> str:
     """The processor and the threads that a run computes with, for people."""
+    import platform
+
     waiting = "passive" if os.environ.get(WAIT, "").upper() == "PASSIVE" else "active"
     return f"{platform.processor() or platform.machine()}, threads: {threads}, {waiting} while they wait"

@@ -20,6 +20,7 @@ GROUND = {
     "files",
     "history",
     "lines",
+    "quantiles",
     "streams",
     "records",
     "facts",
@@ -133,7 +134,8 @@ def test_reading_and_judging_needs_no_torch(module):
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-HEAVY = ("torch", "transformers", "scipy", "polars", "pandas", "matplotlib", "typeguard")
+HEAVY = ("torch", "transformers", "scipy", "polars", "pandas", "matplotlib", "typeguard", "numpy.ma", "numpy.fft")
+HEAVY += ("hashlib", "sqlite3", "subprocess", "rich._emoji_codes")
 
 
 def test_a_diagnosis_of_a_short_table_imports_nothing_heavy(tmp_path):

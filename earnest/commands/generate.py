@@ -1,7 +1,6 @@
 """``earnest generate``: texts -> audio files, with any checkpoint of a run."""
 
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -102,6 +101,8 @@ def generate(
         path = out if len(text) == 1 else out.with_name(f"{out.stem}-{number}{out.suffix}")
         _write(speech.pieces(each), loaded, path, max_duration_s, speech.most_frames(each))
         if player:
+            import subprocess
+
             subprocess.run([*player, str(path)], check=False)
     return 0
 

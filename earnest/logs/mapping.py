@@ -17,6 +17,7 @@ from earnest.logs.trainer import NOTHING, Known
 from earnest.logs.units import logarithms, settle_perplexities, settle_stated
 from earnest.logs.unused import UNKNOWN, unused
 from earnest.logs.words import BOOKKEEPING, CLOCKS, SPLITS, axis_of, words
+from earnest.quantiles import median
 from earnest.run import Run, Series
 from earnest.signals import SIGNALS, Key, parse
 from earnest.streams import AUDIO, TEXT, Codebook, Part
@@ -315,7 +316,7 @@ def _in_percent(key: Key, value: np.ndarray) -> bool:
     if not len(finite) or finite.min() < 0:
         return False
     of_a_share = key.name in FRACTIONS and 1.5 < finite.max() <= 100
-    return of_a_share or (key.name == "error_frac" and bool(np.median(finite) > 1.5))
+    return of_a_share or (key.name == "error_frac" and bool(median(finite) > 1.5))
 
 
 def _steps_per_epoch(log: Log, rows: Rows) -> dict[str, int]:
@@ -327,12 +328,12 @@ def _steps_per_epoch(log: Log, rows: Rows) -> dict[str, int]:
         return {}
     if (epoch == np.floor(epoch)).all():
         first = step[np.flatnonzero(np.diff(epoch) > 0) + 1]
-        every = int(np.median(np.diff(step)))
+        every = int(median(np.diff(step)))
         if len(first) == 1 and 0 <= step[0] <= max(1, every) and epoch[0] in (0, 1):  # the log begins with an epoch
             return {"steps_per_epoch": int(first[0] - step[0])} if first[0] - step[0] > 1 else {}
         lengths = np.diff(first)
         if len(lengths) and lengths.min() > 0 and np.ptp(lengths) <= 0.05 * lengths.max():
-            return {"steps_per_epoch": int(np.median(lengths))}
+            return {"steps_per_epoch": int(median(lengths))}
         return {}
     slope = (step[-1] - step[0]) / (epoch[-1] - epoch[0])
     return {"steps_per_epoch": round(slope)} if slope >= 1 else {}

@@ -3,6 +3,7 @@
 import re
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 from earnest.logs.source import Source
@@ -77,9 +78,12 @@ SAYINGS = [  # the first that fits a line names its kind
     ),
 ]
 WORDS = {saying.word for saying in SAYINGS} - {b"e"} | {b"error", b"exception"}
-_PATTERNS: list[tuple[Kind, re.Pattern[str]]] = [
-    (saying.kind, re.compile(saying.pattern, re.IGNORECASE)) for saying in SAYINGS
-]
+
+
+@cache
+def _patterns() -> list[tuple[Kind, re.Pattern[str]]]:
+    """Compiled once a line has one of the words."""
+    return [(saying.kind, re.compile(saying.pattern, re.IGNORECASE)) for saying in SAYINGS]
 
 
 @dataclass
@@ -135,7 +139,7 @@ class Messages:
     def _line(self, number: int, line: str) -> None:
         line = line[:1000]
         told = NO_SAYING.sub(" ", line)
-        kind: Kind | None = next((one for one, pattern in _PATTERNS if pattern.search(told)), None)
+        kind: Kind | None = next((one for one, pattern in _patterns() if pattern.search(told)), None)
         if kind is not None:
             words = line[:LONGEST_QUOTE]
             known = self.kinds.setdefault(kind, _Seen(0, number, number, words, words))

@@ -8,6 +8,7 @@ from earnest.columns import Column
 from earnest.logs.log import Log
 from earnest.logs.trainer import Known
 from earnest.logs.unused import option
+from earnest.quantiles import median
 from earnest.run import Values
 from earnest.signals import Key
 
@@ -59,7 +60,7 @@ def _falls(value: Values) -> bool:
         return False
     third = len(value) // 3
     moves = float((np.diff(value) != 0).mean()) > 0.5
-    return moves and bool(np.median(value[-third:]) < FALLS * np.median(value[:third]))
+    return moves and bool(median(value[-third:]) < FALLS * median(value[:third]))
 
 
 def _roughness(value: Values) -> float | None:
@@ -71,6 +72,6 @@ def _roughness(value: Values) -> float | None:
     changes = np.diff(value)
     down = float((changes < 0).mean())
     back_and_forth = min(down, 1 - down - float((changes == 0).mean()))
-    if np.median(value[-third:]) > RISES * np.median(value[:third]) or back_and_forth < ROUGH:
+    if median(value[-third:]) > RISES * median(value[:third]) or back_and_forth < ROUGH:
         return None
-    return float(np.median(np.abs(changes)) / np.median(value))
+    return median(np.abs(changes)) / median(value)

@@ -9,6 +9,7 @@ from earnest.columns import Column
 from earnest.errors import UserError
 from earnest.logs.log import Log
 from earnest.logs.words import COUNTERS, EPOCH_NAMES, STEP_NAMES, words
+from earnest.quantiles import median
 
 DISORDER_FRAC = 0.3  # assumed: more steps than this going down is no order; a resumed run goes down a handful of times
 
@@ -161,7 +162,7 @@ def _within_epoch(step: np.ndarray, epoch: np.ndarray) -> np.ndarray:
     """Lay epochs end to end: each starts one stride after the last step of the one before."""
     cuts = np.flatnonzero(np.diff(epoch) > 0) + 1
     rises = np.diff(step)
-    stride = int(np.median(rises[rises > 0])) if (rises > 0).any() else 1
+    stride = int(median(rises[rises > 0])) if (rises > 0).any() else 1
     whole, offset = step.copy(), 0
     for start, stop, next_start in zip(np.append(0, cuts[:-1]), cuts, cuts, strict=True):
         offset += int(step[start:stop].max()) + stride - int(step[next_start])

@@ -3,12 +3,12 @@
 
 import re
 import shutil
-import sqlite3
 import zlib
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from earnest.logs.format import Format
 from earnest.logs.log import Log, numbers
 from earnest.logs.source import EXPECTED, FIX, LARGEST_TEXT_BYTES, Source
 from earnest.records import loads
+
+if TYPE_CHECKING:
+    import sqlite3
 
 NAME = "trackio"
 LONGEST_CELL_BYTES = 4 << 20
@@ -30,6 +33,8 @@ def claims(source: Source) -> bool:
 
 def read(source: Source) -> Log:
     """Runs in one file are side by side: a run's columns are called `run/metric`."""
+    import sqlite3
+
     table, config = Table(source.notes), dict[str, Json]()
     steps: list[int] = []
     runs: dict[str, dict[str, str]] = {}
@@ -50,13 +55,15 @@ def read(source: Source) -> Log:
 
 
 @contextmanager
-def _opened(path: Path) -> Generator[sqlite3.Connection, None, None]:
+def _opened(path: Path) -> "Generator[sqlite3.Connection, None, None]":
     """The file, opened so that nothing is written to it, not even a lock.
 
     Of a writer that is at work, or was killed, the newest rows lie beside it (-wal): then a copy of both is read.
 
     Tables only are read, as a view can calculate without end, and no cell over LONGEST_CELL_BYTES.
     """
+    import sqlite3
+
     beside = path.with_name(f"{path.name}-wal")
     with TemporaryDirectory(prefix="earnest-") as folder:
         if beside.is_file() and 0 < path.stat().st_size + beside.stat().st_size < LARGEST_TEXT_BYTES:

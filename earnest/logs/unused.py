@@ -8,6 +8,7 @@ import numpy as np
 from earnest.columns import Column
 from earnest.logs.log import Log
 from earnest.logs.words import SPLITS, words
+from earnest.quantiles import median
 
 MOST = 8
 FEW = 10  # values; a column with fewer is named if it has half as many as the fullest
@@ -78,4 +79,4 @@ def _fall(value: np.ndarray) -> float:
     if len(value) < 3 or (value <= 0).any():
         return 0.0
     third = len(value) // 3
-    return float(1 - np.median(value[-third:]) / np.median(value[:third]))
+    return 1 - median(value[-third:]) / median(value[:third])

@@ -1,10 +1,10 @@
 """`earnest.check`: a model, a batch and a loss, looked at before training."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, cast
 
 import torch
+from msgspec.structs import replace
 from torch import nn
 
 from earnest.loops.answer import diagnosis

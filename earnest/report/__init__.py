@@ -65,7 +65,7 @@ def present(run: Run, diagnosis: Diagnosis, format: str, out: Path | None, full:
     if format == "text":
         from rich.console import Console
 
-        terminal(run, diagnosis, Console(file=file))
+        terminal(run, diagnosis, Console(file=file, emoji=False))
     else:
         as_json = json if full else answer
         print(as_json(run, diagnosis) if format == "json" else markdown(run, diagnosis), file=file)

@@ -11,6 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import is_dataclass, replace
 from typing import Any, cast
 
+from msgspec import Struct
+from msgspec.structs import asdict
+
 from earnest.facts import FACTS
 from earnest.report import view
 from earnest.rules.finding import Diagnosis, Finding
@@ -136,6 +139,8 @@ def plain(value: Any) -> Any:
     seen."""
     if hasattr(value, "tolist"):  # a numpy scalar or array
         value = value.tolist()
+    if isinstance(value, Struct):
+        return plain(asdict(value))
     if is_dataclass(value) and not isinstance(value, Stream):
         return plain(vars(value))
     if isinstance(value, Mapping):

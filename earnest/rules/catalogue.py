@@ -139,8 +139,8 @@ def rule(
 
 
 _TYPES: dict[type[Need], dict[str, Any]] = {
-    kind: {field.name: field.type for field in fields(record)}
-    for kind, record in ((OfFacts, Facts), (OfProbes, Results))
+    OfFacts: {field.name: field.type for field in fields(Facts)},
+    OfProbes: Results.__annotations__,
 }
 
 

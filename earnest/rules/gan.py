@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
+from earnest.quantiles import median
 from earnest.run import Run, Series
 from earnest.signals import Key
 from earnest.streams import Part, Stream
@@ -35,11 +36,11 @@ def beaten_by(critic: Series, generator: Series | None) -> Iterator[tuple[Series
     if generator is None or min(len(critic.finite), len(generator.finite)) < FEWEST_OF_A_GAME:
         return
     of_critic, of_generator = critic.finite.value, generator.finite.value
-    if not of_generator.any() and float(np.median(of_critic)) > LOST:
+    if not of_generator.any() and median(of_critic) > LOST:
         yield (
             generator,
             f"the generator's loss is exactly 0 in {len(of_generator)} rows, the discriminator's "
-            + (f"{np.median(of_critic):.3g}: it calls everything real, or the labels are the wrong way round"),
+            + (f"{median(of_critic):.3g}: it calls everything real, or the labels are the wrong way round"),
         )
     elif (np.abs(of_critic[-3:]) < WON).all() and (of_generator[-3:] > 2 * LOST).all():
         yield (

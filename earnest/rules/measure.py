@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from earnest.quantiles import median
 from earnest.rules.finding import Baseline
 from earnest.rules.statistics import boundary, effective_size, mean_interval, noise, trend
 from earnest.run import Mask, Series, Values
@@ -150,7 +151,7 @@ def course(series: Series | None) -> Course | None:
     levels = np.array([stretch.mean() for stretch in stretches])
     errors = [stretch.std() / math.sqrt(effective_size(stretch)) for stretch in stretches]
     # a loss also wanders from stretch to stretch, by more than its points scatter within one
-    error = max(float(np.median(errors)), noise(levels), noise(values) / math.sqrt(min(map(len, stretches))))
+    error = max(median(errors), noise(levels), noise(values) / math.sqrt(min(map(len, stretches))))
     steps = np.array_split(step, len(stretches))
     since = int(steps[int(levels.argmin())][-1])
     falls = trend(series.binned.value).falls
@@ -173,8 +174,8 @@ def order_of_clips(series: Series | None, steps_per_epoch: int | None) -> int | 
     if len(this) < 3 or len(last) < 6 or int(last.step[0]) - (begins - length) > 0.1 * length:
         return None
     third, part = max(3, len(last) // 3), max(1, len(this) // 3)
-    steps_up = float(np.median(this.value[:third])) > float(np.median(last.value[-third:]))
-    goes_on = float(np.median(this.value[-part:])) <= float(np.median(this.value[:part]))
+    steps_up = median(this.value[:third]) > median(last.value[-third:])
+    goes_on = median(this.value[-part:]) <= median(this.value[:part])
     before = np.interp(this.step - length, last.step, last.value)
     return begins if steps_up and goes_on and float(np.mean(this.value)) < float(np.mean(before)) else None
 
@@ -321,4 +322,4 @@ def falling(series: Series | None) -> bool:
         return False
     value = series.binned.value
     half = len(value) // 2
-    return float(np.median(value[half:])) < float(np.median(value[:half])) - noise(value) / math.sqrt(half)
+    return median(value[half:]) < median(value[:half]) - noise(value) / math.sqrt(half)

@@ -173,7 +173,7 @@ class OfProbes(Need):
         return f"the probe {self.name}"
 
     def named(self, parameter: str) -> "OfProbes":
-        if parameter not in vars(Results()):
+        if parameter not in Results.__struct_fields__:
             raise TypeError(f"{parameter} is no probe")
         return OfProbes(parameter)
 

@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
+from earnest.quantiles import median
 from earnest.rules.gan import ADVERSARIAL, DISCRIMINATOR, FEATURES
 from earnest.run import Series
 from earnest.streams import TEXT, Part, Stream
@@ -102,11 +103,11 @@ class Parts:
 def _end(series: Series) -> float:
     """The median of the last tenth; the last value of a short log."""
     value = series.finite.value
-    return float(np.median(value[-max(1, len(value) // 10) :]))
+    return median(value[-max(1, len(value) // 10) :])
 
 
 def _got_worse(series: Series, onset: int) -> bool:
     """Whether a part is a quarter higher after a step than right before it (assumed)."""
     before, after = series.where(series.step < onset).value, series.since(onset).value
     few = max(1, min(5, len(before)))
-    return len(before) > 0 and len(after) > 0 and float(np.median(after)) > 1.25 * float(np.median(before[-few:])) > 0
+    return len(before) > 0 and len(after) > 0 and median(after) > 1.25 * median(before[-few:]) > 0

@@ -12,13 +12,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from earnest.quantiles import median, medians
+
 # The chance that any statistical rule cries wolf on one healthy run, over its whole life, for all its streams (assumed:
 # a goal of 1 %).
 BUDGET = 0.01
 # Statistical tests that a run can meet: about ten tests on at most thirty streams (counted from the catalogue, rounded
 # up).
 TESTS = 300
-LONG, FIRST_PAIRS = 1 << 12, 8  # points from which on autocorrelations are tried one by one, and how many pairs of them
+LONG, FIRST_PAIRS = 40, 8  # points from which on autocorrelations are tried one by one, and how many pairs of them
 
 
 def boundary(points: int, alpha: float = BUDGET / TESTS) -> float:
@@ -37,8 +39,8 @@ def noise(value: np.ndarray) -> float:
     second = 2 * value[1:-1]  # in place from here: a million points are 8 MB, and fresh memory costs as much as sums
     np.subtract(value[2:], second, out=second)
     second += value[:-2]  # variance 6 sigma^2 for white noise
-    second -= np.median(second)
-    return float(1.4826 * np.median(np.abs(second, out=second), overwrite_input=True) / math.sqrt(6))
+    second -= median(second)
+    return 1.4826 * median(np.abs(second, out=second), overwrite=True) / math.sqrt(6)
 
 
 def effective_size(value: np.ndarray) -> float:
@@ -130,7 +132,7 @@ def trend(value: np.ndarray) -> Trend:
         return Trend(0.0, float(value[-1] - value[0]) if n else 0.0, n)
     i, j = np.triu_indices(n, 1)
     score = float(np.sign(value[j] - value[i]).sum())
-    slope = float(np.median((value[j] - value[i]) / (j - i)))
+    slope = median((value[j] - value[i]) / (j - i))
     variance = n * (n - 1) * (2 * n + 5) / 18
     if n >= 10:
         _, place, ties = np.unique(value - slope * np.arange(n), return_inverse=True, return_counts=True)
@@ -156,7 +158,7 @@ def page_hinkley(value: np.ndarray, sigma: float, drift: float = 0.5, level: flo
     """
     if len(value) < 6 or sigma <= 0:
         return None
-    smooth = np.array([np.median(value[max(0, i - 4) : i + 1]) for i in range(len(value))])
+    smooth = np.array([median(value[max(0, i - 4) : i + 1]) for i in range(len(value))])
     lowest = np.minimum.accumulate(smooth)
     total, began = 0.0, None
     for i in range(5, len(value)):
@@ -181,11 +183,11 @@ def spikes(value: np.ndarray, window: int = 25, z: float = 8.0) -> np.ndarray:
     middles = np.concatenate(
         [np.arange(longer) * (size + 1) + size / 2, np.arange(cut, len(value), size) + (size - 1) / 2]
     )
-    medians = np.concatenate(
-        [np.median(part, axis=1) for part in (value[:cut].reshape(longer, size + 1), value[cut:].reshape(-1, size))]
+    levels = np.concatenate(
+        [medians(part) for part in (value[:cut].reshape(longer, size + 1), value[cut:].reshape(-1, size))]
     )
-    rest = value - np.interp(np.arange(len(value)), middles, medians)
-    sigma = 1.4826 * float(np.median(np.abs(rest), overwrite_input=True))
+    rest = value - np.interp(np.arange(len(value)), middles, levels)
+    sigma = 1.4826 * median(np.abs(rest), overwrite=True)
     return np.flatnonzero(rest > z * sigma) if sigma > 0 else np.zeros(0, dtype=int)
 
 

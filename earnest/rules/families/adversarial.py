@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from earnest.probes.results import GeneratorStep
+from earnest.quantiles import median, quantile
 from earnest.records import plain
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
@@ -77,7 +78,7 @@ def discriminator_blind(gan: GanSides, last_step: LastStep) -> Answers:
         yield TooEarly(f"{FEWEST_STEPS} steps of the discriminator")
         return
     yield Looked()
-    level = float(np.median(half.value))
+    level = median(half.value)
     if abs(level) < 0.05:
         words = f"D(real) - D(fake) = {level:.3f}"
         if gan.adversarial is not None:
@@ -94,7 +95,7 @@ def _stands_at_a_constant(loss: Series) -> Answers:
         yield TooEarly(f"{FEWEST_POINTS} points and {FEWEST_STEPS} steps of {loss.key}")
         return
     yield Looked()
-    low, high = float(np.quantile(value, 0.05)), float(np.quantile(value, 0.95))
+    low, high = quantile(value, 0.05), quantile(value, 0.95)
     for level, form in CONSTANT_OUTPUT.items():
         if low > level * 0.995 and high < level * 1.005:
             words = (
@@ -132,14 +133,14 @@ def discriminator_wins(gan: GanSides) -> Answers:
         yield TooEarly(lacks or "train/d_real and train/d_fake")
         return
     yield Looked()
-    end, apart = loss.tail(0.25, at_least=10).value, float(np.median(gap.tail(0.25, at_least=10).value))
-    wins = float(np.median(end)) < 0.1 and float(np.quantile(end, 0.9)) < 0.3
+    end, apart = loss.tail(0.25, at_least=10).value, median(gap.tail(0.25, at_least=10).value)
+    wins = median(end) < 0.1 and quantile(end, 0.9) < 0.3
     if not wins and apart <= 4:
         return
     start = next(iter(loss.runs_below(0.3, at_least=5) if wins else gap.runs_above(4, at_least=3)), None)
     words = f"D(real) - D(fake) = {apart:.1f}, hinge asks for 2"
     if wins:
-        words = f"its loss is {np.median(end):.3f} (2 sees nothing, 0 separates all)"
+        words = f"its loss is {median(end):.3f} (2 sees nothing, 0 separates all)"
     words += _generator_pays(gan)
     since = start.start if start else int(loss.tail(0.25, at_least=10).step[0])
     yield Evidence(since, words, STRONG, (loss if wins else gap).rows())
@@ -154,8 +155,8 @@ def _falls_to_nothing(loss: Series, gan: Gan) -> Answers:
     yield Looked()
     start, end = float(value[: max(2, len(value) // 10)].max()), loss.tail(1 / 3, at_least=2)
     level = min(start / 50, SEPARATED)
-    if (value >= 0).all() and value.any() and float(np.quantile(end.value, 0.9)) < level:
-        words = f"its loss fell from {start:.3g} to {np.median(end.value):.2g}, which separates all"
+    if (value >= 0).all() and value.any() and quantile(end.value, 0.9) < level:
+        words = f"its loss fell from {start:.3g} to {median(end.value):.2g}, which separates all"
         words += _generator_pays(gan)
         since = next((one.start for one in loss.runs_below(level, at_least=2)), int(end.step[0]))
         severity: Severity | None = None if len(value) >= FEWEST_POINTS else "note"
@@ -192,8 +193,8 @@ def discriminator_wrong(gan: GanSides) -> Answers:
         return
     half = loss.tail(0.5)
     yield Looked()
-    if float(np.median(half.value)) > 2.2 and float(np.quantile(half.value, 0.2)) > 2.0:
-        words = f"its loss is {np.median(half.value):.2f}, knowing nothing scores 2"
+    if median(half.value) > 2.2 and quantile(half.value, 0.2) > 2.0:
+        words = f"its loss is {median(half.value):.2f}, knowing nothing scores 2"
         yield Evidence(int(half.step[0]), words, STRONG, loss.rows())
 
 
@@ -222,10 +223,10 @@ def adversarial_training_dies(gan: GanSides) -> Answers:
         return
     yield Looked()
     start, end, other = float(features.head(5).value.max()), features.tail(0.5), adversarial.tail(0.5).value
-    still = float(np.ptp(other)) < 0.05 and abs(float(np.median(other))) < 0.05
-    if start > 0 and float(np.quantile(end.value, 0.9)) < 0.01 * start and still:
+    still = float(np.ptp(other)) < 0.05 and abs(median(other)) < 0.05
+    if start > 0 and quantile(end.value, 0.9) < 0.01 * start and still:
         gone = next(iter(features.runs_below(0.01 * start, at_least=5)), None)
-        words = f"feature matching fell from {start:.3g} to {np.median(end.value):.2g}, "
+        words = f"feature matching fell from {start:.3g} to {median(end.value):.2g}, "
         words += "and the adversarial loss stands still near 0"
         yield Evidence(gone.start if gone else int(end.step[0]), words, STRONG, features.rows())
 
@@ -258,7 +259,7 @@ def discriminator_out_of_range(losses: PlainLosses, gan: GanSides | None) -> Ans
         value = series.finite.value
         if (gan is not None and gan.form == "wasserstein") or (value <= 0).any():
             continue
-        low = min(float(np.median(value)), float(np.median(value[: len(value) // 2 + 1])))
+        low = min(median(value), median(value[: len(value) // 2 + 1]))
         jumps = float((np.abs(np.diff(np.log(value))) > np.log(1.5)).mean())
         if low > OUT_OF_RANGE and jumps > 0.5:
             words = f"{value.min():.3g} to {value.max():.3g}, jumping by half and more; "
@@ -300,7 +301,7 @@ def one_player_at_zero(losses: PlainLosses) -> Answers:
         yield TooEarly("train/loss, the losses of discriminators, and another part of it")
         return
     yield Looked()
-    end = float(np.median(total.tail(0.1).value))
+    end = median(total.tail(0.1).value)
     if not any(one.finite.value.any() for one in critics.values()) and end > SWOLLEN * others:
         words = f"{len(critics)} discriminators at exactly 0, the total at {end:.4g}; the other parts make {others:.3g}"
         yield Evidence(int(total.step[0]), words, FAIR, total.rows(), next(iter(critics)))
@@ -330,7 +331,7 @@ def one_part_is_the_loss(losses: PlainLosses, loss_weights: Fact[Mapping[Stream,
     for stream, weight in loss_weights.items():
         part = losses.get(stream)
         if part is not None and weight and len(part.finite):
-            parts[stream] = abs(weight * float(np.median(part.tail(0.5).value)))
+            parts[stream] = abs(weight * median(part.tail(0.5).value))
     if len(parts) < 3:
         yield TooEarly(f"train/loss of 3 parts that have a weight (it has {len(parts)})")
         return
@@ -348,7 +349,7 @@ def _largest(parts: Parts) -> Answers:
         yield TooEarly("train/loss and two parts of it")
         return
     yield Looked()
-    total = float(np.median(parts.total.tail(0.1).value))
+    total = median(parts.total.tail(0.1).value)
     name = max(parts.parts, key=parts.share)
     if parts.swamped is None and parts.share(name) > 0.97 and 0.9 * total < parts.at_the_end[name] < 1.1 * total:
         rows = [{"part": str(stream), "size": size} for stream, size in parts.at_the_end.items()]

@@ -6,6 +6,7 @@ import re
 import numpy as np
 
 from earnest.probes.results import Ranks
+from earnest.quantiles import median, medians, quantile
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
 from earnest.rules.finding import Severity
@@ -43,7 +44,7 @@ def units_differ(loss: LossInBothSplits, codebooks: Fact[int] | None, accumulati
         yield TooEarly(f"{FEWEST_POINTS} points of train/{evaluated.key.name}")
         return
     at = np.clip(np.searchsorted(train.finite.step, evaluated.step), 2, len(train.finite) - 3)
-    near = np.median(train.finite.value[at[:, None] + np.arange(-2, 3)], axis=1)
+    near = medians(train.finite.value[at[:, None] + np.arange(-2, 3)])
     inside = evaluated.step >= train.finite.step[0]
     near, values = near[inside], evaluated.value[inside]
     if len(near) < 4:
@@ -53,7 +54,7 @@ def units_differ(loss: LossInBothSplits, codebooks: Fact[int] | None, accumulati
     if (near <= 0).any():
         return
     ratio = values / near
-    level, spread = float(np.median(ratio)), float(np.quantile(ratio, 0.9) - np.quantile(ratio, 0.1))
+    level, spread = median(ratio), float(quantile(ratio, 0.9) - quantile(ratio, 0.1))
     moved = float(np.ptp(near)) > 0.1 * float(near.mean())  # a constant ratio says little if nothing moved
     names = {"bits against nats": 1 / math.log(2)}
     for words, count in (("codebooks", codebooks), ("accumulation steps", accumulation_steps)):
@@ -87,7 +88,7 @@ def steps_get_slower(step_s: Signal) -> Answers:
     yield Looked()
     value = step_s.binned.value
     tenth = max(2, len(value) // 10)
-    first, last = float(np.median(value[tenth : 2 * tenth])), float(np.median(value[-tenth:]))
+    first, last = median(value[tenth : 2 * tenth]), median(value[-tenth:])
     if last > 2 * first and trend(value[tenth:]).rises:
         words = f"{first:.3g} s at first, {last:.3g} s now"
         yield Evidence(int(step_s.binned.step[tenth]), words, FAIR, step_s.rows())
@@ -115,7 +116,7 @@ def memory_grows(memory_bytes: Signal) -> Answers:
     first = len(value) // 5
     rest = value[first:]
     found, quarter = trend(rest), max(1, len(rest) // 4)
-    ends = [np.median(rest[-(back + 1) * quarter : len(rest) - back * quarter]) for back in range(3)]
+    ends = [median(rest[-(back + 1) * quarter : len(rest) - back * quarter]) for back in range(3)]
     steady = ends[0] > 1.02 * ends[1] > 1.02**2 * ends[2]
     if found.change > 0.25 * rest[0] and found.rises and steady:
         words = f"{rest[0] / 2**30:.2f} GiB to {rest[-1] / 2**30:.2f} GiB"
@@ -142,7 +143,7 @@ def waiting_for_data(data_s: Signal, step_s: Signal) -> Answers:
         yield TooEarly(f"a point of {step_s.key} that is a number")
         return
     yield Looked()
-    share = float(np.median(data_s.finite.value)) / max(float(np.median(step_s.finite.value)), 1e-9)
+    share = median(data_s.finite.value) / max(median(step_s.finite.value), 1e-9)
     if 0.5 < share <= 1.05:
         yield Evidence(int(data_s.finite.step[0]), f"{share:.0%} of a step is loading", STRONG, data_s.rows())
 
@@ -191,7 +192,7 @@ def batches_are_mostly_padding(padding_frac: Signal) -> Answers:
     earnest's own; no publication known.
     """
     yield Looked()
-    level = float(np.median(padding_frac.finite.value))
+    level = median(padding_frac.finite.value)
     if 0.5 < level <= 1:
         words = f"{level:.0%} of the positions are padding"
         yield Evidence(int(padding_frac.finite.step[0]), words, STRONG, padding_frac.rows())

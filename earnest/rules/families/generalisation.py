@@ -7,6 +7,7 @@ import numpy as np
 
 from earnest.probes.results import HeldOut
 from earnest.profiles import built_on
+from earnest.quantiles import median
 from earnest.rules.catalogue import RULES, Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import FAIR, STRONG, WEAK
 from earnest.rules.finding import Severity
@@ -163,8 +164,8 @@ def held_out_far_above_training(loss: LossInBothSplits, series: AllSeries | None
     yield Looked()
     beside = np.interp(evaluated.step, train.binned.step, train.binned.value)
     gap, gained = evaluated.value - beside, float(beside[0] - beside[-1])
-    end = float(np.median(gap[-2:]))
-    grown = end - max(0.0, float(np.median(gap[:2])))
+    end = median(gap[-2:])
+    grown = end - max(0.0, median(gap[:2]))
     if gained > 0 and beside[-1] > 0 and grown > GAP * gained and grown > 0.1 * evaluated.value[-1]:
         apart = int(evaluated.step[int(np.argmax(gap > 0.5 * end))])
         words = f"{evaluated.value[-1]:.2f} held out beside {beside[-1]:.2f} in training, a gap since step {apart}"
@@ -242,7 +243,7 @@ def held_out_as_low_as_memory(
     named = any(key.name in ("accuracy_frac", "error_frac", "perplexity") for key in series or ())
     if passes < MANY_PASSES or not (vocabulary or named or built_on(trainer, OF_TOKENS)):
         return
-    start, end = float(train.head(3).value.max()), float(np.median(train.tail(0.1, at_least=2).value))
+    start, end = float(train.head(3).value.max()), median(train.tail(0.1, at_least=2).value)
     last, half = float(evaluated.value[-1]), float(evaluated.value[len(evaluated) // 2])
     by_heart = 0 < end < min(BY_HEART, 0.1 * start)
     if by_heart and 0 < last < min(BY_HEART, 2 * end) and last < 0.67 * half and last <= evaluated.value.min():

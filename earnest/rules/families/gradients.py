@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from earnest.probes.results import FrozenTensors, Gradients, Inputs, LowPrecision, Moved, Optimizer
+from earnest.quantiles import median
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
 from earnest.rules.finding import Severity
@@ -49,7 +50,7 @@ def gradient_is_zero(grad_norm: Signal, losses: PlainLosses | None) -> Answers:
         own = next((losses[one] for one in DISCRIMINATOR if losses and one in losses), None)
         if grad_norm.stream in DISCRIMINATOR and own is not None:
             then = own.value[np.isin(own.step, values.step[zero])]
-            if len(then) and np.median(then) < SEPARATES:
+            if len(then) and median(then) < SEPARATES:
                 return
         words = f"gradient norm exactly 0 in {zero.mean():.0%} of the logged steps"
         if len(zero) < 3:
@@ -118,7 +119,7 @@ def updates_out_of_range(update_frac: Signal) -> Answers:
     """
     yield Looked()
     half = update_frac.tail(0.5)
-    level = float(np.median(half.value))
+    level = median(half.value)
     if level < 1e-6 or level > 0.1:
         yield Evidence(int(half.step[0]), f"an update is {level:.1e} of the weights", STRONG, half.rows())
 

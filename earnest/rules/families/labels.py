@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from earnest.quantiles import median, quantile
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, STRONG
 from earnest.rules.families.batch import TargetsByStream, codes_lost, end_in_no_clip
@@ -63,14 +64,14 @@ def labels_over_masked(counted_frac: Signal) -> Answers:
     earnest's own; no publication known.
     """
     values = counted_frac.finite
-    level = float(np.median(values.tail(0.1, at_least=5).value))
+    level = median(values.tail(0.1, at_least=5).value)
     of_audio = counted_frac.stream is not None and counted_frac.stream.is_audio
     if level > 0 and of_audio and level < 0.05:
         yield Evidence(int(values.step[0]), f"{level:.1%} of the positions count", STRONG, counted_frac.rows())
     elif level > 0 and len(values) >= 30:
         first = values.value[:20]
-        usual = float(np.median(first))
-        if level < 0.5 * usual and level < float(np.quantile(first, 0.01)) and noise(values.value) < 0.2 * usual:
+        usual = median(first)
+        if level < 0.5 * usual and level < quantile(first, 0.01) and noise(values.value) < 0.2 * usual:
             below = int(values.step[np.flatnonzero(values.value > 0.5 * usual)[-1]])
             words = f"{usual:.1%} of the positions counted at first, {level:.1%} now"
             yield Evidence(below, words, STRONG, counted_frac.rows(below))
@@ -109,7 +110,7 @@ def codebooks_masked_unevenly(counted_frac: PerStream | None, targets: Probe[Tar
         yield TooEarly("train/counted_frac of at least 3 codebooks")
         return
     yield Looked()
-    middle = float(np.median(list(means.values())))
+    middle = median(list(means.values()))
     for stream, mean in means.items():
         if 0 < mean < 0.8 * middle:
             words = f"{mean:.1%} of its positions count, {middle:.1%} in the median codebook"

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 
+from earnest.quantiles import median, medians, quantile
 from earnest.rules.catalogue import RULES, Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
 from earnest.rules.finding import Severity
@@ -83,8 +84,8 @@ def loss_not_a_number(series: Loss, grad_norm: Signal | None) -> Answers:
         ]
     elif grad_norm is not None:
         before = grad_norm.finite.where(grad_norm.finite.step < onset).value
-        if len(before) >= 20 and before[-3:].max() > 5 * np.median(before):
-            words += f", after the gradient norm rose from {np.median(before):.3g} to {before[-3:].max():.3g}"
+        if len(before) >= 20 and before[-3:].max() > 5 * median(before):
+            words += f", after the gradient norm rose from {median(before):.3g} to {before[-3:].max():.3g}"
     yield Evidence(onset, words, EXACT, series.rows(int(series.step[max(0, first - 4)]), onset), causes=causes)
 
 
@@ -198,15 +199,15 @@ def diverged(
     if _may_rise(series, losses) or _is_outweighed(series, losses):
         return
     first, rest = float(series.finite.value[0]), series.finite.value[1:]
-    later = float(np.median(rest[-max(3, len(rest) // 5) :]))
+    later = median(rest[-max(3, len(rest) // 5) :])
     # a divergence is near 0 before anything is encoded
-    if later > 1.5 * first > 0 and np.quantile(rest, 0.05) > 1.5 * first and series.stream not in MAY_STAND:
-        words = f"{first:.3g} at first, {np.median(rest):.3g} in the median ever after"
+    if later > 1.5 * first > 0 and quantile(rest, 0.05) > 1.5 * first and series.stream not in MAY_STAND:
+        words = f"{first:.3g} at first, {median(rest):.3g} in the median ever after"
         yield Evidence(int(series.finite.step[1]), words, STRONG, series.rows())
         return
     value, step = series.binned.value, series.binned.step
     width = max(3, len(value) // 20)
-    level = np.median(np.lib.stride_tricks.sliding_window_view(value, width), axis=1)
+    level = medians(np.lib.stride_tricks.sliding_window_view(value, width))
     best = int(np.argmin(level))
     # the last fifth of the bins, and of the points as logged: an end that is still up, not the middle of a spike that
     # returns
@@ -214,19 +215,19 @@ def diverged(
     if len(value) - best - width < len(end):
         return
     lowest = float(level[best])
-    gained = max(float(np.median(value[:width])) - lowest, 0.0)
+    gained = max(median(value[:width]) - lowest, 0.0)
     scale = max(gained, 0.05 * abs(lowest))  # a loss that never fell has gained nothing to lose
-    rise = min(float(np.median(end)), float(np.median(series.finite.value[-3:]))) - lowest
-    apart = np.quantile(end, 0.05) > np.quantile(value[best : best + width], 0.95)
+    rise = min(median(end), median(series.finite.value[-3:])) - lowest
+    apart = quantile(end, 0.05) > quantile(value[best : best + width], 0.95)
     # the noise, and the slow wandering of the level around its best; the steep first fall, if it is near, is neither
-    low, high = np.quantile(value[max(0, best - 3 * width) : best + width], [0.25, 0.75])
-    sigma = max(noise(value[: best + width]), 0.5 * float(high - low) / 1.35)
+    around = value[max(0, best - 3 * width) : best + width]
+    sigma = max(noise(value[: best + width]), 0.5 * (quantile(around, 0.75) - quantile(around, 0.25)) / 1.35)
     if not (apart and rise > scale / 3 and rise > 0.15 * abs(lowest) and rise > 8 * sigma):
         return
     shifted = page_hinkley(value[best:], max(sigma, 0.02 * scale))
     onset = int(step[best + (shifted if shifted is not None else width)])
     if not _adversary_starts(losses, onset, last_step) and order_of_clips(series, steps_per_epoch) is None:
-        words = f"{lowest:.3g} at best, {np.median(end):.3g} now, since step {onset}"
+        words = f"{lowest:.3g} at best, {median(end):.3g} now, since step {onset}"
         words += _rate_at(onset, learning_rate) + _norm_around(onset, grad_norm)
         yield Evidence(onset, words, STRONG, series.rows(int(step[best])))
 
@@ -236,8 +237,8 @@ def _is_outweighed(series: Series, losses: PlainLosses | None) -> bool:
     total, values = (losses or {}).get(None), series.finite.value
     if not series.stream or series.stream == TEXT or series.stream.is_audio or total is None or len(total.finite) < 6:
         return False
-    fall = float(total.head(3).value.mean() - np.median(total.tail(0.1, at_least=3).value))
-    rise = float(np.median(values[-max(3, len(values) // 10) :]) - values.min())
+    fall = float(total.head(3).value.mean() - median(total.tail(0.1, at_least=3).value))
+    rise = float(median(values[-max(3, len(values) // 10) :]) - values.min())
     return fall > 0 and rise < 0.5 * fall
 
 
@@ -257,8 +258,8 @@ def _norm_around(onset: int, grad_norm: Series | None) -> str:
         return ""
     finite = grad_norm.finite
     before, after = finite.where(finite.step < onset).value, finite.since(onset).value
-    if len(before) > 5 and len(after) > 2 and np.median(after) > 3 * np.median(before):
-        return f"; gradient norm {np.median(before):.3g} before, {np.median(after):.3g} after"
+    if len(before) > 5 and len(after) > 2 and median(after) > 3 * median(before):
+        return f"; gradient norm {median(before):.3g} before, {median(after):.3g} after"
     return ""
 
 
@@ -288,8 +289,8 @@ def loss_spikes_again_and_again(series: Loss, losses: PlainLosses | None) -> Ans
     if len(found):
         lowest_before = np.minimum.accumulate(np.concatenate([[np.inf], values.value[:-1]]))
         # a twentieth of the whole fall (assumed): at the floor of a text of constants, a doubling means nothing
-        worth = 0.05 * (float(np.median(series.finite.value[:3])) - float(values.value.min()))
-        found = found[(values.value - np.maximum(lowest_before + worth, 1.1 * np.median(values.value)))[found] > 0]
+        worth = 0.05 * (median(series.finite.value[:3]) - float(values.value.min()))
+        found = found[(values.value - np.maximum(lowest_before + worth, 1.1 * median(values.value)))[found] > 0]
     separate = 1 + int((np.diff(found) > 3).sum()) if len(found) else 0
     if separate >= 5 and len(found) > 0.02 * len(values):
         words = f"{separate} spikes in {len(values)} logged steps"
@@ -299,7 +300,7 @@ def loss_spikes_again_and_again(series: Loss, losses: PlainLosses | None) -> Ans
 
 def _after_first_fall(values: Series) -> Series:
     """What follows once a loss that falls to a fifth of its start and less has come within twice its later level."""
-    later = float(np.median(values.value[len(values) // 2 :]))
+    later = median(values.value[len(values) // 2 :])
     if later <= 0 or values.value[: max(3, len(values) // 20)].max() < 5 * later:
         return values
     return values.since(int(values.step[int(np.argmax(values.value <= 2 * later))]))
@@ -334,22 +335,22 @@ def loss_stepped_up(
     jump = level[width:] - level[:-width]  # level after minus level before, around index i + width
     at = int(np.argmax(jump))
     before, after = values[at : at + width], values[at + width : at + 2 * width]
-    rise = float(np.median(after) - np.median(before))
-    stays = after.min() > before.max() and np.median(values[-width:]) > level[at]
+    rise = float(median(after) - median(before))
+    stays = after.min() > before.max() and median(values[-width:]) > level[at]
     if not stays or not rise > 0.1 * abs(level[at]):
         return  # before anything is asked of all values, which costs more
     sigma = noise(values)
     elsewhere = jump[np.abs(np.arange(len(jump)) - at) > width]
     # how far levels rise anyway: autocorrelation included
-    usual = float(np.quantile(elsewhere, 0.9)) if len(elsewhere) else 0.0
+    usual = quantile(elsewhere, 0.9) if len(elsewhere) else 0.0
     stands_out = jump[at] > 6 * usual and rise > 10 * sigma > 0
     started = int(step[at + width])
     # what stays at the higher level has lost what it had learnt: that is a divergence (D201)
-    learns_on = np.median(values[-width:]) < float(np.median(after)) - 2 * sigma / np.sqrt(width)
+    learns_on = median(values[-width:]) < median(after) - 2 * sigma / np.sqrt(width)
     if not stands_out or not learns_on or not _is_calm(values, at + width, sigma):
         return
     if not _adversary_starts(losses, started, last_step):
-        words = f"from {level[at]:.3g} to {np.median(after):.3g} between two logged steps"
+        words = f"from {level[at]:.3g} to {median(after):.3g} between two logged steps"
         causes: list[str] | None = None
         severity: Severity | None = None
         if order_of_clips(series, steps_per_epoch) is not None:
@@ -395,4 +396,4 @@ def _is_calm(values: Values, at: int, sigma: float, width: int = 10) -> bool:
     divergence."""
     rest = values[at:]
     settled = trend(rest[-max(width, len(rest) // 2) :])
-    return bool(noise(rest) < 3 * sigma and np.median(values[at : at + width]) < values[:3].max() and not settled.rises)
+    return bool(noise(rest) < 3 * sigma and median(values[at : at + width]) < values[:3].max() and not settled.rises)

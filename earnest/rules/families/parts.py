@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from earnest.quantiles import median
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import FAIR, STRONG
 from earnest.rules.measure import FELL, FEWEST_POINTS, course, falling
@@ -107,21 +108,21 @@ def _compared(steps: Steps, parts: Mapping[Stream, Values], total: Values, weigh
     summed = np.sum(list(parts.values()), axis=0)
 
     def is_off(values: Values, by: float) -> bool:
-        return float(np.median((np.abs(values - total) / np.maximum(np.abs(total), 1e-9))[half])) > by
+        return median((np.abs(values - total) / np.maximum(np.abs(total), 1e-9))[half]) > by
 
     if not is_off(summed, 0.03):
         return
-    rows = [{"part": str(stream), "weighted": float(np.median(values[half]))} for stream, values in parts.items()]
-    rows.append({"part": "total as logged", "weighted": float(np.median(total[half]))})
+    rows = [{"part": str(stream), "weighted": median(values[half])} for stream, values in parts.items()]
+    rows.append({"part": "total as logged", "weighted": median(total[half])})
     start = int(steps[half][0])
     for stream, values in parts.items():
         if not is_off(summed - values, 0.01):
             words = f"{stream} is logged but not part of the total: a phase without it?"
             yield Evidence(start, words, STRONG, rows, stream, severity="note")
             return
-    mean = float(np.median(total[half]) / np.median(summed[half]))
+    mean = float(np.divide(median(total[half]), median(summed[half])))
     if abs(mean * len(parts) - 1) > 0.03 and abs(mean * weight - 1) > 0.03:  # a weighted mean is a sum too
-        words = f"the parts sum to {np.median(summed[half]):.4g}, the total says {np.median(total[half]):.4g}"
+        words = f"the parts sum to {median(summed[half]):.4g}, the total says {median(total[half]):.4g}"
         yield Evidence(start, words, FAIR, rows)
 
 
@@ -147,7 +148,7 @@ def parts_are_not_the_total(losses: PlainLosses) -> Answers:
         yield TooEarly(f"{FEWEST_POINTS} points of train/loss and two parts of it")
         return
     yield Looked()
-    end = float(np.median(total.tail(0.1, at_least=3).value))
+    end = median(total.tail(0.1, at_least=3).value)
     if total.stream == GENERATOR or summed <= 0 or end < FAR * summed or _weights_make_it(parts):
         return
     known = " + ".join(f"{stream} {size:.3g}" for stream, size in parts.at_the_end.items())

@@ -3,8 +3,7 @@
 from itertools import accumulate
 from typing import Annotated
 
-import numpy as np
-
+from earnest.quantiles import median
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import FAIR, STRONG
 from earnest.rules.finding import Severity
@@ -113,14 +112,14 @@ def codebook_collapse(
         yield TooEarly(f"3 points of {usage.key}, or one after {SETTLED} steps")
         return
     yield Looked()
-    end = float(np.median(values[-max(3, len(values) // 10) :]))
+    end = median(values[-max(3, len(values) // 10) :])
     if trend(values[-max(5, len(values) // 2) :]).rises:
         return
     ppl = usage if usage.key.name == "perplexity" else perplexity
     small = codebook_size is not None and codebook_size <= 8
     severity: Severity | None = None if usage.last_step >= SETTLED else "warning"
     if ppl is not None and len(ppl.finite) and not small and _end(ppl) < 2:
-        level = float(np.median(ppl.finite.value[-3:]))
+        level = median(ppl.finite.value[-3:])
         start = next(iter(ppl.runs_below(2, at_least=1 if few else 3)), None)
         words = f"perplexity {level:.4g}: one entry does all the work"
         yield Evidence(start.start if start else None, words, FAIR if few else STRONG, ppl.rows(), severity=severity)
@@ -137,7 +136,7 @@ def codebook_collapse(
 def _end(series: Series) -> float:
     """The median of the last tenth, but of no fewer than 3 points."""
     value = series.finite.value
-    return float(np.median(value[-max(3, len(value) // 10) :]))
+    return median(value[-max(3, len(value) // 10) :])
 
 
 @rule("F302", "warning")
@@ -205,5 +204,5 @@ def latent_carries_nothing(losses: PlainLosses) -> Answers:
     end = loss.tail(0.25, at_least=3).value
     if (value >= 0).all() and level * start > 0 and float(end.max()) < level * min(start, 1.0):
         since = next((one.start for one in loss.runs_below(level * min(start, 1.0))), None)
-        words = f"{loss.key.stream} fell from {start:.3g} to {float(np.median(end)):.2g}"
+        words = f"{loss.key.stream} fell from {start:.3g} to {median(end):.2g}"
         yield Evidence(since, words, STRONG, loss.rows(), DIVERGENCE)

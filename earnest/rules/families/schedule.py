@@ -5,6 +5,7 @@ from typing import Annotated
 import numpy as np
 
 from earnest.probes.results import Accumulation
+from earnest.quantiles import median
 from earnest.records import plain
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
@@ -49,7 +50,7 @@ def clipping_nearly_always(
         values = (values > max_grad_norm).astype(float)
     yield Looked()
     half = values[len(values) // 2 :]
-    norm = float(np.median(grad_norm.tail(0.5).value)) if grad_norm is not None and len(grad_norm.finite) else None
+    norm = median(grad_norm.tail(0.5).value) if grad_norm is not None and len(grad_norm.finite) else None
     if half.mean() > 0.9 and (norm is None or not max_grad_norm or norm > 2 * max_grad_norm):
         words = f"{half.mean():.0%} of the steps since step {int(steps[len(values) // 2])} are clipped"
         words += f"; the median norm is {norm:.3g}, the limit {max_grad_norm:g}" if norm and max_grad_norm else ""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from earnest.probes.results import Alignment
+from earnest.quantiles import median
 from earnest.records import plain
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
@@ -88,7 +89,7 @@ def _text_above_chance(text: StreamView | None) -> str | None:
 def _copied(rate: Series | None) -> float | None:
     if rate is None or len(rate.finite) < COPIED_POINTS:
         return None
-    return float(np.median(rate.tail(0.1, at_least=COPIED_POINTS).value))
+    return median(rate.tail(0.1, at_least=COPIED_POINTS).value)
 
 
 @rule("A202", "critical", explains=("E101", "E112"))
@@ -192,7 +193,7 @@ def predictions_repeat_input(
     yield Looked()
     stream = copy_frac.stream
     assert stream is not None
-    level = float(np.median(copy_frac.tail(0.1, at_least=3).value))
+    level = median(copy_frac.tail(0.1, at_least=3).value)
     counts = list((label_counts or {}).get(stream, {}).values())
     commonest = max(counts) / sum(counts) if sum(counts) else 0.0
     own = (repeat_frac or {}).get(stream)

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from earnest.quantiles import median, quantile
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import FAIR, STRONG
 from earnest.rules.finding import Severity
@@ -73,7 +74,7 @@ def loss_jumps_beyond_measure(series: Loss, losses: PlainLosses | None, grad_nor
         return
     small = parts.share(series.stream) < SMALL if series.stream else False
     if len(values) >= FEW:
-        level = float(np.quantile(values.value[: len(values) // 2], 0.9))
+        level = quantile(values.value[: len(values) // 2], 0.9)
         exploded = values.value > EXPLODED * max(level, LEVEL / EXPLODED)
         if level > 0 and exploded[-3:].all():
             onset = int(values.step[len(values) - int(np.argmin(exploded[::-1]))])
@@ -99,7 +100,7 @@ def _higher_ever_since(series: Series) -> Answers:
     value = series.finite.value
     if len(value) < 5 or value.min() < LEVEL or value[:2].max() >= value[2:].min():
         return
-    if np.median(value[-3:]) > HIGHER * value[0]:
+    if median(value[-3:]) > HIGHER * value[0]:
         words = f"{value[0]:.4g} at first, and never lower since: {value[-1]:.4g} at the end, in {len(value)} rows"
         yield Evidence(int(series.finite.step[0]), words, FAIR, series.rows(), severity="warning")
 
@@ -123,7 +124,7 @@ def _norm_before(step: int, grad_norm: Series | None) -> tuple[int, str]:
     finite = grad_norm.finite
     upto = finite.where(finite.step <= step)
     for at in range(1, len(upto)):
-        usual = float(np.median(upto.value[:at]))
+        usual = median(upto.value[:at])
         if usual > 0 and upto.value[at] > 5 * usual:
             began = int(upto.step[at])
             return began, f"; the gradient norm rose from {usual:.3g} to {upto.value[at]:.3g} at step {began}"

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from earnest.probes.results import Reload
+from earnest.quantiles import median
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG, WEAK
 from earnest.rules.needs import Demos, Fact, PerStream, Probe, WithFact
@@ -109,7 +110,7 @@ def demos_get_shorter(demos: Annotated[Demos, WithFact("length_ratio")]) -> Answ
         yield TooEarly("demos of 3 rounds with the fact length_ratio")
         return
     yield Looked()
-    level = {step: float(np.median(ratios)) for step, ratios in rounds.items()}  # demos are in order of their steps
+    level = {step: median(ratios) for step, ratios in rounds.items()}  # demos are in order of their steps
     *_, earlier, before, now = level.values()
     if now < 0.75 and now < before < earlier and now < 0.9 * max(level.values()):
         words = f"length ratio {', '.join(f'{one:.2f}' for one in list(level.values())[-4:])} in the last rounds"
@@ -140,7 +141,7 @@ def demos_clip(demos: Annotated[Demos, WithFact("clipping_frac")]) -> Answers:
     yield Looked()
     clipped = _values(last, "clipping_frac")
     if np.mean([share > 0.01 for share in clipped]) > 0.5:
-        words, rows = f"{np.median(clipped):.1%} of the samples at full scale", ("text", "temperature")
+        words, rows = f"{median(clipped):.1%} of the samples at full scale", ("text", "temperature")
         yield Evidence(last[0].step, words, STRONG, _rows(last, *rows, "clipping_frac"))
 
 
@@ -173,8 +174,8 @@ def sampled_demos_leave_the_path(
         yield TooEarly("demos at temperature 0 and 1 with the fact match_frac or wer")
         return
     yield Looked()
-    if np.median(greedy) > 0.7 and np.median(sampled) < 0.3:
-        words = f"right at temperature 0 ({np.median(greedy):.0%}), not at 1 ({np.median(sampled):.0%})"
+    if median(greedy) > 0.7 and median(sampled) < 0.3:
+        words = f"right at temperature 0 ({median(greedy):.0%}), not at 1 ({median(sampled):.0%})"
         nats = _nats_per_code(ce_nats or {})
         if codebooks and nats is not None:
             whole = f"{math.exp(-codebooks * nats):.0%}"
@@ -262,7 +263,7 @@ def demos_repeat_themselves(demos: Annotated[Demos, WithFact("repeat_frac")]) ->
     yield Looked()
     repeated = _values(last, "repeat_frac")
     if np.mean([share > 0.5 for share in repeated]) > 0.5:
-        words, rows = f"{np.median(repeated):.0%} of the frames repeat", ("text", "temperature")
+        words, rows = f"{median(repeated):.0%} of the frames repeat", ("text", "temperature")
         yield Evidence(last[0].step, words, FAIR, _rows(last, *rows, "repeat_frac"))
 
 

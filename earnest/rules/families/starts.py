@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from earnest.quantiles import median
 from earnest.rules.catalogue import RULES, Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import FAIR, STRONG
 from earnest.rules.finding import Severity
@@ -59,11 +60,11 @@ def _noise_power(step: Steps, value: Values) -> tuple[float, float]:
     size, middle = np.abs(value[2:] - 2 * value[1:-1] + value[:-2]), step[1:-1]
     edges: Values = np.geomspace(float(step[len(size) // 20]), float(step[-1]), 13)[1:-1]  # pyright: ignore
     bins = np.array_split(np.arange(len(size)), np.searchsorted(middle, edges).tolist())
-    bins = [places for places in bins[1:] if len(places) >= 8 and np.median(size[places]) > 0]
+    bins = [places for places in bins[1:] if len(places) >= 8 and median(size[places]) > 0]
     if len(bins) < 4:
         return 0.0, 1.0
     x = np.array([float(np.log(middle[places]).mean()) for places in bins])
-    y = np.array([float(np.log(np.median(size[places]))) for places in bins])
+    y = np.array([float(np.log(median(size[places]))) for places in bins])
     x = x - x.mean()
     slope = float(x @ y / (x @ x))
     rest = y - y.mean() - slope * x
@@ -323,10 +324,10 @@ def loss_never_moved(judged: AllJudged, accuracy_frac: PerStream | None, learnin
         span = view.train.last_step - int(view.train.step[0])
         enough = course.points >= UNMOVED_POINTS and (span >= UNMOVED_STEPS or not view.run.counts_steps)
         right = (accuracy_frac or {}).get(None if view.stream == TOTAL else view.stream)
-        accuracy = float(np.median(right.finite.value)) if right is not None and len(right.finite) else None
+        accuracy = median(right.finite.value) if right is not None and len(right.finite) else None
         chance = chance_near(course.end, accuracy, guess=view.chance is None)
         at_chance = chance is not None and course.never_moved_after_the_start
-        level = float(np.median(course.levels)) if course.flat_since is not None else math.inf
+        level = median(course.levels) if course.flat_since is not None else math.inf
         came_there = chance is not None and abs(level / chance.nats - 1) < 1.5e-3
         unlearnt = view.chance is None and not view.no_mean and not has_adversary
         unlearnt = unlearnt and (course.end > UNLEARNT or rate <= HARDLY_ANY)
@@ -336,7 +337,7 @@ def loss_never_moved(judged: AllJudged, accuracy_frac: PerStream | None, learnin
             words = f"{course.start:.4g} in the first of {course.points} values, {course.end:.4g} in the last"
             words += ": it never moved" if course.never_moved else f": it has not moved since step {course.flat_since}"
             words += f", at a learning rate of {rate:.2g} at most" if rate <= HARDLY_ANY else ""
-            words += f", while {len(beside)} losses of its kind fell by {np.median(beside):.0%}" if beside else ""
+            words += f", while {len(beside)} losses of its kind fell by {median(beside):.0%}" if beside else ""
             words += f". That is {chance.words}" if chance else f". {OF_NOTHING}" if normalised else ""
             sure = beside or (at_chance and chance is not None and chance.sure)
             severity = None if enough and sure else "note"
@@ -362,4 +363,4 @@ def _falls_beside(family: Sequence[StreamView]) -> list[float]:
     """The shares by which the others of a family fell, if most of them fell, by a tenth or more; else empty."""
     courses = [view.course for view in family if view.course and view.course.start > 0]
     falls = [1 - course.end / course.start for course in courses if not course.never_moved]
-    return falls if len(falls) > len(courses) / 2 and float(np.median(falls)) > FELL else []
+    return falls if len(falls) > len(courses) / 2 and median(falls) > FELL else []

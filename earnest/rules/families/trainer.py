@@ -3,10 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-import numpy as np
-
 from earnest.profiles import Defect, known_defects
 from earnest.profiles.profile import Sign
+from earnest.quantiles import median
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import FAIR
 from earnest.rules.finding import Finding
@@ -46,7 +45,7 @@ def known_defect(trainer: Fact[str], losses: Losses) -> Answers:
         if series is None or place is None:
             continue
         low, high = sign.start or sign.end or (0.0, 0.0)
-        level = float(np.median(place.value))
+        level = median(place.value)
         if sign.start and low <= float(place.value[0]) <= high:
             level = float(place.value[0])
         if low <= level <= high:
