@@ -5,6 +5,7 @@ What a command needs it imports when it is called, so that ``earnest diagnose`` 
 
 # ruff: noqa: E402
 
+import atexit
 import errno
 import gc
 import io
@@ -22,7 +23,10 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-gc.set_threshold(100_000)  # what is imported stays: looking through it again and again is a tenth of a short command
+# What is imported stays. Looking through it for garbage, again and again and once more at the end, is a quarter of a
+# short command.
+gc.set_threshold(100_000)
+atexit.register(gc.freeze)
 
 import tyro
 

@@ -134,7 +134,7 @@ def test_reading_and_judging_needs_no_torch(module):
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-HEAVY = ("torch", "transformers", "scipy", "polars", "pandas", "matplotlib", "typeguard", "numpy.ma", "numpy.fft")
+HEAVY = ("torch", "transformers", "scipy", "polars", "pandas", "matplotlib", "typeguard", "numpy.ma")
 HEAVY += ("hashlib", "sqlite3", "subprocess", "rich._emoji_codes")
 
 
