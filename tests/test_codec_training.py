@@ -74,8 +74,8 @@ def game(
 class RecordingSide(Side):
     """Keeps a copy of the gradients that its own step was made with."""
 
-    def step(self, loss, accelerator):
-        norm = super().step(loss, accelerator)
+    def step(self, loss, accelerator, signals=None):
+        norm = super().step(loss, accelerator, signals)
         self.model.stepped_on = [p.grad.clone() for p in self.model.parameters()]
         return norm
 

@@ -4,14 +4,21 @@ from collections import Counter
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from earnest import generate as generating
+from earnest.codecs.amy import Amy, AmyShape
+from earnest.codecs.discriminators import MultiScaleSTFTDiscriminator
 from earnest.data.batch import collate
 from earnest.generate import Request, generate
+from earnest.losses.adversarial import HINGE
+from earnest.losses.codec import CodecBatch
 from earnest.losses.tokens import TokenObjective, stream_weights
+from earnest.losses.waveform import MultiScaleMelLoss
 from earnest.models.mot.config import MoTDesign, MoTShape
 from earnest.models.mot.model import MoT
+from earnest.training.codec.gan_steps import Side, gan_steps
 from tests.equipment.tiny import CODEBOOKS, CODES, random_batch, random_codes, tiny_higgs
 from tests.equipment.tiny_dia import tiny_dia
 
@@ -74,3 +81,38 @@ def test_ends_that_are_read_every_8_frames_give_the_same_codes(monkeypatch):
     monkeypatch.setitem(generating.ENDS_EVERY_FRAMES, "cpu", 8)
     for one, other in zip(each, generate(model, requests, max_frames=21), strict=True):
         assert torch.equal(one.codes_CT, other.codes_CT) and one.stopped == other.stopped
+
+
+def test_a_step_of_a_codec_waits_three_times(monkeypatch):
+    """For how many entries are dead in each codebook, for the discriminator's norm, and for the codec's norm with all
+    signals."""
+    torch.manual_seed(0)
+    shape = AmyShape(encoder_dim=16, encoder_hidden=32, decoder_dim=16, decoder_hidden=32, codebooks=3, codebook_size=8)
+    codec, discriminator = Amy(shape), MultiScaleSTFTDiscriminator((128, 64), channels=4)
+    codec.quantiser.init_frames = 64
+    accelerator = Accelerator(cpu=True, mixed_precision="no")
+    mel_loss, wave_BN = MultiScaleMelLoss(16_000), 0.1 * torch.randn(2, 6400)
+    weights = dict.fromkeys(("mel", "commitment", "adv_g", "feat"), 1.0)
+
+    def codec_losses(reconstruction, batch):
+        loss, signals = mel_loss(reconstruction.wave_BN, batch.wave_BN)
+        return {"mel": loss}, signals
+
+    def side(model):
+        optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
+        return Side(model, optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer), 1.0)
+
+    sides, batches = (side(codec), side(discriminator)), [CodecBatch(wave_BN)] * 4
+    steps = gan_steps(*sides, HINGE, batches, codec_losses, lambda step: weights, accelerator)
+    while not codec.quantiser.is_ready:
+        next(steps)
+    next(steps)
+    copies = list[int]()
+    tolist = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: copies.append(tensor.numel()) or tolist(tensor))
+    with Waits() as waits:
+        step = next(steps)
+    own = {"train/learning_rate", "train/clipped_frac", "train/grad_norm", "train/skipped_frac/codec"}
+    own |= {"train/grad_norm/discriminator", "train/skipped_frac/discriminator"}  # made of numbers that were read
+    assert copies == [codec.quantiser.codebooks, 2, len(step.signals.keys() - own) + 2]
+    assert waits.count.total() == 0, waits.count

@@ -6,16 +6,16 @@ appendix A.1): EMA update. Moshi (Défossez et al. 2024, arXiv:2410.00037, secti
 acoustic ones, clips that stay unquantised.
 """
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from earnest.codecs.erasure import Erasure
-from earnest.codecs.trainable import Quantised, Quantiser
+from earnest.codecs.trainable import Quantised, Quantiser, Signals
 from earnest.signals import key
 from earnest.streams import Codebook
 
@@ -40,6 +40,15 @@ class ResidualQuantised(Quantised):
     def teacher_view(self, codebook: int) -> Tensor:
         """What a teacher sees of codebooks 0 to `codebook`."""
         return self.prefixes_CBDT[codebook] if codebook or self.key_BKT is None else self.key_BKT
+
+
+class _Chosen(NamedTuple):
+    """What the entries of codebook `k` follow after a batch: the entry of each frame, the frames, and their keys."""
+
+    k: int
+    code_N: Tensor
+    given_ND: Tensor
+    query_NK: Tensor | None
 
 
 class ResidualVQ(Quantiser):
@@ -99,6 +108,7 @@ class ResidualVQ(Quantiser):
         self.register_buffer("unhit_CV", torch.zeros(codebooks, codebook_size), persistent=False)
         self.register_buffer("collected_ND", torch.zeros(0, self.latent_dim), persistent=False)
         self.register_buffer("ready", torch.tensor(False))
+        self._was_ready = False  # so that a GPU is not asked again once it has said so
         self.erasure = self.into_keys = None
         if key_dim:
             self.wants_pitch_and_level = True
@@ -124,7 +134,12 @@ class ResidualVQ(Quantiser):
 
     @property
     def is_ready(self) -> bool:
-        return bool(self.ready)
+        self._was_ready = self._was_ready or bool(self.ready)
+        return self._was_ready
+
+    def _load_from_state_dict(self, *args: Any, **named: Any) -> None:
+        super()._load_from_state_dict(*args, **named)
+        self._was_ready = False
 
     def learn(self, latent_BDT: Tensor, pitch_and_level_BT2: Tensor) -> None:
         if self.erasure is not None:
@@ -151,14 +166,14 @@ class ResidualVQ(Quantiser):
     @property
     def placed(self) -> list[bool]:
         """Which codebooks hold entries."""
-        return [True] * self.codebooks if self.ready else self.count_CV.any(1).tolist()
+        return [True] * self.codebooks if self.is_ready else self.count_CV.any(1).tolist()
 
     def forward(self, latent_BDT: Tensor) -> ResidualQuantised:
-        if not self.ready and not self.training:
+        if not self.is_ready and not self.training:
             raise RuntimeError("the codebooks hold nothing yet: train, or load weights")
         with torch.autocast(latent_BDT.device.type, enabled=False):
             quantised = self._quantise(latent_BDT.float())
-        if not self.ready:
+        if not self.is_ready:
             self._collect(latent_BDT)
         return quantised
 
@@ -167,7 +182,8 @@ class ResidualVQ(Quantiser):
         keep_CB, bypass_B = self._keep(B, latent_BDT.device)
         bypass_B11, placed = bypass_B[:, None, None], self.placed
         latents, codes, prefixes = list[Tensor](), list[Tensor](), list[Tensor]()
-        signals, commitment = dict[str, float](), latent_BDT.new_zeros(())
+        signals, commitment = Signals(), latent_BDT.new_zeros(())
+        chosen = list[_Chosen]()
         key_BKT = self._queries(latent_BDT)
         for members, into, back in zip(self.ranges, self.inwards, self.outwards, strict=True):
             given_BDT = residual_BDT = into(latent_BDT)
@@ -186,7 +202,7 @@ class ResidualVQ(Quantiser):
                     if key_BKT is not None and query_NK is not None:
                         key_BKT = key_BKT + (self.keys_VK[code_N].view(B, T, -1).transpose(1, 2) - key_BKT).detach()
                     if self.training and k not in self.fixed:
-                        self._update(k, code_N, vectors_ND, query_NK)
+                        chosen.append(_Chosen(k, code_N, vectors_ND, query_NK))
                 else:
                     code_N = torch.zeros(B * T, dtype=torch.long, device=latent_BDT.device)
                     chosen_BDT = residual_BDT.detach()
@@ -196,6 +212,7 @@ class ResidualVQ(Quantiser):
                 codes.append(code_N.view(B, T))
                 prefixes.append(back(given_BDT + (prefix_BDT - given_BDT).detach()))
             latents.append(back(given_BDT + (torch.where(bypass_B11, given_BDT, kept_BDT) - given_BDT).detach()))
+        self._update(chosen)
         latent_BDT = torch.stack(latents).sum(0)
         losses = {"commitment": commitment / self.codebooks}
         return ResidualQuantised(
@@ -224,30 +241,41 @@ class ResidualVQ(Quantiser):
         """keep_CB: 1 if a codebook counts for a clip; in training `dropout_frac` of the clips keep only their first n,
         n uniform. bypass_B: which clips stay unquantised."""
         n_B, bypass_B = torch.full((B,), self.codebooks, device=device), torch.zeros(B, dtype=torch.bool, device=device)
-        if self.training and self.ready:
+        if self.training and self.is_ready:
             dropped_B = torch.rand(B, device=device) < self.dropout_frac
             n_B = torch.where(dropped_B, torch.randint(1, self.codebooks + 1, (B,), device=device), n_B)
             bypass_B = torch.rand(B, device=device) < self.bypass_frac
         return (torch.arange(self.codebooks, device=device)[:, None] < n_B).float(), bypass_B
 
     @torch.no_grad()
-    def _update(self, k: int, code_N: Tensor, given_ND: Tensor, query_NK: Tensor | None) -> None:
+    def _update(self, chosen: Sequence[_Chosen]) -> None:
         """Move each entry, and its key, towards the mean of the vectors that chose it; a dead one takes the place of a
-        vector of this batch."""
+        vector of this batch. A GPU is waited for once, for how many are dead in each codebook."""
+        if not chosen:
+            return
         V = self.codebook_CVD.shape[1]
-        hits_V = torch.bincount(code_N, minlength=V).to(given_ND.dtype)
+        dead = [self._counted(k, code_N, len(code_N) / V) for k, code_N, _, _ in chosen]
+        counts: list[int] = torch.stack([dead_V.sum() for dead_V in dead]).tolist()
+        for (k, code_N, given_ND, query_NK), dead_V, count in zip(chosen, dead, counts, strict=True):
+            reborn_N = torch.randint(len(code_N), (count,), device=code_N.device)
+            died_N = dead_V.float().argsort(descending=True, stable=True)[:count]
+            follow = [(self.codebook_CVD[k], self.total_CVD[k], given_ND)]
+            follow += [] if query_NK is None else [(self.keys_VK, self.key_total_VK, query_NK)]
+            for entries_VD, total_VD, vectors_ND in follow:
+                total_VD.lerp_(torch.zeros_like(total_VD).index_add_(0, code_N, vectors_ND), 1 - self.decay)
+                if count:
+                    total_VD[died_N] = vectors_ND[reborn_N] * (len(code_N) / V)
+                entries_VD.copy_(total_VD / self.count_CV[k, :, None].clamp_min(1e-30))
+
+    def _counted(self, k: int, code_N: Tensor, even_share: float) -> Tensor:
+        """Count the hits of each entry of codebook k. Returns which are dead (V,); their counts begin anew."""
+        hits_V = torch.bincount(code_N, minlength=self.codebook_size).to(self.count_CV.dtype)
         self.count_CV[k].lerp_(hits_V, 1 - self.decay)
-        even_share = len(code_N) / V
         self.unhit_CV[k] = torch.where(hits_V > 0, 0, self.unhit_CV[k] + even_share)
         dead_V = self.unhit_CV[k] > self.dead_hits
-        self.count_CV[k, dead_V], self.unhit_CV[k, dead_V] = even_share, 0
-        reborn_N = torch.randint(len(code_N), (int(dead_V.sum()),), device=code_N.device)
-        follow = [(self.codebook_CVD[k], self.total_CVD[k], given_ND)]
-        follow += [] if query_NK is None else [(self.keys_VK, self.key_total_VK, query_NK)]
-        for entries_VD, total_VD, vectors_ND in follow:
-            total_VD.lerp_(torch.zeros_like(total_VD).index_add_(0, code_N, vectors_ND), 1 - self.decay)
-            total_VD[dead_V] = vectors_ND[reborn_N] * even_share
-            entries_VD.copy_(total_VD / self.count_CV[k, :, None].clamp_min(1e-30))
+        self.count_CV[k].masked_fill_(dead_V, even_share)
+        self.unhit_CV[k].masked_fill_(dead_V, 0)
+        return dead_V
 
     @torch.no_grad()
     def place(self, k: int, entries_VD: Tensor, even_share: float, keys_VK: Tensor | None = None) -> None:
@@ -291,14 +319,14 @@ class ResidualVQ(Quantiser):
                 residual_ND = residual_ND - self.codebook_CVD[k][code_N]
         self.collected_ND = self.collected_ND[:0]
 
-    def _signals(self, k: int, code_N: Tensor, residual_frac: Tensor) -> dict[str, float]:
+    def _signals(self, k: int, code_N: Tensor, residual_frac: Tensor) -> Signals:
         V = self.codebook_CVD.shape[1]
         share_V = torch.bincount(code_N, minlength=V) / len(code_N)
         split, stream = "train" if self.training else "eval", Codebook(k)
         return {
-            key("used_frac", stream, split): (share_V > 0).float().mean().item(),
-            key("perplexity", stream, split): math.exp(torch.special.entr(share_V).sum().item()),
-            key("residual_frac", stream, split): residual_frac.item(),
+            key("used_frac", stream, split): (share_V > 0).float().mean(),
+            key("perplexity", stream, split): torch.special.entr(share_V).sum().exp(),
+            key("residual_frac", stream, split): residual_frac,
         }
 
 

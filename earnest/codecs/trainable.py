@@ -9,6 +9,21 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+Signals = dict[str, float | Tensor]
+"""Measured values by name: numbers, or scalars that are on their device still."""
+
+
+def numbers(signals: Mapping[str, float | Tensor]) -> dict[str, float]:
+    """The signals as numbers, in one copy from the device: each alone would be waited for."""
+    scalars = {name: value.detach() for name, value in signals.items() if isinstance(value, Tensor)}
+    if not scalars:
+        return {name: float(value) for name, value in signals.items()}
+    dtype = torch.float32
+    for value in scalars.values():
+        dtype = torch.promote_types(dtype, value.dtype)
+    values = dict(zip(scalars, torch.stack([value.to(dtype) for value in scalars.values()]).tolist(), strict=True))
+    return {name: values.get(name, value) for name, value in signals.items()}
+
 
 @dataclass(frozen=True)
 class Quantised:
@@ -21,7 +36,7 @@ class Quantised:
     codes_BCT: Tensor
     latent_BDT: Tensor
     losses: Mapping[str, Tensor]
-    signals: Mapping[str, float]
+    signals: Mapping[str, float | Tensor]
 
     def teacher_view(self, codebook: int) -> Tensor:
         """What a teacher sees of codebooks 0 to `codebook`, (B, D, T); of a quantiser that can be taught."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from earnest.codecs.discriminators import Judgement
+from earnest.codecs.trainable import Signals
 from earnest.facts import GanLoss
 from earnest.signals import key
 
@@ -23,48 +24,47 @@ class Adversary(NamedTuple):
     """A pair of adversarial losses, of the discriminator and of the generator, and the name that rules know it by."""
 
     kind: GanLoss
-    discriminator_loss: Callable[[Judgements, Judgements], tuple[Tensor, dict[str, float]]]
-    generator_loss: Callable[[Judgements], tuple[Tensor, dict[str, float]]]
+    discriminator_loss: Callable[[Judgements, Judgements], tuple[Tensor, Signals]]
+    generator_loss: Callable[[Judgements], tuple[Tensor, Signals]]
 
 
-def hinge_discriminator(real: Judgements, fake: Judgements) -> tuple[Tensor, dict[str, float]]:
+def hinge_discriminator(real: Judgements, fake: Judgements) -> tuple[Tensor, Signals]:
     """E max(0, 1 - D(real)) + E max(0, 1 + D(fake)): 2 for a discriminator that always says 0, less for one that is
     right."""
-    losses, signals = list[Tensor](), dict[str, float]()
+    losses, signals = list[Tensor](), Signals()
     for name in real:
         (real_logits, _), (fake_logits, _) = real[name], fake[name]
         loss = F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
         losses.append(loss)
         signals |= {
-            key("loss", name): loss.item(),
-            key("d_real", name): real_logits.mean().item(),
-            key("d_fake", name): fake_logits.mean().item(),
+            key("loss", name): loss.detach(),
+            key("d_real", name): real_logits.detach().mean(),
+            key("d_fake", name): fake_logits.detach().mean(),
             key("d_auc", name): auc(real_logits.detach(), fake_logits.detach()),
-            key("d_active_frac", name): ((real_logits < 1).float().mean() + (fake_logits > -1).float().mean()).item()
-            / 2,
+            key("d_active_frac", name): ((real_logits < 1).float().mean() + (fake_logits > -1).float().mean()) / 2,
         }
     total = torch.stack(losses).mean()
-    return total, signals | {key("loss", "loss_d"): total.item()}
+    return total, signals | {key("loss", "loss_d"): total.detach()}
 
 
-def auc(real: Tensor, fake: Tensor) -> float:
+def auc(real: Tensor, fake: Tensor) -> Tensor:
     """How often a real logit is above a generated one, ties half: 0.5 for a discriminator that sees nothing, 1 for a
     perfect one."""
     real_N, fake_M = real.flatten(), fake.flatten().sort().values
     below_N = torch.searchsorted(fake_M, real_N) + torch.searchsorted(fake_M, real_N, right=True)
-    return below_N.double().mean().item() / (2 * len(fake_M))
+    return below_N.double().mean() / (2 * len(fake_M))
 
 
-def hinge_generator(fake: Judgements) -> tuple[Tensor, dict[str, float]]:
+def hinge_generator(fake: Judgements) -> tuple[Tensor, Signals]:
     """-E D(fake): unbounded, and below 0 if the generator fools the discriminator."""
     loss = -torch.stack([logits.mean() for logits, _ in fake.values()]).mean()
-    return loss, {key("loss", "adv_g"): loss.item()}
+    return loss, {key("loss", "adv_g"): loss.detach()}
 
 
 HINGE = Adversary("hinge", hinge_discriminator, hinge_generator)
 
 
-def feature_matching(real: Judgements, fake: Judgements) -> tuple[Tensor, dict[str, float]]:
+def feature_matching(real: Judgements, fake: Judgements) -> tuple[Tensor, Signals]:
     """L1 between the maps of real and generated audio, over the mean magnitude of the real ones; mean over maps and
     scales.
 
@@ -79,4 +79,4 @@ def feature_matching(real: Judgements, fake: Judgements) -> tuple[Tensor, dict[s
     loss = torch.stack(
         [(fake_map - real_map).abs().mean() / real_map.abs().mean().clamp_min(1e-3) for real_map, fake_map in pairs]
     ).mean()
-    return loss, {key("loss", "feat"): loss.item()}
+    return loss, {key("loss", "feat"): loss.detach()}

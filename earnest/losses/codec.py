@@ -6,7 +6,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from earnest.codecs.trainable import Reconstruction
+from earnest.codecs.trainable import Reconstruction, Signals
 from earnest.losses.distillation import Distillation
 from earnest.losses.waveform import WaveLoss
 
@@ -31,7 +31,7 @@ class CodecObjective(nn.Module):
 
     def forward(
         self, reconstruction: Reconstruction, batch: CodecBatch, split: str = "train"
-    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+    ) -> tuple[dict[str, Tensor], Signals]:
         losses, signals = self.compare_waves(reconstruction.wave_BN, batch.wave_BN, split)
         for stream, distillation in self._distillations.items():
             seen_BDT = reconstruction.quantised.teacher_view(distillation.codebook)
@@ -41,9 +41,9 @@ class CodecObjective(nn.Module):
 
     def compare_waves(
         self, wave_BN: Tensor, target_BN: Tensor, split: str = "train"
-    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+    ) -> tuple[dict[str, Tensor], Signals]:
         """The losses that need nothing but the waves."""
-        losses, signals = dict[str, Tensor](), dict[str, float]()
+        losses, signals = dict[str, Tensor](), Signals()
         for loss in self._wave_losses:
             losses[loss.stream], measured = loss(wave_BN, target_BN, split)
             signals |= measured

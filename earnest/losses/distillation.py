@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from earnest.codecs.trainable import Signals
 from earnest.signals import key
 
 
@@ -58,7 +59,7 @@ class Distillation(nn.Module):
 
     def forward(
         self, latent_BDT: Tensor, features_BTF: Tensor, exists_BT: Tensor, split: str = "train"
-    ) -> tuple[Tensor, dict[str, float]]:
+    ) -> tuple[Tensor, Signals]:
         """features_BTF at the codec's frames; only frames that exist count. If none does, the loss is 0 and there is no
         signal.
 
@@ -72,16 +73,16 @@ class Distillation(nn.Module):
             return predicted_NF.sum(), {}
         target_NF = (features_NF - self.mean_F) / self.std_F
         loss = distance(predicted_NF, target_NF)
-        signals = {key("loss", self.stream, split): loss.item()}
+        signals: Signals = {key("loss", self.stream, split): loss.detach()}
         if split != "train":
             with torch.no_grad():
                 moved_NF = predicted_NF * self.std_F
                 signals |= {
-                    key("loss", f"{self.stream}_raw", split): distance(moved_NF + self.mean_F, features_NF).item(),
-                    key("loss", f"{self.stream}_centred", split): distance(moved_NF, features_NF - self.mean_F).item(),
+                    key("loss", f"{self.stream}_raw", split): distance(moved_NF + self.mean_F, features_NF),
+                    key("loss", f"{self.stream}_centred", split): distance(moved_NF, features_NF - self.mean_F),
                     key("loss", f"{self.stream}_permuted", split): distance(
                         predicted_NF, target_NF.roll(len(target_NF) // 2, 0)
-                    ).item(),
+                    ),
                 }
         return loss, signals
 

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from earnest.codecs.trainable import Signals
 from earnest.signals import key
 
 
@@ -34,7 +35,7 @@ class WaveLoss(nn.Module, ABC):
     stream: str
 
     @abstractmethod
-    def forward(self, wave_BN: Tensor, target_BN: Tensor, split: str = "train") -> tuple[Tensor, dict[str, float]]:
+    def forward(self, wave_BN: Tensor, target_BN: Tensor, split: str = "train") -> tuple[Tensor, Signals]:
         """wave_BN and target_BN, float32, of one length."""
 
     @abstractmethod
@@ -70,14 +71,14 @@ class MelLoss(WaveLoss, ABC):
         magnitude_BFT = (torch.view_as_real(spectrum_BFT).square().sum(-1) + 1e-12).sqrt() * self.scales[samples]
         return getattr(self, f"filters_{samples}").t() @ magnitude_BFT
 
-    def forward(self, wave_BN: Tensor, target_BN: Tensor, split: str = "train") -> tuple[Tensor, dict[str, float]]:
+    def forward(self, wave_BN: Tensor, target_BN: Tensor, split: str = "train") -> tuple[Tensor, Signals]:
         losses = list[Tensor]()
         for samples in self.window_samples:
             with torch.no_grad():
                 target_BMT = self.bands(target_BN, samples)
             losses.append(self.distance(self.bands(wave_BN, samples), target_BMT))
         loss = torch.stack(losses).mean()
-        return loss, {key("loss", self.stream, split): loss.item()}
+        return loss, {key("loss", self.stream, split): loss.detach()}
 
     @torch.no_grad()
     def baselines(self, waves: list[Tensor]) -> dict[str, float]:

@@ -9,12 +9,15 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from earnest.codecs.trainable import Reconstruction
+from earnest.codecs.trainable import Reconstruction, Signals, numbers
 from earnest.losses.adversarial import Adversary, feature_matching
 from earnest.losses.balancer import Balancer
 from earnest.losses.codec import CodecBatch
 from earnest.run import Step
 from earnest.signals import key
+
+Numbers = dict[str, float]
+LOSS, NORM = "the loss that is stepped on", "the norm of its gradient"  # beside signals, whose names are others
 
 
 @dataclass(frozen=True)
@@ -29,21 +32,24 @@ class Side:
     schedule: torch.optim.lr_scheduler.LRScheduler
     max_grad_norm: float
 
-    def step(self, loss: Tensor, accelerator: Accelerator) -> float:
-        """One optimizer step; the gradients stay in place until the next one. Returns their norm before clipping.
+    def step(self, loss: Tensor, accelerator: Accelerator, signals: Signals | None = None) -> tuple[float, Numbers]:
+        """One optimizer step; the gradients stay in place until the next one. Returns their norm before clipping, and
+        the signals as numbers: a GPU is waited for once, for all of these and for whether to step.
 
-        If the loss or the norm is not finite, no weight moves, and NaN is returned.
+        If the loss or the norm is not finite, no weight moves, and the norm is NaN.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        grad_norm = math.nan
-        if loss.isfinite():
-            accelerator.backward(loss)
-            parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-            grad_norm = float(cast(Tensor, accelerator.clip_grad_norm_(parameters, self.max_grad_norm)))
-        if math.isfinite(grad_norm):
+        accelerator.backward(loss)
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        norm = cast(Tensor, accelerator.clip_grad_norm_(parameters, self.max_grad_norm))
+        read = numbers({**(signals or {}), LOSS: loss, NORM: norm})
+        value, grad_norm = read.pop(LOSS), read.pop(NORM)
+        if not math.isfinite(value):
+            self.optimizer.zero_grad(set_to_none=True)  # no gradient of it is of use, nor looked at
+        elif math.isfinite(grad_norm):
             self.optimizer.step()
         self.schedule.step()
-        return grad_norm if math.isfinite(grad_norm) else math.nan
+        return grad_norm if math.isfinite(value) and math.isfinite(grad_norm) else math.nan, read
 
 
 def gan_steps(
@@ -51,7 +57,7 @@ def gan_steps(
     discriminator: Side,
     adversary: Adversary,
     batches: Iterable[CodecBatch],
-    codec_losses: Callable[[Reconstruction, CodecBatch], tuple[dict[str, Tensor], dict[str, float]]],
+    codec_losses: Callable[[Reconstruction, CodecBatch], tuple[dict[str, Tensor], Signals]],
     weights: Callable[[int], Mapping[str, float]],
     accelerator: Accelerator,
     discriminator_from_step: int = 1,
@@ -78,7 +84,7 @@ def gan_steps(
         losses, signals = codec_losses(reconstruction, batch)
         losses |= reconstruction.quantised.losses
         signals |= reconstruction.quantised.signals
-        signals |= {key("loss", name): loss.item() for name, loss in reconstruction.quantised.losses.items()}
+        signals |= {key("loss", name): loss for name, loss in reconstruction.quantised.losses.items()}
 
         if index >= discriminator_from_step:
             real_BN, fake_BN = random_stretch([batch.wave_BN, reconstruction.wave_BN], discriminator_samples)
@@ -86,7 +92,7 @@ def gan_steps(
                 loss, judged = adversary.discriminator_loss(
                     discriminator.model(real_BN), discriminator.model(fake_BN.detach())
                 )
-            norm = discriminator.step(loss, accelerator)
+            norm, _ = discriminator.step(loss, accelerator)
             signals |= judged | {
                 key("grad_norm", "discriminator"): norm,
                 key("skipped_frac", "discriminator"): float(math.isnan(norm)),
@@ -111,15 +117,14 @@ def gan_steps(
             signals |= {key("gradient_frac", name): share for name, share in shares.items()}
         if monitor_every_steps and index % monitor_every_steps == 0:
             signals |= latent_gradients(losses, weight, reconstruction.latent_BDT)
-        grad_norm = codec.step(loss, accelerator)
+        grad_norm, read = codec.step(loss, accelerator, signals | {key("loss"): total})
         measured = {
-            key("loss"): total.item(),
             key("grad_norm"): grad_norm,
             key("clipped_frac"): float(grad_norm > codec.max_grad_norm),
             key("skipped_frac", "codec"): float(math.isnan(grad_norm)),
             key("learning_rate"): learning_rate,
         }
-        yield Step(index, signals | measured)
+        yield Step(index, read | measured)
 
 
 def weighted_sum(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
@@ -127,16 +132,14 @@ def weighted_sum(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> 
     return torch.stack([weights[name] * loss for name, loss in losses.items() if weights[name]]).sum()
 
 
-def latent_gradients(
-    losses: Mapping[str, Tensor], weights: Mapping[str, float], latent_BDT: Tensor
-) -> dict[str, float]:
+def latent_gradients(losses: Mapping[str, Tensor], weights: Mapping[str, float], latent_BDT: Tensor) -> Signals:
     """The norm of each weighted loss's gradient at the encoder's latent, where all of them meet; 0 if none
     arrives."""
-    norms: dict[str, float] = {}
+    norms: Signals = {}
     for name, loss in losses.items():
         if weights[name] and loss.requires_grad and latent_BDT.requires_grad:
             [gradient] = torch.autograd.grad(weights[name] * loss, latent_BDT, retain_graph=True, allow_unused=True)
-            norm = 0.0 if gradient is None else float(torch.linalg.vector_norm(gradient))
+            norm = 0.0 if gradient is None else torch.linalg.vector_norm(gradient)
             norms[key("grad_norm", f"latent_{name}")] = norm
     return norms
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from earnest.codecs.trainable import numbers
 from earnest.data.audio import write_wave
 from earnest.data.waves import FULL_SCALE
 from earnest.facts import Facts
@@ -131,8 +132,9 @@ class CodecReporter(Reporter[CodecConfig]):
         _, signals = self.objective(result, CodecBatch(wave_N[None], features), "eval")
         bypass_BN = self.codec.synthesise(self.codec.quantiser.unquantised(result.latent_BDT))[:, : len(wave_N)]
         losses, _ = self.objective.compare_waves(bypass_BN, wave_N[None], "eval")
-        signals |= {key("loss", f"{stream}_bypass", "eval"): loss.item() for stream, loss in losses.items()}
-        return signals | {name: value for name, value in result.quantised.signals.items() if "/residual_frac/" in name}
+        signals |= {key("loss", f"{stream}_bypass", "eval"): loss for stream, loss in losses.items()}
+        of_codebooks = result.quantised.signals
+        return numbers(signals | {name: value for name, value in of_codebooks.items() if "/residual_frac/" in name})
 
     def demos(self, step: int) -> None:
         self.codec.eval()

@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from earnest.codecs.trainable import Reconstruction
+from earnest.codecs.trainable import Reconstruction, Signals
 from earnest.losses.codec import CodecBatch
 from earnest.losses.distillation import statistics
 from earnest.monitors.clock import Clock
@@ -93,7 +93,7 @@ class CodecTraining(Training[CodecReporter]):
             yield step
             self.codec.train()  # it may have been evaluated
 
-    def _losses(self, reconstruction: Reconstruction, batch: CodecBatch) -> tuple[dict[str, Tensor], dict[str, float]]:
+    def _losses(self, reconstruction: Reconstruction, batch: CodecBatch) -> tuple[dict[str, Tensor], Signals]:
         if batch.pitch_and_level_BT2 is not None:
             self.codec.quantiser.learn(reconstruction.latent_BDT, batch.pitch_and_level_BT2)
         return self.objective(reconstruction, batch)
