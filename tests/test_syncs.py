@@ -92,7 +92,7 @@ def test_a_step_of_a_codec_waits_three_times(monkeypatch):
     codec.quantiser.init_frames = 64
     accelerator = Accelerator(cpu=True, mixed_precision="no")
     mel_loss, wave_BN = MultiScaleMelLoss(16_000), 0.1 * torch.randn(2, 6400)
-    weights = dict.fromkeys(("mel", "commitment", "adv_g", "feat"), 1.0)
+    weights: dict[str, float] = dict.fromkeys(("mel", "commitment", "adv_g", "feat"), 1.0)
 
     def codec_losses(reconstruction, batch):
         loss, signals = mel_loss(reconstruction.wave_BN, batch.wave_BN)

@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from earnest.codecs.rounded import refuse_wrong_convolutions
 from earnest.codecs.trainable import Reconstruction, Signals
 from earnest.losses.codec import CodecBatch
 from earnest.losses.distillation import statistics
@@ -39,6 +40,8 @@ def train_codec(
         return before
     with started(config, run_dir, resume, recipe) as start:
         assembly = assemble(config, start.checkpoint)
+        if start.accelerator.mixed_precision == "bf16":
+            refuse_wrong_convolutions(assembly.codec, start.accelerator.device)
         clips = read_and_teach(config, assembly, start.accelerator.device, on_progress)
         outcome = run(CodecTraining(config, assembly, clips, start), start, on_progress)
     return outcome
