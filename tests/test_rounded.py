@@ -22,9 +22,10 @@ class Wrong(nn.Conv1d):
 
 def test_a_convolution_that_bfloat16_makes_wrong_is_named(monkeypatch):
     monkeypatch.setitem(rounded.CONVOLUTIONS, Wrong, 1)
+    model = nn.Sequential(nn.Conv1d(4, 6, 3), Wrong(6, 12, 3))
     state = torch.get_rng_state()
     with pytest.raises(UserError, match=r"Wrong\(6, 12, kernel_size=\(3,\), stride=\(1,\)\) in bfloat16 on cpu"):
-        refuse_wrong_convolutions(nn.Sequential(nn.Conv1d(4, 6, 3), Wrong(6, 12, 3)), CPU)
+        refuse_wrong_convolutions(model, CPU)
     assert torch.equal(torch.get_rng_state(), state)
 
 
