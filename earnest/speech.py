@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from earnest.generate import Request, check_codec, check_guidance, generate_piec
 from earnest.models import load_model
 from earnest.models.precision import Precision, computed_in, fast_float32, under
 from earnest.models.system import System
+from earnest.records import loads
 from earnest.run import read_run
 from earnest.sampling import USUAL, Sampling, Weights
 
@@ -218,7 +220,7 @@ def load_run(
         facts = read_run(path.parent.parent).facts
     weights = checkpoint or weights
     model = load_model(weights if weights.exists() else weights.as_posix())
-    name = codec or (facts.config or {}).get("codec") or CODECS[model.name]
+    name = codec or (facts.config or {}).get("codec") or _named_codec(weights) or CODECS[model.name]
     loaded = load_codec(str(name), device)
     check_codec(model, loaded)
     return model.to(device), loaded, facts
@@ -228,6 +230,18 @@ def precision_of(facts: Facts, device: torch.device) -> Callable[[], AbstractCon
     """The precision in which a model generates: that of its run, or of a released checkpoint's weights."""
     wanted: Precision = (facts.config or {}).get("mixed_precision", "no")
     return computed_in(device, wanted)
+
+
+def _named_codec(checkpoint: Path) -> str | None:
+    """The codec that the processor of a checkpoint names, as transformers keeps it."""
+    file = checkpoint / "processor_config.json"
+    if not file.is_file():
+        return None
+    try:
+        stored = cast(dict[str, dict[str, str | None]], loads(file.read_text(encoding="utf-8")))
+        return stored["audio_tokenizer"]["audio_tokenizer_name_or_path"]
+    except (ValueError, KeyError, TypeError):  # one that names none, or is none
+        return None
 
 
 def _is_model(path: Path) -> bool:

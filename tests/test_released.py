@@ -5,6 +5,7 @@ import copy
 import json
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,6 +39,7 @@ from earnest.models.precision import train_in_float32
 from earnest.rules import diagnose
 from earnest.run import read_run
 from earnest.sampling import Repetition, Sampling
+from earnest.speech import load_run
 from tests.equipment import released as released_formats
 
 TEXT = "The quick brown fox jumps over the lazy dog, and sleeps."
@@ -289,6 +291,11 @@ def test_amy_leaves_mimis_codebooks_as_they_are(released, voices, tmp_path):
 
 def _entries(codebook) -> torch.Tensor:
     return codebook.embed_sum / codebook.cluster_usage.clamp(min=codebook.epsilon)[:, None]
+
+
+def test_the_codec_is_the_one_that_a_checkpoint_names(released):
+    path = released("higgs_codec")
+    assert load_run(Path(released("higgs")))[1].name == path
 
 
 def test_boson_ais_own_format_is_refused_with_the_way_to_convert_it(tmp_path):
