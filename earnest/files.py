@@ -9,9 +9,11 @@ import tempfile
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from io import BufferedReader
+
     from torch import Tensor
 
 
@@ -30,7 +32,7 @@ def read_small(path: Path, most_bytes: int) -> bytes:
         return file.read(most_bytes)
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> "BufferedReader":
     """A regular file, opened to be read. Raises OSError for a pipe or a device: reading one might never end."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # so that a pipe without a writer is no wait
     file = open(handle, "rb")  # noqa: SIM115 - the caller closes it
