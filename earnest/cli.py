@@ -6,6 +6,7 @@ What a command needs it imports when it is called, so that ``earnest diagnose`` 
 # ruff: noqa: E402
 
 import atexit
+import difflib
 import errno
 import gc
 import io
@@ -308,7 +309,9 @@ def _run(word: str, *args: str) -> int:
         print(front.completion("".join(args[:1]), COMMANDS, TAKE_A_RECIPE) if completes else FRONT[word]())
         return 0
     if word not in COMMANDS:
-        raise UserError(f"command {word!r}", f"one of {', '.join(COMMANDS)}", "earnest --help")
+        near = difflib.get_close_matches(word, [*COMMANDS, *FRONT], 1, 0.5)
+        fix = f"did you mean earnest {near[0]}? earnest --help lists all" if near else "earnest --help"
+        raise UserError(f"command {word!r}", f"one of {', '.join(COMMANDS)}", fix)
     if word == "data" and args[:1] == ("check",):
         return arguments.parse(check_data, args[1:], "earnest data check")()
     command = COMMANDS[word]
