@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-import transformers
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -22,6 +21,7 @@ from transformers import (
     DiaForConditionalGeneration,
     HiggsAudioV2ForConditionalGeneration,
     PreTrainedTokenizerFast,
+    processing_utils,
 )
 
 from earnest.checkpoints import checkpoints, latest_checkpoint
@@ -169,7 +169,8 @@ def higgs_run(released, voices, tmp_path_factory):
 def _processes_as(original, ours, monkeypatch) -> None:
     """A checkpoint's processor gives text and audio as the released one's does."""
     name = "HiggsAudioV2TokenizerModel"
-    monkeypatch.setattr(transformers, name, model_class(name))  # as it is where torchaudio is installed
+    # as it is where torchaudio is installed; processors look in a copy of transformers' own module
+    monkeypatch.setattr(processing_utils.transformers_module, name, model_class(name))
     wave_N = np.random.default_rng(0).normal(0, 0.1, 24_000).astype(np.float32)
     text = f"<|audio_out_bos|><|AUDIO_OUT|><|audio_eos|>{TEXT}"
     theirs, found = (
