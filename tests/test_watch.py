@@ -777,6 +777,37 @@ def test_use_of_codebooks(collapses, tmp_path):
     assert ("F301" in [one.rule for one in watch.findings]) == collapses
 
 
+@pytest.mark.parametrize("first", ["discriminator", "generator"])
+@pytest.mark.parametrize("left_out", [False, True])
+def test_parameters_in_none_of_two_optimizers(left_out, first, tmp_path):
+    """Of models that nobody hands over, the second is found when its optimizer steps."""
+    torch.manual_seed(0)
+    generator = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8))
+    discriminator = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1))
+    trained = generator[0] if left_out else generator
+    optimizers = {
+        "generator": torch.optim.Adam(trained.parameters(), 1e-4),
+        "discriminator": torch.optim.Adam(discriminator.parameters(), 1e-4),
+    }
+    with earnest.watch(out=tmp_path / "run") as watch:
+        for _ in range(10):
+            real = torch.randn(16, 8)
+            for name in sorted(optimizers, reverse=first == "generator"):
+                fake = generator(real)
+                if name == "generator":
+                    loss = (fake - real).square().mean() - 0.1 * discriminator(fake).mean()
+                else:
+                    scores = discriminator(real), discriminator(fake.detach())
+                    loss = F.relu(1 - scores[0]).mean() + F.relu(1 + scores[1]).mean()
+                for optimizer in optimizers.values():
+                    optimizer.zero_grad()
+                loss.backward()
+                optimizers[name].step()
+    assert not watch.guard.broken and [one.rule for one in watch.findings] == (["C105"] if left_out else [])
+    missing = read_run(tmp_path / "run").probes.optimizer.missing
+    assert [name.rpartition("2.")[2] for name in missing] == (["weight", "bias"] if left_out else [])
+
+
 @pytest.mark.parametrize("detached, frozen, rules", [(False, False, []), (True, False, ["F405"]), (False, True, [])])
 def test_an_adversarial_loss_that_reaches_nobody(detached, frozen, rules, tmp_path):
     torch.manual_seed(0)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from earnest.facts import Facts
 from earnest.loops.calls import Calls
-from earnest.loops.first_step import FirstStep, named_parameters, prefixed
+from earnest.loops.first_step import FirstStep, named_parameters, not_given, prefixed
 from earnest.loops.hooks import LossCall
 from earnest.monitors.gradients import REACHED_STEPS, Updates
 from earnest.monitors.guard import Guard
@@ -18,7 +18,7 @@ from earnest.monitors.quantisers import Quantisers
 from earnest.monitors.sides import Sides, modules_of
 from earnest.monitors.tokens import Scored, Tokens, rows_of_ids
 from earnest.probes.reach import sorted_by_kind
-from earnest.probes.results import NoStep, Results
+from earnest.probes.results import NoStep, Optimizer, Results
 from earnest.run import Step
 from earnest.signals import key
 from earnest.streams import AUDIO, TEXT, Codebook, Part
@@ -56,6 +56,7 @@ class Seen:
         self._clips: dict[str, list[Tensor]] = {}
         self._told_most: float | None = None
         self._waiting: dict[str, Tensor] = {}
+        self._in_no_optimizer: set[str] = set()
         self._reach_steps: dict[str, int] = {}
         self._inputs: list[Tensor] = []
         self._root: nn.Module | None = None
@@ -322,15 +323,25 @@ class Seen:
             self.updates[name] = Updates((path, p) for path, p in mine if p.grad is not None)
 
     def _reached(self, name: str) -> None:
-        """The probe ``gradients``, once every optimizer has made its first steps."""
+        """The probe ``gradients``, once every optimizer has made its first steps; of several, whose models may be found
+        and get their gradients one after the other, the probe ``optimizer`` again."""
         self._reach_steps[name] += 1
         if self._reach_steps[name] <= REACHED_STEPS:
+            now = not_given(self.models, list(self.optimizers.values()))
+            self._in_no_optimizer |= set(now.missing)
             self._waiting = {n: p for n, p in self._waiting.items() if p.grad is None or not p.grad.any()}
             if min(self._reach_steps.values()) == REACHED_STEPS:
                 reached = {name for model in self.models.items() for name in trained_names(*model)} - set(self._waiting)
                 found = sorted_by_kind(reached, self._waiting, self.used, REACHED_STEPS, self.index + 1)
                 self._reach_steps = {one: REACHED_STEPS + 1 for one in self._reach_steps}
                 self.to.probes(Results(gradients=found))
+                if len(self.optimizers) > 1:
+                    held = {
+                        id(p) for one in self.optimizers.values() for group in one.param_groups for p in group["params"]
+                    }
+                    names = named_parameters(self.models)
+                    missing = [n for i, n in names.items() if n in self._in_no_optimizer and i not in held]
+                    self.to.probes(Results(optimizer=Optimizer(tuple(missing), now.trained)))
 
 
 def trained_names(name: str, model: nn.Module) -> list[str]:
