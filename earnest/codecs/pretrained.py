@@ -185,7 +185,8 @@ def load_pretrained(name_or_path: str) -> PretrainedCodec:
             f"weights in safetensors, and what {family.model_class} needs",
             "add what is missing",
         ) from error
-    if wrong := [f"{key} {tuple(there)} for {tuple(here)}" for key, there, here in report["mismatched_keys"]]:
+    differing = sorted(report["mismatched_keys"], key=lambda found: (-math.prod(found[1]), found[0]))  # a set otherwise
+    if wrong := [f"{key} {tuple(there)} for {tuple(here)}" for key, there, here in differing]:
         raise UserError(
             f"weights of another shape in {name_or_path}: {'; '.join(wrong[:3])}",
             "the weights that config.json describes",

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-MOST_ROWS = 256  # of a loss's input that are looked at
+MOST_ROWS, MOST_ENTRIES = 256, 2**20  # of a loss's input that are looked at
 NEAR = 1e-3  # of 1, the sum of a row of probabilities
 FAR = 0.3  # nats from 0, the logarithm of a sum of probabilities: log(p + 1e-6) of 100,000 classes is 0.1
 EXPECTED = {
@@ -39,8 +39,10 @@ def given_instead(function: str, given: object) -> str | None:
     if given.ndim < 2 or given.shape[1] < 3 or not given.numel():
         return None
     with torch.no_grad():
-        classes_last = given.detach() if function == "kl_div" else given.detach().movedim(1, -1)
-        rows_NV = classes_last.reshape(-1, classes_last.shape[-1])[:MOST_ROWS].float()
+        some = given.detach() if given.ndim == 2 else given.detach()[:1]
+        classes_last = some if function == "kl_div" else some.movedim(1, -1)
+        classes = classes_last.shape[-1]
+        rows_NV = classes_last.reshape(-1, classes)[: min(MOST_ROWS, MOST_ENTRIES // classes + 2)].float()
         if len(rows_NV) < 2 or not rows_NV.isfinite().all():
             return None
         if rows_NV.min() >= 0 and ((rows_NV.sum(-1) - 1).abs() < NEAR).all():

@@ -4,6 +4,7 @@ nothing yet (a fork of a process whose OpenMP threads have run hangs at its firs
 import fcntl
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 import termios
@@ -64,6 +65,7 @@ def _run(words: list[str], output: str, terminal: str, environment: dict[str, st
     from earnest.cli import main
 
     os.environ.update(environment)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the tests run under nohup
     if terminal:
         os.environ |= {"COLUMNS": "200", "TERM": "xterm"}
         os.setsid()
