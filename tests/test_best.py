@@ -131,7 +131,7 @@ def test_texts_are_said_from_the_best_each_in_a_file_and_played(worse, tmp_path,
 
     monkeypatch.setattr("earnest.speech.load_model", load)
     out = tmp_path / "x.wav"
-    words = ["generate", str(run_dir), "--text", "tone one", "tone two", "--out", str(out), "--play"]
+    words = ["generate", str(run_dir), "--text", "tone one", "--text", "tone two", "--out", str(out), "--play"]
     assert main([*words, "--checkpoint", "best", "--max-duration-s", "0.1"]) == 0
     written = [tmp_path / "x-1.wav", tmp_path / "x-2.wav"]
     assert (tmp_path / "played").read_text().splitlines() == [f"-q {path}" for path in written]

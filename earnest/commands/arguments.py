@@ -17,7 +17,7 @@ from argparse import ArgumentError, ArgumentParser
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_origin
 
 import tyro
 from tyro import _errors as refusals
@@ -49,8 +49,26 @@ def parse(target: Callable[..., T], args: Sequence[str], prog: str, flag_pairs: 
     def refuse(event: refusals.ParseErrorEvent, /) -> None:
         raise refusal(event, list(options(target)), args)
 
+    args = _together(args, target)
     with refusals.on_parse_error(refuse), _narrow_help(args):
         return tyro.cli(later, args=args, prog=prog, config=() if flag_pairs else (tyro.conf.FlagCreatePairsOff,))
+
+
+def _together(args: Sequence[str], target: Callable[..., Any]) -> list[str]:
+    """``--text A --text B`` as ``--text A B``: of an option that takes several values none is lost."""
+    words = list(args)
+    for parameter in inspect.signature(target).parameters.values():
+        option = "--" + parameter.name.replace("_", "-")
+        if get_origin(parameter.annotation) is not tuple or words.count(option) < 2:
+            continue
+        values: list[str] = []
+        while option in words:
+            place = words.index(option)
+            given = list(_until_option(words[place + 1 :]))
+            values += given
+            del words[place : place + 1 + len(given)]
+        words = [*words, option, *values]
+    return words
 
 
 @contextmanager
