@@ -147,7 +147,7 @@ def frozen_weights_change(frozen: Probe[FrozenTensors]) -> Answers:
         yield Evidence(frozen.step, words, EXACT, [{"tensor": name} for name in names[:6]])
 
 
-@rule("C105", "critical", explains=("B102", "B103"))
+@rule("C105", "critical", explains=("B102", "B103", "B110"))
 def trainable_not_in_optimizer(optimizer: Probe[Optimizer]) -> Answers:
     """Parameters that require a gradient are not given to the optimizer.
 
