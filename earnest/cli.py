@@ -309,7 +309,7 @@ def _run(word: str, *args: str) -> int:
         print(front.completion("".join(args[:1]), COMMANDS, TAKE_A_RECIPE) if completes else FRONT[word]())
         return 0
     if word not in COMMANDS:
-        near = difflib.get_close_matches(word, [*COMMANDS, *FRONT], 1, 0.5)
+        near = difflib.get_close_matches(word, [*COMMANDS, *FRONT], 1)
         fix = f"did you mean earnest {near[0]}? earnest --help lists all" if near else "earnest --help"
         raise UserError(f"command {word!r}", f"one of {', '.join(COMMANDS)}", fix)
     if word == "data" and args[:1] == ("check",):

@@ -171,7 +171,7 @@ def _until(run: Run, step: int) -> Run:
     """The run as it was at a step; what the probes of its end found is left out."""
     cut = {key: series.where(series.step <= step) for key, series in run.series.items()}
     kept = {key: series for key, series in cut.items() if len(series)}
-    return replace(run, series=kept, probes=replace(run.probes, held_out=None))
+    return replace(run, series=kept, probes=run.probes.without("held_out"))
 
 
 def contests(runs: Sequence[One], at: int | None = None) -> Iterator[Contest]:

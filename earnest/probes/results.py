@@ -361,6 +361,10 @@ class Results(Struct, frozen=True):
         """These results, with the newer ones in their place."""
         return replace(self, **newer.known())
 
+    def without(self, *names: str) -> "Results":
+        """These results, but for some."""
+        return replace(self, **dict.fromkeys(names))
+
     def known(self) -> dict[str, Any]:
         """The results that are there, by name."""
         return {name: value for name, value in asdict(self).items() if value is not None}
