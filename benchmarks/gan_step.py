@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from benchmarks.side_by_side import Comparison, show
 from earnest.codecs.amy import Amy
 from earnest.codecs.discriminators import MultiScaleSTFTDiscriminator
-from earnest.codecs.trainable import Reconstruction
+from earnest.codecs.trainable import Reconstruction, Signals
 from earnest.losses.adversarial import HINGE, feature_matching, hinge_discriminator, hinge_generator
 from earnest.losses.codec import CodecBatch
 from earnest.losses.waveform import MultiScaleMelLoss
@@ -40,9 +40,9 @@ class Game:
         return Side(model, optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0), 1e9)
 
     def ours(self, wave_BN: Tensor) -> float:
-        def losses(made: Reconstruction, batch: CodecBatch) -> tuple[dict[str, Tensor], dict[str, float]]:
+        def losses(made: Reconstruction, batch: CodecBatch) -> tuple[dict[str, Tensor], Signals]:
             loss, signals = self.mel(made.wave_BN, batch.wave_BN)
-            return {"mel": loss}, signals
+            return {"mel": loss}, {**signals}
 
         steps = gan_steps(*self.sides, HINGE, [CodecBatch(wave_BN)], losses, lambda step: WEIGHTS, self.accelerator)
         return next(steps).signals["train/loss"]

@@ -23,9 +23,14 @@ def main() -> None:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         released = Released(Path(folder))
-        ratios = {"downsampling_ratios": [2, 4, 8, 8], "upsampling_ratios": [8, 8, 4, 2]}  # as released, 1/4 as wide
-        sizes = {"encoder_hidden_size": 16, "decoder_hidden_size": 32, "n_codebooks": 9, "sampling_rate": 44_100}
-        DacModel(DacConfig(**sizes, **ratios)).save_pretrained(Path(folder) / "wide")
+        config = DacConfig(  # as released, a quarter as wide
+            downsampling_ratios=[2, 4, 8, 8],
+            encoder_hidden_size=16,
+            decoder_hidden_size=32,
+            n_codebooks=9,
+            sampling_rate=44_100,
+        )
+        DacModel(config).save_pretrained(Path(folder) / "wide")
         higgs = with_drawn_entries(load_pretrained(released("higgs_codec")))
         codecs = {"dac": load_pretrained(str(Path(folder) / "wide")), "higgs": higgs}
         for name, codec in codecs.items():

@@ -1,7 +1,7 @@
 """The file of codes that ``earnest encode`` writes and ``earnest decode`` reads."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -47,8 +47,9 @@ def read_codes(path: Path) -> Stored:
     try:
         open_regular(path).close()  # a pipe would be waited for
         with safe_open(path, "pt") as file:
-            metadata: dict[str, str] = file.metadata() or {}
-            codes_CT: torch.Tensor = file.get_tensor("codes_CT")
+            stored = cast(Any, file)  # it states no types
+            metadata: dict[str, str] = stored.metadata() or {}
+            codes_CT: torch.Tensor = stored.get_tensor("codes_CT")
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: {error}", EXPECTED, FIX) from error
     codec, samples = metadata.get("codec", ""), metadata.get("samples", "")

@@ -21,8 +21,9 @@ def numbers(signals: Mapping[str, float | Tensor]) -> dict[str, float]:
     dtype = torch.float32
     for value in scalars.values():
         dtype = torch.promote_types(dtype, value.dtype)
-    values = dict(zip(scalars, torch.stack([value.to(dtype) for value in scalars.values()]).tolist(), strict=True))
-    return {name: values.get(name, value) for name, value in signals.items()}
+    stacked: list[float] = torch.stack([value.to(dtype) for value in scalars.values()]).tolist()
+    values = dict(zip(scalars, stacked, strict=True))
+    return {name: values[name] if name in values else float(value) for name, value in signals.items()}
 
 
 @dataclass(frozen=True)

@@ -31,15 +31,15 @@ def json_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 def parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """`json_rows` of metadata.parquet, which audiofolders of the Hub may have. Raises UserError for what is not
     parquet."""
-    from pyarrow import ArrowInvalid, parquet, types
+    import polars as pl
 
     try:
-        schema = parquet.read_schema(path)
-        plain = [field.name for field in schema if not types.is_nested(field.type) and not types.is_binary(field.type)]
-        rows = parquet.read_table(path, columns=plain).to_pylist()
-    except ArrowInvalid as error:
+        schema = pl.read_parquet_schema(path)
+        plain = [name for name, type_ in schema.items() if not type_.is_nested() and type_ != pl.Binary]
+        rows = pl.read_parquet(path, columns=plain)
+    except (pl.exceptions.PolarsError, OSError) as error:
         raise unreadable(path, 0, error, "a table in parquet", "download it again") from error
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(rows.iter_rows(named=True), 1):
         yield number, {name: as_cell(value) for name, value in row.items() if value is not None}
 
 

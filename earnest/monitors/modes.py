@@ -52,9 +52,10 @@ def in_evaluation_mode(model: nn.Module) -> tuple[EvaluationMode, ...]:
 
 def idle(model: nn.Module) -> tuple[str, ...]:
     """Names of the layers that do in evaluation mode what they would not in training mode."""
+    modules: dict[str, nn.Module] = dict(model.named_modules())
     return tuple(
         name
-        for name, module in model.named_modules()
+        for name, module in modules.items()
         if (isinstance(module, _DropoutNd) and module.p > 0)
         or (isinstance(module, _NormBase) and module.track_running_stats)
     )

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -41,14 +42,13 @@ class Quantisers(Monitor):
             if QUANTISER.search(type(module).__name__) and not any(module is known for known in self._modules):
                 number = len(self._modules)
                 self._modules.append(module)
-                hook = lambda module, args, output, number=number: self._returned(number, module, output)  # noqa: E731
-                self._hooks.append(module.register_forward_hook(hook))
+                self._hooks.append(module.register_forward_hook(partial(self._returned, number)))
 
     def close(self) -> None:
         while self._hooks:
             self._hooks.pop().remove()
 
-    def _returned(self, number: int, module: nn.Module, output: object) -> None:
+    def _returned(self, number: int, module: nn.Module, args: object, output: object) -> None:
         self._guard.call("Quantisers", lambda: self._count(number, module, output), None)
 
     def _count(self, number: int, module: nn.Module, output: object) -> None:
