@@ -187,7 +187,7 @@ def guided(reader: str, executions: int, seed: int, seconds: int) -> None:
         for number, data in enumerate(seeds(reader)):
             (Path(corpus) / str(number)).write_bytes(data)
         test = target(reader, Path(folder))
-        limits = [f"-runs={executions}", f"-max_total_time={seconds}", "-max_len=16384", "-rss_limit_mb=3000"]
+        limits = [f"-runs={executions}", f"-max_total_time={seconds}", "-max_len=2048", "-rss_limit_mb=3000"]
         atheris.Setup([sys.argv[0], *limits, f"-seed={seed + 1}", "-timeout=60", "-print_final_stats=1", corpus], test)
         atheris.Fuzz()
 
