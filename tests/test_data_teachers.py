@@ -109,6 +109,27 @@ def test_a_wavlm_has_its_frames_where_its_convolutions_look(tmp_path):
     assert np.isfinite(teacher(np.zeros(8000, np.float32), 16000, clip()).values_TF).all()  # silence
 
 
+@pytest.mark.parametrize("samples", [16_000 * 9, 16_000 * 9 + 250, 16_000 * 2 + 80, 16_000 * 2 + 79])
+def test_a_long_clip_is_heard_in_pieces(samples, tmp_path, monkeypatch):
+    """The states before the first attention do not depend on where the pieces end, without norms over all of time."""
+    teacher = load_teacher(write_wavlm(tmp_path), layer=0)
+    teacher.extractor.do_normalize = False
+    teacher.model.feature_extractor.conv_layers[0].layer_norm = torch.nn.Identity()
+    wave_N = np.random.default_rng(0).normal(size=samples).astype(np.float32)
+    whole = teacher(wave_N, 16000, clip())
+    heard: list[int] = []
+    hidden = teacher.hidden
+    monkeypatch.setattr(
+        teacher, "hidden", lambda **inputs: heard.append(inputs["input_values"].numel()) or hidden(**inputs)
+    )
+    monkeypatch.setattr("earnest.data.teachers.PIECE_S", 2.0)
+    monkeypatch.setattr("earnest.data.teachers.AROUND_S", 0.5)
+    pieces = teacher(wave_N, 16000, clip())
+    np.testing.assert_allclose(pieces.values_TF, whole.values_TF, atol=1e-5)
+    assert (pieces.start_s_T == whole.start_s_T).all()
+    assert len(heard) == -(-len(whole.values_TF) // 100) and max(heard) <= 16_000 * 3 + 400
+
+
 def test_a_language_model_speaks_when_its_words_do(tmp_path):
     teacher = load_teacher(write_llama(tmp_path))
     assert isinstance(teacher, TextTeacher) and teacher.layer == -2

@@ -26,6 +26,7 @@ from earnest.files import fingerprint, whole_directory
 from earnest.records import loads
 
 CLIPS_PER_SHARD = 256
+PIECE_S, AROUND_S = 60.0, 5.0  # of a long clip; heard before and after each piece
 WHISPER_S = 30.0  # of audio that Whisper's encoder has positions for
 Item = TypeVar("Item")
 
@@ -70,7 +71,8 @@ class Teacher(ABC):
 
 
 class WaveTeacher(Teacher):
-    """WavLM, HuBERT, wav2vec 2.0 and others that begin with strided convolutions on the waveform."""
+    """WavLM, HuBERT, wav2vec 2.0 and others that begin with strided convolutions on the waveform. A long clip is heard
+    in pieces, with some seconds around each: attention over three hours would need terabytes."""
 
     alignment = "the centres of the encoder's frames"
 
@@ -85,11 +87,22 @@ class WaveTeacher(Teacher):
     def __call__(self, wave_N: np.ndarray, sample_rate_hz: int, clip: Clip) -> Timed:
         wave_N = soxr.resample(wave_N, sample_rate_hz, self.sample_rate_hz)
         wave_N = np.pad(wave_N, (0, max(0, self.receptive - len(wave_N))))
-        values_TF = self.hidden(**self.extractor(wave_N, sampling_rate=self.sample_rate_hz, return_tensors="pt"))
+        frames = (len(wave_N) - self.receptive) // self.hop + 1
+        piece = round(PIECE_S * self.sample_rate_hz / self.hop)
+        values_TF = np.concatenate([self._piece(wave_N, first, piece, frames) for first in range(0, frames, piece)])
         centre_T = np.arange(len(values_TF)) * self.hop + self.receptive / 2
         return Timed(
             values_TF, (centre_T - self.hop / 2) / self.sample_rate_hz, (centre_T + self.hop / 2) / self.sample_rate_hz
         )
+
+    def _piece(self, wave_N: np.ndarray, first: int, count: int, frames: int) -> np.ndarray:
+        """values_TF of up to `count` frames from `first` on, of `frames` that the clip has."""
+        around = round(AROUND_S * self.sample_rate_hz / self.hop)
+        begin, end = max(0, first - around), first + count + around
+        stop = (end - 1) * self.hop + self.receptive if end < frames else len(wave_N)
+        part_N = wave_N[begin * self.hop : stop]
+        values_TF = self.hidden(**self.extractor(part_N, sampling_rate=self.sample_rate_hz, return_tensors="pt"))
+        return values_TF[first - begin : first - begin + count]
 
 
 class WhisperTeacher(Teacher):
