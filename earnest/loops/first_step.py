@@ -6,7 +6,7 @@ few times more, without gradients, before the first optimizer step; random numbe
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -129,8 +129,7 @@ class FirstStep:
 
     def _micro_batches(self, optimizers: Sequence[torch.optim.Optimizer]) -> MicroBatches | None:
         """None if there are several optimizers, each with micro-batches of its own, or if it cannot be told."""
-        held = [id(one) for optimizer in optimizers for group in optimizer.param_groups for one in group["params"]]
-        if len(optimizers) != 1 or self.may_skip or id(self._reached) not in held:
+        if len(optimizers) != 1 or self.may_skip or id(self._reached) not in held_by(optimizers):
             return None
         self._count_lost()
         record = self.record_of_run
@@ -259,9 +258,14 @@ def named_parameters(models: Mapping[str, nn.Module]) -> dict[int, str]:
     return {id(p): prefixed(name, path) for name, model in models.items() for path, p in model.named_parameters()}
 
 
+def held_by(optimizers: Iterable[torch.optim.Optimizer]) -> set[int]:
+    """The ids of all parameters that these optimizers hold."""
+    return {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+
+
 def not_given(models: Mapping[str, nn.Module], optimizers: Sequence[torch.optim.Optimizer]) -> Optimizer:
     """Parameters that got a gradient and that no optimizer holds; what gets none may be left out on purpose."""
-    held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    held = held_by(optimizers)
     trained = {
         prefixed(name, path): p
         for name, model in models.items()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from earnest.facts import Facts
 from earnest.loops.calls import Calls
-from earnest.loops.first_step import FirstStep, named_parameters, not_given, prefixed
+from earnest.loops.first_step import FirstStep, held_by, named_parameters, not_given, prefixed
 from earnest.loops.hooks import LossCall
 from earnest.monitors.gradients import REACHED_STEPS, Updates
 from earnest.monitors.guard import Guard
@@ -336,10 +336,7 @@ class Seen:
                 self._reach_steps = {one: REACHED_STEPS + 1 for one in self._reach_steps}
                 self.to.probes(Results(gradients=found))
                 if len(self.optimizers) > 1:
-                    held = {
-                        id(p) for one in self.optimizers.values() for group in one.param_groups for p in group["params"]
-                    }
-                    names = named_parameters(self.models)
+                    names, held = named_parameters(self.models), held_by(self.optimizers.values())
                     missing = [n for i, n in names.items() if n in self._in_no_optimizer and i not in held]
                     self.to.probes(Results(optimizer=Optimizer(tuple(missing), now.trained)))
 

@@ -32,17 +32,8 @@ from earnest.run import RunWriter, Step, read_run
 from earnest.signals import SIGNALS
 from earnest.threads import machine
 
-FIRST_LOOKS = (
-    0,
-    1,
-    4,
-    7,
-    12,
-    20,
-    32,
-    50,
-    80,
-)  # steps after which the run is judged (0: there is none); later ones are a quarter apart
+# Steps after which the run is judged (0: none was made); later ones are a quarter apart.
+FIRST_LOOKS = (0, 1, 4, 7, 12, 20, 32, 50, 80)
 LOOK_SHARE = 0.005  # of the time that has passed, further looks may take
 Models = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
 Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | Mapping[str, torch.optim.Optimizer]
