@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from earnest.data.audio import read_wave
-from earnest.data.folder import load_clips
+from earnest.data.layouts.folder import load_clips
 
 RATE_HZ, TICK_S, SILENCE_S = 16_000, 0.01, 0.1
 Spans = list[tuple[str, float, float]]

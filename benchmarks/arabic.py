@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from earnest.data.audio import write_wave
-from earnest.data.sources import SAMPLE_RATE_HZ, Voice, speak
+from earnest.data.layouts.sources import SAMPLE_RATE_HZ, Voice, speak
 
 TEXTS = """\
 صباح الخير

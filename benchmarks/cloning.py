@@ -28,9 +28,9 @@ import torch
 
 from earnest.codecs import Codec
 from earnest.data.audio import write_wave
-from earnest.data.chatml import Cloning, cloning
 from earnest.data.clip import Clip
-from earnest.data.paths import Source
+from earnest.data.layouts.chatml import Cloning, cloning
+from earnest.data.layouts.paths import Source
 from earnest.data.row import Row
 from earnest.data.sides import split_clips
 from earnest.data.vary import Variation

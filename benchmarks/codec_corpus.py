@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 
 from earnest.data.audio import ClipError, read_wave
-from earnest.data.sources import (
+from earnest.data.layouts.sources import (
     ASTERISK,
     DIGITS,
     SAMPLE_RATE_HZ,

@@ -16,7 +16,8 @@ import tyro
 
 from benchmarks.align import RATE_HZ, Aligner
 from earnest.codecs import load_codec
-from earnest.data.folder import load_clips, read_clips
+from earnest.data.decoding import read_clips
+from earnest.data.layouts.folder import load_clips
 from earnest.data.pitch import pitch_and_level
 from earnest.data.sides import split_clips
 from earnest.monitors.codes import accuracy, r2, word_at_frame

@@ -26,9 +26,9 @@ import tyro
 from earnest.codecs import load_codec
 from earnest.codecs.trainable import TrainableCodec
 from earnest.data.audio import read_wave
-from earnest.data.folder import load_clips
+from earnest.data.layouts.folder import load_clips
+from earnest.data.layouts.sources import ASTERISK, asterisk_texts
 from earnest.data.sides import split_clips
-from earnest.data.sources import ASTERISK, asterisk_texts
 from earnest.recipes.amy import amy_tiny
 
 RATE_HZ = 16_000

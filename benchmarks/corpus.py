@@ -29,10 +29,10 @@ from datasets import Dataset
 from datasets.arrow_writer import ArrowWriter
 
 from benchmarks.gpu import step_of
-from earnest.data.chatml import Cloning
 from earnest.data.clip import Clip
 from earnest.data.clips import Clips
 from earnest.data.corpus import Corpus, layout_of, length_of
+from earnest.data.layouts.chatml import Cloning
 from earnest.data.row import Vary
 from earnest.data.store import FEATURES, CodeTable
 from earnest.data.vary import Variation

@@ -24,7 +24,7 @@ import torch
 
 from earnest.codecs import load_codec
 from earnest.data.audio import read_wave
-from earnest.data.paths import Source
+from earnest.data.layouts.paths import Source
 from earnest.generate import Request, generate
 from earnest.models.dia import DiaShape
 from earnest.recipes import RECIPES

@@ -18,7 +18,7 @@ import torch
 from benchmarks.dia_experiments import spectrum_db
 from earnest.data.audio import read_wave
 from earnest.data.clip import Clip
-from earnest.data.paths import Source
+from earnest.data.layouts.paths import Source
 from earnest.generate import Request, generate
 from earnest.speech import load_run
 from earnest.training.clips import find_clips

@@ -19,8 +19,8 @@ from unittest.mock import patch
 
 import torch
 
+from earnest.data.layouts.sources import espeak
 from earnest.data.masks import shift
-from earnest.data.sources import espeak
 from earnest.losses.tokens import TokenObjective
 from earnest.models.higgs import Higgs, HiggsShape
 from earnest.recipes import RECIPES

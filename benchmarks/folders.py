@@ -23,7 +23,7 @@ import soundfile
 import soxr
 
 from earnest.cli import main
-from earnest.data.sources import asterisk
+from earnest.data.layouts.sources import asterisk
 
 CLIPS, SHORTEST = 60, 20  # clips of a folder, and letters of a text
 LANGUAGES = ("en", "fr")  # whose prompts are checked whole

@@ -16,8 +16,8 @@ import numpy as np
 import soundfile
 
 from earnest.data.clip import Clip
-from earnest.data.paths import Source
-from earnest.data.sources import SAMPLE_RATE_HZ, write_folder
+from earnest.data.layouts.paths import Source
+from earnest.data.layouts.sources import SAMPLE_RATE_HZ, write_folder
 from earnest.training.clips import find_clips
 
 

@@ -15,7 +15,7 @@ from earnest.checkpoints import latest_checkpoint
 from earnest.codecs import Codec, load_codec
 from earnest.data.audio import ClipError
 from earnest.data.batch import Prompt
-from earnest.data.chatml import cloning
+from earnest.data.layouts.chatml import cloning
 from earnest.data.row import Turn
 from earnest.data.store import codes_of_file
 from earnest.errors import UserError

@@ -13,8 +13,8 @@ import torch
 from transformers import TrainingArguments
 
 import earnest
+from earnest.logs.formats.wandb import records
 from earnest.logs.source import Source
-from earnest.logs.wandb import records
 from tests.equipment.loops import CLASSES, PAD, Unshifted, clips, collate, unshifted
 from tests.trainers.case import llama
 

@@ -3,8 +3,8 @@
 import numpy as np
 
 from benchmarks import corpus, gpu
-from earnest.data.chatml import Cloning
 from earnest.data.clips import Clips
+from earnest.data.layouts.chatml import Cloning
 from earnest.data.store import CodeTable
 from earnest.data.vary import Variation
 

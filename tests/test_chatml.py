@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from earnest.data.chatml import Cloning, cloning, load_conversations
 from earnest.data.clip import Clip
 from earnest.data.corpus import Corpus, layout_of
+from earnest.data.layouts.chatml import Cloning, cloning, load_conversations
 from earnest.data.masks import IGNORE
 from earnest.data.row import Row, Turn
 from earnest.data.vary import Variation

@@ -11,7 +11,7 @@ from earnest.codecs import load_codec
 from earnest.codecs.amy import Amy, AmyShape
 from earnest.codecs.resampling import resample
 from earnest.codecs.rounded import computing_in
-from earnest.data.sources import speak
+from earnest.data.layouts.sources import speak
 from earnest.errors import UserError
 from earnest.generate import decoded
 from earnest.losses.waveform import MultiScaleMelLoss

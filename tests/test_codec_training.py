@@ -14,7 +14,7 @@ from earnest.codecs.discriminators import MultiScaleSTFTDiscriminator
 from earnest.codecs.trainable import TrainableCodec
 from earnest.data import audio
 from earnest.data.audio import ClipError, is_long, read_wave, write_wave
-from earnest.data.folder import load_clips
+from earnest.data.layouts.folder import load_clips
 from earnest.data.waves import Waves, store_waves
 from earnest.errors import UserError
 from earnest.losses.adversarial import HINGE

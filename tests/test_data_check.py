@@ -16,8 +16,8 @@ from earnest.data.checks.audio import NOISY_CONTRAST_DB
 from earnest.data.checks.checked import Checked, Limits, look_at
 from earnest.data.checks.command import language_identifier
 from earnest.data.clip import Clip
-from earnest.data.folder import listed_clips
-from earnest.data.sources import ASTERISK, asterisk
+from earnest.data.layouts.folder import listed_clips
+from earnest.data.layouts.sources import ASTERISK, asterisk
 from earnest.errors import UserError
 
 CLIPS = 40

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from earnest.data.folder import load_clips, read_clips
+from earnest.data.decoding import read_clips
+from earnest.data.layouts.folder import load_clips
 from earnest.data.sides import split_clips
 from earnest.errors import UserError
 from tests.equipment.folders import TEXTS, json_lines, lines, tone, tones
@@ -416,7 +417,7 @@ def test_an_archive_puts_nothing_outside_its_folder_and_does_not_expand(tmp_path
     (tmp_path / "damaged/a.zip").write_bytes(b"PK\x03\x04 no archive")
     with pytest.raises(UserError, match=r"a\.zip: "):
         load_clips(tmp_path / "damaged")
-    monkeypatch.setattr("earnest.data.archives.LEAST_BYTES", 2**16)
+    monkeypatch.setattr("earnest.data.layouts.archives.LEAST_BYTES", 2**16)
     packed({"a.wav": bytes(2**22), "a.txt": b"text"}, tmp_path / "bomb/a.tar.gz")
     with pytest.raises(UserError, match="50 times its size"):
         load_clips(tmp_path / "bomb")

@@ -11,8 +11,8 @@ import torch
 
 from earnest.data.ahead import ahead
 from earnest.data.batch import Example
-from earnest.data.chatml import Cloning
 from earnest.data.corpus import Corpus, layout_of
+from earnest.data.layouts.chatml import Cloning
 from earnest.data.masks import IGNORE
 from earnest.data.row import Row
 from earnest.data.vary import Variation

@@ -11,8 +11,9 @@ import soundfile
 
 from earnest.data.audio import ClipError
 from earnest.data.clip import Clip
-from earnest.data.folder import load_clips, read_clips
-from earnest.data.hub import lay_out
+from earnest.data.decoding import read_clips
+from earnest.data.layouts.folder import load_clips
+from earnest.data.layouts.hub import lay_out
 from earnest.data.sides import split_clips
 from earnest.errors import UserError
 

@@ -13,8 +13,9 @@ import pytest
 import soundfile
 
 from earnest.data.audio import ClipError
-from earnest.data.folder import load_clips, read_clips
-from earnest.data.paths import Source
+from earnest.data.decoding import read_clips
+from earnest.data.layouts.folder import load_clips
+from earnest.data.layouts.paths import Source
 from earnest.data.sides import split_clips
 from earnest.errors import UserError
 from tests.equipment.folders import TEXTS, json_lines, lines, tone, tones

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from earnest.data import music as module
-from earnest.data.folder import load_clips
-from earnest.data.music import music, tracks, wesnoth
+from earnest.data.layouts import music as module
+from earnest.data.layouts.folder import load_clips
+from earnest.data.layouts.music import music, tracks, wesnoth
 from earnest.data.sides import split_clips
 from earnest.errors import UserError
 

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from earnest.data import sources
-from earnest.data.folder import load_clips, read_clips
+from earnest.data.decoding import read_clips
+from earnest.data.layouts import sources
+from earnest.data.layouts.folder import load_clips
+from earnest.data.layouts.sources import ASTERISK, DIGITS, TAKES, VOICES, Voice, asterisk, embedded_texts, espeak, speak
 from earnest.data.sides import split_clips
-from earnest.data.sources import ASTERISK, DIGITS, TAKES, VOICES, Voice, asterisk, embedded_texts, espeak, speak
 from earnest.errors import UserError
 
 LISTING = """\
@@ -168,7 +169,7 @@ def test_speaking_is_a_pure_function_of_its_arguments():
     again_N = speak("seven")
     np.testing.assert_array_equal(first_N, again_N)
     assert len(other_N) != len(first_N)
-    code = "import hashlib; from earnest.data.sources import speak; "
+    code = "import hashlib; from earnest.data.layouts.sources import speak; "
     code += "print(hashlib.sha256(speak('seven').tobytes()).hexdigest())"
     elsewhere = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert elsewhere == hashlib.sha256(first_N.tobytes()).hexdigest()

@@ -16,7 +16,7 @@ from earnest.codecs.pretrained import FAMILIES, PretrainedCodec, load_pretrained
 from earnest.data.ahead import WORKERS
 from earnest.data.audio import read_wave
 from earnest.data.clip import Clip
-from earnest.data.folder import read_clips
+from earnest.data.decoding import read_clips
 from earnest.data.sides import split_clips
 from earnest.data.store import TRIED_CLIPS, encode_clips, frames_to_redo
 from earnest.errors import UserError
@@ -183,7 +183,7 @@ def test_audio_is_read_ahead_in_the_order_of_the_clips(clips, monkeypatch):
         assert gate.wait(10)
         return real(path, *args)
 
-    monkeypatch.setattr("earnest.data.folder.read_wave", slow)
+    monkeypatch.setattr("earnest.data.decoding.read_wave", slow)
     threading.Timer(0.2, gate.set).start()
     read = read_clips(clips, 8000, [])
     first, _ = next(read)

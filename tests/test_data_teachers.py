@@ -13,8 +13,8 @@ import torch
 
 from benchmarks.pip_teachers import TEACHERS
 from earnest.data.clip import Clip
-from earnest.data.folder import load_clips
-from earnest.data.sources import speak
+from earnest.data.layouts.folder import load_clips
+from earnest.data.layouts.sources import speak
 from earnest.data.teachers import (
     Teacher,
     TextTeacher,

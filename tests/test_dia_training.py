@@ -14,7 +14,7 @@ from earnest.checkpoints import checkpoints
 from earnest.cli import main
 from earnest.codecs import load_codec
 from earnest.data.audio import read_wave
-from earnest.data.chatml import Cloning
+from earnest.data.layouts.chatml import Cloning
 from earnest.data.row import Row
 from earnest.data.vary import Variation
 from earnest.errors import UserError

@@ -20,12 +20,12 @@ import soundfile
 
 from earnest import codecs, columns, logs, report
 from earnest.cli import main
-from earnest.data.chatml import load_conversations
-from earnest.data.folder import load_clips
+from earnest.data.layouts.chatml import load_conversations
+from earnest.data.layouts.folder import load_clips
 from earnest.data.sides import split_clips
 from earnest.errors import UserError
 from earnest.facts import FACTS
-from earnest.logs import table
+from earnest.logs.formats import table
 from earnest.logs.source import Source
 from earnest.models.backbones import load_backbone
 from earnest.probes.results import Results

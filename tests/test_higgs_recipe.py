@@ -16,8 +16,8 @@ from earnest.checkpoints import checkpoints, latest_checkpoint
 from earnest.cli import main
 from earnest.codecs import load_codec
 from earnest.data.audio import write_wave
+from earnest.data.layouts.paths import Source
 from earnest.data.masks import IGNORE
-from earnest.data.paths import Source
 from earnest.errors import UserError
 from earnest.models import load_model
 from earnest.recipes.higgs import HiggsConfig, References, assemble, build

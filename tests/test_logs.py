@@ -21,9 +21,10 @@ from earnest import logs
 from earnest.columns import Column, JsonLines, Table
 from earnest.errors import UserError
 from earnest.facts import Facts
-from earnest.logs import FORMATS, jsonl, read, table, tensorboard
+from earnest.logs import FORMATS, read
 from earnest.logs.find import discover
 from earnest.logs.format import Format
+from earnest.logs.formats import jsonl, table, tensorboard
 from earnest.logs.log import Log
 from earnest.logs.names import guess
 from earnest.logs.source import Source

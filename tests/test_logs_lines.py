@@ -2,7 +2,7 @@
 
 import pytest
 
-from earnest.logs.line import EXAMPLES, NUMBER, NUMBER_COMMA, marked, name_of, planned
+from earnest.logs.formats.line import EXAMPLES, NUMBER, NUMBER_COMMA, marked, name_of, planned
 
 READ = {  # example -> the rows that it gives
     "step 1,200 loss 5.75 lr 1e-4 grad nan": [{"step": "1,200", "loss": "5.75", "lr": "1e-4"}],

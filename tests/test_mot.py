@@ -19,8 +19,8 @@ from earnest.checkpoints import checkpoints
 from earnest.cli import main
 from earnest.data.baselines import collect_pairs, label_counts, unigram_nats
 from earnest.data.batch import collate
+from earnest.data.layouts.sources import write_folder
 from earnest.data.masks import IGNORE
-from earnest.data.sources import write_folder
 from earnest.data.text import byte_tokenizer
 from earnest.errors import UserError
 from earnest.generate import Request, generate

@@ -18,7 +18,7 @@ from torch.distributed import DistNetworkError
 from earnest.checkpoints import checkpoints, damage, described, latest_checkpoint
 from earnest.cli import main
 from earnest.data.audio import write_wave
-from earnest.data.sources import SAMPLE_RATE_HZ, Voice, speak
+from earnest.data.layouts.sources import SAMPLE_RATE_HZ, Voice, speak
 from earnest.models import load_model
 from earnest.run import read_run
 from earnest.training.processes import is_lost

@@ -29,7 +29,7 @@ from earnest.cli import main
 from earnest.codecs.pretrained import load_pretrained, model_class
 from earnest.codecs.resampling import as_torchaudio
 from earnest.data.audio import write_wave
-from earnest.data.chatml import load_conversations
+from earnest.data.layouts.chatml import load_conversations
 from earnest.data.masks import IGNORE
 from earnest.data.patterns import undelay
 from earnest.errors import UserError

@@ -11,7 +11,7 @@ import pytest
 from earnest.checkpoints import checkpoints
 from earnest.cli import EXIT_MISTAKE, main
 from earnest.errors import UserError
-from earnest.logs import wandb as wandb_log
+from earnest.logs.formats import wandb as wandb_log
 from earnest.logs.source import Source
 from earnest.run import read_run
 from earnest.training import tracking

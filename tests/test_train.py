@@ -46,7 +46,7 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="session")
 def speech(tmp_path_factory) -> Path:
     """A folder of thirty spoken numbers, from the embedded corpus."""
-    sources = pytest.importorskip("earnest.data.sources")
+    sources = pytest.importorskip("earnest.data.layouts.sources")
     folder = tmp_path_factory.mktemp("data") / "speech"
     whole = folder.with_name("whole")
     sources.espeak(whole)

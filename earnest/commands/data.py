@@ -16,8 +16,8 @@ LANGUAGE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*")  # ISO 639, with 
 
 def data(source: Positional[str], out: Positional[Path]) -> int:
     """Make a folder to train on (asterisk-en, -es, -fr, -it, -ru, espeak, music, wesnoth), or check one: data check."""
-    from earnest.data.music import music, wesnoth
-    from earnest.data.sources import asterisk, espeak
+    from earnest.data.layouts.music import music, wesnoth
+    from earnest.data.layouts.sources import asterisk, espeak
 
     kind, _, language = source.partition("-")
     if kind == "asterisk":
@@ -66,7 +66,7 @@ def check_data(
     from earnest.commands.progress import bars
     from earnest.data.checks.checked import Limits
     from earnest.data.checks.command import check_data, language_identifier, unknown_to
-    from earnest.data.paths import Source
+    from earnest.data.layouts.paths import Source
 
     numbers = {"limit": limit, "max_duration_s": max_duration_s, "max_positions": max_positions}
     for name, value in {**numbers, "frame_rate_hz": frame_rate_hz}.items():

@@ -15,9 +15,9 @@ from torch import Tensor
 from earnest.codecs import Codec, load_codec
 from earnest.data.audio import read_wave
 from earnest.data.batch import Example, collate
-from earnest.data.chatml import Conversation
 from earnest.data.clip import Clip
 from earnest.data.corpus import Corpus, layout_of
+from earnest.data.layouts.chatml import Conversation
 from earnest.data.masks import IGNORE
 from earnest.data.row import Row
 from earnest.errors import UserError

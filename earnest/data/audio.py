@@ -27,7 +27,7 @@ G722_HZ, G722_BITS_PER_S = 16000, 64000  # ITU-T G.722 at its usual rate; the fi
 
 
 class ClipError(ValueError):
-    """One clip cannot be used: which file, and why. Callers skip it and count it; see `folder.read_clips`."""
+    """One clip cannot be used: which file, and why. Callers skip it and count it; see `decoding.read_clips`."""
 
     def __init__(self, path: str | os.PathLike[str], reason: str):
         super().__init__(str(path), reason)

@@ -27,7 +27,7 @@ from earnest.data.ahead import ahead
 from earnest.data.audio import ClipError, is_long, read_wave, wave_pieces
 from earnest.data.clip import Clip
 from earnest.data.clips import taken
-from earnest.data.folder import read_clips, skip
+from earnest.data.decoding import read_clips, skip
 from earnest.data.row import Row
 from earnest.files import fingerprint, whole_file, write_whole
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from earnest.data.audio import ClipError, is_long, wave_pieces
 from earnest.data.clip import Clip, log_left_out
-from earnest.data.folder import read_clips, skip
+from earnest.data.decoding import read_clips, skip
 from earnest.errors import UserError
 from earnest.files import cache_dir
 

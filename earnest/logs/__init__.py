@@ -1,6 +1,6 @@
 """Anybody's logs -> `Run`.
 
-`read` finds out by content what a path is. A format is a file here with a `Format`, and a line in `FORMATS`.
+`read` finds out by content what a path is. A format is a file in formats/ with a `Format`, and a line in `FORMATS`.
 """
 
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ import numpy as np
 
 from earnest.errors import UserError
 from earnest.facts import Facts
-from earnest.logs import document, jsonl, mlflow, own, parquet, table, tensorboard, text, trackio, wandb
 from earnest.logs.find import SeveralRuns as SeveralRuns
 from earnest.logs.find import choose
 from earnest.logs.format import Format
+from earnest.logs.formats import document, jsonl, mlflow, own, parquet, table, tensorboard, text, trackio, wandb
 from earnest.logs.log import Log
 from earnest.logs.mapping import choose_beside, to_run
 from earnest.logs.nameless import shown

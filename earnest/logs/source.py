@@ -34,6 +34,8 @@ LONGEST_LINE_BYTES = 64 << 20
 # assumed: a text log above this is thinned by its owner; binary logs are skipped through instead
 LARGEST_TEXT_BYTES = 2 << 30
 LARGEST_RATIO = 500  # assumed: text logs shrink 5 to 40 times under gzip, a bomb a thousand times
+# colours and titles of a terminal, and steps back: no part of the text
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07\x1b\n]{0,200}\x07|[\x08]")
 CUT = "the last line is cut short and was left out"
 HOLE = "the file goes over into NUL bytes (a disk's hole after a crash?); reading stopped there"
 EXPECTED = "a training log: numbers with names, over steps"

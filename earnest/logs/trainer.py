@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from earnest.facts import Facts
 from earnest.logs.log import Log
 from earnest.logs.names import split_of
-from earnest.logs.source import Source
-from earnest.logs.text import ANSI
+from earnest.logs.source import ANSI, Source
 from earnest.logs.units import IN_NATS
 from earnest.logs.words import without_split
 from earnest.profiles import NONE, Logged, Profile, Recognised, Shown, profile, recognise

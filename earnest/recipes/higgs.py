@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from earnest.codecs import Codec
-from earnest.data.chatml import Cloning
+from earnest.data.layouts.chatml import Cloning
 from earnest.data.row import Row, Vary
 from earnest.data.vary import Variation
 from earnest.errors import UserError

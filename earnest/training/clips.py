@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from earnest.data.chatml import Conversation, load_conversations
 from earnest.data.clip import Clip
-from earnest.data.folder import load_clips
-from earnest.data.lists import is_conversations
-from earnest.data.music import music, music_name
-from earnest.data.paths import Source
-from earnest.data.roles import chosen_columns
-from earnest.data.sources import embedded_name, espeak
+from earnest.data.layouts.chatml import Conversation, load_conversations
+from earnest.data.layouts.folder import load_clips
+from earnest.data.layouts.lists import is_conversations
+from earnest.data.layouts.music import music, music_name
+from earnest.data.layouts.paths import Source
+from earnest.data.layouts.roles import chosen_columns
+from earnest.data.layouts.sources import embedded_name, espeak
 from earnest.errors import UserError
 from earnest.files import cache_dir
 

@@ -7,8 +7,8 @@ from earnest.data.checks import faults
 from earnest.data.checks.checked import Checked, Fault, Limits, look_at
 from earnest.data.checks.page import render
 from earnest.data.clip import Clip
-from earnest.data.folder import listed_clips
-from earnest.data.paths import Source
+from earnest.data.layouts.folder import listed_clips
+from earnest.data.layouts.paths import Source
 from earnest.errors import UserError
 from earnest.files import write_whole
 

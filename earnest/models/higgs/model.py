@@ -23,7 +23,7 @@ from transformers.models.higgs_audio_v2.modeling_higgs_audio_v2 import HiggsAudi
 
 from earnest.bounds import check_heads
 from earnest.data.batch import Batch, Example, Prompt, taken
-from earnest.data.chatml import INSTRUCTION, SCENE_END, SCENE_START
+from earnest.data.layouts.chatml import INSTRUCTION, SCENE_END, SCENE_START
 from earnest.data.masks import IGNORE, ends_at_eos, shift
 from earnest.data.patterns import delay, framed
 from earnest.data.row import Turn

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from earnest.codecs.trainable import TrainableCodec
 from earnest.data.audio import ClipError
-from earnest.data.chatml import Conversation
 from earnest.data.clip import Clip
+from earnest.data.layouts.chatml import Conversation
 from earnest.data.pitch import pitch_and_level
 from earnest.data.sides import split_clips
 from earnest.data.teachers import FeatureTable, load_teacher, teach

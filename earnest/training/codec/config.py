@@ -5,7 +5,7 @@ A recipe's `configure` returns one, of its codec's own kind of `CodecConfig`; `a
 
 from dataclasses import dataclass, field
 
-from earnest.data.paths import Source
+from earnest.data.layouts.paths import Source
 from earnest.models.precision import Precision
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from earnest.data.corpus import TooLong
-from earnest.data.paths import Source
+from earnest.data.layouts.paths import Source
 from earnest.models.precision import Precision
 
 

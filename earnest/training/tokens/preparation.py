@@ -8,10 +8,10 @@ from typing import Literal, TypeVar, cast
 
 from earnest.codecs import Codec
 from earnest.data.audio import Segment, length_s
-from earnest.data.chatml import Conversation
 from earnest.data.clip import Clip
 from earnest.data.clips import Clips, taken
 from earnest.data.corpus import NAMED, Corpus, layout_of, length_of
+from earnest.data.layouts.chatml import Conversation
 from earnest.data.row import Row
 from earnest.data.sides import sides_of
 from earnest.data.store import encode_clips, encode_sides

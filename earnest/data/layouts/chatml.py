@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from earnest.data.clip import Clip
-from earnest.data.opened import text_of
+from earnest.data.layouts.opened import text_of
 from earnest.data.row import Audio, Row, Turn, Vary
 from earnest.errors import UserError
 from earnest.files import read_small

@@ -8,13 +8,13 @@ from itertools import islice
 from pathlib import Path
 
 from earnest.data.audio import AUDIO_SUFFIXES, SNDFILE_SUFFIXES, Segment, length_s
-from earnest.data.beside import Beside, main_words, tags
 from earnest.data.clip import BAD_CLIPS_FRAC, Clip, allowed_bad, log_left_out, some
-from earnest.data.joined import is_part
-from earnest.data.lists import ClipList, Row, is_list, read_list
-from earnest.data.parts import Part
-from earnest.data.paths import SPLITS, AudioFiles, Source, names_split, refuse_archives, split_in, split_of
-from earnest.data.roles import NAMES, Role, first_filled
+from earnest.data.layouts.beside import Beside, main_words, tags
+from earnest.data.layouts.joined import is_part
+from earnest.data.layouts.lists import ClipList, Row, is_list, read_list
+from earnest.data.layouts.parts import Part
+from earnest.data.layouts.paths import SPLITS, AudioFiles, Source, names_split, refuse_archives, split_in, split_of
+from earnest.data.layouts.roles import NAMES, Role, first_filled
 from earnest.errors import UserError
 
 log = logging.getLogger(__name__)

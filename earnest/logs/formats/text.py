@@ -4,26 +4,23 @@ What reads it (printed.py, line.py) is imported if a text is there: its patterns
 judge.
 """
 
-import re
-
 from earnest.logs.format import PRINTED, Format
 from earnest.logs.log import Log
 from earnest.logs.source import Source
 
 NAME = "text"
-ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07\x1b\n]{0,200}\x07|[\x08]")
 
 
 def claims(source: Source) -> bool:
     if not source.is_text:
         return False
-    from earnest.logs.printed import has_rows
+    from earnest.logs.formats.printed import has_rows
 
     return has_rows(source)
 
 
 def read(source: Source) -> Log:
-    from earnest.logs import printed
+    from earnest.logs.formats import printed
 
     return printed.read(source)
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from earnest.data.opened import full_lines
-from earnest.data.roles import names_audio
+from earnest.data.layouts.opened import full_lines
+from earnest.data.layouts.roles import names_audio
 
 WAVES = "wav.scp"
 PARTS_OF_KALDI = frozenset({"text", "segments", "utt2spk", "spk2utt", "utt2dur", "utt2lang", "reco2dur", "spk2gender"})

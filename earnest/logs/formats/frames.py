@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import polars as pl
 
 from earnest.columns import Table, add_columns
-from earnest.logs.cells import MISSING, numbers_of, split_plainly
+from earnest.logs.formats.cells import MISSING, numbers_of, split_plainly
 from earnest.logs.log import called, is_label, value_folder
 from earnest.logs.words import LABELS, LABELS_OF_RUNS
 

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from earnest.data.audio import AUDIO_SUFFIXES
-from earnest.data.parts import Part, parts_of
-from earnest.data.roles import Role, first_filled, named_roles
+from earnest.data.layouts.parts import Part, parts_of
+from earnest.data.layouts.roles import Role, first_filled, named_roles
 from earnest.files import read_small
 from earnest.records import loads
 

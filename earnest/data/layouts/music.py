@@ -15,7 +15,7 @@ from pathlib import Path
 
 import soundfile
 
-from earnest.data.sources import Prepared, Recording, write_folder
+from earnest.data.layouts.sources import Prepared, Recording, write_folder
 from earnest.errors import UserError
 
 WHEEL = "immich-memories-music"

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from earnest.data.opened import text_of
+from earnest.data.layouts.opened import text_of
 from earnest.errors import UserError
 from earnest.records import loads
 

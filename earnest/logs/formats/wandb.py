@@ -14,8 +14,8 @@ from typing import Any
 from earnest.columns import Table
 from earnest.errors import UserError
 from earnest.logs.format import Format
+from earnest.logs.formats.proto import fields
 from earnest.logs.log import Log, number
-from earnest.logs.proto import fields
 from earnest.logs.source import EXPECTED, HOLE, Source
 from earnest.records import loads
 

@@ -13,8 +13,8 @@ from copy import copy
 from earnest import columns
 from earnest.columns import Json, Table
 from earnest.logs import pieces
-from earnest.logs.cells import MISSING, is_number, numbers_of, split_plainly
 from earnest.logs.format import Format
+from earnest.logs.formats.cells import MISSING, is_number, numbers_of, split_plainly
 from earnest.logs.log import Log, add_row
 from earnest.logs.source import CUT, Source
 from earnest.logs.words import LABELS_OF_ROWS, LABELS_OF_RUNS
@@ -173,7 +173,7 @@ class Rows:
             for row in _rows(block, self.separator, self.names, self.wrapped, self._told):
                 add_row(self.table, row)
         else:
-            from earnest.logs import frames
+            from earnest.logs.formats import frames
 
             frame = frames.frame_of_csv(block, self.separator, self.names, self.wrapped)
             for name in frame.columns:

@@ -10,8 +10,8 @@ import numpy as np
 
 from earnest.columns import Column, Table, joined
 from earnest.logs import pieces
-from earnest.logs.arrays import Arrays, has_arrays
-from earnest.logs.line import (
+from earnest.logs.formats.arrays import Arrays, has_arrays
+from earnest.logs.formats.line import (
     ENDLESS,
     HEADING,
     MOST_SKELETONS,
@@ -24,11 +24,11 @@ from earnest.logs.line import (
     name_of,
     planned,
 )
+from earnest.logs.formats.text import NAME
 from earnest.logs.log import Log
 from earnest.logs.messages import Messages
 from earnest.logs.names import guess
-from earnest.logs.source import Source
-from earnest.logs.text import ANSI, NAME
+from earnest.logs.source import ANSI, Source
 from earnest.logs.words import SPLITS, STEP_NAMES, axis_of, in_english, words
 
 NUMERAL = (

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from earnest.data.audio import AUDIO_SUFFIXES
-from earnest.data.paths import Source
-from earnest.data.roles import NAMES, chosen_columns, plain_name
+from earnest.data.layouts.paths import Source
+from earnest.data.layouts.roles import NAMES, chosen_columns, plain_name
 from earnest.errors import UserError
 from earnest.files import whole_directory
 

@@ -23,7 +23,7 @@ def read(source: Source) -> Log:
     import polars as pl
     from polars.exceptions import PanicException
 
-    from earnest.logs.frames import add_frame
+    from earnest.logs.formats.frames import add_frame
 
     table = Table(source.notes)
     try:

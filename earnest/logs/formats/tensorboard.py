@@ -21,8 +21,8 @@ import numpy as np
 from earnest.columns import Column, Grown
 from earnest.errors import UserError
 from earnest.logs.format import Format
+from earnest.logs.formats.proto import fields
 from earnest.logs.log import Log
-from earnest.logs.proto import fields
 from earnest.logs.source import EXPECTED, FIX, HOLE, Source
 from earnest.logs.words import SPLITS
 

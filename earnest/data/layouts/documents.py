@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from earnest.data.beside import as_cell
-from earnest.data.opened import full_lines, text_of, unreadable
-from earnest.data.roles import NAMES, is_header, names_audio, plain_name
+from earnest.data.layouts.beside import as_cell
+from earnest.data.layouts.opened import full_lines, text_of, unreadable
+from earnest.data.layouts.roles import NAMES, is_header, names_audio, plain_name
 from earnest.records import loads
 
 EXPECTED = "one JSON object a line, or a list of them, in UTF-8"

@@ -57,7 +57,7 @@ class Lines:
                     else:
                         self.broken += 1
             return
-        from earnest.logs.frames import add_frame
+        from earnest.logs.formats.frames import add_frame
 
         self.steady &= LABELS_OF_ROWS.isdisjoint(map(str.lower, frame.columns))
         add_frame(self.table, frame)

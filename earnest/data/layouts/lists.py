@@ -10,11 +10,19 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
-from earnest.data.documents import json_objects, json_rows, parquet_rows
-from earnest.data.joined import WAVES, fairseq_rows, is_fairseq, kaldi_rows
-from earnest.data.opened import full_lines, lines_of, opened, unreadable
-from earnest.data.paths import AudioFiles
-from earnest.data.roles import Role, chosen_columns, guessed_names, is_header, named_roles, names_audio, plain_name
+from earnest.data.layouts.documents import json_objects, json_rows, parquet_rows
+from earnest.data.layouts.joined import WAVES, fairseq_rows, is_fairseq, kaldi_rows
+from earnest.data.layouts.opened import full_lines, lines_of, opened, unreadable
+from earnest.data.layouts.paths import AudioFiles
+from earnest.data.layouts.roles import (
+    Role,
+    chosen_columns,
+    guessed_names,
+    is_header,
+    named_roles,
+    names_audio,
+    plain_name,
+)
 from earnest.errors import UserError
 
 SUFFIXES = frozenset(
