@@ -277,10 +277,12 @@ def log_tells_of_trouble(messages: Messages, series: AllSeries | None, losses: P
 
     ## What it sees
     What the program printed between its numbers: steps skipped as a loss or gradient was not finite, overflow in half
-    precision, a bare "nan", too little memory, a stop from outside, an error. Each kind is counted and quoted. Skipped
-    steps and overflows are critical if there are as many of them as there were steps from the first logged one to the
-    last, or if the loss scale that they name is below a thousandth; a note if there are few, or if the loss scale is
-    still above 65536, where it begins. Few overflows while the loss falls on are how a loss scaler finds its level.
+    precision, a bare "nan", too little memory, a stop from outside, an error. Each kind is counted and quoted. Few
+    overflows while the loss falls on are how a loss scaler finds its level.
+
+    - critical: as many skipped steps or overflows as there were steps from the first logged one to the last, or the
+      loss scale that they name is below a thousandth
+    - a note: there are few of them, or the loss scale is still above 65536, where it begins
     ## Likely causes
     - what the quoted line says
     ## Next probe

@@ -59,10 +59,12 @@ def overfitting(
 
     ## What it sees
     After its minimum the held-out loss rises over at least four evaluations, by more than its noise and 2 % of chance
-    (1 % of its lowest value if that is unknown), while the training loss still falls, or is not in the log at all. A
-    note if that is a part of a total that does not rise, or a rise by less than a twentieth (a tenth if it is smooth).
+    (1 % of its lowest value if that is unknown), while the training loss still falls, or is not in the log at all.
     In fewer than eight evaluations also: from the lowest on each is above the one before, twice or more, the last by a
     sixth above all until the lowest, and the training loss falls from each to the next, by a third in all.
+
+    - a note if that is a part of a total that does not rise, or a rise by less than a twentieth (a tenth if it is
+      smooth)
     ## Likely causes
     - few clips, many passes: the model memorises them
     - fixed crops: the same frames in every epoch
@@ -139,10 +141,11 @@ def held_out_far_above_training(loss: LossInBothSplits, series: AllSeries | None
     ## What it sees
     At the end the two are further apart than at the first evaluation, by more than a quarter of what training has
     gained since then and a tenth of the held-out loss. With fewer than five evaluations, or few training rows: each
-    held-out loss is more than 1.5 times the training loss beside it, or 5 times if there is only one. It is a note, and
-    a warning if the held-out loss is more than 20 times the training loss (with enough rows: and past its lowest
-    level), or more than 3 times, 5 % past its lowest level, while no error rate or accuracy has improved since. A part
-    of a loss stays a note.
+    held-out loss is more than 1.5 times the training loss beside it, or 5 times if there is only one.
+
+    - a note in general, and always of a part of a loss
+    - a warning if the held-out loss is more than 20 times the training loss (with enough rows: and past its lowest
+      level); or more than 3 times, 5 % past its lowest level, while no error rate or accuracy has improved since
     ## Likely causes
     - the training clips are being memorised: few clips, many passes
     - training and held-out clips differ: other speakers, another recording, another text form

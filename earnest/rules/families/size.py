@@ -52,11 +52,13 @@ def loss_jumps_beyond_measure(series: Loss, losses: PlainLosses | None, grad_nor
     """The loss jumps by more than any healthy run shows, and does not come back.
 
     ## What it sees
-    Fewer than ten rows: from one row to the next the loss rises to a level that no later row leaves, by half and by
-    five times the largest change before, or threefold if there are no changes to compare with. More rows: the last
-    three values are all above a hundred times the level of the first half. Discriminators and adversarial losses are
-    left alone. A warning if fewer than ten rows go to and fro by a factor of a hundred, twice or more; or if of five
-    to nine the first two are the lowest, and the last three an eighth above the first.
+    Discriminators and adversarial losses are left alone.
+
+    - critical: of fewer than ten rows the loss rises from one row to the next to a level that no later row leaves, by
+      half and by five times the largest change before, or threefold if there are no changes to compare with
+    - critical: of more rows the last three values are all above a hundred times the level of the first half
+    - a warning: fewer than ten rows go to and fro by a factor of a hundred, twice or more; or of five to nine the first
+      two are the lowest, and the last three an eighth above the first
     ## Likely causes
     - the learning rate is too high, most often at the end of the warm-up
     - a bad batch threw the optimizer's state off: a gradient norm that rises before the loss says so

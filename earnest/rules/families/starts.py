@@ -290,13 +290,16 @@ def loss_never_moved(judged: AllJudged, accuracy_frac: PerStream | None, learnin
 
     ## What it sees
     The training loss (a total, or a loss of tokens) is cut into ten stretches; none differs from the first by more than
-    half a percent of it, or by more than its own error; the first itself may be higher. A warning if the level is near
-    the logarithm of a familiar number of classes, or of a small number of classes beside an accuracy of one in as many;
-    also, at any level, if it is one of several numbered losses and most of the others fell by a tenth or more. A note
-    if the level is seen in fewer than 20 rows or 40 steps, if it is near what codebooks at chance add up to, or if the
-    loss came there later and has stood for half of the run within 0.15 %. Without a known vocabulary: a note above 5.5
-    nats, which is high for anything learnt, or if the learning rate was never above 2e-6; a model that had converged
-    before may stand still at other levels. A note also within 2 % of 1.0, which noise or a margin scores.
+    half a percent of it, or by more than its own error; the first itself may be higher. Other levels are left alone: a
+    model that had converged before may stand still there.
+
+    - a warning if the level is near the logarithm of a familiar number of classes, or of a small number of classes
+      beside an accuracy of one in as many; at any level, if it is one of several numbered losses and most of the others
+      fell by a tenth or more
+    - a note if that is seen in fewer than 20 rows or 40 steps, if the level is near what codebooks at chance add up to,
+      or if the loss came there later and has stood for half of the run within 0.15 %
+    - a note, without a known vocabulary, above 5.5 nats, which is high for anything learnt; if the learning rate was
+      never above 2e-6; and within 2 % of 1.0, which noise or a margin scores
     ## Likely causes
     - the optimizer does not hold the parameters, or its learning rate is 0 or far too small
     - no gradient reaches what is trained: frozen, detached, or a loss that does not depend on it
