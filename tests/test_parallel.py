@@ -9,20 +9,28 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
+from torch import distributed
 from torch.distributed import DistNetworkError
 
 from earnest.checkpoints import checkpoints, damage, described, latest_checkpoint
 from earnest.cli import main
 from earnest.data.audio import write_wave
+from earnest.data.batch import IGNORE, Batch
 from earnest.data.layouts.sources import SAMPLE_RATE_HZ, Voice, speak
+from earnest.losses.tokens import TokenObjective, stream_weights
 from earnest.models import load_model
 from earnest.run import read_run
-from earnest.training.processes import is_lost
+from earnest.training.processes import is_lost, largest
+from earnest.training.tokens.lm_steps import lm_steps
 from earnest.training.tokens.sharding import on_device
+from tests.equipment.processes import in_processes
+from tests.equipment.tiny import CODEBOOKS, random_batch, tiny_higgs
 
 OPTIONS = [
     *("--shape.width", "32", "--shape.layers", "1", "--shape.heads", "2", "--shape.ffn", "64"),
@@ -101,6 +109,62 @@ def test_two_processes_are_one(speech, tmp_path):
     ended = train(2, tmp_path / "cache", *options, "--out", resumed, "--resume")
     assert ended.returncode == 0, ended.stderr
     assert series(resumed, "train/loss") == pytest.approx(series(two, "train/loss"), rel=1e-5)
+
+
+def rank_of_two(rank: int, port: int) -> tuple[list[dict[str, float]], list[int]]:
+    """The signals of two steps of one of two processes, and how many numbers were exchanged each time beside gradients.
+    Nothing may be pickled."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
+    os.environ |= {"LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    exchanged, reduce = list[int](), distributed.all_reduce
+
+    def counting(tensor, *args, **kwargs):
+        exchanged.append(tensor.numel())
+        return reduce(tensor, *args, **kwargs)
+
+    distributed.all_reduce = counting
+    accelerator = Accelerator(cpu=True, mixed_precision="no")
+    distributed.distributed_c10d._object_to_tensor = None  # all collectives of objects call it
+    steps = two_steps(accelerator, [[group[rank]] for group in batches_of_two()])
+    assert largest(rank * 15, accelerator.device) == 15  # a signal that one of them was sent
+    accelerator.free_memory()
+    accelerator.end_training()
+    return steps, exchanged
+
+
+def batches_of_two() -> list[list[Batch]]:
+    """Two steps of two micro-batches; in one of these nothing counts."""
+    model = tiny_higgs()
+    first, second, third = (random_batch(model, seed=seed) for seed in range(3))
+    silent = replace(
+        third,
+        text_targets_BS=torch.full_like(third.text_targets_BS, IGNORE),
+        audio_targets_BSC=torch.full_like(third.audio_targets_BSC, IGNORE),
+    )
+    return [[first, second], [third, silent]]
+
+
+def two_steps(accelerator: Accelerator, groups: list[list[Batch]]) -> list[dict[str, float]]:
+    objective = TokenObjective(tiny_higgs(), stream_weights(CODEBOOKS, 0.1, 1.0))
+    optimizer = torch.optim.AdamW(objective.parameters(), 1e-3)
+    wrapped, optimizer = accelerator.prepare(objective, optimizer)
+    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
+    return [dict(step.signals) for step in lm_steps(wrapped, groups, optimizer, schedule, 1.0, accelerator)]
+
+
+def test_two_processes_exchange_two_small_tensors_a_step_and_pickle_nothing():
+    (first, exchanged), (second, others) = in_processes(2, rank_of_two, free_port())
+    whole = two_steps(Accelerator(cpu=True, mixed_precision="no"), batches_of_two())
+    for one, two, expected in zip(first, second, whole, strict=True):
+        assert one.keys() == two.keys() == expected.keys()
+        shared = expected.keys() - {"train/padding_frac"}  # of a rank's own batches
+        assert {name: one[name] for name in shared} == pytest.approx(
+            {name: expected[name] for name in shared}, rel=1e-4
+        )
+    streams = CODEBOOKS + 1
+    # counts and positions; then signals, each with how many ranks have it; and the signal that asks for an end
+    assert exchanged == others == [2 * streams, 2 * (1 + 5 * streams)] * 2 + [1]
 
 
 def test_a_process_that_dies_ends_the_other_with_what_was_kept(speech, tmp_path):

@@ -1,6 +1,6 @@
 """Masked cross-entropy over text and codebooks, with output layers applied only where a target counts."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 from typing import Any, cast
@@ -257,6 +257,11 @@ def stream_weights(
         TEXT: text_weight,
         **{Codebook(c): audio_weight * share / sum(shares) for c, share in enumerate(shares)},
     }
+
+
+def signal_names(streams: Iterable[Stream]) -> list[str]:
+    """Of every signal that `TokenObjective` may return of these streams."""
+    return [key("loss"), *(key(signal, stream) for stream in streams for signal in SIGNAL_NAMES.values())]
 
 
 class TokenObjective(nn.Module):

@@ -15,7 +15,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, gather_object, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, set_seed
 
 from earnest import checkpoints, stops
 from earnest.errors import UserError
@@ -29,6 +29,7 @@ from earnest.run import RunWriter, Step, read_run
 from earnest.signals import key
 from earnest.training.checkpoint import load_training_state
 from earnest.training.config import Config
+from earnest.training.processes import largest
 from earnest.training.reporter import Reporter
 from earnest.training.tracking import Tracking, chosen
 
@@ -309,8 +310,8 @@ def run(training: Training[Any], start: Start, on_progress: OnProgress) -> Outco
         for step in training.steps() if index < training.last_step else ():
             index = step.index
             is_last = index >= training.last_step
-            asked = [number for number in gather_object([asked_by()]) if number]
-            signum = asked[0] if asked and not is_last else None
+            asked = int(largest(asked_by() or 0, start.accelerator.device))
+            signum = asked if asked and not is_last else None
             made = {"row", "checkpoint"} if signum else due(index, is_last, training.every)
             training.report(step, made)
             if start.tracking and "evaluation" in made:

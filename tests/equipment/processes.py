@@ -26,6 +26,12 @@ def in_a_process(function: Callable[..., T], *args: object) -> T:
         return pool.submit(function, *args).result()
 
 
+def in_processes(count: int, function: Callable[..., T], *args: object) -> list[T]:
+    """What a function of a module returns in so many processes at once, whose number is its first argument."""
+    with ProcessPoolExecutor(count, mp_context=_server) as pool:
+        return [made.result() for made in [pool.submit(function, rank, *args) for rank in range(count)]]
+
+
 class Earnest:
     """A command under way. terminal: the device of one that it sits at, in place of a file for what it writes."""
 

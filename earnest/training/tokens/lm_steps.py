@@ -3,18 +3,17 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 
 from earnest.data.batch import Batch
+from earnest.losses.tokens import signal_names
 from earnest.run import Step
 from earnest.signals import key
 from earnest.streams import Stream
-
-Name = TypeVar("Name")
+from earnest.training.processes import summed
 
 
 def lm_steps(
@@ -36,9 +35,7 @@ def lm_steps(
     scored: Mapping[Stream, float] = accelerator.unwrap_model(objective).weights
     for index, group in enumerate(groups, first_step):
         optimizer.zero_grad(set_to_none=True)
-        counted = _summed(batch.counted() for batch in group)
-        # A batch in which nothing counts may be there only so that the ranks keep step.
-        positions = _summed(batch.positions() for batch in group if any(batch.counted().values()))
+        counted, positions = _counts(group, accelerator)
         shares: list[dict[str, float]] = []
         for number, batch in enumerate(group, 1):
             with accelerator.no_sync(objective) if number < len(group) else nullcontext():
@@ -64,15 +61,32 @@ def lm_steps(
                 if stream in scored
             },
         }
-        yield Step(index, _summed(shares) | measured)
+        yield Step(index, _signals(shares, counted, accelerator) | measured)
 
 
-def _summed(parts: Iterable[Mapping[Name, float]]) -> dict[Name, float]:
-    """Targets, positions or signals by name, summed over the micro-batches of a step, on all ranks."""
-    here: Counter[Name] = Counter()
-    for part in parts:
-        here.update(part)
-    everywhere: Counter[Name] = Counter()
-    for part in gather_object([dict(here)]):  # of one process: its own
-        everywhere.update(part)
-    return dict(everywhere)
+def _counts(group: Sequence[Batch], accelerator: Accelerator) -> tuple[dict[Stream, int], dict[Stream, int]]:
+    """Targets that count in a step, and positions, per stream, on all ranks."""
+    counted, positions = Counter[Stream](), Counter[Stream]()
+    for batch in group:
+        counts = batch.counted()
+        counted.update(counts)
+        # A batch in which nothing counts may be there only so that the ranks keep step.
+        positions.update(batch.positions() if any(counts.values()) else dict.fromkeys(counts, 0))
+    streams = list(counted)
+    numbers = [counter[stream] for counter in (counted, positions) for stream in streams]
+    total = [round(number) for number in summed(numbers, accelerator.device)]
+    return dict(zip(streams, total, strict=False)), dict(zip(streams, total[len(streams) :], strict=True))
+
+
+def _signals(
+    shares: Iterable[Mapping[str, float]], streams: Iterable[Stream], accelerator: Accelerator
+) -> dict[str, float]:
+    """Signals summed over the micro-batches of a step, on all ranks. A rank has none of a stream without targets."""
+    here = Counter[str]()
+    for share in shares:
+        here.update(share)
+    if accelerator.num_processes == 1:
+        return dict(here)
+    names = signal_names(streams)
+    sums = summed([here[name] for name in names] + [name in here for name in names], accelerator.device)
+    return {name: value for name, value, ranks in zip(names, sums, sums[len(names) :], strict=False) if ranks}
