@@ -12,7 +12,7 @@ from earnest.codecs import Codec
 from earnest.data.batch import Prompt
 from earnest.data.patterns import undelay
 from earnest.errors import UserError
-from earnest.models.prepacked import packed_as
+from earnest.models.prepacked import captured, packed_as
 from earnest.models.system import Round, System
 from earnest.sampling import USUAL, Sampling
 
@@ -131,7 +131,7 @@ def _frames(
     the leading codebook has its EOS, max_frames + 1 until that is known."""
     model.eval()
     sampler, ends = _Sampler(model, requests, sampling), _Ends(model, requests, max_frames)
-    with packed_as(sampling.weights):
+    with packed_as(sampling.weights), captured(ends.last_position if sampling.compile else None):
         continuation = model.begin(sampler.prompts)
     frames = [torch.full((len(requests), model.codebooks), model.bos_id, device=model.device)]
     yield frames[0], ends.end_B

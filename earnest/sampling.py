@@ -23,7 +23,8 @@ class Sampling:
 
     filter_by_guidance: the guided logits choose the likeliest tokens, which are then drawn by their conditional logits,
     as Dia was published. repetition: None for the model's own rule. weights: exact, or rounded once before the first
-    frame, which is faster and changes some tokens (docs/performance.md).
+    frame, which is faster and changes some tokens (docs/performance.md). compile: let torch.compile make one program of
+    a model's step, and a GPU replay it; for long audio, as it takes a minute before the first frame.
     """
 
     top_k: int = 50
@@ -31,6 +32,7 @@ class Sampling:
     filter_by_guidance: bool = False
     repetition: Repetition | None = None
     weights: Weights = "exact"
+    compile: bool = False
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ class Wish:
     filter_by_guidance: bool | None = None
     seed: int = 0
     weights: Weights = "exact"
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,7 @@ def resolved(model: System, facts: Facts, wish: Wish) -> tuple[Request, Sampling
         usual.top_p if wish.top_p is None else wish.top_p,
         usual.filter_by_guidance if wish.filter_by_guidance is None else wish.filter_by_guidance,
         weights=wish.weights,
+        compile=wish.compile,
     )
     nothing = torch.zeros(0, dtype=torch.long)
     empty = Prompt(nothing, nothing[:, None].expand(0, model.codebooks), nothing.bool())

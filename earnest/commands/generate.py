@@ -41,6 +41,7 @@ def generate(
     filter_by_guidance: Literal["published", "yes", "no"] = "published",
     seed: int = 0,
     dtype: Literal["exact", "bfloat16", "int8"] = "exact",
+    compile: bool = False,
     max_duration_s: float = 10.0,
     piece_words: int = 0,
 ) -> int:
@@ -70,6 +71,8 @@ def generate(
         seed: Of the random numbers.
         dtype: The weights: exact, as the checkpoint has them; bfloat16 and int8 round them, are faster, and change some
             of the codes (docs/performance.md).
+        compile: Compile the step of a frame, and let a GPU replay it as one graph: for long audio, as it takes a minute
+            before the first sound. On a CPU it gains nothing.
         max_duration_s: Where the audio is cut if the model does not end it.
         piece_words: Say a long text in pieces of at most this many words, each after the two before it (higgs);
             --max-duration-s is then that of a piece. 0: the whole text at once.
@@ -92,7 +95,7 @@ def generate(
     logging.disable_progress_bar()  # of transformers, for half a second
     model, loaded, facts = load_run(run, codec, _checkpoint(run, checkpoint), named_device(device))
     filtered = {"published": None, "yes": True, "no": False}[filter_by_guidance]
-    wish = Wish(temperature, guidance, top_k, top_p, filtered, seed, dtype)
+    wish = Wish(temperature, guidance, top_k, top_p, filtered, seed, dtype, compile)
     voice = None if reference is None or reference_text is None else (reference, reference_text)
     frames = max(1, round(max_duration_s * loaded.frame_rate_hz))
     said_by, precision = check_speaker(speaker, facts), precision_of(facts, model.device)

@@ -1,6 +1,7 @@
 """A batch without its padding: the positions that exist, split into text and audio once for all layers."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self, cast
 
 import torch
@@ -9,16 +10,19 @@ from torch.nn import functional as F
 from torch.utils import checkpoint as checkpoints
 
 from earnest.data.batch import Batch, taken
+from earnest.models.compiled import compiled_layer
 from earnest.models.prepacked import rotated
 from earnest.models.system import System
 
 
 def recomputed(model: System, layer: nn.Module, *given: Tensor, **context: Any) -> Any:
-    """A layer's output; its activations are computed again in the backward pass if the model says so, which takes a
-    third more time and keeps only what goes into the layers."""
-    if model.recompute and model.training and torch.is_grad_enabled():
-        return cast(Any, checkpoints).checkpoint(layer, *given, use_reentrant=False, **context)
-    return layer(*given, **context)
+    """A layer's output; in training, if the model says so, by a compiled layer, and with its activations computed again
+    in the backward pass, which takes a third more time and keeps only what goes into the layers."""
+    training = model.training and torch.is_grad_enabled()
+    run = partial(compiled_layer(), layer) if training and model.compiled else layer
+    if training and model.recompute:
+        return cast(Any, checkpoints).checkpoint(run, *given, use_reentrant=False, **context)
+    return run(*given, **context)
 
 
 @dataclass(frozen=True)
@@ -56,12 +60,18 @@ class Route:
 
     def attend(self, q_PHD: Tensor, k_PHD: Tensor, v_PHD: Tensor) -> Tensor:
         """Causal attention within each clip, with rotary embeddings: (P, H, D); nothing is computed at padding."""
-        heads = (*(rotated(heads_PHD, self.cos_P1D, self.sin_P1D) for heads_PHD in (q_PHD, k_PHD)), v_PHD)
-        # With a leading dimension of one: torch's fast kernels take four dimensions only (measured: three times slower
-        # without it).
-        parts = (torch.split(heads_PHD.transpose(0, 1)[None], self.lengths, dim=2) for heads_PHD in heads)
-        mixed = [
-            F.scaled_dot_product_attention(q_1HSD, k_1HSD, v_1HSD, is_causal=True, enable_gqa=True)
-            for q_1HSD, k_1HSD, v_1HSD in zip(*parts, strict=True)
-        ]
-        return torch.cat(mixed, dim=2)[0].transpose(0, 1)
+        heads = (rotated(q_PHD, self.cos_P1D, self.sin_P1D), rotated(k_PHD, self.cos_P1D, self.sin_P1D), v_PHD)
+        return _clip_by_clip(self, heads)
+
+
+@torch.compiler.disable()  # else it would be compiled anew for every number of clips
+def _clip_by_clip(route: Route, heads: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Causal attention within each clip of queries, keys and values (P, H, D)."""
+    # With a leading dimension of one: torch's fast kernels take four dimensions only (measured: three times slower
+    # without it).
+    parts = (torch.split(heads_PHD.transpose(0, 1)[None], route.lengths, dim=2) for heads_PHD in heads)
+    mixed = [
+        F.scaled_dot_product_attention(q_1HSD, k_1HSD, v_1HSD, is_causal=True, enable_gqa=True)
+        for q_1HSD, k_1HSD, v_1HSD in zip(*parts, strict=True)
+    ]
+    return torch.cat(mixed, dim=2)[0].transpose(0, 1)

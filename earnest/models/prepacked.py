@@ -19,6 +19,7 @@ from earnest.sampling import Weights
 Project = Callable[[Tensor], Tensor]
 FEW_ROWS = 2  # for which MKL on its maker's processors is faster with plain weights than oneDNN with packed ones
 _weights: ContextVar[Weights] = ContextVar("weights", default="exact")
+_frames: ContextVar[int | None] = ContextVar("frames", default=None)
 
 
 @contextmanager
@@ -29,6 +30,22 @@ def packed_as(weights: Weights) -> Iterator[None]:
         yield
     finally:
         _weights.reset(before)
+
+
+@contextmanager
+def captured(frames: int | None) -> Iterator[None]:
+    """Let continuations that begin within the block make room for so many frames at once, and compile their step; None:
+    let them grow, which is faster on a CPU (docs/performance.md)."""
+    before = _frames.set(frames)
+    try:
+        yield
+    finally:
+        _frames.reset(before)
+
+
+def frames_to_capture() -> int | None:
+    """What `captured` asks for."""
+    return _frames.get()
 
 
 def prepacked(*layers: nn.Linear | Tensor) -> Project:
@@ -58,7 +75,7 @@ class _Exact:
     """Products with weights as they are, packed at the first call for which that is faster."""
 
     def __init__(self, weight_NK: Tensor):
-        can_pack = weight_NK.device.type == "cpu" and torch.backends.mkldnn.is_available()
+        can_pack = weight_NK.device.type == "cpu" and torch.backends.mkldnn.is_available() and _frames.get() is None
         few_rows = FEW_ROWS if weight_NK.dtype == torch.float32 and _is_intel() else 0
         self.plain_rows = few_rows if can_pack else None  # None: however many
         self.weight_NK: Tensor | None = weight_NK
@@ -112,9 +129,22 @@ class KeyValues:
     def __init__(self, keys_BNSH: Tensor, values_BNSH: Tensor):
         self.positions = keys_BNSH.shape[2]
         self.room_2BNSH = torch.stack([keys_BNSH, values_BNSH])
+        self.at_1: Tensor | None = None
+
+    def make_room(self, room: int, at_1: Tensor) -> None:
+        """Room for so many positions, once and for all; the next one is written at `at_1`, which somebody else
+        moves on."""
+        self.room_2BNSH, self.at_1 = F.pad(self.room_2BNSH, (0, 0, 0, room - self.room_2BNSH.shape[3])), at_1
 
     def append(self, key_BNH: Tensor, value_BNH: Tensor) -> tuple[Tensor, Tensor]:
-        """Add one position of each sequence; returns the keys and values of all positions."""
+        """Add one position of each sequence; returns the keys and values of all positions, or of all the room that was
+        made."""
+        if self.at_1 is not None:
+            keys_BNSH, values_BNSH = self.room_2BNSH.unbind()
+            return (
+                keys_BNSH.index_copy_(2, self.at_1, key_BNH[:, :, None].to(keys_BNSH)),
+                values_BNSH.index_copy_(2, self.at_1, value_BNH[:, :, None].to(values_BNSH)),
+            )
         if self.positions == self.room_2BNSH.shape[3]:
             self.room_2BNSH = F.pad(self.room_2BNSH, (0, 0, 0, max(256, self.positions)))
         self.room_2BNSH[0, :, :, self.positions] = key_BNH

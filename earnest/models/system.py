@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from earnest.data.batch import Batch, Example, Prompt
 from earnest.data.row import Turn
 from earnest.errors import UserError
+from earnest.models.compiled import check_compiler
 from earnest.sampling import Published, Repetition
 from earnest.streams import TEXT, Stream
 
@@ -128,6 +129,14 @@ class System(nn.Module, ABC):
     """Texts of which only the beginning was laid out."""
     recompute: bool = False
     """Whether activations are computed again in the backward pass, layer by layer, in place of being kept."""
+    compiled: bool = False
+    """Whether the layers are compiled in training (earnest/models/compiled.py)."""
+
+    def compile_layers(self, wanted: bool) -> None:
+        """Set `compiled`. Raises UserError if torch cannot compile for the device that the model is on."""
+        if wanted:
+            check_compiler(self.device)
+        self.compiled = wanted
 
     def recompute_layers(self, wanted: bool) -> None:
         """Set `recompute`."""

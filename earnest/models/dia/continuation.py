@@ -10,7 +10,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from earnest.data.batch import Prompt
 from earnest.errors import UserError
-from earnest.models.prepacked import CachedAttention, KeyValues, normed, prepacked
+from earnest.models.positions import Positions
+from earnest.models.prepacked import CachedAttention, KeyValues, RotaryTable, normed, prepacked
 from earnest.models.system import Continuation, Round
 
 if TYPE_CHECKING:
@@ -34,13 +35,11 @@ class DiaContinuation(Continuation):
         lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
         exists_BL = torch.arange(text_BL.shape[1], device=device) < lengths_B[:, None]
         text_BLE = model.lm.model.encoder(input_ids=text_BL, attention_mask=exists_BL).last_hidden_state
-        position_1S = torch.arange(model.max_audio_positions, device=device)[None]
-        cos_1SH, sin_1SH = decoder.rotary_emb(text_BLE, position_1S)
-        self.rotary_S2H = torch.stack([cos_1SH[0], sin_1SH[0]], dim=1)
-        self.layers = [_DecoderLayer(layer, text_BLE, exists_BL) for layer in decoder.layers]
-        self.embeddings, self.norm = decoder.embeddings, decoder.norm
+        layers = [_DecoderLayer(layer, text_BLE, exists_BL) for layer in decoder.layers]
+        first_B1 = lengths_B.new_zeros(len(prompts), 1)
+        self.layers = Positions(layers, RotaryTable(decoder.rotary_emb, text_BLE), decoder.norm, 0, first_B1)
+        self.embeddings = decoder.embeddings
         self.head = prepacked(model.lm.logits_dense)
-        self.positions = 0
 
     def rounds(self, frame_BC: Tensor) -> Generator[Round, Tensor, None]:
         yield Round(slice(0, self.model.codebooks), self.advance(frame_BC))
@@ -48,17 +47,15 @@ class DiaContinuation(Continuation):
     def advance(self, frame_BC: Tensor) -> Tensor:
         """Append one frame of tokens (B, C); returns the logits (B, C, V) of the next. Raises UserError beyond the
         model's context."""
-        if self.positions == self.model.max_audio_positions:
+        most = self.model.max_audio_positions
+        if self.layers.positions == most:
             raise UserError(
-                f"audio of more than {self.positions} positions",
-                f"at most {self.positions}: the model knows no further ones",
+                f"audio of more than {most} positions",
+                f"at most {most}: the model knows no further ones",
                 "generate fewer frames",
             )
         hidden_BD = self.embeddings.embed(frame_BC + self.embeddings.offsets).sum(1)
-        for layer in self.layers:
-            hidden_BD = layer.advance(hidden_BD, *self.rotary_S2H[self.positions])
-        self.positions += 1
-        return self.head(normed(hidden_BD, self.norm)).unflatten(-1, (self.model.codebooks, -1))
+        return self.head(self.layers.advance(hidden_BD)).unflatten(-1, (self.model.codebooks, -1))
 
 
 class _DecoderLayer:
@@ -77,9 +74,10 @@ class _DecoderLayer:
         )
         self.exists_B11L = None if exists_BL.all() else exists_BL[:, None, None]
 
-    def advance(self, hidden_BD: Tensor, cos_H: Tensor, sin_H: Tensor) -> Tensor:
+    def advance(self, hidden_BD: Tensor, cos_B1H: Tensor, sin_B1H: Tensor, exists_B11S: Tensor | None) -> Tensor:
         layer = self.layer
-        hidden_BD = hidden_BD + self.attention.advance(normed(hidden_BD, layer.pre_sa_norm), cos_H, sin_H)
+        before_BD = normed(hidden_BD, layer.pre_sa_norm)
+        hidden_BD = hidden_BD + self.attention.advance(before_BD, cos_B1H, sin_B1H, exists_B11S)
         hidden_BD = hidden_BD + self._cross_attention(normed(hidden_BD, layer.pre_ca_norm))
         gate_BF, up_BF = self.gate_up(normed(hidden_BD, layer.pre_mlp_norm)).chunk(2, dim=-1)
         return hidden_BD + self.down(up_BF * layer.mlp.activation_fn(gate_BF))

@@ -9,6 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from earnest.data.batch import Prompt
+from earnest.models.positions import Positions
 from earnest.models.prepacked import CachedAttention, KeyValues, RotaryTable, normed, prepacked
 from earnest.models.system import Continuation, Round
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class HiggsContinuation(Continuation):
-    """Sequences that are being continued: the keys and values of each layer, and where each sequence begins.
+    """Sequences that are being continued.
 
     The layers are written out here for one audio position, as transformers' modules and caches take twice as long
     (benchmarks/generate.py); tests compare the logits of both.
@@ -32,42 +33,34 @@ class HiggsContinuation(Continuation):
             return pad_sequence(rows, batch_first=True, padding_value=value, padding_side="left").to(device)
 
         lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
-        self.positions = int(lengths_B.max())
-        self.first_B1 = (self.positions - lengths_B)[:, None]  # position at which the prompt begins, after its padding
-        self.padded = bool(self.first_B1.any())
-        place_S = torch.arange(self.positions, device=device)
+        positions = int(lengths_B.max())
+        first_B1 = (positions - lengths_B)[:, None]  # position at which the prompt begins, behind its padding
+        place_S = torch.arange(positions, device=device)
         cache: Any = DynamicCache(config=model.lm.config)
         model.lm.model(
             input_ids=padded("text_S", model.pad_id),
             audio_input_ids=padded("tokens_SC", 0),
             audio_input_ids_mask=padded("is_audio_S", False),
-            attention_mask=place_S >= self.first_B1,
-            position_ids=(place_S - self.first_B1).clamp(min=0),
+            attention_mask=place_S >= first_B1,
+            position_ids=(place_S - first_B1).clamp(min=0),
             past_key_values=cache,
             use_cache=True,
         )
-        self.layers = [
+        layers = [
             _AudioLayer(layer, KeyValues(cached.keys, cached.values))
             for layer, cached in zip(model.lm.model.layers, cache.layers, strict=True)
         ]
         self.head = prepacked(model.lm.audio_lm_head)
-        self.rotary = RotaryTable(model.lm.model.rotary_emb, model.lm.model.norm.weight)
+        rotary = RotaryTable(model.lm.model.rotary_emb, model.lm.model.norm.weight)
+        self.layers = Positions(layers, rotary, model.lm.model.norm, positions, first_B1)
 
     def rounds(self, frame_BC: Tensor) -> Generator[Round, Tensor, None]:
         yield Round(slice(0, self.model.codebooks), self.advance(frame_BC))
 
     def advance(self, frame_BC: Tensor) -> Tensor:
         """Append one frame of tokens (B, C); returns the audio logits (B, C, V) of the next."""
-        lm = self.model.lm.model
-        hidden_BD = lm.embed_audio_tokens(frame_BC)
-        cos_B1H, sin_B1H = self.rotary.at(self.positions - self.first_B1, self.positions)
-        self.positions += 1
-        exists_B11S = None
-        if self.padded:
-            exists_B11S = (torch.arange(self.positions, device=hidden_BD.device) >= self.first_B1)[:, None, None]
-        for layer in self.layers:
-            hidden_BD = layer.advance(hidden_BD, cos_B1H, sin_B1H, exists_B11S)
-        return self.head(normed(hidden_BD, lm.norm)).view(len(frame_BC), self.model.codebooks, -1)
+        states_BD = self.layers.advance(self.model.lm.model.embed_audio_tokens(frame_BC))
+        return self.head(states_BD).view(len(frame_BC), self.model.codebooks, -1)
 
 
 class _AudioLayer:

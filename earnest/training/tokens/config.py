@@ -108,6 +108,9 @@ class TokenConfig:
     recompute: bool = False
     """Compute the activations of each layer again in the backward pass, in place of keeping them: a third more time,
     and about a tenth of their memory."""
+    compile: bool = False
+    """Compile the layers with torch.compile, which fuses their small operators: up to a minute before the first step,
+    and a tenth less in each one on a CPU (docs/performance.md)."""
     seed: int = 0
     """Of weights, order of clips and everything else that is random."""
     tracker: tuple[str, ...] = ()

@@ -104,6 +104,10 @@ def check_parallel(accelerator: Accelerator, config: TokenConfig) -> None:
             "one process, data parallel, or FSDP2",
             "accelerate launch --multi_gpu, or --use_fsdp --fsdp_version 2",
         )
+    if accelerator.is_fsdp2 and config.compile:
+        raise UserError(
+            "--compile of a model in shards", "one of the two", "accelerate launch --multi_gpu, or no --compile"
+        )
     if accelerator.is_fsdp2 and config.optimizer.ema_decay:
         raise UserError(
             f"a running average (optimizer.ema_decay {config.optimizer.ema_decay:g}) of a model in shards",

@@ -61,6 +61,7 @@ def train_tokens(
             assembly.before_training(corpora.train)
         if not start.accelerator.is_fsdp2:  # accelerate brings each process its shards, and no whole model
             assembly.model.to(start.accelerator.device)
+        assembly.model.compile_layers(config.compile)
         try:
             outcome = run(TokenTraining(config, assembly, codec, corpora, start), start, on_progress)
         except torch.OutOfMemoryError as error:
