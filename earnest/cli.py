@@ -218,6 +218,9 @@ def diagnose(
     from earnest.rules import diagnose as judge
     from earnest.rules.finding import SEVERITIES
 
+    if path.suffix == ".py":
+        fix = f"earnest check {path} looks before its first step, earnest watch {path} while it trains"
+        raise UserError(f"{path}, a program", "a log that a training wrote", fix)
     facts = arguments.facts(fact) | ({} if trainer is None else {"trainer": trainer})
     reading = partial(logs.read, overrides=arguments.columns(map), facts=facts, model=model, config=config)
     try:

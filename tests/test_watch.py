@@ -562,43 +562,6 @@ def test_measure():
         earnest.measure(logits, ids[:, 1:])
 
 
-TWO = """
-import sys, torch, torch.nn.functional as F, torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
-import earnest
-dist.init_process_group("gloo")
-body = torch.nn.Sequential(torch.nn.Embedding(60, 16), torch.nn.Linear(16, 60))
-model = DistributedDataParallel(body)
-optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
-watch = earnest.watch(model, optimizer, sys.argv[1])
-torch.manual_seed(dist.get_rank())
-for _ in range(6):
-    ids = torch.randint(0, 60, (4, 12))
-    F.cross_entropy(model(ids).flatten(0, 1), ids.flatten()).backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    optimizer.zero_grad()
-watch.close()
-assert not watch.guard.broken, watch.guard.broken
-dist.barrier()
-dist.destroy_process_group()
-"""
-
-
-def test_of_several_processes_the_first_one_writes(tmp_path):
-    """One run directory, no process waits for another; that rows see their own label needs no second forward pass."""
-    (tmp_path / "train.py").write_text(TWO)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*command, str(tmp_path / "train.py"), str(tmp_path / "run")], capture_output=True, text=True, timeout=300,
-        env=os.environ | {"PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["run"]
-    run = read_run(tmp_path / "run")
-    assert run["train/loss"].step.tolist() == [*range(1, 7)] and len(run["train/ce_nats/tokens"]) == 6
-
-
 def _under_ddp(out: Path) -> list[list[str]]:
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     found = []

@@ -124,6 +124,22 @@ def recipe_names() -> list[str]:
     return list(imported.RECIPES) if imported else list(recipes())
 
 
+def _no_recipe(name: str, names: Sequence[str], command: str) -> UserError:
+    seen = f"recipe {name!r}" if name and not name.startswith("-") else "no recipe"
+    fix = f"earnest {command} {next(iter(difflib.get_close_matches(name, names, 1)), names[0])}"
+    path = Path(name)
+    if path.is_file() or (path / "run.json").is_file():
+        seen, fix = f"{name}, which is no recipe", f"if it is a log of a training: earnest diagnose {name}"
+    elif path.is_dir() and name:
+        seen = f"{name}, a directory and no recipe"
+        logs = f"earnest diagnose {name} if it holds logs"
+        fix = f"earnest train {names[0]} --data.path {name}" if command == "train" else logs
+    elif path.suffix and path.name not in names:
+        seen = f"{name}, which is no recipe, and no file"
+    script = ", or a script: SCRIPT.py [ARGS]" if command == "check" else ""
+    return UserError(seen, f"one of {', '.join(names)}{script}", fix)
+
+
 def configured(
     name: str, args: Sequence[str], command: str, options: list[tuple[str, Any, Any]], stored: Any = None
 ) -> tuple[Any, Any]:
@@ -144,9 +160,7 @@ def configured(
         print(f"earnest {command} RECIPE --help lists the options of a recipe")
         raise SystemExit(0)
     if name not in names:  # a mistake is told before torch is imported
-        seen = f"recipe {name!r}" if name and not name.startswith("-") else "no recipe"
-        fix = next(iter(difflib.get_close_matches(name, names, 1)), names[0])
-        raise UserError(seen, f"one of {', '.join(names)}", f"earnest {command} {fix}")
+        raise _no_recipe(name, names, command)
     from transformers.utils import logging
 
     from earnest.recipes import RECIPES

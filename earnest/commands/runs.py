@@ -122,16 +122,31 @@ def _show(markdown: str) -> None:
     console.print(Markdown(without_wide_tables(markdown, console.width)))
 
 
+LAUNCHERS = {
+    "torchrun": "torchrun --nproc-per-node N",
+    "accelerate": "accelerate launch",
+    "python": "python",
+    "python3": "python3",
+}
+
+
 def watch(first: str, args: list[str]) -> int:
     """Watch a training as it goes: earnest watch [--stop-on critical] SCRIPT.py [ARGS], anybody's, unmodified; or
     earnest watch LOG [--until critical] [--page], a log that grows."""
     words = [first, *args]
     script = next((place for place, word in enumerate(words) if word.endswith(".py")), None)
-    if script is not None:
-        from earnest.loops.run_script import Options, run_script
+    if script is not None and first not in LAUNCHERS:
+        from earnest.loops.run_script import run_script
+        from earnest.loops.settings import Settings
 
-        options = arguments.parse(Options, words[:script], "earnest watch")()
-        return int(run_script(Path(words[script]), words[script + 1 :], options))
+        settings = arguments.parse(Settings, words[:script], "earnest watch")()
+        return int(run_script(Path(words[script]), words[script + 1 :], settings))
+    if first in LAUNCHERS:
+        raise UserError(
+            f"{first}, which starts processes",
+            "earnest within each of them",
+            f"the other way round: {LAUNCHERS[first]} -m earnest watch SCRIPT.py ARGS",
+        )
     return arguments.parse(follow, [word for word in words if word], "earnest watch")()
 
 

@@ -1,16 +1,15 @@
 """`earnest.AccelerateTracker`: a training with Accelerate, watched."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from accelerate.tracking import GeneralTracker
 
+from earnest.loops.settings import Settings
 from earnest.loops.watching import Watch
-from earnest.rules.finding import Finding, Severity
+from earnest.rules.finding import Finding
 
 
-class AccelerateTracker(GeneralTracker):
+class AccelerateTracker(Settings, GeneralTracker):
     """``Accelerator(log_with=["wandb", earnest.AccelerateTracker()])``: see `earnest.watch` for the arguments.
 
     It watches as soon as it is made: models and optimizers are found when they first run, so scripts that log nothing
@@ -21,18 +20,10 @@ class AccelerateTracker(GeneralTracker):
     requires_logging_directory = False
     main_process_only = True
 
-    def __init__(
-        self,
-        out: str | Path | None = None,
-        *,
-        every: int = 10,
-        streams: Sequence[str] = (),
-        stop_on: Severity | None = None,
-        alert: bool = True,
-        facts: Mapping[str, Any] | None = None,
-    ):
-        super().__init__()
-        self.watch = Watch({}, {}, out, every, streams, stop_on, alert, facts)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        GeneralTracker.__init__(self)
+        self.watch = Watch({}, {}, self)
 
     @property
     def findings(self) -> list[Finding]:

@@ -1,31 +1,20 @@
-"""What the callbacks of trainers share: the arguments of `earnest.watch`, and a watch from the training's first moment
-to its last."""
+"""What the callbacks of trainers share: a watch from the training's first moment to its last."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from earnest.loops.processes import place
+from earnest.loops.seen import is_due
+from earnest.loops.settings import Settings
 from earnest.loops.watching import Watch, named
-from earnest.rules.finding import Finding, Severity
+from earnest.rules.finding import Finding
 
 
-class Callback:
-    """Keeps the arguments of `earnest.watch` until the training begins."""
+class Callback(Settings):
+    """Keeps its settings until the training begins."""
 
-    def __init__(
-        self,
-        out: str | Path | None = None,
-        *,
-        every: int = 10,
-        streams: Sequence[str] = (),
-        stop_on: Severity | None = None,
-        alert: bool = True,
-        facts: Mapping[str, Any] | None = None,
-    ):
-        self.out, self.every, self.streams = out, every, streams
-        self.stop_on: Severity | None = stop_on
-        self.alert, self.given = alert, facts
-        self.watch: Watch | None = None
+    watch: Watch | None = None
 
     @property
     def findings(self) -> list[Finding]:
@@ -35,19 +24,19 @@ class Callback:
     def _begin(self, model: Any, optimizer: Any, folder: str, facts: Mapping[str, Any], step: int) -> Watch:
         """Begin to watch. folder: the training's; its earnest/ is the run directory if no `out` was given · facts: what
         the trainer says; the user's own replace them · step: the last one made before a resume, 0 for a new run."""
-        self.watch = Watch(
-            named(model, "model"),
-            named(optimizer, "optimizer"),
-            Path(folder) / "earnest" if self.out is None else self.out,
-            self.every,
-            self.streams,
-            self.stop_on,
-            self.alert,
-            {**facts, **(self.given or {})},
-            raises=False,
-            resumed_at=step or None,
-        )
+        out = Path(folder) / "earnest" if self.out is None else self.out
+        settings = Settings(out, self.every, self.streams, self.stop_on, self.alert, {**facts, **(self.facts or {})})
+        models, optimizers = named(model, "model"), named(optimizer, "optimizer")
+        self.watch = Watch(models, optimizers, settings, raises=False, resumed_at=step or None)
         return self.watch
+
+    def _asks(self, step: int) -> bool:
+        """Whether it is time to ask if the training should end. Of several processes, all ask at the same steps."""
+        return self.stop_on is not None and (place()[1] == 1 or is_due(step, self.every))
+
+    @property
+    def _should_stop(self) -> bool:
+        return self.watch is not None and self.watch.should_stop
 
     def _end(self) -> None:
         if self.watch is not None:

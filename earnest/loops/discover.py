@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from earnest.loops.processes import hands_on
 from earnest.loops.seen import Seen
 
 STEPS = 8  # optimizer steps after which no further model is looked for
@@ -47,7 +48,7 @@ class Discovery:
         original = self._call
 
         def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if torch.compiler.is_compiling():
+            if torch.compiler.is_compiling() or hands_on(module):
                 return original(module, *args, **kwargs)
             if not self._depth and torch.is_grad_enabled():
                 self.seen.guard.call("Discovery", lambda: self._root(module), None)

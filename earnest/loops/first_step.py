@@ -16,6 +16,8 @@ from torch.overrides import _get_current_function_mode_stack
 
 from earnest.loops.judge import judged
 from earnest.loops.keep import random_state, set_random_state
+from earnest.loops.processes import WouldWait, sharded
+from earnest.probes.reach import has_gradient, is_whole
 from earnest.probes.results import Inputs, MicroBatches, Optimizer, Results
 from earnest.probes.trace.match import Ids
 from earnest.probes.trace.read import Reading
@@ -73,11 +75,12 @@ def memory(tensor: Tensor) -> int:
 class FirstStep:
     """From the first call of a model until the first backward pass; then `results`.
 
-    replays: whether the model may be run again · columns: of the data set, beside what reaches the model.
+    report: where a line goes that says what cannot be looked at · columns: of the data set, beside what reaches the
+    model.
     """
 
-    def __init__(self, replays: bool = True):
-        self.replays = replays
+    def __init__(self, report: Callable[[str], None]):
+        self.report, self.replays = report, True
         self.columns: tuple[str, ...] = ()
         self.calls: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]] = []
         self.recorder: Reader | None = None
@@ -119,12 +122,12 @@ class FirstStep:
         self._count, self._waiting = self._count + 1, self._waiting + 1
         if self._reached is None:
             every = (p for model, _, _ in self.calls for p in model.parameters())
-            self._reached = next((p for p in every if p.grad is not None and p.grad.any()), None)
+            self._reached = next((p for p in every if has_gradient(p) and is_whole(p)), None)
         if self._reached is not None and self._reached.grad is not None:
             self.may_skip |= not bool(self._reached.grad.isfinite().all())
 
     def _count_lost(self) -> None:
-        if self._waiting and self._reached is not None and (self._reached.grad is None or not self._reached.grad.any()):
+        if self._waiting and self._reached is not None and not has_gradient(self._reached):
             self._lost, self._waiting = self._lost + self._waiting, 0
 
     def _micro_batches(self, optimizers: Sequence[torch.optim.Optimizer]) -> MicroBatches | None:
@@ -156,9 +159,12 @@ class FirstStep:
         """What was found; called before the first optimizer step, with the gradients in place."""
         self.leave()
         self._names = named_parameters(models)
-        found = Results(optimizer=not_given(models, optimizers))
+        in_parts = any(sharded(model) for model in (*models.values(), *(model for model, _, _ in self.calls)))
+        found = Results() if in_parts else Results(optimizer=not_given(models, optimizers))
         if self.recorder is None:
             return found
+        if in_parts:
+            self._no_replays("each process holds a part of the parameters")
         root = self.calls[0][0]
         traced = trace(self)
         for reading in traced.readings:
@@ -215,9 +221,17 @@ class FirstStep:
         if not self.replays or self._looks > MOST_LOOKS:
             return {}
         with torch.no_grad(), PutBack([module for module, _, _ in self.calls]), Recorder(changes, printed) as again:
-            for module, args, kwargs in self.calls:
-                module(*args, **kwargs)
+            try:
+                for module, args, kwargs in self.calls:
+                    module(*args, **kwargs)
+            except WouldWait:
+                self._no_replays("the model's forward pass waits for the other processes")
+                return {}
         return again.prints
+
+    def _no_replays(self, why: str) -> None:
+        self.replays = False
+        self.report(f"earnest: {why}: which tokens a row has seen is not looked at; losses and targets are")
 
 
 def at_least_two(reading: Reading, arrays: Sequence[Ids], reached: Mapping[int, np.ndarray]) -> int | None:
@@ -272,9 +286,7 @@ def not_given(models: Mapping[str, nn.Module], optimizers: Sequence[torch.optim.
         for path, p in model.named_parameters()
         if p.requires_grad
     }
-    missing = tuple(
-        name for name, p in trained.items() if id(p) not in held and p.grad is not None and bool(p.grad.any())
-    )
+    missing = tuple(name for name, p in trained.items() if id(p) not in held and has_gradient(p))
     return Optimizer(missing, len(trained))
 
 

@@ -30,16 +30,16 @@ class LightningCallback(Callback, Base):
     """
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        folder = trainer.log_dir or trainer.default_root_dir  # which all processes ask for together
         if not trainer.is_global_zero:
-            return
+            return  # it has a part in `on_train_batch_end` alone
         facts: dict[str, Any] = {"trainer": "lightning", "accumulation_steps": trainer.accumulate_grad_batches}
         if trainer.gradient_clip_val:
             facts["max_grad_norm"] = float(trainer.gradient_clip_val)
-        folder = trainer.log_dir or trainer.default_root_dir
         self._begin(pl_module, list(trainer.optimizers), folder, facts, trainer.global_step)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self.watch is not None and self.watch.should_stop:
+        if self._asks(trainer.global_step) and trainer.strategy.reduce_boolean_decision(self._should_stop, all=False):
             trainer.should_stop = True
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:

@@ -4,51 +4,31 @@ import runpy
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from earnest.errors import UserError
+from earnest.loops.processes import place
+from earnest.loops.settings import Settings
 from earnest.loops.watching import TrainingStopped, Watch
-from earnest.rules.finding import Severity
 
 
-@dataclass(frozen=True)
-class Options:
-    """What stands before the script.
-
-    Args:
-        out: The run directory; one that is taken gets a number.
-        every: Steps between two rows, after the first 20.
-        stop_on: End the training once a finding of this severity is believed.
-        alert: Tell the tracker in use too (W&B, Trackio, MLflow, TensorBoard).
-        streams: Names of the losses of tokens, in the order in which they are computed.
-    """
-
-    out: Path = Path("runs/watch")
-    every: int = 10
-    stop_on: Severity | None = None
-    alert: bool = True
-    streams: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-
-
-def run_script(script: Path, args: Sequence[str], options: Options) -> bool:
-    """Run the script as Python would, and watch it; returns whether something critical is believed.
+def run_script(script: Path, args: Sequence[str], settings: Settings) -> bool:
+    """Run the script as Python would, and watch it; returns whether the training was stopped, or something critical is
+    believed. Of several processes the launcher would take that for a crash: there it is only whether it was stopped.
 
     The script's own exit code, and its traceback, are handed on as they are. Raises UserError if there is no such
     script.
     """
     if not script.is_file():
         raise UserError(f"no script {script}", "a Python file that trains", "check the path")
-    watch = Watch({}, {}, options.out, options.every, options.streams, options.stop_on, options.alert)
-    argv, path, how = sys.argv, list(sys.path), "interrupted"
+    watch = Watch({}, {}, settings)
+    argv, path, how, stops = sys.argv, list(sys.path), "interrupted", False
     sys.argv, sys.path[0:0] = [str(script), *args], [str(script.resolve().parent)]
     try:
         runpy.run_path(str(script), run_name="__main__")
         how = "finished"
     except TrainingStopped as stopped:
+        stops = True
         print(stopped, file=sys.stderr)
     except SystemExit as ended:
         how = "interrupted" if ended.code else "finished"
@@ -58,9 +38,10 @@ def run_script(script: Path, args: Sequence[str], options: Options) -> bool:
         _print_own(error, script)
         raise SystemExit(1) from None
     finally:
+        alone = place()[1] == 1
         sys.argv, sys.path[:] = argv, path
         watch.close(how)
-    return any(finding.severity == "critical" for finding in watch.findings)
+    return stops or (alone and any(finding.severity == "critical" for finding in watch.findings))
 
 
 def _print_own(error: Exception, script: Path) -> None:

@@ -11,13 +11,14 @@ from earnest.facts import Facts
 from earnest.loops.calls import Calls
 from earnest.loops.first_step import FirstStep, held_by, named_parameters, not_given, prefixed
 from earnest.loops.hooks import LossCall
+from earnest.loops.processes import sharded
 from earnest.monitors.gradients import REACHED_STEPS, Updates
 from earnest.monitors.guard import Guard
 from earnest.monitors.modes import Modes
 from earnest.monitors.quantisers import Quantisers
 from earnest.monitors.sides import Sides, modules_of
 from earnest.monitors.tokens import Scored, Tokens, rows_of_ids
-from earnest.probes.reach import sorted_by_kind
+from earnest.probes.reach import has_gradient, is_whole, sorted_by_kind
 from earnest.probes.results import NoStep, Optimizer, Results
 from earnest.run import Step
 from earnest.signals import key
@@ -47,6 +48,7 @@ class Seen:
         self.to, self.guard, self.every, self.index = to, guard, every, index
         self.models: dict[str, nn.Module] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.in_parts = False  # then no norm of this process's parameters or gradients is that of the training
         self.first: FirstStep | None = first_step
         self.calls, self.tokens, self.sides, self.modes = Calls(names), Tokens(), Sides(), Modes()
         self.quantisers = Quantisers(guard)
@@ -70,7 +72,7 @@ class Seen:
     # models and optimizers
 
     def add_model(self, name: str, model: nn.Module) -> None:
-        self.models[name] = model
+        self.models[name], self.in_parts = model, self.in_parts or sharded(model)
         self.guard.call("Quantisers", lambda: self.quantisers.add(model), None)
 
     def add_optimizer(self, name: str, optimizer: torch.optim.Optimizer) -> None:
@@ -150,14 +152,17 @@ class Seen:
         if self.first is not None:
             self.guard.call("FirstStep", self.first.went_back, None)
         self.calls.begin()
-        losses = [self._unscaled.get(id(root), root).detach().float().sum() for root in roots]
+        self.guard.call("Sides", lambda: self._went_back(roots), None)
         self._unscaled.clear()
-        self.guard.call("Sides", lambda: self.sides.after_backward(torch.stack(losses).sum()), None)
+
+    def _went_back(self, roots: Sequence[Tensor]) -> None:
+        losses = [self._unscaled.get(id(root), root).detach().float().sum() for root in roots]
+        self.sides.after_backward(torch.stack(losses).sum())
 
     def _look_for_a_step(self) -> None:
         """Of the weights that the first backward pass gave gradients, a few are kept, and looked at later."""
         if self._micro_batches == 1 and self._root is not None:
-            reached = [p for p in self._root.parameters() if p.grad is not None and p.grad.any()][:PROBED]
+            reached = [p for p in self._root.parameters() if has_gradient(p) and is_whole(p)][:PROBED]
             self._first_weights = [(p, p.detach().reshape(-1)[:PROBED].clone()) for p in reached]
         if self._micro_batches == PASSES_WITHOUT_STEP and self._first_weights:
             same = all(torch.equal(p.detach().reshape(-1)[:PROBED], was) for p, was in self._first_weights)
@@ -170,7 +175,8 @@ class Seen:
             self.first.may_skip = True
 
     def clipped(self, parameters: Sequence[Tensor], most: float, norm: Tensor) -> None:
-        self.guard.call("Sides", lambda: self.sides.clips(parameters, most, norm), None)
+        if is_whole(norm):
+            self.guard.call("Sides", lambda: self.sides.clips(parameters, most, norm), None)
 
     def _sort_clips(self, name: str) -> None:
         """Give this optimizer the norms that were clipped before its step."""
@@ -193,12 +199,14 @@ class Seen:
             self.to.probes(found)
         self.guard.call("Sides", lambda: self.sides.before_step(name), None)
         self.guard.call("Norms", lambda: self._sort_clips(name), None)
-        self.guard.call("Reached", lambda: self._reached(name), None)
+        if not self.in_parts:
+            self.guard.call("Reached", lambda: self._reached(name), None)
         if self.looks:
             self.guard.call("Modes", lambda: self.modes.look(self.models, self.optimizers[name], self.index + 1), None)
-            if name not in self._norms:
+            if name not in self._norms and not self.in_parts:
                 self.guard.call("Norms", lambda: self._measure_norm(name), None)
-            self.guard.call("Updates", lambda: self._begin_updates(name), None)
+            if not self.in_parts:
+                self.guard.call("Updates", lambda: self._begin_updates(name), None)
 
     def after_step(self, name: str) -> None:
         self.guard.call("Sides", lambda: self.sides.after_step(name), None)
@@ -329,7 +337,7 @@ class Seen:
         if self._reach_steps[name] <= REACHED_STEPS:
             now = not_given(self.models, list(self.optimizers.values()))
             self._in_no_optimizer |= set(now.missing)
-            self._waiting = {n: p for n, p in self._waiting.items() if p.grad is None or not p.grad.any()}
+            self._waiting = {n: p for n, p in self._waiting.items() if not has_gradient(p)}
             if min(self._reach_steps.values()) == REACHED_STEPS:
                 reached = {name for model in self.models.items() for name in trained_names(*model)} - set(self._waiting)
                 found = sorted_by_kind(reached, self._waiting, self.used, REACHED_STEPS, self.index + 1)

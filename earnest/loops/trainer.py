@@ -10,6 +10,7 @@ from torch import nn
 
 from earnest.facts import Facts
 from earnest.loops.callback import Callback
+from earnest.loops.processes import anybody
 
 
 class TrainerCallback(Callback, transformers.TrainerCallback):
@@ -28,7 +29,7 @@ class TrainerCallback(Callback, transformers.TrainerCallback):
         **others: Any,
     ) -> None:
         if not state.is_world_process_zero:
-            return
+            return  # it has a part in `on_step_end` alone
         facts = facts_of(args, state).known()
         watch = self._begin(model, optimizer, args.output_dir or ".", facts, state.global_step)
         if watch.out is not None and watch.seen.first is not None:
@@ -41,7 +42,7 @@ class TrainerCallback(Callback, transformers.TrainerCallback):
         control: transformers.TrainerControl,
         **others: Any,
     ) -> transformers.TrainerControl:
-        if self.watch is not None and self.watch.should_stop:
+        if self._asks(state.global_step) and anybody(self._should_stop, args.device):
             control.should_training_stop = True
         return control
 

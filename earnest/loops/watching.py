@@ -1,11 +1,10 @@
 """`earnest.watch`: any training, watched while it runs. A run directory is written, and judged as it grows.
 
 The training is not changed: functions of torch are listened to (`hooks.py`), everything that is measured runs under a
-guard, and only the first process of several watches.
+guard, and only the first process of several watches (`processes.py`).
 """
 
 import atexit
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +21,9 @@ from earnest.loops import hooks
 from earnest.loops.discover import Discovery
 from earnest.loops.first_step import FirstStep
 from earnest.loops.looks import Looks
+from earnest.loops.processes import alone, inner, place
 from earnest.loops.seen import Seen
+from earnest.loops.settings import Settings
 from earnest.monitors.guard import Guard
 from earnest.probes.results import Results
 from earnest.report.told import told
@@ -66,7 +67,8 @@ def watch(
     Losses, labels, logits, gradient norms, learning rates and update sizes are found by hooks. What breaks in here is
     reported once and left out; the training goes on. Raises UserError for a fact that is none, or a wrong argument.
     """
-    return Watch(named(model, "model"), named(optimizer, "optimizer"), out, every, streams, stop_on, alert, facts)
+    settings = Settings(out, every, streams, stop_on, alert, facts)
+    return Watch(named(model, "model"), named(optimizer, "optimizer"), settings)
 
 
 def named(given: Any, kind: Literal["model", "optimizer"]) -> dict[str, Any]:
@@ -90,9 +92,9 @@ def named(given: Any, kind: Literal["model", "optimizer"]) -> dict[str, Any]:
 
 
 def unwrapped(one: Any) -> Any:
-    """An optimizer without the wrapper of accelerate."""
-    inner = getattr(one, "optimizer", None)
-    return inner if isinstance(inner, torch.optim.Optimizer) else one
+    """An optimizer without the wrapper of accelerate, a model without that of DistributedDataParallel."""
+    within = getattr(one, "optimizer", None)
+    return within if isinstance(within, torch.optim.Optimizer) else inner(one)
 
 
 class Watch:
@@ -103,38 +105,27 @@ class Watch:
         self,
         models: Mapping[str, nn.Module],
         optimizers: Mapping[str, torch.optim.Optimizer],
-        out: str | Path | None = None,
-        every: int = 10,
-        streams: Sequence[str] = (),
-        stop_on: Severity | None = None,
-        alert: bool = True,
-        facts: Mapping[str, Any] | None = None,
+        settings: Settings,
         raises: bool = True,
         resumed_at: int | None = None,
     ):
-        if stop_on is not None and stop_on not in SEVERITIES:
-            raise UserError(f"stop_on={stop_on!r}", f"one of {', '.join(SEVERITIES)}, or None", "stop_on='critical'")
-        if every < 1:
-            raise UserError(f"every={every}", "steps between two rows, at least 1", "every=10")
-        known = Facts().updated(facts or {})
-        self.stop_on: Severity | None = stop_on
-        self.raises, self.should_stop, self.guard = raises, False, Guard()
+        known = Facts().updated(settings.facts or {})
+        self.stop_on, self.raises, self.should_stop, self.guard = settings.stop_on, raises, False, Guard(calls=alone)
         self.looks: Looks | None = None
         self.out: Path | None = None
         self.closed = False
         self._spent_s, self._began_s, self._looked_at = 0.0, time.perf_counter(), 0
         self._undo: list[Callable[[], None]] = []
-        rank, processes = place()
-        if rank:
+        if place()[0]:
             self.closed = True
             return
-        self.out = free_directory(Path(out) if out is not None else Path("runs") / "watch", resumed_at is not None)
-        self.looks = Looks(self.out, self.guard, alert)
+        self.out = free_directory(Path(settings.out or Path("runs") / "watch"), resumed_at is not None)
+        self.looks = Looks(self.out, self.guard, settings.alert)
         self.writer = RunWriter(self.out)
         self.writer.event(resumed_at or 0, "resumed" if resumed_at is not None else "started")
         self.writer.facts(self._facts(models).updated(known))
-        first = FirstStep(replays=processes == 1)  # another forward pass would wait for the other processes
-        self.seen = Seen(self, self.guard, every, streams, first, resumed_at or 0)
+        first = FirstStep(self.guard.report)
+        self.seen = Seen(self, self.guard, settings.every, settings.streams, first, resumed_at or 0)
         for name, model in models.items():
             self._add_model(name, model)
         for name, optimizer in optimizers.items():
@@ -190,16 +181,20 @@ class Watch:
         """Stop watching; the run is judged a last time."""
         if self.closed:
             return
-        self.closed = True
-        atexit.unregister(self._at_exit)
-        hooks.unlisten(self.seen)
-        for undo in self._undo:
-            undo()
+        self._leave()
         self.guard.call("finish", self.seen.finish, None)
         self.guard.call("judge", lambda: self._judge(ended=True), None)
         self.writer.event(self.seen.index, how)
         self.writer.close()
         print(f"earnest: {len(self.findings)} findings; `earnest report {self.out}` writes the page", file=sys.stderr)
+
+    def _leave(self) -> None:
+        """Take all hooks away."""
+        self.closed = True
+        atexit.unregister(self._at_exit)
+        hooks.unlisten(self.seen)
+        for undo in self._undo:
+            undo()
 
     def _at_exit(self) -> None:
         self.close("finished" if getattr(sys, "last_value", None) is None else "interrupted")
@@ -217,6 +212,9 @@ class Watch:
             self.guard.call("probes", lambda: self.writer.probes(results), None)
 
     def stepped(self, index: int) -> None:
+        if place()[0] and not self.closed:  # a script that makes itself one of several after watching has begun
+            self._leave()
+            return
         began_s = time.perf_counter()
         if self._is_time(index, began_s):
             self._looked_at = index
@@ -293,13 +291,6 @@ class Watch:
                 "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
             }
         return Facts().updated(said)
-
-
-def place() -> tuple[int, int]:
-    """The number of this process among those that train together, and how many these are."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
 def free_directory(path: Path, goes_on: bool) -> Path:

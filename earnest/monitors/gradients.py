@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from earnest.monitors import Monitor
+from earnest.probes.reach import has_gradient
 from earnest.probes.results import Gradients, Moved, Results
 from earnest.run import Step
 from earnest.signals import key
@@ -77,7 +78,7 @@ class Reached(Monitor):
     def step(self, step: Step) -> Mapping[str, float]:
         if self.steps < REACHED_STEPS:
             self.steps, self.last_step = self.steps + 1, step.index
-            self.waiting = {name: p for name, p in self.waiting.items() if p.grad is None or not p.grad.any()}
+            self.waiting = {name: p for name, p in self.waiting.items() if not has_gradient(p)}
         return {}
 
     def probes(self) -> Results:

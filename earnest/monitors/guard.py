@@ -3,7 +3,7 @@
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from earnest.monitors import Monitor
 from earnest.probes.results import Results
@@ -17,10 +17,13 @@ def _print(words: str) -> None:
 
 
 class Guard:
-    """Calls parts of what watches a training. `broken`: the names of the parts that raised, and what."""
+    """Calls parts of what watches a training. `broken`: the names of the parts that raised, and what · calls: what each
+    part is called by, if not directly."""
 
-    def __init__(self, report: Callable[[str], None] | None = None):
-        self.report = report or _print
+    def __init__(
+        self, report: Callable[[str], None] | None = None, calls: Callable[[Callable[[], Any]], Any] | None = None
+    ):
+        self.report, self.calls = report or _print, calls
         self.broken: dict[str, str] = {}
 
     def call(self, part: str, function: Callable[[], T], otherwise: T) -> T:
@@ -28,7 +31,7 @@ class Guard:
         if part in self.broken:
             return otherwise
         try:
-            return function()
+            return self.calls(function) if self.calls else function()
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
             message = " ".join(str(error).split())[:200]

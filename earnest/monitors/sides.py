@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from earnest.monitors import Monitor
+from earnest.probes.reach import has_gradient
 from earnest.probes.results import GeneratorStep, KeptGradients, LostClipping, Results
 from earnest.streams import Part
 
@@ -66,7 +67,7 @@ class Side:
 
     @property
     def holds_any(self) -> bool:
-        return any(p.grad is not None and bool(p.grad.any()) for p in self.probes)
+        return any(map(has_gradient, self.probes))
 
 
 class Sides(Monitor):

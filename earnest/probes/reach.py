@@ -1,12 +1,23 @@
 """Which parameters a gradient and an optimizer reach."""
 
 import re
+import sys
 from collections.abc import Iterable, Set
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from earnest.probes.results import Gradients, Optimizer
+
+
+def is_whole(tensor: Tensor) -> bool:
+    """Whether this process holds all of it; what is asked of a tensor in parts (DTensor) waits for all processes."""
+    return not isinstance(tensor, getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", ()))
+
+
+def has_gradient(parameter: Tensor) -> bool:
+    """Whether there is a gradient that is not all zero; of one in parts, whether there is any."""
+    return parameter.grad is not None and (not is_whole(parameter.grad) or bool(parameter.grad.any()))
 
 
 def not_optimized(model: nn.Module, optimizer: torch.optim.Optimizer) -> Optimizer:
@@ -25,7 +36,7 @@ def without_gradient(model: nn.Module, used: Set[str], held: Set[str] | None = N
         for name, parameter in model.named_parameters()
         if parameter.requires_grad and (held is None or name in held)
     }
-    reached = {name for name, parameter in trained.items() if parameter.grad is not None and parameter.grad.any()}
+    reached = {name for name, parameter in trained.items() if has_gradient(parameter)}
     none = [name for name in trained if name not in reached]
     return sorted_by_kind(reached, none, used)
 
