@@ -165,7 +165,7 @@ class Run:
     `notes`: what the reader repaired, stitched or could not read, in words · `messages`: what the program printed in
     words · `history`: when it was written; None if a log has no times · `elapsed`: seconds trained at each step,
     without the pauses before a resume; None if a log has no times · `counts_steps`: False if the steps are numbers of
-    epochs or rows.
+    epochs or rows · `counts_epochs`: True if they are epochs.
     """
 
     facts: Facts = NO_FACTS
@@ -178,6 +178,7 @@ class Run:
     history: History | None = None
     elapsed: Series | None = None
     counts_steps: bool = True
+    counts_epochs: bool = False
 
     @classmethod
     def of(

@@ -151,7 +151,7 @@ ALIASES = {
     "ce_nats": "ce cross_entropy crossentropy xent ce_loss cross_entropy_loss loss_ce nll nll_loss lm_ce",
     "loss": (
         "total_loss loss_total lm_loss avg_loss loss_avg average_loss mean_loss smooth_loss batch_loss "
-        "running_loss combined_loss loss_sum loss_value current_loss global_loss tot_loss loss_tot verlust perte "
+        "running_loss combined_loss loss_sum loss_value current_loss global_loss tot_loss loss_tot closs verlust perte "
         "perdida"
     ),
     "accuracy_frac": (
@@ -202,11 +202,11 @@ ALIASES = {
     "accuracy_frac/audio": "audio_acc acc_audio audio_accuracy accuracy_audio",
     "loss/loss_g": (
         "loss_g g_loss loss_gen gen_loss generator_loss loss_generator loss_g_total g_loss_total g_total_loss errg "
-        "generator_total gen_total"
+        "err_g generator_error gen_error generator_total gen_total"
     ),
     "loss/loss_d": (
         "loss_d d_loss loss_disc disc_loss discriminator_loss loss_discriminator d_loss_total adv_disc_loss errd "
-        "loss_dis dis_loss discriminator_total disc_total"
+        "err_d discriminator_error disc_error loss_dis dis_loss discriminator_total disc_total"
     ),
     "loss/adv_g": (
         "adv_g adv_g_loss loss_adv_g adv adv_loss loss_adv adversarial_loss adversarial adv_gen_loss gen_adv_loss "

@@ -36,6 +36,7 @@ READ = {  # example -> the rows that it gives
     "40245, 4.021: 6.907692, 6.910023 avg, 0.081346 rate, 0.38 seconds, 5151360 images": [
         {"step": "40245", "loss": "6.907692", "loss_avg": "6.910023", "learning_rate": "0.081346"}
     ],
+    "0.69 loss @ it 50": [{"it": "50", "loss": "0.69"}],
     " --> EVAL PERFORMANCE": [],
     "2026-01-01 (trainer:87) INFO: loss = 3.5": [{"loss": "3.5"}],
     "Namespace(lr=0.0001, max_grad_norm=1.0)": [{"lr": "0.0001", "max_grad_norm": "1.0"}],

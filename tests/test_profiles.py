@@ -101,7 +101,6 @@ def test_its_logs_are_recognised_and_give_what_the_formula_says(case, section, t
 # what the doctor does not see yet, or sees and should not: strict, so that whoever mends one removes it here
 NOT_YET = {
     "audiocraft-encodec-Sick": "a jump of two parts in 24 rows",
-    "audiocraft-musicgen-Sick": "epochs are counted as steps: too few",
     "cosyvoice-flow-Sick": "an explosion in 24 rows",
     "moshi-finetune-Sick": "an evaluation that becomes NaN",
     "nemo-hifigan-Sick": "discriminators of least squares that win",

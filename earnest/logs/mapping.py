@@ -16,7 +16,7 @@ from earnest.logs.steps import Rows, stitch
 from earnest.logs.trainer import NOTHING, Known
 from earnest.logs.units import logarithms, settle_perplexities, settle_stated
 from earnest.logs.unused import UNKNOWN, unused
-from earnest.logs.words import BOOKKEEPING, CLOCKS, SPLITS, axis_of, words
+from earnest.logs.words import BARE_LOSSES, BOOKKEEPING, CLOCKS, SPLITS, axis_of, words
 from earnest.quantiles import median
 from earnest.run import Run, Series
 from earnest.signals import SIGNALS, Key, parse
@@ -64,6 +64,7 @@ def to_run(log: Log, overrides: dict[str, str], run: str | None, known: Known = 
     _parts_beside_losses(guesses)
     _players(guesses)
     _total_of_a_model(guesses)
+    _error_for_a_loss(log, guesses)
     ambiguous = _of_several_folders(guesses)
     keys = {name: known.key for name, known in guesses.items() if known and name not in ambiguous}
     keys.update({name: key for name, key in chosen.items() if isinstance(key, Key)})
@@ -90,7 +91,12 @@ def to_run(log: Log, overrides: dict[str, str], run: str | None, known: Known = 
         log.notes.append("a column is called an average: a mean since the start always looks like a plateau")
     log.notes += unused(log, unmapped, any(key.name in ("loss", "ce_nats") for key in series))
     return Run(
-        Facts().updated(facts), series, notes=log.notes, elapsed=_elapsed(log, rows), counts_steps=rows.counts_steps
+        Facts().updated(facts),
+        series,
+        notes=log.notes,
+        elapsed=_elapsed(log, rows),
+        counts_steps=rows.counts_steps,
+        counts_epochs=rows.counts_epochs,
     )
 
 
@@ -299,6 +305,17 @@ def _total_of_a_model(guesses: dict[str, Guess | None]) -> None:
         of_a_model = "total" in words(name) and isinstance(known.key.stream, Part) and known.key.stream != GENERATOR
         if of_a_model and any(str(one.key.stream).startswith(f"{known.key.stream}_") for one in losses.values()):
             guesses[name] = Guess(known.key._replace(stream=None))
+
+
+def _error_for_a_loss(log: Log, guesses: dict[str, Guess | None]) -> None:
+    """`Err 6.91`: where nothing is called a loss, an error or a cost that is no share is the loss."""
+    if any(known and known.key.name in ("loss", "ce_nats", "perplexity") for known in guesses.values()):
+        return
+    for name, known in guesses.items():
+        value = log.columns[name].value
+        if known is None and _bare(name) in BARE_LOSSES and len(value) > 1 and median(np.abs(value)) > 1:
+            guesses[name] = Guess(Key(split_of(name), "loss"))
+            log.notes.append(f"{name!r} is taken for the loss, as nothing else is one")
 
 
 def _scaled(log: Log, name: str, key: Key, value: np.ndarray) -> np.ndarray:

@@ -27,7 +27,10 @@ def shown(log: Log) -> Known | None:
     """
     if not log.columns or not all(map(NAMELESS.fullmatch, log.columns)):
         return None
-    first, *others = log.columns
+    names = list(log.columns)
+    while len(names) > 2 and not np.ptp(log.columns[names[0]].value):  # the number of the epoch, in one epoch
+        names = names[1:]
+    first, *others = names
     if not _counts(log.columns[first]):
         return None
     losses = {name: rough for name in others if (rough := _roughness(log.columns[name].value)) is not None}

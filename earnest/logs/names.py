@@ -4,6 +4,7 @@ A name is taken apart into words; the split is told by one of them (train, eval,
 (text, codebook_3, msspec, ...), and the rest is looked up in `signals.ALIASES`.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -30,6 +31,8 @@ CODEBOOK_SIGNALS = {
 }  # fmt: skip
 FAMILIES = {"perplexity", "used_frac"}
 CRITERIA = {"ce", "bce", "nll", "xent", "crossentropy"}  # kinds of a loss, which name one without saying so
+
+GLUED = re.compile(r"(?<![A-Za-z])([A-Za-z]{2,12}?)loss(?![A-Za-z])", re.IGNORECASE)  # melloss, bceloss, trainloss
 
 _KNOWN: dict[str, tuple[str, Stream | None]] = {}
 for _target, _names in ALIASES.items():
@@ -62,6 +65,9 @@ def guess(column: str) -> Guess | None:
             known.key[1:] != ("loss", None) or FOLDERS.issuperset(folders) or not SPLITS.keys().isdisjoint(named)
         ):
             return replace(known, folder="" if FOLDERS.issuperset(folders) else "/".join(parts[:start]))
+    apart = GLUED.sub(r"\1_loss", column)
+    if apart != column:
+        return guess(apart)
     return _of_loss_part(
         [word for word in words(column) if word not in SPLITS and word not in AVERAGING], _split(words(column))
     )

@@ -8,7 +8,7 @@ import numpy as np
 from earnest.columns import Column
 from earnest.errors import UserError
 from earnest.logs.log import Log
-from earnest.logs.words import COUNTERS, EPOCH_NAMES, STEP_NAMES, words
+from earnest.logs.words import COUNTERS, EPOCH_NAMES, SPLITS, STEP_NAMES, axis_of, words
 from earnest.quantiles import median
 
 DISORDER_FRAC = 0.3  # assumed: more steps than this going down is no order; a resumed run goes down a handful of times
@@ -25,6 +25,7 @@ class Rows:
     epoch: np.ndarray | None
     axes: dict[str, str]  # column -> "step" or "epoch"
     counts_steps: bool  # False if a step is the number of an epoch, or of a row
+    counts_epochs: bool
     # what `_kept` says of columns with values in the same rows, by the id of their rows
     shared: dict[int, tuple[np.ndarray, slice | np.ndarray]] = field(
         default_factory=dict[int, tuple[np.ndarray, slice | np.ndarray]]
@@ -60,25 +61,25 @@ def stitch(log: Log, chosen: Mapping[str, object], run: str | None, reference: l
     `chosen`: columns that the user named as "step" or "epoch"; `reference`: the columns that hold signals.
     """
     count = max((int(column.row[-1]) + 1 for column in log.columns.values() if len(column.row)), default=0)
-    step, axes, counts_steps = log.step, dict[str, str](), True
+    step, axes, counts_steps, counts_epochs = log.step, dict[str, str](), True, False
     step_name = _axis(log, STEP_NAMES, [name for name, axis in chosen.items() if axis == "step"])
     epoch_name = _axis(log, EPOCH_NAMES, [name for name, axis in chosen.items() if axis == "epoch"])
     epoch = None
     if epoch_name is not None:
         axes[epoch_name] = "epoch"
-        epoch = _filled(log.columns[epoch_name], count)
+        epoch = _filled(_however_spelled(log, epoch_name), count)
     if step is None and step_name is not None:
         axes[step_name] = "step"
         step = _filled(_with_other_counters(log, step_name), count).astype(np.int64)
     elif step is None and epoch is not None and (epoch == np.floor(epoch)).all() and len(np.unique(epoch)) > 1:
         log.notes.append(f"no step column; steps are the epochs of column {epoch_name!r}")
-        step, counts_steps = epoch.astype(np.int64), False
+        step, counts_steps, counts_epochs = epoch.astype(np.int64), False, True
     elif step is None:
         log.notes.append("no step column; steps are row numbers from 0 (name one with --map COLUMN=step)")
         step, counts_steps = np.arange(count), False
     longest = max(reference, key=lambda name: len(log.columns[name].row), default=None)
     if longest is None:
-        return Rows(step, 0, count, True, epoch, axes, counts_steps)
+        return Rows(step, 0, count, True, epoch, axes, counts_steps, counts_epochs)
     at = log.columns[longest].row
     falls = np.flatnonzero(np.diff(step[at]) < 0)
     if len(falls) and epoch is not None and _counts_within(np.diff(np.floor(epoch[at])), falls):
@@ -90,9 +91,9 @@ def stitch(log: Log, chosen: Mapping[str, object], run: str | None, reference: l
         falls = np.flatnonzero(np.diff(step[at]) < 0)
     if len(falls) > max(1, DISORDER_FRAC * (len(at) - 1)):
         log.notes.append(f"steps are in no order ({len(falls)} of {len(at)} go down) and were sorted")
-        return Rows(step, 0, count, False, epoch, axes, counts_steps)
+        return Rows(step, 0, count, False, epoch, axes, counts_steps, counts_epochs)
     start, stop = _one_run(log, step[at], at, falls, count, run)
-    rows = Rows(step, start, stop, True, epoch, axes, counts_steps)
+    rows = Rows(step, start, stop, True, epoch, axes, counts_steps, counts_epochs)
     _tell_resumes(log, longest, rows)
     return rows
 
@@ -133,7 +134,7 @@ def _is_one_report(log: Log, axis: str) -> bool:
 def _with_other_counters(log: Log, name: str) -> Column:
     """nanoGPT says `step 500: val loss` and `iter 501: loss`: a second counter fills the rows without the first if
     both only grow."""
-    row, value = log.columns[name]
+    row, value = _however_spelled(log, name)
     for other in log.columns:
         if other == name or "_".join(words(other)) not in COUNTERS:
             continue
@@ -143,6 +144,17 @@ def _with_other_counters(log: Log, name: str) -> Column:
         order = np.argsort(both_row, kind="stable")
         if extra.any() and (np.diff(both[order]) >= 0).all() and (both == np.floor(both)).all():
             row, value = both_row[order], both[order]
+    return Column(row, value)
+
+
+def _however_spelled(log: Log, name: str) -> Column:
+    """`TRAIN EPOCH 0` above `Val epoch 0`: columns of one name but for capitals and split are one if rows differ."""
+    row, value = log.columns[name]
+    for other, column in log.columns.items():
+        alike = axis_of(other) == axis_of(name) and {*words(other)} - {*SPLITS} == {*words(name)} - {*SPLITS}
+        if other != name and alike and not np.isin(column.row, row).any():
+            order = np.argsort(both := np.concatenate([row, column.row]), kind="stable")
+            row, value = both[order], np.concatenate([value, column.value])[order]
     return Column(row, value)
 
 

@@ -47,12 +47,15 @@ CODEBOOK_WORDS = {"cb", "codebook", "code", "q", "rvq", "vq", "quantizer", "quan
 CODEBOOK_FILLERS = {
     "audio", "token", "tokens", "codes", "code", "codebook", "cb", "speech", "train", "vq", "rvq", "per", "of",
 }  # fmt: skip
+# names of a loss, if nothing else is one and the values are no shares
+BARE_LOSSES = {"err", "error", "cost", "objective"}
 OPTIMIZER = re.compile(
     r"(?:(?:fused)?(?:adamw?|adafactor|adagrad|adamax|lamb|lion|muon|nadam|prodigy|radam|rmsprop|sgd))?"
     r"(?:(?:pg|group)?\d+)?"
 )  # what may follow "lr": lr-AdamW/pg1
 FOLDERS = {
     *SPLITS, "metrics", "metric", "log", "logs", "loss", "losses", "scalars", "charts", "monitor", "stats", "global",
+    "main",
 }  # fmt: skip
 # of other alphabets, as trainers that were translated print them
 OTHER_LANGUAGES = {

@@ -87,7 +87,10 @@ class StreamView:
 
     @cached_property
     def rows_are_epochs(self) -> bool:
-        """Whether each row is a pass over the data: it is evaluated at every step at which training is logged."""
+        """Whether each row is a pass over the data: it is numbered so, or evaluated at every step at which training is
+        logged."""
+        if self.run.counts_epochs:
+            return True
         if self.train is None or self.evaluated is None or len(self.train) < 5:
             return False
         return bool(np.isin(self.train.step, self.evaluated.step).mean() > 0.9)

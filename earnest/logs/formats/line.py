@@ -15,7 +15,7 @@ from typing import NamedTuple
 from earnest.logs.log import flat
 from earnest.logs.names import guess
 from earnest.logs.settings import is_setting
-from earnest.logs.words import COUNTERS, EPOCH_NAMES, SPLITS, STEP_NAMES, axis_of, words
+from earnest.logs.words import BARE_LOSSES, COUNTERS, EPOCH_NAMES, SPLITS, STEP_NAMES, axis_of, words
 from earnest.records import loads
 
 ENDLESS = -1
@@ -104,7 +104,7 @@ HEADING = _for(
 SECTION = _for(
     "Valid Summary | Epoch 1 | ce 6.0E+00",
     rf"\[({SPLIT_WORDS})\]|(?:^|(?<=[|\-\s]))({SPLIT_WORDS})(?:\s+(?:summary|results?|set))?\s*[:|](?!\s*{N})"
-    rf"|(?-i:(?<=\s)({SPLIT_WORDS.upper()})(?=\s+[A-Za-z]))",
+    rf"|(?-i:(?<=\s)({SPLIT_WORDS.upper()})(?=\s+[A-Za-z]))|^\W*({SPLIT_WORDS})\s+(?=epoch\s+{N}\s+[A-Za-z])",
     re.IGNORECASE,
 )
 # possessive (`++`, `*+`): what a part has taken it keeps, so no line takes more than linear time
@@ -118,6 +118,11 @@ SHARE = _for(
     "Test set: Average loss: 0.05, Accuracy: 9836/10000 (98%)", rf"\s*/\s*(?P<of>{N})(?:\s*\((?P<percent>{N})%\))?"
 )
 NUMBERED = _for("Train loss 12 5.946629 Grad Norm 7.3", rf":?\s+(?P<value>{N})(?=\s|$)")  # behind a loss and its step
+VALUE_FIRST = _for(
+    "0.69 loss @ it 50",
+    rf"({N})\s+((?:(?:{SPLIT_WORDS})[ _])?(?:loss|accuracy|perplexity|ppl))\b\s*(?=[@|,;)\]]|$|at\b|after\b|in\b)",
+    re.IGNORECASE,
+)
 CELL_END = _for("| loss 3.5 | lr 0.1 |", rf"(?:/{N})?\s*(?:%|$|[|,;\t]|\s-\s)")
 CONFIG_LINE = _for(
     "Namespace(lr=0.0001, max_grad_norm=1.0)", r"^\W*\w*(?:Namespace|Arguments|Args|Config|Configuration)\("
@@ -145,6 +150,7 @@ class Plan(NamedTuple):
 
 NOTHING = Plan([])
 BETWEEN = {"to", "from", "than", "above", "below", "about", "around", "by"}  # no name ends in these
+LEADING_IN = {"and", "has", "with", "the"}  # nor begins with these
 
 
 def planned(line: str, pattern: re.Pattern[str], plans: dict[str, Plan]) -> tuple[Plan, list[str]]:
@@ -194,6 +200,8 @@ def _plan(skeleton: str) -> Plan:
     named = _named(unlisted)
     if any("_".join(words(cell.name)) in COUNTERS for cell in named):  # [Epoch 3 5064/50000][Iteration 781]
         cells = [cell for cell in cells if cell.name != "step"]
+    if not any(guess(cell.name) for cell in named):
+        named += [Cell(match[2], _index(match[1])) for match in VALUE_FIRST.finditer(unlisted)]
     match = LOSSES.search(line) or (None if named else LIST.search(line))
     if match and not match.groupdict().get("named"):
         named += [Cell(f"list_{number}", _index(char)) for number, char in enumerate(re.findall(N, match[2]), 1)]
@@ -224,7 +232,7 @@ def _named(line: str) -> list[Cell]:
     for section in [*SECTION.finditer(line), None]:
         cells += _section(line[start : section.start() if section else len(line)], prefix)
         if section:
-            word = (section[1] or section[2] or section[3]).lower()
+            word = next(filter(None, section.groups())).lower()
             start, prefix = section.end(), "" if SPLITS[word] == "train" else word + "/"
     return cells
 
@@ -308,11 +316,14 @@ def _name(text: str, loose: bool) -> str | None:
     """The longest end of the words before a number that is a known name; of unknown words those that an `=` or `:`
     follows."""
     named = text.rpartition(". ")[2].split()
+    while len(named) > 1 and named[0].lower() in LEADING_IN:
+        named = named[1:]
     if not loose and named and named[-1].lower() in BETWEEN:  # prose: the loss dropped to 0.5
         return None
     for start in range(len(named)):
         candidate = re.sub(INNER, "0", " ".join(named[start:]))
-        if axis_of(candidate) or is_setting(candidate) or (guess(candidate) and len(words(candidate)) <= 4):
+        known = guess(candidate) is not None and len(words(candidate)) <= 4
+        if known or axis_of(candidate) or is_setting(candidate) or candidate.lower() in BARE_LOSSES:
             return " ".join(named[start:])
     return (" ".join(named) if len(named) <= 2 else named[-1]) if loose else None
 

@@ -11,6 +11,7 @@ import numpy as np
 from earnest.columns import Column, Table, joined
 from earnest.logs import pieces
 from earnest.logs.formats.arrays import Arrays, has_arrays
+from earnest.logs.formats.headed import Headed, has_headed
 from earnest.logs.formats.line import (
     ENDLESS,
     HEADING,
@@ -27,6 +28,7 @@ from earnest.logs.formats.line import (
 from earnest.logs.formats.text import NAME
 from earnest.logs.log import Log
 from earnest.logs.messages import Messages
+from earnest.logs.nameless import NAMELESS
 from earnest.logs.names import guess
 from earnest.logs.source import ANSI, Source
 from earnest.logs.words import SPLITS, STEP_NAMES, axis_of, in_english, words
@@ -43,10 +45,10 @@ BELOW = "\0below/"  # before the name of a number below a heading of evaluation
 
 
 def has_rows(source: Source) -> bool:
-    """Whether a line near the beginning holds a number that has a name."""
+    """Whether a line near the beginning holds a number that has a name, or all of them are rows of a table."""
     head = source.head.decode("utf-8", "replace")
     lines = _lines(head)[:5000]
-    return any(planned(line, NUMBER, {})[0].rows for line in lines) or has_arrays(lines)
+    return any(planned(line, NUMBER, {})[0].rows for line in lines) or has_arrays(lines) or has_headed(lines)
 
 
 def read(source: Source) -> Log:
@@ -83,6 +85,9 @@ class Printed:
         if len(rows.plans) >= MOST_SKELETONS:
             log.notes.append(f"over {MOST_SKELETONS:,} kinds of lines: lines of further kinds were passed over")
         log.columns, config = rows.below_headings(rows.table.columns()), rows.config
+        nameless = [name for name in log.columns if NAMELESS.fullmatch(name)]
+        if len(nameless) < len(log.columns):  # numbers between lines that say what they are
+            log.columns = {name: column for name, column in log.columns.items() if name not in nameless}
         _settle_counters(log)
         _settle_bars(log)
         for name in [
@@ -111,12 +116,12 @@ class _Rows:
         self.split, self.headings = "train", dict[str, int]()
         self.alike: _Alike | None = None
         self.waiting: list[tuple[str, ...]] = []
-        self.arrays = Arrays()
+        self.arrays, self.headed = Arrays(), Headed()
 
     def copy(self) -> "_Rows":
         """Reads on as this one would; the plans, which are found again, are shared."""
         other = copy(self)
-        other.table, other.arrays = self.table.copy(), deepcopy(self.arrays)
+        other.table, other.arrays, other.headed = self.table.copy(), deepcopy(self.arrays), self.headed.copy()
         other.config, other.current = {**self.config}, {**self.current}
         other.bars, other.headings, other.waiting = {**self.bars}, {**self.headings}, [*self.waiting]
         return other
@@ -133,8 +138,8 @@ class _Rows:
         if self.table.rows == 0 and self.arrays.line(line):
             return
         plan, parts = planned(line, self.number, self.plans)
-        if plan is NOTHING and len(parts) == 1 and len(line) < LONGEST_HEADING:
-            self.heading(line)
+        if plan is NOTHING:
+            self.unplanned(line, len(parts) > 1)
             return
         rows = [self.cells(row, plan, parts) for row in plan.rows]
         if plan.config:
@@ -149,6 +154,15 @@ class _Rows:
         ):  # the second of its kind in a row: more will come
             self.alike = _alike(plan, parts, list(rows[0]))
         self.before = plan
+
+    def unplanned(self, line: str, has_numbers: bool) -> None:
+        """A line without a number that has a name: a heading, the header of a table, or a row of one."""
+        if not has_numbers:
+            self.headed.words(line)
+            if len(line) < LONGEST_HEADING:
+                self.heading(line)
+        elif row := self.headed.numbers(line):
+            self.add(row)
 
     def heading(self, line: str) -> None:
         if match := HEADING.match(line):

@@ -19,6 +19,7 @@ OWN = "earnest"  # the format of a log that this package's own training wrote
 FEWEST_POINTS = 8  # of a training loss beside its evaluations (assumed)
 FEWEST_TO_FALL = 4  # rows from which on halves of a loss are compared
 COLLAPSED_SCALE = 1e-3  # a loss scale that is named: below it nothing but overflow is left (assumed)
+NO_GAP = 20.0  # times training, at the first evaluation: another unit, and nothing that was learnt (assumed)
 FEWEST_NANS = 3  # printed without a name: more than one odd value (assumed)
 
 
@@ -27,11 +28,15 @@ def units_differ(loss: LossInBothSplits, codebooks: Fact[int] | None, accumulati
     """Training and evaluation are logged in different units.
 
     ## What it sees
-    At every evaluation, from the first on, the ratio of evaluation to training loss is the same within 3 % and equals
-    1/ln 2 (bits), the number of codebooks or of accumulated micro-batches, or the inverse.
+    At every evaluation, from the first on, one of the two:
+
+    - the ratio of evaluation to training loss is the same within 3 % and equals 1/ln 2 (bits), the number of codebooks
+      or of accumulated micro-batches, or the inverse
+    - the evaluation is more than 20 times the training loss, and moves by less than a twentieth while that halves
     ## Likely causes
     - one is a sum over codebooks or micro-batches, the other a mean
     - one is in bits per token
+    - padding, or clips that a guard scores with a constant, make most of the held-out sum
     ## Next probe
     Evaluate on the training clips: the two numbers must agree at the same weights.
     ## Fix
@@ -56,6 +61,12 @@ def units_differ(loss: LossInBothSplits, codebooks: Fact[int] | None, accumulati
     ratio = values / near
     level, spread = median(ratio), float(quantile(ratio, 0.9) - quantile(ratio, 0.1))
     moved = float(np.ptp(near)) > 0.1 * float(near.mean())  # a constant ratio says little if nothing moved
+    stands = float(np.ptp(values)) < 0.05 * float(values.max()) and near[-1] < 0.5 * near[0]
+    if float(ratio.min()) > NO_GAP and stands:
+        words = f"{values[0]:.4g} to {values[-1]:.4g} held out beside {near[0]:.4g} to {near[-1]:.4g} in training: "
+        words += f"{ratio[0]:.0f} times as much at the first evaluation already, which no gap is"
+        yield Evidence(int(evaluated.step[0]), words, FAIR, loss.evaluated.rows())
+        return
     names = {"bits against nats": 1 / math.log(2)}
     for words, count in (("codebooks", codebooks), ("accumulation steps", accumulation_steps)):
         if count and count > 1:

@@ -6,20 +6,24 @@ from dataclasses import replace
 import numpy as np
 
 from earnest.probes.results import Conditioning, NullInput
+from earnest.quantiles import median
 from earnest.rules.catalogue import RULES, Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import FAIR, STRONG
+from earnest.rules.families.starts import guessed_classes
 from earnest.rules.finding import Verdict
-from earnest.rules.measure import began_above
-from earnest.rules.needs import AllJudged, LastStep, PerStream, Probe, Signal, Tokens
+from earnest.rules.measure import began_above, falling
+from earnest.rules.needs import AllJudged, AllSeries, LastStep, PerStream, Probe, Signal, Tokens
 from earnest.rules.statistics import trend
 from earnest.rules.streams import StreamView
 from earnest.rules.verdicts import Judged
 from earnest.run import Series, Values
-from earnest.streams import Part
+from earnest.signals import Key
+from earnest.streams import TOTAL, Part
 
 # Steps and points before "nothing learnt" may be said (assumed: longer than a usual warm-up's first part; a healthy
 # small run leaves ln V within tens of steps).
 EARLY_STEPS, EARLY_POINTS = 100, 5
+FEWEST_GUESSES = 3  # rows at chance, of loss and of accuracy (assumed)
 EARLY_ROWS = 40  # instead of steps in a log that does not count them: a row is some steps, or an epoch (assumed)
 # Learning rate that is far too high for Adam, which moves every weight by about its rate at first (assumed: published
 # token models use 1e-5 to 1e-3).
@@ -143,6 +147,50 @@ def nothing_learnt(
             others = RULES["B102"].causes[:-1]  # the last says that the rate is too low, or the data are noise
             too_high = [f"the learning rate: {rate:.2g} is far too high for Adam", *others, "the data are noise"]
         yield _evidence(tokens, too_high)
+
+
+@rule("B113", "warning", explains=("B104",))
+def guess_among_classes(judged: AllJudged, series: AllSeries) -> Answers:
+    """Loss and accuracy agree that nothing is known of the targets: a uniform guess among a few classes.
+
+    ## What it sees
+    Without a known vocabulary, in three rows or more, which are epochs or span 100 steps; of the held-out set if one is
+    evaluated, whatever training does:
+
+    - the lowest value of the loss is within 0.3 % of ln k, for a k from 2 to 30 or that of a familiar vocabulary
+    - the accuracy beside it is between half of 1/k and one and a half times that, in the median
+    ## Likely causes
+    - the labels do not belong to the inputs: another order of files, or a shuffle of one of the two
+    - no gradient reaches what is trained, or the learning rate is far too high or too low
+    - training falls: its clips are known by heart, and nothing in them tells of others
+    ## Next probe
+    Train on twenty examples until they are known by heart; then look at ten inputs with their labels by eye.
+    ## Fix
+    Pair inputs and labels anew, and check that the loss of one batch falls to nothing in a hundred steps.
+    ## References
+    Jensen's inequality: the mean of -ln p is at least -ln of the mean p, so whoever knows more has an accuracy above
+    exp(-loss).
+    """
+    looked = False
+    for view in (one.view for one in judged if one.is_tokens or one.stream == TOTAL):
+        held_out = view.evaluated
+        loss = held_out if held_out is not None and len(held_out.finite) >= FEWEST_GUESSES else view.train
+        right = series.get(Key(loss.key.split, "accuracy_frac", loss.stream)) if loss is not None else None
+        if loss is None or right is None or view.chance is not None or len(loss.finite) < FEWEST_GUESSES:
+            continue
+        span = loss.last_step - int(loss.step[0])
+        if not view.run.counts_epochs and not view.rows_are_epochs and span < EARLY_STEPS:
+            continue
+        looked = True
+        lowest, accuracy = float(loss.finite.value.min()), median(right.finite.value)
+        classes = guessed_classes(lowest)
+        if classes is not None and 0.5 < accuracy * classes < 1.5:
+            words = f"{loss.key} is never below {lowest:.4g} in {len(loss.finite)} rows, which is ln {classes}, "
+            words += f"beside an accuracy of {accuracy:.3g}: a guess among {classes}"
+            if view.train is not None and loss is not view.train and falling(view.train):
+                words += f"; training falls to {view.train.finite.value[-1]:.4g}"
+            yield Evidence(int(loss.finite.step[0]), words, STRONG, loss.rows(), view.stream)
+    yield Looked() if looked else TooEarly(f"{FEWEST_GUESSES} epochs of a loss with an accuracy beside it")
 
 
 @rule("B103", "warning", explains=("B104",))

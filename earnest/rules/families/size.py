@@ -9,6 +9,7 @@ from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import FAIR, STRONG
 from earnest.rules.finding import Severity
 from earnest.rules.gan import is_adversarial
+from earnest.rules.measure import course, falling
 from earnest.rules.needs import Loss, PlainLosses, Signal
 from earnest.rules.parts import EXPLODED, Parts
 from earnest.run import Series, Values
@@ -17,6 +18,7 @@ FEW = 10  # rows; from here on a loss is judged by its length (D201)
 SMALL = 0.05  # of all parts; a smaller part harms nothing by growing (assumed)
 HIGHER = 1.125  # times the first value, that fewer than ten rows do not reach by chance (assumed)
 LEVEL = 0.1  # nats or whatever it is: a loss that stays below is near its floor, where a doubling means nothing
+FEW_NORMS, GREW = 8, 10.0  # gradient norms that are judged, and times the lowest level: an order of magnitude
 STEP, KNOWN_STEP, BEYOND = 3.0, 1.5, 10.0  # factors: without changes before to compare with; with them; beyond doubt
 
 
@@ -131,6 +133,45 @@ def _norm_before(step: int, grad_norm: Series | None) -> tuple[int, str]:
             began = int(upto.step[at])
             return began, f"; the gradient norm rose from {usual:.3g} to {upto.value[at]:.3g} at step {began}"
     return step, ""
+
+
+@rule("D208", "warning", points=FEW_NORMS)
+def gradient_norm_grows(grad_norm: Signal, losses: PlainLosses | None) -> Answers:
+    """The gradient norm grows by an order of magnitude, or explodes in single steps.
+
+    ## What it sees
+    One of the two, unless two players are trained, whose norms may grow:
+
+    - one value after the first tenth is more than a hundred times the median of all
+    - of eight rows or more in ten stretches, the last two levels are more than ten times the lowest, by more than four
+      errors of a level: a note while the loss still falls in the second half
+    ## Likely causes
+    - the learning rate is too high, or does not fall any more: the weights' norm and the curvature grow with it
+    - a batch, or an operation with a large derivative (sqrt or log near 0, attention logits without a bound)
+    - the loss is a sum, whose gradient grows with the length of the batch
+    ## Next probe
+    Log the norm by layer, and the batch of the largest one; repeat that step in float32.
+    ## Fix
+    Clip at the usual norm, divide the learning rate by 3, and let it decay; skip batches whose norm is far above.
+    ## References
+    Chowdhery et al. 2022 (PaLM), section 5.1. A norm that doubles over a long run is usual (allenai/OLMo#596).
+    """
+    yield Looked()
+    if any(is_adversarial(stream) for stream in losses or {}):
+        return
+    values = grad_norm.finite
+    usual, later = median(values.value), values.value[max(1, len(values) // 10) :]
+    if usual > 0 and later.max() > EXPLODED * usual:
+        at = int(values.step[len(values) - len(later) + int(later.argmax())])
+        words = f"{later.max():.4g} at step {at}, {usual:.3g} in the median"
+        yield Evidence(at, words, FAIR, grad_norm.rows(at))
+        return
+    went = course(grad_norm)
+    if went is not None and went.gets_worse and (went.levels[-2:] > GREW * went.best).all() and went.best > 0:
+        total = (losses or {}).get(None)
+        severity: Severity | None = "note" if falling(total.tail(0.5) if total is not None else None) else None
+        words = f"{went.best:.3g} at best, by step {went.since}, and {went.end:.3g} now: it grows"
+        yield Evidence(went.since, words, FAIR, grad_norm.rows(went.since), severity=severity)
 
 
 @rule("D206", "warning", explains=("D203", "D204"))

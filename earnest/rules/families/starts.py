@@ -280,11 +280,19 @@ def chance_near(level: float, accuracy: float | None, guess: bool) -> AtChance |
     )
 
 
+def guessed_classes(lowest: float) -> int | None:
+    """The number of classes, few or familiar, of which a uniform guess scores this, within 0.3 %."""
+    near = round(math.exp(min(max(lowest, 0.0), 13.0)))
+    nearest = min((*FEW_CLASSES, *FAMILIAR), key=lambda classes: abs(lowest - math.log(classes)))
+    known = near == nearest or nearest in FAMILIAR
+    return nearest if known and abs(lowest - math.log(nearest)) < 0.003 * lowest else None
+
+
 def _guess_among(classes: int, sure: bool) -> AtChance:
     return AtChance(math.log(classes), f"ln {classes}: is {classes} the number of classes? Then it is chance", sure)
 
 
-@rule("B110", "warning", explains=("B104",))
+@rule("B110", "warning", explains=("B104", "B113"))
 def loss_never_moved(judged: AllJudged, accuracy_frac: PerStream | None, learning_rate: PerStream | None) -> Answers:
     """A loss is where it was at the first rows, at what may be chance.
 
@@ -326,6 +334,7 @@ def loss_never_moved(judged: AllJudged, accuracy_frac: PerStream | None, learnin
         looked = True
         span = view.train.last_step - int(view.train.step[0])
         enough = course.points >= UNMOVED_POINTS and (span >= UNMOVED_STEPS or not view.run.counts_steps)
+        enough = enough or view.rows_are_epochs
         right = (accuracy_frac or {}).get(None if view.stream == TOTAL else view.stream)
         accuracy = median(right.finite.value) if right is not None and len(right.finite) else None
         chance = chance_near(course.end, accuracy, guess=view.chance is None)
