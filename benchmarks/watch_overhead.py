@@ -188,11 +188,17 @@ LOOPS: dict[str, Callable[..., None]] = {
 def train(name: str, millions: float, steps: int, watched: bool, folder: str, connection: Connection) -> None:
     """A process of its own. Its last words: the most memory it held, what it holds now, and how long the end took."""
     os.chdir(folder)
-    sys.stderr = io.StringIO()
-    with contextlib.redirect_stdout(io.StringIO()):
-        model, turns = model_of(millions).train(), Turns(connection)
-        turns.begin()
-        LOOPS[name](model, steps, watched, Path(folder) / "run", turns)
+    terminal, sys.stderr = sys.stderr, io.StringIO()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            model, turns = model_of(millions).train(), Turns(connection)
+            turns.begin()
+            LOOPS[name](model, steps, watched, Path(folder) / "run", turns)
+    except BaseException:
+        print(sys.stderr.getvalue(), file=terminal)
+        raise
+    finally:
+        sys.stderr = terminal
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     connection.send((peak, psutil.Process().memory_info().rss, time.process_time() - turns.began_s))
 
@@ -210,6 +216,7 @@ def compare(name: str, millions: float, steps: int, twin: bool) -> None:
             own.mkdir()
             doors[watched], theirs = context.Pipe()
             context.Process(target=train, args=(name, millions, steps, watched, str(own), theirs), daemon=True).start()
+            theirs.close()  # so that a process that dies is noticed
         for step in range(steps):
             for watched in sides if step % 2 else sides[::-1]:
                 doors[watched].send(None)

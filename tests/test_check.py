@@ -170,6 +170,15 @@ def test_padding_taught_as_the_end_and_as_nothing():
     assert any(one.rule == "A305" and "3 clips" in one.needs for one in earnest.check(llama(CLASSES), two).not_checked)
 
 
+@pytest.mark.parametrize("end, found", [(30, []), (5, ["A305"])])
+def test_clips_that_are_cut_or_padded_to_one_length(end, found):
+    """Padding of equal length, by an id that is a token too, is more than half of every clip."""
+    ids = torch.randint(3, 60, (4, 32), generator=torch.Generator().manual_seed(0))
+    ids[:, end:] = 7
+    told = earnest.check(llama(CLASSES), {"input_ids": ids, "labels": ids.clone()}).findings
+    assert [one.rule for one in told if one.severity != "note"] == found
+
+
 def test_first_token_untaught():
     def masked(ids, prompt):
         return torch.where(torch.arange(len(ids)) <= prompt, -100, ids)

@@ -173,6 +173,29 @@ def test_micro_batches_of_a_plain_loop(fault, severity, tmp_path):
         assert f"gradients of {2 if fault == 'zeroed' else 3} of 3" in found[0].summary
 
 
+@pytest.mark.parametrize(
+    ("end", "severity"),
+    [("a step", None), ("added", "warning"), ("cleared", "note"), ("zeroed", "note"), ("counts on", None)],
+)
+def test_micro_batches_that_fill_no_step(end, severity, tmp_path):
+    """Three epochs of eleven micro-batches, three to a step: two are left over."""
+    model = nn.Sequential(nn.Linear(8, 6))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with earnest.watch(model, optimizer, tmp_path / "run") as watch:
+        for n in range(33):
+            if n % 11 == 0 and end in ("cleared", "zeroed"):
+                optimizer.zero_grad(set_to_none=end == "cleared")
+            (F.cross_entropy(model(torch.randn(4, 8)), torch.randint(0, 6, (4,))) / 3).backward()
+            last = n % 11 == 10 and end == "a step"
+            if last or (n if end == "counts on" else n % 11) % 3 == 2:
+                optimizer.step()
+                optimizer.zero_grad()
+    assert not watch.guard.broken
+    found = [one for one in watch.diagnosis().findings if one.rule == "D404"]
+    assert [one.severity for one in found] == ([severity] if severity else [])
+    assert not found or "2 micro-batches" in found[0].summary
+
+
 def test_steps_that_a_scaler_skips_lose_no_micro_batches(tmp_path):
     """In half precision the first gradients are often infinite: the scaler takes no step, and they are thrown away."""
     model = llama(CLASSES, pad_token_id=PAD)

@@ -16,6 +16,7 @@ from earnest.monitors.gradients import REACHED_STEPS, Updates
 from earnest.monitors.guard import Guard
 from earnest.monitors.modes import Modes
 from earnest.monitors.quantisers import Quantisers
+from earnest.monitors.remainders import Remainders
 from earnest.monitors.sides import Sides, modules_of
 from earnest.monitors.tokens import Scored, Tokens, rows_of_ids
 from earnest.probes.reach import has_gradient, is_whole, sorted_by_kind
@@ -51,7 +52,7 @@ class Seen:
         self.in_parts = False  # then no norm of this process's parameters or gradients is that of the training
         self.first: FirstStep | None = first_step
         self.calls, self.tokens, self.sides, self.modes = Calls(names), Tokens(), Sides(), Modes()
-        self.quantisers = Quantisers(guard)
+        self.quantisers, self.remainders = Quantisers(guard), Remainders()
         self.updates: dict[str, Updates] = {}
         self._moved: dict[str, float] = {}
         self._norms: dict[str, list[Tensor]] = {}
@@ -144,6 +145,7 @@ class Seen:
         if self.first is not None:
             self.guard.call("FirstStep", self.first.scored, None)
         self.guard.call("Sides", self.sides.before_backward, None)
+        self.guard.call("Remainders", self.remainders.before_backward, None)
 
     def after_backward(self, roots: Sequence[Tensor]) -> None:
         self._micro_batches += 1
@@ -158,6 +160,8 @@ class Seen:
     def _went_back(self, roots: Sequence[Tensor]) -> None:
         losses = [self._unscaled.get(id(root), root).detach().float().sum() for root in roots]
         self.sides.after_backward(torch.stack(losses).sum())
+        if len(self.optimizers) == 1:  # several have micro-batches of their own
+            self.guard.call("Remainders", lambda: self.remainders.after_backward(*self.optimizers.values()), None)
 
     def _look_for_a_step(self) -> None:
         """Of the weights that the first backward pass gave gradients, a few are kept, and looked at later."""
@@ -215,6 +219,7 @@ class Seen:
             self._moved |= self.guard.call("Updates", lambda: self.updates[name].step(now), {})
         if name != next(iter(self.optimizers)):
             return
+        self.guard.call("Remainders", self.remainders.stepped, None)
         self.index += 1
         if self.index == self._from + 2:
             self.to.facts(
@@ -249,6 +254,8 @@ class Seen:
         self.to.row(Step(self.index, signals))
         self.to.probes(self.guard.call("Sides", self.sides.probes, Results()))
         self.to.probes(self.guard.call("Modes", self.modes.probes, Results()))
+        if len(self.optimizers) == 1:
+            self.to.probes(self.guard.call("Remainders", self.remainders.probes, Results()))
 
     def _code_signals(self, step: Step) -> dict[str, float]:
         first = self.quantisers.window is None

@@ -310,6 +310,19 @@ class LostClipping(Struct, frozen=True):
     steps: int
 
 
+class Remainders(Struct, frozen=True):
+    """Micro-batches at the end of an epoch that fill no step. usual: micro-batches of most steps, of so many · added:
+    how many more some steps took, and how often that was · dropped: how many were cleared before any step used them,
+    and how often. 0 if they were of different numbers."""
+
+    usual: int
+    steps: int
+    added: int = 0
+    added_times: int = 0
+    dropped: int = 0
+    dropped_times: int = 0
+
+
 class NoStep(Struct, frozen=True):
     """Backward passes after which no optimizer has made a step, and whether the weights are as they were."""
 
@@ -342,6 +355,7 @@ class Results(Struct, frozen=True):
     targets: Mapping[Stream, Targets] | None = None
     delays: Delays | None = None
     micro_batches: MicroBatches | None = None
+    remainders: Remainders | None = None
     alike_rows: tuple[AlikeRows, ...] | None = None
     kept_gradients: KeptGradients | None = None
     wrong_inputs: tuple[WrongInput, ...] | None = None

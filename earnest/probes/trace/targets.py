@@ -13,6 +13,7 @@ from earnest.probes.trace.special import delays as configured_delays
 from earnest.probes.trace.special import special_ids
 from earnest.streams import TEXT, Codebook, Stream
 
+FEWEST_FILLED, SHORTEST_FILLED = 3, 8  # clips, and targets of each, that are asked whether most of them is one id
 EVEN = 1e-3  # by how much weights of targets may differ, relative to the largest, to count as one
 
 
@@ -45,6 +46,8 @@ def _of_stream(
     clips = clips_of(reading, arrays)
     tail = trailing(clips) or filled(clips, paddings - set(ends)) if clips else None
     end = tail[0] if tail and tail[0] not in paddings - set(ends) else _end(labels, clips, ends)
+    if tail is None and clips is not None and reading.tokens:
+        tail = mostly_filled(clips)
     begin = np.isin(labels, list(begins - set(ends))) & isinstance(stream, Codebook)
     return Targets(
         targets=len(labels),
@@ -131,6 +134,20 @@ def filled(clips: Clips, paddings: set[int]) -> tuple[int, int] | None:
         if sum(runs) and not inside and len(set(runs)) > 1:
             return padding, sum(runs)
     return None
+
+
+def mostly_filled(clips: Clips) -> tuple[int, int] | None:
+    """(id, targets of it) if more than half of every clip, at its end, is one id, which may well be a token too; what
+    comes before it is not the same in all clips."""
+    if len(clips.labels) < FEWEST_FILLED or min(map(len, clips.labels)) < SHORTEST_FILLED:
+        return None
+    last = int(clips.labels[0][-1])
+    runs = [int(np.argmin(np.append(labels[::-1] == last, False))) for labels in clips.labels]
+    heads = {
+        tuple(labels[:-run][-SHORTEST_FILLED:].tolist()) for labels, run in zip(clips.labels, runs, strict=True) if run
+    }
+    mostly = all(2 * run > len(labels) for labels, run in zip(clips.labels, runs, strict=True))
+    return (last, sum(runs)) if mostly and len(heads) > len(runs) / 2 else None
 
 
 def _end(labels: np.ndarray, clips: Clips | None, ends: Mapping[int, str]) -> int | None:

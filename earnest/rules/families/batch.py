@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from earnest.probes.results import Alignment, AlikeRows, Delays, KeptGradients, MicroBatches, Targets
+from earnest.probes.results import Alignment, AlikeRows, Delays, KeptGradients, MicroBatches, Remainders, Targets
 from earnest.records import plain
 from earnest.rules.catalogue import Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import EXACT, FAIR, STRONG
@@ -13,6 +13,7 @@ from earnest.streams import TEXT, Codebook, Stream
 
 TargetsByStream = Mapping[Stream, Targets]
 NEW_SHARE = 0.1  # of a batch's ids that cannot be told apart (assumed)
+REPEATED = 2  # times that the same must happen at the end of an epoch
 FEWEST_CLIPS = 3  # of unequal length, for a question about padding
 
 
@@ -141,7 +142,7 @@ def padding_is_taught_as_the_end(targets: Probe[TargetsByStream]) -> Answers:
 
     ## What it sees
     In a batch of clips of unequal length, each shorter clip ends in a run of one id that occurs nowhere else; the
-    shorter the clip, the longer the run.
+    shorter the clip, the longer the run. Or more than half of every clip is one and the same id, at its end.
     ## Likely causes
     - labels are padded with the end-of-stream id, and the loss has no ignore_index
     - padding and end of stream share an id and none of it is masked
@@ -293,24 +294,34 @@ def mean_over_padding(targets: Probe[TargetsByStream]) -> Answers:
 
 
 @rule("D404", "critical", explains=("B102", "B103", "B110", "C102"))
-def micro_batches_are_lost(micro_batches: Probe[MicroBatches]) -> Answers:
+def micro_batches_are_lost(micro_batches: Probe[MicroBatches] | None, remainders: Probe[Remainders] | None) -> Answers:
     """Gradients are set to zero before the optimizer has used them, or micro-batches are added instead of averaged.
 
     ## What it sees
     Up to the first optimizer step backward() was called several times, and zero_grad() between two of them; or each
-    micro-batch's loss counts in full, so that the gradient grows with their number (a note).
+    micro-batch's loss counts in full, so that the gradient grows with their number (a note). While a training runs: the
+    micro-batches at the end of an epoch that fill no step are added to the first step of the next one, again and again
+    (a warning), or are cleared (a note).
     ## Likely causes
     - zero_grad() at the beginning of every micro-batch
     - the loss is not divided by the number of micro-batches
+    - the loop counts micro-batches anew in each epoch, and steps at every n-th alone
     ## Next probe
     Print the gradient's norm after each backward() of one step: it should not fall back.
     ## Fix
     Call zero_grad() right after step() alone; divide each loss by the number of micro-batches, or by all targets of the
-    step.
+    step. Make a step at the end of an epoch too.
     ## References
     GPT-SoVITS's s1 adds four micro-batches, five before the first step.
     """
+    if micro_batches is None and remainders is None:
+        yield TooEarly("the first step of a training under watch, or earnest.check of several micro-batches")
+        return
     yield Looked()
+    if remainders is not None:
+        yield from _remainders(remainders)
+    if micro_batches is None:
+        return
     count, lost, weight = micro_batches.count, micro_batches.lost, micro_batches.weight
     if lost:
         yield Evidence(
@@ -319,6 +330,15 @@ def micro_batches_are_lost(micro_batches: Probe[MicroBatches]) -> Answers:
     elif count > 1 and weight is not None and abs(weight - 1) < 1e-3:
         words = f"the losses of {count} micro-batches are added, each as a mean of its own"
         yield Evidence(0, words, STRONG, [plain(micro_batches)], None, "note")
+
+
+def _remainders(seen: Remainders) -> Answers:
+    if seen.added_times >= REPEATED:
+        words = f"{seen.added} micro-batches left over are added to the {seen.usual} of {seen.added_times} steps"
+        yield Evidence(None, words, STRONG, [plain(seen)], None, "warning")
+    if seen.dropped_times >= REPEATED:
+        words = f"the last {seen.dropped} micro-batches were used by no step, {seen.dropped_times} times"
+        yield Evidence(None, words, STRONG, [plain(seen)], None, "note")
 
 
 def _positions(shape: tuple[int, ...], codebooks: int) -> set[int]:
