@@ -238,7 +238,8 @@ def comparisons(cases: Sequence[str], turns: int = 3) -> Iterator[Comparison]:
     for case in cases:
         steps = make(case)
         off, worst = steps.parity()
-        assert off < 1e-5 and worst < 3e-5, (off, worst)
+        # Dia's worst are gradients of 1e-6 in its cross attention: either side is 2e-5 from what float64 gives
+        assert off < 1e-5 and worst < 1e-4, (off, worst)
         positions = int(steps.batch.exists_BS.sum())
         for bf16 in (False, True):
             steps.bf16 = bf16

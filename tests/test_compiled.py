@@ -57,7 +57,7 @@ def check_parity(model: System, frames: tuple[int, ...], recompute: bool = False
     torch.testing.assert_close(gradients(model, frames), expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("made", [tiny_higgs, tiny_mot])
+@pytest.mark.parametrize("made", [tiny_higgs, tiny_mot, tiny_dia])
 @pytest.mark.parametrize("recompute", [False, True])
 def test_compiled_layers_give_the_same_loss_and_gradients_of_any_clips(made, recompute, traced):
     """What was compiled for three clips serves two and four."""

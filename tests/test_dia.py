@@ -2,23 +2,26 @@
 is."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.train_step import padded
 from earnest.data.batch import Batch, collate
 from earnest.data.masks import IGNORE
 from earnest.data.patterns import undelay
 from earnest.errors import UserError
 from earnest.generate import Request, generate
-from earnest.losses.tokens import score
+from earnest.losses.tokens import TokenObjective, score, stream_weights
 from earnest.models import load_model
 from earnest.models.dia import Dia, DiaShape
 from earnest.sampling import Sampling
 from earnest.streams import TEXT, codebooks
-from tests.equipment.tiny_dia import CODEBOOKS, CODES, random_batch, random_codes, tiny_dia
+from tests.equipment.tiny import tiny_higgs
+from tests.equipment.tiny_dia import CODEBOOKS, CODES, TINY, random_batch, random_codes, tiny_dia
 
 PRETRAINED = [0, *range(8, 16)]
 MUSICGEN = list(range(9))
@@ -85,6 +88,32 @@ def test_loss_equals_transformers_own_from_text_and_audio_on():
     assert int((theirs["labels"] != IGNORE).sum()) == sum(batch.counted().values())
     ours = sum(stream_sum.ce for stream_sum in sums.values()) / sum(batch.counted().values())
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_gradients_without_padding_equal_transformers_padded_ones(recompute):
+    """Of every weight, the encoder's too, for clips and texts of other lengths, one of them without a text."""
+    model = tiny_dia(shape=replace(TINY, encoder_layers=2)).train()
+    model.recompute_layers(recompute)
+    batch = random_batch(model)
+    is_text, is_audio = batch.exists_BS & ~batch.is_audio_BS, batch.exists_BS & batch.is_audio_BS
+    text_BS, text_exists_BS = padded(batch.text_BS, is_text, model.pad_id)
+    tokens_BSC, audio_exists_BS = padded(batch.tokens_BSC, is_audio, model.after_end_id)
+    labels_BSC, _ = padded(batch.audio_targets_BSC, is_audio, IGNORE)
+    theirs = model.lm(
+        input_ids=text_BS,
+        attention_mask=text_exists_BS.long(),
+        decoder_input_ids=tokens_BSC,
+        decoder_attention_mask=audio_exists_BS.long(),
+        labels=labels_BSC.transpose(1, 2).flatten(0, 1),
+        use_cache=False,
+    ).loss
+    expected = torch.autograd.grad(theirs, list(model.parameters()))
+    counted = batch.counted()
+    ours, _ = score(model.outputs(batch), batch, dict.fromkeys(codebooks(CODEBOOKS), 1 / sum(counted.values())))
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+    for gradient, of_transformers in zip(torch.autograd.grad(ours, list(model.parameters())), expected, strict=True):
+        torch.testing.assert_close(gradient, of_transformers, rtol=1e-4, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -312,3 +341,10 @@ def test_mistakes_are_told(tmp_path):
     with torch.inference_mode(), pytest.raises(UserError, match="more than 300 positions"):
         for _ in range(301):
             continuation.advance(torch.full((1, CODEBOOKS), model.bos_id))
+
+
+def test_layers_that_replace_transformers_own_are_sharded_one_by_one():
+    """accelerate finds the classes to shard by their names; without them the whole model is one unit."""
+    sharded = {made: TokenObjective(made(), stream_weights(CODEBOOKS, 0.1, 1.0)) for made in (tiny_dia, tiny_higgs)}
+    assert sharded[tiny_dia]._no_split_modules == ["PackedDecoderLayer", "PackedEncoderLayer"]
+    assert sharded[tiny_higgs]._no_split_modules == ["RoutedLayer"]

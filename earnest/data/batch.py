@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import accumulate
 from typing import Self, overload
 
 import numpy as np
@@ -56,23 +57,44 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Spans:
+    """Clips whose positions lie one after the other, without padding.
+
+    lengths: positions per clip · step_P: number of each position within its clip · bounds: where each clip begins, and
+    where the last one ends, (clips + 1,) of int32, as attention's kernels of packed clips want it.
+    """
+
+    lengths: list[int]
+    step_P: Tensor
+    bounds: Tensor
+
+    @classmethod
+    def of(cls, lengths: Sequence[int]) -> Self:
+        step_P = torch.cat([torch.arange(length) for length in lengths])
+        return cls(list(lengths), step_P, torch.tensor([0, *accumulate(lengths)], dtype=torch.int32))
+
+    def to(self, device: torch.device | str) -> "Spans":
+        step_P, bounds = (column.to(device, non_blocking=True) for column in (self.step_P, self.bounds))
+        return Spans(self.lengths, step_P, bounds)
+
+
+@dataclass(frozen=True)
 class Places:
     """Where the positions of a batch that exist are, P of them in row-major order, and what counts there.
 
-    exist_P: place of each among all (clip, position) · clip_P: its clip's row · step_P: its number within the clip ·
-    text_N, audio_M: those that hold text and audio, among all · counted: rows of P with a target, per stream ·
-    lengths: positions per clip · most_text, most_audio: of one clip.
+    exist_P: place of each among all (clip, position) · clip_P: its clip's row · text_N, audio_M: those that hold text
+    and audio, among all · counted: rows of P with a target, per stream · clips, texts, audios: how the P, the N and the
+    M are parted into clips.
     """
 
     exist_P: Tensor
     clip_P: Tensor
-    step_P: Tensor
     text_N: Tensor
     audio_M: Tensor
     counted: Mapping[Stream, Tensor]
-    lengths: list[int]
-    most_text: int
-    most_audio: int
+    clips: Spans
+    texts: Spans
+    audios: Spans
 
     @classmethod
     def of(cls, batch: "Batch") -> Self:
@@ -84,19 +106,17 @@ class Places:
         return cls(
             exist_P,
             exist_P // batch.exists_BS.shape[1],
-            (batch.exists_BS.cumsum(1) - 1).flatten()[exist_P],
             (batch.exists_BS & ~audio_BS).flatten().nonzero()[:, 0],
             audio_BS.flatten().nonzero()[:, 0],
             counted,
-            batch.exists_BS.sum(1).tolist(),
-            int((batch.exists_BS & ~audio_BS).sum(1).max()),
-            int(audio_BS.sum(1).max()),
+            *(Spans.of(of_BS.sum(1).tolist()) for of_BS in (batch.exists_BS, batch.exists_BS & ~audio_BS, audio_BS)),
         )
 
     def to(self, device: torch.device | str) -> "Places":
         moved = {
             name: value.to(device, non_blocking=True) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
+        moved |= {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Spans)}
         counted = {stream: row_N.to(device, non_blocking=True) for stream, row_N in self.counted.items()}
         return replace(self, **moved, counted=counted)
 

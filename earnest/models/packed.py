@@ -6,12 +6,12 @@ from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils import checkpoint as checkpoints
 
-from earnest.data.batch import Batch, taken
+from earnest.data.batch import Batch, Spans, taken
+from earnest.models.attention import attend
 from earnest.models.compiled import compiled_layer
-from earnest.models.prepacked import rotated
+from earnest.models.operators import turned
 from earnest.models.system import System
 
 
@@ -35,7 +35,7 @@ class Route:
 
     order_P: Tensor  # row i of the batch's positions, in row-major order, is row order_P[i] of [text, audio]
     place_P: Tensor  # its inverse
-    lengths: list[int]  # positions per clip
+    clips: Spans
     texts: int  # N
     cos_P1D: Tensor  # rotary embedding of each position, in row-major order
     sin_P1D: Tensor
@@ -45,9 +45,8 @@ class Route:
         """rotary: a rotary embedding of transformers; like: a tensor whose dtype its values get."""
         places = batch.places
         place_P = taken(batch.is_audio_BS, places.exist_P).sort(stable=True).indices
-        cos_1PD, sin_1PD = rotary(like, position_ids=places.step_P[None])
-        texts = len(places.text_N)
-        return cls(place_P.argsort(), place_P, places.lengths, texts, cos_1PD[0, :, None], sin_1PD[0, :, None])
+        turns = rotary_of(places.clips, rotary, like)
+        return cls(place_P.argsort(), place_P, places.clips, len(places.text_N), *turns)
 
     def joined(self, text_NX: Tensor, audio_MX: Tensor) -> Tensor:
         """Two blocks -> (P, ...) in row-major order."""
@@ -60,18 +59,12 @@ class Route:
 
     def attend(self, q_PHD: Tensor, k_PHD: Tensor, v_PHD: Tensor) -> Tensor:
         """Causal attention within each clip, with rotary embeddings: (P, H, D); nothing is computed at padding."""
-        heads = (rotated(q_PHD, self.cos_P1D, self.sin_P1D), rotated(k_PHD, self.cos_P1D, self.sin_P1D), v_PHD)
-        return _clip_by_clip(self, heads)
+        q_PHD, k_PHD = turned(q_PHD, self.cos_P1D, self.sin_P1D), turned(k_PHD, self.cos_P1D, self.sin_P1D)
+        return attend(q_PHD, k_PHD, v_PHD, self.clips, self.clips, causal=True)
 
 
-@torch.compiler.disable()  # else it would be compiled anew for every number of clips
-def _clip_by_clip(route: Route, heads: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """Causal attention within each clip of queries, keys and values (P, H, D)."""
-    # With a leading dimension of one: torch's fast kernels take four dimensions only (measured: three times slower
-    # without it).
-    parts = (torch.split(heads_PHD.transpose(0, 1)[None], route.lengths, dim=2) for heads_PHD in heads)
-    mixed = [
-        F.scaled_dot_product_attention(q_1HSD, k_1HSD, v_1HSD, is_causal=True, enable_gqa=True)
-        for q_1HSD, k_1HSD, v_1HSD in zip(*parts, strict=True)
-    ]
-    return torch.cat(mixed, dim=2)[0].transpose(0, 1)
+def rotary_of(clips: Spans, rotary: nn.Module, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of each position, (P, 1, D). rotary: a rotary embedding of transformers; like: a tensor whose
+    dtype they get."""
+    cos_1PD, sin_1PD = rotary(like, position_ids=clips.step_P[None])
+    return cos_1PD[0, :, None], sin_1PD[0, :, None]

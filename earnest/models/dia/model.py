@@ -9,20 +9,17 @@ codebooks see which.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils import checkpoint as checkpoints
 from transformers import DiaConfig as HFDiaConfig
 from transformers import DiaForConditionalGeneration
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from earnest.bounds import check_heads
-from earnest.data.batch import Batch, Example, Prompt
+from earnest.data.batch import Batch, Example, Prompt, taken
 from earnest.data.masks import IGNORE, ends_at_eos, shift
 from earnest.data.patterns import check_delays, delay, framed
 from earnest.data.row import Turn
@@ -30,6 +27,8 @@ from earnest.errors import TooLongError, UserError
 from earnest.models.adapters import restore_adapters
 from earnest.models.companions import Companions, read_companions, write_companions
 from earnest.models.dia.continuation import DiaContinuation
+from earnest.models.dia.layers import PackedDecoderLayer, PackedEncoderLayer, Within
+from earnest.models.packed import recomputed
 from earnest.models.published import published
 from earnest.models.system import Head, Output, System
 from earnest.streams import Codebook, Stream
@@ -137,6 +136,13 @@ class Dia(System):
     def __init__(self, lm: DiaForConditionalGeneration, specials: Specials = "eos"):
         super().__init__()
         self.lm = lm
+        # the same weights under the same names; a checkpoint does not know
+        for layers, packed in (
+            (lm.model.encoder.layers, PackedEncoderLayer),
+            (lm.model.decoder.layers, PackedDecoderLayer),
+        ):
+            for layer in layers:
+                layer.__class__ = packed
         config: Any = lm.config  # transformers types its parts loosely
         decoder = config.decoder_config
         self.codebooks: int = decoder.num_channels
@@ -271,34 +277,25 @@ class Dia(System):
 
     # --- training -----------------------------------------------------------------------------------------------------
 
-    def recompute_layers(self, wanted: bool) -> None:
-        super().recompute_layers(wanted)
-        layers: list[Any] = [module for module in self.lm.modules() if isinstance(module, GradientCheckpointingLayer)]
-        for layer in layers:
-            layer.gradient_checkpointing = wanted
-            layer._gradient_checkpointing_func = partial(cast(Any, checkpoints).checkpoint, use_reentrant=False)
-
     def outputs(self, batch: Batch) -> dict[Stream, Output]:
         states_PD = self.states(batch)
         return {stream: Output(states_PD, head) for stream, head in self.heads().items()}
 
     def states(self, batch: Batch) -> Tensor:
         """Hidden states (P, D) of the positions that exist: the decoder's at audio, zeros at text."""
-        places, S = batch.places, batch.exists_BS.shape[1]
-        is_text_BS = batch.exists_BS & ~batch.is_audio_BS
-        text_B = is_text_BS.sum(1)
-        text_positions, audio_positions = places.most_text, places.most_audio
-        steps_A = torch.arange(audio_positions, device=text_B.device)
-        place_BA = (text_B[:, None] + steps_A).clamp(max=batch.exists_BS.shape[1] - 1)
-        hidden_BAD = self.lm.model(
-            input_ids=batch.text_BS[:, :text_positions],
-            attention_mask=is_text_BS[:, :text_positions],
-            decoder_input_ids=batch.tokens_BSC.take_along_dim(place_BA[..., None], dim=1),
-            use_cache=False,
-        ).last_hidden_state  # padding is behind each clip, so causal attention excludes it
-        clip_M, row_M = places.audio_M // S, (batch.exists_BS.flatten().cumsum(0) - 1)[places.audio_M]
-        audio_MD = hidden_BAD[clip_M, places.step_P[row_M] - text_B[clip_M]]
-        return hidden_BAD.new_zeros(len(places.exist_P), hidden_BAD.shape[-1]).index_copy(0, row_M, audio_MD)
+        places, lm = batch.places, self.lm.model
+        text_ND = lm.encoder.embedding(taken(batch.text_BS, places.text_N))
+        texts = Within.of(places.texts, lm.encoder.rotary_emb, text_ND)
+        for layer in lm.encoder.layers:
+            text_ND = recomputed(self, layer, text_ND, within=texts)
+        text_ND = lm.encoder.norm(text_ND)
+        [audio_MD] = lm.decoder.embeddings(taken(batch.tokens_BSC, places.audio_M)[None])
+        audios = Within.of(places.audios, lm.decoder.rotary_emb, audio_MD)
+        for layer in lm.decoder.layers:
+            audio_MD = recomputed(self, layer, audio_MD, text_ND=text_ND, within=audios, texts=places.texts)
+        audio_MD = lm.decoder.norm(audio_MD)
+        row_M = (batch.exists_BS.flatten().cumsum(0) - 1)[places.audio_M]
+        return audio_MD.new_zeros(len(places.exist_P), audio_MD.shape[-1]).index_copy(0, row_M, audio_MD)
 
     def heads(self) -> dict[Stream, Head]:
         audio_CVD = torch.unbind(torch.unflatten(self.lm.logits_dense.weight, 0, (self.codebooks, -1)))

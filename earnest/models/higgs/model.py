@@ -44,6 +44,7 @@ from earnest.errors import TooLongError, UserError
 from earnest.models.adapters import restore_adapters
 from earnest.models.companions import Companions, read_companions, write_companions
 from earnest.models.higgs.continuation import HiggsContinuation
+from earnest.models.operators import rms_normed
 from earnest.models.packed import Route, recomputed
 from earnest.models.published import published
 from earnest.models.system import Head, Output, System
@@ -110,15 +111,17 @@ class RoutedLayer(HiggsAudioV2DecoderLayer):
             return super().forward(text_ND, **context)
         assert audio_MD is not None
         attention = self.self_attn
-        normed_PD = route.joined(self.input_layernorm(text_ND), self.audio_input_layernorm(audio_MD))
+        normed_PD = route.joined(
+            rms_normed(text_ND, self.input_layernorm), rms_normed(audio_MD, self.audio_input_layernorm)
+        )
         q_PHD, k_PHD, v_PHD = (
             project(normed_PD).unflatten(-1, (-1, attention.head_dim))
             for project in (attention.q_proj, attention.k_proj, attention.v_proj)
         )
         mixed_ND, mixed_MD = route.parted(attention.o_proj(route.attend(q_PHD, k_PHD, v_PHD).flatten(1)))
         text_ND, audio_MD = text_ND + mixed_ND, audio_MD + mixed_MD
-        text_ND = text_ND + self.mlp(self.post_attention_layernorm(text_ND))
-        audio_MD = audio_MD + self.audio_mlp(self.audio_post_attention_layernorm(audio_MD))
+        text_ND = text_ND + self.mlp(rms_normed(text_ND, self.post_attention_layernorm))
+        audio_MD = audio_MD + self.audio_mlp(rms_normed(audio_MD, self.audio_post_attention_layernorm))
         return text_ND, audio_MD
 
 

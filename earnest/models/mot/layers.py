@@ -6,6 +6,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecoderLayer
 
 from earnest.models.mot.config import MoTModelConfig
+from earnest.models.operators import rms_normed
 from earnest.models.packed import Route
 
 
@@ -43,7 +44,10 @@ class MoTLayer(GradientCheckpointingLayer):
         """Text and audio positions through one layer. Nothing is detached: gradients of later positions reach earlier
         ones through keys and values."""
         text_attention, audio_attention = block.self_attn, self.attention or block.self_attn
-        text_in_ND, audio_in_MD = block.input_layernorm(text_ND), block.input_layernorm(audio_MD)
+        text_in_ND, audio_in_MD = (
+            rms_normed(text_ND, block.input_layernorm),
+            rms_normed(audio_MD, block.input_layernorm),
+        )
         q_PHD, k_PHD, v_PHD = (
             route.joined(
                 getattr(text_attention, name)(text_in_ND), getattr(audio_attention, name)(audio_in_MD)
@@ -53,6 +57,6 @@ class MoTLayer(GradientCheckpointingLayer):
         mixed_ND, mixed_MD = route.parted(route.attend(q_PHD, k_PHD, v_PHD).flatten(1))
         text_ND = text_ND + text_attention.o_proj(mixed_ND)
         audio_MD = audio_MD + audio_attention.o_proj(mixed_MD)
-        text_ND = text_ND + block.mlp(block.post_attention_layernorm(text_ND))
-        audio_MD = audio_MD + self.expert(block.post_attention_layernorm(audio_MD))
+        text_ND = text_ND + block.mlp(rms_normed(text_ND, block.post_attention_layernorm))
+        audio_MD = audio_MD + self.expert(rms_normed(audio_MD, block.post_attention_layernorm))
         return text_ND, audio_MD
