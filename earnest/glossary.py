@@ -18,6 +18,7 @@ KINDS = {
     "measure": "What is measured, and in which unit",
     "finding": "What a finding consists of",
     "run": "What a run consists of",
+    "training": "Words of training",
     "state": "How a run ended",
 }
 
@@ -110,6 +111,93 @@ _RUNS = {
     "temperature": "How freely tokens are drawn: 0 takes the likeliest each time, 1 draws as the model believes.",
 }
 
+_TRAINING = {
+    "epoch": "One pass over all training clips.",
+    "batch size": "How many clips one step learns from: those of a micro-batch, times the accumulation steps, times "
+    "the processes. earnest counts positions rather than clips: --data.positions-per-batch.",
+    "warm-up": "The first steps, in which the learning rate rises from near 0 to its full value. Without it the first "
+    "large gradients may spoil a pretrained model; a warm-up longer than the run never reaches the full rate (D304).",
+    "gradient clipping": "Gradients whose norm is above a limit are scaled down to it. If nearly every step is "
+    "clipped, the limit sets the step size, and not the learning rate.",
+    "weight decay": "Each step also shrinks the weights by a small share, which holds back memorising.",
+    "dropout": "Random activations are set to 0 in training, and none in evaluation: one reason why a held-out loss "
+    "may lie below the training loss.",
+    "ema": "A running average of the weights, which is evaluated and saved in place of them (--optimizer.ema-decay); "
+    "also how a codec's codebooks follow the vectors that choose them.",
+    "lora": "Small matrices are trained beside frozen weights, so that a fine-tune needs little memory: --lora.rank. "
+    "`earnest merge RUN OUT` adds them to the weights.",
+    "bf16": "Numbers of 16 bits with the range of float32 and three digits: --mixed-precision bf16. fp16 has more "
+    "digits and a small range, and needs a loss scale.",
+    "nan": "Not a number: the result of 0/0 or of an overflow. One NaN in a loss spoils every weight in the next step.",
+    "early stopping": "The training ends, or its checkpoint is taken, where the held-out loss is lowest: "
+    "`earnest generate RUN --checkpoint best`.",
+    "checkpoint": "The weights and all that a run needs to go on from a step, in RUN/checkpoints.",
+    "padding": "Positions that only fill a row of a batch up. Their label must be -100, or they are counted.",
+    "ignore_index": "The label (-100 in PyTorch) whose targets are left out of a cross-entropy.",
+    "teacher forcing": "In training each token is predicted from the true tokens before it, so that all are predicted "
+    "at once. In generation the model reads its own tokens instead.",
+    "exposure bias": "What teacher forcing hides: a model that has only read true tokens may drift once it reads its "
+    "own. The loss does not show it; demos do.",
+    "delay pattern": "Codebook k is moved k frames to the right, so that a model which predicts one column at a time "
+    "knows codebook k-1 of a frame when it predicts codebook k. Undone after generation. MusicGen, Dia and Higgs.",
+    "eos": "The token that ends a sequence. If it is never a target, generation never stops by itself.",
+    "attention": "Each position reads the earlier ones, by weights that it computes. A causal mask keeps it from "
+    "reading later ones: without that mask the target is among the inputs.",
+    "tokenizer": "What turns text into numbers of a vocabulary; for audio, a codec.",
+    "cfg": "Classifier-free guidance: in training some texts are left out; in generation the prediction moves away "
+    "from the one without a text, --guidance 3 for example. Too much of it distorts.",
+    "top-k": "Only the k likeliest tokens are drawn from.",
+    "top-p": "Only the likeliest tokens that together have the probability p are drawn from.",
+    "repetition": "Generation that goes round in a loop of tokens: common at a low temperature, and with a model that "
+    "has learnt too little.",
+    "bits per token": "A cross-entropy in bits: nats times 1.44. A uniform guess over 1024 codes costs 10 bits.",
+    "ctc": "A loss that aligns a text with longer audio by itself: it sums over all alignments. It is a sum over a "
+    "sequence, so that no chance level of a token applies to it.",
+    "kl": "How far one distribution is from another, in nats; 0 if they are the same. In a VAE it falls to 0 if the "
+    "latents are ignored.",
+    "rvq": "Residual vector quantisation: codebook 0 approximates a frame, and each later one what those before it "
+    "have left over.",
+    "mel loss": "How far a codec's output is from the recording in a mel spectrogram. Its scale depends on window and "
+    "logarithm: compare it with silence and the mean frame, not across projects.",
+    "discriminator": "A network that tells recordings from a codec's output; the codec learns to mislead it. Its loss "
+    "has no goal of 0: then it has won, and teaches nothing (`earnest explain discriminator-wins`).",
+    "mode collapse": "A generator that makes the same output whatever it is asked for.",
+    "sample rate": "Samples per second of a recording. A codec takes one rate; earnest resamples to it.",
+    "rtf": "Real-time factor: seconds of computing for a second of audio. Below 1 it can be listened to as it grows.",
+    "wer": "Word error rate: which share of the words a recogniser hears wrongly in generated speech.",
+    "mos": "Mean opinion score: how good listeners, or a model of them, find speech, from 1 to 5.",
+    "seed": "Where random numbers start: the same seed, data and machine give the same run on a CPU.",
+}
+
+SYNONYMS = {
+    "warmup": "warm-up",
+    "classifier-free guidance": "cfg",
+    "nucleus sampling": "top-p",
+    "word error rate": "wer",
+    "real-time factor": "rtf",
+    "mean opinion score": "mos",
+    "kl divergence": "kl",
+    "clipping": "gradient clipping",
+    "grad clip": "gradient clipping",
+    "end of sequence": "eos",
+    "bfloat16": "bf16",
+    "adapter": "lora",
+    "vq": "rvq",
+    "residual vector quantization": "rvq",
+    "mel": "mel loss",
+    "pad": "padding",
+    "-100": "ignore_index",
+    "ce": "cross-entropy",
+    "overfit": "memorising",
+    "validation loss": "held out",
+    "val loss": "held out",
+    "vocab": "tokens",
+    "vocabulary": "tokens",
+    "lr": "learning_rate",
+    "ppl": "perplexity",
+    "gan": "discriminator",
+}
+
 _STATES = {
     "running": "The last row is recent, and no end is written.",
     "finished": "The run reached the steps that it was started for.",
@@ -126,6 +214,7 @@ TERMS: dict[str, Term] = {
         ("measure", _MEASURES),
         ("finding", _FINDINGS),
         ("run", _RUNS),
+        ("training", _TRAINING),
         ("state", _STATES),
     )
     for word, meaning in words.items()

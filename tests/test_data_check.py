@@ -321,6 +321,20 @@ def test_a_bass_and_strokes_of_a_drum_are_whole_recordings(tmp_path):
     assert of(tmp_path, [bass, *strokes]) == []
 
 
+def test_the_pauses_of_a_fast_loop_of_drums_are_no_noise(tmp_path, monkeypatch):
+    """Cymbals hiss between strokes; speech that is as noisy has a longer pause somewhere (0.7 s here)."""
+    rng, seconds_N = np.random.default_rng(0), np.arange(6 * 16000) / 16000
+    hiss_N = 0.02 * rng.standard_normal(len(seconds_N))
+    for name in ("loop", "speech"):
+        (tmp_path / name).mkdir()
+    loop = hiss_N * (1 + 7 * ((seconds_N % 0.225) < 0.115))
+    speech = hiss_N * (1 + 7 * ((seconds_N % 1.5) < 0.8))
+    assert of(tmp_path / "loop", [loop]) == []
+    assert of(tmp_path / "speech", [speech]) == [("noise", "warning")]
+    monkeypatch.setattr("earnest.data.checks.measure.LONGEST_PAUSE_S", 0)
+    assert of(tmp_path / "loop", [loop]) == [("noise", "warning")]
+
+
 def test_a_song_may_end_in_silence(tmp_path):
     song = notes(np.random.default_rng(0), 90, 8000)
     assert of(tmp_path, [np.concatenate([song, np.zeros(18000)])], 8000) == []

@@ -290,10 +290,53 @@ def csv_with_splits(folder):
     return {f"{i}.wav": (text.replace('"', ""), "", "", split[i]) for i, text in enumerate(TEXTS)}
 
 
+def genres(folder):
+    """GTZAN, and any audiofolder without a list: the folder is the label; what macOS adds to an archive is none."""
+    for genre in ("blues", "hip_hop", "rock"):
+        tones(folder, f"genres_original/{genre}/{genre}.{{:05}}.wav", 3)
+    lines(folder / "__MACOSX/genres_original/blues/0.wav", ["no audio"])
+    return {f"genres_original/{genre}/{genre}.{i:05}.wav": (genre.replace("_", " "), "", "", None)
+            for genre in ("blues", "hip_hop", "rock") for i in range(3)}  # fmt: skip
+
+
+def speech_commands(folder):
+    """Speech Commands: the folder is the word; lists name files and say nothing of them."""
+    for word in ("yes", "no"):
+        tones(folder, f"{word}/{{}}abc_nohash_0.wav", 6)
+    lines(folder / "testing_list.txt", ["yes/0abc_nohash_0.wav"])
+    lines(folder / "validation_list.txt", ["no/0abc_nohash_0.wav"])
+    return {f"{word}/{i}abc_nohash_0.wav": (word, "", "", None) for word in ("yes", "no") for i in range(6)}
+
+
+def labels_of_splits(folder):
+    """huggingface.co/docs/datasets/audio_dataset: folder/train/dog/1.wav, without metadata."""
+    for split in ("train", "test"):
+        tones(folder, f"{split}/dog/{{}}.wav", 4)
+        tones(folder, f"{split}/cat/{{}}.wav", 4)
+    return {f"{split}/{label}/{i}.wav": (label, "", "", split)
+            for split in ("train", "test") for label in ("dog", "cat") for i in range(4)}  # fmt: skip
+
+
+def accents(folder):
+    """Files that macOS wrote (an accent behind its letter), in a list that another system wrote; Excel's semicolons."""
+    tones(folder, "cafe\u0301 {}.wav")
+    rows = ["\ufefffile;text", *(f"caf\u00e9 {i}.wav;{text}" for i, text in enumerate(TEXTS))]
+    lines(folder / "metadata.csv", [row.replace('"', "'") for row in rows])
+    return {f"cafe\u0301 {i}.wav": (text.replace('"', "'"), "", "", None) for i, text in enumerate(TEXTS)}
+
+
+def columns_of_json(folder):
+    """`Dataset.to_dict`, and pandas' to_dict("list"): each column with all its cells."""
+    tones(folder, "a/{}.wav")
+    (folder / "data.json").write_text(json.dumps({"audio": [f"a/{i}.wav" for i in range(12)], "text": TEXTS}))
+    return {f"a/{i}.wav": (text, "", "", None) for i, text in enumerate(TEXTS)}
+
+
 LAYOUTS = [
     *(ljspeech, coqui_double_bar, coqui_header, f5_tts, piper, piper_ids, vits, gpt_sovits, bert_vits2, css10, kss),
     *(common_voice, nemo, qwen3_tts, moshi, json_list, json_map, pairs, vctk, libritts, librispeech, mls, jsut, emilia),
-    *(vctk_092, audiocraft, kaldi, bare_csv, xtts, csv_with_splits),
+    *(vctk_092, audiocraft, kaldi, bare_csv, xtts, csv_with_splits, genres, speech_commands, labels_of_splits),
+    *(accents, columns_of_json),
 ]
 
 
@@ -312,6 +355,19 @@ def test_a_layout_is_read_as_its_public_data_sets_have_it(layout, tmp_path):
 def test_a_codec_takes_the_audio_of_any_layout(layout, tmp_path):
     expected = layout(tmp_path)
     assert {clip.name for clip in load_clips(tmp_path, needed=())} >= expected.keys()
+
+
+def test_folders_of_speakers_are_no_labels_and_a_label_is_told(tmp_path, caplog):
+    genres(tmp_path / "music")
+    with caplog.at_level(logging.WARNING):
+        assert {clip.tags for clip in load_clips(tmp_path / "music", ("tags",))} == {"blues", "hip hop", "rock"}
+    assert "described by the name of its folder (blues, hip_hop, rock)" in caplog.text
+    for names in (("p225/{}.wav", "p226/{}.wav"), ("one/{}.wav",), ("one/{}.wav", "two/more/{}.wav")):
+        folder = tmp_path / str(len(names)) / names[-1][:4]
+        for name in names:
+            tones(folder, name, 3)
+        with pytest.raises(UserError, match="no other list of its files"):
+            load_clips(folder)
 
 
 def test_a_list_may_be_named_itself(tmp_path):

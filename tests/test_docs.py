@@ -120,6 +120,24 @@ def test_everything_is_explained():
         assert text.startswith("# ") and len(text.split()) > 5, name
 
 
+# as people type them: (words, the first line of the answer)
+TYPED = {
+    "Learning Rate": "learning_rate", "grad norm": "grad_norm", "codebook collapse": "F301 codebook-collapse",
+    "cross entropy": "cross-entropy", "warmup": "warm-up", "warm up": "warm-up", "epochs": "epoch", "top p": "top-p",
+    "Classifier-Free Guidance": "cfg", "RTF": "rtf", "teacher forcing": "teacher forcing",
+    "delay pattern": "delay pattern", "bits per token": "bits per token", "ignore index": "ignore_index",
+    "perplexity": "perplexity", "CTC": "ctc", "validation loss": "held out", "overfit": "memorising", "-100":
+    "ignore_index", "unigrams": "unigram", "LR": "learning_rate",
+}  # fmt: skip
+
+
+def test_words_are_found_as_people_type_them():
+    for typed, title in TYPED.items():
+        assert explain.explain(typed).splitlines()[0] == f"# {title}", typed
+    for word in glossary.SYNONYMS:
+        assert explain.explain(word), word
+
+
 def test_recipes_are_those_that_can_be_trained():
     from earnest.recipes import RECIPES
 
@@ -134,7 +152,7 @@ def test_concepts_and_reference_hold_every_word():
 
 def test_a_word_of_nobody_is_answered_with_near_ones():
     with pytest.raises(UserError) as refused:
-        explain.explain("unigrams")
+        explain.explain("unigrma")
     assert "unigram" in refused.value.fix
 
 

@@ -6,6 +6,7 @@ A mistake ends in three lines with both values and the way out, and exits with 2
 import json
 import shlex
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -52,6 +53,19 @@ def here(tmp_path_factory):
     for name, rows_of_list in lists.items():
         (folder / name / "metadata.csv").write_text("\n".join(rows_of_list), encoding="utf-8")
     (folder / "numbers/metadata.json").write_text("[1, 2]")
+    for name in ("sheet", "german", "endless", "nameless"):
+        shutil.copytree(folder / "good", folder / name)
+        (folder / name / "metadata.csv").unlink()
+    (folder / "sheet/texts.xlsx").write_bytes(b"PK")
+    (folder / "german/metadata.csv").write_text("file_name,text\n0.wav,größer\n", encoding="cp1252")
+    (folder / "endless/metadata.csv").write_text("file_name,text\n0.wav," + "word " * 40000 + "\n")
+    (folder / "nameless/list.csv").write_text("filename,fold,heard_as\n0.wav,1,dog\n1.wav,1,cat\n")
+    (folder / "zeros").mkdir()
+    for index in range(3):
+        (folder / f"zeros/{index}.wav").touch()
+    (folder / "zeros/metadata.csv").write_text("file_name,text\n" + "".join(f"{i}.wav,text {i}\n" for i in range(3)))
+    with zipfile.ZipFile(folder / "nested.zip", "w") as nested:
+        nested.writestr("inside.zip", "PK")
     (folder / "shards").mkdir()
     for path in ("shard.tar", "shards/0.tar", "shards/1.tar", "good.zip", "set.rar", "bad.parquet"):
         (folder / path).write_text("packed")
@@ -151,6 +165,23 @@ MISTAKES = [  # words, seen, expected, fix
     ("train higgs-tiny --data.path good --out log.csv", "file exists: 'log.csv'", "written to", "path"),
     ("train higgs-tiny --data.path good --out log.csv/run", "not a directory", "written to", "permissions"),
     ("train higgs-tiny --data.path good --out /proc/run", "'/proc/run'", "written to", "permissions"),
+    (
+        f"{T} --data.path sheet",
+        "no metadata.csv or metadata.jsonl in sheet",
+        "a list",
+        "save texts.xlsx as CSV in UTF-8",
+    ),
+    (f"{T} --data.path german", "text 0.wav,größer'", "UTF-8", "iconv"),
+    (f"{T} --data.path endless", "field larger than", "a CSV table", "at most 131,072 characters"),
+    (
+        f"{T} --data.path nameless",
+        "no text column (it has filename, fold, heard_as)",
+        "named one of",
+        "text=YOUR_COLUMN",
+    ),
+    (f"{T} --data.path zeros", "zeros/0.wav: an empty file, of 0 bytes", "at most 5%", "mend"),
+    (f"{T} --data.path nested.zip", "nested.zip holds no audio and no list", "files of audio", "within an archive"),
+    (f"{T} --data.path good --data.columns", "--data.columns without a value", "one value or more", "--help"),
     ("data check good --language english", "--language english", "a code: en", "the code"),
     ("data check good --limit 0", "--limit 0", "1 or more", ""),
     ("data check good --max-duration-s 0", "--max-duration-s 0", "more than 0", ""),
@@ -171,6 +202,10 @@ MISTAKES = [  # words, seen, expected, fix
     (f"{T} --report-to wandb", "option --report-to", "--tracker", "--help"),
     (f"{T} --bf16", "option --bf16", "--mixed-precision", "--help"),
     (f"{T} --tracker wandbb", "--tracker wandbb", "wandb, tensorboard", "did you mean wandb?"),
+    (f"{T} --tracker", "--tracker without a value", "one value or more", "--help"),
+    (f"{T} --tracker --steps 2", "--tracker without a value", "one value or more", "--help"),
+    ("diagnose log.csv --fact", "--fact without a value", "one value or more", "--help"),
+    ("generate run --text --out x.wav", "--text", "", ""),
     (f"{T} --save-every-steps 0", "--save-every-steps 0", "1 or more", ""),
     ("train ./good", "./good, a directory", "higgs-tiny", "earnest train higgs-tiny --data.path ./good"),
     ("check log.csv", "log.csv, which is no recipe", "or a script: SCRIPT.py", "earnest diagnose log.csv"),
@@ -204,6 +239,7 @@ MISTAKES = [  # words, seen, expected, fix
     ("help", "command 'help'", "train, diagnose", "did you mean earnest --help?"),
     ("qqq", "command 'qqq'", "train, diagnose", "earnest --help"),
     ("explain", "no TOPIC", "TOPIC", "earnest explain --help"),
+    ("explain qqqqqq", "no word or topic 'qqqqqq'", "a rule's code", "try one of A101, words"),
     ("explain A999", "no word or topic 'A999'", "a rule's code", "try one of"),
     ("diagnose log.csv --fail-on never2", "--fail-on never2", "critical, warning", "--help"),
     ("diagnose log.csv --model gpt9", "model 'gpt9'", "csm-1b", "--config PATH"),

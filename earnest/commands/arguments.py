@@ -50,6 +50,7 @@ def parse(target: Callable[..., T], args: Sequence[str], prog: str, flag_pairs: 
         raise refusal(event, list(options(target)), args)
 
     args = _together(args, target)
+    _refuse_valueless(args, target, prog)
     with refusals.on_parse_error(refuse), _narrow_help(args):
         return tyro.cli(later, args=args, prog=prog, config=() if flag_pairs else (tyro.conf.FlagCreatePairsOff,))
 
@@ -69,6 +70,15 @@ def _together(args: Sequence[str], target: Callable[..., Any]) -> list[str]:
             del words[place : place + 1 + len(given)]
         words = [*words, option, *values]
     return words
+
+
+def _refuse_valueless(args: Sequence[str], target: Callable[..., Any], prog: str) -> None:
+    """Raises UserError for an option of several values that has none, and has none by default either: tyro takes
+    ``--tracker`` alone as an empty tuple, and the tracker that was meant would be missed."""
+    words = [word.replace("_", "-") for word in args]
+    for option, default in _with_defaults(target):
+        if default == () and option in words and not list(_until_option(args[words.index(option) + 1 :])):
+            raise UserError(f"{option} without a value", "one value or more behind it", f"{prog} --help says which")
 
 
 @contextmanager
@@ -216,20 +226,24 @@ def _abbreviates(word: str, name: str) -> bool:
 
 def options(target: Callable[..., Any]) -> Iterator[str]:
     """The options of a command: its parameters by name, and the fields of a configuration among them."""
+    return (name for name, _ in _with_defaults(target))
+
+
+def _with_defaults(target: Callable[..., Any]) -> Iterator[tuple[str, object]]:
     for parameter in inspect.signature(target).parameters.values():
         if dataclasses.is_dataclass(parameter.default):
             yield from _fields(parameter.default, "--")
         elif tyro.conf.Positional not in getattr(parameter.annotation, "__metadata__", ()):
-            yield "--" + parameter.name.replace("_", "-")
+            yield "--" + parameter.name.replace("_", "-"), parameter.default
 
 
-def _fields(record: Any, prefix: str) -> Iterator[str]:
+def _fields(record: Any, prefix: str) -> Iterator[tuple[str, object]]:
     for field in dataclasses.fields(record):
         name, value = prefix + field.name.replace("_", "-"), getattr(record, field.name)
         if dataclasses.is_dataclass(value):
             yield from _fields(value, name + ".")
         else:
-            yield name
+            yield name, value
 
 
 ELSEWHERE = {  # what other trainers call an option

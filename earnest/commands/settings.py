@@ -87,7 +87,8 @@ def as_words(values: Mapping[str, Any], config: Any, prefix: str = "") -> Iterat
         elif isinstance(value, list | dict) and not isinstance(fields[name], tuple):
             raise UserError(f"{prefix}{name}: {value}", "one value, no list", f"write {name}: {fields[name]}")
         elif isinstance(value, list):
-            yield from (option, *map(str, cast(list[Any], value)))
+            if value or fields[name]:  # an option without a value is a mistake, unless it empties a list
+                yield from (option, *map(str, cast(list[Any], value)))
         else:
             yield f"{option}={value}"
 

@@ -284,6 +284,8 @@ def _pcm(path: str | os.PathLike[str], wave_N: np.ndarray) -> tuple[np.ndarray, 
 def _soundfile_blocks(path: Path, segment: Segment | None) -> Iterator[Block]:
     if not path.is_file():
         raise ClipError(path, "a directory" if path.is_dir() else "no such file")
+    if not path.stat().st_size:
+        raise ClipError(path, "an empty file, of 0 bytes")
     try:
         with soundfile.SoundFile(opened_as(path)) as file:
             start, left = _place(path, segment, file.frames, file.samplerate) if segment else (0, None)

@@ -29,6 +29,7 @@ EDGE_HZ = 300.0  # a filter of resampling falls within this; a voice or a room d
 EDGE_DB = 15.0
 SOUND_FRAC = 0.02  # of the peak: where a recording begins and ends
 PAUSE_S, HISS_S, PAUSE_WITHIN_DB = 0.1, 0.2, 3.0
+LONGEST_PAUSE_S = 0.11  # of 108 prompts with noise 105 have a longer one; a fast loop of drums has none (docs/log.md)
 NOISE_FROM_HZ, LEAST_VARIES, MOST_VARIES, NOISE_FLATNESS = 150.0, 0.6, 1.4, 0.08  # noise and no music: see `hisses`
 COPY_RANGE_DB, COPY_DB = 30.0, 1.0  # copies agree to this, in what is audible
 COPY_FRAMES = 8  # two strokes of a drum agree in fewer, and are no copies
@@ -134,7 +135,8 @@ def levels(wave_N: np.ndarray, rate_hz: int) -> np.ndarray:
 
 def hisses(wave_N: np.ndarray, rate_hz: int, level_T: np.ndarray, band: float) -> bool:
     """Whether a recording has pauses, and noise in them. A pause is a tenth of a second near the lowest level; one that
-    is no longer than a hiss of speech, as in a word that is cut closely, proves nothing. In noise the power at each
+    is no longer than a hiss of speech, as in a word that is cut closely, proves nothing, nor do pauses of which none is
+    longer than that between two strokes of a drum. In noise the power at each
     frequency varies from frame to frame by as much as its mean (0.7 to 1.1 where noise was added to speech, whatever
     its colour), and many frequencies share it. In music it varies by 1.6 and more, or hardly while a tone is held."""
     is_quiet_T = level_T < np.quantile(level_T, 0.05) + PAUSE_WITHIN_DB
@@ -144,7 +146,8 @@ def hisses(wave_N: np.ndarray, rate_hz: int, level_T: np.ndarray, band: float) -
     frame = max(round(FRAME_S * rate_hz), 1)
     hz_F = np.arange(frame // 2 + 1) * rate_hz / frame
     in_band_F = (hz_F >= NOISE_FROM_HZ) & (hz_F <= 0.9 * band)
-    if sum(pause.stop - pause.start for pause in pauses) * FRAME_S < HISS_S or not in_band_F.any():
+    lengths_s = [(pause.stop - pause.start) * FRAME_S for pause in pauses]
+    if sum(lengths_s) < HISS_S or max(lengths_s) < LONGEST_PAUSE_S or not in_band_F.any():
         return False
     wave_TN = np.resize(wave_N, len(level_T) * frame).reshape(len(level_T), frame)
     powers = [np.abs(np.fft.rfft(wave_TN[pause] * np.hanning(frame)))[:, in_band_F] ** 2 + 1e-20 for pause in pauses]

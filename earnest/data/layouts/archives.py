@@ -68,9 +68,9 @@ def unpacked(archives: list[Path], lists: Sequence[Path] = ()) -> Path:
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    left = max(MOST_TIMES * archive.stat().st_size, LEAST_BYTES)
+    left, files = max(MOST_TIMES * archive.stat().st_size, LEAST_BYTES), 0
     for name, size, content in _files(archive):
-        left -= size
+        left, files = left - size, files + 1
         if left < 0:
             raise UserError(
                 f"{archive} holds more than {MOST_TIMES} times its size",
@@ -81,6 +81,12 @@ def _unpack(archive: Path, folder: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "wb") as out:
             shutil.copyfileobj(content, out, 2**20)
+    if not files:
+        raise UserError(
+            f"{archive} holds no audio and no list",
+            "files of audio and text in it",
+            "check which one it is; an archive within an archive is yours to unpack",
+        )
 
 
 def _files(archive: Path) -> Iterator[tuple[PurePosixPath, int, IO[bytes]]]:

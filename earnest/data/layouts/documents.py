@@ -90,6 +90,7 @@ def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         of_lines = isinstance(names, dict) and (
             bool(second) or not path.name.lower().removesuffix(".gz").endswith(".json") or is_header(list(names))
         )
+        of_lines = of_lines and (bool(second) or not _is_table(cast(dict[str, Any], names)))
         if of_lines:
             for number, text in full_lines(path):
                 yield number, _object(loads(text))
@@ -108,14 +109,16 @@ def _is_object(line: str) -> bool:
 
 
 def _listed(value: Any) -> Iterable[Any]:
-    """The objects of a JSON value. A map of names is a list of what they name; a document with a list is that list,
-    each with what the document says of all."""
+    """The objects of a JSON value. A map of names is a list of what they name, a map of columns a table; a document
+    with a list is that list, each with what the document says of all."""
     if isinstance(value, dict):
         fields = cast(dict[str, Any], value)
         inner = next((fields[name] for name in LISTS if _objects(fields.get(name))), None)
         if isinstance(inner, list):
             of_all = {name: cell for name, cell in fields.items() if isinstance(cell, str) and name not in OWN}
             return [{**of_all, **item} for item in cast(list[dict[str, Any]], inner)]
+        if _is_table(fields):
+            return [dict(zip(fields, row, strict=True)) for row in zip(*fields.values(), strict=True)]
         if is_header(list(fields)) and not any(map(names_audio, fields)):
             return [fields]
         return [
@@ -125,6 +128,12 @@ def _listed(value: Any) -> Iterable[Any]:
     if not isinstance(value, list):
         raise ValueError(f"a {type(value).__name__}")
     return cast(list[Any], value)
+
+
+def _is_table(fields: Mapping[str, Any]) -> bool:
+    """Whether names are those of columns, each with all its cells, as `Dataset.to_dict` and pandas give them."""
+    lengths = {len(cast(list[Any], cells)) if isinstance(cells, list) else 0 for cells in fields.values()}
+    return is_header(list(fields)) and len(lengths) == 1 and max(lengths) > 1
 
 
 def _object(value: Any) -> dict[str, Any]:

@@ -216,6 +216,8 @@ def _csv_cells(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
                     yield line, cells
     except (csv.Error, UnicodeError) as error:
         way = "close the double quote that a cell opens; one within a cell is written twice"
+        if "field larger" in str(error):
+            way += f"; a text has at most {csv.field_size_limit():,} characters"
         raise unreadable(path, line, error, "a CSV table with a header, in UTF-8", way) from error
 
 

@@ -72,9 +72,11 @@ def text_of(path: Path) -> str:
 
 def unreadable(path: Path, line: int, error: Exception, expected: str, fix: str = "mend the file") -> UserError:
     """What to say of a list that does not read on from a line."""
-    old = isinstance(error, UnicodeError)
-    way = f"convert it: iconv -f WINDOWS-1252 -t UTF-8 {path.name} (or the encoding that it is in)"
-    return UserError(f"{path}, after line {line}: {error}", expected, way if old else fix)
+    if isinstance(error, UnicodeDecodeError):
+        around = error.object[max(error.start - 20, 0) : error.end + 20].decode("cp1252", "replace")
+        way = f"convert it: iconv -f WINDOWS-1252 -t UTF-8 {path.name} (or the encoding that it is in)"
+        return UserError(f"{path}, after line {line}: no UTF-8 in {' '.join(around.split())!r}", expected, way)
+    return UserError(f"{path}, after line {line}: {error}", expected, fix)
 
 
 def _damaged(path: Path, error: Exception) -> UserError:

@@ -2,6 +2,7 @@
 their stem alone."""
 
 import re
+import unicodedata
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -65,6 +66,18 @@ def split_of(name: str) -> str | None:
     return next((split for part in PurePosixPath(name).parts[:-1] if (split := split_in(part))), None)
 
 
+def folder_labels(names: Collection[str]) -> dict[str, str]:
+    """Name of each file -> the folder that it lies in, if the folders sort the files by what they are (blues/1.wav,
+    jazz/1.wav), as Hugging Face's audiofolder has it: two or more, all of one depth. None of them may be a split, and
+    most must be words: p225 and 84 are speakers or chapters."""
+    folders = {name: PurePosixPath(name).parent for name in names}
+    labels = {folder.name for folder in folders.values()}
+    numbered = sum(any(letter.isdigit() for letter in label) for label in labels)
+    if len(labels) < 2 or len({len(folder.parts) for folder in folders.values()}) > 1 or 2 * numbered > len(labels):
+        return {}
+    return {} if any(map(split_in, labels)) else {name: folder.name for name, folder in folders.items()}
+
+
 def names_split(path: Path, split: str) -> bool:
     """Whether a list is that of a split, which may be one that only this data set has (`validated`)."""
     words = re.split(r"[_\-. ]+", path.stem.lower())
@@ -82,8 +95,8 @@ class AudioFiles:
         self._folders: set[str] = set()
         for name in sorted(names):
             path = PurePosixPath(name)
-            self._by_stem.setdefault(path.stem.lower(), []).append(name)
-            self._folders.update(part.lower() for part in path.parts[:-1])
+            self._by_stem.setdefault(_letters(path.stem), []).append(name)
+            self._folders.update(_letters(part) for part in path.parts[:-1])
 
     def is_audio(self, word: str, here: PurePosixPath = ROOT) -> bool:
         return self.find(word, here) is not None
@@ -110,12 +123,12 @@ class AudioFiles:
         return self._elsewhere(PurePosixPath(word), sound, here)
 
     def _elsewhere(self, word: PurePosixPath, sound: bool, here: PurePosixPath) -> str | None:
-        stem = (word.stem if sound else word.name).lower()
-        wanted = [part.lower() for part in word.parts[:-1] if part not in (".", "..", "/")]
+        stem = _letters(word.stem if sound else word.name)
+        wanted = [_letters(part) for part in word.parts[:-1] if part not in (".", "..", "/")]
         best: dict[tuple[int, bool, bool], list[str]] = {}
         for name in self._by_stem.get(stem, ()):
             path = PurePosixPath(name)
-            folders = [part.lower() for part in path.parts[:-1]]
+            folders = [_letters(part) for part in path.parts[:-1]]
             same = _common_end(wanted, folders)
             if wanted[: len(wanted) - same] and not self._may_drop(wanted[: len(wanted) - same], name):
                 continue
@@ -130,6 +143,11 @@ class AudioFiles:
         dropped = list(folders)
         splits = {SPLITS[part] for part in dropped if part in SPLITS}
         return dropped[-1] not in self._folders and (not splits or split_of(name) in {None, *splits})
+
+
+def _letters(name: str) -> str:
+    """To compare names: upper and lower case alike, an accent on its letter or behind it (as macOS writes files)."""
+    return unicodedata.normalize("NFC", name).lower()
 
 
 def _normal(path: PurePosixPath) -> str:

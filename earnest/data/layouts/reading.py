@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -13,7 +14,16 @@ from earnest.data.layouts.beside import Beside, main_words, tags
 from earnest.data.layouts.joined import is_part
 from earnest.data.layouts.lists import ClipList, Row, is_list, read_list
 from earnest.data.layouts.parts import Part
-from earnest.data.layouts.paths import SPLITS, AudioFiles, Source, names_split, refuse_archives, split_in, split_of
+from earnest.data.layouts.paths import (
+    SPLITS,
+    AudioFiles,
+    Source,
+    folder_labels,
+    names_split,
+    refuse_archives,
+    split_in,
+    split_of,
+)
 from earnest.data.layouts.roles import NAMES, Role, first_filled
 from earnest.errors import UserError
 
@@ -21,6 +31,7 @@ log = logging.getLogger(__name__)
 
 CONVENTION = ("metadata.csv", "metadata.jsonl")
 NO_DATA = frozenset({"invalidated", "other", "reported"})  # Common Voice: what listeners refused or have not heard
+LITTER = re.compile(r"/(\.|__MACOSX/)")  # hidden files, and what macOS adds to an archive
 STARTS = 50  # rows of a list whose starts are held against their files
 
 
@@ -30,11 +41,12 @@ class Reading:
     def __init__(self, folder: Path, wanted: Source, needed: Sequence[str], only: Path | None = None):
         self.folder, self.wanted, self.needed, self.only = folder, wanted, needed, only
         names = {file: file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*")) if file.is_file()}
-        self.names = {file: name for file, name in names.items() if "/." not in f"/{name}"}  # without hidden ones
+        self.names = {file: name for file, name in names.items() if not LITTER.search(f"/{name}")}
         self.audio = AudioFiles(
             folder, [name for file, name in self.names.items() if file.suffix.lower() in AUDIO_SUFFIXES]
         )
         self.beside = Beside(folder, self.names.values(), self.audio.names)
+        self.labels: dict[str, str] = {}  # name -> its folder, if nothing else describes the clips
         self.absent: dict[str, str] = {}  # name -> how the list calls it, and where
         self.respelled: list[str] = []
         self.list_of_split = False  # whether the split that is wanted has a list of its own
@@ -98,6 +110,11 @@ class Reading:
             if read:
                 lists.append(read)
         chosen = lists if convention or self.only else self._meant(lists)
+        if self.needed and chosen and folder_labels(self.audio.names) and not any(map(_describes, chosen)):
+            log.warning(
+                "left aside: %s, which names files and says nothing of them", some([str(c.path) for c in chosen])
+            )
+            chosen = []
         if not chosen and odd and (self.needed or not self.audio.names):
             raise odd[0]
         for error in odd:
@@ -132,13 +149,21 @@ class Reading:
                 "check the path",
             )
         if self.needed and not self.beside.describes_some:
+            self.labels = folder_labels(self.audio.names)
+            if self.labels:
+                told = some(sorted(set(self.labels.values())))
+                log.warning("no list: each clip is described by the name of its folder (%s); speech needs a list", told)
+                return
+            sheets = [name for name in self.names.values() if name.lower().endswith((".xlsx", ".xls", ".ods"))]
             looked = f" ({', '.join(file.name for file in candidates[:3])} is none)" if candidates else ""
             raise UserError(
                 f"no metadata.csv or metadata.jsonl in {self.folder}, no other list of its files{looked}, and no .txt "
                 "beside them",
                 f"a list that gives the {' or '.join(self.needed)} of each file: metadata.csv with the columns "
                 f"file_name and {self.needed[0]}, LJSpeech's id|text, a manifest in JSON lines, ...",
-                "write it beside the audio files; only training a codec needs no text",
+                f"save {sheets[0]} as CSV in UTF-8"
+                if sheets
+                else "write it beside the audio files; only training a codec needs no text",
             )
 
     def _refuse_unknown(self, path: Path) -> None:
@@ -158,7 +183,7 @@ class Reading:
         roles, of_list = self._with_true_starts(clip_list), None
         if not self.only:
             of_list = split_in(clip_list.path.stem) or split_of((clip_list.here / clip_list.path.name).as_posix())
-        line = 0
+        line, row = 0, Row()
         for line, row in clip_list.rows():
             word = first_filled(row, roles["audio"])
             if not word:
@@ -180,7 +205,7 @@ class Reading:
         if self.needed and not any(role in roles for role in self.needed) and not self.beside.describes_some:
             wanted = [name for role, names in NAMES.items() if role in self.needed for name in names]
             raise UserError(
-                f"{clip_list.path} has no {' or '.join(self.needed)} column",
+                f"{clip_list.path} has no {' or '.join(self.needed)} column (it has {some(list(row))})",
                 f"a column named one of {', '.join(wanted[:8])}, ...",
                 f"rename yours, or say which it is: --data.columns {self.needed[0]}=YOUR_COLUMN",
             )
@@ -205,6 +230,8 @@ class Reading:
         cells: dict[Role, str] = {role: first_filled(row, columns) for role, columns in roles.items()}
         if "text" in self.needed and not cells.get("text"):
             cells |= {role: cell for role, cell in self.beside.cells(name).items() if not cells.get(role)}
+        if name in self.labels:
+            cells["text" if "text" in self.needed else "tags"] = self.labels[name].replace("_", " ").strip()
         words, text, channel = main_words(cells.get("words", ""))
         if cells.get("text") == cells.get("words") and text:
             cells["text"] = text  # one column holds both
@@ -297,6 +324,16 @@ class Reading:
             if most is None or counts[clip.split] <= most:
                 taken.append(clip)
         return taken
+
+
+def _describes(clip_list: ClipList) -> bool:
+    """Whether a list says anything of its files: Speech Commands has lists of names alone."""
+    return any(
+        row.get(column)
+        for _, row in islice(clip_list.rows(), STARTS)
+        for column in row
+        if column not in clip_list.roles["audio"]
+    )
 
 
 def _joined(known: Clip, other: Clip) -> Clip:
