@@ -23,7 +23,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from benchmarks.side_by_side import Comparison, Line, seconds
+from benchmarks.side_by_side import Apart, Comparison, Line, amount
 
 MEASURED = Path(__file__).parent / "measured.json"
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
@@ -37,19 +37,23 @@ GROUPS: dict[str, tuple[str, dict[str, Any]]] = {
     "gan-step": ("gan_step", {}),
     "reading": ("reading", {}),
     "logs": ("whole_commands", {}),
+    "memory": ("memory", {}),
+    "data": ("data_path", {}),
+    "crowded": ("crowded", {}),
     "generate-higgs": ("generate", {"clips": 1, "seconds": 5}),
     "generate-higgs-6": ("generate", {"clips": 6, "seconds": 2}),
     "generate-dia": ("generate_dia", {"frames": 48}),
     "generate-mot": ("generate_mot", {"frames": 48}),
     "train-dia": ("train_step", {"cases": ["dia"]}),
     "train-higgs": ("train_step", {"cases": ["higgs-small"]}),
+    "train-higgs-wide": ("train_step", {"cases": ["higgs-wide"], "turns": 1}),
     "train-mot": ("train_step", {"cases": ["mot-all"]}),
 }
 
 
-def comparisons(group: str) -> Iterator[Comparison]:
+def comparisons(group: str) -> Iterator[Comparison | Apart]:
     module, arguments = GROUPS[group]
-    made: Callable[..., Iterator[Comparison]] = import_module(f"benchmarks.{module}").comparisons
+    made: Callable[..., Iterator[Comparison | Apart]] = import_module(f"benchmarks.{module}").comparisons
     return made(**arguments)
 
 
@@ -101,6 +105,8 @@ def measured(group: str) -> Iterator[Line]:
 def profile(group: str) -> None:
     """Where our side of each comparison spends its time, by function."""
     for comparison in comparisons(group):
+        if isinstance(comparison, Apart):
+            continue  # it runs in another process
         comparison.ours()
         profiler = cProfile.Profile()
         profiler.runcall(comparison.ours)
@@ -135,9 +141,10 @@ def rows(lines: dict[str, Any]) -> Iterator[str]:
     yield "|---|---|---|---|---|---|"
     for line in lines.values():
         ratio = f"{line['ratio']:.2f} [{min(line['ratios']):.2f}, {max(line['ratios']):.2f}]"
-        peer = f"{line['peer']}: {seconds(line['peer_s'])}"
+        unit = line.get("unit", "s")
+        peer = f"{line['peer']}: {amount(line['theirs'], unit)}"
         yield (
-            f"| {line['what']} | {seconds(line['ours_s'])} | {peer} | {ratio} | {line['parity']} | {line['group']} |"
+            f"| {line['what']} | {amount(line['ours'], unit)} | {peer} | {ratio} | {line['parity']} | {line['group']} |"
         )
     loads: dict[str, list[float]] = {}
     for line in lines.values():

@@ -1,51 +1,57 @@
-"""A training step beside other programs, by how OpenMP's threads wait: `python -m benchmarks.crowded [--others 4]`.
+"""A training step beside other programs, by how OpenMP's threads wait: `python -m benchmarks.crowded`, minutes.
 
 A transformer encoder of 3 M parameters (4 layers of width 256, 1000 positions, fused AdamW) takes some steps in a
-process of its own, by turns with torch as it comes, with threads that wait without spinning, and with one thread.
-Meanwhile other processes compute without end. What is printed is the median step in seconds of wall time, by turn.
+process of its own, with threads that wait without spinning (as earnest's commands let them), with torch as it comes,
+and with one thread, while four other processes compute without end. The median step counts, by the clock.
 """
 
-import argparse
 import os
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 
 import torch
 
+from benchmarks.side_by_side import Apart, show
+
 WAYS = {
-    "as it comes": {},
-    "threads wait": {"OMP_WAIT_POLICY": "PASSIVE"},
+    "threads as torch has them": {},
+    "threads that wait": {"OMP_WAIT_POLICY": "PASSIVE"},
     "one thread": {"OMP_NUM_THREADS": "1"},
 }
+OTHERS, STEPS, TURNS = 4, 6, 3
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--others", type=int, default=4, help="processes that compute without end")
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)  # measure in this process
-    call = parser.parse_args()
-    if call.here:
-        print(step_s(call.steps))
-        return
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
-    crowd = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(call.others)]
+def comparisons() -> Iterator[Apart]:
+    ours = partial(measured, WAYS["threads that wait"])
+    with crowd(OTHERS):
+        for other in ("threads as torch has them", "one thread"):
+            what = f"a step beside {OTHERS} other programs, threads that wait"
+            yield Apart(
+                f"{what}: {other}", other, ours, partial(measured, WAYS[other]), "none: time by the clock", "s", TURNS
+            )
+
+
+@contextmanager
+def crowd(others: int) -> Iterator[None]:
+    """Processes that compute without end."""
+    crowd = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(others)]
     try:
-        spent: dict[str, list[str]] = {name: [] for name in WAYS}
-        for _ in range(call.turns):
-            for name, way in WAYS.items():
-                command = [sys.executable, "-m", "benchmarks.crowded", "--here", "--steps", str(call.steps)]
-                done = subprocess.run(command, env=plain | way, capture_output=True, text=True, check=True)
-                spent[name].append(f"{float(done.stdout):.2f}")
+        yield
     finally:
         for process in crowd:
             process.kill()
-    print(f"{os.cpu_count()} cores, {call.others} other processes")
-    for name, steps in spent.items():
-        print(f"{name:<12} {' '.join(steps)} s a step")
+
+
+def measured(way: dict[str, str], steps: int = STEPS) -> float:
+    """Seconds of a step in a process of its own."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
+    command = [sys.executable, "-c", f"from benchmarks.crowded import step_s; print(step_s({steps}))"]
+    return float(subprocess.run(command, env=plain | way, capture_output=True, text=True, check=True).stdout)
 
 
 def step_s(steps: int) -> float:
@@ -65,4 +71,4 @@ def step_s(steps: int) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    show(comparisons())

@@ -26,6 +26,13 @@ WEIGHTS = {"mel": 100.0, "commitment": 5.0, "adv_g": 1.0, "feat": 15.0}
 CLIPS, SAMPLES, RATE_HZ = 4, 16_000, 16_000
 
 
+class Rounded(Accelerator):
+    """Autocast to bfloat16; the states of a process's accelerators are one, and know no second precision."""
+
+    def autocast(self, autocast_handler: object = None) -> torch.autocast:  # type: ignore[override]
+        return torch.autocast("cpu", torch.bfloat16)
+
+
 class Game:
     """A codec and a discriminator that do not move: every step is the same."""
 
@@ -88,6 +95,16 @@ def comparisons() -> Iterator[Comparison]:
         lambda: game.ours(wave_BN),
         lambda: other.theirs(wave_BN),
         f"the loss, and the codec's gradients to {furthest:.0e}",
+    )
+    game.accelerator = Rounded(cpu=True, mixed_precision="no")
+    torch.manual_seed(1)
+    loss = game.ours(wave_BN)
+    yield Comparison(
+        f"GAN step of amy-tiny in bfloat16, {CLIPS} x {SAMPLES / RATE_HZ:g} s",
+        "the same modules in fp32, discriminator trainable throughout",
+        lambda: game.ours(wave_BN),
+        lambda: other.theirs(wave_BN),
+        f"the loss to {abs(loss / ours[0] - 1):.0e}",
     )
 
 

@@ -21,9 +21,13 @@ import zlib
 from pathlib import Path
 
 READ = {
-    "earnest": "from earnest.logs import read\ndef go(path): return sum(map(len, read(path).series.values()))",
+    "earnest": "import polars\nfrom earnest.logs import read\n"
+    "def go(path): return sum(map(len, read(path).series.values()))",
     "pandas csv": "import pandas\ndef go(path): return pandas.read_csv(path).size",
     "polars csv": "import polars\ndef go(path): return polars.read_csv(path).height",
+    "earnest run": "import polars\nfrom pathlib import Path\nfrom earnest.run import read_run\n"
+    "def go(path): return sum(map(len, read_run(Path(path).parent).series.values()))",
+    "polars jsonl": "import polars\ndef go(path): return polars.read_ndjson(path).height",
     "pandas jsonl": "import pandas\ndef go(path): return pandas.read_json(path, lines=True).size",
     "json loop": "import json\ndef go(path): return len([json.loads(line) for line in open(path)])",
     "EventAccumulator": "from tensorboard.backend.event_processing.event_accumulator import EventAccumulator\n"
@@ -119,6 +123,18 @@ def generate_csv(path: Path, rows: int) -> None:
 def generate_jsonl(path: Path, rows: int) -> None:
     with open(path, "w") as file:
         file.writelines(json.dumps({"step": step, **_signals(step)}) + "\n" for step in range(rows))
+
+
+def generate_run(path: Path, rows: int) -> None:
+    """The ``steps.jsonl`` of a run of our own with 75 signals, and its run.json beside it."""
+    names = ["train/loss", "train/grad_norm", "train/learning_rate"]
+    kinds = ("ce_nats", "accuracy_frac", "copy_frac", "entropy_nats", "ce_full_nats", "counted_frac")
+    names += [f"train/{kind}/codebook_{k}" for kind in kinds for k in range(12)]
+    path.with_name("run.json").write_text(json.dumps({"schema": 1, "facts": {"system": "higgs"}, "probes": {}}))
+    with open(path, "w") as file:
+        for step in range(1, rows + 1):
+            values = {name: 7 * (step * (k + 3) * 7919 % 99991) / 99991 for k, name in enumerate(names)}
+            file.write(json.dumps({"step": step, "time_s": 1.7e9 + step, **values}) + "\n")
 
 
 def generate_jsonl_nan(path: Path, rows: int) -> None:

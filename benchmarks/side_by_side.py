@@ -1,4 +1,4 @@
-"""How a benchmark compares: ours and a peer's in one process, in turns, by CPU time of one thread.
+"""How a benchmark compares: ours and a peer's in one process, in turns, by CPU time of one thread; or by memory.
 
 Wall time swings with whatever else runs on a machine, CPU time of one thread far less. What is left of the swing hits
 both alike, so the ratio of a turn is steadier than its times; the median ratio over all turns is reported.
@@ -18,14 +18,15 @@ Contender = Callable[[], object]
 
 @dataclass(frozen=True)
 class Line:
-    """What was measured of a comparison. ratios: ours by the peer's, of each turn."""
+    """What was measured of a comparison, in `unit`. ratios: ours by the peer's, of each turn."""
 
     what: str
     peer: str
-    ours_s: float
-    peer_s: float
+    ours: float
+    theirs: float
     ratios: list[float]
     parity: str
+    unit: str = "s"
 
     @property
     def ratio(self) -> float:
@@ -33,7 +34,7 @@ class Line:
 
     def __str__(self) -> str:
         return (
-            f"{self.what}: earnest {seconds(self.ours_s)}, {self.peer} {seconds(self.peer_s)}, "
+            f"{self.what}: earnest {amount(self.ours, self.unit)}, {self.peer} {amount(self.theirs, self.unit)}, "
             f"ratio {self.ratio:.2f} [{min(self.ratios):.2f} .. {max(self.ratios):.2f}]; {self.parity}"
         )
 
@@ -57,7 +58,26 @@ class Comparison:
         return Line(self.what, self.peer, statistics.median(ours), statistics.median(theirs), ratios, self.parity)
 
 
-def show(comparisons: Iterable[Comparison]) -> None:
+@dataclass(frozen=True)
+class Apart:
+    """Two ways to the same result, or ours and a goal, by figures that each brings from a process of its own."""
+
+    what: str
+    peer: str
+    ours: Callable[[], float]
+    theirs: Callable[[], float]
+    parity: str
+    unit: str
+    turns: int = 1
+
+    def measured(self) -> Line:
+        pairs = [(self.ours(), self.theirs()) for _ in range(self.turns)]
+        ours, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
+        ratios = [mine / other for mine, other in pairs]
+        return Line(self.what, self.peer, ours, theirs, ratios, self.parity, self.unit)
+
+
+def show(comparisons: Iterable[Comparison | Apart]) -> None:
     """Measure and print one after the other."""
     for comparison in comparisons:
         print(comparison.measured(), flush=True)
@@ -85,9 +105,11 @@ def cpu_s() -> float:
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
-def seconds(value: float) -> str:
-    """A duration for people."""
-    for unit, factor in (("s", 1), ("ms", 1e3)):
+def amount(value: float, unit: str) -> str:
+    """A figure for people; seconds in the unit that suits them."""
+    if unit != "s":
+        return f"{value:,.{0 if value >= 100 else 1}f} {unit}"
+    for name, factor in (("s", 1), ("ms", 1e3)):
         if value * factor >= 1:
-            return f"{value * factor:.3g} {unit}"
+            return f"{value * factor:.3g} {name}"
     return f"{value * 1e6:.3g} us"

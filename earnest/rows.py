@@ -4,17 +4,17 @@ import math
 from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from earnest import records
-from earnest.columns import Json, JsonLines, Table, add_columns
+from earnest.columns import Json, JsonLines, Table, add_columns, newlines
 from earnest.facts import MOST
 from earnest.records import loads
 
 ROW_WORDS = ("step", "time_s", "event")  # what a row of steps.jsonl holds besides signals
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 2 << 20  # several copies of a block are held at a time
 LARGEST_LINE_BYTES = 64 << 20
 MOST_NOTES = 100
 MORE = "and more like it"
@@ -23,16 +23,16 @@ MORE = "and more like it"
 def blocks(path: Path, notes: list[str]) -> Iterator[bytes]:
     """Whole lines of a file by the megabyte; nothing if it is no file. A line over LARGEST_LINE_BYTES ends it."""
     with open(path, "rb") if path.is_file() else BytesIO() as file:
-        rest = b""
         while block := file.read(BLOCK_BYTES):
-            whole, end, rest = (rest + block).rpartition(b"\n")
-            if end:
-                yield whole + end
-            if len(rest) > LARGEST_LINE_BYTES:
-                notes.append(f"{path.name} has a line of over {LARGEST_LINE_BYTES >> 20} MB; what came before was read")
-                return
-        if rest:
-            yield rest
+            if not block.endswith(b"\n"):
+                block += file.readline(LARGEST_LINE_BYTES)
+                if not block.endswith(b"\n") and file.read(1):
+                    yield block[: block.rfind(b"\n") + 1]
+                    notes.append(
+                        f"{path.name} has a line of over {LARGEST_LINE_BYTES >> 20} MB; what came before was read"
+                    )
+                    return
+            yield block
 
 
 def rows_of(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
@@ -40,7 +40,7 @@ def rows_of(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
     lines = 0
     for block in blocks(path, notes):
         yield from objects(block, path.name, lines, notes)
-        lines += block.count(b"\n")
+        lines += newlines(block)
 
 
 def objects(lines: bytes, name: str, before: int, notes: list[str]) -> Iterator[dict[str, Any]]:
@@ -60,16 +60,26 @@ def objects(lines: bytes, name: str, before: int, notes: list[str]) -> Iterator[
 
 def add_block(table: Table, lines: JsonLines, block: bytes) -> bool:
     """Add a block of rows to a table if it holds nothing but numbers, whole steps and events."""
-    if b": null" in block or block.count(b'": "') != block.count(b'"event": "'):
-        return False
     frame = lines.frame(block)
     if frame is None or "step" not in frame.columns or frame["step"].null_count():
+        return False
+    if lines.texts - {"event"} or (lines.nulls and b": null" in block):
         return False
     steps = frame["step"].to_numpy()
     if not ((steps % 1 == 0) & (np.abs(steps) < MOST)).all():
         return False
     add_columns(table, frame)
     return True
+
+
+class RowSteps(NamedTuple):
+    """The steps of all rows, in the order in which they were written; the signals of every row share them."""
+
+    row: np.ndarray
+    step: np.ndarray
+
+    def at(self, row: np.ndarray) -> np.ndarray:
+        return self.step if row is self.row else self.step[np.searchsorted(self.row, row)]
 
 
 def numbers_of(row: Mapping[str, Any], notes: list[str]) -> dict[str, float]:

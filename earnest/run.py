@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from earnest import records
-from earnest.columns import Column, Json, JsonLines, Table
+from earnest.columns import Column, Json, JsonLines, Table, newlines
 from earnest.errors import UserError
 from earnest.facts import FACTS, MOST, Facts
 from earnest.files import read_small, write_whole
@@ -31,7 +31,7 @@ from earnest.messages import Message
 from earnest.owner import is_held
 from earnest.probes.results import Results
 from earnest.records import loads
-from earnest.rows import ROW_WORDS, add_block, blocks, numbers_of, objects, rows_of, tell
+from earnest.rows import ROW_WORDS, RowSteps, add_block, blocks, numbers_of, objects, rows_of, tell
 from earnest.signals import Key, parse
 from earnest.streams import Stream
 
@@ -354,15 +354,18 @@ def _read_steps(path: Path, notes: list[str]) -> tuple[dict[Key, Series], Histor
     trained at each step."""
     table, reader, events, lines = Table(notes), JsonLines(), list[Event](), 0
     for block in blocks(path, notes):
-        events += events_in(block)
-        if not add_block(table, reader, block):
+        is_table = add_block(table, reader, block)
+        if not is_table:
             for row in objects(block, path.name, lines, notes):
                 table.row(numbers_of(row, notes))
-        lines += block.count(b"\n")
+        if not is_table or reader.texts:
+            events += events_in(block)
+        lines += newlines(block)
     if any(event.name == "resumed" for event in events):
         notes.append("resumed; steps written twice count once, as last written")
     columns = table.columns()
     step = columns.pop("step", Column(np.zeros(0, np.int64), np.zeros(0)))
+    steps = RowSteps(step.row, step.value.astype(np.int64))
     times = columns.get("time_s", Column(np.zeros(0, np.int64), np.zeros(0)))
     kept = are_dates(times.value)
     times = Column(times.row[kept], times.value[kept])
@@ -373,20 +376,20 @@ def _read_steps(path: Path, notes: list[str]) -> tuple[dict[Key, Series], Histor
         except ValueError as error:
             notes.append(f"{error}: it was left out")
             continue
-        series[key] = _last_of_each_step(step, columns[name], key)
-    return series, history(times.value, events), _elapsed(step, times, events) if len(times.value) > 1 else None
+        series[key] = _last_of_each_step(steps, columns.pop(name), key)
+    return series, history(times.value, events), _elapsed(steps, times, events) if len(times.value) > 1 else None
 
 
-def _elapsed(step: Column, times: Column, events: Iterable[Event]) -> Series:
+def _elapsed(steps: RowSteps, times: Column, events: Iterable[Event]) -> Series:
     """Seconds trained at each step. Rows that a resume follows are apart by a pause, which does not count."""
     passed = np.diff(times.value, prepend=times.value[:1])
     passed[np.isin(times.value, [event.time_s for event in events if event.name == "resumed"])] = 0
-    return _last_of_each_step(step, Column(times.row, np.cumsum(np.maximum(passed, 0))), Key("train", "elapsed_s"))
+    return _last_of_each_step(steps, Column(times.row, np.cumsum(np.maximum(passed, 0))), Key("train", "elapsed_s"))
 
 
-def _last_of_each_step(step: Column, column: Column, key: Key) -> Series:
-    """The values of a signal by step. step: the steps of all rows, in the order in which they were written."""
-    steps = step.value[np.searchsorted(step.row, column.row)].astype(np.int64)
+def _last_of_each_step(of_rows: RowSteps, column: Column, key: Key) -> Series:
+    """The values of a signal by step."""
+    steps = of_rows.at(column.row)
     if (np.diff(steps) > 0).all():
         return Series(steps, column.value, key)
     order = np.argsort(steps, kind="stable")

@@ -146,3 +146,22 @@ def test_rows_are_plain_json_lines(tmp_path):
     writer.step(7, {"train/loss": 0.5})
     row = json.loads((tmp_path / "steps.jsonl").read_text())
     assert row["step"] == 7 and row["train/loss"] == 0.5 and row["time_s"] > 0
+
+
+def test_a_text_or_an_event_in_a_later_block_is_seen_as_in_the_first(tmp_path, monkeypatch):
+    """Blocks are read as tables of numbers; one with anything else is read row by row, and no line is cut."""
+    monkeypatch.setattr("earnest.rows.BLOCK_BYTES", 100_000)
+    (tmp_path / "run.json").write_text(json.dumps({"schema": 1, "facts": {}, "probes": {}}))
+    rows: list[dict[str, object]] = [
+        {"step": step, "time_s": 1.7e9 + step, "train/loss": 5.0, "train/grad_norm": step / 7}
+        for step in range(1, 6001)
+    ]
+    rows[4000]["train/loss"] = "5"
+    rows[5000] |= {"event": "resumed"}
+    (tmp_path / "steps.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"step": 6001, "time')
+    run = read_run(tmp_path)
+    assert len(run["train/loss"].step) == 5999 and len(run["train/grad_norm"].step) == 6000
+    np.testing.assert_array_equal(run["train/grad_norm"].value, np.arange(1, 6001) / 7)
+    assert run.history is not None and [event.name for event in run.history.events] == ["resumed"]
+    told = "\n".join(run.notes)
+    assert "train/loss of step 4001 is '5'" in told and "steps.jsonl:6001 is not JSON" in told
