@@ -818,6 +818,21 @@ def test_an_adversarial_loss_that_reaches_nobody(detached, frozen, rules, tmp_pa
     assert not watch.guard.broken and [one.rule for one in watch.findings] == rules
 
 
+@pytest.mark.parametrize("given", [False, True])
+def test_an_optimizer_that_is_made_anew_in_every_step(given, tmp_path):
+    """The steps of all of them are those of one training."""
+    model = nn.Linear(8, 6)
+    first = torch.optim.AdamW(model.parameters())
+    with earnest.watch(model, first if given else None, tmp_path / "run") as watch:
+        for _ in range(30):
+            optimizer = torch.optim.AdamW(model.parameters())
+            F.cross_entropy(model(torch.randn(4, 8)), torch.randint(0, 6, (4,))).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert not watch.guard.broken and list(watch.seen.optimizers.values()) == [optimizer]
+    assert read_run(tmp_path / "run")["train/loss"].step.tolist() == [*range(1 if given else 2, 21), 30]
+
+
 def test_an_optimizer_of_another_model(tmp_path):
     """The model was made anew after the optimizer, so that no optimizer holds what is trained."""
     torch.manual_seed(0)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from earnest.loops.first_step import held_by
 from earnest.loops.processes import hands_on
 from earnest.loops.seen import Seen
 
@@ -26,8 +27,10 @@ class Discovery:
         seen: Seen,
         add_model: Callable[[str, nn.Module], None],
         add_optimizer: Callable[[str, torch.optim.Optimizer], None],
+        replace_optimizer: Callable[[str, torch.optim.Optimizer], None],
     ):
-        self.seen, self.add_model, self.add_optimizer = seen, add_model, add_optimizer
+        self.seen, self.add_model = seen, add_model
+        self.add_optimizer, self.replace_optimizer = add_optimizer, replace_optimizer
         self.roots: dict[int, nn.Module] = {}
         self.finds_models, self.finds_optimizers = not seen.models, not seen.optimizers
         self._depth = self._steps = 0
@@ -72,8 +75,13 @@ class Discovery:
         if self._call is not None and self.finds_models:
             self.seen.guard.call("Discovery", lambda: self._adopt(optimizer), None)
         known = self.seen.optimizers
-        if self.finds_optimizers and not any(optimizer is one for one in known.values()):
-            self.add_optimizer(f"optimizer_{len(known)}" if known else "", optimizer)
+        if not any(optimizer is one for one in known.values()):
+            held = held_by([optimizer])
+            before = next((name for name, one in known.items() if held_by([one]) == held), None)
+            if before is not None:  # a loop that makes its optimizer anew
+                self.replace_optimizer(before, optimizer)
+            elif self.finds_optimizers:
+                self.add_optimizer(f"optimizer_{len(known)}" if known else "", optimizer)
         if self._steps >= STEPS:
             self._stop_looking()
 

@@ -116,6 +116,7 @@ class Watch:
         self.closed = False
         self._spent_s, self._began_s, self._looked_at = 0.0, time.perf_counter(), 0
         self._undo: list[Callable[[], None]] = []
+        self._steps: dict[str, tuple[Callable[[], None], ...]] = {}  # hooks on each optimizer's steps
         if place()[0]:
             self.closed = True
             return
@@ -130,7 +131,7 @@ class Watch:
             self._add_model(name, model)
         for name, optimizer in optimizers.items():
             self._add_optimizer(name, optimizer)
-        self._undo.append(Discovery(self.seen, self._add_model, self._add_optimizer).close)
+        self._undo.append(Discovery(self.seen, self._add_model, self._add_optimizer, self._replace_optimizer).close)
         hooks.listen(self.seen)
         atexit.register(self._at_exit)
 
@@ -193,7 +194,7 @@ class Watch:
         self.closed = True
         atexit.unregister(self._at_exit)
         hooks.unlisten(self.seen)
-        for undo in self._undo:
+        for undo in (*self._undo, *(undo for both in self._steps.values() for undo in both)):
             undo()
 
     def _at_exit(self) -> None:
@@ -256,9 +257,19 @@ class Watch:
 
     def _add_optimizer(self, name: str, optimizer: torch.optim.Optimizer) -> None:
         self.seen.add_optimizer(name, optimizer)
+        self._follow(name, optimizer)
+
+    def _replace_optimizer(self, name: str, optimizer: torch.optim.Optimizer) -> None:
+        """Another one that holds the same parameters goes on in its place."""
+        for undo in self._steps.pop(name):
+            undo()
+        self.seen.optimizers[name] = self.seen.sides.sides[name].optimizer = optimizer
+        self._follow(name, optimizer)
+
+    def _follow(self, name: str, optimizer: torch.optim.Optimizer) -> None:
         before = optimizer.register_step_pre_hook(lambda _, args, kwargs: self._before_step(name, args, kwargs))
         after = optimizer.register_step_post_hook(lambda *_: self.seen.after_step(name))
-        self._undo += [before.remove, after.remove]
+        self._steps[name] = (before.remove, after.remove)
 
     def _before_step(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The gradients of a step that is given a closure are there once the closure has run."""
