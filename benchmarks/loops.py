@@ -129,6 +129,62 @@ DECODER_FAULTS: dict[str, dict[str, str]] = {
     "labels mostly ignored": {
         "LOSS": "F.cross_entropy(logits.reshape(-1, V), y.reshape(-1).masked_fill(y.reshape(-1) > 3, -100))",
     },
+    # a second set, written after the first had been mended, and run once
+    "places in a random order": {"BATCH": "data[torch.randint(0, len(data), (B,))][:, torch.randperm(T + 1)]"},
+    "ids in a random order": {"BEFORE": "data = data.flatten()[torch.randperm(data.numel())].view_as(data)"},
+    "warmup of 100,000 steps": {
+        "SCHEDULE": "torch.optim.lr_scheduler.LambdaLR(opt, lambda s: min(1, (s + 1) / 100000))",
+    },
+    "loss of the last token": {"LOSS": "F.cross_entropy(logits[:, -1], y[:, -1])"},
+    "loss divided by the vocabulary": {
+        "LOSS": "F.cross_entropy(logits.reshape(-1, V), y.reshape(-1)) / V",
+        "OPTIMIZER": "torch.optim.SGD(model.parameters(), lr=0.1)",
+    },
+    "logits cut to 1": {"LOGITS": "self.head(self.ln(h)).clamp(-1, 1)"},
+    "ReLU on logits": {"LOGITS": "self.head(self.ln(h)).relu()"},
+    "logits divided by 100": {"LOGITS": "self.head(self.ln(h)) / 100"},
+    "logits times 10,000, NaN made 0": {
+        "LOSS": "torch.nan_to_num(F.cross_entropy(logits.reshape(-1, V) * 1e4, y.reshape(-1)))",
+    },
+    "its own answers as labels": {"TARGETS": "batch[:, :-1], model(batch[:, :-1]).argmax(-1)"},
+    "Adam's eps 1": {"OPTIMIZER": "torch.optim.AdamW(model.parameters(), lr=1e-3, eps=1.0)"},
+    "optimizer made anew in each step": {
+        "CLEAR": "opt = torch.optim.AdamW(model.parameters(), lr=1e-3); opt.zero_grad()",
+    },
+    "biases and norms alone in the optimizer": {
+        "OPTIMIZER": "torch.optim.AdamW([p for p in model.parameters() if p.ndim < 2], lr=1e-3)",
+    },
+    "momentum 0.99, rate 10": {"OPTIMIZER": "torch.optim.SGD(model.parameters(), lr=10.0, momentum=0.99)"},
+    "labels two ahead": {"TARGETS": "batch[:, :-2], batch[:, 2:]"},
+    "labels one behind": {"TARGETS": "batch[:, 1:], batch[:, :-1]"},
+    "gradients of a block zeroed": {"CLIP": "[p.grad.mul_(0) for p in model.blocks[0].parameters()]"},
+    "label smoothing 0.99": {
+        "LOSS": "F.cross_entropy(logits.reshape(-1, V), y.reshape(-1), label_smoothing=0.99)",
+    },
+    "padding of unequal length trained": {
+        "BATCH": "torch.where(torch.arange(T + 1) < torch.randint(9, T, (B, 1)), "
+        "data[torch.randint(0, len(data), (B,))].clamp(min=1), 0)",
+    },
+    "healthy, prompts masked": {
+        "LOSS": "F.cross_entropy(logits.reshape(-1, V), torch.where(torch.arange(T) < 40, -100, y).reshape(-1))",
+    },
+    "healthy, padding ignored": {
+        "BATCH": "torch.where(torch.arange(T + 1) < torch.randint(9, T, (B, 1)), "
+        "data[torch.randint(0, len(data), (B,))], 0)",
+        "LOSS": "F.cross_entropy(logits.reshape(-1, V), y.reshape(-1), ignore_index=0)",
+    },
+    "healthy, label smoothing 0.1": {
+        "LOSS": "F.cross_entropy(logits.reshape(-1, V), y.reshape(-1), label_smoothing=0.1)",
+    },
+    "healthy, clipped and decayed": {
+        "CLIP": NORM + "1.0)", "OPTIMIZER": "torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.1)",
+    },
+    "healthy, validated": {"EVALUATE": VALIDATE},
+    "healthy, cosine": {"SCHEDULE": "torch.optim.lr_scheduler.CosineAnnealingLR(opt, 300)"},
+    "healthy, SGD": {"OPTIMIZER": "torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)"},
+    "healthy, tied": {"INIT": "self.head.weight = self.tok.weight; nn.init.normal_(self.tok.weight, std=0.02)"},
+    "healthy, dropout 0.1": {"DROPOUT": "0.1"},
+    "healthy, RMSprop": {"OPTIMIZER": "torch.optim.RMSprop(model.parameters(), lr=3e-4)"},
 }  # fmt: skip
 
 CODEC = """
@@ -210,7 +266,17 @@ CODEC_FAULTS: dict[str, dict[str, str]] = {
     "codec, discriminator's rate 0.1": {"RATE": "0.1"},
     "codec, gradients never cleared": {"CLEAR": "pass"},
     "codec, encoder in no optimizer": {"TRAINED": "[*G.dec.parameters(), *G.vq.parameters()]"},
-}
+    "codec, commitment 100 times": {"CLEAR": "opt_g.zero_grad(); loss = loss + 100 * aux"},
+    "codec, adversarial loss of real audio": {"ADVERSARIAL": "-Ds(x).mean()"},
+    "codec, adversarial loss negated": {"ADVERSARIAL": "Ds(y).mean()"},
+    "codec, real and fake swapped": {"LOSS_D": "F.relu(1 + real).mean() + F.relu(1 - fake).mean()"},
+    "codec, discriminator's loss times 0": {"LOSS_D": "0 * (real.mean() + fake.mean())"},
+    "codec, one optimizer for both": {"TRAINED": "[*G.parameters(), *Ds.parameters()]"},
+    "codec, healthy, least squares": {
+        "LOSS_D": "((1 - real) ** 2).mean() + (fake**2).mean()", "ADVERSARIAL": "((1 - Ds(y)) ** 2).mean()",
+    },
+    "codec, healthy, slower discriminator": {"RATE": "1e-4"},
+}  # fmt: skip
 
 
 def main(names: list[str]) -> None:

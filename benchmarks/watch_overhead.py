@@ -255,7 +255,8 @@ def interval(added: list[float]) -> str:
 
 
 def main(parameters: float = 50, steps: int = 100, only: str = "", twin: bool = True) -> None:
-    """parameters: in millions. only: one kind of loop."""
+    """parameters: in millions. only: one kind of loop. steps: 40 at least, of which an interval can be told."""
+    steps = max(steps, EARLY + 2 * INTERVAL)
     count = sum(p.numel() for p in model_of(parameters).parameters()) / 1e6
     print(f"{count:.0f} M parameters, {CLIPS * POSITIONS} tokens a step, {steps} steps", flush=True)
     for name in LOOPS:
