@@ -19,7 +19,7 @@ from torch.nn.attention import varlen
 
 from earnest.data.batch import Spans
 
-SHORT = 512  # positions of a clip up to which bf16 products are faster on a CPU (measured: benchmarks/attention.py)
+SHORT = 320  # positions of a clip up to which bf16 products are faster on a CPU (measured: benchmarks/attention.py)
 
 
 @torch.compiler.disable()  # else it would be compiled anew for every number of clips
