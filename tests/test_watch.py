@@ -21,6 +21,7 @@ from transformers import Trainer, TrainingArguments
 
 import earnest
 import earnest.rules
+from earnest.errors import UserError
 from earnest.loops import hooks
 from earnest.loops.subject import copied, loss_of_model, scalar
 from earnest.loops.watching import TrainingStopped
@@ -518,6 +519,14 @@ def test_stop_on_ends_a_plain_loop(tmp_path):
     assert read_run(tmp_path / "run").last_step == 1
     with pytest.raises(earnest.errors.UserError, match="stop_on"):
         earnest.watch(stop_on="fatal", out=tmp_path / "other")
+
+
+@pytest.mark.parametrize("door", [earnest.watch, earnest.TrainerCallback, earnest.LightningCallback])
+@pytest.mark.parametrize("wrong", [{"stop_on": "criticl"}, {"every": 0}, {"facts": {"colour": "blue"}}])
+def test_a_wrong_argument_is_told_before_the_training_begins(door, wrong, tmp_path):
+    with pytest.raises(UserError, match=next(iter(wrong)).rstrip("s")):
+        door(out=tmp_path / "run", **wrong)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_directory_that_is_taken_gets_a_number(tmp_path):

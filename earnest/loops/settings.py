@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from earnest.errors import UserError
+from earnest.facts import Facts
 from earnest.rules.finding import SEVERITIES, Severity
 
 
@@ -37,3 +38,8 @@ class Settings:
             raise UserError(f"stop_on={self.stop_on!r}", told, "stop_on='critical'")
         if self.every < 1:
             raise UserError(f"every={self.every}", "steps between two rows, at least 1", "every=10")
+        self.known()
+
+    def known(self) -> Facts:
+        """The facts that were given. Raises UserError for one that is none."""
+        return Facts().updated(self.facts or {})

@@ -109,7 +109,6 @@ class Watch:
         raises: bool = True,
         resumed_at: int | None = None,
     ):
-        known = Facts().updated(settings.facts or {})
         self.stop_on, self.raises, self.should_stop, self.guard = settings.stop_on, raises, False, Guard(calls=alone)
         self.looks: Looks | None = None
         self.out: Path | None = None
@@ -124,7 +123,7 @@ class Watch:
         self.looks = Looks(self.out, self.guard, settings.alert)
         self.writer = RunWriter(self.out)
         self.writer.event(resumed_at or 0, "resumed" if resumed_at is not None else "started")
-        self.writer.facts(self._facts(models).updated(known))
+        self.writer.facts(self._facts(models).updated(settings.known()))
         first = FirstStep(self.guard.report)
         self.seen = Seen(self, self.guard, settings.every, settings.streams, first, resumed_at or 0)
         for name, model in models.items():
