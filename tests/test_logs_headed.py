@@ -86,6 +86,21 @@ def test_an_evaluation_in_another_unit_is_told(tmp_path):
     ]
 
 
+def test_one_outlier_in_a_running_mean_is_no_divergence(tmp_path):
+    means = [0.117, 0.191, 0.140, 0.114, 0.120, 4.697, 4.031, 3.534, 3.146, 2.841]
+    (tmp_path / "train.log").write_text("".join(f"epoch 1 - iter {k}/15 - loss {m}\n" for k, m in enumerate(means, 1)))
+    assert not [one.rule for one in diagnose(logs.read(tmp_path / "train.log")).findings if one.severity != "note"]
+
+
+def test_several_held_out_sets_that_rise_are_told_once(tmp_path):
+    rows = "".join(
+        f"{100 * k},{2 / k:.3f},{2 + abs(k - 4) * 0.2:.3f},{3 + abs(k - 5) * 0.3:.3f}\n" for k in range(1, 21)
+    )
+    (tmp_path / "log.csv").write_text("step,loss,eval_news_loss,eval_wiki_loss\n" + rows)
+    findings = [one for one in diagnose(logs.read(tmp_path / "log.csv")).findings if one.severity != "note"]
+    assert [one.rule for one in findings] == ["E101"] and "one of 2 held-out sets" in findings[0].summary
+
+
 def test_a_gradient_norm_that_leaps_once_is_told(tmp_path):
     norms = [14.98, 9.78, 7.64, 92.1, 29.0, 5.21, 7.83, 7.79, 11140.0]
     rows = [f"{{'loss': {1.4 + k % 3 / 10}, 'grad_norm': {norm}}}" for k, norm in enumerate(norms)]

@@ -36,6 +36,10 @@ READ = {  # example -> the rows that it gives
     "40245, 4.021: 6.907692, 6.910023 avg, 0.081346 rate, 0.38 seconds, 5151360 images": [
         {"step": "40245", "loss": "6.907692", "loss_avg": "6.910023", "learning_rate": "0.081346"}
     ],
+    "Loss at step 100: 2.34": [{"step": "100", "loss": "2.34"}],
+    "Saving dict for global step 500: eval_accuracy = 0.85, loss = 0.72": [
+        {"step": "500", "eval_accuracy": "0.85", "eval/loss": "0.72"}
+    ],
     "0.69 loss @ it 50": [{"it": "50", "loss": "0.69"}],
     " --> EVAL PERFORMANCE": [],
     "2026-01-01 (trainer:87) INFO: loss = 3.5": [{"loss": "3.5"}],

@@ -82,9 +82,11 @@ def stitch(log: Log, chosen: Mapping[str, object], run: str | None, reference: l
         return Rows(step, 0, count, True, epoch, axes, counts_steps, counts_epochs)
     at = log.columns[longest].row
     falls = np.flatnonzero(np.diff(step[at]) < 0)
-    if len(falls) and epoch is not None and _counts_within(np.diff(np.floor(epoch[at])), falls):
+    anew = falls[step[at][falls + 1] <= step[at][0]] if len(falls) else falls  # where a run may begin anew
+    if len(falls) and epoch is not None and _counts_within(np.diff(np.floor(epoch[at])), falls, anew):
         whole = np.floor(epoch)
-        starts = np.append(0, np.flatnonzero(np.diff(whole) < 0) + 1)  # of runs that follow one another
+        same = at[anew[np.diff(whole[at])[anew] == 0] + 1]  # runs that follow one another within their first epoch
+        starts = np.union1d(np.append(0, np.flatnonzero(np.diff(whole) < 0) + 1), same).astype(np.int64)
         pieces = zip(starts, np.append(starts[1:], len(step)), strict=True)
         step = np.concatenate([_within_epoch(step[start:stop], whole[start:stop]) for start, stop in pieces])
         log.notes.append("the step column counts within an epoch; the epochs were laid end to end")
@@ -98,10 +100,13 @@ def stitch(log: Log, chosen: Mapping[str, object], run: str | None, reference: l
     return rows
 
 
-def _counts_within(rises: np.ndarray, falls: np.ndarray) -> bool:
-    """Whether steps fall where an epoch begins, but for a few places where the epochs fall too: another start."""
+def _counts_within(rises: np.ndarray, falls: np.ndarray, anew: np.ndarray) -> bool:
+    """Whether steps fall where an epoch begins, but for a few places where the epochs fall too, or the first steps of
+    an epoch come again: another start."""
     again = rises[falls] < 0
-    return bool((rises[falls] != 0).all() and again.mean() < 0.5 and (rises < 0).sum() == again.sum())
+    same = falls[rises[falls] == 0]
+    starts = again.sum() + len(same) < 0.5 * len(falls) and bool(np.isin(same, anew).all())
+    return bool(starts and (rises < 0).sum() == again.sum())
 
 
 def _axis(log: Log, names: Sequence[str], chosen: list[str]) -> str | None:
@@ -173,6 +178,8 @@ def _filled(column: Column, count: int) -> np.ndarray:
 def _within_epoch(step: np.ndarray, epoch: np.ndarray) -> np.ndarray:
     """Lay epochs end to end: each starts one stride after the last step of the one before."""
     cuts = np.flatnonzero(np.diff(epoch) > 0) + 1
+    if not len(cuts):
+        return step
     rises = np.diff(step)
     stride = int(median(rises[rises > 0])) if (rises > 0).any() else 1
     whole, offset = step.copy(), 0

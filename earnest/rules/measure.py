@@ -180,6 +180,17 @@ def order_of_clips(series: Series | None, steps_per_epoch: int | None) -> int | 
     return begins if steps_up and goes_on and float(np.mean(this.value)) < float(np.mean(before)) else None
 
 
+def outlier_of_a_mean(value: Values) -> bool:
+    """Whether the one rise of a series is a single value in a running mean since its first row: with the mean undone,
+    n m_n - (n-1) m_(n-1), all that follows it is where the values before were."""
+    at = int(np.argmax(np.diff(value))) + 1 if len(value) > 3 else 0
+    if not 1 < at < len(value) - 2:
+        return False
+    single = np.diff(np.arange(1, len(value) + 1) * value, prepend=0.0)
+    back = single[at + 1 :].max() < value[at:].min() and median(single[at + 1 :]) <= single[:at].max()
+    return bool(back and (np.diff(value[at:]) < 0).all())
+
+
 def flipped(series: Series) -> Series:
     """What is better if higher, as what is better if lower."""
     return Series(series.step, -series.value, series.key)

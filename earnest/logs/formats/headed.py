@@ -54,6 +54,9 @@ class Headed:
     def numbers(self, line: str) -> dict[str, float] | None:
         """A row, if the line holds nothing but numbers: below a header under its names, else numbered."""
         line = STAMP.sub(lambda match: " " * len(match[0]), line)
+        cells = line.strip(" |").split("|")
+        if 0 < len(self.names) < len(cells):  # further cells without a name
+            line = " | ".join(cells[: len(self.names)])
         if NUMBERS.fullmatch(line) is None or CLOCK.search(line):
             return None
         found = [(float(match[0]), match.start(), match.end()) for match in NUMBER.finditer(line)]

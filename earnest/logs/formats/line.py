@@ -111,13 +111,23 @@ SECTION = _for(
 PAIR = _for(
     "iteration 100 | learning rate: 1.5E-04 | lm loss: 7.5E+00",
     rf"""(?<![\w./@\-])(?P<name>[A-Za-z_][\w./@\-]{{0,100}}+(?:\ [A-Za-z_][\w./\-]{{0,100}}+){{0,4}}+)['"]?+\s*+"""
-    rf"""(?:\([A-Za-z/ ]{{1,8}}\)\s*+)?+(?:(?P<sep>[:=]++|\[)\s*+|(?<=\s))['"~≈\[(]*+\s*+(?:tensor\(\[*+)?+"""
+    rf"""(?:\([A-Za-z/ ]{{1,8}}\)\s*+)?+(?:(?P<sep>[:=]++(?:\ =)?+|\[)\s*+|(?<=\s))['"~≈\[(]*+\s*+(?:tensor\(\[*+)?+"""
     rf"""(?P<value>{N})(?P<k>[kM](?![A-Za-z]))?""",
 )
 SHARE = _for(
     "Test set: Average loss: 0.05, Accuracy: 9836/10000 (98%)", rf"\s*/\s*(?P<of>{N})(?:\s*\((?P<percent>{N})%\))?"
 )
 NUMBERED = _for("Train loss 12 5.946629 Grad Norm 7.3", rf":?\s+(?P<value>{N})(?=\s|$)")  # behind a loss and its step
+AT_STEP = _for(
+    "Loss at step 100: 2.34",
+    rf"\b((?:[A-Za-z]+[ _])?(?:loss|accuracy|perplexity))\s+(?:at|after|for|in|on)\s+"
+    rf"(step|iteration|iter|epoch|batch)\s+({N})\s*[:=]\s*(?=(?:tensor\()?{N})",
+    re.IGNORECASE,
+)
+ESTIMATED = _for(
+    "Saving dict for global step 500: eval_accuracy = 0.85, loss = 0.72",
+    rf"^.*?Saving dict for global step ({N}): (?:global_step = {N}, )?",
+)
 VALUE_FIRST = _for(
     "0.69 loss @ it 50",
     rf"({N})\s+((?:(?:{SPLIT_WORDS})[ _])?(?:loss|accuracy|perplexity|ppl))\b\s*(?=[@|,;)\]]|$|at\b|after\b|in\b)",
@@ -150,7 +160,7 @@ class Plan(NamedTuple):
 
 NOTHING = Plan([])
 BETWEEN = {"to", "from", "than", "above", "below", "about", "around", "by"}  # no name ends in these
-LEADING_IN = {"and", "has", "with", "the"}  # nor begins with these
+LEADING_IN = {"and", "has", "info", "with", "the"}  # nor begins with these
 
 
 def planned(line: str, pattern: re.Pattern[str], plans: dict[str, Plan]) -> tuple[Plan, list[str]]:
@@ -181,6 +191,7 @@ def _plan(skeleton: str) -> Plan:
     if CONFIG_LINE.match(line):
         return Plan([_pairs(line, "", known_only=False)], config=True)
     line = DARKNET.sub(r"step: \1, loss: \2, loss_avg: \3, learning_rate: \4,", line)
+    line = ESTIMATED.sub(r"step: \1, eval: ", AT_STEP.sub(r"\2: \3, \1: ", line))
     line = BARE_GAN.sub(r"loss_g \1 loss_d \2", line)
     for pattern in (BAR, ENDLESS_BAR):
         if bar := pattern.match(line):

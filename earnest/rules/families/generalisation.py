@@ -10,6 +10,7 @@ from earnest.profiles import built_on
 from earnest.quantiles import median
 from earnest.rules.catalogue import RULES, Answers, Evidence, Looked, TooEarly, rule
 from earnest.rules.decision import FAIR, STRONG, WEAK
+from earnest.rules.families.evaluation import OF_TOKENS, all_sets_rise, held_out_sets
 from earnest.rules.finding import Severity
 from earnest.rules.measure import (
     FEWEST_POINTS,
@@ -27,6 +28,7 @@ from earnest.rules.needs import (
     Fact,
     Loss,
     LossInBothSplits,
+    PlainLosses,
     Probe,
     Tokens,
 )
@@ -41,8 +43,6 @@ GAP = 0.25  # of what training gained (assumed; a healthy language model stays b
 FEWEST_EVALUATIONS, APART, BEYOND_DOUBT = 5, 1.5, 5.0
 # Twenty times is no gap of a healthy run, nor is three times beside a held-out loss that is past its best (assumed).
 MEMORISED, FAR, PAST_ITS_BEST, FAR_PAST = 20.0, 3.0, 0.03, 0.05
-MANY_PASSES, BY_HEART = 10, 0.05  # passes over the data, and nats, from which on clips are known by heart (assumed)
-OF_TOKENS = "hf-trainer"  # whose models are trained by cross-entropy, but for a few
 FEWEST_TO_OVERFIT, AT_ONCE = 5, 7 / 6  # evaluations of a trend, and by what fewer must rise (assumed)
 ABOVE_ZERO = 0.5  # nats held out, beside a training loss that is printed as 0 (assumed)
 EPOCHS = 3  # boundaries at which a loss must drop (assumed)
@@ -54,6 +54,7 @@ def overfitting(
     judged: AllJudged | None,
     held_out_clips: Fact[int] | None,
     losses: EvaluatedLosses | None,
+    trained: PlainLosses | None,
 ) -> Answers:
     """The held-out loss rises while the training loss falls.
 
@@ -63,6 +64,7 @@ def overfitting(
     In fewer than eight evaluations also: from the lowest on each is above the one before, twice or more, the last by a
     sixth above all until the lowest, and the training loss falls from each to the next, by a third in all.
 
+    - of several held-out sets beside a training loss without parts: all of them, told once
     - a note if that is a part of a total that does not rise, or a rise by less than a twentieth (a tenth if it is
       smooth)
     ## Likely causes
@@ -77,6 +79,11 @@ def overfitting(
     Prechelt 1998, "Early Stopping - But When?".
     """
     evaluated, train = loss.evaluated, loss.train
+    sets = held_out_sets(losses or {}, trained or {})
+    if evaluated.stream in sets:
+        yield Looked()
+        yield from all_sets_rise(sets, evaluated, trained or {})
+        return
     view = next((one.view for one in judged or () if one.stream == evaluated.stream), None)
     chance = view.chance if view else None
     scale = chance.value if chance else 0.5 * abs(float(evaluated.finite.value.min()))
@@ -199,6 +206,8 @@ def _far_apart(evaluated: Series, train: Series) -> Answers:
     since = evaluated.since(int(train.step[0]))
     beside = np.interp(since.step, train.step, train.value)
     by = APART if len(since) > 1 else BEYOND_DOUBT
+    if len(since) == 1:  # of one evaluation, no matter which training loss happened to stand beside it
+        beside = np.maximum(beside, median(train.value))
     least = np.where(beside > 0, by * beside, ABOVE_ZERO)  # a perplexity of 1.00 is a loss of 0
     if len(since) and (beside >= 0).all() and (since.value > least).all():
         rows = "a single row" if len(since) == 1 else f"{len(since)} rows only"
@@ -208,52 +217,6 @@ def _far_apart(evaluated: Series, train: Series) -> Answers:
         if since.value[-1] > MEMORISED * beside[-1]:
             causes, severity = [*RULES["E107"].causes, "or another unit: a sum beside a mean"], "warning"
         yield Evidence(int(since.step[0]), words, FAIR, since.rows(), severity=severity, causes=causes)
-
-
-@rule("E110", "warning", points=4)
-def held_out_as_low_as_memory(
-    loss: LossInBothSplits,
-    steps_per_epoch: Fact[int],
-    judged: AllJudged | None,
-    series: AllSeries | None,
-    trainer: Fact[str] | None,
-) -> Answers:
-    """The held-out loss falls with a training loss that is learnt by heart: the held-out clips are known too.
-
-    ## What it sees
-    After ten passes or more the cross-entropy of training is below 0.05 nats and a tenth of its start; the held-out
-    loss is no more than twice as high, is below 0.05 too, and still falls, by a third in the second half of the run.
-    A vocabulary, an accuracy or error rate beside it, or the trainer says that it is a cross-entropy.
-    ## Likely causes
-    - held-out clips, or copies of them, are among the training clips: split by row of a table with duplicates
-    - held-out and training clips have the same sentences
-    - the targets are a few templates, so that nothing is left to predict
-    ## Next probe
-    Count the texts, and the hashes of the audio, that both sets hold; then score ten clips recorded today.
-    ## Fix
-    Split by speaker and by sentence before anything else, drop duplicates, and train anew: these figures say nothing
-    about new speech.
-    ## References
-    earnest's own; no publication known.
-    """
-    evaluated, train = loss.evaluated.finite, loss.train.finite if loss.train is not None else None
-    if train is None or len(train) < FEWEST_POINTS:
-        yield TooEarly(f"{FEWEST_POINTS} points of train/{evaluated.key.name} beside {evaluated.key}")
-        return
-    yield Looked()
-    passes = int(evaluated.last_step / max(steps_per_epoch, 1))
-    vocabulary = any(one.view.vocabulary for one in judged or () if one.view.evaluated is loss.evaluated)
-    named = any(key.name in ("accuracy_frac", "error_frac", "perplexity") for key in series or ())
-    if passes < MANY_PASSES or not (vocabulary or named or built_on(trainer, OF_TOKENS)):
-        return
-    start, end = float(train.head(3).value.max()), median(train.tail(0.1, at_least=2).value)
-    last, half = float(evaluated.value[-1]), float(evaluated.value[len(evaluated) // 2])
-    by_heart = 0 < end < min(BY_HEART, 0.1 * start)
-    if by_heart and 0 < last < min(BY_HEART, 2 * end) and last < 0.67 * half and last <= evaluated.value.min():
-        words = f"{last:.3g} held out beside {end:.3g} in training after {passes} passes, and still falling: "
-        words += "what is new cannot be known by heart"
-        since = int(evaluated.step[int(np.argmax(evaluated.value < 0.1 * start))])
-        yield Evidence(since, words, FAIR, evaluated.rows())
 
 
 @rule("E112", "warning")

@@ -9,7 +9,7 @@ from earnest.rules.catalogue import RULES, Answers, Evidence, Looked, TooEarly, 
 from earnest.rules.decision import EXACT, FAIR, STRONG
 from earnest.rules.finding import Severity
 from earnest.rules.gan import ADVERSARIAL, DISCRIMINATOR, is_adversarial
-from earnest.rules.measure import FEWEST_POINTS, falling, is_off, order_of_clips, zero_since
+from earnest.rules.measure import FEWEST_POINTS, falling, is_off, order_of_clips, outlier_of_a_mean, zero_since
 from earnest.rules.needs import AllJudged, Fact, LastStep, Loss, PlainLosses, Signal
 from earnest.rules.parts import ADVERSARIES, EXPLODED, MAY_STAND, Parts
 from earnest.rules.statistics import noise, page_hinkley, spikes, trend
@@ -90,13 +90,13 @@ def loss_not_a_number(series: Loss, grad_norm: Signal | None) -> Answers:
 
 
 @rule("D102", "critical", explains=("C101", "C301"))
-def loss_exactly_zero(series: Loss, grad_norm: Signal | None) -> Answers:
+def loss_exactly_zero(series: Loss, grad_norm: Signal | None, losses: PlainLosses | None) -> Answers:
     """The loss is exactly 0.
 
     ## What it sees
     The last two logged values or more are 0 to the last digit, or the only one (a warning). A model that predicts well
     scores a small number first: a loss that had fallen to a thousandth of its start before it became 0 is rounded, and
-    not reported. A part of a sum that is 0 in every row is off.
+    not reported. A part of a sum that is 0 in every row is off, unless all parts are.
     ## Likely causes
     - inputs or labels are dropped by a wrapper: the logits are empty and a guard returns 0
     - all labels are masked
@@ -111,7 +111,8 @@ def loss_exactly_zero(series: Loss, grad_norm: Signal | None) -> Answers:
     """
     yield Looked()
     start = zero_since(series)
-    if start is None or series.stream in ADVERSARIAL or is_off(series):
+    all_off = all(map(is_off, (losses or {"": series}).values()))
+    if start is None or series.stream in ADVERSARIAL or (is_off(series) and not all_off):
         return
     words, causes = "exactly 0", None
     if grad_norm is not None and not np.isfinite(grad_norm.since(start).value).all():
@@ -196,7 +197,7 @@ def diverged(
     instabilities".
     """
     yield Looked()
-    if _may_rise(series, losses) or _is_outweighed(series, losses):
+    if _may_rise(series, losses) or _is_outweighed(series, losses) or outlier_of_a_mean(series.finite.value):
         return
     first, rest = float(series.finite.value[0]), series.finite.value[1:]
     later = median(rest[-max(3, len(rest) // 5) :])
