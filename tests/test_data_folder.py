@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import sys
 
 import datasets
 import numpy as np
@@ -261,3 +262,28 @@ def test_splits_that_the_folder_brings_win_and_the_test_split_stays_out():
 def test_too_few_clips(clips):
     with pytest.raises(UserError, match="to hold out"):
         split_clips(clips, 0.1, seed=0)
+
+
+def test_reading_takes_as_many_calls_a_clip_whatever_their_number(tmp_path):
+    def calls(clips: int) -> int:
+        folder = tmp_path / str(clips)
+        folder.mkdir()
+        rows = [f"{clip}.wav,seven {clip}" for clip in range(clips)]
+        (folder / "metadata.csv").write_text("\n".join(["file_name,text", *rows]))
+        for clip in range(clips):
+            (folder / f"{clip}.wav").touch()
+        counted = 0
+
+        def count(frame: object, event: str, arg: object) -> None:
+            nonlocal counted
+            counted += event == "call"
+
+        sys.setprofile(count)
+        try:
+            assert len(load_clips(folder)) == clips
+        finally:
+            sys.setprofile(None)
+        return counted
+
+    calls(10)  # what is imported and compiled once
+    assert calls(1200) < 2.2 * calls(600)

@@ -27,13 +27,12 @@ class Beside:
 
     def __init__(self, folder: Path, names: Iterable[str], audio: Collection[str]):
         self.folder = folder
-        stems = {_stem(PurePosixPath(name)) for name in audio}
-        self._by_stem: dict[str, list[str]] = {}
+        by_stem: dict[str, list[str]] = {}
         for name in names:
-            ending = next((each for each in ENDINGS if name.lower().endswith(each)), None)
-            stem = _without_sound(PurePosixPath(name).name[: -len(ending)]) if ending else ""
-            if stem in stems:
-                self._by_stem.setdefault(stem, []).append(name)
+            if ending := next((each for each in ENDINGS if name.lower().endswith(each)), None):
+                by_stem.setdefault(_without_sound(PurePosixPath(name).name[: -len(ending)]), []).append(name)
+        stems = {_stem(PurePosixPath(name)) for name in audio} if by_stem else set[str]()
+        self._by_stem = {stem: names for stem, names in by_stem.items() if stem in stems}
         self._names = frozenset(name for names in self._by_stem.values() for name in names)
 
     @property

@@ -1,10 +1,14 @@
 """Which data is meant, and which file a list of it means: lists are moved, written on other machines, and name files by
 their stem alone."""
 
+import os
+import posixpath
 import re
 import unicodedata
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from earnest.data.audio import AUDIO_SUFFIXES
@@ -84,19 +88,42 @@ def names_split(path: Path, split: str) -> bool:
     return split.lower() in (path.stem.lower(), *words) or SPLITS.get(split.lower(), "") in map(SPLITS.get, words)
 
 
+def files_below(root: Path) -> list[str]:
+    """The names of the files below a folder, relative to it, sorted; without hidden ones and what macOS adds to an
+    archive. Folders that are links are not followed, and what may not be looked into is empty."""
+    names, folders = list[str](), [""]
+    while folders:
+        folder = folders.pop()
+        with suppress(OSError), os.scandir(root / folder) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") or entry.name == "__MACOSX":
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(f"{folder}{entry.name}/")
+                elif entry.is_file():
+                    names.append(folder + entry.name)
+    return sorted(names)
+
+
 class AudioFiles:
     """The audio files below a folder, and how the words of a list find them."""
 
-    def __init__(self, root: Path, names: Collection[str]):
+    def __init__(self, root: Path, names: Iterable[str]):
         self.root = root
         self.names = frozenset(names)
         """Paths relative to the root."""
-        self._by_stem: dict[str, list[str]] = {}
-        self._folders: set[str] = set()
-        for name in sorted(names):
-            path = PurePosixPath(name)
-            self._by_stem.setdefault(_letters(path.stem), []).append(name)
-            self._folders.update(_letters(part) for part in path.parts[:-1])
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[str]]:
+        by_stem: dict[str, list[str]] = {}
+        for name in sorted(self.names):
+            by_stem.setdefault(_letters(posixpath.splitext(posixpath.basename(name))[0]), []).append(name)
+        return by_stem
+
+    @cached_property
+    def _folders(self) -> set[str]:
+        folders = {posixpath.dirname(name) for name in self.names}
+        return {_letters(part) for folder in folders for part in PurePosixPath(folder).parts}
 
     def is_audio(self, word: str, here: PurePosixPath = ROOT) -> bool:
         return self.find(word, here) is not None

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -18,6 +17,7 @@ from earnest.data.layouts.paths import (
     SPLITS,
     AudioFiles,
     Source,
+    files_below,
     folder_labels,
     names_split,
     refuse_archives,
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 CONVENTION = ("metadata.csv", "metadata.jsonl")
 NO_DATA = frozenset({"invalidated", "other", "reported"})  # Common Voice: what listeners refused or have not heard
-LITTER = re.compile(r"/(\.|__MACOSX/)")  # hidden files, and what macOS adds to an archive
+SOUNDS = tuple(AUDIO_SUFFIXES)
 STARTS = 50  # rows of a list whose starts are held against their files
 
 
@@ -40,12 +40,10 @@ class Reading:
 
     def __init__(self, folder: Path, wanted: Source, needed: Sequence[str], only: Path | None = None):
         self.folder, self.wanted, self.needed, self.only = folder, wanted, needed, only
-        names = {file: file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*")) if file.is_file()}
-        self.names = {file: name for file, name in names.items() if not LITTER.search(f"/{name}")}
-        self.audio = AudioFiles(
-            folder, [name for file, name in self.names.items() if file.suffix.lower() in AUDIO_SUFFIXES]
-        )
-        self.beside = Beside(folder, self.names.values(), self.audio.names)
+        names = files_below(folder)
+        self.audio = AudioFiles(folder, (name for name in names if name.lower().endswith(SOUNDS)))
+        self.others = [name for name in names if name not in self.audio.names]
+        self.beside = Beside(folder, self.others, self.audio.names)
         self.labels: dict[str, str] = {}  # name -> its folder, if nothing else describes the clips
         self.absent: dict[str, str] = {}  # name -> how the list calls it, and where
         self.respelled: list[str] = []
@@ -70,8 +68,8 @@ class Reading:
                 clips[clip.name, clip.split] = clip
                 of_this.add(clip.name)
         self._check_absent(len(clips), lists)
-        named = {clip.path for clip in clips.values()}
-        unnamed = sorted(name for name in self.audio.names if self.folder / name not in named)
+        named = {os.fspath(clip.path) for clip in clips.values()}
+        unnamed = sorted(name for name in self.audio.names if os.path.join(self.folder, name) not in named)
         if not lists or (not self.needed and not self.only):
             bare = [clip for name in unnamed for clip in self._without_list(name)]
             clips |= {(clip.name, clip.split): clip for clip in bare}
@@ -89,8 +87,8 @@ class Reading:
         else:
             candidates = [
                 file
-                for file, name in self.names.items()
-                if is_list(file) and not is_part(file) and not self.beside.is_beside(name)
+                for name in self.others
+                if is_list(file := self.folder / name) and not is_part(file) and not self.beside.is_beside(name)
             ]
         convention = [file for file in candidates if file.name in CONVENTION]
         for file in convention:
@@ -154,7 +152,7 @@ class Reading:
                 told = some(sorted(set(self.labels.values())))
                 log.warning("no list: each clip is described by the name of its folder (%s); speech needs a list", told)
                 return
-            sheets = [name for name in self.names.values() if name.lower().endswith((".xlsx", ".xls", ".ods"))]
+            sheets = [name for name in self.others if name.lower().endswith((".xlsx", ".xls", ".ods"))]
             looked = f" ({', '.join(file.name for file in candidates[:3])} is none)" if candidates else ""
             raise UserError(
                 f"no metadata.csv or metadata.jsonl in {self.folder}, no other list of its files{looked}, and no .txt "
@@ -288,8 +286,13 @@ class Reading:
         if not self.needed:
             return clips
         words = " or ".join(self.needed)
-        described = [clip for clip in clips if any(getattr(clip, field) for field in self.needed)]
-        log_left_out(f"without a {words}", [clip.name for clip in clips if clip not in set(described)])
+        described, left_out = list[Clip](), list[str]()
+        for clip in clips:
+            if any(getattr(clip, field) for field in self.needed):
+                described.append(clip)
+            else:
+                left_out.append(clip.name)
+        log_left_out(f"without a {words}", left_out)
         if not described:
             raise UserError(
                 f"every {words} in {lists[0].path if lists else self.folder} is empty",
