@@ -179,6 +179,17 @@ def test_clips_that_are_cut_or_padded_to_one_length(end, found):
     assert [one.rule for one in told if one.severity != "note"] == found
 
 
+def test_padding_behind_the_end_in_two_clips():
+    """The end is what stands before the padding, whatever the configuration calls the end."""
+    model, inputs = llama(CLASSES, pad_token_id=None), batch(speech_only)
+    model.config.eos_token_id = 5
+    padded = inputs["labels"].masked_fill((inputs["labels"] == -100) & (inputs["attention_mask"] == 0), 0)
+    two = {name: value[1:] for name, value in {**inputs, "labels": padded}.items()}
+    two["labels"] = F.pad(two["labels"], (0, 9), value=0)
+    two["input_ids"], two["attention_mask"] = (F.pad(two[name], (0, 9)) for name in ("input_ids", "attention_mask"))
+    assert [one.rule for one in earnest.check(model, two).findings] == ["A305"]
+
+
 def test_first_token_untaught():
     def masked(ids, prompt):
         return torch.where(torch.arange(len(ids)) <= prompt, -100, ids)
@@ -256,6 +267,8 @@ def test_a_model_that_starts_at_zero():
         (lambda model, inputs: (model, {"input_ids": inputs["input_ids"]}, None), "without a loss"),
         (lambda model, inputs: (model, {n: v.to("meta") for n, v in inputs.items()}, None), "batch on meta"),
         (lambda model, inputs: (inference(model), inputs, None), "inference mode"),
+        (lambda model, inputs: (nn.LazyLinear(2), torch.zeros(1, 3), None), "lazy layers"),
+        (lambda model, inputs: (model, inputs, lambda model, batch: model(**batch).loss * torch.nan), "a loss of nan"),
         (lambda model, inputs: (quantised(model), inputs, None), "nothing is trained .parameters: float32, int8"),
     ],
 )
@@ -301,6 +314,29 @@ def test_continuous_losses_are_said_and_not_judged():
     model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 8))
     found = earnest.check(model, torch.randn(4, 8), lambda model, x: F.mse_loss(model(x), x))
     assert not found.findings and "mse_loss" in found.mapping["nothing"]
+
+
+@pytest.mark.parametrize(("shift", "said"), [(1, "right"), (0, "itself")])
+def test_a_term_beside_the_cross_entropy(shift, said):
+    """A z-loss reaches the rows that no label is scored on, too."""
+
+    def loss(model, batch):
+        logits = model(input_ids=batch["input_ids"]).logits
+        rows, labels = logits[:, : logits.shape[1] - shift], batch["labels"][:, shift:]
+        return F.cross_entropy(rows.flatten(0, 1), labels.flatten()) + 1e-4 * logits.logsumexp(-1).square().mean()
+
+    assert said in offset_of(llama(CLASSES), batch(speech_only), loss)
+
+
+def test_ids_of_unequal_length_in_one_nested_tensor():
+    clips = torch.nested.nested_tensor([torch.arange(5), torch.arange(3)], layout=torch.jagged)
+    model = nn.Sequential(nn.Embedding(16, 8), nn.Linear(8, 16))
+
+    def loss(model, batch):
+        pairs = zip(model(batch).unbind(), batch.unbind(), strict=True)
+        return torch.stack([F.cross_entropy(logits[:-1], ids[1:]) for logits, ids in pairs]).mean()
+
+    assert not earnest.check(model, clips, loss).findings
 
 
 def test_label_smoothing_is_said():

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
 
 from earnest.cli import main
@@ -16,6 +17,7 @@ from earnest.loops.script import Options, check_script
 from earnest.loops.stage import __main__ as stage
 from earnest.loops.stage import guard, landlock, tokenizer
 from earnest.loops.stage.models import made_processor
+from earnest.loops.stage.weights import draw_all
 from tests.equipment.processes import in_a_process
 
 SCRIPTS = Path(__file__).parent / "trainers" / "scripts"
@@ -134,6 +136,77 @@ def test_the_tokenizer_that_stands_in_is_as_long_as_the_vocabulary():
     assert len(made) == 128256 and made.convert_tokens_to_ids("<|speech_start|>") == 260
     assert made.add_tokens([f"<custom_token_{n}>" for n in range(10)]) == 10 and len(made) == 128266
     assert made.convert_tokens_to_ids("<custom_token_0>") == 128256
+
+
+def test_special_tokens_in_a_text_are_in_the_vocabulary_that_stands_in():
+    made = tokenizer.stand_in(size=300)
+    ids = made("a<|s_7|><|s_9|><code_3>b <i>")["input_ids"]
+    assert ids[1:4] == made.convert_tokens_to_ids(["<|s_7|>", "<|s_9|>", "<code_3>"]) and len(ids) == 9
+    many = made(["".join(f"<|s_{n}|>" for n in range(100))])["input_ids"][0]
+    assert max(many) < 300 and len(many) > 100  # there are no rows for so many
+
+
+def test_packages_of_the_scripts_own_repository(folder):
+    """They are found as with ``python -m`` from above, and as if it were installed; a package that a module lacks which
+    is imported by a name in a variable is not taken for an optional one."""
+    (folder / "pyproject.toml").write_text("")
+    for package, text in (("models", "import no_such_codec\nwidth = 16"), ("src/tools", "ids = [[*range(12)]]")):
+        (folder / package).mkdir(parents=True)
+        (folder / package / "__init__.py").write_text(text)
+    (folder / "scripts").mkdir()
+    (folder / "scripts" / "train.py").write_text(
+        "import importlib, tools\ntry:\n    width = importlib.import_module('models').width\n"
+        f"except Exception as error:\n    raise ImportError('no models') from error\n{STEP}"
+    )
+    found = check_script(Path("scripts/train.py"))
+    assert [one.rule for one in found.diagnosis.findings] == ["A203"]
+    assert sum("put on the path" in note for note in found.run.notes) == 2
+
+
+STEP = START + (
+    "optimizer = torch.optim.SGD(model.parameters(), 0.1)\n"
+    "torch.nn.functional.cross_entropy(model(ids)[0], ids[0]).backward()\n"
+    "optimizer.step()\n"
+)
+
+
+def test_a_backward_pass_that_warms_up(folder):
+    """What is trained is looked at, not what was thrown away before."""
+    warm_up = "model(ids).sum().backward()\nmodel.zero_grad()\n"
+    found = check_script(script(folder, STEP.replace("torch.nn.functional", warm_up + "torch.nn.functional")))
+    assert [one.rule for one in found.diagnosis.findings] == ["A203"]
+
+
+def test_a_trained_model_behind_a_frozen_codec(folder):
+    """Its parameters are named, not those of the codec, whose table is looked up first."""
+    text = STEP.replace("ids = torch", "codec = torch.nn.Embedding(16, 2).requires_grad_(False)\nids = torch")
+    text = text.replace("optimizer =", "model[0].forgotten = torch.nn.Linear(2, 2)\ncodec(ids)\noptimizer =")
+    found = {one.rule: one.summary for one in check_script(script(folder, text)).diagnosis.findings}
+    assert "forgotten.weight" in found["C102"]
+
+
+@pytest.mark.parametrize(
+    ("text", "fix"),
+    [
+        ("open('clips.csv')", "put a few clips"),
+        ("raise ImportError('x') from ModuleNotFoundError('y', name='own.align')", "install or build own.align"),
+        ("import no_such_package\nraise ValueError", "install no_such_package"),
+        ("import no_such_package\nopen('clips.csv')", "put a few clips"),
+    ],
+)
+def test_what_to_do_follows_from_the_error(folder, text, fix):
+    with pytest.raises(UserError) as error:
+        check_script(script(folder, text))
+    assert fix in error.value.fix
+
+
+def test_weights_that_a_checkpoint_would_bring_are_drawn():
+    """A codec's codebooks too, which are buffers; not a cache, which no checkpoint has."""
+    model = torch.nn.Linear(4, 4)
+    model.register_buffer("codebook", torch.zeros(8, 4))
+    model.register_buffer("cache", torch.zeros(8, 4), persistent=False)
+    draw_all(model)
+    assert model.codebook.std() > 0.5 and not model.cache.any()
 
 
 def test_packages_in_whose_place_nothing_is_done_are_named(folder):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.trainers import data, unseen
+from benchmarks.trainers import data, later, unseen
 from benchmarks.trainers.script import SOURCES, Script
 
 QWEN = (
@@ -283,4 +283,5 @@ SCRIPTS = [
         hifi_gan,
     ),
     *unseen.SCRIPTS,
+    *later.SCRIPTS,
 ]

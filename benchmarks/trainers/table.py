@@ -40,8 +40,8 @@ class Row:
     @property
     def named(self) -> bool:
         seen = self.found["seen"]
-        if self.case and self.case.refused:
-            return self.case.refused in seen.get("refused", "")
+        if refused := self.known.get("refused") or (self.case.refused if self.case else ""):
+            return refused in seen.get("refused", "")
         rules = set(self.known.get("rules") or (self.case.faults if self.case else ()))
         return bool(rules) and rules <= set(seen)
 

@@ -9,6 +9,7 @@ from torch import nn
 from earnest.probes.given import EXPECTED
 from earnest.probes.results import Alignment, Results, WrongInput
 from earnest.probes.trace.read import Reading, where
+from earnest.probes.trace.scores import FEWEST_CLASSES
 from earnest.probes.trace.streams import streams
 from earnest.probes.trace.targets import delays, targets
 from earnest.probes.trace.tracing import Traced
@@ -71,7 +72,8 @@ def told(traced: Traced) -> dict[str, str]:
         groups.setdefault((words, "" if isinstance(stream, Codebook) else str(stream)), []).append(stream)
     if not groups:
         functions = ", ".join(traced.record.losses) or "no loss function"
-        return {"nothing": f"no cross-entropy over classes reaches backward() ({functions} was called): not judged"}
+        least = f"no cross-entropy over {FEWEST_CLASSES} classes or more"
+        return {"nothing": f"{least} is known to reach backward() ({functions}): not judged"}
     return {_together(named): words for (words, _), named in groups.items()}
 
 

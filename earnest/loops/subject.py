@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import inspect
+import math
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
@@ -48,6 +49,9 @@ class Subject:
             hook.remove()
         if loss is None and all(parameter.grad is None for parameter in self.model.parameters()):
             raise UserError("a loss function that returns nothing, and calls no backward()", *NO_LOSS)
+        if not recorder.scored and not math.isfinite(self.loss_nats) and loss is not None:
+            fix = "print its parts: a mean over no targets (labels that are all ignored)? inputs that are not finite?"
+            raise UserError(f"a loss of {self.loss_nats}", "a finite loss of this model and batch", fix)
         record = recorder.finished({id(parameter): name for name, parameter in self.model.named_parameters()})
         self.gradients = without_gradient(self.model, record.used)
         return record
@@ -176,6 +180,12 @@ def refuse(model: Any, batch: Any) -> None:
             f"a model of type {type(model).__qualname__}", "a torch.nn.Module, or a transformers Trainer", fix
         )
     parameters = list(model.parameters())
+    if any(torch.nn.parameter.is_lazy(parameter) for parameter in parameters):
+        raise UserError(
+            "a model with lazy layers, which have no weights yet",
+            "one whose parameters exist",
+            "run it once on a batch before: model(batch)",
+        )
     if any(parameter.is_inference() for parameter in parameters):
         raise UserError(
             "a model made in inference mode",
@@ -206,6 +216,9 @@ def _cannot_run(error: Exception, model: nn.Module, batch: Any) -> UserError:
     at = f" at {place.filename}:{place.lineno}" if place else ""
     message = " ".join(str(error).split())[:200]
     fix = "run one step of the training by hand: it stops here too"
+    quantised = sorted({type(one).__name__ for one in model.modules() if ".quantized" in type(one).__module__})
+    if quantised:
+        fix = f"{', '.join(quantised)} are quantised for inference and take no gradients: check the model before"
     if isinstance(batch, Mapping):
         taken = inspect.signature(model.forward).parameters
         lacking = [

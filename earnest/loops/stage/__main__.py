@@ -23,7 +23,10 @@ ENVIRONMENT = {
     "WANDB_MODE": "disabled",
     "ACCELERATE_USE_CPU": "true",
     "PYTHONDONTWRITEBYTECODE": "1",
+    "HYDRA_FULL_ERROR": "1",  # else it ends the script with 1, whatever happened
 }
+ROOT_HAS = ("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "README.md", "LICENSE")
+READ_ARGUMENTS = ("absl", "argbind", "click", "fire", "hydra", "jsonargparse", "simple_parsing", "typer", "tyro")
 NOBODYS = re.compile("/earnest/|^<frozen")  # frames that are no place in a script
 os.environ |= ENVIRONMENT  # before torch is imported
 
@@ -33,7 +36,19 @@ from earnest import records  # noqa: E402
 from earnest.errors import UserError  # noqa: E402
 from earnest.loops.judge import judged, told  # noqa: E402
 from earnest.loops.keep import fill_zeros  # noqa: E402
-from earnest.loops.stage import devices, evaluation, forks, guard, hub, imports, models, packages, replaced, settings  # noqa: E402
+from earnest.loops.stage import (  # noqa: E402
+    devices,
+    evaluation,
+    forks,
+    guard,
+    hub,
+    imports,
+    models,
+    packages,
+    replaced,
+    settings,
+    weights,
+)
 from earnest.monitors.modes import in_evaluation_mode  # noqa: E402
 from earnest.probes.trace.tracing import trace  # noqa: E402
 
@@ -63,9 +78,10 @@ def main(plan_path: Path) -> None:
             write(fault=traceback.format_exc())
 
     torch.set_num_threads(1)
-    packages.install()
-    models.install()
+    packages.install(_own_folders(Path(plan["script"]), Path(plan["cwd"])))
+    weights.install()
     changes = {"accelerate": settings.of_accelerate, "datasets": settings.of_datasets, **settings.LIGHTNING}
+    changes |= {"evaluate": settings.of_evaluate}
     changes |= {"transformers.pipelines": settings.of_pipelines, "tiktoken": settings.of_tiktoken}
     changes |= hub.Hub(Path(plan["scratch"]) / "hub", checkpoints).changes() | hub.torchtune_builders(checkpoints)
     imports.install({**changes, "transformers.training_args": settings.of_training_args, **checkpoints.changes()})
@@ -81,7 +97,7 @@ def main(plan_path: Path) -> None:
 
 def _weights_ready() -> None:
     """Weights that a class only allocated, and no checkpoint filled, are drawn."""
-    models.draw_garbage(forks.weights())
+    weights.draw_garbage(forks.weights())
 
 
 def _run(plan: dict[str, Any]) -> UserError:
@@ -94,7 +110,7 @@ def _run(plan: dict[str, Any]) -> UserError:
             runpy.run_module(plan["module"], run_name="__main__", alter_sys=True)
         else:
             runpy.run_path(plan["script"], run_name="__main__")
-        ended = "ended"
+        ended, fix = "ended", _advice(None)
     except SystemExit as error:
         if error.code == 2:  # as argparse and its kind end
             return UserError(
@@ -102,18 +118,47 @@ def _run(plan: dict[str, Any]) -> UserError:
                 "the arguments that it is trained with",
                 f"pass them behind its name: earnest check {Path(plan['script']).name} ARGS; what it printed is above",
             )
-        ended = f"ended with {error.code!r}"
+        ended, fix = f"ended with {error.code!r}", _advice(None)
     except UserError as error:
         return error
     except BaseException as error:
         if isinstance(error, forks.GoOn):
             raise
         traceback.print_exc()
-        ended = _in_words(error)
-    fix = "run it by hand with these arguments; what it printed is above"
-    if missing := replaced.packages():
-        fix = f"install {', '.join(missing)}, in whose place nothing is done here; or {fix}"
+        ended, fix = _in_words(error), _advice(error)
     return UserError(f"the script {ended}", "a forward and backward pass, and an optimizer step", fix)
+
+
+def _own_folders(script: Path, cwd: Path) -> list[Path]:
+    """Where packages of the script's own repository may lie: the working folder, and those above the script up to the
+    root of the repository, or its src."""
+    above = list(script.parents)[:5]
+    root = next((n for n, folder in enumerate(above) if any((folder / name).exists() for name in ROOT_HAS)), 0)
+    return [each for folder in (cwd, *above[: root + 1]) for each in (folder, folder / "src")]
+
+
+def _advice(error: BaseException | None) -> str:
+    """What to do about a script that ended without a step, or with this error."""
+    lacking = _lacking(error)
+    missing, by_hand = replaced.packages(), "run it by hand with these arguments; what it printed is above"
+    if isinstance(error, FileNotFoundError | NotADirectoryError | ConnectionError):
+        return (
+            "put a few clips of its data where the script looks for them, or pass their path; what it printed is above"
+        )
+    if lacking:
+        return f"install or build {lacking} in this environment; what it printed is above"
+    if starts := [name for name in missing if name in READ_ARGUMENTS]:
+        return f"install {', '.join(starts)}, which read{'s' * (len(starts) == 1)} the script's arguments"
+    return f"install {', '.join(missing)}, in whose place nothing is done here; or {by_hand}" if missing else by_hand
+
+
+def _lacking(error: BaseException | None) -> str | None:
+    """The module that an error, or the one behind it, did not find."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError):
+            return error.name or "what is missing"
+        error = error.__cause__
+    return None
 
 
 def _in_words(error: BaseException) -> str:

@@ -1,7 +1,7 @@
 """Stand-ins for packages of audio that are not installed, where codes, samples or phonemes are wanted from them:
 torchaudio's files are read by soundfile, a codec's codes are random, and the letters of a text are its phonemes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,69 @@ class Resample(nn.Module):
 
     def forward(self, waveform: Tensor) -> Tensor:
         return resample(waveform, *self.rates)
+
+
+class Spectrogram(nn.Module):
+    """torchaudio.transforms.Spectrogram: (..., N) -> (..., n_fft / 2 + 1, T), complex if `power` is None."""
+
+    window: Tensor
+
+    def __init__(
+        self,
+        n_fft: int = 400,
+        win_length: int | None = None,
+        hop_length: int | None = None,
+        pad: int = 0,
+        window_fn: Callable[..., Tensor] = torch.hann_window,
+        power: float | None = 2.0,
+        normalized: bool | str = False,
+        wkwargs: Mapping[str, Any] | None = None,
+        center: bool = True,
+        pad_mode: str = "reflect",
+        **more: Any,
+    ):
+        super().__init__()
+        self.n_fft, self.win_length = n_fft, win_length or n_fft
+        self.hop_length, self.pad, self.power = hop_length or self.win_length // 2, pad, power
+        self.normalized, self.center, self.pad_mode = normalized, center, pad_mode
+        self.register_buffer("window", window_fn(self.win_length, **(wkwargs or {})))
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        flat = nn.functional.pad(waveform.reshape(-1, waveform.shape[-1]), (self.pad, self.pad))
+        bins = torch.stft(
+            flat,
+            self.n_fft,
+            self.hop_length,
+            self.win_length,
+            self.window,
+            self.center,
+            self.pad_mode,
+            return_complex=True,
+        )
+        bins = bins.reshape(*waveform.shape[:-1], *bins.shape[-2:])
+        if self.normalized:
+            bins = bins / self.window.pow(2).sum().sqrt()
+        return bins if self.power is None else bins.abs().pow(self.power)
+
+
+class MelSpectrogram(nn.Module):
+    """torchaudio.transforms.MelSpectrogram: (..., N) -> (..., n_mels, T), with bands of equal width."""
+
+    bands: Tensor
+
+    def __init__(self, sample_rate: int = 16000, n_fft: int = 400, *args: Any, n_mels: int = 128, **more: Any):
+        super().__init__()
+        known = {name: value for name, value in more.items() if name not in ("f_min", "f_max", "norm", "mel_scale")}
+        self.spectrogram = Spectrogram(n_fft, *args[:2], **known)
+        self.register_buffer("bands", mel_filters(sample_rate, n_fft, n_mels, tensor=True))
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        return self.bands @ self.spectrogram(waveform)
+
+
+def as_it_is(waveform: Tensor, rate_hz: int, *args: Any, **kwargs: Any) -> tuple[Tensor, int]:
+    """torchaudio.sox_effects.apply_effects_tensor, without effects."""
+    return waveform, rate_hz
 
 
 class Codec(nn.Module):
@@ -95,14 +158,15 @@ def normalized(samples: Any, *args: Any, **kwargs: Any) -> Any:
     return samples / max(float(abs(samples).max()), 1e-9)
 
 
-def mel_filters(sr: float, n_fft: int, n_mels: int = 128, *args: Any, **kwargs: Any) -> Any:
-    """librosa.filters.mel, with bands of equal width."""
+def mel_filters(sr: float, n_fft: int, n_mels: int = 128, *args: Any, tensor: bool = False, **kwargs: Any) -> Any:
+    """librosa.filters.mel, with bands of equal width. tensor: as one, not as an array."""
     bins = torch.arange(1 + n_fft // 2)
-    return (bins[None] * n_mels // len(bins) == torch.arange(n_mels)[:, None]).float().numpy()
+    bands = (bins[None] * n_mels // len(bins) == torch.arange(n_mels)[:, None]).float()
+    return bands if tensor else bands.numpy()
 
 
 def spelled(text: Any, *args: Any, **kwargs: Any) -> Any:
-    """phonemizer.phonemize: the text itself, or the list of texts."""
+    """phonemizer.phonemize and what else rewrites texts: the text itself, or the list of texts."""
     return text
 
 
@@ -116,7 +180,12 @@ class Phonemizer:
 KNOWN: Mapping[str, Any] = {
     "phonemizer.phonemize": spelled,
     "phonemizer.backend.EspeakBackend": Phonemizer,
+    "unidecode.unidecode": spelled,
+    "ftfy.fix_text": spelled,
     "torchaudio.load": load,
+    "torchaudio.sox_effects.apply_effects_tensor": as_it_is,
+    "torchaudio.transforms.Spectrogram": Spectrogram,
+    "torchaudio.transforms.MelSpectrogram": MelSpectrogram,
     "torchaudio.functional.resample": resample,
     "torchaudio.transforms.Resample": Resample,
     "librosa.load": read_mono,

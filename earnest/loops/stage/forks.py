@@ -22,10 +22,22 @@ from torch.overrides import TorchFunctionMode
 from earnest.errors import UserError
 from earnest.probes.reach import not_optimized, without_gradient
 from earnest.probes.results import Gradients, MicroBatches, Optimizer
-from earnest.probes.trace.record import LOOKUPS, PRODUCTS, Changes, Key, Record, Recorder, called, prints_of_linear
+from earnest.probes.trace.record import (
+    LOOKUPS,
+    PRODUCTS,
+    Changes,
+    Key,
+    Line,
+    Record,
+    Recorder,
+    called,
+    lines,
+    prints_of_linear,
+)
 from earnest.probes.trace.sight import Prints
 
 T = TypeVar("T")
+Lines = tuple[Line, ...]
 
 
 @dataclass
@@ -78,9 +90,10 @@ class ToTheStep(Recorder):
     def __init__(self, send: Callable[[Any], None]):
         super().__init__()
         self._send_found = send
-        self._micro_batches, self._lost, self._waiting, self._depth = 0, 0, 0, 0
+        self._lost, self._waiting = list[Lines](), list[Lines]()  # micro-batches, by who called backward()
+        self._depth = 0
         self._first: Any = None  # the table that a micro-batch begins with
-        self._closed = False
+        self._closed = self._scored = False
         backward = torch.autograd.backward
 
         def counted(*args: Any, **kwargs: Any) -> None:
@@ -90,7 +103,8 @@ class ToTheStep(Recorder):
             finally:
                 self._depth -= 1
             if not self._depth:
-                self._micro_batches, self._waiting = self._micro_batches + 1, self._waiting + 1
+                self._waiting.append(lines()[:1])
+                self._scored = True
 
         torch.autograd.backward = counted
         torch.optim.Optimizer.zero_grad = _after(self._empty, torch.optim.Optimizer.zero_grad)  # type: ignore[method-assign]
@@ -101,22 +115,26 @@ class ToTheStep(Recorder):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if self._lost and self._scored and not self._waiting and torch.is_grad_enabled() and _begins(func, args):
+            self.forget()  # what was lost says nothing about what is trained
+            self._first, self._closed, self._scored = None, False, False
         if func in LOOKUPS and not self._closed and torch.is_grad_enabled():
             table = args[LOOKUPS[func][1]] if len(args) > LOOKUPS[func][1] else None
             self._first = table if self._first is None else self._first
-            self._closed = self._micro_batches > 0 and table is self._first
-        if self._closed or self._micro_batches:
+            self._closed = self._scored and table is self._first
+        if self._closed or self._scored:
             return called(func, args, kwargs or {})
         return super().__torch_function__(func, types, args, kwargs)
 
     def _empty(self) -> None:
-        self._lost, self._waiting = self._lost + self._waiting, 0
+        self._lost, self._waiting = self._lost + self._waiting, []
 
     def _stepped(self, optimizer: torch.optim.Optimizer) -> None:
-        if not self._micro_batches:
+        if not (self._waiting or self._lost):
             return
         held = {id(one): one for group in optimizer.param_groups for one in group["params"]}
-        weight = [*(table for _, table in self._lookups), *(one for key, one in self._used.items() if key in held)][:1]
+        trained = [one for key, one in self._used.items() if key in held]  # a frozen codec's table is of another model
+        weight = [*trained, *(table for _, table in self._lookups)][:1]
         if not weight:
             return
         model = model_of(weight)
@@ -127,7 +145,9 @@ class ToTheStep(Recorder):
         missing -= set(without_gradient(model, record.used).without_gradient)
         optimized = Optimizer(tuple(name for name in names.values() if name in missing), len(names))
         weights = [float(one.weight.sum()) for one in record.scores.values()]
-        batches = MicroBatches(self._micro_batches, self._lost, weights[0] if len(weights) == 1 else None)
+        lost = [line for line in self._lost if not self._waiting or line in self._waiting]  # others are a warm-up
+        count = len(lost) + len(self._waiting)
+        batches = MicroBatches(count, len(lost), weights[0] if len(weights) == 1 else None)
         gradients = without_gradient(model, record.used, {names[key] for key in held if key in names})
         self._send_found(Step(record, gradients, optimized, batches, id(weight[0])))
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from earnest.errors import UserError
-from earnest.loops.stage.models import Checkpoints, draw_all, drawn_weights, not_here
+from earnest.loops.stage.models import Checkpoints, not_here
 from earnest.loops.stage.replaced import tell
 from earnest.loops.stage.shrink import shrink
+from earnest.loops.stage.weights import draw_all, drawn_weights
 
 THEIRS = ("transformers", "huggingface_hub", "peft", "diffusers", "datasets", "tokenizers", "sentence_transformers")
 

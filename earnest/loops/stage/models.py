@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,11 @@ from earnest.errors import UserError
 from earnest.loops.stage import tokenizer
 from earnest.loops.stage.replaced import tell
 from earnest.loops.stage.shrink import rescale_rope, shrink
+from earnest.loops.stage.weights import draw
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt")
 LARGEST_LOADED = 64 * 2**20  # bytes of weights that are read as they are
-DRAWN_STD = 0.02
 FEWEST_TOKENS = 64  # in a tokenizer's vocabulary; bytes alone are 256
-HUGE = 1e4  # no weight is so large
 HEARS = ("feature_extractor", "audio_processor")  # names of the part of a processor that takes audio
 FAMILIES: Mapping[str, str] = {
     "orpheus": "llama",
@@ -106,6 +105,8 @@ class Checkpoints:
         model: nn.Module = cls(config).float()
         draw(model)
         torch.set_rng_state(state)
+        if hasattr(config, "_name_or_path"):
+            config._name_or_path = name  # by which tokenizers and adapters look for what belongs to the model
         tell(f"weights of {name}: a tiny random {cls.__name__}")
         return model.eval()
 
@@ -332,67 +333,3 @@ def _cached(name: str) -> list[Path]:
         os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser() / "hub"
     )
     return sorted((home / f"models--{name.replace('/', '--')}" / "snapshots").glob("*/config.json"))
-
-
-class DrawnWeights(dict[str, Any]):
-    """Stands in for a missing file of weights: a model that loads it is drawn at random."""
-
-
-def drawn_weights(file: str | os.PathLike[str]) -> DrawnWeights:
-    tell(f"weights {os.fspath(file)}: drawn at random")
-    return DrawnWeights()
-
-
-def draw(model: nn.Module) -> None:
-    """Small random numbers in every parameter that was allocated and not drawn, or is all 0 though it is no bias."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if not parameter.is_floating_point():
-                continue
-            empty = not torch.isfinite(parameter).all() or parameter.abs().max() > HUGE
-            zero = parameter.ndim > 1 and not parameter.any()
-            if empty or zero:
-                one = torch.ones_like(parameter) if "norm" in name.lower() and parameter.ndim == 1 else None
-                drawn = DRAWN_STD * torch.randn(parameter.shape, generator=generator)
-                parameter.copy_(drawn if one is None else one)
-
-
-def draw_garbage(parameters: Iterable[nn.Parameter]) -> None:
-    """Small random numbers in parameters that hold none or huge ones; 1 in those of one axis."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for one in parameters:
-            if one.is_floating_point() and one.numel() and not (torch.isfinite(one).all() and one.abs().max() < HUGE):
-                one.copy_(DRAWN_STD * torch.randn(one.shape, generator=generator) if one.ndim > 1 else torch.ones(1))
-
-
-def install() -> None:
-    """Files of weights that are not there, and `load_state_dict` of them."""
-    load, load_state_dict = torch.load, nn.Module.load_state_dict
-
-    def load_or_draw(file: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(file, str | os.PathLike) and not os.path.exists(file):
-            return drawn_weights(file)
-        return load(file, *args, **kwargs)
-
-    def load_or_drawn(self: nn.Module, state: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        if isinstance(state, DrawnWeights):
-            draw_all(self)
-            return inspect.getmodule(load_state_dict)._IncompatibleKeys([], [])  # type: ignore[union-attr]
-        return load_state_dict(self, state, *args, **kwargs)
-
-    torch.load = load_or_draw
-    nn.Module.load_state_dict = load_or_drawn  # type: ignore[method-assign]
-
-
-def draw_all(model: nn.Module) -> None:
-    """Weights that classes only allocate are drawn; norms are 1."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                fan = parameter[0].numel()
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) / max(fan, 1) ** 0.5)
-            else:
-                parameter.fill_(1.0)

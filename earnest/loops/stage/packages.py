@@ -7,7 +7,8 @@ import sys
 import types
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from earnest.loops.stage import codecs
 from earnest.loops.stage.replaced import tell, tell_package
@@ -116,6 +117,26 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         pass
 
 
+class OwnFinder(importlib.abc.MetaPathFinder):
+    """Asked before the stand-ins: packages of the script's own repository, which are found if it is installed, or if
+    the script is run with ``python -m`` from above. folders: where they are looked for, in this order."""
+
+    def __init__(self, folders: Sequence[Path]):
+        self.folders = folders
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if path is not None:
+            return None
+        for folder in self.folders:
+            if (folder / f"{fullname}.py").is_file() or any((folder / fullname).glob("*.py")):
+                sys.path.append(str(folder))
+                tell(f"package {fullname}: found in {folder}, which is put on the path")
+                return importlib.machinery.PathFinder.find_spec(fullname, [str(folder)])
+        return None
+
+
 class TrackerFinder(Finder):
     """Asked first: nothing is logged."""
 
@@ -130,30 +151,48 @@ class TrackerFinder(Finder):
 
 def _expected_to_fail() -> bool:
     """Whether an import that is under way stands in a `try` that expects it to fail, here or in a module that imports
-    this one; or whether it is only asked if the package is there."""
-    frame, importing = sys._getframe(2), True
+    this one; or whether it is only asked if the package is there. A module that is imported by a name in a variable, as
+    hydra and LightningCLI do, says nothing of what it imports itself."""
+    frame, importing, here = sys._getframe(2), True, True
     while frame is not None:
         path = frame.f_code.co_filename
         if ("importlib" in path and "util" in path) or path.endswith("pkgutil.py"):
             return True
         if "importlib" not in path:
-            if importing and any(first <= frame.f_lineno <= last for first, last in _tried(path)):
+            tries = _tried(path) if importing else ()
+            if any(one.first <= frame.f_lineno <= one.last for one in tries if here or one.imports):
                 return True
-            importing = frame.f_code.co_name == "<module>"
+            importing, here = frame.f_code.co_name == "<module>", False
         frame = frame.f_back if importing else None
     return False
 
 
+class Lines(NamedTuple):
+    """Lines inside of a `try` that handles a failed import. imports: of one import statement, not of the whole."""
+
+    first: int
+    last: int
+    imports: bool
+
+
 @cache
-def _tried(path: str) -> tuple[tuple[int, int], ...]:
-    """Lines inside of a `try` that handles a failed import."""
+def _tried(path: str) -> tuple[Lines, ...]:
     try:
         with open(path, encoding="utf-8") as file:
             tree = ast.parse(file.read())
     except (OSError, SyntaxError, ValueError):
         return ()
-    tries = [node for node in ast.walk(tree) if isinstance(node, ast.Try) and any(map(_of_import, node.handlers))]
-    return tuple((node.body[0].lineno, node.body[-1].end_lineno or node.body[-1].lineno) for node in tries)
+    found: list[Lines] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Try) and any(map(_of_import, node.handlers)):
+            found.append(_lines(node.body[0], node.body[-1], False))
+            inside = (one for part in node.body for one in ast.walk(part))
+            found += [_lines(one, one, True) for one in inside if isinstance(one, ast.Import | ast.ImportFrom)]
+    return tuple(found)
+
+
+def _lines(first: ast.stmt, last: ast.stmt, imports: bool) -> Lines:
+    return Lines(first.lineno, last.end_lineno or last.lineno, imports)
 
 
 def _of_import(handler: ast.ExceptHandler) -> bool:
@@ -161,7 +200,8 @@ def _of_import(handler: ast.ExceptHandler) -> bool:
     return any(word in words for word in ("ImportError", "ModuleNotFoundError", "Exception"))
 
 
-def install() -> None:
-    """From here on."""
+def install(own: Sequence[Path] = ()) -> None:
+    """From here on. own: folders in which the script's own packages may lie."""
     sys.meta_path.insert(0, TrackerFinder())
+    sys.meta_path.append(OwnFinder(own))
     sys.meta_path.append(Finder())

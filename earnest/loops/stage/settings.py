@@ -5,6 +5,7 @@ import functools
 import importlib
 import multiprocessing
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -107,9 +108,23 @@ def _always(owner: Any, fixed: dict[str, Any], package: str) -> None:
 
 
 def of_lightning_loggers(loggers: Any) -> None:
-    """Every logger of Lightning becomes a stand-in that writes nothing."""
+    """Every logger of Lightning becomes one of its class, with its arguments, that writes nothing."""
+    nothing = importlib.import_module(f"{loggers.__name__}.logger").DummyLogger
     for name in loggers.__all__:
-        setattr(loggers, name, StandIn)
+        kind = getattr(loggers, name)
+        if isinstance(kind, type) and not issubclass(nothing, kind):
+            its = {"__init__": _silent(kind, nothing), "__module__": kind.__module__}
+            silent = type(name, (nothing, kind), its)
+            for module in (loggers, sys.modules[kind.__module__]):
+                setattr(module, name, silent)
+
+
+def _silent(kind: type, nothing: Any) -> Callable[..., None]:
+    @functools.wraps(kind.__init__)  # its arguments are asked for by name
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        vars(self).update(vars(nothing()))
+
+    return __init__
 
 
 LIGHTNING: dict[str, Callable[[Any], None]] = {
@@ -139,6 +154,20 @@ def of_pipelines(pipelines: Any) -> None:
     """transformers 5 asks the Hub whether a checkpoint for speech has an n-gram model beside it."""
     if hasattr(pipelines, "_maybe_load_ctc_decoder"):
         pipelines._maybe_load_ctc_decoder = lambda *args, **kwargs: None
+
+
+def of_evaluate(evaluate: Any) -> None:
+    """Metrics that are fetched at first use measure nothing: what is said before the first step needs none."""
+    original = evaluate.load
+
+    def load(path: str, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return original(path, *args, **kwargs)
+        except (OSError, ValueError, ImportError):
+            tell(f"metric {path}: a stand-in that measures nothing")
+            return StandIn(path)
+
+    evaluate.load = load
 
 
 def of_datasets(datasets: Any) -> None:

@@ -11,6 +11,9 @@ TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}</s>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+SPECIAL_WORDS = re.compile(
+    r"<\|[!-;=?-{}~]+\|>|<[A-Za-z_]*\d+>"
+)  # surely special tokens, wherever they stand in a text
 BRACKETS = r"<[!-;=?-~]+>"  # how most special tokens are written: without spaces, within < and >
 
 
@@ -30,7 +33,7 @@ def stand_in(ids: Mapping[str, int] = MappingProxyType({}), ends: bool = False, 
     def model() -> Any:
         return models.BPE(vocab=vocabulary, merges=[], unk_token=SPECIAL["unk_token"], ignore_merges=True)
 
-    class StandIn(PreTrainedTokenizerFast):
+    class Bytes(PreTrainedTokenizerFast):
         """Unknown special tokens are added, those too that a processor asks for by name (image_token)."""
 
         def __getattr__(self, name: str) -> Any:
@@ -78,10 +81,36 @@ def stand_in(ids: Mapping[str, int] = MappingProxyType({}), ends: bool = False, 
                     self._put(AddedToken(token, special=True), True, len(vocabulary))  # the checkpoint has it
             return super().convert_tokens_to_ids(tokens if isinstance(tokens, str) else list(tokens))
 
-    end = special["eos_token"]
-    made = StandIn(tokenizer_object=_of_bytes(model(), (end, vocabulary[end]) if ends else None), **special)
+    end = (special["eos_token"], vocabulary[special["eos_token"]]) if ends else None
+    made = _reading(Bytes, vocabulary, size)(tokenizer_object=_of_bytes(model(), end), **special)
     made.chat_template = TEMPLATE
     return made
+
+
+def _reading(kind: Any, vocabulary: Mapping[str, int], size: int) -> Any:
+    """The same kind of tokenizer, which learns the special tokens that it reads. size: rows of the model."""
+
+    class StandIn(kind):
+        def _encode_plus(self, text: Any = None, *args: Any, **kwargs: Any) -> Any:
+            self._learn(text)
+            return super()._encode_plus(text, *args, **kwargs)
+
+        def _batch_encode_plus(self, texts: Any, *args: Any, **kwargs: Any) -> Any:  # before transformers 5
+            self._learn(texts)
+            older: Any = super()
+            return older._batch_encode_plus(texts, *args, **kwargs)
+
+        def _learn(self, text: Any) -> None:
+            """Special tokens in a text are in the checkpoint's vocabulary, as far as the model has rows for them."""
+            if isinstance(text, list | tuple):
+                for one in text:
+                    self._learn(one)
+            elif isinstance(text, str):
+                new = {one for one in SPECIAL_WORDS.findall(text) if self.backend_tokenizer.token_to_id(one) is None}
+                if new and (not size or len(vocabulary) + len(new) <= size):
+                    self._put(sorted(new), True, len(vocabulary))
+
+    return StandIn
 
 
 def _vocabulary(ids: Mapping[str, int]) -> tuple[dict[str, int], dict[str, str]]:

@@ -38,7 +38,7 @@ class HiddenRecorder(Recorder):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = super().__torch_function__(func, types, args, kwargs)
-        if isinstance(result, Tensor) and result.is_floating_point() and result.ndim > 1:
+        if isinstance(result, Tensor) and result.is_floating_point() and result.ndim > 1 and not result.is_nested:
             width = int(result.shape[-1])
             if width in self._widths and (result.requires_grad or self._printed is not None):
                 self._hidden(result, Key(HIDDEN, width, self._numbers.setdefault(width, 0)))

@@ -200,7 +200,7 @@ class Recorder(TorchFunctionMode):
         if self._printed is None and torch.is_grad_enabled():
             self._used.update((id(one), one) for one in (*args, *kwargs.values()) if isinstance(one, nn.Parameter))
             self._thrown_away.follow(func in LOSSES, (*args, *kwargs.values()), result)
-        if func in PRODUCTS and result.is_floating_point():
+        if func in PRODUCTS and result.is_floating_point() and not result.is_nested:
             self._product(func, args, kwargs, result)
         elif func in LOSSES and result.requires_grad and self._printed is None:
             called_at = lines()
@@ -257,6 +257,14 @@ class Recorder(TorchFunctionMode):
         for held in (self._hooks, self._nodes, self._losses, self._lookups, self._used, self._frozen):
             held.clear()
 
+    def forget(self) -> None:
+        """Begin anew, as if nothing had been written down; calls and lookups are counted on."""
+        for hook in self._hooks:
+            hook.remove()
+        for held in (self._hooks, self._nodes, self._losses, self._scores, self._used, self._frozen, self._given):
+            held.clear()
+        self._thrown_away = ThrownAway()
+
     def _lookup(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         at, table_at = LOOKUPS[func]
         given = {0: "input", 1: "weight"}
@@ -312,7 +320,8 @@ def _is_frozen(table: Tensor) -> bool:
 
 
 def _is_index(index: Any) -> bool:
-    return isinstance(index, Tensor) and index.dtype in (torch.int64, torch.int32) and index.ndim > 0
+    whole = isinstance(index, Tensor) and not index.is_nested
+    return whole and index.dtype in (torch.int64, torch.int32) and index.ndim > 0
 
 
 def _is_table(table: Any, func: Callable[..., Any]) -> bool:

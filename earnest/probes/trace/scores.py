@@ -12,6 +12,8 @@ MOST_CODEBOOKS = 128
 CHUNK = 2**22  # entries worked on at once
 DOMINATES = 0.7  # of a row's negative gradient is at its label, also with label smoothing (assumed)
 BALANCED = 0.25  # |sum| of a row's gradient over the sum of |.|: 0 for a softmax, small if logits are capped (assumed)
+FAINT = 0.02  # of the largest row's gradient: less comes from a term beside the cross-entropy, as z-loss (assumed)
+ALIKE = 0.98  # of the scored rows are as a cross-entropy leaves them (assumed)
 SAMPLED = 64  # rows looked at before all are
 
 
@@ -83,11 +85,14 @@ def scores_of(gradient: Tensor, logits: Tensor) -> Scores | None:
     codebooks = next((k for k in _divisors(width) if _is_cross_entropy(sample.reshape(len(sample), k, -1))), None)
     if codebooks is None:
         return None
+    largest = float(sample.reshape(len(sample), codebooks, -1).abs().sum(-1).amax())
     found: list[tuple[Tensor, ...]] = []
     for rows in torch.split(scored_R, step):
         part = gradient_RV[rows].float().reshape(len(rows), codebooks, -1)
-        if not _is_cross_entropy(part):
+        live_RK, alike_RK = _live_and_alike(part, largest)
+        if live_RK.any() and alike_RK[live_RK].float().mean() <= ALIKE:
             return None
+        part *= live_RK[..., None]
         found.append(_scored(part, logits_RV[rows].float().reshape(part.shape), rows))
     row, codebook, label, weight, others = (torch.cat(column).cpu().numpy() for column in zip(*found, strict=True))
     return Scores(shape, width // codebooks, codebooks, row, codebook, label, weight, not others.any())
@@ -98,14 +103,20 @@ def _divisors(width: int) -> list[int]:
 
 
 def _is_cross_entropy(gradient_RKV: Tensor) -> bool:
-    """Whether in every row the gradient sums to 0 and is negative at one class, or nearly so."""
-    live = gradient_RKV.ne(0).any(-1)
-    rows_NV = gradient_RKV[live]
-    size_N = rows_NV.abs().sum(-1)
-    balanced_N = rows_NV.sum(-1).abs() <= BALANCED * size_N
-    negative_N = rows_NV.clamp(max=0).sum(-1)
-    dominated_N = rows_NV.amin(-1) <= DOMINATES * negative_N
-    return bool(len(rows_NV)) and bool((balanced_N & dominated_N & (negative_N < 0)).float().mean() > 0.98)
+    """Whether in nearly every row the gradient sums to 0 and is negative at one class, or nearly so."""
+    live_RK, alike_RK = _live_and_alike(gradient_RKV)
+    return bool(live_RK.any()) and bool(alike_RK[live_RK].float().mean() > ALIKE)
+
+
+def _live_and_alike(gradient_RKV: Tensor, largest: float | None = None) -> tuple[Tensor, Tensor]:
+    """Rows that are scored, and those whose gradient is that of a cross-entropy. A row that only a small term over all
+    rows reaches is not scored. largest: the sum of |gradient| of the largest row, if known."""
+    size_RK = gradient_RKV.abs().sum(-1)
+    balanced_RK = gradient_RKV.sum(-1).abs() <= BALANCED * size_RK
+    negative_RK = gradient_RKV.clamp(max=0).sum(-1)
+    alike_RK = balanced_RK & (gradient_RKV.amin(-1) <= DOMINATES * negative_RK) & (negative_RK < 0)
+    faint_RK = size_RK < FAINT * (size_RK.amax() if largest is None else largest)
+    return (size_RK > 0) & (alike_RK | ~faint_RK), alike_RK
 
 
 def _scored(gradient_RKV: Tensor, logits_RKV: Tensor, rows: Tensor) -> tuple[Tensor, ...]:

@@ -45,7 +45,9 @@ def _of_stream(
     row, labels = _rows(reading)
     clips = clips_of(reading, arrays)
     tail = trailing(clips) or filled(clips, paddings - set(ends)) if clips else None
-    end = tail[0] if tail and tail[0] not in paddings - set(ends) else _end(labels, clips, ends)
+    end = _end_before(clips, tail[0], paddings - set(ends)) if clips and tail else None
+    if end is None:
+        end = _end(labels, clips, ends)
     if tail is None and clips is not None and reading.tokens:
         tail = mostly_filled(clips)
     begin = np.isin(labels, list(begins - set(ends))) & isinstance(stream, Codebook)
@@ -159,6 +161,17 @@ def _end(labels: np.ndarray, clips: Clips | None, ends: Mapping[int, str]) -> in
             return last
     taught = [one for one in ends if one in labels]
     return next(iter(taught or ends), None)
+
+
+def _end_before(clips: Clips, fill: int, paddings: set[int]) -> int | None:
+    """The id that ends clips which `fill` follows: the same in all of them and nowhere else, else `fill` itself if it
+    is no padding."""
+    whole = [labels[: len(labels) - int(np.argmin(np.append(labels[::-1] == fill, False)))] for labels in clips.labels]
+    lasts = {int(labels[-1]) if len(labels) else None for labels in whole}
+    last = lasts.pop() if len(lasts) == 1 and len(whole) > 1 else None
+    if last is not None and not any((labels[:-1] == last).any() for labels in whole):
+        return last
+    return fill if fill not in paddings else None
 
 
 def first_untaught(reading: Reading, clips: Clips, arrays: Sequence[Ids]) -> int:

@@ -15,6 +15,7 @@ TargetsByStream = Mapping[Stream, Targets]
 NEW_SHARE = 0.1  # of a batch's ids that cannot be told apart (assumed)
 REPEATED = 2  # times that the same must happen at the end of an epoch
 FEWEST_CLIPS = 3  # of unequal length, for a question about padding
+LONG_RUN = 8  # targets of one id behind the ends of two clips are no chance (assumed)
 
 
 def uneven(targets: TargetsByStream) -> str | None:
@@ -142,7 +143,8 @@ def padding_is_taught_as_the_end(targets: Probe[TargetsByStream]) -> Answers:
 
     ## What it sees
     In a batch of clips of unequal length, each shorter clip ends in a run of one id that occurs nowhere else; the
-    shorter the clip, the longer the run. Or more than half of every clip is one and the same id, at its end.
+    shorter the clip, the longer the run (of two clips: eight ids or more). Or more than half of every clip is one and
+    the same id, at its end.
     ## Likely causes
     - labels are padded with the end-of-stream id, and the loss has no ignore_index
     - padding and end of stream share an id and none of it is masked
@@ -154,12 +156,12 @@ def padding_is_taught_as_the_end(targets: Probe[TargetsByStream]) -> Answers:
     lifeiteng/vall-e, GPT-SoVITS and tortoise train so, without harm that is known; but the loss counts padding, and
     depends on how clips are batched.
     """
-    if (missing := uneven(targets)) is not None:
+    if (missing := uneven(targets)) is not None and not any(seen.repeated >= LONG_RUN for seen in targets.values()):
         yield TooEarly(missing)
         return
     yield Looked()
     for stream, seen in targets.items():
-        if seen.repeated:
+        if seen.repeated >= (LONG_RUN if (seen.clips or 0) < FEWEST_CLIPS else 1):
             words = f"{seen.repeated} of {seen.targets} targets are id {seen.repeated_id} behind the end of a clip"
             yield Evidence(0, words, EXACT, [_row(stream, seen)], stream)
 
