@@ -20,6 +20,8 @@ from earnest.errors import TooLongError, UserError
 from earnest.models.dia import DiaShape
 from earnest.models.mot import MoT, MoTDesign, MoTShape
 from earnest.monitors.draws import Draws
+from earnest.rules import diagnose
+from earnest.run import Run
 from earnest.training.tokens.config import Data
 from earnest.training.tokens.preparation import limited
 from tests.equipment.tiny import tiny_higgs
@@ -228,6 +230,21 @@ def test_draws_know_the_window_whatever_else_changes_a_clip():
         draws(rows[0], np.random.default_rng(epoch))
     crops = draws.probes().crops
     assert crops is not None and crops.possible == 21
+
+
+@pytest.mark.parametrize(("clips", "named"), [(2, True), (8, False)])
+def test_training_that_sees_the_same_batch_again_and_again_is_named(clips, named):
+    """An iterator that is made anew at every step gives the beginning of the data each time."""
+    rows = [replace(speech(30), source=f"clip {index}") for index in range(8)]
+    draws = Draws(Variation())
+    for step in range(20):
+        for row in rows[:clips]:
+            draws(row, np.random.default_rng(step))
+    facts = {"left_out_clips": (), "train_clips": 8, "held_out_clips": 20}
+    found = diagnose(Run.of(facts, probes=draws.probes())).findings
+    assert [(one.rule, one.summary) for one in found] == (
+        [("E206", "2 of 8 training clips were ever drawn, 20 times each")] if named else []
+    )
 
 
 def test_items_made_ahead_come_in_their_order_and_end_with_their_reader():

@@ -379,6 +379,33 @@ def test_a_text_that_can_be_left_out_is_ignored(gap, named):
     assert ("B106" in rules(run)) == named
 
 
+@pytest.mark.parametrize(("first", "named"), [(2.71, False), (1.40, True)])
+def test_a_deep_codebook_below_its_rare_pairs_does_not_say_that_the_text_is_due(first, named):
+    """Figures of a healthy run after 60 steps, whose codebook 0 is still far from what the previous frame tells."""
+    held_out = {
+        "codebook_0": dict(ce_nats=first, interval=(first - 0.05, first + 0.05), uniform_nats=6.93, unigram_nats=3.80),
+        "codebook_4": dict(ce_nats=6.24, interval=(6.20, 6.28), uniform_nats=6.93, unigram_nats=6.53),
+    }
+    gaps = {"codebook_0": (1.495, first - 1.495), "codebook_4": (6.386, -0.15)}
+    for stream, (bigram, gap) in gaps.items():
+        near = (gap - 0.02, gap + 0.02)
+        held_out[stream] |= dict(bigram_nats=bigram, bigram_gap=(gap, *near), unigram_gap=(-0.3, -0.4, -0.2))
+    ignored = {"text": {"delta_nats": 0.0, "interval": (-0.001, 0.001), "step": 60}}
+    falling = {f"train/ce_nats/{stream}": noisy(6.9 - 3 * SHARE) for stream in held_out}
+    run = Run.of({"audio_vocab": 1026}, falling, {"held_out": {"streams": held_out}, "conditioning": ignored})
+    assert ("B106" in rules(run)) == named
+
+
+@pytest.mark.parametrize(("bigram", "named"), [(0.015, False), (1.4, True)])
+def test_targets_of_a_few_templates_need_no_memory(bigram, named):
+    """The text of a speech model is the same few marks in every clip: held out it is as low as in training."""
+    both = 5.6 * np.exp(-9 * SHARE) + 0.01
+    held_out = {"text": dict(ce_nats=0.0107, interval=(0.01, 0.011), uniform_nats=5.6, bigram_nats=bigram)}
+    logged = {"train/ce_nats/text": noisy(both, size=0.0005), "eval/ce_nats/text": series(STEPS[9::10], both[9::10])}
+    run = Run.of({"text_vocab": 270, "steps_per_epoch": 20}, logged, {"held_out": {"streams": held_out}})
+    assert ("E110" in rules(run)) == named
+
+
 @pytest.mark.parametrize("update_frac, asks", [(1e-9, "Raise"), (1e-3, "Divide")])
 def test_a_stream_at_chance_whose_weights_hardly_move_needs_a_higher_rate(update_frac, asks):
     """A rate of 0.1 is far too high for Adam, and far too low where the gradient is clipped at 1e-6."""

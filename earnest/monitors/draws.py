@@ -45,6 +45,7 @@ class Draws(Monitor):
             draws=self.draws.total() / clips,
             distinct=sum(map(len, self.starts.values())) / clips,
             possible=sum(self.possible.values()) / clips,
+            clips=clips,
         )
         return Results(crops=crops, unconditional=Unconditional(self.without_text, self.draws.total()))
 

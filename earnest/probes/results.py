@@ -247,11 +247,13 @@ class HeldOut(Struct, frozen=True):
 
 
 class Crops(Struct, frozen=True):
-    """Windows drawn per clip, how many of them differ, and how many different ones there could be; means over clips."""
+    """Windows drawn per clip, how many of them differ, and how many different ones there could be; means over the clips
+    drawn from, and the number of these."""
 
     draws: float
     distinct: float
     possible: float
+    clips: int | None = None
 
 
 class Unconditional(Struct, frozen=True):

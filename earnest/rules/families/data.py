@@ -198,23 +198,33 @@ def validation_clips_in_training(duplicates: Probe[Duplicates]) -> Answers:
         yield Evidence(0, words, EXACT, [plain(duplicates)])
 
 
-@rule("E206", "warning")
+REPEATED = [
+    "one iterator of batches is made anew at every step, so that each step gets its beginning",
+    "a seed that does not depend on epoch or step, or a debugging subset that was left in",
+]
+REPEATED_FIX = "Make the loader once, iterate it to its end in each epoch, and shuffle by a seed that holds the epoch."
+
+
+@rule("E206", "warning", explains=("E102", "E107"))
 def clips_left_out(
     left_out_clips: Fact[tuple[str, ...]],
     train_clips: Fact[int],
     held_out_clips: Fact[int],
     cut_texts: Fact[int] | None,
+    crops: Probe[Crops] | None,
 ) -> Answers:
     """A part of the data is not used.
 
     ## What it sees
     More than 5 % of the clips are left out (too long, too long a text, unreadable); or more than 5 % of the texts are
-    cut.
+    cut. Or training has drawn as often as there are clips, twice over, and half of them or more never came up; drawing
+    with replacement would miss a seventh.
     ## Likely causes
     - a limit made for short clips (data.max_duration_s) on a corpus of long ones: audiobooks have clips of 20 to 35 s
     - captions longer than the window for texts
+    - of clips that never come up: the same batches again and again, by an iterator or a seed that is made anew
     ## Next probe
-    Compare the hours trained on with the hours of the corpus.
+    Compare the hours trained on with the hours of the corpus; print which clips the first ten steps hold.
     ## Fix
     Raise data.max_duration_s as far as the context allows, or set data.too_long to cut; raise the window for texts, or
     shorten them.
@@ -229,6 +239,9 @@ def clips_left_out(
     if cut_texts and cut_texts > 0.05 * clips:
         words = f"{cut_texts} texts of {clips} clips are cut"
         yield Evidence(0, words, EXACT, [{"cut_texts": cut_texts}], severity="note")
+    if crops and crops.clips and crops.draws * crops.clips >= 2 * train_clips and crops.clips <= 0.5 * train_clips:
+        words = f"{crops.clips} of {train_clips} training clips were ever drawn, {crops.draws:.0f} times each"
+        yield Evidence(0, words, EXACT, [plain(crops)], causes=REPEATED, fix=REPEATED_FIX)
 
 
 @rule("E205", "warning", explains=("A304", "B102", "B103", "B104", "B106"))

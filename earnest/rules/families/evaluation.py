@@ -92,7 +92,8 @@ def held_out_as_low_as_memory(
     ## What it sees
     After ten passes or more the cross-entropy of training is below 0.05 nats and a tenth of its start; the held-out
     loss is no more than twice as high, is below 0.05 too, and still falls, by a third in the second half of the run.
-    A vocabulary, an accuracy or error rate beside it, or the trainer says that it is a cross-entropy.
+    A vocabulary, an accuracy or error rate beside it, or the trainer says that it is a cross-entropy. Not if the
+    bigram baseline of the stream is below 0.05 as well: a table of pairs predicts templates without knowing a clip.
     ## Likely causes
     - held-out clips, or copies of them, are among the training clips: split by row of a table with duplicates
     - held-out and training clips have the same sentences
@@ -111,9 +112,11 @@ def held_out_as_low_as_memory(
         return
     yield Looked()
     passes = int(evaluated.last_step / max(steps_per_epoch, 1))
-    vocabulary = any(one.view.vocabulary for one in judged or () if one.view.evaluated is loss.evaluated)
+    view = next((one.view for one in judged or () if one.view.evaluated is loss.evaluated), None)
+    table = view.rung("bigram") if view else None
     named = any(key.name in ("accuracy_frac", "error_frac", "perplexity") for key in series or ())
-    if passes < MANY_PASSES or not (vocabulary or named or built_on(trainer, OF_TOKENS)):
+    is_entropy = named or built_on(trainer, OF_TOKENS) or (view is not None and bool(view.vocabulary))
+    if passes < MANY_PASSES or not is_entropy or (table is not None and table.value < BY_HEART):
         return
     start, end = float(train.head(3).value.max()), median(train.tail(0.1, at_least=2).value)
     last, half = float(evaluated.value[-1]), float(evaluated.value[len(evaluated) // 2])

@@ -1,6 +1,6 @@
 """Family B, verdicts: is anything learned?"""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -307,7 +307,8 @@ def condition_ignored(
 
     ## What it sees
     The conditioning probe: permuting text or reference within the batch changes the cross-entropy by nothing that its
-    interval excludes, in a model that predicts audio better than the previous frame alone would.
+    interval excludes, in a model that predicts audio, in the mean of its codebooks, better than the previous frame
+    alone would.
     ## Likely causes
     - the condition does not reach the model (mask, cross-attention, dropped key)
     - the data do not need it: one speaker, or a text that the history already tells
@@ -324,8 +325,8 @@ def condition_ignored(
         yield TooEarly("the probe conditioning or null_input")
         return
     audio = [one for one in judged or () if one.stream.is_audio]
-    if audio and not any(map(_beats_history, audio)):
-        yield TooEarly("an audio stream below the bigram baseline: what was just said is learnt first, conditions last")
+    if audio and not _beats_history(audio):
+        yield TooEarly("audio below the bigram baseline: what was just said is learnt first, conditions last")
         return
     yield Looked()
     for name, seen in (conditioning or {}).items():
@@ -338,8 +339,15 @@ def condition_ignored(
         yield Evidence(null_input.step, words, STRONG, [{"condition": "text", "delta_nats": gap[0]}])
 
 
-def _beats_history(one: Judged) -> bool:
-    """Learning, and below the bigram baseline if that is known."""
-    verdict = one.verdict
+def _beats_history(audio: Sequence[Judged]) -> bool:
+    """One stream is learning and has no baseline left above it, and all that have a bigram baseline are below theirs
+    in the mean: that of a deep codebook, whose pairs are rare, is soon beaten without any use of what came before."""
+    verdicts = [one.verdict for one in audio]
+    pairs = [(one.value, rung.value) for one in verdicts for rung in one.ladder if rung.name == "bigram"]
+    gaps = [value - rung for value, rung in pairs if value is not None]
+    return any(map(_past_every_baseline, verdicts)) and sum(gaps) <= 0
+
+
+def _past_every_baseline(verdict: Verdict) -> bool:
     lowest = next((rung for rung in verdict.ladder if rung.name == "bigram"), verdict.baseline)
     return verdict.verdict in ("learning", "converged", "memorising") and verdict.baseline == lowest
