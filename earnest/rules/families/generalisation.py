@@ -12,15 +12,7 @@ from earnest.rules.catalogue import RULES, Answers, Evidence, Looked, TooEarly, 
 from earnest.rules.decision import FAIR, STRONG, WEAK
 from earnest.rules.families.evaluation import OF_TOKENS, all_sets_rise, held_out_sets
 from earnest.rules.finding import Severity
-from earnest.rules.measure import (
-    FEWEST_POINTS,
-    HIGHEST_CHANCE,
-    course,
-    degenerate,
-    end_of,
-    falling,
-    rising_since,
-)
+from earnest.rules.measure import FEWEST_POINTS, HIGHEST_CHANCE, course, degenerate, end_of, falling, rising_since
 from earnest.rules.needs import (
     AllJudged,
     AllSeries,
