@@ -317,6 +317,9 @@ def test_an_empty_folder_and_a_run_in_the_way(speech, tmp_path, capsys):
     assert "--resume" in capsys.readouterr().err
     assert main([*options, "--steps", "2", "--seed", "3", "--resume"]) == 2  # another configuration
     assert "seed: 0 -> 3" in capsys.readouterr().err
+    os.symlink(speech, tmp_path / "moved")
+    assert main([*options, "--steps", "2", "--data.path", str(tmp_path / "moved"), "--resume"]) == 2
+    assert "data that moved: a link at the old path" in capsys.readouterr().err
 
 
 def test_a_model_of_nine_codebooks_refuses_a_codec_of_eight(speech):

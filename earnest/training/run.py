@@ -260,7 +260,8 @@ def check_same(stored: Mapping[str, Any], config: Config) -> None:
         raise UserError(
             f"another configuration than the run was started with ({'; '.join(changed)})",
             "the same configuration, so that the curve continues as if never interrupted",
-            "drop these options (--resume takes the run's own), or start a new run with --out",
+            "drop these options (--resume takes the run's own), or start a new run with --out"
+            + ("; data that moved: a link at the old path" if any(c.startswith("data.path:") for c in changed) else ""),
         )
 
 
