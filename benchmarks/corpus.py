@@ -4,10 +4,11 @@
     python -m benchmarks.corpus --speed
 
 Rows are synthetic: short code tables (8 codebooks of 10 frames) in a store as `encode_clips` writes it, texts of four
-words, a Higgs with a byte tokenizer. Each size runs in a process of its own. `clips`: the list of clips as the folder's
-reader gives it, in columns; `corpus`: lengths, what is left out, the plan of an epoch; `batch`: the first one, laid
-out; `cloning`: the corpus once more, each clip behind a reference of its speaker (as --cloning.frac of a recipe).
-Memory is that of the process, beyond what it has before, without mapped files; `peak` is the most of it at any moment.
+words, a Higgs with a byte tokenizer. Each size runs in a process of its own. `read`: a folder of that many audio files
+(empty ones: no audio is read) and its metadata.csv; `clips`: what was read, in columns; `corpus`: lengths, what is left
+out, the plan of an epoch; `batch`: the first one, laid out; `cloning`: the corpus once more, each clip behind a
+reference of its speaker (as --cloning.frac of a recipe).
+Memory is that of the process, beyond what it has before, without mapped files; `peak` is the most of it up to there.
 
 --speed: tokens a second of batches from such a store, clips of 10 s and 40 words, through a tokenizer of 128,256 ids as
 Llama 3's, beside what a training step of a tiny Higgs of that vocabulary takes in, on one thread."""
@@ -33,6 +34,7 @@ from earnest.data.clip import Clip
 from earnest.data.clips import Clips
 from earnest.data.corpus import Corpus, layout_of, length_of
 from earnest.data.layouts.chatml import Cloning
+from earnest.data.layouts.folder import load_clips
 from earnest.data.row import Vary
 from earnest.data.store import FEATURES, CodeTable
 from earnest.data.vary import Variation
@@ -71,6 +73,20 @@ def clips(rows: int, words: int = 4) -> Iterator[Clip]:
     for row in range(rows):
         text = " ".join(WORDS[(row + at) % 5] for at in range(words))
         yield Clip(Path(f"clips/{row}.wav"), f"{row}.wav", text, speaker=f"{row % 1000}")
+
+
+def folder_of(folder: Path, rows: int) -> Path:
+    """A folder of empty audio files, 1000 in each of its folders, and the list that names them."""
+    folder.mkdir()
+    with open(folder / "metadata.csv", "w", encoding="utf-8") as file:
+        file.write("file_name,text,speaker\n")
+        for row, clip in enumerate(clips(rows)):
+            path = folder / f"{row // 1000}" / clip.name
+            if not row % 1000:
+                path.parent.mkdir()
+            path.touch()
+            file.write(f"{path.relative_to(folder)},{clip.text},{clip.speaker}\n")
+    return folder
 
 
 def model() -> System:
@@ -112,16 +128,23 @@ def measure(rows: int, cloning: bool = False) -> None:
     def lap(name: str, since: tuple[float, int]) -> tuple[float, int]:
         now = held()
         seconds, grown = now[0] - since[0], now[1] - since[1]
-        print(f"  {name:<7} {seconds:7.2f} s {1e6 * seconds / rows:7.1f} µs a clip, {grown / rows:7.1f} bytes a clip")
+        print(
+            f"  {name:<7} {seconds:7.2f} s {1e6 * seconds / rows:7.1f} µs a clip, {grown / rows:7.1f} bytes a clip, "
+            f"peak {(peak.bytes - first[1]) / rows:7.1f}",
+            flush=True,
+        )
         return now
 
     with tempfile.TemporaryDirectory() as folder:
-        dataset = stored(Path(folder), rows)
+        dataset, listed = stored(Path(folder) / "codes", rows), folder_of(Path(folder) / "clips", rows)
         few = CodeTable([dataset], np.arange(8), list(clips(8)), {"codebooks": CODEBOOKS})
         corpus_of(few, higgs).batch([0])  # what the first batch of a process makes once
         peak, first = Peak(process), held()
         start = first
-        named = Clips.of(clips(rows))
+        read = load_clips(listed)
+        start = lap("read", start)
+        named = Clips.of(read)
+        del read
         start = lap("clips", start)
         table = CodeTable([dataset], np.arange(rows), named, {"codebooks": CODEBOOKS})
         start = lap("table", start)

@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 BAD_CLIPS_FRAC = 0.05  # assumed: a few broken files are life, more are a broken corpus
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Clip:
     """One training example on disk. `name` is its path relative to the folder; fields that the folder lacks are empty.
 

@@ -21,6 +21,8 @@ from earnest.data.layouts.paths import Source, refuse_archives
 from earnest.data.layouts.reading import Reading
 from earnest.errors import UserError
 
+HELD_OUT = ("validation", "test")
+
 
 def load_clips(source: Source | str | os.PathLike[str], needed: Sequence[str] = ("text",)) -> list[Clip]:
     """All clips of a folder, a list, or a data set on the Hub (`owner/name`, `owner/name:configuration`), sorted by
@@ -31,10 +33,10 @@ def load_clips(source: Source | str | os.PathLike[str], needed: Sequence[str] = 
     UserError for a folder that is missing or empty, or whose list is wrong; the error names the file and the line.
     """
     clips = listed_clips(source, needed)
-    held_out = {clip.name for clip in clips if clip.split in ("validation", "test")}
-    both = sorted({clip.name for clip in clips if clip.split not in ("validation", "test")} & held_out)
-    log_left_out("of training that are held out too", both)
-    kept = {clip.name: clip for clip in clips if clip.split in ("validation", "test") or clip.name not in held_out}
+    held_out = {clip.name for clip in clips if clip.split in HELD_OUT}
+    both = {clip.name for clip in clips if clip.split not in HELD_OUT and clip.name in held_out}
+    log_left_out("of training that are held out too", sorted(both))
+    kept = {clip.name: clip for clip in clips if clip.split in HELD_OUT or clip.name not in held_out}
     return [kept[name] for name in sorted(kept)]
 
 

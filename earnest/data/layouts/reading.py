@@ -45,6 +45,7 @@ class Reading:
         self.others = [name for name in names if name not in self.audio.names]
         self.beside = Beside(folder, self.others, self.audio.names)
         self.labels: dict[str, str] = {}  # name -> its folder, if nothing else describes the clips
+        self.listed = set[str]()  # audio files that a list names
         self.absent: dict[str, str] = {}  # name -> how the list calls it, and where
         self.respelled: list[str] = []
         self.list_of_split = False  # whether the split that is wanted has a list of its own
@@ -68,8 +69,7 @@ class Reading:
                 clips[clip.name, clip.split] = clip
                 of_this.add(clip.name)
         self._check_absent(len(clips), lists)
-        named = {os.fspath(clip.path) for clip in clips.values()}
-        unnamed = sorted(name for name in self.audio.names if os.path.join(self.folder, name) not in named)
+        unnamed = sorted(self.audio.names - self.listed)
         if not lists or (not self.needed and not self.only):
             bare = [clip for name in unnamed for clip in self._without_list(name)]
             clips |= {(clip.name, clip.split): clip for clip in bare}
@@ -196,6 +196,7 @@ class Reading:
                 self.absent[name] = f"{word} (line {line})"
             elif (as_written := os.path.normpath(clip_list.here / word)) != name and as_written.lower() == name.lower():
                 self.respelled.append(f"{word} is {name}")
+            self.listed.add(name)
             split = SPLITS.get(first_filled(row, roles.get("split", ())).lower()) or of_list or split_of(name)
             yield self._clip(name, row, roles, split)
         if not line:
