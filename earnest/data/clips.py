@@ -3,6 +3,7 @@ file, in which a clip is 4 bytes here."""
 
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import eq
 from pathlib import Path
 from typing import TypeVar, cast, overload
 
@@ -32,6 +33,8 @@ class Clips(Sequence[Clip]):
     @classmethod
     def of(cls, clips: Iterable[Clip]) -> "Clips":
         """These clips, in their order."""
+        if isinstance(clips, Clips):
+            return clips
         segments = dict[int, Segment]()
         records = _Records(clips, segments)
         return cls(records, segments, np.arange(len(records), dtype=np.int32))
@@ -60,6 +63,14 @@ class Clips(Sequence[Clip]):
 
     def __iter__(self) -> Iterator[Clip]:
         return (self[index] for index in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether another sequence holds equal clips."""
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(cast(Sequence[object], other)) and all(map(eq, self, cast(Sequence[object], other)))
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
 
 
 def taken(clips: Sequence[Item], places: Sequence[int] | np.ndarray) -> Sequence[Item]:

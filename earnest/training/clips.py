@@ -19,7 +19,7 @@ from earnest.files import cache_dir
 EMBEDDED = {"espeak": (embedded_name, espeak), "music": (music_name, music)}
 
 
-def find_clips(source: Source, needed: Sequence[str] = ("text",)) -> list[Clip] | list[Conversation]:
+def find_clips(source: Source, needed: Sequence[str] = ("text",)) -> Sequence[Clip] | Sequence[Conversation]:
     """The clips of a folder, list or Hub data set, or of a corpus that installs with pip, which is made on first use;
     or conversations. needed: columns of which every clip has one."""
     chosen_columns(source.columns)  # a mistake there is told before anything is sought

@@ -1,6 +1,6 @@
 """``earnest data check FOLDER``: reads a data set as training would, and says what is wrong with it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from earnest.data.checks import faults
@@ -26,7 +26,7 @@ def check_data(
     return told, found
 
 
-def _clips(source: Source) -> list[Clip]:
+def _clips(source: Source) -> Sequence[Clip]:
     """The clips with their texts; of a folder without any text, its audio."""
     try:
         return listed_clips(source)

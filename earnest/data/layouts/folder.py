@@ -9,12 +9,15 @@ splits. Parquet, `save_to_disk` and the Hub: `hub.py`.
 
 import os
 import re
+from array import array
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 from earnest.data.audio import AUDIO_SUFFIXES
-from earnest.data.clip import Clip, log_left_out
+from earnest.data.clip import log_left_out
+from earnest.data.clips import Clips
 from earnest.data.layouts import archives, hub
 from earnest.data.layouts.lists import is_list
 from earnest.data.layouts.paths import Source, refuse_archives
@@ -24,7 +27,7 @@ from earnest.errors import UserError
 HELD_OUT = ("validation", "test")
 
 
-def load_clips(source: Source | str | os.PathLike[str], needed: Sequence[str] = ("text",)) -> list[Clip]:
+def load_clips(source: Source | str | os.PathLike[str], needed: Sequence[str] = ("text",)) -> Clips:
     """All clips of a folder, a list, or a data set on the Hub (`owner/name`, `owner/name:configuration`), sorted by
     name; no audio is read.
 
@@ -33,26 +36,35 @@ def load_clips(source: Source | str | os.PathLike[str], needed: Sequence[str] = 
     UserError for a folder that is missing or empty, or whose list is wrong; the error names the file and the line.
     """
     clips = listed_clips(source, needed)
-    held_out = {clip.name for clip in clips if clip.split in HELD_OUT}
-    both = {clip.name for clip in clips if clip.split not in HELD_OUT and clip.name in held_out}
-    log_left_out("of training that are held out too", sorted(both))
-    kept = {clip.name: clip for clip in clips if clip.split in HELD_OUT or clip.name not in held_out}
-    return [kept[name] for name in sorted(kept)]
+    names = [clip.name for clip in clips]
+    kept, both = array("i"), list[str]()
+    for name, places in groupby(sorted(range(len(names)), key=names.__getitem__), key=names.__getitem__):
+        same = list(places)
+        if len(same) > 1:
+            held_out = [place for place in same if clips[place].split in HELD_OUT]
+            if held_out and len(held_out) < len(same):
+                both.append(name)
+            same = held_out or same
+        kept.append(same[-1])
+    log_left_out("of training that are held out too", both)
+    return clips.take(kept)
 
 
-def listed_clips(source: Source | str | os.PathLike[str], needed: Sequence[str] = ("text",)) -> list[Clip]:
+def listed_clips(source: Source | str | os.PathLike[str], needed: Sequence[str] = ("text",)) -> Clips:
     """`load_clips` as the lists name them: a clip of two splits comes twice."""
     wanted = source if isinstance(source, Source) else Source(os.fspath(source))
     path = Path(wanted.path)
     if hub.is_table(wanted.path):
         laid_out = replace(wanted, path=str(hub.laid_out(wanted)), columns=(), limit=None, split="")
-        return [replace(clip, source=wanted.path) for clip in Reading(Path(laid_out.path), laid_out, needed).clips()]
+        return Clips.of(
+            replace(clip, source=wanted.path) for clip in Reading(Path(laid_out.path), laid_out, needed).clips()
+        )
     if path.is_file() and is_list(path):
         return Reading(path.parent, wanted, needed, path).clips()
     if (packed := archives.packed(path)) and not _holds_audio(path):
         beside = [file for file in sorted(path.iterdir()) if file.is_file() and is_list(file)] if path.is_dir() else []
         unpacked = archives.unpacked(packed, beside)
-        return [replace(clip, source=wanted.path) for clip in Reading(unpacked, wanted, needed).clips()]
+        return Clips.of(replace(clip, source=wanted.path) for clip in Reading(unpacked, wanted, needed).clips())
     if address := re.match(r"https?://(?:huggingface\.co/datasets/([\w.-]+/[\w.-]+))?", wanted.path):
         name = address[1] or "owner/name"
         raise UserError(

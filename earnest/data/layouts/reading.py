@@ -2,13 +2,15 @@
 
 import logging
 import os
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from earnest.data.audio import AUDIO_SUFFIXES, SNDFILE_SUFFIXES, Segment, length_s
 from earnest.data.clip import BAD_CLIPS_FRAC, Clip, allowed_bad, log_left_out, some
+from earnest.data.clips import Clips
 from earnest.data.layouts.beside import Beside, main_words, tags
 from earnest.data.layouts.joined import is_part
 from earnest.data.layouts.lists import ClipList, Row, is_list, read_list
@@ -24,6 +26,7 @@ from earnest.data.layouts.paths import (
     split_in,
     split_of,
 )
+from earnest.data.layouts.repeated import joined
 from earnest.data.layouts.roles import NAMES, Role, first_filled
 from earnest.errors import UserError
 
@@ -45,37 +48,21 @@ class Reading:
         self.others = [name for name in names if name not in self.audio.names]
         self.beside = Beside(folder, self.others, self.audio.names)
         self.labels: dict[str, str] = {}  # name -> its folder, if nothing else describes the clips
-        self.listed = set[str]()  # audio files that a list names
+        self.unlisted = set(self.audio.names)  # audio files that no list has named yet
         self.absent: dict[str, str] = {}  # name -> how the list calls it, and where
         self.respelled: list[str] = []
         self.list_of_split = False  # whether the split that is wanted has a list of its own
 
-    def clips(self) -> list[Clip]:
+    def clips(self) -> Clips:
         lists = self._lists()
-        clips: dict[tuple[str, str | None], Clip] = {}
-        for clip_list in lists:
-            of_this = set[str]()
-            for clip in self._of_list(clip_list):
-                known = clips.get((clip.name, clip.split))
-                if known and (known.text == clip.text or not (known.text and clip.text)) and clip.name not in of_this:
-                    clip = _joined(known, clip)  # two lists say the same
-                elif known:
-                    raise UserError(
-                        f"{clip_list.path} names {clip.name} a second time"
-                        + ("" if clip.name in of_this else ", with another text"),
-                        "one line for each file" if len(lists) == 1 else "each file in one list of a split",
-                        "remove the line that is wrong" + (", or name one list as the path" if len(lists) > 1 else ""),
-                    )
-                clips[clip.name, clip.split] = clip
-                of_this.add(clip.name)
+        clips = joined((clip_list.path, self._of_list(clip_list)) for clip_list in lists)
         self._check_absent(len(clips), lists)
-        unnamed = sorted(self.audio.names - self.listed)
+        unnamed = sorted(self.unlisted)
         if not lists or (not self.needed and not self.only):
-            bare = [clip for name in unnamed for clip in self._without_list(name)]
-            clips |= {(clip.name, clip.split): clip for clip in bare}
+            clips = Clips.of(chain(clips, (clip for name in unnamed for clip in self._without_list(name))))
         elif self.needed:
             log_left_out("not in the metadata", [] if self.only or self.wanted.split else unnamed)
-        return self._limited(self._of_split(_to_train_on(self._described(list(clips.values()), lists))))
+        return self._limited(self._of_split(_to_train_on(self._described(clips, lists))))
 
     # --- lists
 
@@ -196,7 +183,7 @@ class Reading:
                 self.absent[name] = f"{word} (line {line})"
             elif (as_written := os.path.normpath(clip_list.here / word)) != name and as_written.lower() == name.lower():
                 self.respelled.append(f"{word} is {name}")
-            self.listed.add(name)
+            self.unlisted.discard(name)
             split = SPLITS.get(first_filled(row, roles.get("split", ())).lower()) or of_list or split_of(name)
             yield self._clip(name, row, roles, split)
         if not line:
@@ -282,15 +269,15 @@ class Reading:
             "add these files, or remove their lines; if another column names the files: --data.columns audio=COLUMN",
         )
 
-    def _described(self, clips: list[Clip], lists: Sequence[ClipList]) -> list[Clip]:
+    def _described(self, clips: Clips, lists: Sequence[ClipList]) -> Clips:
         """The clips that have a field that is needed; logs the others. Raises UserError if none has."""
         if not self.needed:
             return clips
         words = " or ".join(self.needed)
-        described, left_out = list[Clip](), list[str]()
-        for clip in clips:
+        described, left_out = array("i"), list[str]()
+        for place, clip in enumerate(clips):
             if any(getattr(clip, field) for field in self.needed):
-                described.append(clip)
+                described.append(place)
             else:
                 left_out.append(clip.name)
         log_left_out(f"without a {words}", left_out)
@@ -300,18 +287,18 @@ class Reading:
                 "the words spoken or what is heard in each file",
                 "fill it in",
             )
-        return described
+        return clips.take(described)
 
-    def _of_split(self, clips: list[Clip]) -> list[Clip]:
+    def _of_split(self, clips: Clips) -> Clips:
         """The clips of the split that is wanted, without the name of that split: they are then all the data, of which a
         share is held out. Raises UserError for an unknown split."""
         wanted = self.wanted.split
         if not wanted:
             return clips
         means = SPLITS.get(wanted.lower())
-        chosen = [clip for clip in clips if means and clip.split == means]
+        chosen = [place for place, clip in enumerate(clips) if means and clip.split == means]
         if not chosen and self.list_of_split:  # `validated` of Common Voice: its list was chosen, and no clip says more
-            chosen = [clip for clip in clips if clip.split is None]
+            chosen = [place for place, clip in enumerate(clips) if clip.split is None]
         if not chosen:
             known = sorted({clip.split for clip in clips if clip.split})
             raise UserError(
@@ -319,15 +306,17 @@ class Reading:
                 f"one of {', '.join(known)}" if known else f"no split: {self.folder} has none",
                 "name one of these, or leave --data.split out",
             )
-        return [replace(clip, split=None) for clip in chosen]
+        return _without_split(clips.take(chosen))
 
-    def _limited(self, clips: list[Clip]) -> list[Clip]:
-        most, taken, counts = self.wanted.limit, list[Clip](), dict[str | None, int]()
-        for clip in clips:
+    def _limited(self, clips: Clips) -> Clips:
+        most, taken, counts = self.wanted.limit, list[int](), dict[str | None, int]()
+        if most is None:
+            return clips
+        for place, clip in enumerate(clips):
             counts[clip.split] = counts.get(clip.split, 0) + 1
-            if most is None or counts[clip.split] <= most:
-                taken.append(clip)
-        return taken
+            if counts[clip.split] <= most:
+                taken.append(place)
+        return clips.take(taken)
 
 
 def _describes(clip_list: ClipList) -> bool:
@@ -340,23 +329,17 @@ def _describes(clip_list: ClipList) -> bool:
     )
 
 
-def _joined(known: Clip, other: Clip) -> Clip:
-    """One clip of two lists: what the first leaves empty the second may say."""
-    more = {
-        field: getattr(other, field)
-        for field in ("text", "speaker", "language", "tags", "words")
-        if not getattr(known, field)
-    }
-    return replace(known, **more)
-
-
-def _to_train_on(clips: list[Clip]) -> list[Clip]:
+def _to_train_on(clips: Clips) -> Clips:
     """The clips; if all are of one held-out split (the one that was downloaded), they are all there is."""
     splits = {clip.split for clip in clips}
     if len(splits) != 1 or splits <= {None, "train"}:
         return clips
     log.warning("every clip is of the split %s: a share of them is held out", *splits)
-    return [replace(clip, split=None) for clip in clips]
+    return _without_split(clips)
+
+
+def _without_split(clips: Clips) -> Clips:
+    return Clips.of(replace(clip, split=None) for clip in clips)
 
 
 def _number(text: str | None) -> float | None:

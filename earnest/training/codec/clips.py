@@ -91,7 +91,7 @@ def read_and_teach(
     return CodecClips(train, held_out, facts)
 
 
-def _clips(data: CodecData) -> list[Clip]:
+def _clips(data: CodecData) -> Sequence[Clip]:
     clips = find_clips(data, needed=())
     if any(isinstance(clip, Conversation) for clip in clips):
         raise UserError(f"conversations in {data.path} for a codec", "a folder of audio", "name one with --data.path")
