@@ -1,8 +1,8 @@
 """`earnest.TrainerCallback`: a training with transformers' Trainer, or with what is built on it, watched."""
 
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
 import transformers
@@ -84,16 +84,29 @@ def facts_of(args: transformers.TrainingArguments, state: transformers.TrainerSt
 
 
 def columns() -> tuple[str, ...]:
-    """Columns of the data set of the Trainer that is calling, before it removed any."""
+    """Columns that the model should be given, of the data set of the Trainer that is calling, before it removed any."""
     frame = sys._getframe(1)
     while frame is not None:
         trainer = frame.f_locals.get("self")
         if isinstance(trainer, transformers.Trainer):
-            data: Any = trainer.train_dataset
-            known = getattr(data, "column_names", None)
-            if known is None and hasattr(data, "__getitem__") and len(data):
-                row = data[0]
-                known = list(row) if isinstance(row, Mapping) else None
-            return tuple(known or ())
+            return _for_the_model(cast(Any, trainer), _columns(trainer.train_dataset))
         frame = frame.f_back
     return ()
+
+
+def _columns(data: Any) -> Sequence[str]:
+    known = getattr(data, "column_names", None)
+    if known is None and hasattr(data, "__getitem__") and len(data):
+        row = data[0]
+        known = list(cast(Mapping[str, Any], row)) if isinstance(row, Mapping) else None
+    return known or ()
+
+
+def _for_the_model(trainer: Any, known: Sequence[str]) -> tuple[str, ...]:
+    """Without what a loss of the user's own takes: such a compute_loss may take any column that Trainer leaves in the
+    batch; a compute_loss_func and label smoothing take the labels."""
+    if type(trainer).compute_loss is not transformers.Trainer.compute_loss:
+        left = trainer._signature_columns if trainer.args.remove_unused_columns else known
+        return tuple(name for name in known if name not in (left or known))
+    taken = trainer.label_names if trainer.compute_loss_func or trainer.label_smoother else ()
+    return tuple(name for name in known if name not in taken)
