@@ -303,7 +303,7 @@ def _check_with_130000_rows() -> None:
     model(**inputs).loss.backward()
     before = peak_mb()
     earnest.check(model, inputs)
-    assert peak_mb() - before <= 3 * logits_mb
+    assert peak_mb() - before <= 4 * logits_mb  # 1.9 to 2.6 measured, as the allocator gives memory back
 
 
 def peak_mb() -> float:
