@@ -3,6 +3,7 @@ left changed."""
 
 import contextlib
 import copy
+import ctypes
 import dataclasses
 import resource
 import subprocess
@@ -297,13 +298,18 @@ def test_memory_of_130000_rows_of_vocabulary():
 
 
 def _check_with_130000_rows() -> None:
+    few = torch.randint(0, 100, (3, 64))
+    earnest.check(llama(100), {"input_ids": few, "labels": few})  # what it imports is not measured
+    ctypes.CDLL(None).mallopt(
+        -3, 2**20
+    )  # M_MMAP_THRESHOLD: what is freed is given back, so that only what is held counts
     model = llama(130_000, num_hidden_layers=1)
     inputs = {"input_ids": torch.randint(0, 130_000, (3, 64)), "labels": torch.randint(0, 130_000, (3, 64))}
     logits_mb = 3 * 64 * 130_000 * 4 / 2**20
     model(**inputs).loss.backward()
     before = peak_mb()
     earnest.check(model, inputs)
-    assert peak_mb() - before <= 4 * logits_mb  # 1.9 to 2.6 measured, as the allocator gives memory back
+    assert peak_mb() - before <= 2 * logits_mb
 
 
 def peak_mb() -> float:

@@ -23,10 +23,11 @@ from earnest.cli import main
 from earnest.data.audio import write_wave
 from earnest.data.batch import IGNORE, Batch
 from earnest.data.layouts.sources import SAMPLE_RATE_HZ, Voice, speak
+from earnest.loops.processes import largest
 from earnest.losses.tokens import TokenObjective, stream_weights
 from earnest.models import load_model
 from earnest.run import read_run
-from earnest.training.processes import is_lost, largest
+from earnest.training.processes import is_lost
 from earnest.training.tokens.lm_steps import lm_steps
 from earnest.training.tokens.sharding import on_device
 from tests.equipment.processes import in_processes

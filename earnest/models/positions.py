@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from earnest.errors import UserError
-from earnest.models.compiled import check_compiler
+from earnest.models.compiled import check_compiler, compiled
 from earnest.models.prepacked import CachedAttention, RotaryTable, frames_to_capture, normed
 
 Step = Callable[[Tensor], Tensor]
@@ -81,14 +81,14 @@ class Positions:
         self.rotary.at(self.first_B1, room)  # makes the table
         for layer in self.layers:
             layer.attention.past.make_room(room, self.at_1)
-        step = torch.compile(self._fixed, dynamic=False)
+        step: Step = compiled(self._fixed, dynamic=False)
         return _Replayed(step, self.at_1) if device.type == "cuda" else step
 
     def _fixed(self, hidden_BD: Tensor) -> Tensor:
         """Attention sees all the room, and is told which positions there are."""
         exists_BS = (self.place_S >= self.first_B1) & (self.place_S <= self.at_1)
         row_B = (self.at_1 - self.first_B1)[:, 0]
-        cos_B1H, sin_B1H = self.rotary.table_S2H.index_select(0, row_B).split(1, dim=1)
+        cos_B1H, sin_B1H = self.rotary.rows(row_B)
         states_BD = self._through(hidden_BD, cos_B1H, sin_B1H, exists_BS[:, None, None])
         self.at_1 += 1
         return states_BD

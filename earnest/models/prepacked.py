@@ -2,7 +2,7 @@
 embeddings."""
 
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
@@ -23,7 +23,7 @@ _frames: ContextVar[int | None] = ContextVar("frames", default=None)
 
 
 @contextmanager
-def packed_as(weights: Weights) -> Iterator[None]:
+def packed_as(weights: Weights) -> Generator[None, None, None]:
     """Let `prepacked` round weights within the block: `Sampling.weights`."""
     before = _weights.set(weights)
     try:
@@ -33,7 +33,7 @@ def packed_as(weights: Weights) -> Iterator[None]:
 
 
 @contextmanager
-def captured(frames: int | None) -> Iterator[None]:
+def captured(frames: int | None) -> Generator[None, None, None]:
     """Let continuations that begin within the block make room for so many frames at once, and compile their step; None:
     let them grow, which is faster on a CPU (docs/performance.md)."""
     before = _frames.set(frames)
@@ -195,8 +195,12 @@ class RotaryTable:
             position_1S = torch.arange(max(1024, 2 * (last + 1)), device=self.like.device)[None]
             cos_1SH, sin_1SH = self.embedding(self.like, position_1S)
             self.table_S2H = torch.stack([cos_1SH[0], sin_1SH[0]], dim=1)
-        cos_B1H, sin_B1H = self.table_S2H.index_select(0, position_B1[:, 0]).split(1, dim=1)
-        return cos_B1H, sin_B1H
+        return self.rows(position_B1[:, 0])
+
+    def rows(self, position_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Both of positions that the table holds, (B, 1, H)."""
+        both_B2H = self.table_S2H.index_select(0, position_B)
+        return both_B2H[:, :1], both_B2H[:, 1:]
 
 
 def normed(hidden_BD: Tensor, norm: Any) -> Tensor:

@@ -1,35 +1,14 @@
-"""Several processes that train together: numbers that all of them know, and what happens if one of them is lost."""
+"""What happens if one of several processes that train together is lost."""
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import distributed
 
 from earnest import checkpoints
 
 # What collectives raise if another process has ended: gloo's own words, torch's classes for NCCL and for the store
 LOST = re.compile(r"gloo/transport|Connection (closed|reset) by peer|NCCL|Broken pipe", re.IGNORECASE)
-
-
-def summed(numbers: Sequence[float], device: torch.device) -> list[float]:
-    """Each number, summed over all processes, which give them in the same order. One small tensor is exchanged, in
-    float64: objects would be pickled, and sent in two parts."""
-    return _reduced(numbers, device, distributed.ReduceOp.SUM)
-
-
-def largest(number: float, device: torch.device) -> float:
-    """The largest that any process gives."""
-    return _reduced([number], device, distributed.ReduceOp.MAX)[0]
-
-
-def _reduced(numbers: Sequence[float], device: torch.device, operation: distributed.ReduceOp.RedOpType) -> list[float]:
-    if not distributed.is_initialized():
-        return list(numbers)
-    tensor_N = torch.tensor(numbers, dtype=torch.float64, device=device)
-    distributed.all_reduce(tensor_N, operation)
-    return tensor_N.tolist()
 
 
 def is_lost(error: RuntimeError) -> bool:

@@ -20,6 +20,7 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 from earnest import checkpoints, stops
 from earnest.errors import UserError
 from earnest.facts import Facts
+from earnest.loops.processes import largest
 from earnest.models.precision import fast_float32, resolve_precision
 from earnest.monitors import Monitor
 from earnest.monitors.gradients import REACHED_STEPS
@@ -29,7 +30,6 @@ from earnest.run import RunWriter, Step, read_run
 from earnest.signals import key
 from earnest.training.checkpoint import load_training_state
 from earnest.training.config import Config
-from earnest.training.processes import largest
 from earnest.training.reporter import Reporter
 from earnest.training.tracking import Tracking, chosen
 

@@ -40,7 +40,7 @@ class Headed:
         if not line.strip(" \t|+-=─│━┼*"):
             return  # the rule below a header
         line = STAMP.sub(lambda match: " " * len(match[0]), line).strip("\n*")
-        names, at = [], 0
+        names, at = list[tuple[str, int, int]](), 0
         for gap in [*GAP.finditer(line), None]:
             name = line[at : gap.start() if gap else len(line)].strip()
             if name:

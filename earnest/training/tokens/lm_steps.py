@@ -9,11 +9,11 @@ import torch
 from accelerate import Accelerator
 
 from earnest.data.batch import Batch
+from earnest.loops.processes import summed
 from earnest.losses.tokens import signal_names
 from earnest.run import Step
 from earnest.signals import key
 from earnest.streams import Stream
-from earnest.training.processes import summed
 
 
 def lm_steps(
