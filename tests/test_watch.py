@@ -332,13 +332,10 @@ def test_transformers_trainer(fault, tmp_path):
         assert trainer.state.global_step == (7 if fault == "adapter without gradient" else 1)  # steps until it is told
 
 
-class OfEmbeddings(Trainer):
-    """A loss of its own, which hands the model what it makes of the columns."""
-
+class TakesLabels(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        labels, ids = inputs.pop("labels"), inputs.pop("input_ids")
-        logits = model(inputs_embeds=model.get_input_embeddings()(ids), **inputs).logits
-        return shifted(types.SimpleNamespace(logits=logits), labels)
+        labels = inputs.pop("labels")
+        return shifted(model(**inputs), labels)
 
 
 def shifted(outputs, labels, num_items_in_batch=None):
@@ -352,7 +349,7 @@ def test_columns_that_a_loss_of_the_trainers_user_takes_are_not_dropped(own, tmp
         label_smoothing_factor=0.1 if own == "label smoothing" else 0.0,
     )  # fmt: skip
     callback, rows = earnest.TrainerCallback(), [{"input_ids": one, "labels": one} for one in clips()]
-    (OfEmbeddings if own == "compute_loss" else Trainer)(
+    (TakesLabels if own == "compute_loss" else Trainer)(
         llama(CLASSES, pad_token_id=PAD), args, collate, train_dataset=rows,
         compute_loss_func=shifted if own == "compute_loss_func" else None, callbacks=[callback],
     ).train()  # fmt: skip
