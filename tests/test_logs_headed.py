@@ -4,6 +4,7 @@ import pytest
 
 from earnest import logs
 from earnest.errors import UserError
+from earnest.logs.formats.headed import Headed
 from earnest.rules import diagnose
 
 SPACY = """Pipeline: ['transformer', 'ner']
@@ -106,3 +107,12 @@ def test_a_gradient_norm_that_leaps_once_is_told(tmp_path):
     rows = [f"{{'loss': {1.4 + k % 3 / 10}, 'grad_norm': {norm}}}" for k, norm in enumerate(norms)]
     (tmp_path / "train.log").write_text("\n".join(rows))
     assert "D208" in [one.rule for one in diagnose(logs.read(tmp_path / "train.log")).findings]
+
+
+@pytest.mark.parametrize("part", ["1 ", "1", "12:34:56 ", "nan ", " / ", "ab  ", "1e-"])
+def test_a_line_of_any_length_takes_time_in_proportion(part):
+    """By the square of its length each of these lines would take hours."""
+    line = part * 200_000 + "x"
+    headed = Headed()
+    headed.words(line)
+    assert headed.numbers(line) is None

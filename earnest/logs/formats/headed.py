@@ -16,10 +16,10 @@ LONGEST_NAME = 40
 MOSTLY = 0.8  # of the lines, in a table without names (assumed)
 GAP = re.compile(r"\s*[|│\t]\s*|\s{2,}|\s+/\s+")  # between cells
 NAME = re.compile(r"[#A-Za-z][\w ./#%@()+-]*")
-NUMBERS = re.compile(r"[\s|│/,;:%\deE.+-]*\d[\s|│/,;:%\deE.+-]*|(?:[\s|│/,;:%\deE.+-]|\bnan\b|\binf\b)+", re.IGNORECASE)
+NUMBERS = re.compile(r"(?:[\s|│/,;:%\deE.+-]|\bnan\b|\binf\b)+", re.IGNORECASE)
 NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?(?![\w.])|\b(?:nan|inf)\b", re.IGNORECASE)
 CLOCK = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}|\d{1,2}:\d{2}(?::\d{2})?")
-STAMP = re.compile(r"^[^|]*\d{1,2}:\d{2}:\d{2}[^|]*?(?=\|)")  # what a logger prints before a row: date, level, program
+TIME = re.compile(r"\d{1,2}:\d{2}:\d{2}")
 SPELLED = {"#": "step", "itn.": "epoch", "itn": "epoch", "e": "epoch"}  # how spaCy calls its counters
 
 
@@ -39,7 +39,7 @@ class Headed:
         """A line without a number: the names of the numbers below, if it may be a header."""
         if not line.strip(" \t|+-=─│━┼*"):
             return  # the rule below a header
-        line = STAMP.sub(lambda match: " " * len(match[0]), line).strip("\n*")
+        line = _without_stamp(line).strip("\n*")
         names, at = list[tuple[str, int, int]](), 0
         for gap in [*GAP.finditer(line), None]:
             name = line[at : gap.start() if gap else len(line)].strip()
@@ -53,7 +53,7 @@ class Headed:
 
     def numbers(self, line: str) -> dict[str, float] | None:
         """A row, if the line holds nothing but numbers: below a header under its names, else numbered."""
-        line = STAMP.sub(lambda match: " " * len(match[0]), line)
+        line = _without_stamp(line)
         cells = line.strip(" |").split("|")
         if 0 < len(self.names) < len(cells):  # further cells without a name
             line = " | ".join(cells[: len(self.names)])
@@ -78,6 +78,12 @@ class Headed:
                 return None
             row[name] = value
         return row
+
+
+def _without_stamp(line: str) -> str:
+    """Blanks in place of what a logger prints before a row: date, level, program."""
+    stamp, bar, row = line.partition("|")
+    return " " * len(stamp) + bar + row if bar and TIME.search(stamp) else line
 
 
 def has_headed(lines: list[str]) -> bool:
